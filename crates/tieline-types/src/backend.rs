@@ -1,0 +1,42 @@
+//! Everything that can answer a request.
+
+use std::fmt;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use futures_core::Stream;
+
+use crate::{BackendError, Event, Request};
+
+/// How far a request travels to be answered. Policy and ledger read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// A process on this machine.
+    ThisMachine,
+    /// Another machine on the local network.
+    Lan,
+    /// A machine of somebody else's.
+    Internet,
+}
+
+/// What a backend answers with, in order: [`Event::Started`], any number of [`Event::Piece`], then
+/// exactly one [`Event::Finished`] or one `Err`. Nothing follows these.
+pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, BackendError>> + Send>>;
+
+/// Something that answers requests: a local model, another host, a vendor.
+#[async_trait]
+pub trait Backend: fmt::Debug + Send + Sync {
+    /// The backend's name in logs and decisions.
+    fn name(&self) -> &str;
+
+    /// How far a request travels.
+    fn reach(&self) -> Reach;
+
+    /// Starts to answer `request`.
+    ///
+    /// `Ok` means accepted. Dropping the stream cancels the work.
+    ///
+    /// # Errors
+    /// A refusal, at once: the request is invalid, or the backend cannot take it now.
+    async fn run(&self, request: Request) -> Result<EventStream, BackendError>;
+}

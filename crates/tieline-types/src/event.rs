@@ -1,0 +1,115 @@
+//! What a backend answers, piece by piece.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Private, Tokens};
+
+/// One step of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Event {
+    /// The prompt is tokenised and fits. Comes before any token is computed.
+    Started {
+        /// The prompt's length.
+        prompt_tokens: Tokens,
+    },
+    /// More of the answer.
+    Piece(Piece),
+    /// The end. Exactly one, and nothing after it.
+    Finished(Box<Finished>),
+}
+
+/// Some text of the answer: whole characters, nothing that may still become a stop text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The text; empty where tokens so far make no whole character.
+    pub text: Private,
+    /// One entry per token, where the request asked for them. A token's entry may come before its text.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+/// A token and how likely the model held it to be, before penalties, truncation and temperature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    /// The token's id.
+    pub token: u32,
+    /// Its bytes: not always whole characters.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability: log-softmax of the raw logits.
+    pub logprob: f32,
+    /// The likeliest tokens of the same step, likeliest first; empty inside an alternative.
+    pub alternatives: Vec<TokenLogprob>,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The model said that it is done.
+    EndOfTurn,
+    /// This stop text came.
+    StopText(String),
+    /// The limit of tokens is reached.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The caller cancelled.
+    Cancelled,
+}
+
+/// What was used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: Tokens,
+    /// Tokens of the prompt that were not computed again.
+    pub cached_tokens: Tokens,
+    /// Tokens of the answer, with the end-of-generation token where the model made one.
+    pub completion_tokens: Tokens,
+}
+
+/// Where the time went, on the clock of whoever computed the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timing {
+    /// From the request's arrival to the start of its prefill.
+    pub queue: Duration,
+    /// From the start of the prefill to the first token's choice. Covers all prompt tokens.
+    pub prefill: Duration,
+    /// From the first token's choice to the last one's. Covers `completion_tokens − 1` tokens.
+    pub decode: Duration,
+}
+
+/// How an answer ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// What was used.
+    pub usage: Usage,
+    /// Where the time went.
+    pub timing: Timing,
+    /// The seed of the random choices.
+    pub seed: u32,
+    /// The most memory that the computing process has held so far, where it can tell.
+    pub peak_memory: Option<Bytes>,
+}
+
+impl Finished {
+    /// Prefill speed in tokens per second: tokens computed over [`Timing::prefill`].
+    pub fn prefill_tps(&self) -> Option<f64> {
+        let computed = self.usage.prompt_tokens.0.saturating_sub(self.usage.cached_tokens.0);
+        rate(computed, self.timing.prefill)
+    }
+
+    /// Decode speed in tokens per second: `completion_tokens − 1` over [`Timing::decode`].
+    pub fn decode_tps(&self) -> Option<f64> {
+        rate(self.usage.completion_tokens.0.saturating_sub(1), self.timing.decode)
+    }
+}
+
+fn rate(tokens: u32, time: Duration) -> Option<f64> {
+    (tokens > 0 && !time.is_zero()).then(|| f64::from(tokens) / time.as_secs_f64())
+}

@@ -1,0 +1,189 @@
+//! How a model is loaded, and what came of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, Digest, Tokens};
+
+/// A model's file whose bytes have been verified against `digest`.
+///
+/// Only the store makes one; the engine opens `path` and hands the open file to the runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFile {
+    /// What the file holds.
+    pub digest: Digest,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// The number format of a KV cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// 16-bit brain floats.
+    Bf16,
+    /// 8.5 bits a value.
+    Q8_0,
+    /// 6 bits a value.
+    Q5_1,
+    /// 5.5 bits a value.
+    Q5_0,
+    /// 5 bits a value.
+    Q4_1,
+    /// 4.5 bits a value. Costs quality: measure before use.
+    Q4_0,
+}
+
+impl KvType {
+    /// Every type, most precise first.
+    pub const ALL: [Self; 8] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q5_1,
+        Self::Q5_0,
+        Self::Q4_1,
+        Self::Q4_0,
+    ];
+
+    /// The name that users write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q5_1 => "q5_1",
+            Self::Q5_0 => "q5_0",
+            Self::Q4_1 => "q4_1",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+}
+
+/// When to use flash attention. A quantised V cache needs it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlashAttention {
+    /// Where the backend is faster with it.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// How one vector is made of a text's token vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// As the model's file says; mean where it says nothing.
+    Model,
+    /// The mean of all tokens.
+    Mean,
+    /// The first token.
+    Cls,
+    /// The last token.
+    Last,
+}
+
+/// How to load a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadParams {
+    /// Context length; `None` takes the model's own, up to [`LoadParams::DEFAULT_CONTEXT`].
+    pub context: Option<Tokens>,
+    /// Number format of cached keys.
+    pub type_k: KvType,
+    /// Number format of cached values.
+    pub type_v: KvType,
+    /// Threads that decode; `None` takes the processors this process may use.
+    pub threads: Option<u32>,
+    /// Threads that prefill; `None` takes as many as decode.
+    pub threads_batch: Option<u32>,
+    /// Most tokens submitted at once.
+    pub batch: Tokens,
+    /// Most tokens computed at once. Changes results of quantised weights by rounding.
+    pub ubatch: Tokens,
+    /// When to use flash attention.
+    pub flash_attention: FlashAttention,
+    /// Load for embeddings instead of text.
+    pub embeddings: Option<Pooling>,
+    /// Map the file instead of reading it into memory.
+    pub mmap: bool,
+    /// Layers to put on a GPU, where the runner's build has one; `None` puts all.
+    pub gpu_layers: Option<u32>,
+}
+
+impl LoadParams {
+    /// The longest context taken without being asked for one.
+    pub const DEFAULT_CONTEXT: Tokens = Tokens(8192);
+}
+
+impl Default for LoadParams {
+    fn default() -> Self {
+        Self {
+            context: None,
+            type_k: KvType::F16,
+            type_v: KvType::F16,
+            threads: None,
+            threads_batch: None,
+            batch: Tokens(2048),
+            ubatch: Tokens(512),
+            flash_attention: FlashAttention::Auto,
+            embeddings: None,
+            mmap: true,
+            gpu_layers: None,
+        }
+    }
+}
+
+/// What a runner is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerBuild {
+    /// The runner's own version.
+    pub version: String,
+    /// llama.cpp's version, as it names itself.
+    pub llama_cpp: String,
+    /// Instruction sets that the arithmetic kernels were compiled for, as the kernels report them.
+    pub kernels: Vec<String>,
+    /// Devices that it can compute on: `CPU`, `CUDA0`, …
+    pub devices: Vec<String>,
+}
+
+/// What a loaded model is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadedModel {
+    /// One line from llama.cpp: size, type.
+    pub description: String,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Size of all weights.
+    pub weights: Bytes,
+    /// The effective context length.
+    pub context: Tokens,
+    /// The context length that the model was trained for.
+    pub trained_context: Tokens,
+    /// Number of tokens in the vocabulary.
+    pub vocabulary: Tokens,
+    /// Length of an embedding.
+    pub embedding_length: u32,
+    /// Whether the file carries a chat template.
+    pub has_chat_template: bool,
+    /// Threads that decode.
+    pub threads: u32,
+    /// Threads that prefill.
+    pub threads_batch: u32,
+    /// From the order to load until ready for the first request.
+    pub load_time: Duration,
+    /// The most memory that the runner has held so far, where it can tell.
+    pub peak_memory: Option<Bytes>,
+}

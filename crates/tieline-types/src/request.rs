@@ -1,0 +1,279 @@
+//! What a caller asks for, in our own words: every API dialect is converted to this by hand.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Private, Tokens};
+
+/// Who speaks in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Role {
+    /// Instructions that stand above the conversation.
+    System,
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+impl Role {
+    /// The name that chat templates know.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Private,
+}
+
+impl Message {
+    /// A turn of `role`.
+    pub fn new(role: Role, content: impl Into<Private>) -> Self {
+        Self { role, content: content.into() }
+    }
+}
+
+/// What the model reads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Prompt {
+    /// A conversation, rendered by the model's own chat template.
+    Chat(Vec<Message>),
+    /// Text to go on from. Tokenised with the model's BOS rule; special tokens in it are plain text.
+    Text(Private),
+    /// Tokens, as they are.
+    Tokens(Vec<u32>),
+}
+
+/// How the next token is chosen. `Default` is llama.cpp's default chain with a random seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 chooses the likeliest token (greedy); higher is more random.
+    pub temperature: f32,
+    /// Keep the k likeliest tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the fewest tokens whose probabilities add up to this; 1 keeps all.
+    pub top_p: f32,
+    /// Drop tokens less likely than this share of the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divide (positive) or multiply (negative) the logits of recent tokens by this; 1 is off.
+    pub repeat_penalty: f32,
+    /// Subtract this from the logits of recent tokens, once; 0 is off.
+    pub presence_penalty: f32,
+    /// Subtract this from the logits of recent tokens for each time they occur; 0 is off.
+    pub frequency_penalty: f32,
+    /// How many recent tokens the penalties look at.
+    pub penalty_window: Tokens,
+    /// Makes the random choices repeatable; `None` draws one, which [`crate::Finished`] reports.
+    pub seed: Option<u32>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            penalty_window: Tokens(64),
+            seed: None,
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Checks each value against its range.
+    ///
+    /// # Errors
+    /// The first value out of its range.
+    pub fn validate(&self) -> Result<(), InvalidParameter> {
+        within("temperature", self.temperature, 0.0, 5.0)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("min_p", self.min_p, 0.0, 1.0)?;
+        within("repeat_penalty", self.repeat_penalty, 0.01, 10.0)?;
+        within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        at_most("top_k", self.top_k, 1_000_000)?;
+        at_most("penalty_window", self.penalty_window.0, 1_000_000)
+    }
+}
+
+/// A parameter outside its range.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{name} is {value}: expected {expected}")]
+pub struct InvalidParameter {
+    /// The parameter's name, as callers write it.
+    pub name: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What would have been right.
+    pub expected: String,
+}
+
+fn within(name: &'static str, value: f32, low: f32, high: f32) -> Result<(), InvalidParameter> {
+    // NaN is in no range.
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(InvalidParameter {
+        name,
+        value: value.to_string(),
+        expected: format!("a number from {low} to {high}"),
+    })
+}
+
+fn at_most(name: &'static str, value: u32, high: u32) -> Result<(), InvalidParameter> {
+    if value <= high {
+        return Ok(());
+    }
+    Err(InvalidParameter { name, value: value.to_string(), expected: format!("at most {high}") })
+}
+
+/// A question to a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// What the model reads.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The most tokens to answer with; `None` goes on to the model's own end or the context's.
+    pub max_tokens: Option<Tokens>,
+    /// Texts that end the answer; they are not part of it.
+    pub stop: Vec<String>,
+    /// Report each token's log-probability and this many of the likeliest alternatives.
+    pub logprobs: Option<u8>,
+    /// Go on past the model's own end-of-generation token. For measuring only.
+    pub ignore_eog: bool,
+}
+
+impl Request {
+    /// The most stop texts in a request.
+    pub const MAX_STOPS: usize = 16;
+    /// The longest stop text, in bytes.
+    pub const MAX_STOP_BYTES: usize = 1024;
+    /// The most alternatives per token.
+    pub const MAX_LOGPROBS: u8 = 20;
+
+    /// A request with the default sampling and no limits.
+    pub fn new(prompt: Prompt) -> Self {
+        Self {
+            prompt,
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            logprobs: None,
+            ignore_eog: false,
+        }
+    }
+
+    /// Checks all that can be checked without a model.
+    ///
+    /// # Errors
+    /// The first parameter out of its range.
+    pub fn validate(&self) -> Result<(), InvalidParameter> {
+        self.sampling.validate()?;
+        validate_stops(&self.stop)?;
+        at_most("logprobs", self.logprobs.unwrap_or(0).into(), Self::MAX_LOGPROBS.into())?;
+        let empty = match &self.prompt {
+            Prompt::Chat(messages) => messages.is_empty(),
+            Prompt::Text(_) => false,
+            Prompt::Tokens(tokens) => tokens.is_empty(),
+        };
+        if empty {
+            let expected = "at least one message or token".to_owned();
+            return Err(InvalidParameter { name: "prompt", value: "empty".to_owned(), expected });
+        }
+        Ok(())
+    }
+}
+
+fn validate_stops(stops: &[String]) -> Result<(), InvalidParameter> {
+    let invalid =
+        |value: String, expected: String| InvalidParameter { name: "stop", value, expected };
+    if stops.len() > Request::MAX_STOPS {
+        let expected = format!("at most {}", Request::MAX_STOPS);
+        return Err(invalid(format!("{} texts", stops.len()), expected));
+    }
+    match stops.iter().find(|stop| stop.is_empty() || stop.len() > Request::MAX_STOP_BYTES) {
+        Some(stop) => Err(invalid(
+            format!("a text of {} bytes", stop.len()),
+            format!("texts of 1 to {} bytes", Request::MAX_STOP_BYTES),
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request() -> Request {
+        Request::new(Prompt::Text("hello".into()))
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Request), want: &str) {
+        let mut request = request();
+        change(&mut request);
+        assert_eq!(request.validate().unwrap_err().to_string(), want);
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(request().validate(), Ok(()));
+    }
+
+    #[test]
+    fn each_range_is_checked() {
+        refused(
+            |r| r.sampling.temperature = -0.1,
+            "temperature is -0.1: expected a number from 0 to 5",
+        );
+        refused(|r| r.sampling.top_p = f32::NAN, "top_p is NaN: expected a number from 0 to 1");
+        refused(|r| r.sampling.min_p = 1.5, "min_p is 1.5: expected a number from 0 to 1");
+        refused(
+            |r| r.sampling.repeat_penalty = 0.0,
+            "repeat_penalty is 0: expected a number from 0.01 to 10",
+        );
+        refused(|r| r.logprobs = Some(21), "logprobs is 21: expected at most 20");
+        refused(
+            |r| r.stop = vec![String::new()],
+            "stop is a text of 0 bytes: expected texts of 1 to 1024 bytes",
+        );
+        refused(|r| r.stop = vec!["x".into(); 17], "stop is 17 texts: expected at most 16");
+        refused(
+            |r| r.prompt = Prompt::Chat(vec![]),
+            "prompt is empty: expected at least one message or token",
+        );
+    }
+
+    #[test]
+    fn the_limits_themselves_are_allowed() {
+        let mut request = request();
+        request.stop = vec!["x".repeat(1024); 16];
+        request.logprobs = Some(20);
+        request.sampling.temperature = 5.0;
+        assert_eq!(request.validate(), Ok(()));
+    }
+}

@@ -1,0 +1,298 @@
+//! What the engine and its runner say to each other over the child's standard input and output.
+//!
+//! A frame is a little-endian `u32` length and that many bytes of postcard. The length is checked
+//! against [`MAX_FRAME`] before anything is allocated. The runner speaks first, with
+//! [`FromRunner::Hello`]; a peer of another [`VERSION`] is refused.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ErrorKind, Event, LoadParams, LoadedModel, Message, Private, Request, RequestId, RunnerBuild,
+    Tokens,
+};
+
+/// Changes whenever a frame does.
+pub const VERSION: u32 = 1;
+
+/// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
+pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
+
+/// The file descriptor at which the runner finds the model, open for reading.
+pub const MODEL_FD: i32 = 3;
+
+/// From the engine to the runner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToRunner {
+    /// Load the model behind [`MODEL_FD`]. Once, before any other order.
+    Load(Box<LoadParams>),
+    /// Do some work; every answer carries the same id.
+    Work(RequestId, Work),
+    /// Stop this work; it still ends with a finished event or a failure.
+    Cancel(RequestId),
+    /// Answer [`FromRunner::Pong`] with the same number. Answered also while computing.
+    Ping(u64),
+    /// Finish and exit. End of input means the same, at once.
+    Shutdown,
+}
+
+/// What a runner can do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Work {
+    /// Answer a request with [`Reply::Event`]s.
+    Generate(Box<Request>),
+    /// Turn texts into vectors: [`Reply::Embeddings`].
+    Embed {
+        /// The texts.
+        texts: Vec<Private>,
+        /// Scale each vector to length 1.
+        normalise: bool,
+    },
+    /// Turn text into tokens: [`Reply::Tokens`].
+    Tokenize {
+        /// The text.
+        text: Private,
+        /// Add BOS and EOS where the model's file asks for them.
+        add_special: bool,
+        /// Read special tokens' names in the text as these tokens.
+        parse_special: bool,
+    },
+    /// Turn tokens into text: [`Reply::Text`]. Bytes that are no UTF-8 become U+FFFD.
+    Detokenize {
+        /// The tokens.
+        tokens: Vec<u32>,
+        /// Write special tokens by name instead of leaving them out.
+        special: bool,
+    },
+    /// Render a conversation with the model's chat template: [`Reply::Text`].
+    Render {
+        /// The conversation.
+        messages: Vec<Message>,
+    },
+    /// Compute `prefill` random tokens and then `decode` more, one by one, without sampling:
+    /// [`Reply::Measured`]. What llama-bench calls pp and tg.
+    Measure {
+        /// Tokens to prefill.
+        prefill: Tokens,
+        /// Tokens to decode, from an empty context.
+        decode: Tokens,
+    },
+}
+
+/// From the runner to the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromRunner {
+    /// The first frame.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+        /// What the runner is made of.
+        build: RunnerBuild,
+    },
+    /// So many thousandths of the model are loaded.
+    Loading(u16),
+    /// Ready for work.
+    Loaded(Box<LoadedModel>),
+    /// The order to load failed; the runner exits.
+    LoadFailed(Failure),
+    /// Part of an answer.
+    Reply(RequestId, Reply),
+    /// Alive.
+    Pong(u64),
+    /// A line of llama.cpp's log: warnings and errors only.
+    Log(String),
+}
+
+/// Part of an answer to [`ToRunner::Work`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// A step of generated text; the last is [`Event::Finished`].
+    Event(Event),
+    /// One vector for each text.
+    Embeddings {
+        /// The vectors, of [`LoadedModel::embedding_length`] each.
+        vectors: Vec<Vec<f32>>,
+        /// Tokens read.
+        prompt_tokens: Tokens,
+    },
+    /// Tokens.
+    Tokens(Vec<u32>),
+    /// Text.
+    Text(Private),
+    /// Times of [`Work::Measure`], in microseconds.
+    Measured {
+        /// Time for all prefill tokens.
+        prefill_us: u64,
+        /// Time for all decode tokens.
+        decode_us: u64,
+    },
+    /// The work failed; nothing follows.
+    Failed(Failure),
+}
+
+/// Why the runner did not do something. Becomes a [`crate::BackendError`] in the engine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What failed.
+    pub kind: FailureKind,
+    /// What was tried and on what, in lower case and without full stop. Holds nothing of a prompt.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+/// The kinds of failure that a runner can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureKind {
+    /// See [`ErrorKind::InvalidRequest`].
+    InvalidRequest,
+    /// See [`ErrorKind::ContextExceeded`].
+    ContextExceeded,
+    /// See [`ErrorKind::Unsupported`].
+    Unsupported,
+    /// See [`ErrorKind::BadModel`].
+    BadModel,
+    /// See [`ErrorKind::OutOfMemory`].
+    OutOfMemory,
+    /// See [`ErrorKind::Busy`].
+    Busy,
+    /// See [`ErrorKind::Internal`].
+    Internal,
+}
+
+impl From<FailureKind> for ErrorKind {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::InvalidRequest => Self::InvalidRequest,
+            FailureKind::ContextExceeded => Self::ContextExceeded,
+            FailureKind::Unsupported => Self::Unsupported,
+            FailureKind::BadModel => Self::BadModel,
+            FailureKind::OutOfMemory => Self::OutOfMemory,
+            FailureKind::Busy => Self::Busy,
+            FailureKind::Internal => Self::Internal,
+        }
+    }
+}
+
+/// A frame that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// The pipe failed, or ended inside a frame.
+    #[error("cannot exchange a frame with the other process")]
+    Io(#[from] io::Error),
+    /// The frame is longer than [`MAX_FRAME`].
+    #[error("a frame of {0} bytes is longer than {MAX_FRAME}")]
+    TooLong(u64),
+    /// The bytes are no frame of this version.
+    #[error("a frame does not decode")]
+    Malformed(#[from] postcard::Error),
+}
+
+/// The bytes of a frame, length first.
+///
+/// # Errors
+/// The frame is too long.
+pub fn encode(frame: &impl Serialize) -> Result<Vec<u8>, FrameError> {
+    let mut bytes = postcard::to_extend(frame, vec![0; 4])?;
+    let body = bytes.len() - 4;
+    match u32::try_from(body) {
+        Ok(length) if length <= MAX_FRAME => bytes[..4].copy_from_slice(&length.to_le_bytes()),
+        _ => return Err(FrameError::TooLong(body as u64)),
+    }
+    Ok(bytes)
+}
+
+/// Reads a length prefix.
+///
+/// # Errors
+/// The frame is too long; nothing has been allocated.
+pub fn body_length(prefix: [u8; 4]) -> Result<usize, FrameError> {
+    match u32::from_le_bytes(prefix) {
+        length if length <= MAX_FRAME => Ok(length as usize),
+        length => Err(FrameError::TooLong(length.into())),
+    }
+}
+
+/// Reads a frame's body.
+///
+/// # Errors
+/// The bytes are no such frame, or more than one.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes(body)? {
+        (frame, []) => Ok(frame),
+        _ => Err(FrameError::Malformed(postcard::Error::DeserializeBadEncoding)),
+    }
+}
+
+/// Writes one frame and flushes.
+///
+/// # Errors
+/// The frame is too long or the pipe failed.
+pub fn write(to: &mut impl Write, frame: &impl Serialize) -> Result<(), FrameError> {
+    to.write_all(&encode(frame)?)?;
+    Ok(to.flush()?)
+}
+
+/// Reads one frame; `None` where the input ended before it.
+///
+/// # Errors
+/// The pipe failed or ended inside the frame, or the frame is malformed.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> Result<Option<T>, FrameError> {
+    let mut prefix = [0; 4];
+    match from.read(&mut prefix[..1])? {
+        0 => return Ok(None),
+        _ => from.read_exact(&mut prefix[1..])?,
+    }
+    let mut body = vec![0; body_length(prefix)?];
+    from.read_exact(&mut body)?;
+    decode(&body).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{Prompt, Role};
+
+    #[test]
+    fn frames_round_trip() {
+        let request = Request::new(Prompt::Chat(vec![Message::new(Role::User, "hi")]));
+        let frames = [
+            ToRunner::Load(Box::default()),
+            ToRunner::Work(RequestId(7), Work::Generate(Box::new(request))),
+            ToRunner::Cancel(RequestId(7)),
+        ];
+        let mut pipe = Vec::new();
+        frames.iter().for_each(|frame| write(&mut pipe, frame).unwrap());
+        let mut pipe = pipe.as_slice();
+        for frame in frames {
+            assert_eq!(read::<ToRunner>(&mut pipe).unwrap(), Some(frame));
+        }
+        assert_eq!(read::<ToRunner>(&mut pipe).unwrap(), None);
+    }
+
+    #[test]
+    fn a_cut_frame_is_an_error() {
+        let bytes = encode(&ToRunner::Ping(1)).unwrap();
+        for cut in 1..bytes.len() {
+            assert!(read::<ToRunner>(&mut &bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_long_frame_is_refused_before_it_is_read() {
+        let bytes = (MAX_FRAME + 1).to_le_bytes();
+        assert!(matches!(read::<ToRunner>(&mut bytes.as_slice()), Err(FrameError::TooLong(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = decode::<ToRunner>(&bytes);
+            let _ = decode::<FromRunner>(&bytes);
+        }
+    }
+}
