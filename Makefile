@@ -1,0 +1,73 @@
+# Tieline's build. `make help` lists the targets.
+# Needs: cargo, a C++ compiler, make. cmake and libclang are fetched where they lack (scripts/toolchain.sh).
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/sh
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tieline
+# The C++ builds lie outside the tree: every clone on this machine shares them.
+RUNNER_TARGET ?= $(CACHE)/build/runner-native
+PORTABLE_TARGET ?= $(CACHE)/build/runner-portable
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DIST ?= dist
+VERSUS_ARGS ?=
+
+# The build script of llama-cpp-sys-2 turns GGML_NATIVE off, whatever the environment says,
+# unless rustc itself is told target-cpu=native.
+NATIVE := RUSTFLAGS="-C target-cpu=native"
+# Not `eval "$$(…)"`: that would hide a failure of the script.
+TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
+RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
+
+.PHONY: help demo build runner portable test lint fmt docs fuzz versus
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## build, pull a small model, ask it one question
+	@scripts/demo.sh
+
+build: runner ## the program and the runner, for this machine
+	cargo build --release -p tieline
+
+runner: ## the C++ runner for this machine's processor
+	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo build $(RUNNER_CARGO)
+	@for profile in release debug; do \
+		mkdir -p "$(TARGET)/$$profile" && \
+		cp "$(RUNNER_TARGET)/release/tieline-runner" "$(TARGET)/$$profile/tieline-runner.new" && \
+		mv -f "$(TARGET)/$$profile/tieline-runner.new" "$(TARGET)/$$profile/tieline-runner" || exit 1; \
+	done
+
+portable: ## dist/: a runner with kernels for every processor, chosen at run time
+	@$(TOOLCHAIN) && PORTABLE_TARGET="$(PORTABLE_TARGET)" DIST="$(DIST)" scripts/portable.sh
+
+lint: ## format, lints, shape of the tree, licences
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo xtask tidy
+	cargo xtask licences
+
+test: lint runner ## everything that must pass before a merge
+	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo clippy $(RUNNER_CARGO) --all-targets -- -D warnings
+	@if cargo nextest --version >/dev/null 2>&1; then run='nextest run'; else run='test --lib --bins --tests'; fi; \
+	set -x; TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" cargo $$run
+	cargo test --doc
+	python3 -m unittest discover -s bench/versus
+	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo test $(RUNNER_CARGO)
+	@if [ -f fuzz/Cargo.toml ]; then set -x; cargo check --manifest-path fuzz/Cargo.toml; fi
+
+fmt: ## format the code
+	cargo fmt
+
+docs: ## regenerate the generated documents
+	@scripts/docs.sh
+
+fuzz: ## each fuzz target for 30 seconds
+	@if ! cargo fuzz --version >/dev/null 2>&1; then \
+		echo 'hint: cargo install cargo-fuzz --locked && rustup toolchain install nightly' >&2; exit 1; fi
+	@for target in $$(cargo fuzz list); do \
+		cargo +nightly fuzz run "$$target" -- -max_total_time=30 || exit 1; done
+
+versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
+	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)
