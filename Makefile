@@ -43,7 +43,7 @@ portable: ## dist/: a runner with kernels for every processor, chosen at run tim
 	@$(TOOLCHAIN) && PORTABLE_TARGET="$(PORTABLE_TARGET)" DIST="$(DIST)" scripts/portable.sh
 
 lint: ## format, lints, shape of the tree, licences
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo xtask tidy
 	cargo xtask licences
@@ -58,7 +58,7 @@ test: lint runner ## everything that must pass before a merge
 	@if [ -f fuzz/Cargo.toml ]; then set -x; cargo check --manifest-path fuzz/Cargo.toml; fi
 
 fmt: ## format the code
-	cargo fmt
+	cargo fmt --all
 
 docs: ## regenerate the generated documents
 	@scripts/docs.sh

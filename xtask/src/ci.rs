@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 type Stage = (&'static str, &'static [&'static str]);
 
 const BEFORE_TESTS: &[Stage] = &[
-    ("format", &["fmt", "--check"]),
+    ("format", &["fmt", "--all", "--check"]),
     ("lints", &["clippy", "--all-targets", "--", "-D", "warnings"]),
     ("tidy", &["xtask", "tidy"]),
     ("licences", &["xtask", "licences"]),
