@@ -115,6 +115,8 @@ impl Sampling {
         within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
         at_most("top_k", self.top_k, 1_000_000)?;
+        // The highest number means "any" to llama.cpp, which would not be repeatable.
+        at_most("seed", self.seed.unwrap_or(0), u32::MAX - 1)?;
         at_most("penalty_window", self.penalty_window.0, 1_000_000)
     }
 }

@@ -1,0 +1,22 @@
+//! A thin safe layer over llama.cpp's C interface: only what the runner needs, and nothing that a
+//! caller can misuse.
+//!
+//! This folder and `process` are the only places in Tieline with `unsafe` code.
+//!
+//! WHY UNSAFE: llama.cpp is C++ behind a C interface, so every call into it is unsafe, and no safe
+//! binding offers loading from an open file, thread pools and aborting together. The reason is the same
+//! for every block here, so each block states only why it is sound.
+#![expect(unsafe_code, reason = "the one door to llama.cpp; see the module's documentation")]
+
+mod context;
+mod log;
+mod model;
+mod sampler;
+mod system;
+mod threads;
+
+pub(crate) use context::{Context, DecodeError, Settings};
+pub(crate) use log::take_errors;
+pub(crate) use model::{LoadError, Model};
+pub(crate) use sampler::Sampler;
+pub(crate) use system::{Llama, build};

@@ -1,0 +1,283 @@
+//! A model's weights and vocabulary.
+
+use std::ffi::{CStr, c_void};
+use std::fs::File;
+use std::os::fd::IntoRawFd;
+use std::ptr::NonNull;
+
+use llama_cpp_sys_2 as sys;
+
+use super::Llama;
+use super::system::text;
+
+/// A loaded model. Immutable, and so usable from several threads.
+#[derive(Debug)]
+pub(crate) struct Model {
+    model: NonNull<sys::llama_model>,
+}
+
+// SAFETY: llama.cpp documents a loaded model as read-only; all methods here only read.
+unsafe impl Send for Model {}
+// SAFETY: as above.
+unsafe impl Sync for Model {}
+
+/// Why a model did not load.
+#[derive(Debug)]
+pub(crate) enum LoadError {
+    /// The file descriptor is no stream.
+    Stream(std::io::Error),
+    /// llama.cpp refused the file, with what it said.
+    Refused(Vec<String>),
+    /// The progress callback said stop.
+    Stopped,
+}
+
+/// Called with the loaded share, 0 to 1; `false` stops loading.
+type Progress<'a> = dyn FnMut(f32) -> bool + 'a;
+
+impl Model {
+    /// Loads a model from an open file.
+    pub(crate) fn load(
+        _: &Llama,
+        file: File,
+        mmap: bool,
+        gpu_layers: Option<u32>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self, LoadError> {
+        let stream = Stream::open(file).map_err(LoadError::Stream)?;
+        let mut stopped = false;
+        let mut watch = |share: f32| {
+            let go_on = progress(share);
+            stopped |= !go_on;
+            go_on
+        };
+        let mut watch: &mut Progress<'_> = &mut watch;
+        // SAFETY: fills a plain struct.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.load_mode = if mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
+        // Negative means all layers.
+        params.n_gpu_layers = gpu_layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
+        params.progress_callback = Some(on_progress);
+        params.progress_callback_user_data = (&raw mut watch).cast();
+        // SAFETY: the stream is open and at the start; `watch` outlives the call, after which llama.cpp
+        // calls back no more.
+        let model =
+            unsafe { sys::llama_model_load_from_file_ptr(stream.0.as_ptr().cast(), params) };
+        match NonNull::new(model) {
+            Some(model) => Ok(Self { model }),
+            None if stopped => Err(LoadError::Stopped),
+            None => Err(LoadError::Refused(super::take_errors())),
+        }
+    }
+
+    pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
+        self.model.as_ptr()
+    }
+
+    fn vocab(&self) -> *const sys::llama_vocab {
+        // SAFETY: the model is valid; its vocabulary lives as long as it.
+        unsafe { sys::llama_model_get_vocab(self.as_ptr()) }
+    }
+
+    /// One line: architecture, size class, type.
+    pub(crate) fn description(&self) -> String {
+        let mut buffer = [0u8; 256];
+        // SAFETY: writes at most the given length, terminated.
+        unsafe { sys::llama_model_desc(self.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+        CStr::from_bytes_until_nul(&buffer)
+            .map(|s| s.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Number of weights.
+    pub(crate) fn parameters(&self) -> u64 {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_n_params(self.as_ptr()) }
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn size(&self) -> u64 {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_size(self.as_ptr()) }
+    }
+
+    /// The context length that the model was trained for.
+    pub(crate) fn trained_context(&self) -> u32 {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_n_ctx_train(self.as_ptr()) }.max(0).cast_unsigned()
+    }
+
+    /// Length of an embedding.
+    pub(crate) fn embedding_length(&self) -> usize {
+        // SAFETY: the model is valid.
+        usize::try_from(unsafe { sys::llama_model_n_embd_out(self.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Whether the model generates text.
+    pub(crate) fn has_decoder(&self) -> bool {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_has_decoder(self.as_ptr()) }
+    }
+
+    /// Whether the model has an encoder that must run first, as T5 has.
+    pub(crate) fn has_encoder(&self) -> bool {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_has_encoder(self.as_ptr()) }
+    }
+
+    /// The file's own chat template.
+    pub(crate) fn chat_template(&self) -> Option<String> {
+        // SAFETY: the model is valid; the string lives as long as it. Null where there is none.
+        let template =
+            unsafe { text(sys::llama_model_chat_template(self.as_ptr(), std::ptr::null())) };
+        (!template.is_empty()).then_some(template)
+    }
+
+    /// Number of tokens in the vocabulary.
+    pub(crate) fn vocabulary(&self) -> i32 {
+        // SAFETY: the vocabulary is valid.
+        unsafe { sys::llama_vocab_n_tokens(self.vocab()) }
+    }
+
+    /// The token that begins a text, where the model has one.
+    pub(crate) fn bos(&self) -> Option<i32> {
+        // SAFETY: the vocabulary is valid.
+        self.known(unsafe { sys::llama_vocab_bos(self.vocab()) })
+    }
+
+    /// The token that ends a text, where the model has one.
+    pub(crate) fn eos(&self) -> Option<i32> {
+        // SAFETY: the vocabulary is valid.
+        self.known(unsafe { sys::llama_vocab_eos(self.vocab()) })
+    }
+
+    /// Whether the file asks to begin each text with BOS.
+    pub(crate) fn adds_bos(&self) -> bool {
+        // SAFETY: the vocabulary is valid.
+        unsafe { sys::llama_vocab_get_add_bos(self.vocab()) }
+    }
+
+    /// Whether `token` ends the answer.
+    pub(crate) fn is_end(&self, token: i32) -> bool {
+        // SAFETY: the vocabulary is valid; unknown tokens end nothing.
+        self.known(token).is_some() && unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
+    }
+
+    /// `token`, where the vocabulary holds it.
+    pub(crate) fn known(&self, token: i32) -> Option<i32> {
+        (0..self.vocabulary()).contains(&token).then_some(token)
+    }
+
+    /// The bytes of `token`: not always whole characters. Empty for an unknown token.
+    pub(crate) fn piece(&self, token: i32, special: bool) -> Vec<u8> {
+        if self.known(token).is_none() {
+            return Vec::new();
+        }
+        filled(32, |buffer: *mut u8, length| {
+            // SAFETY: the token is known; writes at most `length` bytes.
+            unsafe {
+                sys::llama_token_to_piece(self.vocab(), token, buffer.cast(), length, 0, special)
+            }
+        })
+    }
+
+    /// The tokens of `text`. `None` where it is too long to count.
+    pub(crate) fn tokenize(
+        &self,
+        text: &str,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Option<Vec<i32>> {
+        let length = i32::try_from(text.len()).ok()?;
+        Some(filled(text.len() / 3 + 8, |buffer, room| {
+            // SAFETY: reads `length` bytes of `text`, writes at most `room` tokens.
+            unsafe {
+                sys::llama_tokenize(
+                    self.vocab(),
+                    text.as_ptr().cast(),
+                    length,
+                    buffer,
+                    room,
+                    add_special,
+                    parse_special,
+                )
+            }
+        }))
+    }
+
+    /// The bytes of `tokens`, which the vocabulary must hold.
+    pub(crate) fn detokenize(&self, tokens: &[i32], special: bool) -> Option<Vec<u8>> {
+        let count = i32::try_from(tokens.len()).ok()?;
+        tokens.iter().try_for_each(|&token| self.known(token).map(drop))?;
+        Some(filled(tokens.len() * 8 + 8, |buffer: *mut u8, room| {
+            // SAFETY: reads `count` known tokens, writes at most `room` bytes.
+            unsafe {
+                sys::llama_detokenize(
+                    self.vocab(),
+                    tokens.as_ptr(),
+                    count,
+                    buffer.cast(),
+                    room,
+                    false,
+                    special,
+                )
+            }
+        }))
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // SAFETY: made by `load`, freed once; contexts borrow the model and are gone.
+        unsafe { sys::llama_model_free(self.as_ptr()) };
+    }
+}
+
+/// Fills a buffer by one of llama.cpp's functions that return the length written, or minus the length
+/// needed.
+fn filled<T: Copy + Default>(guess: usize, mut call: impl FnMut(*mut T, i32) -> i32) -> Vec<T> {
+    let mut buffer = vec![T::default(); guess];
+    for _ in 0..2 {
+        let room = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+        let written = call(buffer.as_mut_ptr(), room);
+        match usize::try_from(written) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return buffer;
+            }
+            Err(_) => {
+                buffer.resize(usize::try_from(written.unsigned_abs()).unwrap_or(0), T::default())
+            }
+        }
+    }
+    Vec::new()
+}
+
+extern "C" fn on_progress(share: f32, data: *mut c_void) -> bool {
+    // SAFETY: `data` is the `&mut &mut Progress` that `load` passed and keeps alive; llama.cpp calls
+    // from the loading thread only.
+    let progress = unsafe { &mut *data.cast::<&mut Progress<'_>>() };
+    progress(share)
+}
+
+/// A C stream over an open file; closes it.
+struct Stream(NonNull<libc::FILE>);
+
+impl Stream {
+    /// Takes the file and goes to its start: a restarted runner shares the position with the last one.
+    fn open(file: File) -> std::io::Result<Self> {
+        // SAFETY: the descriptor is open and ours to give; the mode is terminated.
+        let stream = unsafe { libc::fdopen(file.into_raw_fd(), c"rb".as_ptr()) };
+        let stream = NonNull::new(stream).ok_or_else(std::io::Error::last_os_error)?;
+        // SAFETY: the stream was just opened.
+        unsafe { libc::rewind(stream.as_ptr()) };
+        Ok(Self(stream))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: opened by `open`, closed once. A mapping of the file outlives it.
+        unsafe { libc::fclose(self.0.as_ptr()) };
+    }
+}

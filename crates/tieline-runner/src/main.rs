@@ -1,0 +1,32 @@
+//! Runs one model in a child process.
+//!
+//! The engine starts this program with the model open at file descriptor 3 and talks to it over
+//! standard input and output in the frames of [`tieline_types::wire`]. It opens no file and no socket
+//! of its own, writes nothing but frames, and ends when its input ends.
+
+mod control;
+mod embed;
+mod generate;
+mod llama;
+mod logprobs;
+mod measure;
+mod pipe;
+mod process;
+mod prompt;
+mod serve;
+mod session;
+mod stop;
+mod template;
+mod utf8;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match serve::serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What the runner asks of its own process.
+#![expect(unsafe_code, reason = "the standard library has no dup2, getrusage or _exit")]
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use tieline_types::Bytes;
+use tieline_types::wire::MODEL_FD;
+
+/// Takes standard output for frames, and sends whatever else is written to it to standard error.
+///
+/// llama.cpp and its libraries print to standard output here and there; one such line between two
+/// frames would end the conversation.
+pub(crate) fn take_stdout() -> io::Result<File> {
+    let frames = io::stdout().as_raw_fd();
+    // SAFETY: dup takes any number and reports a bad one by -1.
+    let copy = unsafe { libc::dup(frames) };
+    if copy < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both are open descriptors of this process, and nothing else was written yet.
+    if unsafe { libc::dup2(io::stderr().as_raw_fd(), frames) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `copy` was just made by dup and belongs to nobody else.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(copy) }))
+}
+
+/// Takes the model's file, which the parent opened at [`MODEL_FD`].
+pub(crate) fn take_model_file() -> io::Result<File> {
+    // SAFETY: fcntl with F_GETFD takes any number and reports a bad one by -1.
+    if unsafe { libc::fcntl(MODEL_FD, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, the parent put it there for us, and this is called once, by `serve`.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(MODEL_FD) }))
+}
+
+/// The most memory that this process has held, code and mapped weights included.
+pub(crate) fn peak_memory() -> Option<Bytes> {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is a writable rusage.
+    if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: getrusage succeeded and filled it; all-zero was valid before too.
+    let peak = u64::try_from(unsafe { usage.assume_init() }.ru_maxrss).ok()?;
+    // Linux counts kibibytes, macOS bytes.
+    Some(Bytes(if cfg!(target_os = "macos") { peak } else { peak * 1024 }))
+}
+
+/// Ends the process at once, without destructors: for when llama.cpp does not come back.
+pub(crate) fn exit_now() -> ! {
+    // SAFETY: _exit runs no code of ours and cannot fail.
+    unsafe { libc::_exit(0) }
+}
+
+/// Says on standard error why the runner gives up; the engine keeps the last lines.
+pub(crate) fn complain(error: &dyn std::error::Error) {
+    let mut stderr = io::stderr().lock();
+    // Nobody is left to tell if this fails.
+    let _ = write!(stderr, "tieline-runner: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(stderr, ": {error}");
+        cause = error.source();
+    }
+    let _ = writeln!(stderr);
+}

@@ -1,0 +1,179 @@
+//! A loaded model with its context and what the context holds.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Instant;
+
+use tieline_types::wire::{Failure, FailureKind};
+use tieline_types::{Bytes, LoadParams, LoadedModel, Pooling, Tokens};
+
+use crate::llama::{self, Context, Llama, LoadError, Model, Settings};
+use crate::process;
+use crate::template::Template;
+
+/// The longest context for embeddings taken without being asked for one: all of it is one batch.
+const DEFAULT_EMBEDDING_CONTEXT: u32 = 2048;
+
+/// Everything that work needs.
+#[derive(Debug)]
+pub(crate) struct Session<'m> {
+    pub(crate) model: &'m Model,
+    pub(crate) context: Context<'m>,
+    pub(crate) template: Option<Template>,
+    pub(crate) params: LoadParams,
+    pub(crate) settings: Settings,
+    /// The tokens that the context holds, first to last.
+    pub(crate) held: Vec<i32>,
+}
+
+/// A failure with its kind and what was tried.
+pub(crate) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
+    Failure { kind, message: message.into(), hint: None }
+}
+
+/// As [`failure`], with what the user can do.
+pub(crate) fn failure_with(
+    kind: FailureKind,
+    message: impl Into<String>,
+    hint: impl Into<String>,
+) -> Failure {
+    Failure { kind, message: message.into(), hint: Some(hint.into()) }
+}
+
+/// Loads the weights.
+pub(crate) fn load_model(
+    llama: &Llama,
+    file: File,
+    params: &LoadParams,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Result<Model, Failure> {
+    Model::load(llama, file, params.mmap, params.gpu_layers, progress).map_err(
+        |error| match error {
+            LoadError::Stream(error) => failure(
+                FailureKind::Internal,
+                format!("cannot read the model's open file: {error}"),
+            ),
+            LoadError::Refused(log) => {
+                failure(FailureKind::BadModel, with_log("llama.cpp refuses the model", &log))
+            }
+            LoadError::Stopped => failure(FailureKind::Internal, "loading was stopped"),
+        },
+    )
+}
+
+impl<'m> Session<'m> {
+    /// Makes the context and reads the template.
+    pub(crate) fn new(
+        model: &'m Model,
+        params: LoadParams,
+        abort: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let template = model.chat_template().map(Template::new);
+        let (params, settings, context) = make_context(model, params, abort)?;
+        Ok(Self { model, context, template, params, settings, held: Vec::new() })
+    }
+
+    /// What was loaded.
+    pub(crate) fn describe(&self, started: Instant) -> LoadedModel {
+        let model = self.model;
+        LoadedModel {
+            description: model.description(),
+            parameters: model.parameters(),
+            weights: Bytes(model.size()),
+            context: Tokens(self.context.length()),
+            trained_context: Tokens(model.trained_context()),
+            vocabulary: Tokens(model.vocabulary().cast_unsigned()),
+            embedding_length: u32::try_from(model.embedding_length()).unwrap_or(0),
+            has_chat_template: self.template.is_some(),
+            threads: self.settings.threads.cast_unsigned(),
+            threads_batch: self.settings.threads_batch.cast_unsigned(),
+            load_time: started.elapsed(),
+            peak_memory: process::peak_memory(),
+        }
+    }
+
+    /// Forgets all tokens.
+    pub(crate) fn clear(&mut self) {
+        self.context.clear();
+        self.held.clear();
+    }
+}
+
+fn make_context(
+    model: &Model,
+    mut params: LoadParams,
+    abort: Arc<AtomicBool>,
+) -> Result<(LoadParams, Settings, Context<'_>), Failure> {
+    let settings = settings(model, &params)?;
+    let context = new_context(model, &params, settings, Arc::clone(&abort))?;
+    if params.embeddings == Some(Pooling::Model) && context.is_unpooled() {
+        drop(context);
+        params.embeddings = Some(Pooling::Mean);
+        let context = new_context(model, &params, settings, abort)?;
+        return Ok((params, settings, context));
+    }
+    Ok((params, settings, context))
+}
+
+fn new_context<'m>(
+    model: &'m Model,
+    params: &LoadParams,
+    settings: Settings,
+    abort: Arc<AtomicBool>,
+) -> Result<Context<'m>, Failure> {
+    Context::new(model, params, settings, abort).ok_or_else(|| {
+        let what = format!("cannot make a context of {} tokens", settings.context);
+        failure_with(
+            FailureKind::OutOfMemory,
+            with_log(&what, &llama::take_errors()),
+            "ask for a shorter context or a smaller KV type",
+        )
+    })
+}
+
+fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
+    if params.embeddings.is_none() && (!model.has_decoder() || model.has_encoder()) {
+        let message = "this model has an encoder and generates no text here";
+        return Err(failure_with(FailureKind::Unsupported, message, "load it for embeddings"));
+    }
+    let trained = model.trained_context().max(1);
+    let default = match params.embeddings {
+        None => LoadParams::DEFAULT_CONTEXT.0,
+        Some(_) => DEFAULT_EMBEDDING_CONTEXT,
+    };
+    let context = params.context.map_or(default.min(trained), |tokens| tokens.0);
+    if context == 0 {
+        return Err(failure(
+            FailureKind::InvalidRequest,
+            "the context is 0 tokens: expected at least 1",
+        ));
+    }
+    // A pooled text must be one batch.
+    let (batch, ubatch) = match params.embeddings {
+        None => (params.batch.0.clamp(1, context), params.ubatch.0.clamp(1, context)),
+        Some(_) => (context, context),
+    };
+    let threads = thread_count(params.threads)?;
+    let threads_batch = params.threads_batch.map_or(Ok(threads), |n| thread_count(Some(n)))?;
+    Ok(Settings { context, batch, ubatch: ubatch.min(batch), threads, threads_batch })
+}
+
+fn thread_count(asked: Option<u32>) -> Result<i32, Failure> {
+    /// ggml's own limit.
+    const MOST: u32 = 512;
+    let available =
+        || thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MOST));
+    match asked.unwrap_or_else(available) {
+        threads @ 1..=MOST => Ok(threads.cast_signed()),
+        threads => {
+            let message = format!("threads is {threads}: expected a number from 1 to {MOST}");
+            Err(failure(FailureKind::InvalidRequest, message))
+        }
+    }
+}
+
+fn with_log(what: &str, log: &[String]) -> String {
+    if log.is_empty() { what.to_owned() } else { format!("{what}: {}", log.join("; ")) }
+}

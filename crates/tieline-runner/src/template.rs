@@ -1,0 +1,179 @@
+//! Renders a conversation with the chat template of the model's own file.
+//!
+//! A template is code from the internet. It runs in `minijinja`, which knows no files, no network and no
+//! objects of ours, and it runs under limits: on its size, on the instructions it executes, on how deep it
+//! calls itself, and on how much it writes. It behaves as it does in Hugging Face transformers: the same
+//! whitespace rules, methods and functions.
+
+mod json;
+
+use std::fmt::Write as _;
+use std::io;
+
+use jiff::Zoned;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use tieline_types::Message;
+
+/// The largest template, in bytes. The longest in use have about 30,000.
+const MAX_SOURCE: usize = 256 * 1024;
+/// The most instructions that one rendering may execute: some hundred for each message.
+const FUEL: u64 = 5_000_000;
+/// How deep loops, macros and blocks may nest.
+const MAX_DEPTH: usize = 200;
+/// The most text that one rendering may write, in bytes.
+const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+
+/// A chat template.
+#[derive(Debug)]
+pub(crate) struct Template {
+    source: String,
+}
+
+/// Why a template gave no text.
+#[derive(Debug)]
+pub(crate) struct RenderError(String);
+
+impl std::fmt::Display for RenderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Template {
+    /// Takes a template's source; it is checked when it is used.
+    pub(crate) fn new(source: String) -> Self {
+        Self { source }
+    }
+
+    /// The text of `messages`, ending where the assistant goes on.
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        bos: &str,
+        eos: &str,
+    ) -> Result<String, RenderError> {
+        if self.source.len() > MAX_SOURCE {
+            let text = format!("it has {} bytes, and {MAX_SOURCE} is the limit", self.source.len());
+            return Err(RenderError(text));
+        }
+        let source = without_generation_marks(&self.source);
+        let environment = environment();
+        let context = minijinja::context! {
+            messages => messages.iter().map(message_value).collect::<Vec<_>>(),
+            add_generation_prompt => true,
+            bos_token => bos,
+            eos_token => eos,
+            tools => (),
+            documents => (),
+        };
+        let mut output = Bounded(Vec::new());
+        let template = environment.template_from_str(&source).map_err(|error| explain(&error))?;
+        template.render_captured_to(context, &mut output).map_err(|error| explain(&error))?;
+        // minijinja writes whole strings, so this loses nothing.
+        Ok(String::from_utf8_lossy(&output.0).into_owned())
+    }
+}
+
+fn message_value(message: &Message) -> Value {
+    minijinja::context! { role => message.role.as_str(), content => message.content.expose() }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_syntax(syntax());
+    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(MAX_DEPTH);
+    environment.set_debug(false);
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", tojson);
+    environment
+}
+
+/// As transformers sets up Jinja.
+fn syntax() -> SyntaxConfig {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default()
+}
+
+/// Drops `{% generation %}` marks, which only training reads.
+fn without_generation_marks(source: &str) -> String {
+    let mut output = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        output.push_str(before);
+        let Some(end) = tag.find("%}").map(|end| end + 2) else {
+            rest = tag;
+            break;
+        };
+        let name =
+            tag[2..end - 2].trim_matches(|c: char| c == '-' || c == '+' || c.is_whitespace());
+        match name {
+            // A comment keeps the whitespace rules of the tag that it replaces.
+            "generation" | "endgeneration" => {
+                let _ = write!(output, "{}", tag[..end].replace('%', "#"));
+            }
+            _ => output.push_str(&tag[..end]),
+        }
+        rest = &tag[end..];
+    }
+    output + rest
+}
+
+fn raise_exception(message: &str) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
+}
+
+/// Today, in the form that the template asks for.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let now = jiff::fmt::strtime::format(format, &Zoned::now());
+    now.map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
+}
+
+/// `json.dumps` as transformers calls it.
+#[expect(clippy::needless_pass_by_value, reason = "minijinja passes arguments by value")]
+fn tojson(value: &Value, options: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    options.assert_all_used()?;
+    let style = json::Style {
+        indent: indent.map(|width| width.min(16)),
+        ensure_ascii: ensure_ascii.unwrap_or(false),
+        sort_keys: sort_keys.unwrap_or(false),
+        separators: separators.and_then(|pair| <[String; 2]>::try_from(pair).ok()),
+    };
+    json::dump(value, &style).map(Value::from_safe_string)
+}
+
+/// Says what went wrong without quoting the conversation: only the template's own words and places.
+fn explain(error: &Error) -> RenderError {
+    let place = error.line().map(|line| format!(" (template line {line})")).unwrap_or_default();
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    RenderError(format!("{}{detail}{place}", error.kind()))
+}
+
+/// A writer that refuses to grow past the limit.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_OUTPUT {
+            return Err(io::Error::other(format!("it writes more than {MAX_OUTPUT} bytes")));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
