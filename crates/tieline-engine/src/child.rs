@@ -1,0 +1,218 @@
+//! One runner process and its pipes.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use tieline_types::ModelFile;
+use tieline_types::wire::{self, FrameError, FromRunner, MODEL_FD, ToRunner};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+/// Lines of standard error kept for an error message.
+const KEPT_LINES: usize = 12;
+/// Frames that may wait between the pipe and the supervisor.
+const FRAMES: usize = 64;
+/// How long a write to a living runner may take: its reader thread does nothing but read.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A running runner.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: tokio::process::Child,
+    stdin: Option<ChildStdin>,
+    frames: mpsc::Receiver<Result<FromRunner, FrameError>>,
+    stderr: LastLines,
+}
+
+/// The last lines of a stream.
+type LastLines = Arc<Mutex<VecDeque<String>>>;
+
+impl Child {
+    /// Starts `runner` with `model` open for reading, an empty environment and its own process group, so
+    /// that a Ctrl-C at the terminal does not reach it.
+    pub(crate) fn spawn(runner: &Path, model: &ModelFile, tasks: &TaskTracker) -> io::Result<Self> {
+        let file = File::open(&model.path)?;
+        let mut command = std::process::Command::new(runner);
+        command.env_clear().current_dir("/");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }])
+            .map_err(|error| io::Error::other(error.to_string()))?;
+        let mut command = Command::from(command);
+        command.kill_on_drop(true);
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut process = command.spawn()?;
+        let stdin = process.stdin.take();
+        let (sender, frames) = mpsc::channel(FRAMES);
+        if let Some(stdout) = process.stdout.take() {
+            tasks.spawn(read_frames(stdout, sender));
+        }
+        let stderr = LastLines::default();
+        if let Some(stream) = process.stderr.take() {
+            tasks.spawn(keep_last_lines(stream, Arc::clone(&stderr)));
+        }
+        Ok(Self { process, stdin, frames, stderr })
+    }
+
+    /// The process id, until the process was waited for.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    /// Sends one frame.
+    pub(crate) async fn send(&mut self, frame: &ToRunner) -> Result<(), FrameError> {
+        let bytes = wire::encode(frame)?;
+        let Some(stdin) = &mut self.stdin else {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
+        };
+        let write = async {
+            stdin.write_all(&bytes).await?;
+            stdin.flush().await
+        };
+        timeout(WRITE_DEADLINE, write)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(())
+    }
+
+    /// The next frame; `None` when the runner closed its end.
+    pub(crate) async fn frame(&mut self) -> Option<Result<FromRunner, FrameError>> {
+        self.frames.recv().await
+    }
+
+    /// Closes the runner's input, waits for its end, and kills it after `patience`.
+    pub(crate) async fn end(mut self, patience: Duration) -> Ending {
+        drop(self.stdin.take());
+        let status = match timeout(patience, self.process.wait()).await {
+            Ok(status) => status.ok(),
+            Err(_) => {
+                // Fails only where the process is gone already.
+                let _ = self.process.start_kill();
+                self.process.wait().await.ok()
+            }
+        };
+        // The pipe of standard error closes with the process; its reader needs a moment to see it.
+        tokio::task::yield_now().await;
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        Ending { status, stderr: lines.iter().cloned().collect() }
+    }
+}
+
+/// How a runner ended.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    status: Option<ExitStatus>,
+    stderr: Vec<String>,
+}
+
+impl Ending {
+    /// For a message: `was killed by signal 9 (SIGKILL)`.
+    pub(crate) fn describe(&self) -> String {
+        let end = match (self.status, self.signal()) {
+            (_, Some(signal)) => match signal_name(signal) {
+                Some(name) => format!("was killed by signal {signal} ({name})"),
+                None => format!("was killed by signal {signal}"),
+            },
+            (Some(status), None) => match status.code() {
+                Some(code) => format!("exited with code {code}"),
+                None => "ended".to_owned(),
+            },
+            (None, None) => "ended".to_owned(),
+        };
+        match self.stderr.last() {
+            Some(line) => format!("{end}, saying: {line}"),
+            None => end,
+        }
+    }
+
+    /// What the user can do, where the way it ended tells.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self.signal()? {
+            9 => Some(
+                "the system may have run out of memory: try a shorter context or a smaller model",
+            ),
+            4 => Some(
+                "the runner was built for another processor: build it on this machine (make runner)",
+            ),
+            _ => None,
+        }
+    }
+
+    #[cfg(unix)]
+    fn signal(&self) -> Option<i32> {
+        std::os::unix::process::ExitStatusExt::signal(&self.status?)
+    }
+
+    #[cfg(not(unix))]
+    fn signal(&self) -> Option<i32> {
+        None
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        15 => "SIGTERM",
+        31 => "SIGSYS",
+        _ => return None,
+    })
+}
+
+async fn read_frames(stdout: ChildStdout, frames: mpsc::Sender<Result<FromRunner, FrameError>>) {
+    let mut stdout = BufReader::new(stdout);
+    loop {
+        let frame = match read_frame(&mut stdout).await {
+            Ok(Some(frame)) => Ok(frame),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let last = frame.is_err();
+        if frames.send(frame).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+async fn read_frame(stdout: &mut BufReader<ChildStdout>) -> Result<Option<FromRunner>, FrameError> {
+    if stdout.fill_buf().await?.is_empty() {
+        return Ok(None);
+    }
+    let mut prefix = [0; 4];
+    stdout.read_exact(&mut prefix).await?;
+    let mut body = vec![0; wire::body_length(prefix)?];
+    stdout.read_exact(&mut body).await?;
+    wire::decode(&body).map(Some)
+}
+
+async fn keep_last_lines(stream: ChildStderr, kept: LastLines) {
+    /// A line longer than this is cut into several.
+    const LONGEST: u64 = 1000;
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    while let Ok(1..) = (&mut stream).take(LONGEST).read_until(b'\n', &mut line).await {
+        let text = String::from_utf8_lossy(&line).trim().to_owned();
+        line.clear();
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT_LINES {
+            kept.pop_front();
+        }
+        if !text.is_empty() {
+            kept.push_back(text);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Makes this machine answer: looks at what it has, starts runner processes, watches them, and turns
+//! their frames into a [`tieline_types::Backend`].
+//!
+//! It opens a model's file and passes the open descriptor on; it never reads one. A runner's death is an
+//! event here: every caller gets a typed error, and the runner is started again until it has died too
+//! often.
+
+mod child;
+mod client;
+mod local;
+pub mod probe;
+mod supervisor;
+
+pub use local::{Embeddings, EngineConfig, LocalModel, Measured};
+pub use supervisor::{Failed, Running, State};

@@ -1,0 +1,254 @@
+//! A model of this machine, as the rest of Tieline sees it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    Backend, BackendError, ErrorKind, EventStream, LoadParams, LoadedModel, Message, ModelFile,
+    Private, Reach, Request, RunnerBuild, Tokens,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::client::{self, Command, Ticket};
+use crate::probe;
+use crate::supervisor::{self, Running, State, Supervisor};
+
+/// How the engine starts and watches runners.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The runner program.
+    pub runner: PathBuf,
+    /// A runner that is silent for this long, pings included, is killed.
+    pub stall: Duration,
+    /// How long an orderly end may take before the runner is killed.
+    pub patience: Duration,
+    /// The first pause before a restart; each further one is twice as long.
+    pub backoff: Duration,
+    /// Deaths within a minute after which the runner is not started again.
+    pub max_crashes: usize,
+}
+
+impl EngineConfig {
+    /// The usual settings with this runner.
+    pub fn new(runner: impl Into<PathBuf>) -> Self {
+        Self {
+            runner: runner.into(),
+            stall: Duration::from_secs(60),
+            patience: Duration::from_secs(5),
+            backoff: Duration::from_millis(100),
+            max_crashes: 3,
+        }
+    }
+}
+
+/// A loaded model: a [`Backend`], and whatever else a runner can do.
+///
+/// When it is dropped its runner ends.
+#[derive(Debug)]
+pub struct LocalModel {
+    name: String,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<State>,
+    tasks: TaskTracker,
+    build: RunnerBuild,
+    loaded: LoadedModel,
+}
+
+/// Vectors, one for each text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    /// The vectors.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read.
+    pub prompt_tokens: Tokens,
+}
+
+/// Times of a bare prefill and a bare decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Time for all prefill tokens.
+    pub prefill: Duration,
+    /// Time for all decode tokens.
+    pub decode: Duration,
+}
+
+impl LocalModel {
+    /// Starts a runner, loads `file` and waits until it is ready. `progress` gets the loaded share.
+    ///
+    /// # Errors
+    /// The runner cannot be started, speaks another version, or refuses the model.
+    pub async fn start(
+        config: EngineConfig,
+        name: String,
+        file: ModelFile,
+        mut params: LoadParams,
+        mut progress: impl FnMut(f32) + Send,
+    ) -> Result<Self, BackendError> {
+        params.threads = params.threads.or_else(|| Some(probe::cores()));
+        let tasks = TaskTracker::new();
+        let (commands, receiver) = mpsc::channel(supervisor::COMMANDS);
+        let (publish, mut state) = watch::channel(State::Starting);
+        let supervisor =
+            Supervisor::new(config, (file, params), tasks.clone(), commands.downgrade(), publish);
+        tasks.spawn(supervisor.run(receiver));
+        tasks.close();
+        loop {
+            let now = state.borrow_and_update().clone();
+            match now {
+                State::Ready(running) => {
+                    let Running { build, loaded, .. } = *running;
+                    return Ok(Self { name, commands, state, tasks, build, loaded });
+                }
+                State::Failed(failed) => return Err(failed.error()),
+                State::Loading(share) => progress(share),
+                State::Starting | State::Restarting | State::Stopped => {}
+            }
+            if state.changed().await.is_err() {
+                return Err(client::supervisor_gone());
+            }
+        }
+    }
+
+    /// What was loaded.
+    pub fn loaded(&self) -> &LoadedModel {
+        &self.loaded
+    }
+
+    /// What the runner is made of.
+    pub fn build(&self) -> &RunnerBuild {
+        &self.build
+    }
+
+    /// How the runner is doing.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// The runner's process id, while it is ready.
+    pub fn pid(&self) -> Option<u32> {
+        match &*self.state.borrow() {
+            State::Ready(running) => Some(running.pid),
+            State::Starting
+            | State::Loading(_)
+            | State::Restarting
+            | State::Failed(_)
+            | State::Stopped => None,
+        }
+    }
+
+    /// Ends the runner and waits until it is gone.
+    pub async fn shutdown(self) {
+        // Where the supervisor is gone, so is the runner.
+        let _ = self.commands.send(Command::Shutdown).await;
+        drop(self.commands);
+        self.tasks.wait().await;
+    }
+
+    /// One vector for each text.
+    ///
+    /// # Errors
+    /// The model is not loaded for embeddings, a text is empty or too long, or the runner died.
+    pub async fn embed(
+        &self,
+        texts: Vec<Private>,
+        normalise: bool,
+    ) -> Result<Embeddings, BackendError> {
+        match self.submit(Work::Embed { texts, normalise }).await?.single().await? {
+            Reply::Embeddings { vectors, prompt_tokens } => {
+                Ok(Embeddings { vectors, prompt_tokens })
+            }
+            _ => Err(client::unexpected()),
+        }
+    }
+
+    /// The tokens of a text.
+    ///
+    /// # Errors
+    /// The runner died.
+    pub async fn tokenize(
+        &self,
+        text: Private,
+        add_special: bool,
+        parse_special: bool,
+    ) -> Result<Vec<u32>, BackendError> {
+        match self
+            .submit(Work::Tokenize { text, add_special, parse_special })
+            .await?
+            .single()
+            .await?
+        {
+            Reply::Tokens(tokens) => Ok(tokens),
+            _ => Err(client::unexpected()),
+        }
+    }
+
+    /// The text of tokens.
+    ///
+    /// # Errors
+    /// A token is unknown, or the runner died.
+    pub async fn detokenize(
+        &self,
+        tokens: Vec<u32>,
+        special: bool,
+    ) -> Result<Private, BackendError> {
+        self.text(Work::Detokenize { tokens, special }).await
+    }
+
+    /// A conversation as the model's chat template writes it.
+    ///
+    /// # Errors
+    /// The model has no template, the template refuses, or the runner died.
+    pub async fn render(&self, messages: Vec<Message>) -> Result<Private, BackendError> {
+        self.text(Work::Render { messages }).await
+    }
+
+    /// Times a bare prefill and a bare decode, as llama-bench does.
+    ///
+    /// # Errors
+    /// The context is too short, or the runner died.
+    pub async fn measure(&self, prefill: Tokens, decode: Tokens) -> Result<Measured, BackendError> {
+        match self.submit(Work::Measure { prefill, decode }).await?.single().await? {
+            Reply::Measured { prefill_us, decode_us } => Ok(Measured {
+                prefill: Duration::from_micros(prefill_us),
+                decode: Duration::from_micros(decode_us),
+            }),
+            _ => Err(client::unexpected()),
+        }
+    }
+
+    async fn text(&self, work: Work) -> Result<Private, BackendError> {
+        match self.submit(work).await?.single().await? {
+            Reply::Text(text) => Ok(text),
+            _ => Err(client::unexpected()),
+        }
+    }
+
+    async fn submit(&self, work: Work) -> Result<Ticket, BackendError> {
+        let (ticket, accepted) = oneshot::channel();
+        let command = Command::Submit { work, ticket };
+        self.commands.send(command).await.map_err(|_| client::supervisor_gone())?;
+        accepted.await.map_err(|_| client::supervisor_gone())?
+    }
+}
+
+#[async_trait]
+impl Backend for LocalModel {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::ThisMachine
+    }
+
+    async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        request
+            .validate()
+            .map_err(|invalid| BackendError::new(ErrorKind::InvalidRequest, invalid.to_string()))?;
+        let ticket = self.submit(Work::Generate(Box::new(request))).await?;
+        Ok(Box::pin(ticket.into_events()))
+    }
+}

@@ -1,0 +1,152 @@
+//! Looks at the machine: processor, memory, instruction sets.
+
+use std::thread;
+
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use tieline_types::Bytes;
+
+/// What this machine has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// The processor's name.
+    pub processor: String,
+    /// Cores, not counting hyper-threads twice; never more than this process may use.
+    pub cores: u32,
+    /// Processors that this process may use, hyper-threads included.
+    pub logical_processors: u32,
+    /// All memory, or the container's limit where that is lower.
+    pub memory: Bytes,
+    /// Memory that can be had without swapping.
+    pub memory_available: Bytes,
+    /// Kernel and its version.
+    pub system: String,
+    /// Instruction sets that matter to llama.cpp and that the processor has, by ggml's names.
+    pub instruction_sets: Vec<&'static str>,
+}
+
+/// Looks at the machine now.
+pub fn machine() -> Machine {
+    let what = RefreshKind::nothing()
+        .with_cpu(CpuRefreshKind::nothing())
+        .with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(what).ok();
+    let (memory, memory_available) = system.as_ref().map(memory).unwrap_or_default();
+    Machine {
+        processor: system.as_ref().map(processor).unwrap_or_default(),
+        cores: cores(),
+        logical_processors: logical_processors(),
+        memory,
+        memory_available,
+        system: System::long_os_version().unwrap_or_default()
+            + " "
+            + &System::kernel_version().unwrap_or_default(),
+        instruction_sets: instruction_sets(),
+    }
+}
+
+/// How many threads compute best: one for each core. llama.cpp's threads wait for each other by
+/// spinning, so a second thread on a core costs more than it gives.
+pub fn cores() -> u32 {
+    let logical = logical_processors();
+    let physical = System::physical_core_count().ok().and_then(|n| u32::try_from(n).ok());
+    physical.filter(|&n| n > 0).map_or(logical, |physical| physical.min(logical))
+}
+
+/// Names of the instruction sets that `kernels` were compiled without although the processor has them.
+///
+/// Only sets that make decoding or prefill faster count; the list is what `doctor` shouts about.
+pub fn unused_instruction_sets(kernels: &[String]) -> Vec<&'static str> {
+    instruction_sets()
+        .into_iter()
+        .filter(|set| !kernels.iter().any(|kernel| kernel == set))
+        .collect()
+}
+
+fn logical_processors() -> u32 {
+    thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+}
+
+fn processor(system: &System) -> String {
+    system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default()
+}
+
+fn memory(system: &System) -> (Bytes, Bytes) {
+    let whole = (system.total_memory(), system.available_memory());
+    let (total, available) = match system.cgroup_limits() {
+        Some(limits) if limits.total_memory > 0 && limits.total_memory < whole.0 => {
+            (limits.total_memory, limits.free_memory.min(whole.1))
+        }
+        _ => whole,
+    };
+    (Bytes(total), Bytes(available))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn instruction_sets() -> Vec<&'static str> {
+    use std::arch::is_x86_feature_detected as has;
+
+    [
+        ("AVX", has!("avx")),
+        ("AVX2", has!("avx2")),
+        ("F16C", has!("f16c")),
+        ("FMA", has!("fma")),
+        ("BMI2", has!("bmi2")),
+        ("AVX_VNNI", has!("avxvnni")),
+        // ggml's flag stands for these four together.
+        (
+            "AVX512",
+            has!("avx512f")
+                && has!("avx512cd")
+                && has!("avx512vl")
+                && has!("avx512dq")
+                && has!("avx512bw"),
+        ),
+        ("AVX512_VBMI", has!("avx512vbmi")),
+        ("AVX512_VNNI", has!("avx512vnni")),
+        ("AVX512_BF16", has!("avx512bf16")),
+    ]
+    .into_iter()
+    .filter_map(|(name, present)| present.then_some(name))
+    .collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn instruction_sets() -> Vec<&'static str> {
+    use std::arch::is_aarch64_feature_detected as has;
+
+    [
+        ("NEON", has!("neon")),
+        ("DOTPROD", has!("dotprod")),
+        ("MATMUL_INT8", has!("i8mm")),
+        ("FP16_VA", has!("fp16")),
+        ("SVE", has!("sve")),
+        ("SME", has!("sme")),
+    ]
+    .into_iter()
+    .filter_map(|(name, present)| present.then_some(name))
+    .collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn instruction_sets() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_has_something() {
+        let machine = machine();
+        assert!(machine.cores >= 1 && machine.cores <= machine.logical_processors);
+        assert!(machine.memory.0 > 0 && machine.memory_available <= machine.memory);
+    }
+
+    #[test]
+    fn kernels_that_use_all_leave_nothing_unused() {
+        let all: Vec<String> = instruction_sets().iter().map(ToString::to_string).collect();
+        assert_eq!(unused_instruction_sets(&all), [""; 0]);
+        assert_eq!(unused_instruction_sets(&[]), instruction_sets());
+    }
+}
