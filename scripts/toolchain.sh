@@ -78,7 +78,9 @@ find_libclang() {
 
 print_result() { # PATH to put in front, LIBCLANG_PATH
     [ -z "$1" ] || printf 'export PATH=%s:"$PATH"\n' "$(quote "$1")"
-    printf 'export LIBCLANG_PATH=%s\n' "$(quote "$2")"
+    # What the build finds by itself is not named: a changed variable means a new C++ build,
+    # and a plain `cargo build` has none.
+    case $1$(uname -s) in Linux) ;; *) printf 'export LIBCLANG_PATH=%s\n' "$(quote "$2")" ;; esac
     # The compiler's headers stand in only where this libclang has none of its own.
     if ! has_headers "$2" && include=$(builtin_include); then
         printf 'export BINDGEN_EXTRA_CLANG_ARGS=%s\n' "$(quote "-I$include")"
