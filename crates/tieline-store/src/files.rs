@@ -1,0 +1,241 @@
+//! Where things lie on disk, and the few ways in which they change.
+//!
+//! Paths are made from digests and hashes only, never from text that somebody else wrote.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use tieline_types::{Bytes, Digest};
+
+const BUFFER: usize = 1024 * 1024;
+
+/// Ingests that nobody continued for so long are given up.
+const INGEST_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The folders of a store.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// Makes the folders, for this user alone.
+    pub(crate) fn create(root: &Path) -> io::Result<Self> {
+        let layout = Self { root: root.to_owned() };
+        for folder in [root.to_owned(), layout.blobs(), layout.ingests(), layout.trash()] {
+            private_dir(&folder)?;
+        }
+        // An older, wider mode of an existing folder is narrowed.
+        fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
+        Ok(layout)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join("store.sqlite")
+    }
+
+    pub(crate) fn blob(&self, digest: Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.blobs().join(&hex[..2]).join(hex)
+    }
+
+    /// The folder of one pull; `target` says what is pulled and is only hashed.
+    pub(crate) fn ingest(&self, target: &str) -> PathBuf {
+        self.ingests().join(&Digest(Sha256::digest(target).into()).hex()[..32])
+    }
+
+    fn blobs(&self) -> PathBuf {
+        self.root.join("blobs").join("sha256")
+    }
+
+    fn ingests(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.root.join("trash")
+    }
+
+    /// Moves a file out of sight and deletes it: a crash in between leaves it in the trash.
+    pub(crate) fn discard(&self, path: &Path) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let place = self.trash().join(format!("{}-{}", now.as_nanos(), std::process::id()));
+        match fs::rename(path, &place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        if let Some(folder) = path.parent() {
+            sync_dir(folder)?;
+        }
+        fs::remove_file(place)
+    }
+
+    /// Deletes the trash and whatever pulls left behind long ago. A failure is left for next time.
+    pub(crate) fn clean_up(&self) {
+        for file in entries(&self.trash()) {
+            let _ = fs::remove_file(file);
+        }
+        for folder in entries(&self.ingests()) {
+            if age(&folder).is_some_and(|age| age > INGEST_AGE)
+                && let Ok(Some(_lock)) = try_lock(&folder.join("lock"))
+            {
+                let _ = fs::remove_dir_all(&folder);
+            }
+        }
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+/// Since the newest change of anything directly inside.
+fn age(folder: &Path) -> Option<Duration> {
+    let changed = |path: &Path| fs::symlink_metadata(path).ok()?.modified().ok();
+    let newest =
+        entries(folder).iter().filter_map(|path| changed(path)).chain(changed(folder)).max()?;
+    SystemTime::now().duration_since(newest).ok()
+}
+
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+pub(crate) fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+/// Makes a rename inside `folder` survive a power cut.
+pub(crate) fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Takes a lock that ends with the process, or `None` where another holds it.
+///
+/// The holder before us may have deleted the file that we opened; then a lock on it means nothing,
+/// and a new file is tried.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = private_file().open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        if is_same(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Whether `path` still names the open file.
+pub(crate) fn is_same(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a file looks from outside. Any write changes it; only root can hide one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) device: i64,
+    pub(crate) inode: i64,
+    pub(crate) size: i64,
+    pub(crate) mtime_ns: i64,
+    pub(crate) ctime_ns: i64,
+}
+
+impl Stamp {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        let found = file.metadata()?;
+        let nanos =
+            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
+        Ok(Self {
+            device: found.dev().cast_signed(),
+            inode: found.ino().cast_signed(),
+            size: found.len().cast_signed(),
+            mtime_ns: nanos(found.mtime(), found.mtime_nsec()),
+            ctime_ns: nanos(found.ctime(), found.ctime_nsec()),
+        })
+    }
+}
+
+/// Hashes a whole file.
+pub(crate) fn hash(mut file: &File, progress: &mut dyn FnMut(Bytes)) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut done = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest(hasher.finalize().into())),
+            count => {
+                hasher.update(&buffer[..count]);
+                done += count as u64;
+                progress(Bytes(done));
+            }
+        }
+    }
+}
+
+/// Bytes that this user may still write where `path` lies.
+pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_ingests_go_unless_somebody_holds_them() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::create(root.path()).unwrap();
+        let old = SystemTime::now() - INGEST_AGE - Duration::from_secs(60);
+        let make = |target: &str, is_old: bool| {
+            let folder = layout.ingest(target);
+            private_dir(&folder).unwrap();
+            let file = private_file().open(folder.join("data")).unwrap();
+            let lock = try_lock(&folder.join("lock")).unwrap().unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+                lock.set_modified(old).unwrap();
+                File::open(&folder).unwrap().set_modified(old).unwrap();
+            }
+            (folder, lock)
+        };
+        let (stale, lock) = make("stale", true);
+        drop(lock);
+        let (held, _lock) = make("held", true);
+        let (fresh, lock) = make("fresh", false);
+        drop(lock);
+        layout.clean_up();
+        assert!(!stale.exists());
+        assert!(held.exists() && fresh.exists());
+    }
+
+    #[test]
+    fn a_deleted_lock_is_no_lock() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("lock");
+        let first = try_lock(&path).unwrap().unwrap();
+        assert!(try_lock(&path).unwrap().is_none());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_same(&first, &path).unwrap());
+        assert!(try_lock(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,29 @@
+//! Models on disk: pulls them, verifies them, names them, removes them.
+//!
+//! Nothing reaches `blobs/` before its SHA-256, its size and its header were checked, and nothing
+//! there is a model before its row in the database is committed. Runs no model, prints nothing and
+//! reads no environment variables: where to look is given in [`Environment`].
+
+#![forbid(unsafe_code)]
+
+pub mod catalogue;
+mod db;
+mod files;
+pub mod gguf;
+mod model;
+mod pull;
+mod remove;
+mod store;
+mod verify;
+
+pub use catalogue::Catalogue;
+pub use db::DbError;
+pub use gguf::{Gguf, GgufError};
+pub use model::{Model, Trust};
+pub use pull::{
+    Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,
+    Pulled, StorageError, Tuning,
+};
+pub use remove::{Lease, LeaseError, RemoveError, Removed};
+pub use store::{OpenError, Store};
+pub use verify::VerifyError;

