@@ -27,6 +27,10 @@ for folder in "$out/lib" "$out/lib64" "$out/backends"; do
     find "$folder" -maxdepth 1 -name "$pattern" -exec cp -P {} "$DIST/" \;
 done
 cp LICENSE-APACHE LICENSE-MIT "$DIST/"
+# llama.cpp is shipped too, and its licence with it: MIT asks for that.
+manifest=$(cargo metadata --format-version 1 --features tieline-runner/dynamic-backends \
+    | sed -n 's/.*"manifest_path":"\([^"]*\/llama-cpp-sys-2-[^"]*\)\/Cargo.toml".*/\1/p')
+cp "$manifest/llama.cpp/LICENSE" "$DIST/LICENSE-llama.cpp"
 count=$(find "$DIST" -name '*ggml-cpu-*' | wc -l)
 [ "$count" -gt 1 ] || { echo "portable: only $count kernel libraries in $DIST" >&2; exit 1; }
 echo "portable: $DIST has the runner and $count kernel libraries"

@@ -37,7 +37,7 @@ def markdown(result, rows, raw_name):
         + (" (**--force** was given: the machine need not have been idle)." if result["forced"] else "."),
         f"Model: {result['model']['name']}, {result['model']['bytes']} bytes. "
         f"Threads: {result['threads']}. Rounds: {result['rounds']}, interleaved, the order turned each round.",
-        f"Ours: {result['versions']['tieline']}. "
+        f"Ours: {result['versions']['tieline']}, kernels: {result['versions']['tieline kernels']}. "
         f"Theirs: {result['versions']['llama.cpp']}; built here from source, "
         f"kernels: {result['versions']['llama.cpp kernels']}.",
         "",

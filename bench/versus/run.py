@@ -30,6 +30,7 @@ import stats  # noqa: E402
 
 DEADLINE_S = 600
 MAX_LOAD = 0.5
+CONTEXT = "2048"
 QUESTION = "What is the capital of France?"
 # About 400 tokens, so that its prefill can be timed.
 LONG_PROMPT = "Continue this list of small facts, one per line, as long as you can.\n" + "\n".join(
@@ -38,6 +39,7 @@ LONG_PROMPT = "Continue this list of small facts, one per line, as long as you c
 FEATURES = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "asimddp", "i8mm", "sve")
 
 NOTES = [
+    "One run that does not count comes before each measurement by `bench` and by llama-bench.",
     "Prefill and decode by `bench`: random tokens as many as named, no sampler, on both sides.",
     "Decode speed of an answer is (tokens − 1) / time from the first token to the last, on both sides.",
     "The server stays loaded, is warmed up and reuses no prompt; `tieline run` starts anew for each answer.",
@@ -75,7 +77,7 @@ def main():
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tieline", default="target/release/tieline", help="the program to measure")
-    parser.add_argument("--model", help="a GGUF file; without it the path of `tieline show smollm2`")
+    parser.add_argument("--model", default="smollm2", help="a model that Tieline has, or a GGUF file")
     parser.add_argument("--peer-dir", help="an environment that already holds llama.cpp")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prefill", type=int, default=512)
@@ -105,20 +107,21 @@ def wait_until_idle(options):
 
 # --- the two sides ---------------------------------------------------------------------------
 
-def commands(options, model, programs):
+def commands(options, ours, path, programs):
     """Every command line, by name. The result quotes them as they are."""
     threads = str(options.threads)
-    run = [options.tieline, "run", model, "--greedy", "--threads", threads, *shlex.split(options.run_args)]
-    completion = [programs["llama-completion"], "-m", model, "-t", threads, "--temp", "0", "-c", "2048",
+    run = [options.tieline, "run", ours, "--greedy", "--threads", threads, "--ctx", CONTEXT,
+           *shlex.split(options.run_args)]
+    completion = [programs["llama-completion"], "-m", path, "-t", threads, "--temp", "0", "-c", CONTEXT,
                   "-st", "--jinja", "--no-display-prompt", "--simple-io", "--no-warmup"]
     return {
-        "our bench": [options.tieline, "bench", model, "--prefill", str(options.prefill),
+        "our bench": [options.tieline, "bench", ours, "--prefill", str(options.prefill),
                       "--decode", str(options.decode), "--threads", threads, "--repeat", "1", "--json",
                       *shlex.split(options.bench_args)],
-        "their bench": [programs["llama-bench"], "-m", model, "-p", str(options.prefill),
+        "their bench": [programs["llama-bench"], "-m", path, "-p", str(options.prefill),
                         "-n", str(options.decode), "-t", threads, "-r", "1", "-o", "json"],
-        "our answer": [*run, "--json", "--max-tokens", str(options.decode), LONG_PROMPT],
-        "their server": [programs["llama-server"], "-m", model, "-t", threads, "-c", "2048", "-np", "1",
+        "our answer": [*run, "--json", "--ignore-end", "--max-tokens", str(options.decode), LONG_PROMPT],
+        "their server": [programs["llama-server"], "-m", path, "-t", threads, "-c", CONTEXT, "-np", "1",
                          "--host", "127.0.0.1", "--no-webui"],
         "our start": [*run, "--max-tokens", "16", QUESTION],
         "their start": [*completion, "-n", "16", "-p", QUESTION],
@@ -126,8 +129,8 @@ def commands(options, model, programs):
 
 
 def measure(options, programs, load_before):
-    model = options.model or model_path(options.tieline)
-    lines = commands(options, model, programs)
+    ours, path = model_names(options)
+    lines = commands(options, ours, path, programs)
     samples = {}
     say("one unmeasured run of each, so that files are in the page cache")
     first_byte(lines["our start"])
@@ -156,12 +159,13 @@ def measure(options, programs, load_before):
         "forced": options.force,
         "load_before": load_before,
         "load_after": os.getloadavg()[0],
-        "model": {"name": Path(model).name, "bytes": os.path.getsize(model)},
+        "model": {"name": os.path.basename(ours), "bytes": os.path.getsize(path)},
         "threads": options.threads,
         "rounds": options.rounds,
         "versions": {"tieline": our_version(options.tieline),
                      "llama.cpp": peer.version(programs),
-                     "llama.cpp kernels": peer.kernels(programs, model)},
+                     "llama.cpp kernels": peer.kernels(programs, path),
+                     "tieline kernels": samples["our bench"][0].get("kernels", "unknown")},
         "commands": commands_to_show(lines),
         "notes": NOTES + prompt_notes(samples),
         "measures": measures(options, samples),
@@ -211,8 +215,12 @@ def output(command):
     return done.stdout
 
 
-def model_path(tieline):
-    return json.loads(output([tieline, "show", "smollm2", "--json"]))["path"]
+def model_names(options):
+    """The model as Tieline names it, and where its file lies for the other side."""
+    if os.path.isfile(options.model):
+        path = os.path.abspath(options.model)
+        return f"file:{path}", path
+    return options.model, json.loads(output([options.tieline, "show", options.model, "--json"]))["path"]
 
 
 def our_version(tieline):
@@ -220,8 +228,10 @@ def our_version(tieline):
 
 
 def our_bench(command):
-    said = json.loads(output(command))["samples"]
-    return {"prefill_tps": said["prefill_tps"][0], "decode_tps": said["decode_tps"][0]}
+    said = json.loads(output(command))
+    rates = said["samples"]
+    return {"prefill_tps": rates["prefill_tps"][0], "decode_tps": rates["decode_tps"][0],
+            "kernels": " ".join(said.get("kernels", []))}
 
 
 def their_bench(command):
@@ -287,7 +297,7 @@ class Server:
 
     def answer(self, prompt, tokens):
         body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": tokens,
-                "temperature": 0, "cache_prompt": False}
+                "temperature": 0, "cache_prompt": False, "ignore_eos": True}
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/v1/chat/completions", json.dumps(body).encode(),
             {"Content-Type": "application/json"})
