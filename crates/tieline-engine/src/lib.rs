@@ -7,9 +7,11 @@
 
 mod child;
 mod client;
+mod inspect;
 mod local;
 pub mod probe;
 mod supervisor;
 
+pub use inspect::{InspectError, inspect};
 pub use local::{Embeddings, EngineConfig, LocalModel, Measured};
 pub use supervisor::{Failed, Running, State};

@@ -2,7 +2,10 @@
 
 use std::thread;
 
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{
+    CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind,
+    System,
+};
 use tieline_types::Bytes;
 
 /// What this machine has.
@@ -50,6 +53,15 @@ pub fn cores() -> u32 {
     let logical = logical_processors();
     let physical = System::physical_core_count().ok().and_then(|n| u32::try_from(n).ok());
     physical.filter(|&n| n > 0).map_or(logical, |physical| physical.min(logical))
+}
+
+/// Memory that a process holds now: private, shared and mapped. `None` where there is no such process.
+pub fn resident_memory(pid: u32) -> Option<Bytes> {
+    let pid = Pid::from_u32(pid);
+    let mut system = System::new().ok()?;
+    let what = ProcessRefreshKind::nothing().with_memory();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
+    system.process(pid).map(|process| Bytes(process.memory()))
 }
 
 /// Names of the instruction sets that `kernels` were compiled without although the processor has them.

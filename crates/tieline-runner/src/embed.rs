@@ -40,7 +40,8 @@ fn embed_one(
     text: &Private,
 ) -> Result<(Vec<f32>, u32), Failure> {
     let mut tokens = prompt::tokenize(session.model, text.expose(), true, false)?;
-    let length = session.context.length();
+    // A pooled text must be one batch; the context may be a little longer.
+    let length = session.settings.batch;
     let count = match u32::try_from(tokens.len()) {
         Ok(0) => {
             return Err(failure(FailureKind::InvalidRequest, format!("text {index} is empty")));
@@ -49,7 +50,7 @@ fn embed_one(
         _ => {
             return Err(failure_with(
                 FailureKind::ContextExceeded,
-                format!("text {index} has {} tokens and the context holds {length}", tokens.len()),
+                format!("text {index} has {} tokens and {length} is the limit", tokens.len()),
                 "split the text, or ask for a longer context",
             ));
         }

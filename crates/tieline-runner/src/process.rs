@@ -28,6 +28,12 @@ pub(crate) fn take_stdout() -> io::Result<File> {
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(copy) }))
 }
 
+/// Keeps ggml from starting a debugger when it gives up: the runner starts no programs.
+pub(crate) fn no_debugger() {
+    // SAFETY: both strings are terminated, and no other thread runs yet.
+    unsafe { libc::setenv(c"GGML_NO_BACKTRACE".as_ptr(), c"1".as_ptr(), 1) };
+}
+
 /// Takes the model's file, which the parent opened at [`MODEL_FD`].
 pub(crate) fn take_model_file() -> io::Result<File> {
     // SAFETY: fcntl with F_GETFD takes any number and reports a bad one by -1.

@@ -59,6 +59,7 @@ impl From<FrameError> for ServeError {
 pub(crate) fn serve() -> Result<(), ServeError> {
     let file = process::take_model_file().map_err(ServeError::NoModel)?;
     let writer = Writer::new(process::take_stdout().map_err(ServeError::Start)?);
+    process::no_debugger();
     let llama = Llama::start();
     writer.send(&FromRunner::Hello { version: wire::VERSION, build: llama::build(&llama) })?;
     let control = Arc::new(Control::default());

@@ -11,7 +11,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tieline-lab", &["tieline-types", "tieline-store", "tieline-engine"]),
     ("tieline", &["tieline-types", "tieline-store", "tieline-engine", "tieline-lab"]),
     ("xtask", &[]),
-    ("testkit", &["tieline-types"]),
+    ("testkit", &[]),
 ];
 
 /// Crates that tests, and nothing but tests, may use.

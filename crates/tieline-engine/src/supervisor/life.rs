@@ -262,6 +262,8 @@ impl<'s> Life<'s> {
                     "while it loaded the model"
                 };
                 let ending = self.child.end(Duration::from_secs(1)).await;
+                // A broken pipe only says that the process is dead, which is said already.
+                let error = error.filter(|error| !matches!(error, FrameError::Io(_)));
                 let reason = error.map(|error| format!("; {error}")).unwrap_or_default();
                 let message = format!("the runner {} {doing}{reason}", ending.describe());
                 let hint = ending.hint().map(str::to_owned);

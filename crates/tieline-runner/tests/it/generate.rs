@@ -1,0 +1,211 @@
+//! Generating text.
+
+use tieline_types::wire::{FailureKind, Reply, ToRunner, Work};
+use tieline_types::{Event, FinishReason, LoadParams, Prompt, Request, Sampling, Tokens};
+
+use crate::peer::{Peer, long_text, question};
+
+/// What SmolLM2-135M-Instruct Q4_1 answers, token for token, on every build so far.
+const FRANCE: &str = "The capital of France is Paris.";
+
+#[test]
+fn greedy_text_is_the_same_each_time() {
+    let mut peer = Peer::ready();
+    let first = peer.generate(question("What is the capital of France?"));
+    assert_eq!(first.text, FRANCE);
+    assert_eq!(first.finished.reason, FinishReason::EndOfTurn);
+    assert_eq!(first.finished.usage.cached_tokens, Tokens(0));
+    let again = peer.generate(question("What is the capital of France?"));
+    assert_eq!(again.text, FRANCE);
+    // All but the last token of the prompt is still there.
+    assert_eq!(again.finished.usage.cached_tokens.0, first.finished.usage.prompt_tokens.0 - 1);
+    drop(peer);
+    assert_eq!(Peer::ready().generate(question("What is the capital of France?")).text, FRANCE);
+}
+
+#[test]
+fn usage_and_timing_add_up() {
+    let answer = Peer::ready().generate(question("What is the capital of France?"));
+    let finished = answer.finished;
+    // 7 words, the full stop, and the end of turn.
+    assert_eq!(finished.usage.completion_tokens, Tokens(8));
+    assert!(finished.timing.prefill.as_nanos() > 0 && finished.timing.decode.as_nanos() > 0);
+    assert!(finished.prefill_tps().unwrap() > 0.0 && finished.decode_tps().unwrap() > 0.0);
+    assert!(finished.peak_memory.unwrap().0 > 90_000_000);
+}
+
+#[test]
+fn the_token_limit_holds() {
+    let mut peer = Peer::ready();
+    for limit in [0, 1, 5] {
+        let answer =
+            peer.generate(Request { max_tokens: Some(Tokens(limit)), ..question("Count to ten.") });
+        assert_eq!(answer.finished.reason, FinishReason::MaxTokens);
+        assert_eq!(answer.finished.usage.completion_tokens, Tokens(limit));
+    }
+}
+
+#[test]
+fn a_stop_text_ends_the_answer_before_it() {
+    let stop = vec!["France is".to_owned(), "never".to_owned()];
+    let answer =
+        Peer::ready().generate(Request { stop, ..question("What is the capital of France?") });
+    assert_eq!(answer.text, "The capital of ");
+    assert_eq!(answer.finished.reason, FinishReason::StopText("France is".to_owned()));
+}
+
+#[test]
+fn a_seed_makes_sampling_repeatable() {
+    let mut peer = Peer::ready();
+    let mut ask = |seed| {
+        let sampling = Sampling { temperature: 1.5, seed, ..Sampling::default() };
+        let answer = peer.generate(Request { sampling, ..question("Tell me a story.") });
+        (answer.text, answer.finished.seed)
+    };
+    let (text, seed) = ask(Some(7));
+    assert_eq!(seed, 7);
+    assert_eq!(ask(Some(7)).0, text);
+    assert_ne!(ask(Some(8)).0, text);
+    // An unseeded answer names its seed, which repeats it.
+    let (text, seed) = ask(None);
+    assert_eq!(ask(Some(seed)).0, text);
+}
+
+#[test]
+fn each_sampling_parameter_does_something() {
+    let mut peer = Peer::ready();
+    let hot = Sampling {
+        temperature: 2.0,
+        seed: Some(1),
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        ..Sampling::default()
+    };
+    let mut ask = |sampling: Sampling| {
+        peer.generate(Request { sampling, ..question("Tell me a story.") }).text
+    };
+    let wild = ask(hot.clone());
+    let greedy = ask(Sampling::greedy());
+    // Keeping a single candidate is greedy, whatever the temperature.
+    assert_eq!(ask(Sampling { top_k: 1, ..hot.clone() }), greedy);
+    assert_eq!(ask(Sampling { top_p: 0.0, ..hot.clone() }), greedy);
+    assert_eq!(ask(Sampling { min_p: 1.0, ..hot.clone() }), greedy);
+    assert_ne!(wild, greedy);
+    for changed in [
+        Sampling { repeat_penalty: 1.8, ..Sampling::greedy() },
+        Sampling { presence_penalty: 2.0, ..Sampling::greedy() },
+        Sampling { frequency_penalty: 2.0, ..Sampling::greedy() },
+    ] {
+        assert_ne!(ask(changed.clone()), greedy, "{changed:?}");
+    }
+}
+
+#[test]
+fn logprobs_name_the_chosen_token_first() {
+    let mut peer = Peer::ready();
+    let answer =
+        peer.generate(Request { logprobs: Some(3), ..question("What is the capital of France?") });
+    // The end of turn is no text and has no entry.
+    assert_eq!(answer.logprobs.len(), 7);
+    let bytes: Vec<u8> = answer.logprobs.iter().flat_map(|entry| entry.bytes.clone()).collect();
+    assert_eq!(String::from_utf8(bytes).unwrap(), FRANCE);
+    for entry in &answer.logprobs {
+        assert_eq!(entry.alternatives.len(), 3);
+        assert_eq!(entry.alternatives[0].token, entry.token);
+        assert!(entry.alternatives.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        assert!(
+            entry.logprob <= 0.0 && entry.alternatives.iter().all(|a| a.logprob <= entry.logprob)
+        );
+    }
+}
+
+#[test]
+fn the_context_is_never_cut_in_silence() {
+    let mut peer =
+        Peer::ready_with(LoadParams { context: Some(Tokens(256)), ..LoadParams::default() });
+    let too_long = Request::new(Prompt::Text(long_text(300)));
+    let failure = peer.failure(Work::Generate(Box::new(too_long)));
+    assert_eq!(failure.kind, FailureKind::ContextExceeded);
+    assert_eq!(
+        failure.message,
+        "the prompt has 300 tokens and the context holds 256, one of them for the answer"
+    );
+    let mut long = Request::new(Prompt::Text(long_text(250)));
+    long.ignore_eog = true;
+    let answer = peer.generate(long);
+    assert_eq!(answer.finished.reason, FinishReason::ContextFull);
+    // Six more fit, and the last one chosen needs no place.
+    assert_eq!(answer.finished.usage.completion_tokens, Tokens(7));
+}
+
+#[test]
+fn bad_parameters_are_refused_by_name() {
+    let mut peer = Peer::ready();
+    let mut request = question("Hi");
+    request.sampling.top_p = 2.0;
+    let failure = peer.failure(Work::Generate(Box::new(request)));
+    assert_eq!(failure.message, "top_p is 2: expected a number from 0 to 1");
+    let unknown = Request::new(Prompt::Tokens(vec![1, 99_999]));
+    let failure = peer.failure(Work::Generate(Box::new(unknown)));
+    assert_eq!(failure.message, "token 99999 is not in the vocabulary of 49152");
+    assert_eq!(failure.kind, FailureKind::InvalidRequest);
+}
+
+#[test]
+fn cancelling_stops_a_generation_within_two_tokens() {
+    let mut peer = Peer::ready();
+    let mut request = question("Tell me a long story.");
+    request.max_tokens = None;
+    request.ignore_eog = true;
+    let id = peer.order(Work::Generate(Box::new(request)));
+    assert!(matches!(peer.reply(id), Reply::Event(Event::Started { .. })));
+    for _ in 0..5 {
+        assert!(matches!(peer.reply(id), Reply::Event(Event::Piece(_))));
+    }
+    peer.send(&ToRunner::Cancel(id));
+    // The pong says that the cancellation was read; the frames before it were on their way.
+    peer.send(&ToRunner::Ping(1));
+    let mut seen = 5;
+    loop {
+        match peer.frame().unwrap() {
+            tieline_types::wire::FromRunner::Pong(1) => break,
+            _ => seen += 1,
+        }
+    }
+    let answer = peer.rest(id);
+    assert_eq!(answer.finished.reason, FinishReason::Cancelled);
+    let after = answer.finished.usage.completion_tokens.0 - seen;
+    assert!(after <= 2, "{after} tokens after the cancellation");
+    // And the runner goes on as if nothing happened.
+    assert_eq!(peer.generate(question("What is the capital of France?")).text, FRANCE);
+}
+
+#[test]
+fn cancelling_stops_a_prefill() {
+    let mut peer =
+        Peer::ready_with(LoadParams { context: Some(Tokens(8192)), ..LoadParams::default() });
+    let id = peer.order(Work::Generate(Box::new(Request::new(Prompt::Text(long_text(8000))))));
+    assert!(matches!(peer.reply(id), Reply::Event(Event::Started { .. })));
+    peer.send(&ToRunner::Cancel(id));
+    let answer = peer.rest(id);
+    assert_eq!(answer.finished.reason, FinishReason::Cancelled);
+    assert_eq!(answer.finished.usage.completion_tokens, Tokens(0));
+    assert_eq!(peer.generate(question("What is the capital of France?")).text, FRANCE);
+}
+
+#[test]
+fn work_cancelled_while_it_waits_never_starts() {
+    let mut peer = Peer::ready();
+    let mut long = question("Tell me a long story.");
+    long.ignore_eog = true;
+    let first = peer.order(Work::Generate(Box::new(long.clone())));
+    let second = peer.order(Work::Generate(Box::new(long)));
+    peer.send(&ToRunner::Cancel(second));
+    assert!(matches!(peer.reply(first), Reply::Event(Event::Started { .. })));
+    assert_eq!(peer.rest(first).finished.usage.completion_tokens, Tokens(48));
+    assert!(matches!(peer.reply(second), Reply::Event(Event::Started { .. })));
+    let answer = peer.rest(second);
+    assert_eq!(answer.finished.reason, FinishReason::Cancelled);
+    assert_eq!(answer.finished.usage.completion_tokens, Tokens(0));
+}

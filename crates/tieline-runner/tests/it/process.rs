@@ -1,0 +1,167 @@
+//! The runner as a process: how it starts, what it refuses, how it ends.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
+use tieline_types::{LoadParams, Prompt, Request, Tokens};
+
+use crate::peer::{Peer, long_text, question};
+
+fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+#[test]
+fn hello_says_what_the_runner_is_made_of() {
+    let peer = Peer::start(testkit::smollm2());
+    assert_eq!(peer.build.version, env!("CARGO_PKG_VERSION"));
+    assert!(!peer.build.llama_cpp.is_empty());
+    assert!(peer.build.devices.contains(&"CPU".to_owned()), "{:?}", peer.build.devices);
+    assert!(!peer.build.kernels.is_empty());
+}
+
+#[test]
+fn a_file_that_is_no_model_is_refused_with_llama_cpps_words() {
+    for bytes in [&b""[..], b"no model", b"GGUF\x03\x00\x00\x00"] {
+        let file = file(bytes);
+        let failure = Peer::start(file.path()).load(LoadParams::default()).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::BadModel);
+        assert!(
+            failure.message.starts_with("llama.cpp refuses the model: "),
+            "{}",
+            failure.message
+        );
+    }
+}
+
+#[test]
+fn half_a_model_is_refused() {
+    let whole = std::fs::read(testkit::smollm2()).unwrap();
+    let half = file(&whole[..whole.len() / 2]);
+    let failure = Peer::start(half.path()).load(LoadParams::default()).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::BadModel);
+}
+
+#[test]
+fn senseless_parameters_are_refused() {
+    for params in [
+        LoadParams { threads: Some(0), ..LoadParams::default() },
+        LoadParams { threads: Some(100_000), ..LoadParams::default() },
+        LoadParams { context: Some(Tokens(0)), ..LoadParams::default() },
+    ] {
+        let failure = Peer::start(testkit::smollm2()).load(params).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::InvalidRequest, "{}", failure.message);
+    }
+}
+
+#[test]
+fn work_before_loading_is_refused() {
+    let mut peer = Peer::start(testkit::smollm2());
+    let failure = peer.failure(Work::Generate(Box::new(question("Hi"))));
+    assert_eq!(failure.message, "work was sent before a model was loaded");
+}
+
+#[test]
+fn it_ends_when_its_input_ends() {
+    assert!(Peer::start(testkit::smollm2()).hang_up().success());
+    assert!(Peer::ready().hang_up().success());
+}
+
+#[test]
+fn it_ends_at_once_in_the_middle_of_a_prefill() {
+    let mut peer =
+        Peer::ready_with(LoadParams { context: Some(Tokens(8192)), ..LoadParams::default() });
+    let id = peer.order(Work::Generate(Box::new(Request::new(Prompt::Text(long_text(8000))))));
+    peer.reply(id);
+    let started = Instant::now();
+    peer.hang_up();
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_shutdown_is_obeyed() {
+    let mut peer = Peer::ready();
+    peer.send(&ToRunner::Shutdown);
+    assert_eq!(peer.frame(), None);
+    assert!(peer.child.wait().unwrap().success());
+}
+
+#[test]
+fn it_does_not_outlive_a_parent_that_was_killed() {
+    // A shell starts the runner with a pipe that the shell alone holds open, and is killed.
+    let script = r#"mkfifo "$2/pipe"; "$1" <"$2/pipe" >/dev/null 3<"$3" & echo $!; exec 4>"$2/pipe"; sleep 60"#;
+    let folder = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh")
+        .args(["-c", script, "sh", env!("CARGO_BIN_EXE_tieline-runner")])
+        .arg(folder.path())
+        .arg(testkit::smollm2())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut stdout = std::io::BufReader::new(shell.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut line).unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}/exe", line.trim()));
+    let until = Instant::now() + Duration::from_secs(10);
+    while process.read_link().is_ok_and(|exe| !exe.ends_with("tieline-runner"))
+        && Instant::now() < until
+    {
+        thread::sleep(Duration::from_millis(10));
+    }
+    // The sleeping child of the shell holds the pipe too.
+    Command::new("pkill").args(["-KILL", "-P", &shell.id().to_string(), "sleep"]).status().unwrap();
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    while process.read_link().is_ok() {
+        assert!(Instant::now() < until, "the runner lives on");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_ping_is_answered_in_the_middle_of_a_prefill() {
+    let mut peer =
+        Peer::ready_with(LoadParams { context: Some(Tokens(8192)), ..LoadParams::default() });
+    let id = peer.order(Work::Generate(Box::new(Request::new(Prompt::Text(long_text(8000))))));
+    peer.reply(id);
+    peer.send(&ToRunner::Ping(42));
+    assert_eq!(peer.frame(), Some(FromRunner::Pong(42)));
+}
+
+#[test]
+fn a_flood_of_work_is_refused_politely() {
+    let mut peer = Peer::ready();
+    let mut long = question("Tell me a long story.");
+    long.ignore_eog = true;
+    peer.order(Work::Generate(Box::new(long)));
+    let render = || Work::Tokenize { text: "x".into(), add_special: false, parse_special: false };
+    for _ in 0..200 {
+        peer.order(render());
+    }
+    let (mut done, mut busy) = (0, 0);
+    while done + busy < 200 {
+        match peer.frame().unwrap() {
+            FromRunner::Reply(_, Reply::Tokens(_)) => done += 1,
+            FromRunner::Reply(_, Reply::Failed(failure)) => {
+                assert_eq!(failure.kind, FailureKind::Busy);
+                busy += 1;
+            }
+            _ => {}
+        }
+    }
+    assert!(done >= 64 && busy > 0, "{done} done, {busy} refused");
+}
+
+#[test]
+fn started_by_hand_it_says_so() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_tieline-runner")).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("started by tieline, not by hand"), "{stderr}");
+}

@@ -1,0 +1,57 @@
+//! What tests share: real weights and the built runner. Never part of a release.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// SHA-256 of [`smollm2`].
+pub const SMOLLM2_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
+
+/// SmolLM2-135M-Instruct Q4_1, a real small model: from the cache of test models, or fetched into it by
+/// `scripts/fetch_test_model.py`, which checks the digest.
+///
+/// # Panics
+/// The model cannot be had.
+pub fn smollm2() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let script = root().join("scripts/fetch_test_model.py");
+        let output = Command::new("python3").arg(&script).output();
+        let output = output.unwrap_or_else(|error| fail(&format!("cannot start python3: {error}")));
+        if !output.status.success() {
+            fail(&format!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr)));
+        }
+        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    })
+}
+
+/// The built runner, named by `TIELINE_RUNNER`; `None`, said aloud, where that is unset: building it needs
+/// C++, and `cargo test` alone must not.
+///
+/// # Panics
+/// `TIELINE_RUNNER` names no file.
+pub fn runner() -> Option<PathBuf> {
+    let Some(runner) = std::env::var_os("TIELINE_RUNNER").map(PathBuf::from) else {
+        say("skipped: TIELINE_RUNNER is not set; `make test` sets it");
+        return None;
+    };
+    if !runner.is_file() {
+        fail(&format!("TIELINE_RUNNER is {}, which is no file: run `make runner`", runner.display()));
+    }
+    Some(runner)
+}
+
+/// The top of the source tree.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+#[expect(clippy::print_stderr, reason = "a test that does nothing must say so")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+#[expect(clippy::panic, reason = "a test that cannot run has failed")]
+fn fail(text: &str) -> ! {
+    panic!("{text}")
+}
