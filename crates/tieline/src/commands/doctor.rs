@@ -1,0 +1,192 @@
+//! `tieline doctor`
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::Serialize;
+use tieline_engine::probe::{self, Machine};
+use tieline_store::Trust;
+use tieline_types::Bytes;
+
+use crate::app::App;
+use crate::failure::Failure;
+
+/// Less free space than this is worth a warning: a small model with its cache.
+const LITTLE_SPACE: Bytes = Bytes(5_000_000_000);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Failed,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    detail: String,
+    hint: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, detail: detail.into(), hint: None }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>, hint: &str) -> Self {
+        Self { name, verdict: Verdict::Warning, detail: detail.into(), hint: Some(hint.to_owned()) }
+    }
+
+    fn failed(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Failed, detail: detail.into(), hint: Some(hint.into()) }
+    }
+}
+
+pub(super) fn doctor(app: &App) -> Result<(), Failure> {
+    let machine = probe::machine();
+    let mut checks = vec![processor(&machine), memory(&machine)];
+    checks.extend(runner(app));
+    checks.extend([space(app), models(app)?, python(app.python())]);
+    print(app, &checks)?;
+    let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
+    match failed {
+        0 => Ok(()),
+        1 => Err(Failure::user("1 check failed")),
+        many => Err(Failure::user(format!("{many} checks failed"))),
+    }
+}
+
+fn print(app: &App, checks: &[Check]) -> Result<(), Failure> {
+    if app.output.is_json() {
+        return app.output.value(&checks);
+    }
+    for check in checks {
+        let mark = match check.verdict {
+            Verdict::Ok => "ok     ",
+            Verdict::Warning => "WARNING",
+            Verdict::Failed => "FAILED ",
+        };
+        app.output.line(&format!("{mark}  {:<10} {}", check.name, check.detail))?;
+        if let Some(hint) = &check.hint {
+            app.output.line(&format!("{:20} hint: {hint}", ""))?;
+        }
+    }
+    Ok(())
+}
+
+fn processor(machine: &Machine) -> Check {
+    let detail = format!(
+        "{}, {} cores, {} processors; {}",
+        machine.processor,
+        machine.cores,
+        machine.logical_processors,
+        machine.instruction_sets.join(" ")
+    );
+    Check::ok("processor", detail)
+}
+
+fn memory(machine: &Machine) -> Check {
+    Check::ok("memory", format!("{} of {} available", machine.memory_available, machine.memory))
+}
+
+/// The runner, what it was built for, and whether that uses this machine.
+fn runner(app: &App) -> Vec<Check> {
+    let path = match app.runner() {
+        Ok(path) => path,
+        Err(failure) => {
+            return vec![Check::failed("runner", failure.message, failure.hint.unwrap_or_default())];
+        }
+    };
+    let build = match app.block_on(tieline_engine::inspect(&path)) {
+        Ok(build) => build,
+        Err(error) => {
+            return vec![Check::failed("runner", error.to_string(), "build it again: make runner")];
+        }
+    };
+    let found = format!("{} {} with llama.cpp {}", path.display(), build.version, build.llama_cpp);
+    vec![Check::ok("runner", found), kernels(&build.kernels), devices(&build.devices)]
+}
+
+fn kernels(kernels: &[String]) -> Check {
+    let list = kernels.join(" ");
+    match probe::unused_instruction_sets(kernels).as_slice() {
+        [] => Check::ok("kernels", format!("{list}: all that this processor has")),
+        unused => Check::failed(
+            "kernels",
+            format!(
+                "built without {}, which this processor has; built with {list}",
+                unused.join(" ")
+            ),
+            "build the runner on this machine (make runner), or take a portable release",
+        ),
+    }
+}
+
+fn devices(devices: &[String]) -> Check {
+    let list = devices.join(", ");
+    let nvidia = Path::new("/dev/nvidia0").exists() || Path::new("/dev/nvidiactl").exists();
+    let only_processor = devices.iter().all(|device| device == "CPU");
+    if nvidia && only_processor {
+        return Check::warning(
+            "devices",
+            format!("{list}: an NVIDIA GPU is here and the runner does not use it"),
+            "build the runner with its `cuda` feature",
+        );
+    }
+    Check::ok("devices", list)
+}
+
+fn space(app: &App) -> Check {
+    let root = app.store.root();
+    match rustix::fs::statvfs(root) {
+        Ok(stat) => {
+            let free = Bytes(stat.f_bavail.saturating_mul(stat.f_frsize));
+            let detail = format!("{}, {free} free", root.display());
+            if free < LITTLE_SPACE {
+                return Check::warning(
+                    "store",
+                    detail,
+                    "free some space, or move the store with --home",
+                );
+            }
+            Check::ok("store", detail)
+        }
+        Err(error) => {
+            Check::failed("store", format!("{}: {error}", root.display()), "check the disk")
+        }
+    }
+}
+
+fn models(app: &App) -> Result<Check, Failure> {
+    let models = app.store.list()?;
+    let bad: Vec<&str> = models
+        .iter()
+        .filter(|model| model.missing || model.trust == Trust::Mismatch)
+        .map(|model| model.name.as_str())
+        .collect();
+    if bad.is_empty() {
+        let total = Bytes(models.iter().map(|model| model.size.0).sum());
+        return Ok(Check::ok("models", format!("{} here, {total}", models.len())));
+    }
+    let hint = format!("tieline rm {0} && tieline pull {0}", bad[0]);
+    Ok(Check::failed("models", format!("missing or changed: {}", bad.join(", ")), hint))
+}
+
+/// Python is needed for `pypi:` models only.
+fn python(python: &Path) -> Check {
+    let hint = "install Python and pip, or pull from elsewhere than pypi:";
+    let said = Command::new(python).args(["-m", "pip", "--version"]).stdin(Stdio::null()).output();
+    match said {
+        Ok(output) if output.status.success() => {
+            let version = String::from_utf8_lossy(&output.stdout);
+            let version: Vec<&str> = version.split_whitespace().take(2).collect();
+            Check::ok("python", format!("{} with {}", python.display(), version.join(" ")))
+        }
+        Ok(_) => Check::warning("python", format!("{} has no pip", python.display()), hint),
+        Err(error) => {
+            Check::warning("python", format!("cannot start {}: {error}", python.display()), hint)
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! One file for each command.
+
+mod bench;
+mod chat;
+mod doctor;
+mod list;
+mod load_params;
+mod ps;
+mod pull;
+mod reference;
+mod rm;
+mod run;
+mod show;
+
+use clap::CommandFactory;
+
+use crate::app::App;
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Does what the user asked.
+pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
+    match args.command {
+        // These three need no store.
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "tieline", &mut text);
+            output.data(&String::from_utf8_lossy(&text))
+        }
+        Command::Man => output.data(&reference::manual()?),
+        Command::Reference => output.data(&reference::markdown()),
+        command => {
+            let app = App::new(args.global, *output)?;
+            match command {
+                Command::Pull(args) => pull::pull(&app, args),
+                Command::List => list::list(&app),
+                Command::Show(args) => show::show(&app, &args),
+                Command::Rm(args) => rm::rm(&app, &args),
+                Command::Run(args) => run::run(&app, &args),
+                Command::Ps => ps::ps(&app),
+                Command::Doctor => doctor::doctor(&app),
+                Command::Bench(args) => bench::bench(&app, &args),
+                Command::Completions { .. } | Command::Man | Command::Reference => Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! `tieline show`
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tieline_store::{Gguf, Model};
+use tieline_types::Bytes;
+
+use super::list::{Row, date, table, trimmed, trust};
+use crate::app::App;
+use crate::args::Show;
+use crate::bars;
+use crate::failure::Failure;
+
+/// A model in full, for programs.
+#[derive(Serialize)]
+struct Report {
+    #[serde(flatten)]
+    row: Row,
+    path: PathBuf,
+    verified_now: bool,
+    tensor_types: Vec<TensorType>,
+    chat_template: Option<String>,
+}
+
+#[derive(Serialize)]
+struct TensorType {
+    name: &'static str,
+    tensors: usize,
+    bytes: Bytes,
+}
+
+pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
+    let model = app.installed(&args.model)?;
+    if args.verify {
+        verify(app, &model)?;
+    }
+    let path = app.store.open_model(&model)?.path;
+    let file = File::open(&path)
+        .map_err(|error| Failure::user(format!("cannot read {}: {error}", path.display())))?;
+    let gguf = Gguf::read(file).map_err(|error| {
+        Failure::user(format!("cannot read the header of {}: {error}", model.name))
+    })?;
+    let template = gguf.chat_template().map(str::to_owned);
+    if args.template {
+        let missing = || Failure::user(format!("{} has no chat template", model.name));
+        return app.output.line(&template.ok_or_else(missing)?);
+    }
+    let tensor_types = tensor_types(&gguf);
+    if app.output.is_json() {
+        let row = Row::from(&model);
+        let report =
+            Report { row, path, verified_now: args.verify, tensor_types, chat_template: template };
+        return app.output.value(&report);
+    }
+    let mut lines = facts(&model, &path);
+    lines.push(("weights", String::new()));
+    let mut text: Vec<String> = lines
+        .iter()
+        .map(|(name, fact)| format!("{name:<13} {fact}").trim_end().to_owned())
+        .collect();
+    text.push(types_table(&tensor_types));
+    app.output.line(&text.join("\n"))
+}
+
+fn verify(app: &App, model: &Model) -> Result<(), Failure> {
+    let bar = bars::counted(app.output, format!("hashing {}", model.name), model.size.0);
+    let result = app.store.verify(model, &mut |done| bar.set_position(done.0));
+    bar.finish_and_clear();
+    result?;
+    app.output.talk(&format!("{} holds {}", model.name, model.digest));
+    Ok(())
+}
+
+fn tensor_types(gguf: &Gguf) -> Vec<TensorType> {
+    let shares = gguf.bytes_by_type().into_iter();
+    shares
+        .map(|(kind, share)| TensorType {
+            name: kind.name(),
+            tensors: share.tensors,
+            bytes: share.bytes,
+        })
+        .collect()
+}
+
+fn facts(model: &Model, path: &std::path::Path) -> Vec<(&'static str, String)> {
+    let unknown = || "unknown".to_owned();
+    vec![
+        ("name", model.name.clone()),
+        ("architecture", model.architecture.clone().unwrap_or_else(unknown)),
+        ("parameters", model.parameters.map_or_else(unknown, parameters)),
+        ("quantisation", model.quantisation.clone().unwrap_or_else(unknown)),
+        ("context", model.context_length.map_or_else(unknown, |tokens| tokens.to_string())),
+        ("licence", model.licence.clone().unwrap_or_else(unknown)),
+        (
+            "template",
+            model.template_digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string()),
+        ),
+        ("size", model.size.to_string()),
+        ("digest", model.digest.to_string()),
+        ("trust", trust(model.trust).to_owned()),
+        ("reference", model.reference.clone()),
+        ("source", model.source.clone()),
+        ("pulled", date(model.pulled_at_unix_s)),
+        ("file", path.display().to_string()),
+    ]
+}
+
+fn types_table(types: &[TensorType]) -> String {
+    let mut table = table(&[]);
+    for kind in types {
+        let tensors = if kind.tensors == 1 { "tensor" } else { "tensors" };
+        table.add_row([
+            kind.name.to_owned(),
+            format!("{} {tensors}", kind.tensors),
+            kind.bytes.to_string(),
+        ]);
+    }
+    trimmed(&table).lines().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// 134,515,008 reads as `134.5 million`.
+fn parameters(count: u64) -> String {
+    const UNITS: [(&str, u64); 3] =
+        [("trillion", 1_000_000_000_000), ("billion", 1_000_000_000), ("million", 1_000_000)];
+    match UNITS.iter().find(|(_, size)| count >= *size) {
+        Some((unit, size)) => {
+            let tenths = count / (size / 10);
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        None => count.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_read_well() {
+        assert_eq!(parameters(134_515_008), "134.5 million");
+        assert_eq!(parameters(7_000_000_000), "7.0 billion");
+        assert_eq!(parameters(999), "999");
+    }
+}

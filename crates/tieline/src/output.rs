@@ -1,0 +1,97 @@
+//! Data to standard output, talk to standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+/// Where a command's words go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    quiet: bool,
+    stderr_is_terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet, stderr_is_terminal: io::stderr().is_terminal() }
+    }
+
+    /// Whether results are for programs.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Whether to draw progress: on a terminal, and not when asked to be quiet.
+    pub(crate) fn draws(self) -> bool {
+        self.stderr_is_terminal && !self.quiet
+    }
+
+    /// Text of a result.
+    pub(crate) fn data(self, text: &str) -> Result<(), Failure> {
+        written(io::stdout().lock().write_all(text.as_bytes()))
+    }
+
+    /// A line of a result.
+    pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
+        written(writeln!(io::stdout().lock(), "{text}"))
+    }
+
+    /// Part of an answer, shown at once.
+    pub(crate) fn piece(self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+    }
+
+    /// A result as JSON.
+    pub(crate) fn value(self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value);
+        let text =
+            text.map_err(|error| Failure::ours(format!("cannot write a result as JSON: {error}")))?;
+        self.line(&text)
+    }
+
+    /// A remark.
+    pub(crate) fn talk(self, text: &str) {
+        if !self.quiet && !self.json {
+            tell(text);
+        }
+    }
+
+    /// A remark that must be read, as JSON too where that is asked for.
+    pub(crate) fn warn(self, text: &str) {
+        tell(&format!("warning: {text}"));
+    }
+
+    /// Why the command failed.
+    pub(crate) fn failure(self, failure: &Failure) {
+        if failure.message.is_empty() {
+            return; // A reader that closed the pipe has seen enough.
+        }
+        if self.json {
+            let error = serde_json::json!({
+                "error": { "message": failure.message, "hint": failure.hint, "exit_code": failure.code }
+            });
+            return tell(&error.to_string());
+        }
+        tell(&format!("error: {}", failure.message));
+        if let Some(hint) = &failure.hint {
+            tell(&format!("hint: {hint}"));
+        }
+    }
+}
+
+fn tell(text: &str) {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn written(result: io::Result<()>) -> Result<(), Failure> {
+    result.map_err(|error| match error.kind() {
+        // `tieline list | head -1`: done, and nothing to say.
+        io::ErrorKind::BrokenPipe => Failure { message: String::new(), hint: None, code: 0 },
+        _ => Failure::ours(format!("cannot write to standard output: {error}")),
+    })
+}

@@ -1,0 +1,136 @@
+//! Which models run now, across processes.
+//!
+//! A process writes down what it runs in a file that it keeps locked. The lock ends with the process,
+//! however that dies, so a file without a lock is of the past.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tieline_engine::LocalModel;
+use tieline_store::Model;
+use tieline_types::{Digest, Tokens};
+
+/// What one process runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The process that asked for the model.
+    pub(crate) pid: u32,
+    /// The process that computes.
+    pub(crate) runner_pid: u32,
+    /// The model's name.
+    pub(crate) model: String,
+    /// The model's content.
+    pub(crate) digest: Digest,
+    /// The effective context length.
+    pub(crate) context_tokens: Tokens,
+    /// When it was loaded.
+    pub(crate) started_at_unix_s: u64,
+}
+
+/// Shows a model to `tieline ps` while it lives.
+#[derive(Debug)]
+pub(crate) struct Session {
+    path: PathBuf,
+    _locked: Option<File>,
+}
+
+impl Session {
+    /// Writes the record down. A failure only hides the model from `ps`.
+    pub(crate) fn open(home: &Path, model: &Model, loaded: &LocalModel) -> Self {
+        let record = Record {
+            pid: std::process::id(),
+            runner_pid: loaded.pid().unwrap_or(0),
+            model: model.name.clone(),
+            digest: model.digest,
+            context_tokens: loaded.loaded().context,
+            started_at_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |time| time.as_secs()),
+        };
+        let path = folder(home).join(format!("{}.json", record.pid));
+        Self { _locked: write(&path, &record).ok(), path }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Left behind, it is swept up by the next `ps`.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn folder(home: &Path) -> PathBuf {
+    home.join("sessions")
+}
+
+fn write(path: &Path, record: &Record) -> std::io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+    file.lock()?;
+    file.write_all(&serde_json::to_vec(record)?)?;
+    Ok(file)
+}
+
+/// What runs now, oldest first. Sweeps up what processes left that died.
+pub(crate) fn running(home: &Path) -> Vec<Record> {
+    let Ok(entries) = fs::read_dir(folder(home)) else { return Vec::new() };
+    let mut records: Vec<Record> =
+        entries.flatten().filter_map(|entry| read_locked(&entry.path())).collect();
+    records.sort_by_key(|record| (record.started_at_unix_s, record.pid));
+    records
+}
+
+fn read_locked(path: &Path) -> Option<Record> {
+    let mut file = File::open(path).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).ok()?;
+            serde_json::from_str(&text).ok()
+        }
+        Ok(()) => {
+            // Its process is gone.
+            let _ = fs::remove_file(path);
+            None
+        }
+        Err(TryLockError::Error(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(pid: u32) -> Record {
+        Record {
+            pid,
+            runner_pid: 1,
+            model: "m".to_owned(),
+            digest: Digest([0; 32]),
+            context_tokens: Tokens(1),
+            started_at_unix_s: 0,
+        }
+    }
+
+    #[test]
+    fn only_living_processes_are_listed() {
+        let home = tempfile::tempdir().unwrap();
+        let alive = folder(home.path()).join("1.json");
+        let _locked = write(&alive, &record(1)).unwrap();
+        let dead = folder(home.path()).join("2.json");
+        drop(write(&dead, &record(2)).unwrap());
+        let pids: Vec<u32> = running(home.path()).iter().map(|record| record.pid).collect();
+        assert_eq!(pids, [1]);
+        assert!(!dead.exists() && alive.exists());
+    }
+
+    #[test]
+    fn no_folder_means_nothing_runs() {
+        assert!(running(Path::new("/nowhere")).is_empty());
+    }
+}
