@@ -19,6 +19,8 @@ const MAX_TEMPLATE_BYTES: u64 = 256 * 1024;
 const MAX_NAME_BYTES: u64 = 63;
 /// Longer lists are skipped: a tokenizer's tables have 30,000 to 300,000 elements.
 const MAX_KEPT_ELEMENTS: u64 = 1024;
+/// Empty texts take 8 bytes each, so a long file could keep us busy with them for minutes.
+const MAX_STRINGS: u64 = 1 << 24;
 const MAX_DEPTH: u32 = 4;
 const TEMPLATE: &str = "tokenizer.chat_template";
 const ALIGNMENT: &str = "general.alignment";
@@ -155,6 +157,11 @@ fn skip_elements<R: Read + Seek>(
     length: u64,
 ) -> Result<(), GgufError> {
     match element {
+        ValueType::String if length > MAX_STRINGS => Err(GgufError::TooMany {
+            what: format!("texts in {place}"),
+            count: length,
+            limit: MAX_STRINGS,
+        }),
         ValueType::String => (0..length).try_for_each(|_| cursor.skip_string(place)),
         // No known model has these, and skipping them would need recursion without a budget.
         ValueType::Array => Err(malformed(place, "it has too many lists in one list")),
