@@ -243,13 +243,14 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 
 fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
     let fail = |source| DbError::Sqlite { action: "migrate", path: path.into(), source };
+    let known = MIGRATIONS.len();
+    // Asked without a lock first: opening a store that is up to date writes nothing.
+    if version(connection).map_err(fail)? == known {
+        return Ok(());
+    }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
-    let found: usize = transaction
-        .query_row("PRAGMA user_version", [], |row| row.get::<_, u32>(0))
-        .map(|version| usize::try_from(version).unwrap_or(usize::MAX))
-        .map_err(fail)?;
-    let known = MIGRATIONS.len();
+    let found = version(&transaction).map_err(fail)?;
     if found > known {
         return Err(DbError::Newer { path: path.into(), found, known });
     }
@@ -258,6 +259,11 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), DbError> {
     }
     transaction.pragma_update(None, "user_version", known.cast_signed()).map_err(fail)?;
     transaction.commit().map_err(fail)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
 fn insert_blob(

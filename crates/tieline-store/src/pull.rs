@@ -115,7 +115,7 @@ impl Pull<'_> {
         }
     }
 
-    /// Uses a file that is here already, after hashing it again.
+    /// Uses a file that is here already, hashing it again where its outside changed.
     async fn adopt(
         &self,
         digest: Digest,
@@ -125,8 +125,10 @@ impl Pull<'_> {
             return Ok(None);
         }
         self.options.progress.event(PullEvent::Verifying);
+        let known = self.store.db.stamp(digest)?;
+        let known = known.filter(|(_, is_bad)| !is_bad).map(|(stamp, _)| stamp);
         let layout = self.store.layout.clone();
-        let task = tokio::task::spawn_blocking(move || publish::adopt(&layout, digest));
+        let task = tokio::task::spawn_blocking(move || publish::adopt(&layout, digest, known));
         let Some(placed) = task.await.map_err(|_| PullError::Stopped)?? else { return Ok(None) };
         let source = match source {
             Some(source) => source,

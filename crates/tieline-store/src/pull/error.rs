@@ -235,6 +235,9 @@ impl Hint for MirrorError {
     fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Offline => "go online, or pull a file: reference",
+            Self::Connect { source, .. } if chain(source).contains("certificate") => {
+                "where a proxy inspects connections, SSL_CERT_FILE names its certificate"
+            }
             Self::Connect { .. } => "check the network, the proxy settings and the address",
             Self::Status { status: 401 | 403, .. } => {
                 "the model may ask you to accept its terms and to set an access token"

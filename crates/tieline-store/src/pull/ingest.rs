@@ -78,6 +78,10 @@ impl Ingest {
         &self.data
     }
 
+    pub(crate) fn tuning(&self) -> Tuning {
+        self.tuning
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -272,7 +276,7 @@ mod tests {
         check(|at| edit(&at.join("data"), |bytes| bytes[0] ^= 1), b"");
         check(|at| edit(&at.join("data"), |bytes| bytes.truncate(15)), &all[..10]);
         check(|at| edit(&at.join("data"), Vec::clear), b"");
-        check(|at| edit(&at.join("state"), |bytes| drop(bytes.pop())), &all[..10]);
+        check(|at| edit(&at.join("state"), |bytes| bytes.truncate(bytes.len() - 1)), &all[..10]);
         check(|at| edit(&at.join("state"), |bytes| bytes.extend(b"21 ")), all);
         check(|at| edit(&at.join("state"), |bytes| bytes.extend(b"21 00\n")), all);
         check(|at| edit(&at.join("state"), |bytes| bytes.extend([0, 255, 10])), b"");

