@@ -1,0 +1,125 @@
+//! Processes that die, and processes that pull the same at once.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tieline_store::Store;
+
+use crate::probe::{Probe, said};
+use crate::server::{Server, file};
+use crate::world::{assert_blobs_are_true, blobs, digest, model};
+
+const CHUNK: u64 = 64 * 1024;
+/// What may be between the server's count and the disk: two pieces of a chunk, and the network's.
+const IN_FLIGHT: u64 = 2 * CHUNK + 128 * 1024;
+const KILLS: u64 = 24;
+
+/// Waits until `done`, for a bounded time.
+fn wait_until(done: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !done() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+fn assert_sound(root: &Path) {
+    assert_blobs_are_true(root);
+    for model in Store::open(root).unwrap().list().unwrap() {
+        assert!(!model.missing, "a row without its file");
+    }
+}
+
+#[test]
+fn a_killed_pull_loses_at_most_a_chunk() {
+    let body = model(6 * 1024 * 1024);
+    let (served, want) = (body.clone(), digest(&body));
+    let server = Server::start(move |asked| file(asked, &served, "\"1\"").pace(16 * 1024, 2));
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let url = server.url("/a.gguf");
+    let mut dice = Dice(1);
+    let mut refetched_most = 0;
+    let mut reached = 0;
+    for round in 0..KILLS {
+        let (asked, sent) = (server.asked().len(), server.sent());
+        let enough = sent + dice.below(400_000);
+        let mut child = Probe::new(&root, &url).start();
+        wait_until(|| server.asked().len() > asked && server.sent() >= enough);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The server notices a dead client a little later: count only what it sent to this one.
+        let first = server.asked()[asked].range().unwrap_or(0);
+        refetched_most = refetched_most.max(reached - first.min(reached));
+        assert!(reached <= first + CHUNK + IN_FLIGHT, "kill {round}: {reached} -> {first}");
+        reached = first + (server.sent() - sent);
+        assert_sound(&root);
+        assert!(blobs(&root).is_empty(), "kill {round}: nothing is whole yet");
+    }
+    let said = Probe::new(&root, &url).run();
+    assert!(said.contains("EVENT Resumed") && said.contains(&format!("OK {want}")), "{said}");
+    assert_sound(&root);
+    println!(
+        "{KILLS} kills, {} sent for {}, at most {refetched_most} again",
+        server.sent(),
+        body.len()
+    );
+}
+
+#[test]
+fn a_pull_killed_while_publishing_leaves_nothing_half_done() {
+    let body = model(256 * 1024);
+    let (served, want) = (body.clone(), digest(&body));
+    let server = Server::start(move |asked| file(asked, &served, "\"1\""));
+    let mut dice = Dice(2);
+    let mut committed = 0;
+    for _ in 0..KILLS {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("store");
+        let sent = server.sent();
+        let mut child = Probe::new(&root, &server.url("/a.gguf")).start();
+        wait_until(|| server.sent() >= sent + body.len() as u64);
+        std::thread::sleep(Duration::from_micros(dice.below(12_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_sound(&root);
+        committed += Store::open(&root).unwrap().list().unwrap().len();
+        let said = Probe::new(&root, &server.url("/a.gguf")).run();
+        assert!(said.contains(&format!("OK {want}")), "{said}");
+        assert_sound(&root);
+    }
+    println!("{committed} of {KILLS} were committed before the kill");
+}
+
+#[test]
+fn two_processes_share_one_download() {
+    let body = model(1024 * 1024);
+    let (served, want) = (body.clone(), digest(&body));
+    let server = Server::start(move |asked| file(asked, &served, "\"1\"").pace(32 * 1024, 10));
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let start = || Probe::new(&root, &server.url("/a.gguf")).start();
+    let first = start();
+    wait_until(|| !server.asked().is_empty());
+    let others = [start(), start()];
+    let said: Vec<String> = std::iter::once(first).chain(others).map(said).collect();
+    for text in &said {
+        assert!(text.contains(&format!("OK {want}")), "{said:?}");
+    }
+    assert!(said[0].contains("already_here=false"), "{said:?}");
+    for text in &said[1..] {
+        assert!(text.contains("EVENT Waiting") && text.contains("already_here=true"), "{said:?}");
+    }
+    assert_eq!(server.sent(), body.len() as u64);
+    assert_sound(&root);
+}

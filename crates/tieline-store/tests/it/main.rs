@@ -1,0 +1,26 @@
+//! The store against real files, real processes and servers on this machine. No test leaves it.
+//!
+//! The attributes tell clippy that the helpers are tests too.
+
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod hub;
+#[cfg(test)]
+mod local;
+#[cfg(test)]
+mod names;
+#[cfg(test)]
+mod probe;
+#[cfg(test)]
+mod pypi;
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod transfer;
+#[cfg(test)]
+mod world;

@@ -1,0 +1,118 @@
+//! Names: finding, sharing, removing.
+
+use tieline_store::{Catalogue, PullError, RemoveError, Store};
+use tieline_types::{Bytes, Hint};
+
+use crate::world::{World, blobs, digest, model, reference};
+
+/// A world with one model from a file, under `name`.
+fn world_with(name: &str, size: u64) -> (World, String) {
+    let mut world = World::new();
+    let path = world.folder.path().join("a.gguf");
+    std::fs::write(&path, model(size)).unwrap();
+    world.name = Some(name.to_owned());
+    let text = format!("file:{}", path.display());
+    world.pull(&text).unwrap();
+    (world, text)
+}
+
+#[test]
+fn a_model_is_found_by_name_digest_and_origin() {
+    let (world, text) = world_with("mine", 128_000);
+    let want = digest(&model(128_000));
+    let found = |text: &str| world.store.find(&reference(text)).unwrap().map(|model| model.name);
+    assert_eq!(found("mine").as_deref(), Some("mine"));
+    assert_eq!(found(&text).as_deref(), Some("mine"));
+    assert_eq!(found(&want.to_string()).as_deref(), Some("mine"));
+    assert_eq!(found(&want.hex()[..6]).as_deref(), Some("mine"));
+    assert_eq!(found(&want.hex()[..5]), None);
+    assert_eq!(found("other"), None);
+    let again = Store::open(world.store.root()).unwrap();
+    assert_eq!(again.list().unwrap(), world.store.list().unwrap());
+}
+
+#[test]
+fn two_names_share_one_file() {
+    let (mut world, text) = world_with("one", 128_000);
+    world.name = Some("two".to_owned());
+    world.pull(&text).unwrap();
+    assert_eq!(blobs(world.store.root()).len(), 1);
+    let removed = world.store.remove(&reference("one")).unwrap();
+    assert_eq!((removed.freed, removed.kept_by), (Bytes(0), vec!["two".to_owned()]));
+    assert_eq!(blobs(world.store.root()).len(), 1);
+    let removed = world.store.remove(&reference("two")).unwrap();
+    assert!(removed.freed > Bytes(128_000));
+    assert!(blobs(world.store.root()).is_empty());
+    let trash = world.store.root().join("trash");
+    assert!(std::fs::read_dir(trash).unwrap().next().is_none());
+    let error = world.store.remove(&reference("two")).unwrap_err();
+    assert_eq!(error.to_string(), "no model \"two\" is installed");
+}
+
+#[test]
+fn a_model_in_use_is_kept() {
+    let (world, _) = world_with("mine", 128_000);
+    let model = world.store.find(&reference("mine")).unwrap().unwrap();
+    let lease = world.store.lease(&model).unwrap();
+    let second = world.store.lease(&model).unwrap();
+    let error = world.store.remove(&reference("mine")).unwrap_err();
+    assert!(matches!(error, RemoveError::InUse { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("stop what runs it"));
+    drop((lease, second));
+    world.store.remove(&reference("mine")).unwrap();
+    assert!(world.store.lease(&model).unwrap_err().to_string().contains("missing"));
+}
+
+#[test]
+fn a_taken_name_is_not_given_away() {
+    let (mut world, _) = world_with("mine", 128_000);
+    let path = world.folder.path().join("b.gguf");
+    std::fs::write(&path, model(256_000)).unwrap();
+    let text = format!("file:{}", path.display());
+    let error = world.pull(&text).unwrap_err();
+    assert!(matches!(error, PullError::NameTaken { .. }), "{error}");
+    world.name = Some("../mine".to_owned());
+    assert!(matches!(world.pull(&text), Err(PullError::InvalidName { .. })));
+    // A name that nobody chose gives way.
+    world.name = Some("b".to_owned());
+    world.pull(&text).unwrap();
+    let other = world.folder.path().join("x");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("b.gguf"), model(384_000)).unwrap();
+    world.name = None;
+    let pulled = world.pull(&format!("file:{}", other.join("b.gguf").display())).unwrap();
+    assert_eq!(pulled.model.name, format!("b-{}", digest(&model(384_000)).short()));
+}
+
+#[test]
+fn an_unknown_name_gets_a_suggestion() {
+    let (mut world, _) = world_with("mine", 128_000);
+    world.name = None;
+    world.catalogue = Catalogue::embedded().unwrap();
+    let error = world.pull("smolm2").unwrap_err();
+    assert_eq!(error.to_string(), "no model \"smolm2\" in the catalogue");
+    assert_eq!(error.hint().unwrap(), "did you mean smollm2?");
+    let error = world.pull("nothing-like-it").unwrap_err();
+    assert!(error.hint().unwrap().contains("hf:OWNER/REPO"));
+    let unknown = digest(b"unknown").to_string();
+    assert!(matches!(world.pull(&unknown), Err(PullError::UnknownDigest { .. })));
+}
+
+#[test]
+fn an_installed_name_is_pulled_again_from_where_it_came() {
+    let (mut world, _) = world_with("mine", 128_000);
+    world.name = None;
+    assert_eq!(world.pull("mine").unwrap().model.name, "mine");
+    let by_digest = digest(&model(128_000)).to_string();
+    assert!(world.pull(&by_digest).unwrap().already_here);
+    std::fs::remove_file(blobs(world.store.root()).remove(0)).unwrap();
+    assert!(!world.pull(&by_digest).unwrap().already_here);
+}
+
+#[test]
+fn the_catalogue_and_another_digest_contradict() {
+    let mut world = World::new();
+    world.catalogue_of(b"x", &["file:/x".to_owned()]);
+    world.expected = Some(digest(b"y"));
+    assert!(matches!(world.pull("m"), Err(PullError::Contradiction { .. })));
+}
