@@ -7,11 +7,13 @@
 
 mod child;
 mod client;
+mod config;
 mod inspect;
 mod local;
 pub mod probe;
 mod supervisor;
 
+pub use config::EngineConfig;
 pub use inspect::{InspectError, inspect};
-pub use local::{Embeddings, EngineConfig, LocalModel, Measured};
+pub use local::{Embeddings, LocalModel, Measured};
 pub use supervisor::{Failed, Running, State};

@@ -1,6 +1,5 @@
 //! A model of this machine, as the rest of Tieline sees it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,36 +12,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::client::{self, Command, Ticket};
+use crate::config::EngineConfig;
 use crate::probe;
 use crate::supervisor::{self, Running, State, Supervisor};
-
-/// How the engine starts and watches runners.
-#[derive(Clone, Debug)]
-pub struct EngineConfig {
-    /// The runner program.
-    pub runner: PathBuf,
-    /// A runner that is silent for this long, pings included, is killed.
-    pub stall: Duration,
-    /// How long an orderly end may take before the runner is killed.
-    pub patience: Duration,
-    /// The first pause before a restart; each further one is twice as long.
-    pub backoff: Duration,
-    /// Deaths within a minute after which the runner is not started again.
-    pub max_crashes: usize,
-}
-
-impl EngineConfig {
-    /// The usual settings with this runner.
-    pub fn new(runner: impl Into<PathBuf>) -> Self {
-        Self {
-            runner: runner.into(),
-            stall: Duration::from_secs(60),
-            patience: Duration::from_secs(5),
-            backoff: Duration::from_millis(100),
-            max_crashes: 3,
-        }
-    }
-}
 
 /// A loaded model: a [`Backend`], and whatever else a runner can do.
 ///

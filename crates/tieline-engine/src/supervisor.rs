@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::client::{Command, Ticket};
-use crate::local::EngineConfig;
+use crate::config::EngineConfig;
 use life::{Life, LifeEnd};
 
 /// Commands that may wait for the supervisor.
