@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -15,6 +16,9 @@ const BUFFER: usize = 1024 * 1024;
 
 /// Ingests that nobody continued for so long are given up.
 const INGEST_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Makes names in the trash unique within a process.
+static DISCARDED: AtomicU64 = AtomicU64::new(0);
 
 /// The folders of a store.
 #[derive(Clone, Debug)]
@@ -64,10 +68,13 @@ impl Layout {
         self.root.join("trash")
     }
 
-    /// Moves a file out of sight and deletes it: a crash in between leaves it in the trash.
+    /// Moves a file or folder out of sight and deletes it: a crash in between leaves it in the trash,
+    /// and nobody ever sees half a folder.
     pub(crate) fn discard(&self, path: &Path) -> io::Result<()> {
+        let count = DISCARDED.fetch_add(1, Ordering::Relaxed);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let place = self.trash().join(format!("{}-{}", now.as_nanos(), std::process::id()));
+        let name = format!("{}-{}-{count}", now.as_nanos(), std::process::id());
+        let place = self.trash().join(name);
         match fs::rename(path, &place) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
@@ -75,21 +82,34 @@ impl Layout {
         if let Some(folder) = path.parent() {
             sync_dir(folder)?;
         }
-        fs::remove_file(place)
+        delete(&place)
     }
 
     /// Deletes the trash and whatever pulls left behind long ago. A failure is left for next time.
     pub(crate) fn clean_up(&self) {
-        for file in entries(&self.trash()) {
-            let _ = fs::remove_file(file);
+        for path in entries(&self.trash()) {
+            let _ = delete(&path);
         }
         for folder in entries(&self.ingests()) {
             if age(&folder).is_some_and(|age| age > INGEST_AGE)
                 && let Ok(Some(_lock)) = try_lock(&folder.join("lock"))
             {
-                let _ = fs::remove_dir_all(&folder);
+                let _ = self.discard(&folder);
             }
         }
+    }
+}
+
+/// Something in the trash, which another process may be deleting too.
+fn delete(path: &Path) -> io::Result<()> {
+    let deleted = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match deleted {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

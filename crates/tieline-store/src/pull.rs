@@ -204,7 +204,12 @@ impl Pull<'_> {
         let (digest, placed) = job.blocking(work).await?;
         let pulled = self.finish(digest, fetched.source, &placed, false)?;
         // The model is there; what is left of the download is also cleared by the next start.
-        let _ = job.blocking(|ingest| Ok(ingest.destroy()?)).await;
+        let layout = self.store.layout.clone();
+        let clear = move |ingest: &mut Ingest| {
+            let folder = ingest.folder();
+            Ok(layout.discard(folder).map_err(StorageError::at("clear", folder))?)
+        };
+        let _ = job.blocking(clear).await;
         Ok(pulled)
     }
 

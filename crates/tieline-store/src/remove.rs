@@ -140,11 +140,14 @@ impl Store {
         let names = self.db.names_of(model.digest)?;
         let kept_by: Vec<String> = names.into_iter().filter(|name| *name != model.name).collect();
         // Held until the file is gone: whoever wants to use it meanwhile sees that it is going.
-        let _lock = if kept_by.is_empty() { self.lock_for_removal(&model)? } else { None };
+        let mut lock = if kept_by.is_empty() { self.lock_for_removal(&model)? } else { None };
         let is_last = self.db.remove(&model.name, model.digest)?;
-        // Other names that went at the same moment leave a file without lock: its last name is gone
-        // then, but a process may still use it.
-        if is_last && (kept_by.is_empty() || self.lock_for_removal(&model).is_ok()) {
+        if is_last && !kept_by.is_empty() {
+            // The other names went at the same moment. A file that a process still uses stays, and
+            // the next pull of the same bytes takes it up.
+            lock = self.lock_for_removal(&model).unwrap_or_default();
+        }
+        if is_last && lock.is_some() {
             let path = self.layout.blob(model.digest);
             self.layout.discard(&path).map_err(|source| RemoveError::Io {
                 name: model.name.clone(),
@@ -152,6 +155,7 @@ impl Store {
                 source,
             })?;
         }
+        drop(lock);
         let freed = if is_last && !model.missing { model.size } else { Bytes(0) };
         Ok(Removed { name: model.name, digest: model.digest, freed, kept_by })
     }

@@ -146,12 +146,6 @@ impl Ingest {
         Ok(())
     }
 
-    /// Deletes everything of this pull.
-    pub(crate) fn destroy(&self) -> Result<(), StorageError> {
-        std::fs::remove_dir_all(&self.folder)
-            .map_err(StorageError::at("clear the download in", &self.folder))
-    }
-
     fn clear(&mut self, header: &str) -> io::Result<()> {
         // The records go first: data without records is no danger, records without data are.
         self.state.set_len(0)?;

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tieline_types::{Bytes, Digest};
@@ -18,6 +19,10 @@ use crate::files::{self, Layout, Stamp};
 use crate::gguf::Gguf;
 use crate::model::Facts;
 use crate::remove::{Lease, lease};
+
+/// How long a removal by another process may take: two seconds.
+const ROUNDS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Checks what was downloaded. Bytes that fail are deleted: they can never become right.
 pub(crate) fn check(
@@ -69,8 +74,8 @@ pub(crate) fn place(
     // The lease comes before the name: nobody can remove what is not committed yet.
     let file = File::open(&data).map_err(failed())?;
     file.lock_shared().map_err(failed())?;
-    // Two rounds: what lies there may be wrong and has to go first.
-    for _ in 0..2 {
+    // What lies there may be wrong, or another process may be removing it: it has to go first.
+    for _ in 0..ROUNDS {
         match renameat_with(CWD, &data, CWD, &path, RenameFlags::NOREPLACE) {
             Ok(()) => {
                 sync_both(&data, &path).map_err(failed())?;
@@ -83,6 +88,7 @@ pub(crate) fn place(
         if let Some(placed) = adopt(layout, digest, None)? {
             return Ok(placed);
         }
+        std::thread::sleep(PAUSE);
     }
     Err(failed()(io::Error::other("what lies there changes all the time")))
 }

@@ -1,9 +1,9 @@
 //! Names: finding, sharing, removing.
 
-use tieline_store::{Catalogue, PullError, RemoveError, Store};
+use tieline_store::{Catalogue, PullError, PullOptions, RemoveError, Store};
 use tieline_types::{Bytes, Hint};
 
-use crate::world::{World, blobs, digest, model, reference};
+use crate::world::{World, assert_blobs_are_true, blobs, digest, model, reference, run};
 
 /// A world with one model from a file, under `name`.
 fn world_with(name: &str, size: u64) -> (World, String) {
@@ -115,4 +115,33 @@ fn the_catalogue_and_another_digest_contradict() {
     world.catalogue_of(b"x", &["file:/x".to_owned()]);
     world.expected = Some(digest(b"y"));
     assert!(matches!(world.pull("m"), Err(PullError::Contradiction { .. })));
+}
+
+#[test]
+fn pulls_and_removals_at_once_keep_rows_and_files_together() {
+    let (world, text) = world_with("mine", 128_000);
+    let root = world.store.root().to_owned();
+    let worker = |turn: usize| {
+        let store = Store::open(&root).unwrap();
+        let name = ["one", "two", "three"][turn];
+        for _ in 0..25 {
+            let options = PullOptions { name: Some(name.to_owned()), ..world.options() };
+            let model = run(store.pull(&reference(&text), options)).unwrap().model;
+            let lease = store.lease(&model).unwrap();
+            let opened = store.open_model(&model).unwrap();
+            assert_eq!(digest(&std::fs::read(opened.path).unwrap()), model.digest);
+            drop(lease);
+            match store.remove(&reference(name)) {
+                Ok(_) | Err(RemoveError::InUse { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    world.store.remove(&reference("mine")).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|turn| scope.spawn(move || worker(turn))).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    assert_blobs_are_true(&root);
+    assert!(world.store.list().unwrap().iter().all(|model| !model.missing));
 }
