@@ -1,4 +1,5 @@
 //! The engine with the built runner and real weights. Skipped, said aloud, without `TIELINE_RUNNER`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::future::poll_fn;
 use std::path::PathBuf;

@@ -60,8 +60,8 @@ impl Peer {
         peer
     }
 
-    pub(crate) fn load(&mut self, params: LoadParams) -> Result<LoadedModel, Failure> {
-        let params = LoadParams { threads: params.threads.or(Some(2)), ..params };
+    pub(crate) fn load(&mut self, mut params: LoadParams) -> Result<LoadedModel, Failure> {
+        params.threads.get_or_insert(2);
         self.send(&ToRunner::Load(Box::new(params)));
         let mut last = 0;
         loop {
