@@ -14,6 +14,10 @@ esac
 export RUSTFLAGS="-C link-arg=-Wl,-rpath,$origin"
 # So do the libraries; the build script hands CMAKE_ names on.
 export CMAKE_INSTALL_RPATH="$origin"
+# The build script links its libraries into these folders and, run again, stumbles over its own dangling links.
+for folder in "$PORTABLE_TARGET/release" "$PORTABLE_TARGET/release/deps" "$PORTABLE_TARGET/release/examples"; do
+    if [ -d "$folder" ]; then find "$folder" -maxdepth 1 -name "$pattern" -type l -delete; fi
+done
 cargo build --release -p tieline-runner --features dynamic-backends --target-dir "$PORTABLE_TARGET"
 env -u RUSTFLAGS cargo build --release -p tieline
 
