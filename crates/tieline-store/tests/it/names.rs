@@ -145,3 +145,14 @@ fn pulls_and_removals_at_once_keep_rows_and_files_together() {
     assert_blobs_are_true(&root);
     assert!(world.store.list().unwrap().iter().all(|model| !model.missing));
 }
+
+#[test]
+fn a_fresh_store_may_be_opened_by_many_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    std::thread::scope(|scope| {
+        let open = || Store::open(&root).unwrap().list().unwrap().len();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 0));
+    });
+}

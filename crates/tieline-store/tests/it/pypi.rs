@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
 use tieline_store::Catalogue;
 use tieline_types::Hint;
@@ -10,7 +10,7 @@ use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
 use crate::server::{Asked, Reply, Server};
-use crate::world::{World, assert_blobs_are_true, digest, model, reference, run};
+use crate::world::{World, assert_blobs_are_true, digest, model, reference, run, until};
 
 /// A wheel with these files beside what a wheel must have.
 fn wheel(project: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -149,18 +149,12 @@ fn a_dropped_pull_takes_pip_with_it() {
     python(&mut world, &format!("echo $$ > {}; exec sleep 60", pid.display()));
     run(async {
         let one = reference("pypi:one");
-        let pull = world.store.pull(&one, world.options());
-        let _ = tokio::time::timeout(Duration::from_millis(500), pull).await;
-        let pid = std::fs::read_to_string(&pid).unwrap();
-        let process = std::path::PathBuf::from(format!("/proc/{}/stat", pid.trim()));
-        // Bounded: the system needs a moment to bury it.
-        for _ in 0..100 {
-            let state = std::fs::read_to_string(&process).unwrap_or_default();
-            if state.is_empty() || state.contains(") Z ") {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+        tokio::select! {
+            pulled = world.store.pull(&one, world.options()) => panic!("{pulled:?}"),
+            () = until(|| read(&pid).ends_with('\n')) => {}
         }
-        panic!("pip lives on");
+        let process = PathBuf::from(format!("/proc/{}/stat", read(&pid).trim()));
+        until(|| read(&process).is_empty() || read(&process).contains(") Z ")).await;
     });
 }

@@ -7,7 +7,7 @@ use tieline_store::{MirrorError, PullError, PullEvent, Trust};
 use tieline_types::{Bytes, Hint};
 
 use crate::server::{Reply, Server, file};
-use crate::world::{World, assert_blobs_are_true, blobs, digest, model};
+use crate::world::{World, assert_blobs_are_true, blobs, digest, model, until};
 
 const SIZE: u64 = 400_000;
 
@@ -289,13 +289,16 @@ fn a_dropped_pull_leaves_what_it_has() {
     let tries = AtomicUsize::new(0);
     let server = Server::start(move |asked| {
         let reply = file(asked, &served, "\"1\"");
-        if tries.fetch_add(1, Ordering::SeqCst) == 0 { reply.pace(20_000, 20) } else { reply }
+        if tries.fetch_add(1, Ordering::SeqCst) == 0 { reply.pace(20_000, 50) } else { reply }
     });
     let world = World::new();
     let url = crate::world::reference(&server.url("/a.gguf"));
     crate::world::run(async {
-        let pull = world.store.pull(&url, world.options());
-        let _ = tokio::time::timeout(Duration::from_millis(250), pull).await;
+        let enough = until(|| server.sent() >= 200_000);
+        tokio::select! {
+            pulled = world.store.pull(&url, world.options()) => panic!("{pulled:?}"),
+            () = enough => {}
+        }
     });
     assert_eq!(world.pull(&server.url("/a.gguf")).unwrap().model.digest, want);
     assert!(world.events.resumed_at().is_some());

@@ -115,6 +115,13 @@ pub(crate) fn run<T>(work: impl Future<Output = T>) -> T {
     })
 }
 
+/// Waits for something that is not told; [`run`] bounds the wait.
+pub(crate) async fn until(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Small and impatient.
 pub(crate) fn environment() -> Environment {
     Environment {
