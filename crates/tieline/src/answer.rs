@@ -1,6 +1,7 @@
 //! Shows one answer as it comes, and what was measured of it.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -54,10 +55,13 @@ struct Listener<Show> {
 
 impl<Show: FnMut(&str) -> Result<(), Failure>> Listener<Show> {
     async fn listen(&mut self) -> Result<Answer, Failure> {
+        // One listener for the whole answer, first in line: a Ctrl-C while text is shown counts.
+        let mut interrupt = pin!(tokio::signal::ctrl_c());
         loop {
             let event = tokio::select! {
+                biased;
+                _ = &mut interrupt => return Ok(self.cut_short()),
                 event = next(&mut self.stream) => event,
-                _ = tokio::signal::ctrl_c() => return Ok(self.cut_short()),
             };
             match event {
                 Some(Ok(Event::Piece(piece))) => {

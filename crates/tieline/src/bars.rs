@@ -15,11 +15,13 @@ pub(crate) struct PullBar {
     output: Output,
     bar: ProgressBar,
     source: Mutex<String>,
+    /// Said when the next mirror is tried: where there is none, the error says it.
+    failed: Mutex<Option<String>>,
 }
 
 impl PullBar {
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, bar: bar(output), source: Mutex::default() }
+        Self { output, bar: bar(output), source: Mutex::default(), failed: Mutex::default() }
     }
 
     fn say(&self, text: &str) {
@@ -42,12 +44,15 @@ impl Progress for PullBar {
         match event {
             PullEvent::Waiting => self.say("another process pulls the same model: waiting for it"),
             PullEvent::Trying { source } => {
+                let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
+                failed.into_iter().for_each(|text| self.say(&text));
                 self.bar.reset();
                 self.bar.set_message(source.clone());
                 *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
             }
             PullEvent::MirrorFailed { source, why } => {
-                self.say(&format!("mirror failed: {source}: {why}"))
+                let failed = format!("mirror failed: {source}: {why}");
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failed);
             }
             PullEvent::Resumed { at } => self.say(&format!("going on at {at}")),
             PullEvent::Bytes { done, total } => {

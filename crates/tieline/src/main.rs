@@ -13,10 +13,11 @@ mod failure;
 mod output;
 mod sessions;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use args::Args;
 use failure::Failure;
@@ -39,10 +40,30 @@ fn main() -> ExitCode {
 
 /// Help and version are answers; anything else is for the user to mend, which is exit code 1.
 fn unparsed(error: &clap::Error) -> ExitCode {
-    // Nobody is left to tell if this fails.
-    let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(Failure::USER),
-    }
+    // Nobody is left to tell if one of these fails.
+    let _ = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        _ if std::env::args_os().any(|arg| arg == "--json") => {
+            Output::new(true, false).failure(&misused(error));
+            Ok(())
+        }
+        // Where a variable stands for a flag, clap takes that for arguments and shows no help.
+        ErrorKind::MissingSubcommand => {
+            write!(io::stderr().lock(), "{}", Args::command().render_help())
+        }
+        _ => error.print(),
+    };
+    ExitCode::from(Failure::USER)
+}
+
+/// What is wrong with the arguments, without the usage that clap shows to people.
+fn misused(error: &clap::Error) -> Failure {
+    let text = error.to_string();
+    let problem = text.split("\n\n").next().unwrap_or_default();
+    let problem: Vec<&str> = problem.lines().map(str::trim).collect();
+    let problem = problem.join(" ");
+    Failure::user(problem.trim_start_matches("error: ")).with_hint("--help shows what is expected")
 }

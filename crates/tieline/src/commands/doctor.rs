@@ -70,7 +70,7 @@ fn print(app: &App, checks: &[Check]) -> Result<(), Failure> {
         };
         app.output.line(&format!("{mark}  {:<10} {}", check.name, check.detail))?;
         if let Some(hint) = &check.hint {
-            app.output.line(&format!("{:20} hint: {hint}", ""))?;
+            app.output.line(&format!("{:20}hint: {hint}", ""))?;
         }
     }
     Ok(())
@@ -96,7 +96,11 @@ fn runner(app: &App) -> Vec<Check> {
     let path = match app.runner() {
         Ok(path) => path,
         Err(failure) => {
-            return vec![Check::failed("runner", failure.message, failure.hint.unwrap_or_default())];
+            return vec![Check::failed(
+                "runner",
+                failure.message,
+                failure.hint.unwrap_or_default(),
+            )];
         }
     };
     let build = match app.block_on(tieline_engine::inspect(&path)) {

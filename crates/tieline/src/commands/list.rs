@@ -79,7 +79,11 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
 /// A table without lines, as other command-line tools print them.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING);
+    // An empty header would still be a line.
+    if !header.is_empty() {
+        table.set_header(header);
+    }
     table
 }
 

@@ -29,7 +29,8 @@ pub(super) fn markdown() -> String {
     command.build();
     let mut text = "# Command reference\n\nMade by `tieline reference`; do not edit.\n".to_owned();
     text += &section("tieline", &mut command.clone());
-    for sub in command.get_subcommands_mut().filter(|sub| !sub.is_hide_set()) {
+    let is_shown = |sub: &Command| !sub.is_hide_set() && sub.get_name() != "help";
+    for sub in command.get_subcommands_mut().filter(|sub| is_shown(sub)) {
         let name = format!("tieline {}", sub.get_name());
         text += &section(&name, &mut sub.clone().term_width(96));
     }

@@ -1,0 +1,16 @@
+//! The built program from outside: what it prints, how it exits, what it leaves behind.
+//!
+//! Real weights always; what needs the runner is skipped, said aloud, without `TIELINE_RUNNER`.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod docs;
+mod errors;
+mod home;
+mod machine;
+mod models;
+mod privacy;
+#[cfg(target_os = "linux")]
+mod processes;
+mod run;
+#[cfg(unix)]
+mod terminal;
