@@ -22,6 +22,13 @@ pub(crate) struct Answer {
     pub(crate) ttft: Option<Duration>,
 }
 
+impl Answer {
+    /// Whether the user stopped it; its figures are zero then.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.finished.reason == FinishReason::Cancelled
+    }
+}
+
 /// Asks `loaded`. Text goes to `show` as it comes. Ctrl-C stops the answer, which then says so.
 pub(crate) fn ask(
     app: &App,

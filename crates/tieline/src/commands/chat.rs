@@ -116,7 +116,7 @@ impl Chat<'_> {
         match answer::ask(self.app, self.loaded, request, |text| output.piece(text)) {
             Ok(answer) => {
                 output.line("")?;
-                if answer.finished.reason == FinishReason::Cancelled {
+                if answer.is_cut_short() {
                     output.talk("stopped");
                 } else if self.stats {
                     output.talk(&figures(self.model, &self.loaded.model, &answer));

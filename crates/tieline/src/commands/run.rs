@@ -27,9 +27,10 @@ struct Report<'a> {
     source: &'a str,
     answer: &'a str,
     finish_reason: &'a FinishReason,
-    usage: Usage,
-    timing: Figures,
-    seed: u32,
+    /// This and the next two: `None` for an answer cut short, of which nothing was measured.
+    usage: Option<Usage>,
+    timing: Option<Figures>,
+    seed: Option<u32>,
     context_tokens: Tokens,
     threads: u32,
     peak_memory_bytes: Option<Bytes>,
@@ -98,7 +99,7 @@ fn once(
     } else if !answer.text.ends_with('\n') {
         output.line("")?;
     }
-    if stats && shown {
+    if stats && shown && !answer.is_cut_short() {
         output.talk(&figures(model, &loaded.model, &answer));
     }
     match answer.finished.reason {
@@ -116,15 +117,16 @@ fn once(
 
 fn report(app: &App, model: &Model, local: &LocalModel, answer: &Answer) -> Result<(), Failure> {
     let (build, loaded) = (local.build(), local.loaded());
+    let whole = !answer.is_cut_short();
     app.output.value(&Report {
         model: &model.name,
         digest: model.digest,
         source: &model.source,
         answer: &answer.text,
         finish_reason: &answer.finished.reason,
-        usage: answer.finished.usage,
-        timing: Figures::new(answer, loaded.load_time),
-        seed: answer.finished.seed,
+        usage: whole.then_some(answer.finished.usage),
+        timing: whole.then(|| Figures::new(answer, loaded.load_time)),
+        seed: whole.then_some(answer.finished.seed),
         context_tokens: loaded.context,
         threads: loaded.threads,
         peak_memory_bytes: answer.finished.peak_memory,

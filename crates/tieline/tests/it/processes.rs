@@ -19,9 +19,9 @@ struct Background {
 
 impl Background {
     /// Starts it and waits for the first byte of its answer.
-    fn start(home: &Home, runner: &Path) -> Self {
+    fn start(home: &Home, runner: &Path, args: &[&str]) -> Self {
         let (stdout, writer) = std::io::pipe().unwrap();
-        let mut background = Self { child: spawn(home, runner, writer.into()), stdout };
+        let mut background = Self { child: spawn(home, runner, args, writer.into()), stdout };
         background.stdout.read_exact(&mut [0]).unwrap();
         background
     }
@@ -48,10 +48,10 @@ impl Drop for Background {
     }
 }
 
-fn spawn(home: &Home, runner: &Path, stdout: Stdio) -> Child {
+fn spawn(home: &Home, runner: &Path, args: &[&str], stdout: Stdio) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
     command.args(["run", "smollm2", "Tell me a long story.", "--greedy", "--ignore-end"]);
-    command.args(["--threads", "1", "--ctx", "4096"]);
+    command.args(["--threads", "1", "--ctx", "4096"]).args(args);
     command.envs(home.environment()).env("TIELINE_RUNNER", runner);
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn().unwrap()
 }
@@ -106,7 +106,7 @@ fn session_files(home: &Home) -> Vec<PathBuf> {
 fn an_interrupt_ends_all() {
     let Some(runner) = testkit::runner() else { return };
     let home = Home::with_model();
-    let background = Background::start(&home, &runner);
+    let background = Background::start(&home, &runner, &[]);
     let row = row(&home);
     insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens started_at_unix_s memory_bytes");
     assert_eq!(row["pid"], background.child.id());
@@ -131,6 +131,31 @@ fn an_interrupt_ends_all() {
     assert_eq!(home.tieline(["ps", "--json"]).text(), "[]\n");
 }
 
+#[test]
+fn an_interrupted_answer_has_no_figures() {
+    let Some(runner) = testkit::runner() else { return };
+    let background = Background::start(Home::shared(), &runner, &["--stats"]);
+    background.signal(Signal::INT);
+    let output = background.end();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: interrupted\n");
+
+    // The report comes at the end, so nothing but `ps` says that the model was asked.
+    let home = Home::with_model();
+    let mut child = spawn(&home, &runner, &["--json"], Stdio::piped());
+    let rows = || home.tieline(["ps", "--json"]).json();
+    until("a model that runs", || rows().get(0).map(|_| ()));
+    let status = until("the end", || {
+        kill_process(pid(child.id().into()), Signal::INT).unwrap();
+        child.try_wait().unwrap()
+    });
+    assert_eq!(status.code(), Some(130));
+    let report: Value = serde_json::from_reader(child.stdout.take().unwrap()).unwrap();
+    assert_eq!(report["finish_reason"], "cancelled");
+    for name in ["usage", "timing", "seed"] {
+        assert!(report[name].is_null(), "{report}");
+    }
+}
+
 /// The number of the system call `write`.
 const WRITE: u8 = if cfg!(target_arch = "x86_64") { 1 } else { 64 };
 
@@ -141,7 +166,7 @@ fn an_interrupt_while_nobody_reads_the_answer_counts() {
     // A pipe that is full already: the first piece of the answer waits.
     let (mut reader, writer) = std::io::pipe().unwrap();
     let full = fill(&writer);
-    let mut child = spawn(home, &runner, writer.into());
+    let mut child = spawn(home, &runner, &[], writer.into());
     let writes_to_stdout = || {
         let call = fs::read_to_string(format!("/proc/{}/syscall", child.id())).ok()?;
         call.starts_with(&format!("{WRITE} 0x1 ")).then_some(())
@@ -172,7 +197,7 @@ fn fill(writer: &std::io::PipeWriter) -> usize {
 fn a_killed_program_leaves_no_runner() {
     let Some(runner) = testkit::runner() else { return };
     let home = Home::with_model();
-    let background = Background::start(&home, &runner);
+    let background = Background::start(&home, &runner, &[]);
     let row = row(&home);
     background.signal(Signal::KILL);
     assert_eq!(background.end().status.code(), None);
@@ -192,7 +217,7 @@ fn a_killed_program_leaves_no_runner() {
 fn a_killed_runner_is_our_fault_and_named() {
     let Some(runner) = testkit::runner() else { return };
     let home = Home::with_model();
-    let background = Background::start(&home, &runner);
+    let background = Background::start(&home, &runner, &[]);
     kill_process(runner_of(&row(&home)), Signal::KILL).unwrap();
     let mut output = background.end();
     output.stdout.clear();
@@ -209,7 +234,7 @@ fn a_killed_runner_is_our_fault_and_named() {
 fn a_model_in_use_is_not_removed() {
     let Some(runner) = testkit::runner() else { return };
     let home = Home::with_model();
-    let background = Background::start(&home, &runner);
+    let background = Background::start(&home, &runner, &[]);
     check!(home, home.tieline(["rm", "smollm2"]), @r#"
     exit 1
     --- stderr
