@@ -14,23 +14,29 @@ use tieline_types::wire::{self, FrameError, FromRunner, MODEL_FD, ToRunner};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// Lines of standard error kept for an error message.
 const KEPT_LINES: usize = 12;
+/// How long to wait for the last words of a dead process.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Frames that may wait between the pipe and the supervisor.
 const FRAMES: usize = 64;
-/// How long a write to a living runner may take: its reader thread does nothing but read.
+/// Orders that may wait to be written: more than a runner takes at once.
+const ORDERS: usize = 256;
+/// How long a full queue of orders may stay full: a runner's reader thread does nothing but read.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A running runner.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: tokio::process::Child,
-    stdin: Option<ChildStdin>,
+    orders: Option<mpsc::Sender<Vec<u8>>>,
     frames: mpsc::Receiver<Result<FromRunner, FrameError>>,
     stderr: LastLines,
+    stderr_reader: Option<JoinHandle<()>>,
 }
 
 /// The last lines of a stream.
@@ -52,16 +58,19 @@ impl Child {
         #[cfg(unix)]
         command.process_group(0);
         let mut process = command.spawn()?;
-        let stdin = process.stdin.take();
         let (sender, frames) = mpsc::channel(FRAMES);
+        let (orders, to_write) = mpsc::channel(ORDERS);
+        if let Some(stdin) = process.stdin.take() {
+            tasks.spawn(write_orders(stdin, to_write));
+        }
         if let Some(stdout) = process.stdout.take() {
             tasks.spawn(read_frames(stdout, sender));
         }
         let stderr = LastLines::default();
-        if let Some(stream) = process.stderr.take() {
-            tasks.spawn(keep_last_lines(stream, Arc::clone(&stderr)));
-        }
-        Ok(Self { process, stdin, frames, stderr })
+        let stream = process.stderr.take();
+        let stderr_reader =
+            stream.map(|stream| tasks.spawn(keep_last_lines(stream, Arc::clone(&stderr))));
+        Ok(Self { process, orders: Some(orders), frames, stderr, stderr_reader })
     }
 
     /// The process id, until the process was waited for.
@@ -69,20 +78,15 @@ impl Child {
         self.process.id()
     }
 
-    /// Sends one frame.
+    /// Sends one frame. It is written by a task of its own, so that frames can be read meanwhile.
     pub(crate) async fn send(&mut self, frame: &ToRunner) -> Result<(), FrameError> {
         let bytes = wire::encode(frame)?;
-        let Some(stdin) = &mut self.stdin else {
-            return Err(io::Error::from(io::ErrorKind::BrokenPipe).into());
-        };
-        let write = async {
-            stdin.write_all(&bytes).await?;
-            stdin.flush().await
-        };
-        timeout(WRITE_DEADLINE, write)
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(())
+        let gone = || FrameError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        let orders = self.orders.as_ref().ok_or_else(gone)?;
+        match timeout(WRITE_DEADLINE, orders.send(bytes)).await {
+            Ok(sent) => sent.map_err(|_| gone()),
+            Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+        }
     }
 
     /// The next frame; `None` when the runner closed its end.
@@ -92,7 +96,7 @@ impl Child {
 
     /// Closes the runner's input, waits for its end, and kills it after `patience`.
     pub(crate) async fn end(mut self, patience: Duration) -> Ending {
-        drop(self.stdin.take());
+        drop(self.orders.take());
         let status = match timeout(patience, self.process.wait()).await {
             Ok(status) => status.ok(),
             Err(_) => {
@@ -102,7 +106,9 @@ impl Child {
             }
         };
         // The pipe of standard error closes with the process; its reader needs a moment to see it.
-        tokio::task::yield_now().await;
+        if let Some(reader) = self.stderr_reader {
+            let _ = timeout(LAST_WORDS, reader).await;
+        }
         let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         Ending { status, stderr: lines.iter().cloned().collect() }
     }
@@ -171,6 +177,15 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         31 => "SIGSYS",
         _ => return None,
     })
+}
+
+/// Writes orders until there are no more, then closes the pipe. After a failure nobody reads it any more.
+async fn write_orders(mut stdin: ChildStdin, mut orders: mpsc::Receiver<Vec<u8>>) {
+    while let Some(bytes) = orders.recv().await {
+        if stdin.write_all(&bytes).await.is_err() || stdin.flush().await.is_err() {
+            return;
+        }
+    }
 }
 
 async fn read_frames(stdout: ChildStdout, frames: mpsc::Sender<Result<FromRunner, FrameError>>) {

@@ -77,7 +77,7 @@ impl Answer {
         };
         request.validate().map_err(invalid)?;
         let prompt = prompt::tokens(session.model, session.template.as_ref(), &request.prompt)?;
-        check_fits(prompt.len(), session.context.length())?;
+        check_fits(prompt.len(), session.length())?;
         let seed = request.sampling.seed.unwrap_or_else(any_seed);
         let sampler = Sampler::new(session.model, &request.sampling, seed)
             .ok_or_else(|| failure(FailureKind::Internal, "cannot make the sampler"))?;
@@ -119,6 +119,10 @@ impl Answer {
             }
             if control.is_aborted() {
                 return Ok(FinishReason::Cancelled);
+            }
+            // A recurrent model would go on for ever.
+            if session.held.len() >= session.length() {
+                return Ok(FinishReason::ContextFull);
             }
             match compute(session, &mut [token])? {
                 Computed::All => {}
@@ -244,9 +248,9 @@ fn refuse_embedder(session: &Session<'_>) -> Result<(), Failure> {
     }
 }
 
-fn check_fits(prompt: usize, context: u32) -> Result<(), Failure> {
+fn check_fits(prompt: usize, context: usize) -> Result<(), Failure> {
     // One token of the answer must fit too.
-    if u32::try_from(prompt).is_ok_and(|prompt| prompt < context) {
+    if prompt < context {
         return Ok(());
     }
     Err(failure_with(
@@ -272,17 +276,26 @@ fn compute(session: &mut Session<'_>, tokens: &mut [i32]) -> Result<Computed, Fa
     if result.is_ok() {
         return Ok(Computed::All);
     }
-    let really_held = session.context.held();
-    session.held.truncate(really_held);
+    if session.model.is_recurrent() {
+        // What is left of its state is not what its positions say.
+        session.clear();
+    } else {
+        let really_held = session.context.held();
+        session.held.truncate(really_held);
+    }
     match result {
-        Err(DecodeError::Aborted) => Ok(Computed::Aborted),
+        Err(DecodeError::Aborted) => {
+            // llama.cpp logs it as an error, and it is none.
+            llama::take_errors();
+            Ok(Computed::Aborted)
+        }
         Err(DecodeError::Full) => Ok(Computed::Full),
-        Err(DecodeError::Failed(code)) => {
+        Err(error @ (DecodeError::Failed(_) | DecodeError::TooLong)) => {
             session.clear();
             let log = llama::take_errors().join("; ");
             Err(failure(
                 FailureKind::Internal,
-                format!("llama.cpp failed to decode ({code}): {log}"),
+                format!("llama.cpp failed to decode ({error:?}): {log}"),
             ))
         }
         Ok(()) => Ok(Computed::All),

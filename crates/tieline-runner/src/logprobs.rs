@@ -1,6 +1,6 @@
 //! How likely the model held a token to be.
 
-use tieline_types::TokenLogprob;
+use tieline_types::{Alternative, TokenLogprob};
 
 use crate::llama::Model;
 
@@ -9,15 +9,14 @@ use crate::llama::Model;
 /// log p(i) = x(i) − max − ln Σ exp(x(j) − max): log-softmax, summed in f64.
 pub(crate) fn logprob(model: &Model, logits: &[f32], token: i32, top: u8) -> TokenLogprob {
     let normaliser = log_sum_exp(logits);
-    let entry = |token: i32, alternatives| TokenLogprob {
+    let alternative = |token: i32| Alternative {
         token: token.cast_unsigned(),
         bytes: model.piece(token, true),
         logprob: relative(logits, token, normaliser),
-        alternatives,
     };
-    let alternatives =
-        likeliest(logits, top.into()).into_iter().map(|token| entry(token, Vec::new())).collect();
-    entry(token, alternatives)
+    let Alternative { token, bytes, logprob } = alternative(token);
+    let alternatives = likeliest(logits, top.into()).into_iter().map(alternative).collect();
+    TokenLogprob { token, bytes, logprob, alternatives }
 }
 
 fn log_sum_exp(logits: &[f32]) -> f64 {

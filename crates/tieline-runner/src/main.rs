@@ -22,7 +22,13 @@ mod utf8;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match serve::serve() {
+    // A thread of its own for the size of its stack, of which untouched pages cost nothing.
+    let server = std::thread::Builder::new().name("server".to_owned()).stack_size(prompt::STACK);
+    let served = server.spawn(serve::serve).map_err(serve::ServeError::Start);
+    // A panic has said why already.
+    let served =
+        served.and_then(|thread| thread.join().unwrap_or(Err(serve::ServeError::Panicked)));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             process::complain(&error);

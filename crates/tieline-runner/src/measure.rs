@@ -16,10 +16,10 @@ pub(crate) fn measure(
     control: &Control,
 ) -> Result<Reply, Failure> {
     let longest = prefill.0.max(decode.0);
-    if longest > session.context.length() {
+    if usize::try_from(longest).is_ok_and(|longest| longest > session.length()) {
         return Err(failure_with(
             FailureKind::ContextExceeded,
-            format!("{longest} tokens do not fit the context of {}", session.context.length()),
+            format!("{longest} tokens do not fit the context of {}", session.length()),
             format!("ask for a context of at least {longest} tokens"),
         ));
     }

@@ -7,6 +7,15 @@ use crate::llama::Model;
 use crate::session::{failure, failure_with};
 use crate::template::Template;
 
+/// The longest run without white space that is tokenised, in bytes.
+///
+/// llama.cpp splits the text of many models by the standard library's regular expressions, which recurse
+/// for each character of a match: about 250 bytes of stack a character.
+const MAX_RUN: usize = 200_000;
+
+/// The stack that tokenising such a run needs, and as much again several times.
+pub(crate) const STACK: usize = 512 * 1024 * 1024;
+
 /// The tokens of a prompt.
 pub(crate) fn tokens(
     model: &Model,
@@ -64,6 +73,12 @@ pub(crate) fn tokenize(
     add_special: bool,
     parse_special: bool,
 ) -> Result<Vec<i32>, Failure> {
+    let run = longest_run(text);
+    if run > MAX_RUN {
+        let message =
+            format!("the text has {run} bytes without a space, and {MAX_RUN} is the limit");
+        return Err(failure(FailureKind::InvalidRequest, message));
+    }
     model
         .tokenize(text, add_special, parse_special)
         .ok_or_else(|| failure(FailureKind::InvalidRequest, "the text is longer than 2 GiB"))
@@ -81,4 +96,8 @@ pub(crate) fn known_tokens(model: &Model, tokens: &[u32]) -> Result<Vec<i32>, Fa
             })
         })
         .collect()
+}
+
+fn longest_run(text: &str) -> usize {
+    text.split(char::is_whitespace).map(str::len).max().unwrap_or(0)
 }

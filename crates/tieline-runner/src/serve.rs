@@ -26,6 +26,7 @@ pub(crate) enum ServeError {
     NoModel(io::Error),
     Start(io::Error),
     Pipe(FrameError),
+    Panicked,
 }
 
 impl fmt::Display for ServeError {
@@ -36,6 +37,7 @@ impl fmt::Display for ServeError {
             }
             Self::Start(_) => "cannot start",
             Self::Pipe(_) => "cannot talk to the engine",
+            Self::Panicked => "a defect in the runner",
         })
     }
 }
@@ -45,6 +47,7 @@ impl std::error::Error for ServeError {
         match self {
             Self::NoModel(error) | Self::Start(error) => Some(error),
             Self::Pipe(error) => Some(error),
+            Self::Panicked => None,
         }
     }
 }
@@ -141,7 +144,15 @@ impl Server {
             Work::Measure { prefill, decode } => measure(session, prefill, decode, &self.control),
             text => text_work(session, text),
         };
-        self.writer.reply(id, reply.unwrap_or_else(Reply::Failed))
+        match self.writer.reply(id, reply.unwrap_or_else(Reply::Failed)) {
+            // Nothing of it was written.
+            Err(FrameError::TooLong(bytes)) => {
+                let text =
+                    format!("the answer has {bytes} bytes, and {} is the limit", wire::MAX_FRAME);
+                self.writer.reply(id, Reply::Failed(failure(FailureKind::InvalidRequest, text)))
+            }
+            sent => sent,
+        }
     }
 }
 

@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Instant;
 
 use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{Bytes, LoadParams, LoadedModel, Pooling, Tokens};
+use tieline_types::{Bytes, FlashAttention, KvType, LoadParams, LoadedModel, Pooling, Tokens};
 
-use crate::llama::{self, Context, Llama, LoadError, Model, Settings};
+use crate::llama::{self, ActualPooling, Context, Llama, LoadError, Model, Settings};
 use crate::process;
 use crate::template::Template;
 
@@ -72,6 +72,7 @@ impl<'m> Session<'m> {
     ) -> Result<Self, Failure> {
         let template = model.chat_template().map(Template::new);
         let (params, settings, context) = make_context(model, params, abort)?;
+        refuse_unfit(model, &params, &context)?;
         Ok(Self { model, context, template, params, settings, held: Vec::new() })
     }
 
@@ -82,7 +83,7 @@ impl<'m> Session<'m> {
             description: model.description(),
             parameters: model.parameters(),
             weights: Bytes(model.size()),
-            context: Tokens(self.context.length()),
+            context: Tokens(self.context.length().min(self.settings.context)),
             trained_context: Tokens(model.trained_context()),
             vocabulary: Tokens(model.vocabulary().cast_unsigned()),
             embedding_length: u32::try_from(model.embedding_length()).unwrap_or(0),
@@ -92,6 +93,11 @@ impl<'m> Session<'m> {
             load_time: started.elapsed(),
             peak_memory: process::peak_memory(),
         }
+    }
+
+    /// The effective context length: as asked, although llama.cpp rounds up.
+    pub(crate) fn length(&self) -> usize {
+        usize::try_from(self.context.length().min(self.settings.context)).unwrap_or(0)
     }
 
     /// Forgets all tokens.
@@ -108,7 +114,7 @@ fn make_context(
 ) -> Result<(LoadParams, Settings, Context<'_>), Failure> {
     let settings = settings(model, &params)?;
     let context = new_context(model, &params, settings, Arc::clone(&abort))?;
-    if params.embeddings == Some(Pooling::Model) && context.is_unpooled() {
+    if params.embeddings == Some(Pooling::Model) && context.pooling() == ActualPooling::None {
         drop(context);
         params.embeddings = Some(Pooling::Mean);
         let context = new_context(model, &params, settings, abort)?;
@@ -134,22 +140,8 @@ fn new_context<'m>(
 }
 
 fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
-    if params.embeddings.is_none() && (!model.has_decoder() || model.has_encoder()) {
-        let message = "this model has an encoder and generates no text here";
-        return Err(failure_with(FailureKind::Unsupported, message, "load it for embeddings"));
-    }
-    let trained = model.trained_context().max(1);
-    let default = match params.embeddings {
-        None => LoadParams::DEFAULT_CONTEXT.0,
-        Some(_) => DEFAULT_EMBEDDING_CONTEXT,
-    };
-    let context = params.context.map_or(default.min(trained), |tokens| tokens.0);
-    if context == 0 {
-        return Err(failure(
-            FailureKind::InvalidRequest,
-            "the context is 0 tokens: expected at least 1",
-        ));
-    }
+    refuse_quantised_values(params)?;
+    let context = context_length(model, params)?;
     // A pooled text must be one batch.
     let (batch, ubatch) = match params.embeddings {
         None => (params.batch.0.clamp(1, context), params.ubatch.0.clamp(1, context)),
@@ -158,6 +150,69 @@ fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
     let threads = thread_count(params.threads)?;
     let threads_batch = params.threads_batch.map_or(Ok(threads), |n| thread_count(Some(n)))?;
     Ok(Settings { context, batch, ubatch: ubatch.min(batch), threads, threads_batch })
+}
+
+fn context_length(model: &Model, params: &LoadParams) -> Result<u32, Failure> {
+    let trained = model.trained_context().max(1);
+    // Longer, and models with learned positions would read past their tables.
+    let (default, most) = match params.embeddings {
+        None => (LoadParams::DEFAULT_CONTEXT.0, trained),
+        Some(_) => (DEFAULT_EMBEDDING_CONTEXT, trained.min(longest_embedding(model))),
+    };
+    match params.context.map(|tokens| tokens.0) {
+        None => Ok(default.min(most)),
+        Some(context) if (1..=most).contains(&context) => Ok(context),
+        Some(context) => {
+            let message = format!(
+                "the context is {context} tokens: expected from 1 to {most} for this model"
+            );
+            Err(failure(FailureKind::InvalidRequest, message))
+        }
+    }
+}
+
+/// llama.cpp keeps a row of logits for each token of an embedded text; this is what fits the memory that
+/// they get.
+fn longest_embedding(model: &Model) -> u32 {
+    const BUDGET: u32 = 512 * 1024 * 1024;
+    let row = model.vocabulary().max(1).cast_unsigned().saturating_mul(4);
+    (BUDGET / row).max(1)
+}
+
+/// Flash attention is what can read a quantised V cache.
+fn refuse_quantised_values(params: &LoadParams) -> Result<(), Failure> {
+    let plain = matches!(params.type_v, KvType::F32 | KvType::F16 | KvType::Bf16);
+    if plain || params.flash_attention != FlashAttention::Off {
+        return Ok(());
+    }
+    let message =
+        format!("a KV cache of {} needs flash attention, which is off", params.type_v.as_str());
+    Err(failure(FailureKind::InvalidRequest, message))
+}
+
+/// Refuses what llama.cpp would abort on at the first text.
+fn refuse_unfit(model: &Model, params: &LoadParams, context: &Context<'_>) -> Result<(), Failure> {
+    let refuse =
+        |message: &str, hint: &str| Err(failure_with(FailureKind::Unsupported, message, hint));
+    if !model.has_tokenizer() {
+        return refuse(
+            "the model's file has no tokeniser",
+            "this version works with text models only",
+        );
+    }
+    match params.embeddings {
+        None if !context.has_memory() || model.has_encoder() || !model.has_decoder() => {
+            refuse("this model has an encoder and generates no text here", "load it for embeddings")
+        }
+        Some(_) if model.has_encoder() => refuse(
+            "this version cannot embed with an encoder-decoder model",
+            "use an embedding model",
+        ),
+        Some(_) if context.pooling() == ActualPooling::Rank => {
+            refuse("this model ranks texts and gives no vectors", "use an embedding model")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn thread_count(asked: Option<u32>) -> Result<i32, Failure> {

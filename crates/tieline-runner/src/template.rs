@@ -10,7 +10,8 @@ mod json;
 use std::fmt::Write as _;
 use std::io;
 
-use jiff::Zoned;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind};
@@ -24,7 +25,7 @@ const FUEL: u64 = 5_000_000;
 /// How deep loops, macros and blocks may nest.
 const MAX_DEPTH: usize = 200;
 /// The most text that one rendering may write, in bytes.
-const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 
 /// A chat template.
 #[derive(Debug)]
@@ -128,9 +129,10 @@ fn raise_exception(message: &str) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
 }
 
-/// Today, in the form that the template asks for.
+/// Today by UTC, in the form that the template asks for: the local zone is in a file, and this program
+/// opens none.
 fn strftime_now(format: &str) -> Result<String, Error> {
-    let now = jiff::fmt::strtime::format(format, &Zoned::now());
+    let now = jiff::fmt::strtime::format(format, &Timestamp::now().to_zoned(TimeZone::UTC));
     now.map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
 }
 

@@ -1,5 +1,6 @@
 //! What a backend answers, piece by piece.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,7 @@ pub struct Piece {
 }
 
 /// A token and how likely the model held it to be, before penalties, truncation and temperature.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     /// The token's id.
     pub token: u32,
@@ -39,8 +40,32 @@ pub struct TokenLogprob {
     pub bytes: Vec<u8>,
     /// Natural logarithm of its probability: log-softmax of the raw logits.
     pub logprob: f32,
-    /// The likeliest tokens of the same step, likeliest first; empty inside an alternative.
-    pub alternatives: Vec<TokenLogprob>,
+    /// The likeliest tokens of the same step, likeliest first.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// A token that could have been chosen.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    /// The token's id.
+    pub token: u32,
+    /// Its bytes: not always whole characters.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+// Tokens are text: like `Private`, these show none of it.
+impl fmt::Debug for TokenLogprob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenLogprob").field("logprob", &self.logprob).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Alternative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alternative").field("logprob", &self.logprob).finish_non_exhaustive()
+    }
 }
 
 /// Why an answer ended.

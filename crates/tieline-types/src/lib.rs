@@ -18,7 +18,7 @@ pub mod wire;
 pub use backend::{Backend, EventStream, Reach};
 pub use digest::Digest;
 pub use error::{BackendError, ErrorKind, Hint, Origin, Retry};
-pub use event::{Event, FinishReason, Finished, Piece, Timing, TokenLogprob, Usage};
+pub use event::{Alternative, Event, FinishReason, Finished, Piece, Timing, TokenLogprob, Usage};
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use private::Private;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tieline_types::wire::{self, FrameError, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{BackendError, ErrorKind, Event, LoadedModel, RequestId, RunnerBuild};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{Failed, Running, State, Submission, Supervisor};
 use crate::child::Child;
@@ -16,6 +16,11 @@ use crate::client::{Command, Ticket};
 const FEW_REPLIES: usize = 4;
 /// Room, beyond one event for each token of the context, for the first and last events.
 const MORE_EVENTS: usize = 64;
+
+/// Pings that a silent runner gets before it is killed.
+const PINGS: u32 = 4;
+/// How long the last frames of a dead runner may take to be read.
+const LAST_FRAMES: Duration = Duration::from_secs(1);
 
 /// How a life ended.
 pub(super) enum LifeEnd {
@@ -37,7 +42,8 @@ pub(super) struct Life<'s> {
     /// Set once the model is loaded.
     loaded: Option<LoadedModel>,
     running: HashMap<RequestId, Pending>,
-    last_heard: Instant,
+    /// Pings since the runner was last heard.
+    unanswered: u32,
 }
 
 struct Pending {
@@ -92,14 +98,18 @@ impl<'s> Life<'s> {
             build: RunnerBuild::default(),
             loaded: None,
             running: HashMap::new(),
-            last_heard: Instant::now(),
+            unanswered: 0,
         };
-        let over = life.events(commands).await;
+        let mut over = life.events(commands).await;
+        if matches!(over, Over::Lost(_)) {
+            over = life.hear_out(over).await;
+        }
         life.end(over).await
     }
 
     async fn events(&mut self, commands: &mut mpsc::Receiver<Command>) -> Over {
-        let mut tick = interval((self.supervisor.config.stall / 4).max(Duration::from_millis(1)));
+        let mut tick =
+            interval((self.supervisor.config.stall / PINGS).max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let step = tokio::select! {
@@ -115,6 +125,16 @@ impl<'s> Life<'s> {
                 return over;
             }
         }
+    }
+
+    /// Takes what the runner said before it died: an answer's end, or why it refused the model.
+    async fn hear_out(&mut self, over: Over) -> Over {
+        while let Ok(Some(Ok(frame))) = timeout(LAST_FRAMES, self.child.frame()).await {
+            if let Err(Over::Refused(failed)) = self.heard(frame).await {
+                return Over::Refused(failed);
+            }
+        }
+        over
     }
 
     async fn asked(&mut self, command: Option<Command>) -> Step {
@@ -166,7 +186,7 @@ impl<'s> Life<'s> {
     }
 
     async fn heard(&mut self, frame: FromRunner) -> Step {
-        self.last_heard = Instant::now();
+        self.unanswered = 0;
         match frame {
             FromRunner::Hello { version, build } => self.greet(version, build).await,
             FromRunner::Loading(thousandths) => {
@@ -207,7 +227,8 @@ impl<'s> Life<'s> {
         let pid = self.child.pid().unwrap_or(0);
         let running = Running { pid, build: self.build.clone(), loaded };
         self.supervisor.state.send_replace(State::Ready(Box::new(running)));
-        for submission in std::mem::take(&mut self.supervisor.waiting) {
+        // One by one: those that were not sent when the runner dies wait for the next.
+        while let Some(submission) = self.supervisor.waiting.pop_front() {
             self.submit(submission).await?;
         }
         Ok(())
@@ -229,9 +250,12 @@ impl<'s> Life<'s> {
     }
 
     async fn check_pulse(&mut self) -> Step {
-        if self.last_heard.elapsed() > self.supervisor.config.stall {
+        // Counted in pings, not by the clock: a time in which this process itself was stopped is none of
+        // the runner's doing.
+        if self.unanswered > PINGS {
             return Err(Over::Stalled);
         }
+        self.unanswered += 1;
         Ok(self.child.send(&ToRunner::Ping(0)).await?)
     }
 

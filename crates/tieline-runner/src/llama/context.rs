@@ -20,6 +20,7 @@ pub(crate) struct Context<'m> {
     _threads: Option<ThreadPool>,
     _abort: Arc<AtomicBool>,
     model: &'m Model,
+    batch: u32,
 }
 
 /// Frees the context.
@@ -36,6 +37,17 @@ pub(crate) struct Settings {
     pub(crate) threads_batch: i32,
 }
 
+/// What a text's token vectors become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActualPooling {
+    /// They stay apart.
+    None,
+    /// One vector.
+    Vector,
+    /// A score: the model is a reranker.
+    Rank,
+}
+
 /// Why tokens were not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError {
@@ -43,6 +55,8 @@ pub(crate) enum DecodeError {
     Full,
     /// The abort flag was set.
     Aborted,
+    /// More tokens than a batch holds: a defect of the caller.
+    TooLong,
     /// llama.cpp failed with this code.
     Failed(i32),
 }
@@ -67,7 +81,7 @@ impl<'m> Context<'m> {
                 sys::llama_attach_threadpool(context.0.as_ptr(), pool.as_ptr(), ptr::null_mut());
             }
         }
-        Some(Self { context, _threads: threads, _abort: abort, model })
+        Some(Self { context, _threads: threads, _abort: abort, model, batch: settings.batch })
     }
 
     fn as_ptr(&self) -> *mut sys::llama_context {
@@ -87,6 +101,10 @@ impl<'m> Context<'m> {
     /// Computes `tokens` after those already held. Afterwards the last one's logits can be read.
     pub(crate) fn decode(&mut self, tokens: &mut [i32]) -> Result<(), DecodeError> {
         let count = i32::try_from(tokens.len()).map_err(|_| DecodeError::Full)?;
+        // llama.cpp aborts the process at a longer one.
+        if count.cast_unsigned() > self.batch {
+            return Err(DecodeError::TooLong);
+        }
         // SAFETY: fills a plain struct that borrows `tokens`; positions follow on by themselves.
         let batch = unsafe { sys::llama_batch_get_one(tokens.as_mut_ptr(), count) };
         // SAFETY: `tokens` outlives the call, which does not keep the batch. Unknown tokens are refused.
@@ -115,6 +133,10 @@ impl<'m> Context<'m> {
 
     /// The pooled embedding of all tokens held.
     pub(crate) fn embedding(&mut self) -> Option<&[f32]> {
+        // A row of another pooling is shorter.
+        if self.pooling() != ActualPooling::Vector {
+            return None;
+        }
         let length = self.model.embedding_length();
         // SAFETY: null where nothing is pooled.
         let row = NonNull::new(unsafe { sys::llama_get_embeddings_seq(self.as_ptr(), 0) })?;
@@ -122,10 +144,22 @@ impl<'m> Context<'m> {
         Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), length) })
     }
 
-    /// Whether the model's file names no pooling.
-    pub(crate) fn is_unpooled(&self) -> bool {
+    /// How embeddings are pooled, by the file or by the caller.
+    pub(crate) fn pooling(&self) -> ActualPooling {
         // SAFETY: the context is valid.
-        unsafe { sys::llama_pooling_type(self.as_ptr()) == sys::LLAMA_POOLING_TYPE_NONE }
+        match unsafe { sys::llama_pooling_type(self.as_ptr()) } {
+            sys::LLAMA_POOLING_TYPE_MEAN
+            | sys::LLAMA_POOLING_TYPE_CLS
+            | sys::LLAMA_POOLING_TYPE_LAST => ActualPooling::Vector,
+            sys::LLAMA_POOLING_TYPE_RANK => ActualPooling::Rank,
+            _ => ActualPooling::None,
+        }
+    }
+
+    /// Whether the model remembers tokens. One that does not is no generator of text.
+    pub(crate) fn has_memory(&self) -> bool {
+        // SAFETY: the context is valid; null where there is no memory.
+        !unsafe { sys::llama_get_memory(self.as_ptr()) }.is_null()
     }
 
     /// Forgets all tokens.

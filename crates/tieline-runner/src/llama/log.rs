@@ -1,5 +1,6 @@
 //! llama.cpp's log: kept in memory, so that an error can say what llama.cpp said.
 
+use std::collections::VecDeque;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ const KEPT: usize = 32;
 /// Longest line kept, in bytes. A hostile model's names must not fill the memory.
 const LINE: usize = 500;
 
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static LINES: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
 
 /// Takes over llama.cpp's log from now on.
 pub(super) fn capture() {
@@ -21,7 +22,7 @@ pub(super) fn capture() {
 
 /// The errors logged since the last call, oldest first.
 pub(crate) fn take_errors() -> Vec<String> {
-    std::mem::take(&mut *LINES.lock().unwrap_or_else(PoisonError::into_inner))
+    LINES.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
 }
 
 extern "C" fn record(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -32,7 +33,11 @@ extern "C" fn record(level: sys::ggml_log_level, text: *const c_char, _: *mut c_
     let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
     let line: String = text.trim().chars().take(LINE).collect();
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if !line.is_empty() && lines.len() < KEPT {
-        lines.push(line);
+    if line.is_empty() {
+        return;
     }
+    if lines.len() == KEPT {
+        lines.pop_front();
+    }
+    lines.push_back(line);
 }

@@ -15,7 +15,7 @@ mod sampler;
 mod system;
 mod threads;
 
-pub(crate) use context::{Context, DecodeError, Settings};
+pub(crate) use context::{ActualPooling, Context, DecodeError, Settings};
 pub(crate) use log::take_errors;
 pub(crate) use model::{LoadError, Model};
 pub(crate) use sampler::Sampler;

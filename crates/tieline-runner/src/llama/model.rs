@@ -10,16 +10,11 @@ use llama_cpp_sys_2 as sys;
 use super::Llama;
 use super::system::text;
 
-/// A loaded model. Immutable, and so usable from several threads.
+/// A loaded model.
 #[derive(Debug)]
 pub(crate) struct Model {
     model: NonNull<sys::llama_model>,
 }
-
-// SAFETY: llama.cpp documents a loaded model as read-only; all methods here only read.
-unsafe impl Send for Model {}
-// SAFETY: as above.
-unsafe impl Sync for Model {}
 
 /// Why a model did not load.
 #[derive(Debug)]
@@ -123,6 +118,21 @@ impl Model {
     pub(crate) fn has_encoder(&self) -> bool {
         // SAFETY: the model is valid.
         unsafe { sys::llama_model_has_encoder(self.as_ptr()) }
+    }
+
+    /// Whether what the model has read is a state that cannot be taken back token by token.
+    pub(crate) fn is_recurrent(&self) -> bool {
+        // SAFETY: the model is valid.
+        unsafe {
+            sys::llama_model_is_recurrent(self.as_ptr())
+                || sys::llama_model_is_hybrid(self.as_ptr())
+        }
+    }
+
+    /// Whether the file has a tokeniser; without one llama.cpp aborts at the first text.
+    pub(crate) fn has_tokenizer(&self) -> bool {
+        // SAFETY: the vocabulary is valid.
+        unsafe { sys::llama_vocab_type(self.vocab()) != sys::LLAMA_VOCAB_TYPE_NONE }
     }
 
     /// The file's own chat template.

@@ -7,6 +7,9 @@ use tieline_types::Sampling;
 
 use super::{Context, Model};
 
+/// Below this a temperature is greedy: dividing logits by much less gives infinities.
+const COLD: f32 = 1e-3;
+
 /// A chain of samplers with the state of one answer.
 #[derive(Debug)]
 pub(crate) struct Sampler(NonNull<sys::llama_sampler>);
@@ -33,7 +36,7 @@ impl Sampler {
                 )
             });
         }
-        if sampling.temperature <= 0.0 {
+        if sampling.temperature < COLD {
             // SAFETY: takes nothing.
             chain.add(unsafe { sys::llama_sampler_init_greedy() });
             return Some(chain);

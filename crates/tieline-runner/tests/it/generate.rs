@@ -123,15 +123,15 @@ fn logprobs_name_the_chosen_token_first() {
 #[test]
 fn the_context_is_never_cut_in_silence() {
     let mut peer =
-        Peer::ready_with(LoadParams { context: Some(Tokens(256)), ..LoadParams::default() });
+        Peer::ready_with(LoadParams { context: Some(Tokens(250)), ..LoadParams::default() });
     let too_long = Request::new(Prompt::Text(long_text(300)));
     let failure = peer.failure(Work::Generate(Box::new(too_long)));
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
     assert_eq!(
         failure.message,
-        "the prompt has 300 tokens and the context holds 256, one of them for the answer"
+        "the prompt has 300 tokens and the context holds 250, one of them for the answer"
     );
-    let mut long = Request::new(Prompt::Text(long_text(250)));
+    let mut long = Request::new(Prompt::Text(long_text(244)));
     long.ignore_eog = true;
     let answer = peer.generate(long);
     assert_eq!(answer.finished.reason, FinishReason::ContextFull);

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
-use tieline_types::{LoadParams, Prompt, Request, Tokens};
+use tieline_types::{FlashAttention, KvType, LoadParams, Prompt, Request, Tokens};
 
 use crate::peer::{Peer, long_text, question};
 
@@ -53,6 +53,12 @@ fn senseless_parameters_are_refused() {
         LoadParams { threads: Some(0), ..LoadParams::default() },
         LoadParams { threads: Some(100_000), ..LoadParams::default() },
         LoadParams { context: Some(Tokens(0)), ..LoadParams::default() },
+        LoadParams { context: Some(Tokens(8193)), ..LoadParams::default() },
+        LoadParams {
+            type_v: KvType::Q8_0,
+            flash_attention: FlashAttention::Off,
+            ..LoadParams::default()
+        },
     ] {
         let failure = Peer::start(testkit::smollm2()).load(params).unwrap_err();
         assert_eq!(failure.kind, FailureKind::InvalidRequest, "{}", failure.message);

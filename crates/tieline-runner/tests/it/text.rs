@@ -123,3 +123,45 @@ fn load_parameters_take_effect() {
     let answer = peer.generate(question("What is the capital of France?"));
     assert!(answer.text.contains("Paris"), "{}", answer.text);
 }
+
+#[test]
+fn a_very_long_word_is_tokenised_or_refused_and_never_overflows_the_stack() {
+    let mut peer = Peer::ready();
+    let word = "a".repeat(200_000);
+    let read = tokens(&mut peer, &word, false, false);
+    assert_eq!(text(&mut peer, read, false), word);
+    let work = Work::Tokenize {
+        text: "a".repeat(200_001).into(),
+        add_special: false,
+        parse_special: false,
+    };
+    let failure = peer.failure(work);
+    assert_eq!(
+        failure.message,
+        "the text has 200001 bytes without a space, and 200000 is the limit"
+    );
+}
+
+#[test]
+fn an_answer_too_long_for_a_frame_is_refused_and_nothing_else_ends() {
+    let mut peer = Peer::ready();
+    let spaces = tokens(&mut peer, &" ".repeat(16), false, false);
+    assert_eq!(spaces.len(), 1, "the test needs a token of 16 bytes");
+    let failure =
+        peer.failure(Work::Detokenize { tokens: vec![spaces[0]; 1_200_000], special: false });
+    assert!(failure.message.starts_with("the answer has 19"), "{}", failure.message);
+    assert_eq!(tokens(&mut peer, "Hi", false, false).len(), 1);
+}
+
+#[test]
+fn special_tokens_in_a_message_are_read_as_such_today() {
+    // As llama-server does. A message can so forge the end of its turn: whoever passes on text that others
+    // wrote must know. See docs/models.md.
+    let mut peer = Peer::ready();
+    let mut length = |content: &str| {
+        let mut request = question(content);
+        request.max_tokens = Some(Tokens(0));
+        peer.generate(request).finished.usage.prompt_tokens.0
+    };
+    assert_eq!(length("<|im_end|>"), length("x"));
+}
