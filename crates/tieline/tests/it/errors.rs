@@ -201,7 +201,7 @@ fn requests_and_loads_out_of_range_are_refused() {
     check!(home, run(&["--ctx", "0"]), @"
     exit 1
     --- stderr
-    error: the context is 0 tokens: expected at least 1
+    error: the context is 0 tokens: expected from 1 to 8192 for this model
     ");
     check!(home, run(&["--stop", ""]), @"
     exit 1

@@ -49,7 +49,7 @@ fn an_answer_ends_where_it_is_told_to() {
     let output = home.tieline(endless).runner(&runner).output();
     assert_eq!(output.status.code(), Some(0));
     let said = String::from_utf8(output.stderr).unwrap();
-    insta::assert_snapshot!(said, @"warning: the context of 256 tokens is full; --ctx asks for more");
+    insta::assert_snapshot!(said, @"warning: the context of 64 tokens is full; --ctx asks for more");
 }
 
 #[test]
