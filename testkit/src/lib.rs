@@ -36,7 +36,10 @@ pub fn runner() -> Option<PathBuf> {
         return None;
     };
     if !runner.is_file() {
-        fail(&format!("TIELINE_RUNNER is {}, which is no file: run `make runner`", runner.display()));
+        fail(&format!(
+            "TIELINE_RUNNER is {}, which is no file: run `make runner`",
+            runner.display()
+        ));
     }
     Some(runner)
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
 use tieline_engine::{EngineConfig, LocalModel};
@@ -15,6 +16,9 @@ use crate::env;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::sessions::Session;
+
+/// How long threads may take to finish after the command did.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What commands work with.
 pub(crate) struct App {
@@ -51,6 +55,11 @@ impl App {
             runner: global.runner,
             runtime,
         })
+    }
+
+    /// Leaves the work of other threads behind: hashing that was interrupted may have seconds to go.
+    pub(crate) fn end(self) {
+        self.runtime.shutdown_timeout(PATIENCE);
     }
 
     /// Runs `work` to its end.
@@ -97,7 +106,7 @@ impl App {
     /// A model that is here.
     pub(crate) fn installed(&self, text: &str) -> Result<Model, Failure> {
         let reference: ModelRef = text.parse()?;
-        if let Some(model) = self.store.find(&reference)? {
+        if let Some(model) = self.find(&reference)? {
             return Ok(model);
         }
         let failure = Failure::user(format!("no model {text:?} is here"));
@@ -114,10 +123,22 @@ impl App {
         })
     }
 
+    /// A model of the store, also by another name that the catalogue has for it.
+    fn find(&self, reference: &ModelRef) -> Result<Option<Model>, Failure> {
+        let found = self.store.find(reference)?;
+        let ModelRef::Name(name) = reference else { return Ok(found) };
+        match (found, self.catalogue.get(name)) {
+            (None, Some(entry)) if entry.name != *name => {
+                Ok(self.store.find(&ModelRef::Name(entry.name.clone()))?)
+            }
+            (found, _) => Ok(found),
+        }
+    }
+
     /// A model that is here, pulled first where it is not.
     pub(crate) fn installed_or_pulled(&self, text: &str) -> Result<Model, Failure> {
         let reference: ModelRef = text.parse()?;
-        match self.store.find(&reference)? {
+        match self.find(&reference)? {
             Some(model) if !model.missing => Ok(model),
             _ => Ok(self.pull(&reference, None, None)?.model),
         }

@@ -7,7 +7,7 @@ use rustyline::error::ReadlineError;
 use tieline_store::Model;
 use tieline_types::{FinishReason, Message, Prompt, Role, Sampling};
 
-use super::run::{figures, request_for};
+use super::turn::{figures, request_for};
 use crate::answer;
 use crate::app::{App, Loaded};
 use crate::args::Run;

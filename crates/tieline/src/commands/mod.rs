@@ -11,6 +11,7 @@ mod reference;
 mod rm;
 mod run;
 mod show;
+mod turn;
 
 use clap::CommandFactory;
 
@@ -32,7 +33,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
         Command::Reference => output.data(&reference::markdown()),
         command => {
             let app = App::new(args.global, *output)?;
-            match command {
+            let result = match command {
                 Command::Pull(args) => pull::pull(&app, args),
                 Command::List => list::list(&app),
                 Command::Show(args) => show::show(&app, &args),
@@ -42,7 +43,9 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),
                 Command::Completions { .. } | Command::Man | Command::Reference => Ok(()),
-            }
+            };
+            app.end();
+            result
         }
     }
 }

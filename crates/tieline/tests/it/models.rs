@@ -137,6 +137,15 @@ fn a_list_of_one() {
 }
 
 #[test]
+fn another_name_of_the_catalogue_is_the_same_model() {
+    let home = Home::shared();
+    let shown = home.tieline(["show", "smollm2-135m", "--json"]).output();
+    assert!(shown.status.success(), "{}", home.said(&shown));
+    let report: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(report["name"], "smollm2");
+}
+
+#[test]
 fn a_model_is_shown() {
     let home = Home::shared();
     check!(home, home.tieline(["show", "smollm2"]), @"
