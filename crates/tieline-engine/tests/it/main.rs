@@ -19,7 +19,8 @@ fn model_file() -> ModelFile {
 }
 
 fn params() -> LoadParams {
-    LoadParams { context: Some(Tokens(512)), ..LoadParams::default() }
+    // Tests run beside each other, and threads that spin for each other on shared cores crawl.
+    LoadParams { context: Some(Tokens(512)), threads: Some(1), ..LoadParams::default() }
 }
 
 async fn start(config: EngineConfig) -> LocalModel {

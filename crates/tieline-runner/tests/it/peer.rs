@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use tieline_types::wire::{self, Failure, FromRunner, Reply, ToRunner, Work};
@@ -19,6 +22,8 @@ pub(crate) struct Peer {
     stdout: BufReader<ChildStdout>,
     pub(crate) build: RunnerBuild,
     next: u64,
+    /// Ends the watch when dropped.
+    _watch: SyncSender<()>,
 }
 
 /// A whole answer.
@@ -46,7 +51,7 @@ impl Peer {
         else {
             panic!("no hello");
         };
-        Self { child, stdin, stdout, build, next: 1 }
+        Self { _watch: watch(child.id()), child, stdin, stdout, build, next: 1 }
     }
 
     /// A runner with the test model and a context of 512 tokens on one thread.
@@ -61,7 +66,8 @@ impl Peer {
     }
 
     pub(crate) fn load(&mut self, mut params: LoadParams) -> Result<LoadedModel, Failure> {
-        params.threads.get_or_insert(2);
+        // Tests run beside each other, and threads that spin for each other on shared cores crawl.
+        params.threads.get_or_insert(1);
         self.send(&ToRunner::Load(Box::new(params)));
         let mut last = 0;
         loop {
@@ -148,6 +154,17 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Kills a runner that a test waits for in vain, so that the test fails and does not hang.
+fn watch(pid: u32) -> SyncSender<()> {
+    let (alive, test) = sync_channel(0);
+    thread::spawn(move || {
+        if test.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    });
+    alive
 }
 
 /// A greedy question.
