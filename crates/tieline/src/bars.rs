@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tieline_store::{Progress, PullEvent};
 
 use crate::output::Output;
+use crate::plain::plain;
 
 /// Shows how a pull goes.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl Progress for PullBar {
                 let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
                 failed.into_iter().for_each(|text| self.say(&text));
                 self.bar.reset();
-                self.bar.set_message(source.clone());
+                self.bar.set_message(plain(&source));
                 *self.source.lock().unwrap_or_else(PoisonError::into_inner) = source;
             }
             PullEvent::MirrorFailed { source, why } => {
@@ -61,7 +62,9 @@ impl Progress for PullBar {
                 }
                 self.bar.set_position(done.0);
             }
-            PullEvent::Verifying => self.bar.set_message(format!("verifying {}", self.source())),
+            PullEvent::Verifying => {
+                self.bar.set_message(plain(&format!("verifying {}", self.source())))
+            }
             PullEvent::Done => self.bar.finish_and_clear(),
             // A step of a later version changes no result.
             _ => {}

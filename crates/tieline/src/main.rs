@@ -11,6 +11,7 @@ mod commands;
 mod env;
 mod failure;
 mod output;
+mod plain;
 mod sessions;
 
 use std::io::{self, Write};

@@ -1,10 +1,12 @@
 //! Data to standard output, talk to standard error.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::plain::plain;
 
 /// Where a command's words go.
 #[derive(Clone, Copy, Debug)]
@@ -12,11 +14,17 @@ pub(crate) struct Output {
     json: bool,
     quiet: bool,
     stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
 }
 
 impl Output {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
-        Self { json, quiet, stderr_is_terminal: io::stderr().is_terminal() }
+        Self {
+            json,
+            quiet,
+            stderr_is_terminal: io::stderr().is_terminal(),
+            stdout_is_terminal: io::stdout().is_terminal(),
+        }
     }
 
     /// Whether results are for programs.
@@ -36,13 +44,18 @@ impl Output {
 
     /// A line of a result.
     pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
-        written(writeln!(io::stdout().lock(), "{text}"))
+        written(writeln!(io::stdout().lock(), "{}", self.shown(text)))
+    }
+
+    /// Exact where a program reads, harmless where a terminal does.
+    fn shown(self, text: &str) -> Cow<'_, str> {
+        if self.stdout_is_terminal { plain(text).into() } else { text.into() }
     }
 
     /// Part of an answer, shown at once.
     pub(crate) fn piece(self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+        written(stdout.write_all(self.shown(text).as_bytes()).and_then(|()| stdout.flush()))
     }
 
     /// A result as JSON.
@@ -85,7 +98,7 @@ impl Output {
 
 fn tell(text: &str) {
     // Nobody is left to tell if this fails.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", plain(text));
 }
 
 fn written(result: io::Result<()>) -> Result<(), Failure> {

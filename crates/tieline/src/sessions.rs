@@ -13,6 +13,9 @@ use tieline_engine::LocalModel;
 use tieline_store::Model;
 use tieline_types::{Digest, Tokens};
 
+/// How the names of records end.
+const READ: &str = "json";
+
 /// What one process runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -33,8 +36,7 @@ pub(crate) struct Record {
 /// Shows a model to `tieline ps` while it lives.
 #[derive(Debug)]
 pub(crate) struct Session {
-    path: PathBuf,
-    _locked: Option<File>,
+    locked: Option<(PathBuf, File)>,
 }
 
 impl Session {
@@ -50,15 +52,16 @@ impl Session {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),
         };
-        let path = folder(home).join(format!("{}.json", record.pid));
-        Self { _locked: write(&path, &record).ok(), path }
+        Self { locked: write(&folder(home), &record).ok() }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Left behind, it is swept up by the next `ps`.
-        let _ = fs::remove_file(&self.path);
+        if let Some((path, _)) = &self.locked {
+            // Left behind, it is swept up by the next `ps`.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -66,21 +69,26 @@ fn folder(home: &Path) -> PathBuf {
     home.join("sessions")
 }
 
-fn write(path: &Path, record: &Record) -> std::io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
-    file.lock()?;
+/// Writes the record under a name that no other process has: in two containers both may be process 1. It
+/// is locked before it gets a name that `ps` reads.
+fn write(folder: &Path, record: &Record) -> std::io::Result<(PathBuf, File)> {
+    fs::create_dir_all(folder)?;
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    let path = folder.join(format!("{}-{time}.{READ}", record.pid));
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new().create_new(true).write(true).open(&new)?;
+    file.try_lock().map_err(std::io::Error::other)?;
     file.write_all(&serde_json::to_vec(record)?)?;
-    Ok(file)
+    fs::rename(&new, &path)?;
+    Ok((path, file))
 }
 
 /// What runs now, oldest first. Sweeps up what processes left that died.
 pub(crate) fn running(home: &Path) -> Vec<Record> {
     let Ok(entries) = fs::read_dir(folder(home)) else { return Vec::new() };
-    let mut records: Vec<Record> =
-        entries.flatten().filter_map(|entry| read_locked(&entry.path())).collect();
+    let paths = entries.flatten().map(|entry| entry.path());
+    let records = paths.filter(|path| path.extension().is_some_and(|end| end == READ));
+    let mut records: Vec<Record> = records.filter_map(|path| read_locked(&path)).collect();
     records.sort_by_key(|record| (record.started_at_unix_s, record.pid));
     records
 }
@@ -120,10 +128,8 @@ mod tests {
     #[test]
     fn only_living_processes_are_listed() {
         let home = tempfile::tempdir().unwrap();
-        let alive = folder(home.path()).join("1.json");
-        let _locked = write(&alive, &record(1)).unwrap();
-        let dead = folder(home.path()).join("2.json");
-        drop(write(&dead, &record(2)).unwrap());
+        let (alive, _locked) = write(&folder(home.path()), &record(1)).unwrap();
+        let (dead, _) = write(&folder(home.path()), &record(2)).unwrap();
         let pids: Vec<u32> = running(home.path()).iter().map(|record| record.pid).collect();
         assert_eq!(pids, [1]);
         assert!(!dead.exists() && alive.exists());

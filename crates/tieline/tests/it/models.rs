@@ -146,6 +146,17 @@ fn another_name_of_the_catalogue_is_the_same_model() {
 }
 
 #[test]
+fn nothing_is_removed_where_one_of_several_is_not_here() {
+    let home = Home::with_model();
+    let refused = home.tieline(["rm", "smollm2", "no-such-model"]).output();
+    assert_eq!(refused.status.code(), Some(1));
+    let removed = home.tieline(["rm", "smollm2-135m", "--json"]).output();
+    assert!(removed.status.success(), "{}", home.said(&removed));
+    let report: serde_json::Value = serde_json::from_slice(&removed.stdout).unwrap();
+    assert_eq!(report[0]["name"], "smollm2");
+}
+
+#[test]
 fn a_model_is_shown() {
     let home = Home::shared();
     check!(home, home.tieline(["show", "smollm2"]), @"
