@@ -118,7 +118,8 @@ async fn resume(
     let agrees = |(first, total): (Option<u64>, Option<u64>)| {
         first == Some(at) && (total.is_none() || known.is_none() || total == known)
     };
-    let Some((_, total)) = range.filter(|range| agrees(*range)) else {
+    let is_same = is_same_version(job, response);
+    let Some((_, total)) = range.filter(|range| is_same && agrees(*range)) else {
         // Whatever it sends does not belong here. The next attempt begins anew.
         job.restart(Origin::default()).await?;
         let (received, total) = (Bytes(at), Bytes(known.unwrap_or(0)));
@@ -129,6 +130,16 @@ async fn resume(
     job.blocking(move |ingest| Ok(ingest.require_room(total.unwrap_or(0))?)).await?;
     job.progress.event(PullEvent::Resumed { at: Bytes(at) });
     Ok(total)
+}
+
+/// Whether the answer is about the version that we have bytes of: some servers honour `Range` and
+/// overlook `If-Range`.
+fn is_same_version(job: &Job<'_>, response: &Response) -> bool {
+    let ingest = lock(&job.ingest);
+    match (&ingest.origin().validator, text(response.headers(), &ETAG)) {
+        (Some(known), Some(etag)) => known == etag,
+        _ => true,
+    }
 }
 
 /// Either all bytes are there, or those that are there belong to another file.
@@ -142,6 +153,7 @@ async fn not_satisfiable(
     let len = lock(&job.ingest).len();
     if let Some((None, Some(total))) = range
         && total == len
+        && is_same_version(job, response)
     {
         return Ok(());
     }

@@ -87,6 +87,48 @@ fn a_file_that_changed_is_begun_anew() {
 }
 
 #[test]
+fn two_versions_are_never_joined() {
+    let (old, mut new) = (model(SIZE), model(SIZE));
+    // As long as the other, so that only the validator tells.
+    new[149_999] ^= 1;
+    let (want, tries) = (digest(&new), AtomicUsize::new(0));
+    let server = Server::start(move |asked| {
+        let mut asked = asked.clone();
+        asked.headers.remove("if-range");
+        match tries.fetch_add(1, Ordering::SeqCst) {
+            0 => file(&asked, &old, "\"1\"").cut(150_000),
+            _ => file(&asked, &new, "\"2\""),
+        }
+    });
+    let world = World::new();
+    assert_eq!(world.pull(&server.url("/a.gguf")).unwrap().model.digest, want);
+    assert_eq!(
+        server.asked().iter().map(|asked| asked.range()).collect::<Vec<_>>(),
+        [None, Some(150_000), None]
+    );
+}
+
+#[test]
+fn the_end_of_another_version_is_not_ours() {
+    let (old, mut new) = (model(SIZE), model(SIZE));
+    new[149_999] ^= 1;
+    let (want, tries) = (digest(&new), AtomicUsize::new(0));
+    let server = Server::start(move |asked| match tries.fetch_add(1, Ordering::SeqCst) {
+        0 => {
+            let mut reply = file(asked, &old, "\"1\"");
+            reply.declared = Some(Some(old.len() as u64 + 1));
+            reply
+        }
+        1 => Reply::new(416, "")
+            .header("content-range", format!("bytes */{}", new.len()))
+            .header("etag", "\"2\""),
+        _ => file(asked, &new, "\"2\""),
+    });
+    let world = World::new();
+    assert_eq!(world.pull(&server.url("/a.gguf")).unwrap().model.digest, want);
+}
+
+#[test]
 fn a_server_without_ranges_is_asked_from_the_start() {
     let body = model(SIZE);
     let (want, tries) = (digest(&body), AtomicUsize::new(0));
