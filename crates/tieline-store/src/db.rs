@@ -115,6 +115,15 @@ impl Db {
         self.one("models.reference = ?1 OR models.source = ?1", text)
     }
 
+    /// All models that were pulled as `reference`, the newest first.
+    pub(crate) fn by_reference(&self, reference: &str) -> Result<Vec<Model>, DbError> {
+        let sql = format!(
+            "SELECT {MODEL_COLUMNS} FROM models JOIN blobs USING (digest)
+             WHERE models.reference = ?1 ORDER BY models.pulled_at_unix_s DESC, models.name"
+        );
+        self.run("search models", |db| db.prepare(&sql)?.query_map([reference], model)?.collect())
+    }
+
     /// The model whose digest starts with `prefix`, where only one digest does.
     pub(crate) fn by_prefix(&self, prefix: &str) -> Result<Option<Model>, DbError> {
         let sql = "SELECT digest FROM blobs WHERE substr(digest, 1, length(?1)) = ?1 LIMIT 2";
@@ -304,7 +313,9 @@ fn insert_name(connection: &Connection, model: &NewModel) -> rusqlite::Result<()
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                ON CONFLICT (name) DO UPDATE SET digest = excluded.digest,
                    source = excluded.source, reference = excluded.reference,
-                   licence = excluded.licence, pinned = excluded.pinned,
+                   licence = excluded.licence,
+                   pinned = CASE WHEN models.digest = excluded.digest
+                       THEN max(models.pinned, excluded.pinned) ELSE excluded.pinned END,
                    pulled_at_unix_s = excluded.pulled_at_unix_s";
     let NewModel { name, source, reference, licence, pinned, pulled_at_unix_s, .. } = model;
     let digest = model.digest.hex();

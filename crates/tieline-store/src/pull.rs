@@ -238,12 +238,28 @@ impl Pull<'_> {
     }
 
     fn choose_name(&self, digest: Digest) -> Result<String, PullError> {
+        self.check_unchanged(digest)?;
         match &self.target.name {
             Name::Fixed(name) => self.free_name(name, digest),
             Name::Derived(name) => match self.free_name(name, digest) {
                 Err(PullError::NameTaken { .. }) => Ok(format!("{name}-{}", digest.short())),
                 other => other,
             },
+        }
+    }
+
+    /// Without a digest to expect, a reference goes on meaning what it meant, under any name.
+    fn check_unchanged(&self, found: Digest) -> Result<(), PullError> {
+        if self.target.expected.is_some() {
+            return Ok(());
+        }
+        let known = self.store.db.by_reference(&self.target.reference)?;
+        match known.first() {
+            Some(newest) if known.iter().all(|model| model.digest != found) => {
+                let (name, known) = (newest.name.clone(), newest.digest);
+                Err(PullError::Changed { name, known, found })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -327,13 +327,13 @@ pub enum PullError {
         /// What that model was pulled as.
         reference: String,
     },
-    /// The digest asked for is not the catalogue's.
-    #[error("the catalogue's {name:?} is {catalogue}, but {asked} was asked for")]
+    /// The digest asked for is not that of the reference.
+    #[error("{what} is {known}, but {asked} was asked for")]
     Contradiction {
-        /// The entry.
-        name: String,
+        /// The reference, in words.
+        what: String,
         /// Its digest.
-        catalogue: Digest,
+        known: Digest,
         /// The other.
         asked: Digest,
     },

@@ -53,10 +53,12 @@ pub(crate) fn plan(
         target.name = Name::Fixed(name);
     }
     if let Some(asked) = options.expected {
-        if let (Some(catalogue), ModelRef::Name(name)) = (target.expected, reference)
-            && catalogue != asked
-        {
-            return Err(PullError::Contradiction { name: name.clone(), catalogue, asked });
+        if let Some(known) = target.expected.filter(|known| *known != asked) {
+            let what = match reference {
+                ModelRef::Name(name) => format!("the catalogue's {name:?}"),
+                _ => "the reference".to_owned(),
+            };
+            return Err(PullError::Contradiction { what, known, asked });
         }
         target.expected = Some(asked);
     }

@@ -1,6 +1,6 @@
 //! Names: finding, sharing, removing.
 
-use tieline_store::{Catalogue, PullError, PullOptions, RemoveError, Store};
+use tieline_store::{Catalogue, PullError, PullOptions, RemoveError, Store, Trust};
 use tieline_types::{Bytes, Hint};
 
 use crate::world::{World, assert_blobs_are_true, blobs, digest, model, reference, run};
@@ -85,6 +85,40 @@ fn a_taken_name_is_not_given_away() {
 }
 
 #[test]
+fn a_change_is_noticed_under_every_name() {
+    let (mut world, text) = world_with("b", 128_000);
+    let other = world.folder.path().join("x");
+    std::fs::create_dir(&other).unwrap();
+    let path = other.join("b.gguf");
+    std::fs::write(&path, model(256_000)).unwrap();
+    world.name = None;
+    let suffixed = format!("file:{}", path.display());
+    let name = world.pull(&suffixed).unwrap().model.name;
+    assert!(name.starts_with("b-"), "{name}");
+    std::fs::write(&path, model(384_000)).unwrap();
+    let error = world.pull(&suffixed).unwrap_err();
+    assert!(matches!(&error, PullError::Changed { name: found, .. } if *found == name), "{error}");
+    std::fs::write(world.folder.path().join("a.gguf"), model(384_000)).unwrap();
+    world.name = Some("new".to_owned());
+    let error = world.pull(&text).unwrap_err();
+    assert!(matches!(error, PullError::Changed { .. }), "{error}");
+    assert_eq!(world.store.list().unwrap().len(), 2);
+    world.expected = Some(digest(&model(384_000)));
+    world.pull(&text).unwrap();
+}
+
+#[test]
+fn a_plain_pull_keeps_a_pinned_model_pinned() {
+    let (mut world, text) = world_with("mine", 128_000);
+    let trust = |world: &World| world.pull(&text).unwrap().model.trust;
+    assert_eq!(trust(&world), Trust::FirstSeen);
+    world.expected = Some(digest(&model(128_000)));
+    assert_eq!(trust(&world), Trust::Pinned);
+    world.expected = None;
+    assert_eq!(trust(&world), Trust::Pinned);
+}
+
+#[test]
 fn an_unknown_name_gets_a_suggestion() {
     let (mut world, _) = world_with("mine", 128_000);
     world.name = None;
@@ -115,6 +149,9 @@ fn the_catalogue_and_another_digest_contradict() {
     world.catalogue_of(b"x", &["file:/x".to_owned()]);
     world.expected = Some(digest(b"y"));
     assert!(matches!(world.pull("m"), Err(PullError::Contradiction { .. })));
+    let error = world.pull(&digest(b"x").to_string()).unwrap_err();
+    let want = format!("the reference is {}, but {} was asked for", digest(b"x"), digest(b"y"));
+    assert_eq!(error.to_string(), want);
 }
 
 #[test]
