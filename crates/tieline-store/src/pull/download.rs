@@ -171,10 +171,14 @@ async fn receive(
     let mut writer = Writer::new(&job.ingest);
     let mut ticker = job.ticker(total);
     let mut done = lock(&job.ingest).len();
+    let is_too_long = |done: u64| total.is_some_and(|total| done > total);
     let ended = loop {
         match piece(job, url, &mut response).await {
             Ok(Some(bytes)) => {
                 done += bytes.len() as u64;
+                if is_too_long(done) {
+                    break Ok(());
+                }
                 job.check_size(Some(done).filter(|done| job.size.is_some_and(|s| *done > s.0)))?;
                 writer.push(&bytes).await?;
                 ticker.at(done);
@@ -187,6 +191,11 @@ async fn receive(
     writer.finish().await?;
     ticker.now(done);
     ended?;
+    if is_too_long(done) {
+        job.restart(Origin::default()).await?;
+        let problem = "it is longer than it says".to_owned();
+        return Err(MirrorError::Nonsense { url: url.to_owned(), problem });
+    }
     match total {
         Some(total) if total != done => {
             let (received, total) = (Bytes(done), Bytes(total));

@@ -127,6 +127,10 @@ impl Ingest {
             self.len += now.len() as u64;
             if self.len - self.recorded >= self.tuning.chunk.0 {
                 self.record()?;
+                // Nobody could ask beforehand whether a file of unknown length fits.
+                if self.origin.total.is_none() {
+                    self.require_room(self.len)?;
+                }
             }
             bytes = later;
         }
@@ -282,6 +286,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         drop(filled(folder.path()));
         assert_eq!(open(folder.path()).origin().source, "a");
+    }
+
+    #[test]
+    fn a_file_of_unknown_length_leaves_the_reserve_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ingest = open(folder.path());
+        ingest.tuning.reserve = Bytes(u64::MAX);
+        ingest.restart(Origin { total: Some(25), ..Origin::default() }).unwrap();
+        ingest.write(&[0; 25]).unwrap();
+        ingest.restart(Origin::default()).unwrap();
+        let error = ingest.write(&[0; 25]).unwrap_err();
+        assert!(matches!(error, StorageError::NoRoom { needed: Bytes(0), .. }), "{error}");
+        assert_eq!(ingest.len(), 10);
     }
 
     #[test]

@@ -87,6 +87,25 @@ fn a_file_that_changed_is_begun_anew() {
 }
 
 #[test]
+fn more_than_was_announced_is_refused() {
+    let body = model(SIZE);
+    let tries = AtomicUsize::new(0);
+    let server = Server::start(move |asked| {
+        let mut reply = file(asked, &body, "\"1\"");
+        if tries.fetch_add(1, Ordering::SeqCst) == 0 {
+            return reply.cut(150_000);
+        }
+        reply.body.extend([0; 5000]);
+        reply.declared = Some(None);
+        reply
+    });
+    let world = World::new();
+    let error = world.refused(&server.url("/a.gguf"));
+    assert!(error.contains("it is longer than it says"), "{error}");
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
 fn two_versions_are_never_joined() {
     let (old, mut new) = (model(SIZE), model(SIZE));
     // As long as the other, so that only the validator tells.
