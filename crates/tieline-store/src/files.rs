@@ -27,14 +27,24 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Makes the folders, for this user alone.
+    /// Makes the folders, for this user alone. A folder that was there before and holds no store
+    /// keeps its mode: it may be somebody's home.
     pub(crate) fn create(root: &Path) -> io::Result<Self> {
         let layout = Self { root: root.to_owned() };
-        for folder in [root.to_owned(), layout.blobs(), layout.ingests(), layout.trash()] {
-            private_dir(&folder)?;
+        if layout.database().exists() {
+            narrow(root)?;
         }
-        // An older, wider mode of an existing folder is narrowed.
-        fs::set_permissions(root, fs::Permissions::from_mode(0o700))?;
+        let above = root.join("blobs");
+        for folder in [above, layout.blobs(), layout.ingests(), layout.trash()] {
+            private_dir(&folder)?;
+            narrow(&folder)?;
+        }
+        // SQLite would make it as wide as the umask lets it, and its log as wide as the database.
+        let database = layout.database();
+        if !database.exists() {
+            private_file().open(&database)?;
+        }
+        narrow(&database)?;
         Ok(layout)
     }
 
@@ -124,6 +134,15 @@ fn age(folder: &Path) -> Option<Duration> {
     let newest =
         entries(folder).iter().filter_map(|path| changed(path)).chain(changed(folder)).max()?;
     SystemTime::now().duration_since(newest).ok()
+}
+
+/// Takes away what others may do.
+fn narrow(path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700))
 }
 
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
@@ -246,6 +265,27 @@ mod tests {
         layout.clean_up();
         assert!(!stale.exists());
         assert!(held.exists() && fresh.exists());
+    }
+
+    #[test]
+    fn only_our_own_folders_are_narrowed() {
+        let root = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(root.path(), 0o755);
+        let layout = Layout::create(root.path()).unwrap();
+        assert_eq!(mode(root.path()), 0o755);
+        assert_eq!(mode(&layout.database()), 0o600);
+        set(&layout.ingests(), 0o755);
+        set(&layout.database(), 0o644);
+        Layout::create(root.path()).unwrap();
+        assert_eq!((mode(root.path()), mode(&layout.ingests())), (0o700, 0o700));
+        assert_eq!(mode(&layout.database()), 0o600);
+        let made = root.path().join("made");
+        Layout::create(&made).unwrap();
+        assert_eq!(mode(&made), 0o700);
     }
 
     #[test]
