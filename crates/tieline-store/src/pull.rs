@@ -168,11 +168,7 @@ impl Pull<'_> {
             job.progress.event(PullEvent::MirrorFailed { source: source.clone(), why });
             failures.push(Failure { source, error });
         }
-        let reference = self.target.reference.clone();
-        match failures.iter().all(|failure| matches!(failure.error, MirrorError::Offline)) {
-            true => Err(PullError::Offline { reference }),
-            false => Err(PullError::AllFailed { reference, failures }),
-        }
+        Err(PullError::of(self.target.reference.clone(), failures))
     }
 
     async fn try_mirror(&self, job: &Job<'_>, mirror: &Mirror) -> Result<Pulled, Stop> {

@@ -147,7 +147,8 @@ impl Store {
             // the next pull of the same bytes takes it up.
             lock = self.lock_for_removal(&model).unwrap_or_default();
         }
-        if is_last && lock.is_some() {
+        let goes = is_last && lock.is_some();
+        if goes {
             let path = self.layout.blob(model.digest);
             self.layout.discard(&path).map_err(|source| RemoveError::Io {
                 name: model.name.clone(),
@@ -156,7 +157,7 @@ impl Store {
             })?;
         }
         drop(lock);
-        let freed = if is_last && !model.missing { model.size } else { Bytes(0) };
+        let freed = if goes { model.size } else { Bytes(0) };
         Ok(Removed { name: model.name, digest: model.digest, freed, kept_by })
     }
 

@@ -357,6 +357,17 @@ pub enum PullError {
     Stopped,
 }
 
+impl PullError {
+    /// The sum of what the mirrors said.
+    pub(crate) fn of(reference: String, failures: Vec<Failure>) -> Self {
+        let is_offline = |failure: &Failure| matches!(failure.error, MirrorError::Offline);
+        match !failures.is_empty() && failures.iter().all(is_offline) {
+            true => Self::Offline { reference },
+            false => Self::AllFailed { reference, failures },
+        }
+    }
+}
+
 impl Hint for PullError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -392,6 +403,7 @@ impl Hint for PullError {
 /// One failure follows the message; more go below it, one a line.
 fn list(failures: &[Failure]) -> String {
     match failures {
+        [] => ": no source is known".to_owned(),
         [only] => format!(": {}", chain(&only.error)),
         many => {
             let lines = many.iter().map(|one| format!("\n  {}: {}", one.source, chain(&one.error)));
@@ -413,4 +425,17 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mirror_at_all_is_not_offline() {
+        let error = |failures| PullError::of("m".to_owned(), failures).to_string();
+        assert_eq!(error(vec![]), "cannot pull m: no source is known");
+        let failure = Failure { source: "a".to_owned(), error: MirrorError::Offline };
+        assert_eq!(error(vec![failure]), "cannot pull m: working offline");
+    }
 }
