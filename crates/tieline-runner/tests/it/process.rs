@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
-use tieline_types::{FlashAttention, KvType, LoadParams, Prompt, Request, Tokens};
+use tieline_types::{Event, FlashAttention, KvType, LoadParams, Prompt, Request, Tokens};
 
 use crate::peer::{Peer, long_text, question};
 
@@ -144,7 +144,9 @@ fn a_flood_of_work_is_refused_politely() {
     let mut peer = Peer::ready();
     let mut long = question("Tell me a long story.");
     long.ignore_eog = true;
-    peer.order(Work::Generate(Box::new(long)));
+    let id = peer.order(Work::Generate(Box::new(long)));
+    // Running, so that it takes no place in the queue.
+    assert!(matches!(peer.reply(id), Reply::Event(Event::Started { .. })));
     let render = || Work::Tokenize { text: "x".into(), add_special: false, parse_special: false };
     for _ in 0..200 {
         peer.order(render());
