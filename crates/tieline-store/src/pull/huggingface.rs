@@ -112,6 +112,7 @@ async fn choose(
         .into_iter()
         .flatten()
         .filter_map(|sibling| sibling["rfilename"].as_str())
+        .filter(|file| is_plain(file))
         .collect();
     let file = choose_file(&files, selector).map_err(|problem| MirrorError::Choice {
         repository: format!("{owner}/{repo}"),
@@ -140,6 +141,15 @@ fn choose_file<'f>(files: &[&'f str], selector: Option<&str>) -> Result<&'f str,
         ([], None) => Err("it has no .gguf file".to_owned()),
         (many, _) => Err(format!("name one of its files: {}", shown(many))),
     }
+}
+
+/// Whether a listed name is a path that a reference can name and a terminal can show: others are passed by.
+fn is_plain(file: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | ' ');
+    let step = |step: &str| {
+        !matches!(step, "" | "." | "..") && !step.starts_with('-') && step.chars().all(plain)
+    };
+    file.split('/').all(step)
 }
 
 /// Projectors and importance matrices lie beside models and are none.
@@ -189,6 +199,14 @@ mod tests {
         match want {
             Ok(file) => assert_eq!(found, Ok(file)),
             Err(part) => assert!(found.as_ref().unwrap_err().contains(part), "{found:?}"),
+        }
+    }
+
+    #[test]
+    fn names_that_climb_or_steer_are_passed_by() {
+        assert!(is_plain("sub/m-Q8_0.gguf"));
+        for name in ["../m.gguf", "a//m.gguf", "m\u{1b}[2J.gguf", "-m.gguf", "/m.gguf", ""] {
+            assert!(!is_plain(name), "{name:?}");
         }
     }
 

