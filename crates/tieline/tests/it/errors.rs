@@ -348,7 +348,7 @@ fn a_home_that_cannot_be_used_is_named() {
     check!(home, home.tieline(["list"]).env("TIELINE_HOME", &file), @"
     exit 1
     --- stderr
-    error: cannot make the store's folders in [ROOT]/file: File exists (os error 17)
+    error: cannot make the store's folders in [ROOT]/file: Not a directory (os error 20)
     ");
     check!(home, home.tieline(["list"]).env("TIELINE_CATALOGUE", file.with_file_name("none")), @"
     exit 1
