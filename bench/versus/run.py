@@ -57,6 +57,8 @@ class Failed(Exception):
 
 def main():
     options = arguments()
+    # The build that came before may be what keeps the machine busy.
+    wait_until_idle(options)
     load_before = os.getloadavg()[0]
     if load_before > MAX_LOAD and not options.force:
         sys.exit(f"versus: the load average is {load_before:.2f}: wait until it is under {MAX_LOAD}\n"
@@ -99,8 +101,10 @@ def say(text):
 
 
 def wait_until_idle(options):
-    """Our own build of the peer raised the load: let it fall before the first sample."""
+    """A build raised the load: let it fall before the first sample."""
     deadline = time.monotonic() + DEADLINE_S
+    if os.getloadavg()[0] > MAX_LOAD and not options.force:
+        say(f"waiting for the load average to fall under {MAX_LOAD}")
     while os.getloadavg()[0] > MAX_LOAD and not options.force and time.monotonic() < deadline:
         time.sleep(5)
 
