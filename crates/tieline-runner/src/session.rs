@@ -83,7 +83,7 @@ impl<'m> Session<'m> {
             description: model.description(),
             parameters: model.parameters(),
             weights: Bytes(model.size()),
-            context: Tokens(self.context.length().min(self.settings.context)),
+            context: self.context_length(),
             trained_context: Tokens(model.trained_context()),
             vocabulary: Tokens(model.vocabulary().cast_unsigned()),
             embedding_length: u32::try_from(model.embedding_length()).unwrap_or(0),
@@ -97,7 +97,11 @@ impl<'m> Session<'m> {
 
     /// The effective context length: as asked, although llama.cpp rounds up.
     pub(crate) fn length(&self) -> usize {
-        usize::try_from(self.context.length().min(self.settings.context)).unwrap_or(0)
+        usize::try_from(self.context_length().0).unwrap_or(0)
+    }
+
+    fn context_length(&self) -> Tokens {
+        Tokens(self.context.length().min(self.settings.context))
     }
 
     /// Forgets all tokens.

@@ -9,7 +9,8 @@ use crate::{Bytes, Digest, Tokens};
 
 /// A model's file whose bytes have been verified against `digest`.
 ///
-/// Only the store makes one; the engine opens `path` and hands the open file to the runner.
+/// The store makes it; nothing but custom keeps others from doing so. The engine opens `path` and hands the
+/// open file to the runner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelFile {
     /// What the file holds.

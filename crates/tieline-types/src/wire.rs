@@ -101,8 +101,6 @@ pub enum FromRunner {
     Reply(RequestId, Reply),
     /// Alive.
     Pong(u64),
-    /// A line of llama.cpp's log: warnings and errors only.
-    Log(String),
 }
 
 /// Part of an answer to [`ToRunner::Work`].

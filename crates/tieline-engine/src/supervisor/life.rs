@@ -200,7 +200,7 @@ impl<'s> Life<'s> {
                 self.reply(id, Err(Failed::from(failure).error())).await
             }
             FromRunner::Reply(id, reply) => self.reply(id, Ok(reply)).await,
-            FromRunner::Pong(_) | FromRunner::Log(_) => Ok(()),
+            FromRunner::Pong(_) => Ok(()),
         }
     }
 
