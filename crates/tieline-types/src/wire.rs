@@ -281,6 +281,14 @@ mod tests {
     }
 
     #[test]
+    fn bytes_after_a_frame_are_an_error() {
+        let mut body = encode(&ToRunner::Ping(1)).unwrap().split_off(4);
+        assert!(decode::<ToRunner>(&body).is_ok());
+        body.push(0);
+        assert!(decode::<ToRunner>(&body).is_err());
+    }
+
+    #[test]
     fn a_long_frame_is_refused_before_it_is_read() {
         let bytes = (MAX_FRAME + 1).to_le_bytes();
         assert!(matches!(read::<ToRunner>(&mut bytes.as_slice()), Err(FrameError::TooLong(_))));
