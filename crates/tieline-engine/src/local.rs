@@ -174,7 +174,7 @@ impl LocalModel {
     /// # Errors
     /// The model has no template, the template refuses, or the runner died.
     pub async fn render(&self, messages: Vec<Message>) -> Result<Private, BackendError> {
-        self.text(Work::Render { messages }).await
+        self.text(Work::Render { messages, tools: Vec::new() }).await
     }
 
     /// Times a bare prefill and a bare decode, as llama-bench does.

@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use tieline_types::wire::{Failure, FailureKind, FrameError};
-use tieline_types::{Event, FinishReason, Finished, Piece, Request, Timing, Tokens, Usage};
+use tieline_types::{
+    Event, FinishReason, Finished, Piece, Request, Started, Timing, Tokens, Usage,
+};
 
 use crate::control::Control;
 use crate::llama::{self, DecodeError, Sampler};
@@ -43,7 +45,11 @@ pub(crate) fn generate(
     emit: &mut Emit<'_>,
 ) -> Result<Finished, Ended> {
     let mut answer = Answer::begin(session, request, arrived)?;
-    emit(Event::Started { prompt_tokens: answer.usage.prompt_tokens }).map_err(Ended::Pipe)?;
+    emit(Event::Started(Started {
+        prompt_tokens: answer.usage.prompt_tokens,
+        ..Started::default()
+    }))
+    .map_err(Ended::Pipe)?;
     let reason = answer.run(session, control, emit)?;
     let rest = answer.rest(&reason);
     if !rest.is_empty() {
@@ -233,6 +239,7 @@ impl Answer {
             timing: self.timing,
             seed: self.seed,
             peak_memory: process::peak_memory(),
+            receipt: None,
         }
     }
 }

@@ -32,6 +32,9 @@ pub(crate) fn tokens(
         }
         Prompt::Text(text) => tokenize(model, text.expose(), true, false)?,
         Prompt::Tokens(tokens) => known_tokens(model, tokens)?,
+        Prompt::Infill { .. } => {
+            return Err(failure(FailureKind::Unsupported, "this version fills no gaps"));
+        }
     };
     if tokens.is_empty() {
         // An empty text, and a model without BOS.

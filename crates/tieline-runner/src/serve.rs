@@ -169,8 +169,11 @@ fn text_work(session: &Session<'_>, work: Work) -> Result<Reply, Failure> {
             let bytes = model.detokenize(&tokens, special).unwrap_or_default();
             Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned().into()))
         }
-        Work::Render { messages } => prompt::render(model, session.template.as_ref(), &messages)
-            .map(|text| Reply::Text(text.into())),
+        Work::Render { messages, .. } => {
+            prompt::render(model, session.template.as_ref(), &messages)
+                .map(|text| Reply::Text(text.into()))
+        }
+        Work::Rank { .. } => Err(failure(FailureKind::Unsupported, "this version ranks no texts")),
         Work::Generate(_) | Work::Embed { .. } | Work::Measure { .. } => {
             Err(failure(FailureKind::Internal, "this work computes"))
         }

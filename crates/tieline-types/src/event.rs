@@ -5,21 +5,83 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Private, Tokens};
+use crate::{Bytes, Private, Receipt, Tokens, ToolCallStep};
 
 /// One step of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
-    /// The prompt is tokenised and fits. Comes before any token is computed.
-    Started {
-        /// The prompt's length.
-        prompt_tokens: Tokens,
+    /// The request waits for others. May come again with a better place; comes before `Started`.
+    Queued {
+        /// Requests before this one, those at work not counted.
+        position: u32,
+        /// How long it will wait, as far as can be told by the work before it.
+        expected_wait: Option<Duration>,
     },
+    /// The prompt is tokenised and fits. Comes before any token is computed.
+    Started(Started),
     /// More of the answer.
     Piece(Piece),
+    /// More of what the model thinks before it answers.
+    Reasoning(Piece),
+    /// A step of a call of one of the request's tools.
+    ToolCall(ToolCallStep),
+    /// Something that the caller should know: a malformed call was passed on as text.
+    Warning(String),
     /// The end. Exactly one, and nothing after it.
     Finished(Box<Finished>),
+}
+
+/// What was found out about a prompt before it is computed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The prompt's length, after what was dropped.
+    pub prompt_tokens: Tokens,
+    /// Tokens of it that need not be computed again.
+    pub cached_tokens: Tokens,
+    /// Tokens left out, since the request asked for it rather than for an error.
+    pub dropped_tokens: Tokens,
+    /// Why no more was cached, where that is less than nearly all.
+    pub miss: Option<Miss>,
+}
+
+/// Where a prompt parts from what was computed before, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Miss {
+    /// The first token that differs from the nearest prompt seen, counted from 0.
+    pub position: Tokens,
+    /// Why.
+    pub reason: MissReason,
+}
+
+/// Why a prompt, or more of it, was not cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MissReason {
+    /// The request, or the way it runs, uses no cache.
+    Off,
+    /// Nothing of this owner's begins like it.
+    Cold,
+    /// The nearest one has another text from there on.
+    Differs,
+    /// The nearest one was dropped to make room.
+    Evicted,
+    /// This model's state cannot be cut: only an exact continuation can be used.
+    StateNotCut,
+}
+
+impl MissReason {
+    /// A few words for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "the cache was not used",
+            Self::Cold => "nothing was cached",
+            Self::Differs => "the text differs",
+            Self::Evicted => "it was dropped to make room",
+            Self::StateNotCut => "this model's state cannot be cut",
+        }
+    }
 }
 
 /// Some text of the answer: whole characters, nothing that may still become a stop text.
@@ -83,6 +145,10 @@ pub enum FinishReason {
     ContextFull,
     /// The caller cancelled.
     Cancelled,
+    /// The request's deadline passed.
+    Deadline,
+    /// The model called tools and waits for their results.
+    ToolCalls,
 }
 
 /// What was used.
@@ -94,6 +160,12 @@ pub struct Usage {
     pub cached_tokens: Tokens,
     /// Tokens of the answer, with the end-of-generation token where the model made one.
     pub completion_tokens: Tokens,
+    /// Those of them that the model thought with, where its format tells.
+    pub reasoning_tokens: Tokens,
+    /// Tokens guessed ahead.
+    pub drafted_tokens: Tokens,
+    /// Guessed tokens that were right.
+    pub accepted_tokens: Tokens,
 }
 
 /// Where the time went, on the clock of whoever computed the answer.
@@ -120,6 +192,8 @@ pub struct Finished {
     pub seed: u32,
     /// The most memory that the computing process has held so far, where it can tell.
     pub peak_memory: Option<Bytes>,
+    /// How to make the same answer again, where the request was deterministic.
+    pub receipt: Option<Box<Receipt>>,
 }
 
 impl Finished {

@@ -5,22 +5,33 @@
 //! lives here; anything that one crate alone needs does not.
 
 pub mod backend;
+pub mod constraint;
 pub mod digest;
 pub mod error;
 pub mod event;
 pub mod load;
 pub mod model_ref;
 pub mod private;
+pub mod receipt;
 pub mod request;
+pub mod tool;
 pub mod units;
 pub mod wire;
 
 pub use backend::{Backend, EventStream, Reach};
+pub use constraint::Constraint;
 pub use digest::Digest;
 pub use error::{BackendError, ErrorKind, Hint, Origin, Retry};
-pub use event::{Alternative, Event, FinishReason, Finished, Piece, Timing, TokenLogprob, Usage};
+pub use event::{
+    Alternative, Event, FinishReason, Finished, Miss, MissReason, Piece, Started, Timing,
+    TokenLogprob, Usage,
+};
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use private::Private;
-pub use request::{InvalidParameter, Message, Prompt, Request, Role, Sampling};
+pub use receipt::Receipt;
+pub use request::{
+    Class, InvalidParameter, Message, Overflow, Owner, Prompt, Request, Role, Sampling, Speculation,
+};
+pub use tool::{Tool, ToolCall, ToolCallStep, ToolChoice};
 pub use units::{Bytes, RequestId, Tokens};

@@ -122,11 +122,30 @@ pub struct LoadParams {
     pub mmap: bool,
     /// Layers to put on a GPU, where the runner's build has one; `None` puts all.
     pub gpu_layers: Option<u32>,
+    /// Most requests that are answered at once.
+    pub parallel: u32,
+    /// Tokens that the KV cache holds, of all requests together and of what was read before; `None`
+    /// takes the context and as much again where that is small.
+    pub kv_tokens: Option<Tokens>,
+    /// SHA-256 of the model's file: part of the name of what is cached of it.
+    pub model: Option<Digest>,
+    /// Most bytes of KV cache kept on disk, in the folder open at [`crate::wire::CACHE_FD`]; `None`
+    /// keeps nothing there.
+    pub disk_cache: Option<Bytes>,
+    /// How long a running answer may stand still because another's prompt is read. A goal, not a
+    /// promise: prompts are cut into pieces that take as long.
+    pub step: Duration,
+    /// Watch how long steps take, and use fewer threads while other programs want the processor.
+    pub adapt_threads: bool,
 }
 
 impl LoadParams {
     /// The longest context taken without being asked for one.
     pub const DEFAULT_CONTEXT: Tokens = Tokens(8192);
+    /// Requests answered at once.
+    pub const DEFAULT_PARALLEL: u32 = 8;
+    /// How long an answer may stand still.
+    pub const DEFAULT_STEP: Duration = Duration::from_millis(150);
 }
 
 impl Default for LoadParams {
@@ -143,6 +162,12 @@ impl Default for LoadParams {
             embeddings: None,
             mmap: true,
             gpu_layers: None,
+            parallel: Self::DEFAULT_PARALLEL,
+            kv_tokens: None,
+            model: None,
+            disk_cache: None,
+            step: Self::DEFAULT_STEP,
+            adapt_threads: true,
         }
     }
 }
@@ -179,6 +204,12 @@ pub struct LoadedModel {
     pub embedding_length: u32,
     /// Whether the file carries a chat template.
     pub has_chat_template: bool,
+    /// Tokens that the KV cache holds.
+    pub kv_tokens: Tokens,
+    /// What a token takes of the KV cache.
+    pub kv_token_size: Bytes,
+    /// Most requests answered at once.
+    pub parallel: u32,
     /// Threads that decode.
     pub threads: u32,
     /// Threads that prefill.

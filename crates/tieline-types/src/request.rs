@@ -1,8 +1,10 @@
 //! What a caller asks for, in our own words: every API dialect is converted to this by hand.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Private, Tokens};
+use crate::{Constraint, Private, Tokens, Tool, ToolCall, ToolChoice};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +40,27 @@ pub struct Message {
     pub role: Role,
     /// What is said.
     pub content: Private,
+    /// What the assistant thought before it spoke, where the caller gives it back.
+    pub reasoning: Option<Private>,
+    /// The calls that the assistant made.
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that this is the result of.
+    pub tool_call_id: Option<String>,
+    /// The name of the tool that this is the result of, or of the speaker.
+    pub name: Option<String>,
 }
 
 impl Message {
     /// A turn of `role`.
     pub fn new(role: Role, content: impl Into<Private>) -> Self {
-        Self { role, content: content.into() }
+        Self {
+            role,
+            content: content.into(),
+            reasoning: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
     }
 }
 
@@ -56,6 +73,52 @@ pub enum Prompt {
     Text(Private),
     /// Tokens, as they are.
     Tokens(Vec<u32>),
+    /// What stands before and after a gap; the answer fills it. Needs a model with such tokens.
+    Infill {
+        /// The text before the gap.
+        prefix: Private,
+        /// The text after it.
+        suffix: Private,
+    },
+}
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A person, now.
+    #[default]
+    Interactive,
+    /// A program that can wait: it gives way to the others, but never for ever.
+    Batch,
+}
+
+/// Whose request it is: work is shared out fairly between owners, and no owner's prompts speed up
+/// another's. The empty name is this machine's user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Owner(pub String);
+
+/// What to do with a prompt that does not fit the context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overflow {
+    /// Refuse it.
+    #[default]
+    Error,
+    /// Leave out the oldest turns after the system's, or the oldest tokens, and say how many.
+    DropOldest,
+}
+
+/// Whether tokens may be guessed ahead and checked together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speculation {
+    /// Where it pays.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
 }
 
 /// How the next token is chosen. `Default` is llama.cpp's default chain with a random seed.
@@ -167,6 +230,28 @@ pub struct Request {
     pub logprobs: Option<u8>,
     /// Go on past the model's own end-of-generation token. For measuring only.
     pub ignore_eog: bool,
+    /// What the model may call.
+    pub tools: Vec<Tool>,
+    /// Whether it may, must or must not.
+    pub tool_choice: ToolChoice,
+    /// Whether the model thinks before it answers; `None` leaves it to the model's template.
+    pub thinking: Option<bool>,
+    /// What the answer's text must look like.
+    pub constraint: Option<Constraint>,
+    /// What to do with a prompt that does not fit.
+    pub overflow: Overflow,
+    /// Who waits.
+    pub class: Class,
+    /// Whose request it is.
+    pub owner: Owner,
+    /// How long after its arrival the request is worth nothing any more.
+    pub deadline: Option<Duration>,
+    /// Use and keep what was computed of this prompt.
+    pub cache: bool,
+    /// Whether tokens may be guessed ahead.
+    pub speculation: Speculation,
+    /// Run alone in batches of fixed shape and report a [`crate::Receipt`].
+    pub deterministic: bool,
 }
 
 impl Request {
@@ -176,6 +261,10 @@ impl Request {
     pub const MAX_STOP_BYTES: usize = 1024;
     /// The most alternatives per token.
     pub const MAX_LOGPROBS: u8 = 20;
+    /// The most tools in a request.
+    pub const MAX_TOOLS: usize = 128;
+    /// The longest name of an owner, in bytes.
+    pub const MAX_OWNER_BYTES: usize = 256;
 
     /// A request with the default sampling and no limits.
     pub fn new(prompt: Prompt) -> Self {
@@ -186,6 +275,17 @@ impl Request {
             stop: Vec::new(),
             logprobs: None,
             ignore_eog: false,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            thinking: None,
+            constraint: None,
+            overflow: Overflow::Error,
+            class: Class::Interactive,
+            owner: Owner::default(),
+            deadline: None,
+            cache: true,
+            speculation: Speculation::Auto,
+            deterministic: false,
         }
     }
 
@@ -197,9 +297,12 @@ impl Request {
         self.sampling.validate()?;
         validate_stops(&self.stop)?;
         at_most("logprobs", self.logprobs.unwrap_or(0).into(), Self::MAX_LOGPROBS.into())?;
+        self.validate_tools()?;
+        at_most_bytes("constraint", self.constraint_bytes(), Constraint::MAX_BYTES)?;
+        at_most_bytes("owner", self.owner.0.len(), Self::MAX_OWNER_BYTES)?;
         let empty = match &self.prompt {
             Prompt::Chat(messages) => messages.is_empty(),
-            Prompt::Text(_) => false,
+            Prompt::Text(_) | Prompt::Infill { .. } => false,
             Prompt::Tokens(tokens) => tokens.is_empty(),
         };
         if empty {
@@ -208,6 +311,45 @@ impl Request {
         }
         Ok(())
     }
+
+    fn constraint_bytes(&self) -> usize {
+        self.constraint.as_ref().map_or(0, |constraint| constraint.source().len())
+    }
+
+    fn validate_tools(&self) -> Result<(), InvalidParameter> {
+        let invalid = |value: String, expected: &str| {
+            Err(InvalidParameter { name: "tools", value, expected: expected.to_owned() })
+        };
+        if self.tools.len() > Self::MAX_TOOLS {
+            return invalid(format!("{} tools", self.tools.len()), "at most 128");
+        }
+        if let Some(tool) = self.tools.iter().find(|tool| !is_tool_name(&tool.name)) {
+            let expected = "letters, digits, '_', '-' or '.', at most 64";
+            return invalid(format!("a tool named {:?}", tool.name), expected);
+        }
+        match &self.tool_choice {
+            ToolChoice::Required if self.tools.is_empty() => {
+                invalid("empty".to_owned(), "at least one, since a call is required")
+            }
+            ToolChoice::Named(name) if !self.tools.iter().any(|tool| &tool.name == name) => {
+                invalid(format!("without {name:?}"), "the tool that must be called")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_tool_name(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+}
+
+fn at_most_bytes(name: &'static str, bytes: usize, most: usize) -> Result<(), InvalidParameter> {
+    if bytes <= most {
+        return Ok(());
+    }
+    let expected = format!("at most {most}");
+    Err(InvalidParameter { name, value: format!("{bytes} bytes"), expected })
 }
 
 fn validate_stops(stops: &[String]) -> Result<(), InvalidParameter> {

@@ -11,17 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ErrorKind, Event, LoadParams, LoadedModel, Message, Private, Request, RequestId, RunnerBuild,
-    Tokens,
+    Tokens, Tool,
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
 
 /// The file descriptor at which the runner finds the model, open for reading.
 pub const MODEL_FD: i32 = 3;
+
+/// The file descriptor at which the runner finds the folder of its cache, where it has one.
+pub const CACHE_FD: i32 = 4;
 
 /// From the engine to the runner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +73,15 @@ pub enum Work {
     Render {
         /// The conversation.
         messages: Vec<Message>,
+        /// What the model may call.
+        tools: Vec<Tool>,
+    },
+    /// Score how well each text answers the query: [`Reply::Scores`]. Needs a reranker.
+    Rank {
+        /// What is asked.
+        query: Private,
+        /// The texts.
+        texts: Vec<Private>,
     },
     /// Compute `prefill` random tokens and then `decode` more, one by one, without sampling:
     /// [`Reply::Measured`]. What llama-bench calls pp and tg.
@@ -115,6 +127,13 @@ pub enum Reply {
         /// Tokens read.
         prompt_tokens: Tokens,
     },
+    /// One score for each text, higher is better; not between models.
+    Scores {
+        /// The scores.
+        scores: Vec<f32>,
+        /// Tokens read.
+        prompt_tokens: Tokens,
+    },
     /// Tokens.
     Tokens(Vec<u32>),
     /// Text.
@@ -156,6 +175,8 @@ pub enum FailureKind {
     OutOfMemory,
     /// See [`ErrorKind::Busy`].
     Busy,
+    /// See [`ErrorKind::Timeout`].
+    Timeout,
     /// See [`ErrorKind::Internal`].
     Internal,
 }
@@ -169,6 +190,7 @@ impl From<FailureKind> for ErrorKind {
             FailureKind::BadModel => Self::BadModel,
             FailureKind::OutOfMemory => Self::OutOfMemory,
             FailureKind::Busy => Self::Busy,
+            FailureKind::Timeout => Self::Timeout,
             FailureKind::Internal => Self::Internal,
         }
     }

@@ -98,6 +98,7 @@ impl<Show: FnMut(&str) -> Result<(), Failure>> Listener<Show> {
             timing: tieline_types::Timing::default(),
             seed: 0,
             peak_memory: None,
+            receipt: None,
         };
         self.answer(finished)
     }

@@ -6,7 +6,8 @@ use crate::metadata::{Kind, Package};
 const TABLE: &[(&str, &[&str])] = &[
     ("tieline-types", &[]),
     ("tieline-store", &["tieline-types"]),
-    ("tieline-runner", &["tieline-types"]),
+    ("tieline-decode", &["tieline-types"]),
+    ("tieline-runner", &["tieline-types", "tieline-decode"]),
     ("tieline-engine", &["tieline-types"]),
     ("tieline-lab", &["tieline-types", "tieline-store", "tieline-engine"]),
     ("tieline", &["tieline-types", "tieline-store", "tieline-engine", "tieline-lab"]),

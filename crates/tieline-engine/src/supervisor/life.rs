@@ -236,7 +236,10 @@ impl<'s> Life<'s> {
 
     /// Passes a reply on; stops the work where nobody listens any more.
     async fn reply(&mut self, id: RequestId, reply: Result<Reply, BackendError>) -> Step {
-        let last = !matches!(reply, Ok(Reply::Event(Event::Started { .. } | Event::Piece(_))));
+        let last = match &reply {
+            Ok(Reply::Event(event)) => matches!(event, Event::Finished(_)),
+            _ => true,
+        };
         let Some(pending) = self.running.get(&id) else { return Ok(()) };
         let sent = pending.replies.try_send(reply);
         if last {

@@ -94,7 +94,7 @@ async fn a_model_answers() {
     assert_eq!((model.name(), model.reach()), ("smollm2", Reach::ThisMachine));
     assert_eq!(model.loaded().context, Tokens(512));
     let mut stream = model.run(question("What is the capital of France?")).await.unwrap();
-    assert!(matches!(next(&mut stream).await, Some(Ok(Event::Started { .. }))));
+    assert!(matches!(next(&mut stream).await, Some(Ok(Event::Started(_)))));
     let mut last = None;
     while let Some(event) = next(&mut stream).await {
         last = Some(event.unwrap());

@@ -159,7 +159,7 @@ fn cancelling_stops_a_generation_within_two_tokens() {
     request.max_tokens = None;
     request.ignore_eog = true;
     let id = peer.order(Work::Generate(Box::new(request)));
-    assert!(matches!(peer.reply(id), Reply::Event(Event::Started { .. })));
+    assert!(matches!(peer.reply(id), Reply::Event(Event::Started(_))));
     for _ in 0..5 {
         assert!(matches!(peer.reply(id), Reply::Event(Event::Piece(_))));
     }
@@ -189,7 +189,7 @@ fn cancelling_stops_a_prefill() {
     let mut peer =
         Peer::ready_with(LoadParams { context: Some(Tokens(8192)), ..LoadParams::default() });
     let id = peer.order(Work::Generate(Box::new(Request::new(Prompt::Text(long_text(8000))))));
-    assert!(matches!(peer.reply(id), Reply::Event(Event::Started { .. })));
+    assert!(matches!(peer.reply(id), Reply::Event(Event::Started(_))));
     peer.send(&ToRunner::Cancel(id));
     let answer = peer.rest(id);
     assert_eq!(answer.finished.reason, FinishReason::Cancelled);
@@ -205,9 +205,9 @@ fn work_cancelled_while_it_waits_never_starts() {
     let first = peer.order(Work::Generate(Box::new(long.clone())));
     let second = peer.order(Work::Generate(Box::new(long)));
     peer.send(&ToRunner::Cancel(second));
-    assert!(matches!(peer.reply(first), Reply::Event(Event::Started { .. })));
+    assert!(matches!(peer.reply(first), Reply::Event(Event::Started(_))));
     assert_eq!(peer.rest(first).finished.usage.completion_tokens, Tokens(48));
-    assert!(matches!(peer.reply(second), Reply::Event(Event::Started { .. })));
+    assert!(matches!(peer.reply(second), Reply::Event(Event::Started(_))));
     let answer = peer.rest(second);
     assert_eq!(answer.finished.reason, FinishReason::Cancelled);
     assert_eq!(answer.finished.usage.completion_tokens, Tokens(0));

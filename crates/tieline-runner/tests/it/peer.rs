@@ -121,7 +121,7 @@ impl Peer {
 
     pub(crate) fn generate(&mut self, request: Request) -> Answer {
         let id = self.order(Work::Generate(Box::new(request)));
-        assert!(matches!(self.reply(id), Reply::Event(Event::Started { .. })));
+        assert!(matches!(self.reply(id), Reply::Event(Event::Started(_))));
         self.rest(id)
     }
 

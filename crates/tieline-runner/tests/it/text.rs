@@ -46,7 +46,9 @@ fn special_tokens_are_read_only_when_asked() {
 fn the_models_own_template_is_used() {
     let mut peer = Peer::ready();
     let messages = vec![Message::new(Role::User, "Hi")];
-    let Reply::Text(text) = peer.ask(Work::Render { messages }) else { panic!("no text") };
+    let Reply::Text(text) = peer.ask(Work::Render { messages, tools: Vec::new() }) else {
+        panic!("no text")
+    };
     let want = "<|im_start|>system\n\
         You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n\
         <|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";

@@ -18,6 +18,7 @@ impl From<&Load> for LoadParams {
             embeddings: None,
             mmap: !load.no_mmap,
             gpu_layers: load.gpu_layers,
+            ..Self::default()
         }
     }
 }
