@@ -4,3 +4,5 @@
 //! which cells of the KV cache are kept, what may be guessed ahead, which tokens a grammar allows, what
 //! in an answer is thought, text or a call. None knows llama.cpp, so all are tested without a model and
 //! fuzzed without C++. Nothing here has a clock or a thread of its own.
+
+pub mod schedule;
