@@ -6,3 +6,4 @@
 //! fuzzed without C++. Nothing here has a clock or a thread of its own.
 
 pub mod schedule;
+pub mod cells;

@@ -1,0 +1,318 @@
+//! The KV cache: which sequence holds what, what is kept of finished requests, and what is fetched from
+//! disk.
+//!
+//! [`Cells`] keeps the account; this does to llama.cpp's context what the account says, so that both always
+//! agree.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tieline_decode::cells::{Cells, LITTLE, Match, Seq};
+use tieline_decode::disk::{DiskCache, Root};
+use tieline_types::{Miss, MissReason, Owner, Tokens};
+
+use crate::keeper::{Keeper, Namer};
+use crate::llama::{Batch, Context, DecodeError};
+
+/// Fewer tokens than this are computed faster than fetched.
+const WORTH_FETCHING: usize = 32;
+
+/// The context with its account.
+#[derive(Debug)]
+pub(crate) struct Kv<'m> {
+    context: Context<'m>,
+    cells: Cells,
+    keeper: Option<Keeper>,
+    /// The model's state cannot be cut: only exact continuations are of use.
+    rigid: bool,
+    /// A sequence for what passes through to and from the disk.
+    scratch: Seq,
+    /// Rises with each use.
+    clock: u64,
+}
+
+/// A sequence for a request, and what it holds already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) seq: Seq,
+    /// Tokens of the prompt that need not be computed.
+    pub(crate) cached: usize,
+    pub(crate) miss: Option<Miss>,
+}
+
+impl<'m> Kv<'m> {
+    /// An empty cache of `sequences` sequences, the scratch one included.
+    pub(crate) fn new(
+        context: Context<'m>,
+        sequences: u16,
+        rigid: bool,
+        disk: Option<(Arc<DiskCache>, Namer)>,
+    ) -> Self {
+        let capacity = usize::try_from(context.cells()).unwrap_or(0);
+        let scratch = Seq(sequences.saturating_sub(1));
+        let cells = Cells::new(capacity, scratch.0);
+        // What cannot be cut cannot be put together from pieces.
+        let keeper = disk.filter(|_| !rigid).map(|(cache, namer)| Keeper::start(cache, namer));
+        Self { context, cells, keeper, rigid, scratch, clock: 0 }
+    }
+
+    /// The context, to read logits of and to sample from.
+    pub(crate) fn context(&mut self) -> &mut Context<'m> {
+        &mut self.context
+    }
+
+    /// Finds a sequence for a prompt, with as much of it as is known. `None`: there is no room now.
+    ///
+    /// The last token is always left to compute: its logits choose the first token of the answer.
+    pub(crate) fn start(&mut self, owner: &Owner, tokens: &[i32], cache: bool) -> Option<Start> {
+        let known = &tokens[..tokens.len().saturating_sub(1)];
+        let found = self.find(owner, known, cache);
+        let mut miss = self.why_missed(owner, known, cache);
+        let (seq, mut cached) = self.begin(owner, found)?;
+        if cache {
+            cached = self.fetch(owner, seq, known, cached);
+        }
+        if miss.is_some_and(|miss| usize::try_from(miss.position.0).is_ok_and(|at| at < cached)) {
+            miss = None;
+        }
+        if !self.room(tokens.len() - cached + 1) {
+            self.rest(seq);
+            return None;
+        }
+        Some(Start { seq, cached, miss })
+    }
+
+    fn find(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Match> {
+        match (cache, self.rigid) {
+            (false, _) => None,
+            (true, false) => self.cells.longest(owner, known),
+            (true, true) => self.cells.continued(owner, known),
+        }
+    }
+
+    fn why_missed(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Miss> {
+        if !cache {
+            return Some(Miss { position: Tokens(0), reason: MissReason::Off });
+        }
+        let miss = self.cells.miss(owner, known)?;
+        let cuttable = !self.rigid || miss.reason != MissReason::Differs || miss.position.0 == 0;
+        Some(if cuttable { miss } else { Miss { reason: MissReason::StateNotCut, ..miss } })
+    }
+
+    /// How much of `known` a request of `owner` would find computed in memory.
+    pub(crate) fn would_find(&self, owner: &Owner, known: &[i32]) -> usize {
+        self.find(owner, known, true).map_or(0, |found| found.length)
+    }
+
+    /// A sequence that begins with what was found.
+    fn begin(&mut self, owner: &Owner, found: Option<Match>) -> Option<(Seq, usize)> {
+        let Some(Match { seq, length }) = found else {
+            let seq = self.take()?;
+            self.cells.share(owner, None, seq);
+            return Some((seq, 0));
+        };
+        let idle = !self.cells.is_active(seq);
+        // The end of a sequence that is hardly longer is not worth one of its own.
+        let little = self.cells.length(seq) - length <= LITTLE && !self.rigid;
+        if idle && (self.cells.length(seq) == length || little) && self.wake(seq, length) {
+            return Some((seq, length));
+        }
+        let Some(new) = self.take_but(seq) else {
+            return (idle && self.wake(seq, length)).then_some((seq, length));
+        };
+        self.cells.share(owner, Some((seq, length)), new);
+        self.context.share(seq.0, new.0, 0..length);
+        Some((new, length))
+    }
+
+    fn wake(&mut self, seq: Seq, length: usize) -> bool {
+        self.cells.wake(seq) && (self.cells.length(seq) == length || self.cut(seq, length))
+    }
+
+    /// A sequence that nobody uses; drops a cached one where all are in use.
+    fn take(&mut self) -> Option<Seq> {
+        self.cells.take().or_else(|| {
+            self.evict(self.cells.spare_sequence()?);
+            self.cells.take()
+        })
+    }
+
+    /// As [`take`](Self::take), but never drops `kept`.
+    fn take_but(&mut self, kept: Seq) -> Option<Seq> {
+        self.cells.take().or_else(|| {
+            self.evict(self.cells.spare_sequence().filter(|&spare| spare != kept)?);
+            self.cells.take()
+        })
+    }
+
+    /// Makes room for `count` more tokens, by dropping what was least recently used.
+    pub(crate) fn room(&mut self, count: usize) -> bool {
+        while self.cells.free() < count {
+            match self.cells.victim() {
+                Some(victim) => self.evict(victim),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn evict(&mut self, seq: Seq) {
+        self.spill(seq, false);
+        self.context.truncate(seq.0, 0);
+        self.cells.evict(seq);
+    }
+
+    /// Drops all that is cached in memory.
+    pub(crate) fn drop_cached(&mut self) {
+        let idle: Vec<Seq> = self.cells.idle().collect();
+        idle.into_iter().for_each(|seq| self.evict(seq));
+    }
+
+    /// Forgets everything, whoever holds it: for when llama.cpp's state is not to be trusted.
+    pub(crate) fn clear(&mut self) {
+        self.context.clear();
+        self.cells = Cells::new(self.cells.capacity(), self.scratch.0);
+    }
+
+    /// Computes a batch.
+    pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
+        self.context.decode(batch)
+    }
+
+    /// Tokens of `seq` were computed and are kept.
+    pub(crate) fn computed(&mut self, seq: Seq, tokens: &[i32]) {
+        self.cells.push(seq, tokens);
+    }
+
+    /// Drops what the context holds of `seq` beyond its account: guesses that were wrong.
+    pub(crate) fn drop_guesses(&mut self, seq: Seq) {
+        self.context.truncate(seq.0, self.cells.length(seq));
+    }
+
+    /// After a step that stopped half-way: whatever of it was computed is dropped.
+    pub(crate) fn repair(&mut self, seq: Seq) -> bool {
+        let length = self.cells.length(seq);
+        self.context.truncate(seq.0, length) && self.context.extent(seq.0).end == length
+    }
+
+    fn cut(&mut self, seq: Seq, length: usize) -> bool {
+        let cut = self.context.truncate(seq.0, length);
+        if cut {
+            self.cells.truncate(seq, length);
+        }
+        cut
+    }
+
+    /// The request is done; what it computed stays cached.
+    pub(crate) fn rest(&mut self, seq: Seq) {
+        self.clock += 1;
+        if self.cells.length(seq) == 0 {
+            return self.forget(seq);
+        }
+        self.cells.rest(seq, self.clock);
+    }
+
+    /// The request is done, and nothing of it is kept.
+    pub(crate) fn forget(&mut self, seq: Seq) {
+        self.context.truncate(seq.0, 0);
+        self.cells.remove(seq);
+    }
+
+    /// Fetches from disk what `seq` lacks of `known`; returns how much it holds then.
+    fn fetch(&mut self, owner: &Owner, seq: Seq, known: &[i32], cached: usize) -> usize {
+        let Some(keeper) = &self.keeper else { return cached };
+        let (cache, root) = (keeper.cache(), keeper.root(owner));
+        let found = cache.longest(&root, known);
+        if found.tokens < cached + WORTH_FETCHING {
+            return cached;
+        }
+        let (mut start, mut held) = (0, cached);
+        for segment in found.segments {
+            let range = start..start + segment.tokens();
+            start = range.end;
+            if range.end <= held {
+                continue;
+            }
+            let end = range.end.min(found.tokens);
+            if !self.room(range.len()) || !self.fetch_one(&cache, &segment, range, seq, held..end) {
+                break;
+            }
+            self.cells.push(seq, &known[held..end]);
+            held = end;
+        }
+        held
+    }
+
+    /// Puts the wanted part of a stored segment, which holds `range`, at the end of `seq`.
+    fn fetch_one(
+        &mut self,
+        cache: &DiskCache,
+        segment: &tieline_decode::disk::SegmentId,
+        range: Range<usize>,
+        seq: Seq,
+        wanted: Range<usize>,
+    ) -> bool {
+        let Ok(bytes) = cache.read(segment) else { return false };
+        let sound = self.context.restore(self.scratch.0, &bytes)
+            && self.context.extent(self.scratch.0) == range;
+        if sound {
+            self.context.share(self.scratch.0, seq.0, wanted);
+        }
+        self.context.truncate(self.scratch.0, 0);
+        sound
+    }
+
+    /// Sends what is not on disk yet of `seq` to be written; waits for the writer if `patient`. `false`:
+    /// the writer has enough for now.
+    fn spill(&mut self, seq: Seq, patient: bool) -> bool {
+        let (Some(keeper), Some(owner)) = (&self.keeper, self.cells.owner(seq)) else { return true };
+        let tokens = self.cells.tokens(seq);
+        let root = keeper.root(owner);
+        for range in keeper.missing(&root, &tokens) {
+            let Some(keeper) = self.keeper.as_ref().filter(|k| patient || k.has_room()) else {
+                return false;
+            };
+            self.context.share(seq.0, self.scratch.0, range.clone());
+            let saved = self.context.save(self.scratch.0);
+            self.context.truncate(self.scratch.0, 0);
+            let Some(payload) = saved else { return true };
+            if !keeper.write(root, &tokens[..range.end], range, payload) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Writes a little of what is cached to disk; `true`: there is more to write.
+    pub(crate) fn tidy(&mut self) -> bool {
+        let unsaved: Vec<Seq> = match &self.keeper {
+            Some(keeper) => {
+                self.cells.idle().filter(|&seq| keeper.lacks(&self.cells.tokens(seq))).collect()
+            }
+            None => return false,
+        };
+        let mut more = false;
+        for seq in unsaved {
+            match self.spill(seq, false) {
+                true => {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.note(&self.cells.tokens(seq));
+                    }
+                }
+                false => more = true,
+            }
+        }
+        more
+    }
+
+    /// Writes what is left to write and waits until it is on disk.
+    pub(crate) fn close(mut self) {
+        let idle: Vec<Seq> = self.cells.idle().collect();
+        for seq in idle {
+            self.spill(seq, true);
+        }
+        if let Some(keeper) = self.keeper.take() {
+            keeper.finish();
+        }
+    }
+}
