@@ -7,3 +7,4 @@
 
 pub mod schedule;
 pub mod cells;
+pub mod volatile;
