@@ -8,3 +8,4 @@
 pub mod schedule;
 pub mod cells;
 pub mod volatile;
+pub mod draft;
