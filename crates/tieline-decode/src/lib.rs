@@ -9,3 +9,4 @@ pub mod schedule;
 pub mod cells;
 pub mod volatile;
 pub mod draft;
+pub mod disk;
