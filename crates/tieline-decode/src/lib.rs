@@ -5,8 +5,9 @@
 //! in an answer is thought, text or a call. None knows llama.cpp, so all are tested without a model and
 //! fuzzed without C++. Nothing here has a clock or a thread of its own.
 
-pub mod schedule;
 pub mod cells;
-pub mod volatile;
-pub mod draft;
 pub mod disk;
+pub mod draft;
+pub mod schedule;
+pub mod threads;
+pub mod volatile;
