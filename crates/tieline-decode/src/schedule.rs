@@ -4,21 +4,32 @@
 //! left of the step goes to prompts, in pieces so short that the step takes about as long as running
 //! answers may stand still. Sans-I/O: the caller computes the batch and reports how long it took.
 //!
-//! Order of admission: interactive before batch, but a batch request is passed over at most
-//! [`PASSED_OVER`] times; among owners the one that got the least service goes first (virtual token
-//! counters: Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024); within an owner, first
-//! come, first served.
+//! Order of admission: interactive before batch, but while no batch request is at work, at most
+//! [`PASSED_OVER`] interactive ones go before one that waits; among owners the one that got the least
+//! service goes first (virtual token counters: Sheng et al., "Fairness in Serving Large Language Models",
+//! OSDI 2024); within an owner, first come, first served.
+//!
+//! Nothing starves. The oldest request of an owner and class is overtaken by at most [`OVERTAKEN`] later
+//! ones, whatever class, owner or size; then those that are overdue go by age and nobody goes before them.
+//! A large one that is first and finds no room is overtaken at most [`PASSED_OVER`] times by smaller ones.
 
 mod pace;
+mod wait;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tieline_types::{Class, Owner, RequestId};
 
 pub use pace::Pace;
 
-/// How often interactive requests may go before a waiting batch request.
+/// How often interactive requests may go before a waiting batch request, and smaller requests before one
+/// that is first but finds no room.
 pub const PASSED_OVER: u32 = 8;
+/// How often an owner's oldest request of a class may be overtaken by later ones for any reason. Large: the
+/// service that owners got is what counts, and many small requests are as much as a large one.
+pub const OVERTAKEN: u32 = 256;
+/// The most owners remembered who neither wait nor are served.
+const ABSENT: usize = 1024;
 /// How often a request at work may be sent back to the queue for the sake of others.
 pub const SENT_BACK: u32 = 3;
 /// Of a step's prompt tokens, the share that batch requests get while interactive prompts are read.
@@ -29,11 +40,11 @@ pub const PIECE: usize = 16;
 /// Limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most requests at work.
+    /// Most requests at work: at least one, and no more than a step has tokens.
     pub slots: usize,
-    /// Most requests that wait.
+    /// Most requests that wait, apart from those that were sent back: at least one.
     pub queue: usize,
-    /// Most tokens in a step.
+    /// Most tokens in a step: at least one.
     pub batch: usize,
     /// How long a step should take while answers run, in seconds.
     pub step: f64,
@@ -59,7 +70,7 @@ pub struct Job {
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Place {
-    /// Requests before this one that also wait.
+    /// Requests that also wait and go before this one, as things stand.
     pub position: usize,
     /// Seconds until it is at work, as far as known.
     pub wait: Option<f64>,
@@ -88,15 +99,23 @@ pub struct Share {
 #[derive(Debug)]
 struct Waiting {
     job: Job,
-    passed_over: u32,
+    /// Its number in the order of arrival. The queue is sorted by it.
+    arrival: u64,
+    /// How often later ones were let in while it was the oldest of its line.
+    overtaken: u32,
+    /// How often others were let in although it was first in order.
+    refused: u32,
     sent_back: u32,
 }
 
 #[derive(Debug)]
 struct Running {
     job: Job,
-    /// Known tokens that are not computed yet. One or none: it decodes.
+    arrival: u64,
+    /// Known tokens that are not computed yet. One: it decodes. None: its next token is not chosen yet.
     remaining: usize,
+    /// Tokens of the answer that were computed, since it was let in.
+    answered: usize,
     sent_back: u32,
 }
 
@@ -107,163 +126,265 @@ pub struct Scheduler {
     waiting: Vec<Waiting>,
     running: Vec<Running>,
     served: HashMap<Owner, f64>,
+    arrivals: u64,
+    /// Interactive requests let in while a batch request waited, since one was let in.
+    passed_over: u32,
+    /// Tokens of an answer, on average.
+    answer: Option<f64>,
     pace: Pace,
 }
 
 impl Scheduler {
     /// Nothing waits, nothing runs.
     pub fn new(limits: Limits) -> Self {
+        let batch = limits.batch.max(1);
+        // More slots than tokens in a step: some answer would get none.
+        let slots = limits.slots.clamp(1, batch);
         Self {
-            limits,
+            limits: Limits { slots, batch, queue: limits.queue.max(1), step: limits.step },
             waiting: Vec::new(),
             running: Vec::new(),
             served: HashMap::new(),
+            arrivals: 0,
+            passed_over: 0,
+            answer: None,
             pace: Pace::default(),
         }
     }
 
-    /// Puts a request into the queue.
+    /// Puts a request into the queue. One whose id is known already is not taken twice.
     ///
     /// # Errors
     /// The queue is full.
     pub fn submit(&mut self, job: Job) -> Result<Place, QueueFull> {
-        if self.waiting.len() >= self.limits.queue {
-            let length = self.waiting.len();
-            return Err(QueueFull { length, wait: self.expected_wait(length) });
+        if let Some(place) = self.place(job.id) {
+            return Ok(place);
+        }
+        if self.running.iter().any(|r| r.job.id == job.id) {
+            return Ok(Place { position: 0, wait: Some(0.0) });
+        }
+        let length = self.waiting.len();
+        if length >= self.limits.queue {
+            return Err(QueueFull { length, wait: self.expected_wait(length - self.limits.queue) });
         }
         self.welcome(&job.owner);
-        self.waiting.push(Waiting { job, passed_over: 0, sent_back: 0 });
-        let position = self.waiting.len() - 1;
-        Ok(Place { position, wait: self.expected_wait(position) })
+        let id = job.id;
+        let arrival = self.arrivals;
+        self.arrivals += 1;
+        self.waiting.push(Waiting { job, arrival, overtaken: 0, refused: 0, sent_back: 0 });
+        Ok(self.place(id).unwrap_or(Place { position: length, wait: None }))
     }
 
-    /// An owner who comes back starts level with those who are being served: idle time is no credit.
+    /// An owner who comes back starts level with those who are being served: idle time is no credit. Nor
+    /// does an owner who goes for a moment lose what was served.
     fn welcome(&mut self, owner: &Owner) {
-        let present = |o: &Owner| {
-            self.running.iter().any(|r| r.job.owner == *o)
-                || self.waiting.iter().any(|w| w.job.owner == *o)
-        };
-        if present(owner) {
+        let present: HashSet<&Owner> = self.owners().collect();
+        if present.contains(owner) {
             return;
         }
-        let least = self
-            .served
-            .iter()
-            .filter(|(o, _)| present(o))
-            .map(|(_, served)| *served)
-            .reduce(f64::min);
-        let served = self.served.get(owner).copied().unwrap_or(0.0).max(least.unwrap_or(0.0));
-        // Nobody present: all start anew, and the table stays as small as the number of those present.
-        if least.is_none() {
+        let served = |o: &Owner| self.served.get(o).copied().unwrap_or(0.0);
+        let Some(least) = present.iter().map(|o| served(o)).reduce(f64::min) else {
+            // Nobody present: nobody was kept waiting, all start anew.
             self.served.clear();
+            self.served.insert(owner.clone(), 0.0);
+            return;
+        };
+        let level = served(owner).max(least);
+        let present: HashSet<Owner> = present.into_iter().cloned().collect();
+        // Who is level with the least served would start there anyway.
+        self.served.retain(|o, served| *served > least || present.contains(o));
+        if self.served.len() > present.len() + ABSENT {
+            self.served.retain(|o, _| present.contains(o));
         }
-        self.served.insert(owner.clone(), served);
-        self.served.retain(|o, _| o == owner || present(o));
+        self.served.insert(owner.clone(), level);
     }
 
-    /// Where a request stands in the queue, in the order in which they came.
+    fn owners(&self) -> impl Iterator<Item = &Owner> {
+        let running = self.running.iter().map(|r| &r.job.owner);
+        running.chain(self.waiting.iter().map(|w| &w.job.owner))
+    }
+
+    /// Where a request stands in the queue, in the order in which they would be let in now.
     pub fn place(&self, id: RequestId) -> Option<Place> {
-        let position = self.waiting.iter().position(|w| w.job.id == id)?;
-        Some(Place { position, wait: self.expected_wait(position) })
+        let order = self.order();
+        let position = order.iter().position(|w| w.job.id == id)?;
+        Some(Place { position, wait: self.wait_in(&order, position) })
     }
 
     /// Requests that wait, in the order in which they should be let in now; none where one runs alone.
     ///
-    /// The caller lets in the first for which there is room, by [`admit`](Self::admit).
+    /// The caller lets in the first for which there is room, by [`admit`](Self::admit), and asks again.
     pub fn candidates(&self) -> Vec<RequestId> {
-        if self.running.iter().any(|r| r.job.alone) {
-            return Vec::new();
+        self.open(&self.order()).iter().map(|w| w.job.id).collect()
+    }
+
+    /// Those of the queue, which is in order, that may be let in now.
+    fn open<'o, 'w>(&self, order: &'o [&'w Waiting]) -> &'o [&'w Waiting] {
+        let full = self.running.len() >= self.limits.slots;
+        if full || self.running.iter().any(|r| r.job.alone) {
+            return &[];
         }
-        let mut order: Vec<&Waiting> = self.waiting.iter().collect();
-        // Stable: first come, first served among equals.
-        order.sort_by(|a, b| {
-            (self.rank(a), self.served(a))
-                .partial_cmp(&(self.rank(b), self.served(b)))
-                .unwrap_or(std::cmp::Ordering::Equal)
-        });
-        let alone = order.iter().position(|w| w.job.alone);
+        let idle = self.running.is_empty();
         // One that runs alone waits for the others to end, and nobody overtakes it meanwhile.
-        match alone {
-            Some(0) if !self.running.is_empty() => return Vec::new(),
-            Some(0) => order.truncate(1),
-            Some(at) => order.truncate(at),
-            None => {}
-        }
-        if self.running.len() >= self.limits.slots {
-            return Vec::new();
-        }
-        order.into_iter().map(|w| w.job.id).collect()
-    }
-
-    /// Lower goes first.
-    fn rank(&self, waiting: &Waiting) -> u8 {
-        match waiting.job.class {
-            _ if waiting.passed_over >= PASSED_OVER => 0,
-            Class::Interactive => 1,
-            Class::Batch => 2,
+        let order = match order.iter().position(|w| w.job.alone) {
+            Some(0) if idle => &order[..1],
+            Some(at) => &order[..at],
+            None => order,
+        };
+        // Likewise one that found no room too often. Where nothing runs, no room will come: the others go.
+        match order.iter().position(|w| w.overtaken >= OVERTAKEN || w.refused >= PASSED_OVER) {
+            Some(at) if !idle => &order[..=at],
+            _ => order,
         }
     }
 
-    fn served(&self, waiting: &Waiting) -> f64 {
-        self.served.get(&waiting.job.owner).copied().unwrap_or(0.0)
-    }
-
-    /// Lets a waiting request in; `remaining` of its tokens must be computed. `false`: it does not wait.
-    pub fn admit(&mut self, id: RequestId, remaining: usize) -> bool {
-        let Some(at) = self.waiting.iter().position(|w| w.job.id == id) else { return false };
-        let admitted = self.waiting.remove(at);
-        // The oldest of each owner that came before it was passed over. Only the oldest: or a flood of one
-        // owner's would soon go before all others'.
-        let mut seen: Vec<(Owner, Class)> = Vec::new();
-        for waiting in &mut self.waiting[..at] {
-            let line = (waiting.job.owner.clone(), waiting.job.class);
-            if !seen.contains(&line) {
-                waiting.passed_over += 1;
-                seen.push(line);
+    /// The queue in the order in which requests should be let in.
+    fn order(&self) -> Vec<&Waiting> {
+        let mut levels: HashMap<&Owner, f64> = HashMap::new();
+        for waiting in &self.waiting {
+            let owner = &waiting.job.owner;
+            levels.entry(owner).or_insert_with(|| self.level(owner));
+        }
+        let batch_first = self.batch_is_due();
+        let key = |w: &Waiting| {
+            if w.overtaken >= OVERTAKEN {
+                return (0, 0.0);
             }
+            let later = (w.job.class == Class::Batch) != batch_first;
+            (1 + u8::from(later), levels.get(&w.job.owner).copied().unwrap_or(0.0))
+        };
+        let mut order: Vec<(u8, f64, &Waiting)> = self
+            .waiting
+            .iter()
+            .map(|w| {
+                let (rank, level) = key(w);
+                (rank, level, w)
+            })
+            .collect();
+        // Stable: first come, first served among equals.
+        order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        order.into_iter().map(|(_, _, waiting)| waiting).collect()
+    }
+
+    /// Service that an owner got or that is promised already: or free slots would all go to one.
+    fn level(&self, owner: &Owner) -> f64 {
+        let running = self.running.iter().filter(|r| r.job.owner == *owner);
+        let promised: f64 = running.map(|r| as_f64(r.remaining.max(1))).sum();
+        self.served.get(owner).copied().unwrap_or(0.0) + promised
+    }
+
+    /// Whether it is a batch request's turn. Not while one is at work: then they do not starve.
+    fn batch_is_due(&self) -> bool {
+        self.passed_over >= PASSED_OVER && !self.running.iter().any(|r| r.job.class == Class::Batch)
+    }
+
+    /// Lets a waiting request in; `remaining` of its tokens must be computed, at least one. `false`: it is
+    /// not among the [`candidates`](Self::candidates).
+    pub fn admit(&mut self, id: RequestId, remaining: usize) -> bool {
+        let order = self.order();
+        if !self.open(&order).iter().any(|w| w.job.id == id) {
+            return false;
         }
-        let Waiting { job, sent_back, .. } = admitted;
-        self.running.push(Running { job, remaining, sent_back });
+        let first = order.first().map(|w| w.job.id);
+        let Some(at) = self.waiting.iter().position(|w| w.job.id == id) else { return false };
+        let lines = self.line_heads(at);
+        for head in lines {
+            self.waiting[head].overtaken += 1;
+        }
+        if let Some(first) =
+            self.waiting.iter_mut().find(|w| Some(w.job.id) == first && w.job.id != id)
+        {
+            first.refused += 1;
+        }
+        let Waiting { job, arrival, sent_back, .. } = self.waiting.remove(at);
+        self.passed_over = match job.class {
+            Class::Interactive if self.batch_waits() => self.passed_over.saturating_add(1),
+            Class::Interactive | Class::Batch => 0,
+        };
+        let remaining = remaining.max(1);
+        self.running.push(Running { job, arrival, remaining, answered: 0, sent_back });
         true
     }
 
-    /// The request at work that should give its place to one that waits and that has no place: a batch
-    /// request, the last that came, where somebody waits for an interactive one.
+    /// The oldest of each owner and class of those before `end` in the queue. Only the oldest are overtaken:
+    /// or all of a flood of one owner's would soon be overdue together.
+    fn line_heads(&self, end: usize) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        let before = self.waiting[..end].iter().enumerate();
+        before.filter(|(_, w)| seen.insert((&w.job.owner, w.job.class))).map(|(at, _)| at).collect()
+    }
+
+    fn batch_waits(&self) -> bool {
+        self.waiting.iter().any(|w| w.job.class == Class::Batch)
+    }
+
+    /// The request at work that should give its slot to one that waits where all slots are taken: a batch
+    /// request, the last that came, where an interactive one is next.
     pub fn gives_way(&self) -> Option<RequestId> {
-        let full = self.running.len() >= self.limits.slots;
-        let urgent = self.waiting.iter().any(|w| w.job.class == Class::Interactive && !w.job.alone);
-        if !full || !urgent {
+        if self.running.len() < self.limits.slots {
             return None;
         }
-        let mut batch = self.running.iter().rev();
-        batch
+        self.gives_room()
+    }
+
+    /// The request at work that should give its cells where the first of the
+    /// [`candidates`](Self::candidates) finds no room: a batch request, the last that came, where an
+    /// interactive one is next.
+    pub fn gives_room(&self) -> Option<RequestId> {
+        // Only if that one really is next: the slot must not go back to a batch request.
+        let order = self.order();
+        let next = order.first()?;
+        if next.job.class != Class::Interactive || next.job.alone {
+            return None;
+        }
+        let mut running = self.running.iter().rev();
+        running
             .find(|r| r.job.class == Class::Batch && r.sent_back < SENT_BACK && !r.job.alone)
             .map(|r| r.job.id)
     }
 
     /// The request at work to send back when the KV cache is full: batch before interactive, the last that
     /// came first. Never the only one.
+    ///
+    /// One that was sent back [`SENT_BACK`] times stays, and among such the older: so of requests that
+    /// never fit together one gets through.
     pub fn sheds(&self) -> Option<RequestId> {
         if self.running.len() < 2 {
             return None;
         }
-        let last = |class| self.running.iter().rev().find(move |r| r.job.class == class);
-        last(Class::Batch).or_else(|| last(Class::Interactive)).map(|r| r.job.id)
+        let spared = |r: &Running| r.sent_back >= SENT_BACK;
+        let last = |class| self.running.iter().rev().find(|r| r.job.class == class && !spared(r));
+        last(Class::Batch)
+            .or_else(|| last(Class::Interactive))
+            .or_else(|| self.running.iter().max_by_key(|r| r.arrival))
+            .map(|r| r.job.id)
     }
 
-    /// Sends a request at work back to the head of the queue. `tokens` are now known of it.
+    /// Sends a request at work back to its place in the queue, which may grow beyond its limit by those at
+    /// work. `tokens` are now known of it.
     pub fn send_back(&mut self, id: RequestId, tokens: usize) {
         let Some(at) = self.running.iter().position(|r| r.job.id == id) else { return };
-        let Running { mut job, sent_back, .. } = self.running.remove(at);
+        let Running { mut job, arrival, sent_back, .. } = self.running.remove(at);
+        job.answer = job.answer.saturating_sub(tokens.saturating_sub(job.prompt));
         job.prompt = tokens;
-        let passed_over = 0;
-        self.waiting.insert(0, Waiting { job, passed_over, sent_back: sent_back + 1 });
+        let sent_back = sent_back.saturating_add(1);
+        let at = self.waiting.partition_point(|w| w.arrival < arrival);
+        // It had its turn: it is not overdue any more.
+        self.waiting.insert(at, Waiting { job, arrival, overtaken: 0, refused: 0, sent_back });
     }
 
     /// Forgets a request, wherever it is.
     pub fn remove(&mut self, id: RequestId) {
         self.waiting.retain(|w| w.job.id != id);
-        self.running.retain(|r| r.job.id != id);
+        if !self.batch_waits() {
+            self.passed_over = 0;
+        }
+        let Some(at) = self.running.iter().position(|r| r.job.id == id) else { return };
+        let Running { answered, .. } = self.running.remove(at);
+        if answered > 0 {
+            let answered = as_f64(answered);
+            self.answer = Some(self.answer.map_or(answered, |old| old + 0.1 * (answered - old)));
+        }
     }
 
     /// Sets how many known tokens of a request at work are not computed.
@@ -285,12 +406,12 @@ impl Scheduler {
         let budget = self.prompt_budget(shares.len());
         let prompts =
             |class| self.running.iter().filter(move |r| r.remaining > 1 && r.job.class == class);
-        let both =
-            prompts(Class::Interactive).next().is_some() && prompts(Class::Batch).next().is_some();
-        let for_batch = if both { (budget / BATCH_SHARE).max(PIECE.min(budget)) } else { budget };
-        let for_interactive = if both { budget - for_batch } else { budget };
-        divide(prompts(Class::Interactive), for_interactive, &mut shares);
-        divide(prompts(Class::Batch), for_batch, &mut shares);
+        let wanted: usize =
+            prompts(Class::Batch).fold(0, |sum: usize, r| sum.saturating_add(r.remaining));
+        // A share in pieces worth their place, but never more than half.
+        let for_batch = (budget / BATCH_SHARE).max(PIECE).min(budget / 2).min(wanted);
+        let left = divide(prompts(Class::Interactive), budget - for_batch, &mut shares);
+        divide(prompts(Class::Batch), for_batch + left, &mut shares);
         shares
     }
 
@@ -313,30 +434,17 @@ impl Scheduler {
                 continue;
             };
             running.remaining = running.remaining.saturating_sub(share.tokens);
+            // At the end of what is known, a token of the answer is chosen.
+            running.answered += usize::from(running.remaining == 0);
             // A decoded token costs about twice a prompt's (Sheng et al.).
-            #[expect(clippy::cast_precision_loss, reason = "a count of tokens in a step")]
-            let cost = share.tokens as f64 * if share.decodes { 2.0 } else { 1.0 };
+            let cost = as_f64(share.tokens) * if share.decodes { 2.0 } else { 1.0 };
             if let Some(served) = self.served.get_mut(&running.job.owner) {
                 *served += cost;
             }
         }
         let (answers, prompts): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|s| s.decodes);
-        let prompt_tokens = prompts.iter().map(|s| s.tokens).sum();
+        let prompt_tokens = prompts.iter().fold(0, |sum: usize, s| sum.saturating_add(s.tokens));
         self.pace.note(answers.len(), prompt_tokens, seconds);
-    }
-
-    /// Seconds until the request at `position` of the queue is let in: the prompts before it, and the
-    /// answers that must end to make room.
-    fn expected_wait(&self, position: usize) -> Option<f64> {
-        let free = self.limits.slots.saturating_sub(self.running.len());
-        if position < free {
-            return Some(0.0);
-        }
-        let reading: usize = self.running.iter().map(|r| r.remaining).sum();
-        let before: usize = self.waiting.iter().take(position).map(|w| w.job.prompt).sum();
-        let shortest = self.running.iter().map(|r| r.job.answer).min().unwrap_or(0);
-        let rounds = (position - free) / self.limits.slots.max(1) + 1;
-        self.pace.seconds(reading + before, shortest * rounds)
     }
 
     /// How many requests wait.
@@ -356,8 +464,12 @@ impl Scheduler {
 }
 
 /// Divides `budget` tokens among prompts: half to the one that waits longest, so that none starves, and the
-/// rest to the shortest first, so that a short one does not wait for a long one.
-fn divide<'r>(prompts: impl Iterator<Item = &'r Running>, budget: usize, shares: &mut Vec<Share>) {
+/// rest to the shortest first, so that a short one does not wait for a long one. Returns what is left over.
+fn divide<'r>(
+    prompts: impl Iterator<Item = &'r Running>,
+    budget: usize,
+    shares: &mut Vec<Share>,
+) -> usize {
     let mut prompts: Vec<(&Running, usize)> = prompts.map(|r| (r, 0)).collect();
     let mut left = budget;
     let give = |prompt: &mut (&Running, usize), most: usize, left: &mut usize| {
@@ -372,6 +484,12 @@ fn divide<'r>(prompts: impl Iterator<Item = &'r Running>, budget: usize, shares:
     prompts.iter_mut().for_each(|prompt| give(prompt, usize::MAX, &mut left));
     let given = prompts.into_iter().filter(|(_, tokens)| *tokens > 0);
     shares.extend(given.map(|(r, tokens)| Share { id: r.job.id, tokens, decodes: false }));
+    left
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of tokens, in estimates")]
+fn as_f64(tokens: usize) -> f64 {
+    tokens as f64
 }
 
 #[cfg(test)]

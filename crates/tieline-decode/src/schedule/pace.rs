@@ -2,6 +2,9 @@
 
 /// Weight of the newest step in the averages.
 const NEW: f64 = 0.2;
+/// A step counts for at most so many times the average: one during which the machine slept must not cut
+/// prompts short for long. One that is faster counts in full: no step is faster than the machine.
+const OUTLIER: f64 = 4.0;
 
 /// A step with `d` answers and `p` prompt tokens takes about `decode(d) + p × per_token`.
 #[derive(Debug, Default)]
@@ -21,14 +24,12 @@ impl Pace {
         if !seconds.is_finite() || seconds <= 0.0 {
             return;
         }
+        // With prompt tokens in it, a step tells only that decoding takes no longer.
+        let too_slow = self.decode_seconds(answers).is_some_and(|known| known > seconds);
+        if answers > 0 && (prompt_tokens == 0 || too_slow) {
+            self.learn_decode(answers, seconds);
+        }
         if prompt_tokens == 0 {
-            if answers > 0 {
-                let at = answers.min(ANSWERS);
-                if self.decode.len() <= at {
-                    self.decode.resize(at + 1, None);
-                }
-                learn(&mut self.decode[at], seconds);
-            }
             return;
         }
         // A tiny piece says little about long ones.
@@ -41,6 +42,14 @@ impl Pace {
         learn(&mut self.per_token, (rest / tokens).max(seconds / tokens * 0.1));
     }
 
+    fn learn_decode(&mut self, answers: usize, seconds: f64) {
+        let at = answers.min(ANSWERS);
+        if self.decode.len() <= at {
+            self.decode.resize(at + 1, None);
+        }
+        learn(&mut self.decode[at], seconds);
+    }
+
     /// Seconds of a step that decodes this many answers; the nearest known number of them will do.
     pub fn decode_seconds(&self, answers: usize) -> Option<f64> {
         if answers == 0 {
@@ -48,7 +57,9 @@ impl Pace {
         }
         let at = answers.min(ANSWERS);
         let known = |i: usize| self.decode.get(i).copied().flatten();
-        known(at).or_else(|| (1..=ANSWERS).filter_map(known).next_back())
+        let nearest =
+            (1..=ANSWERS).filter(|i| known(*i).is_some()).min_by_key(|i| i.abs_diff(at))?;
+        known(nearest)
     }
 
     /// How many prompt tokens fit a step of `seconds` beside `answers` answers, in whole pieces.
@@ -65,16 +76,12 @@ impl Pace {
         Some(tokens / super::PIECE * super::PIECE)
     }
 
-    /// Seconds to read so many prompt tokens and then to decode so many steps.
-    pub fn seconds(&self, prompt_tokens: usize, steps: usize) -> Option<f64> {
-        let per_token = self.per_token?;
-        let step = self.decode_seconds(1)?;
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let seconds = prompt_tokens as f64 * per_token + steps as f64 * step;
-        Some(seconds)
+    /// Seconds that a prompt token adds to a step.
+    pub fn token_seconds(&self) -> Option<f64> {
+        self.per_token
     }
 }
 
 fn learn(average: &mut Option<f64>, value: f64) {
-    *average = Some(average.map_or(value, |old| old + NEW * (value - old)));
+    *average = Some(average.map_or(value, |old| old + NEW * (value.min(old * OUTLIER) - old)));
 }
