@@ -24,12 +24,23 @@ impl Pace {
         if !seconds.is_finite() || seconds <= 0.0 {
             return;
         }
-        // With prompt tokens in it, a step tells only that decoding takes no longer.
+        // With prompt tokens in it, a step tells only that decoding takes a part of it: half is a guess.
         let too_slow = self.decode_seconds(answers).is_some_and(|known| known > seconds);
         if answers > 0 && (prompt_tokens == 0 || too_slow) {
-            self.learn_decode(answers, seconds);
+            let share = if prompt_tokens == 0 { 1.0 } else { 0.5 };
+            self.learn_decode(answers, seconds * share);
         }
-        if prompt_tokens == 0 {
+        // Nor does it tell what a prompt token takes, while decoding is thought slower than all of it.
+        if prompt_tokens == 0 || too_slow {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a count of tokens in a step")]
+        let tokens = prompt_tokens as f64;
+        if let (true, None, Some(token)) =
+            (answers > 0, self.decode_seconds(answers), self.per_token)
+        {
+            // Where prompts never cease, no step only decodes: what the prompt leaves must do.
+            self.learn_decode(answers, (seconds - tokens * token).max(seconds * 0.1));
             return;
         }
         // A tiny piece says little about long ones.
@@ -37,8 +48,6 @@ impl Pace {
             return;
         }
         let rest = seconds - self.decode_seconds(answers).unwrap_or(0.0);
-        #[expect(clippy::cast_precision_loss, reason = "a count of tokens in a step")]
-        let tokens = prompt_tokens as f64;
         learn(&mut self.per_token, (rest / tokens).max(seconds / tokens * 0.1));
     }
 
@@ -84,4 +93,110 @@ impl Pace {
 
 fn learn(average: &mut Option<f64>, value: f64) {
     *average = Some(average.map_or(value, |old| old + NEW * (value.min(old * OUTLIER) - old)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 10 ms a step that decodes, 3 ms a prompt token.
+    fn learned() -> Pace {
+        let mut pace = Pace::default();
+        pace.note(1, 0, 0.010);
+        pace.note(0, 512, 1.536);
+        pace
+    }
+
+    #[test]
+    fn what_is_no_time_teaches_nothing() {
+        let mut pace = learned();
+        for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            pace.note(1, 0, seconds);
+            pace.note(0, 512, seconds);
+            pace.note(3, 64, seconds);
+        }
+        assert_eq!(pace.decode_seconds(1), Some(0.010));
+        assert_eq!(pace.token_seconds(), Some(0.003));
+        assert_eq!(Pace::default().tokens_within(0.15, 1), None);
+    }
+
+    #[test]
+    fn absurd_times_do_no_harm() {
+        for seconds in [f64::MIN_POSITIVE, 5e-324, 1e-300, 1e300, f64::MAX] {
+            let mut pace = Pace::default();
+            for _ in 0..3 {
+                pace.note(usize::MAX, 0, seconds);
+                pace.note(0, 1, seconds);
+                pace.note(usize::MAX, usize::MAX, seconds);
+            }
+            for step in [0.0, -1.0, 0.15, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+                assert!(pace.tokens_within(step, 2).unwrap() <= 1_000_000);
+            }
+        }
+    }
+
+    #[test]
+    fn the_budget_is_what_the_answers_leave_in_whole_pieces() {
+        let pace = learned();
+        // (150 - 10) / 3 = 46 tokens.
+        assert_eq!(pace.tokens_within(0.150, 1), Some(32));
+        assert_eq!(pace.tokens_within(0.010, 1), Some(0));
+    }
+
+    #[test]
+    fn the_nearest_number_of_answers_speaks_for_others() {
+        let mut pace = Pace::default();
+        pace.note(1, 0, 0.010);
+        pace.note(8, 0, 0.080);
+        assert_eq!(pace.decode_seconds(2), Some(0.010));
+        assert_eq!(pace.decode_seconds(7), Some(0.080));
+        assert_eq!(pace.decode_seconds(1000), Some(0.080));
+        assert_eq!(pace.decode_seconds(0), Some(0.0));
+    }
+
+    /// Steps of 1 answer and 32 prompt tokens until the budget is again what it was.
+    #[track_caller]
+    fn recovers(mut pace: Pace, most: usize) {
+        let steps = (0..1000).take_while(|_| {
+            let budget = pace.tokens_within(0.150, 1).unwrap();
+            pace.note(
+                1,
+                budget.max(16),
+                0.010 + 0.003 * f64::from(u32::try_from(budget.max(16)).unwrap()),
+            );
+            !(32..=48).contains(&budget)
+        });
+        let steps = steps.count();
+        assert!(steps <= most, "{steps} steps");
+        // And no longer than it may be: a step of 48 tokens would take 154 ms.
+        assert!((16..=48).contains(&pace.tokens_within(0.150, 1).unwrap()));
+    }
+
+    #[test]
+    fn one_huge_step_does_not_cut_prompts_short_for_long() {
+        let mut pace = learned();
+        pace.note(0, 512, 3600.0);
+        recovers(pace, 10);
+        let mut pace = learned();
+        pace.note(1, 0, 3600.0);
+        recovers(pace, 10);
+        let mut pace = learned();
+        pace.note(1, 32, 3600.0);
+        recovers(pace, 10);
+    }
+
+    #[test]
+    fn a_first_step_that_was_huge_is_forgotten() {
+        let mut pace = Pace::default();
+        pace.note(1, 0, 60.0);
+        pace.note(0, 512, 60.0);
+        recovers(pace, 80);
+    }
+
+    #[test]
+    fn a_machine_that_becomes_slower_is_noticed() {
+        let mut pace = learned();
+        (0..8).for_each(|_| pace.note(0, 512, 15.36));
+        assert!(pace.token_seconds().unwrap() > 0.02);
+    }
 }

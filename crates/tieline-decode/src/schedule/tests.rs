@@ -29,3 +29,97 @@ fn a_long_prompt_is_cut_while_answers_run() {
     assert_eq!(plan[0], Share { id: RequestId(1), tokens: 1, decodes: true });
     assert_eq!(plan[1], Share { id: RequestId(2), tokens: 32, decodes: false });
 }
+
+mod fair;
+mod random;
+mod runner;
+
+fn running(jobs: &[(u64, Class, usize)]) -> Scheduler {
+    let mut scheduler = Scheduler::new(limits());
+    for (id, class, remaining) in jobs {
+        scheduler.submit(Job { class: *class, ..job(*id) }).unwrap();
+        assert!(scheduler.admit(RequestId(*id), *remaining));
+    }
+    scheduler
+}
+
+#[test]
+fn both_classes_get_of_the_smallest_budget() {
+    use Class::{Batch, Interactive};
+    let mut scheduler = running(&[(1, Interactive, 1), (2, Interactive, 3000), (3, Batch, 3000)]);
+    // So slow that only the shortest piece is allowed.
+    scheduler.pace.note(0, 512, 512.0);
+    let tokens: Vec<usize> = scheduler.plan().iter().map(|s| s.tokens).collect();
+    assert_eq!(tokens, [1, 8, 8]);
+}
+
+#[test]
+fn what_one_class_leaves_the_other_gets() {
+    use Class::{Batch, Interactive};
+    let of = |jobs| running(jobs).plan().iter().map(|s| s.tokens).collect::<Vec<_>>();
+    assert_eq!(of(&[(1, Interactive, 20), (2, Batch, 3000)]), [20, 492]);
+    assert_eq!(of(&[(1, Interactive, 3000), (2, Batch, 5)]), [507, 5]);
+    assert_eq!(of(&[(1, Interactive, 3000), (2, Batch, 3000)]), [448, 64]);
+}
+
+#[test]
+fn a_prompt_that_is_cached_to_the_end_still_computes_its_last_token() {
+    let scheduler = running(&[(1, Class::Interactive, 0)]);
+    assert_eq!(scheduler.plan(), [Share { id: RequestId(1), tokens: 1, decodes: true }]);
+}
+
+#[test]
+fn unknown_ids_do_nothing() {
+    let mut scheduler = running(&[(1, Class::Interactive, 100)]);
+    scheduler.submit(job(2)).unwrap();
+    let before = format!("{scheduler:?}");
+    let unknown = RequestId(9);
+    assert!(!scheduler.admit(unknown, 5));
+    assert!(!scheduler.admit(RequestId(1), 5), "it does not wait");
+    assert_eq!(scheduler.place(unknown), None);
+    assert_eq!(scheduler.place(RequestId(1)), None);
+    scheduler.send_back(unknown, 5);
+    scheduler.send_back(RequestId(2), 5);
+    scheduler.remove(unknown);
+    scheduler.set_remaining(unknown, 5);
+    scheduler.stepped(&[Share { id: unknown, tokens: 5, decodes: true }], f64::NAN);
+    assert_eq!(format!("{scheduler:?}"), before);
+}
+
+#[test]
+fn an_id_is_taken_once() {
+    let mut scheduler = running(&[(1, Class::Interactive, 100)]);
+    scheduler.submit(job(2)).unwrap();
+    scheduler.submit(job(1)).unwrap();
+    assert_eq!(scheduler.submit(job(2)).unwrap().position, 0);
+    assert_eq!(scheduler.waiting(), 1);
+}
+
+#[test]
+fn limits_of_nothing_still_let_one_through() {
+    let mut scheduler = Scheduler::new(Limits { slots: 0, queue: 0, batch: 0, step: f64::NAN });
+    assert_eq!(scheduler.submit(job(1)).unwrap(), Place { position: 0, wait: Some(0.0) });
+    assert!(scheduler.submit(job(2)).is_err());
+    assert!(scheduler.admit(RequestId(1), 100));
+    assert_eq!(scheduler.plan(), [Share { id: RequestId(1), tokens: 1, decodes: false }]);
+    assert!(scheduler.submit(job(2)).is_ok());
+    assert!(!scheduler.admit(RequestId(2), 1), "the slot is taken");
+}
+
+#[test]
+fn of_two_that_never_fit_together_the_older_stays() {
+    let mut scheduler = running(&[(1, Class::Batch, 100), (2, Class::Interactive, 100)]);
+    // The batch request is sent back for the others, but not for ever.
+    for _ in 0..SENT_BACK {
+        assert_eq!(scheduler.sheds(), Some(RequestId(1)));
+        scheduler.send_back(RequestId(1), 100);
+        assert_eq!(scheduler.sheds(), None, "never the only one");
+        assert!(scheduler.admit(RequestId(1), 100));
+    }
+    assert_eq!(scheduler.sheds(), Some(RequestId(2)));
+    for _ in 0..2 * SENT_BACK {
+        scheduler.send_back(RequestId(2), 100);
+        assert!(scheduler.admit(RequestId(2), 100));
+        assert_eq!(scheduler.sheds(), Some(RequestId(2)));
+    }
+}
