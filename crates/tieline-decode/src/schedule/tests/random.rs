@@ -33,7 +33,7 @@ fn run(seed: u64) {
     if random.one_in(3) {
         runner.moody = 4;
     }
-    let requests = random.within(1, 7) as u64;
+    let requests = random.within(1, 6) as u64;
     let mut cancelled = 0;
     let mut taken = 0;
     for id in 0..requests {
