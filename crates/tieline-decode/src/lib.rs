@@ -9,5 +9,6 @@ pub mod cells;
 pub mod disk;
 pub mod draft;
 pub mod schedule;
+pub mod talk;
 pub mod threads;
 pub mod volatile;

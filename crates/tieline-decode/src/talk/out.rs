@@ -1,0 +1,110 @@
+//! What has been said so far: joins neighbouring pieces, numbers the calls, knows the tools.
+
+use std::fmt;
+
+use serde_json::Value;
+use tieline_types::{Private, Tool, ToolCallStep};
+
+use super::Said;
+
+/// Where a parser's findings go.
+pub(super) struct Out {
+    said: Vec<Said>,
+    tools: Vec<Tool>,
+    id_prefix: String,
+    calls: u32,
+    ended: u32,
+}
+
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Out").field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+
+impl Out {
+    pub(super) fn new(tools: &[Tool], id_prefix: &str) -> Self {
+        let (said, id_prefix) = (Vec::new(), id_prefix.to_owned());
+        Self { said, tools: tools.to_vec(), id_prefix, calls: 0, ended: 0 }
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Said> {
+        std::mem::take(&mut self.said)
+    }
+
+    /// Whether a call was completed.
+    pub(super) fn called(&self) -> bool {
+        self.ended > 0
+    }
+
+    pub(super) fn text(&mut self, text: &str) {
+        match self.said.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Said::Text(last)) => last.push_str(text),
+            _ => self.said.push(Said::Text(text.to_owned())),
+        }
+    }
+
+    pub(super) fn reasoning(&mut self, text: &str) {
+        match self.said.last_mut() {
+            _ if text.is_empty() => {}
+            Some(Said::Reasoning(last)) => last.push_str(text),
+            _ => self.said.push(Said::Reasoning(text.to_owned())),
+        }
+    }
+
+    /// `warning` must not quote the answer: warnings reach logs.
+    pub(super) fn warn(&mut self, warning: &str) {
+        self.said.push(Said::Warning(warning.to_owned()));
+    }
+
+    /// The tool that a model means by `name`: some write the name space that templates show.
+    pub(super) fn tool(&self, name: &str) -> Option<&Tool> {
+        let by_name = |name: &str| self.tools.iter().find(|tool| tool.name == name);
+        by_name(name).or_else(|| by_name(name.strip_prefix("functions.")?))
+    }
+
+    /// Begins a call. `name` must be a tool's.
+    pub(super) fn begin(&mut self, name: &str) {
+        let name = self.tool(name).map_or(name, |tool| &tool.name).to_owned();
+        let index = self.calls;
+        self.calls = self.calls.saturating_add(1);
+        let id = format!("call_{}_{index}", self.id_prefix);
+        self.said.push(Said::Call(ToolCallStep::Begin { index, id, name }));
+    }
+
+    /// More arguments of the call begun last.
+    pub(super) fn arguments(&mut self, more: &str) {
+        let now = self.calls.saturating_sub(1);
+        if let Some(Said::Call(ToolCallStep::Arguments { index, text })) = self.said.last_mut()
+            && *index == now
+        {
+            let mut joined = std::mem::take(text).into_inner();
+            joined.push_str(more);
+            *text = Private::new(joined);
+            return;
+        }
+        let step = ToolCallStep::Arguments { index: now, text: Private::new(more) };
+        self.said.push(Said::Call(step));
+    }
+
+    /// Ends the call begun last.
+    pub(super) fn end(&mut self) {
+        let index = self.calls.saturating_sub(1);
+        self.ended = self.ended.saturating_add(1);
+        self.said.push(Said::Call(ToolCallStep::End { index }));
+    }
+
+    /// A whole call at once.
+    pub(super) fn call(&mut self, name: &str, arguments: &str) {
+        self.begin(name);
+        self.arguments(arguments);
+        self.end();
+    }
+
+    /// The schema of one parameter of a tool.
+    pub(super) fn parameter_schema(&self, tool: &str, parameter: &str) -> Option<Value> {
+        let schema: Value = serde_json::from_str(&self.tool(tool)?.parameters).ok()?;
+        schema.get("properties")?.get(parameter).cloned()
+    }
+}
