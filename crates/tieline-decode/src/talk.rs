@@ -13,6 +13,7 @@ mod gemma;
 mod json;
 mod named;
 mod out;
+mod python;
 mod xml;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ use self::format::{Action, Marker, Shape, When};
 use self::gemma::Quoted;
 use self::named::Named;
 use self::out::Out;
+use self::python::Python;
 use self::xml::Xml;
 
 const UNKNOWN_TOOL: &str = "a call of a tool that the request does not have was passed on as text";
@@ -91,6 +93,7 @@ enum Reader {
     Named(Named),
     Xml(Xml),
     Quoted(Quoted),
+    Python(Python),
 }
 
 impl Reader {
@@ -100,6 +103,7 @@ impl Reader {
             Self::Named(reader) => reader.feed(c, out),
             Self::Xml(reader) => reader.feed(c, out),
             Self::Quoted(reader) => reader.feed(c, out),
+            Self::Python(reader) => reader.feed(c, out),
         }
     }
 
@@ -108,14 +112,14 @@ impl Reader {
             Self::Envelope(reader) => reader.is_open(),
             Self::Named(reader) => reader.is_open(),
             Self::Xml(reader) => reader.is_open(),
-            Self::Quoted(_) => false,
+            Self::Quoted(_) | Self::Python(_) => false,
         }
     }
 
     fn is_surely_call(&self) -> bool {
         match self {
             Self::Envelope(reader) => reader.is_surely_call(),
-            Self::Named(_) | Self::Xml(_) | Self::Quoted(_) => true,
+            Self::Named(_) | Self::Xml(_) | Self::Quoted(_) | Self::Python(_) => true,
         }
     }
 
@@ -125,6 +129,7 @@ impl Reader {
             Self::Named(reader) => reader.take_raw(),
             Self::Xml(reader) => reader.take_raw(),
             Self::Quoted(reader) => reader.take_raw(),
+            Self::Python(reader) => reader.take_raw(),
         }
     }
 }
@@ -394,6 +399,8 @@ impl Talk {
             Shape::Json | Shape::JsonOrXml | Shape::NameOrJson if opens_json => {
                 Reader::Envelope(Envelope::new(raw, false))
             }
+            Shape::PythonOrJson if c == '{' => Reader::Envelope(Envelope::new(raw, false)),
+            Shape::PythonOrJson => Reader::Python(Python::new(raw)),
             Shape::NameOrJson => Reader::Named(Named::new(raw)),
             Shape::JsonOrXml => return self.seek_tag(raw, 0, c),
             Shape::Json => {

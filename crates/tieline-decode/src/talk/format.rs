@@ -5,6 +5,7 @@
 #[non_exhaustive]
 pub enum Format {
     /// Hermes, Qwen 2.5 and 3, Granite 4 and most ChatML models: `<tool_call>{"name":…}</tool_call>`.
+    /// Also Nemotron (`<TOOLCALL>[…]</TOOLCALL>`) and LFM2 (`<|tool_call_start|>[name(key=…)]…`).
     Hermes,
     /// Qwen3-Coder: `<tool_call><function=name><parameter=key>…`.
     QwenCoder,
@@ -16,7 +17,7 @@ pub enum Format {
     Gemma,
     /// DeepSeek V3, R1 and V3.1: `<｜tool▁call▁begin｜>…`.
     DeepSeek,
-    /// Granite 3: `<|tool_call|>[{"name":…}]`.
+    /// Granite 3 and Phi-4-mini: `<|tool_call|>[{"name":…}]`.
     Granite,
     /// gpt-oss: channels and recipients.
     Harmony,
@@ -44,6 +45,8 @@ pub(super) enum Shape {
     Json,
     /// The same in a code fence, which may hold any other JSON as well.
     FencedJson,
+    /// A JSON object, or a call or a list of calls as Python writes them.
+    PythonOrJson,
     /// JSON, or `<function=name>…`.
     JsonOrXml,
     /// `<function=name>…`, of which so many bytes are read.
@@ -96,6 +99,10 @@ const fn call(text: &'static str, shape: Shape, closers: &'static [&'static str]
     marker(text, When::Answer, Action::Call(shape, closers))
 }
 
+const fn code(text: &'static str) -> Marker {
+    marker(text, When::Start, Action::Call(Shape::PythonOrJson, &["```"]))
+}
+
 const fn fence(text: &'static str) -> Marker {
     marker(text, When::Start, Action::Call(Shape::FencedJson, &["```"]))
 }
@@ -106,11 +113,18 @@ const TOOL_CALL: Marker = call("<tool_call>", Shape::JsonOrXml, &["</tool_call>"
 const FUNCTION_GEMMA: Shape = Shape::Quoted { quote: "<escape>", close: "<end_function_call>" };
 const GEMMA_4: Shape = Shape::Quoted { quote: "<|\"|>", close: "<tool_call|>" };
 
-const HERMES: &[Marker] = &[THINK, THINK_END, TOOL_CALL, fence("```json")];
+const HERMES: &[Marker] = &[
+    THINK,
+    THINK_END,
+    TOOL_CALL,
+    call("<TOOLCALL>", Shape::Json, &["</TOOLCALL>"]),
+    call("<|tool_call_start|>", Shape::PythonOrJson, &["<|tool_call_end|>"]),
+    fence("```json"),
+];
 const QWEN_CODER: &[Marker] =
     &[THINK, THINK_END, TOOL_CALL, call("<function=", Shape::Xml, &["</tool_call>"])];
 const LLAMA_3: &[Marker] =
-    &[THINK, THINK_END, call("<|python_tag|>", Shape::Json, &[";"]), fence("```json")];
+    &[THINK, THINK_END, call("<|python_tag|>", Shape::PythonOrJson, &[";"]), fence("```json")];
 const MISTRAL: &[Marker] = &[
     THINK,
     THINK_END,
@@ -126,8 +140,8 @@ const GEMMA: &[Marker] = &[
     // Gemma 4 may call out of a thought, which that ends.
     marker("<|tool_call>", When::Thinking, Action::Call(GEMMA_4, &[])),
     fence("```json"),
-    fence("```tool_code"),
-    fence("```tool_call"),
+    code("```tool_code"),
+    code("```tool_call"),
 ];
 const DEEP_SEEK: &[Marker] = &[
     THINK,
@@ -140,9 +154,14 @@ const DEEP_SEEK: &[Marker] = &[
 const GRANITE: &[Marker] = &[
     THINK,
     THINK_END,
+    // Granite 3.2 says in words what 3.3 says in tags.
+    marker("Here is my thought process:", When::Start, Action::Think),
+    marker("Here's my thought process:", When::Start, Action::Think),
+    marker("Here is my response:", When::Thinking, Action::Answer),
+    marker("Here's my response:", When::Thinking, Action::Answer),
     marker("<response>", When::Start, Action::Drop),
     marker("</response>", When::Answer, Action::Drop),
-    call("<|tool_call|>", Shape::Json, &[]),
+    call("<|tool_call|>", Shape::Json, &["<|/tool_call|>"]),
     TOOL_CALL,
 ];
 const HARMONY: &[Marker] = &[
@@ -160,6 +179,38 @@ const HARMONY: &[Marker] = &[
     marker("to=", When::Start, Action::Header),
 ];
 const GENERIC: &[Marker] = &[THINK, THINK_END, fence("```json")];
+
+const GEMMA_TOKENS: &[&str] = &[
+    "<start_function_call>",
+    "<end_function_call>",
+    "<escape>",
+    "<|tool_call>",
+    "<tool_call|>",
+    "<|\"|>",
+    "<|channel>",
+    "<channel|>",
+];
+
+const HERMES_TOKENS: &[&str] = &[
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<TOOLCALL>",
+    "</TOOLCALL>",
+    "<|tool_call_start|>",
+    "<|tool_call_end|>",
+];
+
+const DEEP_SEEK_TOKENS: &[&str] = &[
+    "<think>",
+    "</think>",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁end｜>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool▁call▁end｜>",
+    "<｜tool▁sep｜>",
+];
 
 impl Format {
     pub(super) fn table(self) -> &'static [Marker] {
@@ -190,9 +241,8 @@ impl Format {
     /// others.
     pub fn markers(self) -> &'static [&'static str] {
         match self {
-            Self::Hermes | Self::QwenCoder => {
-                &["<think>", "</think>", "<tool_call>", "</tool_call>"]
-            }
+            Self::Hermes => HERMES_TOKENS,
+            Self::QwenCoder => &["<think>", "</think>", "<tool_call>", "</tool_call>"],
             Self::Llama3 => &["<think>", "</think>", "<|python_tag|>"],
             Self::Mistral => &[
                 "<think>",
@@ -203,28 +253,16 @@ impl Format {
                 "[ARGS]",
                 "[CALL_ID]",
             ],
-            Self::Gemma => &[
-                "<start_function_call>",
-                "<end_function_call>",
-                "<escape>",
-                "<|tool_call>",
-                "<tool_call|>",
-                "<|\"|>",
-                "<|channel>",
-                "<channel|>",
-            ],
-            Self::DeepSeek => &[
+            Self::Gemma => GEMMA_TOKENS,
+            Self::DeepSeek => DEEP_SEEK_TOKENS,
+            Self::Granite => &[
                 "<think>",
                 "</think>",
-                "<｜tool▁calls▁begin｜>",
-                "<｜tool▁calls▁end｜>",
-                "<｜tool▁call▁begin｜>",
-                "<｜tool▁call▁end｜>",
-                "<｜tool▁sep｜>",
+                "<|tool_call|>",
+                "<|/tool_call|>",
+                "<tool_call>",
+                "</tool_call>",
             ],
-            Self::Granite => {
-                &["<think>", "</think>", "<|tool_call|>", "<tool_call>", "</tool_call>"]
-            }
             Self::Harmony => &[
                 "<|start|>",
                 "<|end|>",
@@ -257,7 +295,7 @@ pub fn detect(template: &str) -> Format {
         Format::Granite
     } else if has("<start_of_turn>") || has("<start_function_call>") || has("<|tool_call>") {
         Format::Gemma
-    } else if has("<tool_call>") {
+    } else if has("<tool_call>") || has("<TOOLCALL>") || has("<|tool_call_start|>") {
         Format::Hermes
     } else if has("<|python_tag|>") || has("<|start_header_id|>") {
         Format::Llama3

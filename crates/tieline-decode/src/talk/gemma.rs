@@ -109,8 +109,10 @@ impl Reader<'_> {
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         let word = word.trim();
-        // What is neither a number nor a literal is a string without its quotes.
-        (!word.is_empty()).then(|| serde_json::from_str(word).unwrap_or_else(|_| word.into()))
+        // What is neither a number nor a literal is a string without its quotes; templates write
+        // `None` for null.
+        let literal = if word == "None" { "null" } else { word };
+        (!word.is_empty()).then(|| serde_json::from_str(literal).unwrap_or_else(|_| word.into()))
     }
 
     fn string(&mut self) -> Option<String> {
@@ -183,7 +185,7 @@ mod tests {
             Some(&json!({"a": [1, true, "é"], "b": {"c": null}})),
         );
         check("call:f{<escape>a b<escape>: -2.5}", Some(&json!({"a b": -2.5})));
-        check("call:f{a:word}", Some(&json!({"a": "word"})));
+        check("call:f{a:word,b:None}", Some(&json!({"a": "word", "b": null})));
         for bad in
             ["", "call:f", "f{}", "call:f{", "call:f{a}", "call:f{a:}", "call:f{}x", "call:f[1]"]
         {

@@ -161,6 +161,11 @@ fn hermes() {
         "<think>a <tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_call> <think> b</think>c",
         "(a <tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_call> <think> b)c",
     );
+    check("<TOOLCALL>[{\"name\":\"now\",\"arguments\":{}}]</TOOLCALL>", "«now {}»");
+    check(
+        "<|tool_call_start|>[now(), weather(city=\"東京\", extra={'a': [1]})]<|tool_call_end|>Done.",
+        "«now {}»«weather {\"city\":\"東京\",\"extra\":{\"a\":[1]}}»Done.",
+    );
     check("The tag <think> opens a thought.", "The tag <think> opens a thought.");
     check("a < b <tool_ca", "a < b <tool_ca");
 }
@@ -220,6 +225,7 @@ fn qwen_coder() {
     );
     check("<tool_call>\n<function=now>\n</function>\n</tool_call>", "«now {}»");
     check("<function=now></function></tool_call>so", "«now {}»so");
+    check("<tool_call><function=now>\n</tool_call>\nso", "«now {}»so");
     check(
         "<tool_call><function=now></function></tool_call>\n\
          <tool_call><function=weather><parameter=city>東京 {</parameter></function></tool_call>",
@@ -263,7 +269,9 @@ fn llama() {
         "A; {\"name\": \"now\", \"parameters\": {}}",
         "A; {\"name\": \"now\", \"parameters\": {}}",
     );
-    check("<|python_tag|>print(1)", "<|python_tag|>!print(1)");
+    check("<|python_tag|>weather.call(city='Bern')", "«weather {\"city\":\"Bern\"}»");
+    check("<|python_tag|>print(1)", "<|python_tag|>print(1)!");
+    check("<|python_tag|>x = 1", "<|python_tag|>x! = 1");
 }
 
 #[test]
@@ -307,7 +315,12 @@ fn gemma() {
     check("<|channel>thought\nHm<|tool_call>call:now{}<tool_call|>", "(Hm)«now {}»");
     check("```tool_code\n{\"name\": \"now\", \"arguments\": {}}\n```", "«now {}»");
     check("```json\n{\"a\": 1}\n```\n", "```json\n{\"a\": 1}\n```\n");
-    check("```tool_code\nprint(1)\n```", "```tool_code\nprint(1)\n```");
+    check(
+        "```tool_code\nweather(city=\"Bern, )\", days=2)\n```\n",
+        "«weather {\"city\":\"Bern, )\",\"days\":2}»",
+    );
+    check("```tool_code\nprint(1)\n```", "```tool_code\nprint(1)!\n```");
+    check("```tool_code\nrm(a=1)\n```", "```tool_code\nrm(a=1)!\n```");
     check(
         "<start_function_call>call:rm{a:1}<end_function_call>",
         "<start_function_call>call:rm{a:1}<end_function_call>!",
@@ -348,7 +361,10 @@ fn granite() {
     let check = |input: &str, want: &str| check(Format::Granite, input, want);
     check("<|tool_call|>[{\"name\": \"now\", \"arguments\": {\"a\": 1}}]", "«now {\"a\": 1}»");
     check("<think>a</think><response>b</response>", "(a)b");
+    check("Here is my thought process:\na\n\nHere's my response:\nb", "(a)b");
+    check("Here is my response: b", "Here is my response: b");
     check("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "«now {}»");
+    check("<|tool_call|>[{\"name\":\"now\",\"arguments\":{}}]<|/tool_call|>", "«now {}»");
     check("<|tool_call|>now", "<|tool_call|>!now");
 }
 
@@ -465,6 +481,7 @@ fn templates_show_their_format() {
         ("{{ messages }}", Format::Generic),
         ("<|im_start|>{{ tools }}<tool_call>", Format::Hermes),
         ("<tool_call>\n<function=x>\n<parameter=y>", Format::QwenCoder),
+        ("<|im_start|><|tool_call_start|>", Format::Hermes),
         ("<|start_header_id|>", Format::Llama3),
         ("[INST]{{ x }}[/INST][TOOL_CALLS]", Format::Mistral),
         ("<start_of_turn>", Format::Gemma),
@@ -485,6 +502,7 @@ fn a_runner_is_told_of_all_markers() {
     for format in FORMATS {
         for marker in format.table() {
             let plain = marker.text.starts_with("```")
+                || marker.text.starts_with("Here")
                 || ["to=", "<function=", "<response>", "</response>"].contains(&marker.text);
             let told = format.markers().iter().any(|told| marker.text.starts_with(told));
             assert!(told || plain, "{format:?}: {}", marker.text);
@@ -508,7 +526,21 @@ fn noise() -> impl Strategy<Value = String> {
                 "now",
                 "rm",
                 "call:now{",
+                "<tool_call>{\"name\":\"now\",\"arguments\":{\"a\":1}}</tool_call>",
+                "<function=weather><parameter=days>3</parameter></function>",
+                "[TOOL_CALLS][{\"name\":\"now\",\"arguments\":{}}]",
+                "[TOOL_CALLS]now[ARGS]{}",
+                "<|tool_call>call:weather{city:<|\"|>x<|\"|>}<tool_call|>",
+                "<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
+                "<|channel|>commentary to=functions.now<|message|>{\"a\":[1]}<|call|>",
+                "<|channel|>analysis<|message|>",
+                "{\"name\":\"now\",\"arguments\":{}}",
+                "now(a=1)",
                 "functions.",
+                "now(",
+                "a=",
+                ")",
+                "'",
                 "weather>",
                 "<parameter=days>",
                 "</parameter>",

@@ -12,6 +12,7 @@ use super::{Progress, UNKNOWN_TOOL};
 const PARAMETER: &str = "<parameter=";
 const PARAMETER_END: &str = "</parameter>";
 const FUNCTION_END: &str = "</function>";
+const TOOL_CALL_END: &str = "</tool_call>";
 /// The longest name of a function or parameter.
 const MAX_NAME: usize = 256;
 
@@ -124,7 +125,8 @@ impl Xml {
             self.place = Place::Key;
             return Progress::More;
         }
-        if tag == FUNCTION_END {
+        // The function's own end is forgotten at times.
+        if tag == FUNCTION_END || tag == TOOL_CALL_END {
             self.begin(out);
             out.arguments(if self.sent == 0 { "{}" } else { "}" });
             out.end();
@@ -132,7 +134,8 @@ impl Xml {
             self.raw.clear();
             return Progress::Done;
         }
-        let goes_on = PARAMETER.starts_with(&tag) || FUNCTION_END.starts_with(&tag);
+        let goes_on =
+            [PARAMETER, FUNCTION_END, TOOL_CALL_END].iter().any(|whole| whole.starts_with(&tag));
         self.place = Place::Between(tag);
         if goes_on { Progress::More } else { Progress::Spoilt { again: false } }
     }
