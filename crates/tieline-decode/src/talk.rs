@@ -87,7 +87,6 @@ enum Progress {
 }
 
 /// What reads a call.
-#[derive(Debug)]
 enum Reader {
     Envelope(Envelope),
     Named(Named),
@@ -224,6 +223,8 @@ impl Talk {
         self.say(&held);
         match std::mem::replace(&mut self.mode, Mode::Text) {
             Mode::Text | Mode::Think => {}
+            // A code fence is no promise of a call.
+            Mode::Seek(raw, Shape::FencedJson) => self.out.text(&raw),
             Mode::Header(raw) | Mode::Seek(raw, _) => {
                 self.out.text(&raw);
                 self.out.warn(UNFINISHED);

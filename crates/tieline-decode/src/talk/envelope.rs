@@ -22,7 +22,7 @@ enum Role {
 }
 
 /// What is known of the call being read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Draft {
     name: Option<String>,
     arguments: Option<String>,
@@ -47,7 +47,6 @@ impl From<Malformed> for Reject {
 const REJECT: Reject = Reject { again: false };
 
 /// One JSON text of calls, as it arrives.
-#[derive(Debug)]
 pub(super) struct Envelope {
     json: Tracker,
     /// What came and was not given out as a call.

@@ -10,7 +10,6 @@ use super::out::Out;
 use super::{Progress, UNKNOWN_TOOL};
 
 /// One call, as it arrives.
-#[derive(Debug)]
 pub(super) struct Quoted {
     raw: String,
     /// Where the call itself begins in `raw`.

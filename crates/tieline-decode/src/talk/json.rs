@@ -60,7 +60,6 @@ enum Lexeme {
 }
 
 /// Follows one object or array.
-#[derive(Debug)]
 pub(super) struct Tracker {
     /// True for each open object, false for each open array.
     open: Vec<bool>,
@@ -195,7 +194,6 @@ fn is_scalar(c: char) -> bool {
 }
 
 /// The arguments of one call, as they arrive.
-#[derive(Debug)]
 pub(super) struct Arguments {
     json: Tracker,
     text: String,

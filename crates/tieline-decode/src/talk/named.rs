@@ -8,7 +8,6 @@ use super::{Progress, UNKNOWN_TOOL};
 const MAX_HEAD: usize = 512;
 
 /// One call, as it arrives.
-#[derive(Debug)]
 pub(super) struct Named {
     /// What announced it.
     raw: String,

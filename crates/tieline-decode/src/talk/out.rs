@@ -1,8 +1,5 @@
 //! What has been said so far: joins neighbouring pieces, numbers the calls, knows the tools.
 
-use std::fmt;
-
-use serde_json::Value;
 use tieline_types::{Private, Tool, ToolCallStep};
 
 use super::Said;
@@ -14,12 +11,6 @@ pub(super) struct Out {
     id_prefix: String,
     calls: u32,
     ended: u32,
-}
-
-impl fmt::Debug for Out {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Out").field("calls", &self.calls).finish_non_exhaustive()
-    }
 }
 
 impl Out {
@@ -100,11 +91,5 @@ impl Out {
         self.begin(name);
         self.arguments(arguments);
         self.end();
-    }
-
-    /// The schema of one parameter of a tool.
-    pub(super) fn parameter_schema(&self, tool: &str, parameter: &str) -> Option<Value> {
-        let schema: Value = serde_json::from_str(&self.tool(tool)?.parameters).ok()?;
-        schema.get("properties")?.get(parameter).cloned()
     }
 }

@@ -15,7 +15,6 @@ const MAX_NAME: usize = 256;
 type Call<'a> = (&'a str, Map<String, Value>);
 
 /// A call or a list of calls, as it arrives.
-#[derive(Debug)]
 pub(super) struct Python {
     raw: String,
     /// Where the call itself begins in `raw`.

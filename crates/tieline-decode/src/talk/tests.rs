@@ -315,6 +315,7 @@ fn gemma() {
     check("<|channel>thought\nHm<|tool_call>call:now{}<tool_call|>", "(Hm)«now {}»");
     check("```tool_code\n{\"name\": \"now\", \"arguments\": {}}\n```", "«now {}»");
     check("```json\n{\"a\": 1}\n```\n", "```json\n{\"a\": 1}\n```\n");
+    check("```json\n", "```json\n");
     check(
         "```tool_code\nweather(city=\"Bern, )\", days=2)\n```\n",
         "«weather {\"city\":\"Bern, )\",\"days\":2}»",

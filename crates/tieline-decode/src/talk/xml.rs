@@ -16,7 +16,6 @@ const TOOL_CALL_END: &str = "</tool_call>";
 /// The longest name of a function or parameter.
 const MAX_NAME: usize = 256;
 
-#[derive(Debug)]
 enum Place {
     Name,
     /// Between parameters: the start of a tag.
@@ -28,11 +27,12 @@ enum Place {
 }
 
 /// One call, as it arrives. What announced it ends with `<function=`.
-#[derive(Debug)]
 pub(super) struct Xml {
     raw: String,
     place: Place,
     name: String,
+    /// The schemas of the tool's parameters.
+    properties: Option<Value>,
     key: String,
     value: String,
     begun: bool,
@@ -45,6 +45,7 @@ impl Xml {
             raw,
             place: Place::Name,
             name: String::new(),
+            properties: None,
             key: String::new(),
             value: String::new(),
             begun: false,
@@ -109,7 +110,9 @@ impl Xml {
 
     fn named(&mut self, out: &mut Out) -> Progress {
         self.name = self.name.trim().to_owned();
-        if out.tool(&self.name).is_some() {
+        if let Some(tool) = out.tool(&self.name) {
+            let schema: Option<Value> = serde_json::from_str(&tool.parameters).ok();
+            self.properties = schema.and_then(|schema| schema.get("properties").cloned());
             self.place = Place::Between(String::new());
             return Progress::More;
         }
@@ -144,8 +147,8 @@ impl Xml {
     fn parameter(&mut self, out: &mut Out) {
         let value = std::mem::take(&mut self.value);
         let value = value.strip_suffix(PARAMETER_END).unwrap_or(&value);
-        let schema = out.parameter_schema(&self.name, self.key.trim());
-        let value = typed(value, schema.as_ref());
+        let schema = self.properties.as_ref().and_then(|all| all.get(self.key.trim()));
+        let value = typed(value, schema);
         let between = if self.sent == 0 { '{' } else { ',' };
         let text = format!("{between}{}:{value}", Value::from(self.key.trim()));
         self.begin(out);
