@@ -401,7 +401,13 @@ impl Talk {
                 Reader::Envelope(Envelope::new(raw, false))
             }
             Shape::PythonOrJson if c == '{' => Reader::Envelope(Envelope::new(raw, false)),
+            Shape::PythonOrJson if c == '[' => {
+                raw.push(c);
+                self.mode = Mode::Seek(raw, Shape::PythonOrJsonList);
+                return;
+            }
             Shape::PythonOrJson => Reader::Python(Python::new(raw)),
+            Shape::PythonOrJsonList => return self.list(raw, c),
             Shape::NameOrJson => Reader::Named(Named::new(raw)),
             Shape::JsonOrXml => return self.seek_tag(raw, 0, c),
             Shape::Json => {
@@ -416,6 +422,19 @@ impl Talk {
         };
         self.mode = Mode::Call(Box::new(reader));
         self.queue.push_front(c);
+    }
+
+    /// `raw` ends with the bracket of a list whose first item begins with `c`.
+    fn list(&mut self, mut raw: String, c: char) {
+        let bracket = raw.split_off(raw.rfind('[').unwrap_or(raw.len()));
+        self.queue.push_front(c);
+        bracket.chars().rev().for_each(|c| self.queue.push_front(c));
+        let reader = if c == '{' {
+            Reader::Envelope(Envelope::new(raw, false))
+        } else {
+            Reader::Python(Python::new(raw))
+        };
+        self.mode = Mode::Call(Box::new(reader));
     }
 
     fn seek_tag(&mut self, mut raw: String, read: usize, c: char) {

@@ -45,8 +45,10 @@ pub(super) enum Shape {
     Json,
     /// The same in a code fence, which may hold any other JSON as well.
     FencedJson,
-    /// A JSON object, or a call or a list of calls as Python writes them.
+    /// JSON, or a call or a list of calls as Python writes them.
     PythonOrJson,
+    /// The same, of which the bracket of a list is read.
+    PythonOrJsonList,
     /// JSON, or `<function=name>…`.
     JsonOrXml,
     /// `<function=name>…`, of which so many bytes are read.
@@ -232,8 +234,14 @@ impl Format {
     /// families that have markers forget them.
     pub(super) fn knows_bare_calls(self) -> bool {
         match self {
-            Self::Hermes | Self::Llama3 | Self::Gemma | Self::Granite | Self::Generic => true,
-            Self::QwenCoder | Self::Mistral | Self::DeepSeek | Self::Harmony | Self::Plain => false,
+            // Mistral's template asks for a bare list, though its models were taught a marker.
+            Self::Hermes
+            | Self::Llama3
+            | Self::Mistral
+            | Self::Gemma
+            | Self::Granite
+            | Self::Generic => true,
+            Self::QwenCoder | Self::DeepSeek | Self::Harmony | Self::Plain => false,
         }
     }
 
@@ -295,7 +303,11 @@ pub fn detect(template: &str) -> Format {
         Format::Granite
     } else if has("<start_of_turn>") || has("<start_function_call>") || has("<|tool_call>") {
         Format::Gemma
-    } else if has("<tool_call>") || has("<TOOLCALL>") || has("<|tool_call_start|>") {
+    } else if has("<tool_call>")
+        || has("<TOOLCALL>")
+        || has("<|tool_call_start|>")
+        || has("<|tool_list_start|>")
+    {
         Format::Hermes
     } else if has("<|python_tag|>") || has("<|start_header_id|>") {
         Format::Llama3

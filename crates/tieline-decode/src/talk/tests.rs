@@ -166,6 +166,9 @@ fn hermes() {
         "<|tool_call_start|>[now(), weather(city=\"東京\", extra={'a': [1]})]<|tool_call_end|>Done.",
         "«now {}»«weather {\"city\":\"東京\",\"extra\":{\"a\":[1]}}»Done.",
     );
+    check("<|tool_call_start|>[ {\"name\":\"now\",\"arguments\":{}}]<|tool_call_end|>", "«now {}»");
+    check("<|tool_call_start|>[ x", "<|tool_call_start|>[ x!");
+    check("<|tool_call_start|>[", "<|tool_call_start|>[!");
     check("The tag <think> opens a thought.", "The tag <think> opens a thought.");
     check("a < b <tool_ca", "a < b <tool_ca");
 }
@@ -286,6 +289,8 @@ fn mistral() {
         "So.[TOOL_CALLS]now[ARGS]{}[TOOL_CALLS]weather[CALL_ID]a1[ARGS]{\"days\": 2}",
         "So.«now {}»«weather {\"days\": 2}»",
     );
+    check("[{\"name\": \"now\", \"arguments\": {}}]", "«now {}»");
+    check("[1] is a source.", "[1] is a source.");
     check("[TOOL_CALLS]now{\"a\":1}", "«now {\"a\":1}»");
     check("[THINK]Hm [TOOL_CALLS].[/THINK]Yes [1].", "(Hm [TOOL_CALLS].)Yes [1].");
     check(
@@ -432,7 +437,7 @@ fn without_tools_only_thoughts_are_told_apart() {
 #[test]
 fn a_forced_call_needs_no_marker() {
     for choice in [ToolChoice::Required, ToolChoice::Named("now".to_owned())] {
-        let talk = || Talk::new(Format::Mistral, &tools(), &choice, false, "x");
+        let talk = || Talk::new(Format::DeepSeek, &tools(), &choice, false, "x");
         check_with(talk, "{\"name\":\"now\",\"arguments\":{}}", "«now {}»");
     }
 }
