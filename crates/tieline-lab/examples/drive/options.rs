@@ -1,0 +1,78 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tieline_engine::EngineConfig;
+use tieline_types::{Bytes, Digest, LoadParams, ModelFile, Tokens};
+
+use crate::AnyError;
+
+const USAGE: &str = "\
+--runner PATH --model FILE [--digest HEX] [--ctx N] [--threads N] [--threads-batch N] [--batch N]
+[--ubatch N] [--parallel N] [--kv-tokens N] [--step-ms N] [--no-adapt] [--cache-dir DIR] [--cache-mib N]
+The digest may be left out where the file is named by it.";
+
+/// How much may lie in the folder of `--cache-dir`.
+const CACHE: Bytes = Bytes(4 << 30);
+
+/// What was asked on the command line.
+#[derive(Debug)]
+pub(crate) struct Options {
+    runner: PathBuf,
+    file: ModelFile,
+    params: LoadParams,
+    cache_dir: Option<PathBuf>,
+}
+
+impl Options {
+    pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, AnyError> {
+        let (mut runner, mut model, mut digest, mut cache_dir) = (None, None, None, None);
+        let (mut params, mut cache) = (LoadParams::default(), CACHE);
+        let mut arguments = arguments;
+        while let Some(flag) = arguments.next() {
+            if flag == "--no-adapt" {
+                params.adapt_threads = false;
+                continue;
+            }
+            let value = arguments.next().ok_or_else(|| format!("{flag}: {USAGE}"))?;
+            match flag.as_str() {
+                "--runner" => runner = Some(std::path::absolute(value)?),
+                "--model" => model = Some(std::path::absolute(value)?),
+                "--digest" => digest = Some(value),
+                "--cache-dir" => cache_dir = Some(std::path::absolute(value)?),
+                "--cache-mib" => cache = Bytes(value.parse::<u64>()? << 20),
+                "--ctx" => params.context = Some(Tokens(value.parse()?)),
+                "--threads" => params.threads = Some(value.parse()?),
+                "--threads-batch" => params.threads_batch = Some(value.parse()?),
+                "--batch" => params.batch = Tokens(value.parse()?),
+                "--ubatch" => params.ubatch = Tokens(value.parse()?),
+                "--parallel" => params.parallel = value.parse()?,
+                "--kv-tokens" => params.kv_tokens = Some(Tokens(value.parse()?)),
+                "--step-ms" => params.step = Duration::from_millis(value.parse()?),
+                _ => return Err(format!("unknown {flag}: {USAGE}").into()),
+            }
+        }
+        let (Some(runner), Some(path)) = (runner, model) else { return Err(USAGE.into()) };
+        let digest = match digest {
+            Some(hex) => hex,
+            None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        let digest: Digest = format!("sha256:{}", digest.trim_start_matches("sha256:")).parse()?;
+        params.model = Some(digest);
+        params.disk_cache = cache_dir.as_ref().map(|_| cache);
+        Ok(Self { runner, file: ModelFile { digest, path }, params, cache_dir })
+    }
+
+    /// What the engine needs to start.
+    pub(crate) fn engine(self) -> (EngineConfig, ModelFile, LoadParams) {
+        let Self { runner, file, mut params, cache_dir } = self;
+        let config = EngineConfig::new(runner);
+        // `EngineConfig` takes no cache folder yet. When it does, this line becomes
+        // `config.cache_dir = cache_dir;`; until then nothing is kept on disk.
+        if cache_dir.is_some() {
+            params.disk_cache = None;
+        }
+        (config, file, params)
+    }
+}
