@@ -20,10 +20,10 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test lint fmt docs fuzz versus
+.PHONY: help demo build runner portable test lint fmt docs fuzz versus versus-engine
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## build, pull a small model, ask it one question
 	@scripts/demo.sh
@@ -71,3 +71,9 @@ fuzz: ## each fuzz target for 30 seconds
 
 versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
 	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)
+
+versus-engine: build ## measure the engine against llama-server, case by case: MODEL=file.gguf
+	cargo build --release -p tieline-lab --example drive
+	@$(TOOLCHAIN) && python3 bench/versus/engine.py --tieline-driver "$(TARGET)/release/examples/drive" \
+		--runner "$(TARGET)/release/tieline-runner" \
+		--model "$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" $(VERSUS_ARGS)

@@ -65,11 +65,12 @@ def figure(value):
     return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def splice(page, table):
+def splice(page, table, marks=(START, END)):
     """Puts the table between the marks; a page without marks gets it at the end."""
-    if START in page and END in page:
-        head, rest = page.split(START, 1)
-        return head + table + rest.split(END, 1)[1]
+    start, end = marks
+    if start in page and end in page:
+        head, rest = page.split(start, 1)
+        return head + table + rest.split(end, 1)[1]
     return page.rstrip() + "\n\n" + table + "\n"
 
 
