@@ -3,6 +3,7 @@
 Times of both are taken here, on one clock, when a line has been read.
 """
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -108,9 +109,23 @@ def sha256(path):
     return digest.hexdigest()
 
 
-def last_words(log):
-    log.seek(0)
-    return log.read()[-2000:].decode(errors="replace")
+class Log:
+    """What a program wrote to its standard error, in a file without a name; its end outlives the file."""
+
+    def __init__(self):
+        self.file, self.end = tempfile.TemporaryFile(), ""
+
+    def words(self):
+        # By position: the program goes on writing where it was.
+        size = os.fstat(self.file.fileno()).st_size
+        return os.pread(self.file.fileno(), size, 0).decode(errors="replace")
+
+    def last_words(self):
+        return self.end if self.file.closed else self.words()[-2000:]
+
+    def close(self):
+        self.end = self.last_words()
+        self.file.close()
 
 
 def end_process(process):
@@ -146,9 +161,9 @@ class Ours:
         self.process = None
 
     def __enter__(self):
-        self.log = tempfile.TemporaryFile()
+        self.log = Log()
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, bufsize=1)
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log.file, text=True, bufsize=1)
         self.pending, self.number, self.lock = {}, 0, threading.Lock()
         self.ready = Pending({}, lambda _: None)
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -157,17 +172,19 @@ class Ours:
             self.ready.until(lambda: self.ready.usage, "start of the driver", START_S)
         except Failed as failed:
             self.__exit__()
-            raise Failed(f"{failed}: {last_words(self.log)}") from failed
+            raise Failed(f"{failed}: {self.log.last_words()}") from failed
         return self
 
     def __exit__(self, *_):
         runner = self.ready.usage.get("pid")
         end_process(self.process)
         self.reader.join(STOP_S)
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        self.process.stdout.close()
+        self.log.close()
         if runner:
             wait_for_end(runner)
-        self.process.stdin.close()
-        self.process.stdout.close()
 
     @property
     def facts(self):
@@ -205,8 +222,10 @@ class Ours:
             with self.lock:
                 self.process.stdin.write(json.dumps(body) + "\n")
                 self.process.stdin.flush()
-        except OSError as error:
-            raise Failed(f"the driver is gone: {last_words(self.log)}") from error
+        except (OSError, ValueError) as error:
+            raise Failed(f"the driver is gone: {self.log.last_words()}") from error
+        if not self.reader.is_alive():
+            raise Failed(f"the driver ended: {self.log.last_words()}")
 
     def _read(self):
         for line in self.process.stdout:
@@ -280,10 +299,10 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.log = tempfile.TemporaryFile()
+        self.log = Log()
         self.process = subprocess.Popen(
             [*self.command, "--port", str(self.port)], stdin=subprocess.DEVNULL,
-            stdout=self.log, stderr=self.log, env=self.environment)
+            stdout=self.log.file, stderr=self.log.file, env=self.environment)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -293,10 +312,11 @@ class Server:
                 pass
             time.sleep(0.05)
         self.__exit__()
-        raise Failed(f"llama-server did not come up: {last_words(self.log)}")
+        raise Failed(f"llama-server did not come up: {self.log.last_words()}")
 
     def __exit__(self, *_):
         end_process(self.process)
+        self.log.close()
 
     @property
     def pid(self):
@@ -308,22 +328,25 @@ class Server:
 
     def words(self):
         """All that it has written so far."""
-        self.log.seek(0)
-        words = self.log.read().decode(errors="replace")
-        self.log.seek(0, os.SEEK_END)
-        return words
+        return self.log.words()
 
     def tokens(self, text, parse_special=False):
         return self.post("/tokenize", {"content": text, "parse_special": parse_special})["tokens"]
 
     def ask(self, **request):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
+        connection.hung_up = False
         pending = Pending(request, lambda _: hang_up(connection))
         path, body = server_request(request)
         body = json.dumps(body)
-        connection.connect()
-        pending.sent = time.monotonic()
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        try:
+            connection.connect()
+            # The connection forgets its socket where the reply will end with it.
+            connection.wire = connection.sock
+            pending.sent = time.monotonic()
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+        except (OSError, http.client.HTTPException) as error:
+            raise Failed(f"llama-server is gone ({error!r}): {self.log.last_words()}") from error
         threading.Thread(target=self._read, args=(connection, pending), daemon=True).start()
         return pending
 
@@ -335,12 +358,14 @@ class Server:
             while line := reply.readline():
                 if line.startswith(b"data: {"):
                     server_event(pending, json.loads(line[6:]))
-            pending.end(None if pending.usage else "the answer broke off")
-        except (OSError, ValueError, AttributeError, http.client.HTTPException) as error:
-            # Hanging up ends here too; whoever hung up asks for no usage.
-            pending.end(None if getattr(connection, "hung_up", False) else repr(error))
+            error = None if pending.usage else "the answer broke off"
+        except (OSError, ValueError, AttributeError, http.client.HTTPException) as failure:
+            error = repr(failure)
         finally:
             connection.close()
+        # Whoever hung up expects no more.
+        pending.end(None if connection.hung_up else error)
+        return None
 
     def post(self, path, body):
         return self._exchange("POST", path, json.dumps(body))
@@ -363,8 +388,8 @@ class Server:
 
 def hang_up(connection):
     connection.hung_up = True
-    if connection.sock:
-        connection.sock.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        connection.wire.shutdown(socket.SHUT_RDWR)
 
 
 def server_request(request):

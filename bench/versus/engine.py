@@ -13,6 +13,7 @@ import shlex
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -108,9 +109,10 @@ def measure(options, programs, load_before):
 
         corpus = prompts.Corpus(tokenize_now, texts)
         bench = cases.Bench(options, programs, corpus, digest)
-        samples, measures, failed = {}, [], {}
+        samples, measures, failed, took = {}, [], {}, {}
         for name in options.cases:
             run.say(f"{name}, {options.rounds} rounds")
+            begin = time.monotonic()
             try:
                 samples[name], found = cases.CASES[name](bench)
                 measures += [{"case": name, **row} for row in found]
@@ -118,6 +120,7 @@ def measure(options, programs, load_before):
                 # One case that fails must not take the hours of the others with it.
                 run.say(f"{name} failed: {failure}")
                 failed[name] = str(failure)
+            took[name] = round(time.monotonic() - begin, 1)
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": run.machine(),
@@ -136,6 +139,7 @@ def measure(options, programs, load_before):
         "calibration": bench.calibrated,
         "notes": NOTES,
         "failed": failed,
+        "case_seconds": took,
         "measures": measures,
         "samples": samples,
     }

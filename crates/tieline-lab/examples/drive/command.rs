@@ -108,3 +108,72 @@ impl Generate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn request(line: &str) -> Option<Request> {
+        match serde_json::from_str(line).unwrap() {
+            Command::Generate(generate) => generate.into_request(),
+            _ => panic!("another command"),
+        }
+    }
+
+    #[test]
+    fn a_request_is_greedy_and_cached_where_nothing_is_said() {
+        let got = request(r#"{"op":"generate","id":"a","tokens":[1,2]}"#).unwrap();
+        let want =
+            Request { sampling: Sampling::greedy(), ..Request::new(Prompt::Tokens(vec![1, 2])) };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn each_field_is_taken() {
+        let got = request(
+            r#"{"op":"generate","id":"a","messages":[{"role":"user","content":"hi"}],"max_tokens":3,
+            "temperature":0.5,"seed":7,"ignore_eog":true,"cache":false,"speculation":"off",
+            "constraint":{"json_schema":"{}"},"class":"batch","owner":"me","deadline_ms":9,
+            "deterministic":true,"echo":true}"#,
+        );
+        let want = Request {
+            sampling: Sampling { temperature: 0.5, seed: Some(7), ..Sampling::default() },
+            max_tokens: Some(Tokens(3)),
+            ignore_eog: true,
+            constraint: Some(Constraint::JsonSchema("{}".to_owned())),
+            class: Class::Batch,
+            owner: Owner("me".to_owned()),
+            deadline: Some(Duration::from_millis(9)),
+            cache: false,
+            speculation: Speculation::Off,
+            deterministic: true,
+            ..Request::new(Prompt::Chat(vec![Message::new(Role::User, "hi")]))
+        };
+        assert_eq!(got, Some(want));
+    }
+
+    #[test]
+    fn two_prompts_or_none_are_refused() {
+        assert_eq!(request(r#"{"op":"generate","id":"a"}"#), None);
+        assert_eq!(request(r#"{"op":"generate","id":"a","text":"a","tokens":[1]}"#), None);
+    }
+
+    #[test]
+    fn an_unknown_field_is_an_error() {
+        let line = r#"{"op":"generate","id":"a","text":"a","max_token":1}"#;
+        assert!(serde_json::from_str::<Command>(line).is_err());
+    }
+
+    #[test]
+    fn the_other_commands_are_read() {
+        let read = |line| serde_json::from_str::<Command>(line).unwrap();
+        assert!(matches!(read(r#"{"op":"info"}"#), Command::Info { .. }));
+        assert!(matches!(read(r#"{"op":"cancel","id":"a"}"#), Command::Cancel { id } if id == "a"));
+        let Command::Tokenize(tokenize) = read(r#"{"op":"tokenize","id":"a","text":"t"}"#) else {
+            panic!("another command");
+        };
+        assert!(!tokenize.add_special && !tokenize.parse_special);
+        assert!(matches!(read(r#"{"op":"quit"}"#), Command::Quit));
+    }
+}

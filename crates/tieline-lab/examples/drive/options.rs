@@ -76,3 +76,62 @@ impl Options {
         (config, file, params)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Options, AnyError> {
+        Options::parse(words.iter().map(ToString::to_string))
+    }
+
+    #[test]
+    fn flags_become_load_parameters() {
+        let digest = "ab".repeat(32);
+        let words = [
+            "--runner",
+            "/r",
+            "--model",
+            "/m",
+            "--digest",
+            &digest,
+            "--ctx",
+            "64",
+            "--threads",
+            "2",
+            "--no-adapt",
+            "--kv-tokens",
+            "128",
+            "--step-ms",
+            "50",
+        ];
+        let (config, file, params) = parse(&words).unwrap().engine();
+        assert_eq!(config.runner, PathBuf::from("/r"));
+        assert_eq!(file, ModelFile { digest: Digest([0xab; 32]), path: "/m".into() });
+        let want = LoadParams {
+            context: Some(Tokens(64)),
+            threads: Some(2),
+            adapt_threads: false,
+            kv_tokens: Some(Tokens(128)),
+            step: Duration::from_millis(50),
+            model: Some(Digest([0xab; 32])),
+            ..LoadParams::default()
+        };
+        assert_eq!(params, want);
+    }
+
+    #[test]
+    fn a_file_may_be_named_by_its_digest() {
+        let model = format!("/models/{}.gguf", "cd".repeat(32));
+        let (_, file, _) = parse(&["--runner", "/r", "--model", &model]).unwrap().engine();
+        assert_eq!(file.digest, Digest([0xcd; 32]));
+        assert!(parse(&["--runner", "/r", "--model", "/models/a.gguf"]).is_err());
+    }
+
+    #[test]
+    fn an_unknown_flag_or_one_without_its_value_is_an_error() {
+        for words in [&["--what", "1"][..], &["--ctx"], &["--ctx", "x"], &[]] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}
