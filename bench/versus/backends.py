@@ -170,9 +170,11 @@ class Ours:
         self.reader.start()
         try:
             self.ready.until(lambda: self.ready.usage, "start of the driver", START_S)
-        except Failed as failed:
+        except BaseException as failed:
             self.__exit__()
-            raise Failed(f"{failed}: {self.log.last_words()}") from failed
+            if isinstance(failed, Failed):
+                raise Failed(f"{failed}: {self.log.last_words()}") from failed
+            raise
         return self
 
     def __exit__(self, *_):
@@ -303,16 +305,25 @@ class Server:
         self.process = subprocess.Popen(
             [*self.command, "--port", str(self.port)], stdin=subprocess.DEVNULL,
             stdout=self.log.file, stderr=self.log.file, env=self.environment)
+        try:
+            if self._comes_up():
+                return self
+        except BaseException:
+            self.__exit__()
+            raise
+        self.__exit__()
+        raise Failed(f"llama-server did not come up: {self.log.last_words()}")
+
+    def _comes_up(self):
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if self._get("/health").get("status") == "ok":
-                    return self
+                    return True
             except (OSError, http.client.HTTPException, ValueError):
                 pass
             time.sleep(0.05)
-        self.__exit__()
-        raise Failed(f"llama-server did not come up: {self.log.last_words()}")
+        return False
 
     def __exit__(self, *_):
         end_process(self.process)

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shlex
+import signal
 import statistics
 import sys
 import tempfile
@@ -243,6 +244,8 @@ def write(result, rows, options):
 
 
 if __name__ == "__main__":
+    # An exception, so that what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("versus: terminated"))
     try:
         main()
     except backends.Failed as failed:
