@@ -19,8 +19,8 @@ FULL = {"one": (512, 128), "eight": (8, 256, 128), "gap": (3000, 16, 2500), "pre
         "restart": (3000, 1500), "agent": (10, 4000, 200, (16, 64)), "rewrite": 400, "free": 256, "schema": 256,
         "load": (64, 128), "memory": (512, 32), "context": 8192, "best_context": 16384}
 QUICK = {"one": (48, 12), "eight": (8, 24, 8), "gap": (200, 8, 120), "prefix": ((96, 192), 2, 40),
-         "restart": (128, 400), "agent": (2, 900, 60, (4, 8)), "rewrite": 24, "free": 16, "schema": 24,
-         "load": (16, 8), "memory": (48, 4), "context": 2048, "best_context": 4096}
+         "restart": (128, 1000), "agent": (2, 400, 40, (4, 8)), "rewrite": 24, "free": 16, "schema": 24,
+         "load": (16, 8), "memory": (48, 4), "context": 1024, "best_context": 2048}
 
 # Cases of minutes a sample: one measurement of each of llama-server's candidate settings must do.
 SLOW = ("prefix", "agent")

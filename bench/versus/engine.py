@@ -122,6 +122,7 @@ def measure(options, programs, load_before):
                 run.say(f"{name} failed: {failure}")
                 failed[name] = str(failure)
             took[name] = round(time.monotonic() - begin, 1)
+            keep(options, {"samples": samples, "measures": measures, "failed": failed, "case_seconds": took})
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"),
         "machine": run.machine(),
@@ -144,6 +145,16 @@ def measure(options, programs, load_before):
         "measures": measures,
         "samples": samples,
     }
+
+
+def keep(options, so_far):
+    """What was measured so far, for whoever has to stop in the middle."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    partial(options).write_text(json.dumps(so_far, indent=1, ensure_ascii=False) + "\n")
+
+
+def partial(options):
+    return options.out / "engine.partial.json"
 
 
 def word(text):
@@ -238,6 +249,7 @@ def write(result, rows, options):
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"{result['date']}-engine-{platform.node() or 'host'}"
     (options.out / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    partial(options).unlink(missing_ok=True)
     page = options.page.read_text() if options.page.exists() else "# Results\n"
     options.page.write_text(report.splice(page, markdown(result, rows, name), MARKS))
     run.say(f"wrote {options.out / name}.json and {options.page}")

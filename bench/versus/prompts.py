@@ -66,7 +66,7 @@ TOOLS = {
 }
 
 
-def tool_definitions():
+def tool_definitions(most=len(TOOLS)):
     """The tools as the JSON that such agents send."""
     return [
         {"name": name, "description": f"{words}. Use it when the task asks for it and no other tool fits better.",
@@ -74,14 +74,14 @@ def tool_definitions():
              "type": "object", "additionalProperties": False, "required": list(parameters[:1]),
              "properties": {parameter: {"type": "string", "description": f"The {parameter.strip('-').replace('_', ' ')} for {name}"}
                             for parameter in parameters}}}
-        for name, (words, parameters) in TOOLS.items()]
+        for name, (words, parameters) in list(TOOLS.items())[:most]]
 
 
 def system_prompt(tokenize, length, seed, turn, texts=None):
     """About `length` tokens. The first line changes with each turn, as such agents' does; nothing else does."""
     rng = random.Random(f"system {seed}")
     body = ["You are an agent that works on a code base with the tools below. Be brief; check what you claim.",
-            "# Tools", json.dumps(tool_definitions(), indent=1), "# Rules of this project"]
+            "# Tools", json.dumps(tool_definitions(max(1, length // 300)), indent=1), "# Rules of this project"]
     size = len(tokenize("\n".join(body)))
     texts = texts or sentences()
     while size < length:
