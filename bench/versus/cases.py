@@ -387,6 +387,8 @@ def schema(bench):
         side, rule = side
         done = side.ask(tokens=bench.corpus.tokenize(prompts.people(seed)), max_tokens=length, ignore_end=True,
                         speculation="off", **({"schema": prompts.SCHEMA} if rule else {})).wait()
+        if rule and not done.answer.lstrip().startswith("["):
+            raise Failed("the answer does not keep to the schema, so its speed means nothing")
         return {"decode_tps": done.decode_tps, "first_token_s": done.first_token_s, "usage": done.usage,
                 "answer": done.answer[:200]}
 
