@@ -1,8 +1,10 @@
 //! One runner process and its pipes.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
+#[cfg(unix)]
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +12,15 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use tieline_types::ModelFile;
-use tieline_types::wire::{self, FrameError, FromRunner, MODEL_FD, ToRunner};
+use tieline_types::wire::{self, CACHE_FD, FrameError, FromRunner, MODEL_FD, ToRunner};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
+
+use crate::config::CacheConfig;
 
 /// Lines of standard error kept for an error message.
 const KEPT_LINES: usize = 12;
@@ -39,20 +43,38 @@ pub(crate) struct Child {
     stderr_reader: Option<JoinHandle<()>>,
 }
 
+/// Opens a folder for this user alone, and makes it first where it is missing.
+fn open_folder(path: &Path) -> io::Result<File> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    builder.mode(0o700);
+    builder.create(path)?;
+    File::open(path)
+}
+
 /// The last lines of a stream.
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
 impl Child {
-    /// Starts `runner` with `model` open for reading, an empty environment and its own process group, so
-    /// that a Ctrl-C at the terminal does not reach it.
-    pub(crate) fn spawn(runner: &Path, model: &ModelFile, tasks: &TaskTracker) -> io::Result<Self> {
+    /// Starts `runner` with `model` and the cache's folder open, an empty environment and its own process
+    /// group, so that a Ctrl-C at the terminal does not reach it.
+    pub(crate) fn spawn(
+        runner: &Path,
+        model: &ModelFile,
+        cache: Option<&CacheConfig>,
+        tasks: &TaskTracker,
+    ) -> io::Result<Self> {
         let file = File::open(&model.path)?;
+        let mut open = vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }];
+        if let Some(cache) = cache {
+            let folder = open_folder(&cache.folder)?;
+            open.push(FdMapping { parent_fd: folder.into(), child_fd: CACHE_FD });
+        }
         let mut command = std::process::Command::new(runner);
         command.env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-            .fd_mappings(vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }])
-            .map_err(|error| io::Error::other(error.to_string()))?;
+        command.fd_mappings(open).map_err(|error| io::Error::other(error.to_string()))?;
         let mut command = Command::from(command);
         command.kill_on_drop(true);
         #[cfg(unix)]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tieline_types::Bytes;
+
 /// How the engine starts and watches runners.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -16,6 +18,17 @@ pub struct EngineConfig {
     pub backoff: Duration,
     /// Deaths within a minute after which the runner is not started again.
     pub max_crashes: usize,
+    /// Where what was computed of prompts is kept; `None` keeps it in memory only.
+    pub cache: Option<CacheConfig>,
+}
+
+/// A folder for computed prompts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// The folder; made where it does not exist, for this user alone.
+    pub folder: PathBuf,
+    /// The most bytes that it may hold.
+    pub quota: Bytes,
 }
 
 impl EngineConfig {
@@ -27,6 +40,7 @@ impl EngineConfig {
             patience: Duration::from_secs(5),
             backoff: Duration::from_millis(100),
             max_crashes: 3,
+            cache: None,
         }
     }
 }

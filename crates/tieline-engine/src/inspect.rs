@@ -44,7 +44,7 @@ pub async fn inspect(runner: &Path) -> Result<RunnerBuild, InspectError> {
     // The hello comes before the model is read.
     let nothing = ModelFile { digest: Digest([0; 32]), path: "/dev/null".into() };
     let tasks = TaskTracker::new();
-    let mut child = Child::spawn(runner, &nothing, &tasks)
+    let mut child = Child::spawn(runner, &nothing, None, &tasks)
         .map_err(|source| InspectError::Start { runner: runner.into(), source })?;
     let frame = timeout(PATIENCE, child.frame()).await;
     let ending = child.end(PATIENCE).await;

@@ -13,7 +13,7 @@ mod local;
 pub mod probe;
 mod supervisor;
 
-pub use config::EngineConfig;
+pub use config::{CacheConfig, EngineConfig};
 pub use inspect::{InspectError, inspect};
 pub use local::{Embeddings, LocalModel, Measured};
 pub use supervisor::{Failed, Running, State};

@@ -60,6 +60,8 @@ impl LocalModel {
         mut progress: impl FnMut(f32) + Send,
     ) -> Result<Self, BackendError> {
         params.threads = params.threads.or_else(|| Some(probe::cores()));
+        params.model = Some(file.digest);
+        params.disk_cache = config.cache.as_ref().map(|cache| cache.quota);
         let tasks = TaskTracker::new();
         let (commands, receiver) = mpsc::channel(supervisor::COMMANDS);
         let (publish, mut state) = watch::channel(State::Starting);

@@ -76,7 +76,8 @@ impl<'s> Life<'s> {
         commands: &mut mpsc::Receiver<Command>,
     ) -> LifeEnd {
         let runner = &supervisor.config.runner;
-        let child = match Child::spawn(runner, &supervisor.file, &supervisor.tasks) {
+        let cache = supervisor.config.cache.as_ref();
+        let child = match Child::spawn(runner, &supervisor.file, cache, &supervisor.tasks) {
             Ok(child) => child,
             Err(error) => {
                 return LifeEnd::Refused(Failed {

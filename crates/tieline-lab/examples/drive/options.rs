@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tieline_engine::EngineConfig;
+use tieline_engine::{CacheConfig, EngineConfig};
 use tieline_types::{Bytes, Digest, LoadParams, ModelFile, Tokens};
 
 use crate::AnyError;
@@ -66,13 +66,10 @@ impl Options {
 
     /// What the engine needs to start.
     pub(crate) fn engine(self) -> (EngineConfig, ModelFile, LoadParams) {
-        let Self { runner, file, mut params, cache_dir } = self;
-        let config = EngineConfig::new(runner);
-        // `EngineConfig` takes no cache folder yet. When it does, this line becomes
-        // `config.cache_dir = cache_dir;`; until then nothing is kept on disk.
-        if cache_dir.is_some() {
-            params.disk_cache = None;
-        }
+        let Self { runner, file, params, cache_dir } = self;
+        let mut config = EngineConfig::new(runner);
+        let folder_and_quota = cache_dir.zip(params.disk_cache);
+        config.cache = folder_and_quota.map(|(folder, quota)| CacheConfig { folder, quota });
         (config, file, params)
     }
 }
