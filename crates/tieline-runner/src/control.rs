@@ -1,7 +1,8 @@
-//! Which work runs, which waits, and which must stop.
+//! Which work is known, which computes now, and which must stop.
 //!
-//! The reader thread cancels while the main thread computes. llama.cpp polls one flag, so this keeps
-//! that flag true exactly while the running work is cancelled or the program is closing.
+//! The reader thread cancels while the main thread computes. llama.cpp polls one flag; this keeps it true
+//! while everything in the running step is cancelled, or the program is closing. A step in which somebody
+//! still waits for an answer runs to its end.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,17 @@ pub(crate) struct Control {
 
 #[derive(Debug, Default)]
 struct State {
-    running: Option<RequestId>,
-    waiting: HashSet<RequestId>,
+    known: HashSet<RequestId>,
     cancelled: HashSet<RequestId>,
+    step: Vec<RequestId>,
     closing: bool,
+}
+
+impl State {
+    fn must_stop(&self) -> bool {
+        let cancelled = self.step.iter().all(|id| self.cancelled.contains(id));
+        self.closing || (cancelled && !self.step.is_empty())
+    }
 }
 
 impl Control {
@@ -30,44 +38,49 @@ impl Control {
         Arc::clone(&self.abort)
     }
 
-    /// Whether the running work must stop.
+    /// Whether the running step must stop.
     pub(crate) fn is_aborted(&self) -> bool {
         self.abort.load(Ordering::Relaxed)
     }
 
-    /// `id` waits for its turn.
+    /// `id` came.
     pub(crate) fn enqueue(&self, id: RequestId) {
-        self.lock().waiting.insert(id);
+        self.lock().known.insert(id);
     }
 
-    /// `id` found no place in the queue.
-    pub(crate) fn withdraw(&self, id: RequestId) {
-        self.lock().waiting.remove(&id);
-    }
-
-    /// `id` runs now. The flag is true at once if it was cancelled while it waited.
-    pub(crate) fn begin(&self, id: RequestId) {
+    /// `id` ended, or found no place in the queue.
+    pub(crate) fn end(&self, id: RequestId) {
         let mut state = self.lock();
-        state.waiting.remove(&id);
-        state.running = Some(id);
-        let stop = state.cancelled.remove(&id) || state.closing;
-        self.abort.store(stop, Ordering::Relaxed);
+        state.known.remove(&id);
+        state.cancelled.remove(&id);
     }
 
-    /// The running work ended.
-    pub(crate) fn end(&self) {
+    /// Whether somebody stopped `id`.
+    pub(crate) fn is_cancelled(&self, id: RequestId) -> bool {
+        let state = self.lock();
+        state.closing || state.cancelled.contains(&id)
+    }
+
+    /// A step computes for these now. The flag is true at once if nobody wants it any more.
+    pub(crate) fn begin_step(&self, ids: Vec<RequestId>) {
         let mut state = self.lock();
-        state.running = None;
-        self.abort.store(state.closing, Ordering::Relaxed);
+        state.step = ids;
+        self.abort.store(state.must_stop(), Ordering::Relaxed);
     }
 
-    /// Stops `id`, running or waiting. Work that already ended is none of our business.
+    /// The step ended.
+    pub(crate) fn end_step(&self) {
+        let mut state = self.lock();
+        state.step.clear();
+        self.abort.store(state.must_stop(), Ordering::Relaxed);
+    }
+
+    /// Stops `id`, at work or waiting. Work that already ended is none of our business.
     pub(crate) fn cancel(&self, id: RequestId) {
         let mut state = self.lock();
-        if state.running == Some(id) {
-            self.abort.store(true, Ordering::Relaxed);
-        } else if state.waiting.contains(&id) {
+        if state.known.contains(&id) {
             state.cancelled.insert(id);
+            self.abort.store(state.must_stop(), Ordering::Relaxed);
         }
     }
 
@@ -90,49 +103,55 @@ mod tests {
     const A: RequestId = RequestId(1);
     const B: RequestId = RequestId(2);
 
-    #[test]
-    fn cancelling_the_running_work_stops_it_only() {
+    fn both_known() -> Control {
         let control = Control::default();
         control.enqueue(A);
         control.enqueue(B);
-        control.begin(A);
+        control
+    }
+
+    #[test]
+    fn a_step_stops_when_nobody_wants_it() {
+        let control = both_known();
+        control.begin_step(vec![A, B]);
         control.cancel(A);
-        assert!(control.is_aborted());
-        control.end();
-        control.begin(B);
         assert!(!control.is_aborted());
+        control.cancel(B);
+        assert!(control.is_aborted());
+        control.end_step();
+        assert!(!control.is_aborted());
+        assert!(control.is_cancelled(A) && control.is_cancelled(B));
     }
 
     #[test]
     fn work_cancelled_while_waiting_stops_when_it_begins() {
-        let control = Control::default();
-        control.enqueue(A);
-        control.enqueue(B);
-        control.begin(A);
+        let control = both_known();
+        control.begin_step(vec![A]);
         control.cancel(B);
         assert!(!control.is_aborted());
-        control.end();
-        control.begin(B);
+        control.end_step();
+        control.begin_step(vec![B]);
         assert!(control.is_aborted());
     }
 
     #[test]
     fn cancelling_what_ended_leaves_no_trace() {
-        let control = Control::default();
-        control.enqueue(A);
-        control.begin(A);
-        control.end();
+        let control = both_known();
+        control.end(A);
         control.cancel(A);
-        assert!(control.lock().cancelled.is_empty());
+        assert!(!control.is_cancelled(A));
+        control.enqueue(A);
+        control.begin_step(vec![A]);
+        assert!(!control.is_aborted());
     }
 
     #[test]
-    fn closing_outlasts_the_running_work() {
-        let control = Control::default();
-        control.enqueue(A);
-        control.begin(A);
+    fn closing_stops_everything_for_good() {
+        let control = both_known();
+        control.begin_step(vec![A]);
         control.close();
-        control.end();
         assert!(control.is_aborted());
+        control.end_step();
+        assert!(control.is_aborted() && control.is_cancelled(B));
     }
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tieline_decode::cells::{Cells, LITTLE, Match, Seq};
-use tieline_decode::disk::{DiskCache, Root};
+use tieline_decode::disk::{DiskCache, SegmentId};
 use tieline_types::{Miss, MissReason, Owner, Tokens};
 
 use crate::keeper::{Keeper, Namer};
@@ -27,6 +27,8 @@ pub(crate) struct Kv<'m> {
     rigid: bool,
     /// A sequence for what passes through to and from the disk.
     scratch: Seq,
+    /// Holds what is read from disk: kept, since new memory costs more than the reading.
+    buffer: Vec<u8>,
     /// Rises with each use.
     clock: u64,
 }
@@ -53,7 +55,7 @@ impl<'m> Kv<'m> {
         let cells = Cells::new(capacity, scratch.0);
         // What cannot be cut cannot be put together from pieces.
         let keeper = disk.filter(|_| !rigid).map(|(cache, namer)| Keeper::start(cache, namer));
-        Self { context, cells, keeper, rigid, scratch, clock: 0 }
+        Self { context, cells, keeper, rigid, scratch, buffer: Vec::new(), clock: 0 }
     }
 
     /// The context, to read logits of and to sample from.
@@ -228,78 +230,70 @@ impl<'m> Kv<'m> {
         }
         let (mut start, mut held) = (0, cached);
         for segment in found.segments {
-            let range = start..start + segment.tokens();
+            let range = start..start + segment.tokens;
             start = range.end;
             if range.end <= held {
                 continue;
             }
             let end = range.end.min(found.tokens);
-            if !self.room(range.len()) || !self.fetch_one(&cache, &segment, range, seq, held..end) {
+            if !self.room(range.len()) || !self.fetch_one(&cache, segment.id, range) {
                 break;
             }
+            self.context.share(self.scratch.0, seq.0, held..end);
+            self.context.truncate(self.scratch.0, 0);
             self.cells.push(seq, &known[held..end]);
             held = end;
         }
         held
     }
 
-    /// Puts the wanted part of a stored segment, which holds `range`, at the end of `seq`.
-    fn fetch_one(
-        &mut self,
-        cache: &DiskCache,
-        segment: &tieline_decode::disk::SegmentId,
-        range: Range<usize>,
-        seq: Seq,
-        wanted: Range<usize>,
-    ) -> bool {
-        let Ok(bytes) = cache.read(segment) else { return false };
-        let sound = self.context.restore(self.scratch.0, &bytes)
+    /// Puts a stored segment, which holds `range`, into the scratch sequence.
+    fn fetch_one(&mut self, cache: &DiskCache, segment: SegmentId, range: Range<usize>) -> bool {
+        let sound = cache.read_into(segment, &mut self.buffer).is_ok()
+            && self.context.restore(self.scratch.0, &self.buffer)
             && self.context.extent(self.scratch.0) == range;
-        if sound {
-            self.context.share(self.scratch.0, seq.0, wanted);
+        if !sound {
+            self.context.truncate(self.scratch.0, 0);
         }
-        self.context.truncate(self.scratch.0, 0);
         sound
     }
 
     /// Sends what is not on disk yet of `seq` to be written; waits for the writer if `patient`. `false`:
     /// the writer has enough for now.
     fn spill(&mut self, seq: Seq, patient: bool) -> bool {
-        let (Some(keeper), Some(owner)) = (&self.keeper, self.cells.owner(seq)) else { return true };
+        let (Some(keeper), Some(owner)) = (&self.keeper, self.cells.owner(seq)) else {
+            return true;
+        };
         let tokens = self.cells.tokens(seq);
         let root = keeper.root(owner);
         for range in keeper.missing(&root, &tokens) {
-            let Some(keeper) = self.keeper.as_ref().filter(|k| patient || k.has_room()) else {
+            if !patient && !self.keeper.as_ref().is_some_and(Keeper::has_room) {
                 return false;
-            };
+            }
             self.context.share(seq.0, self.scratch.0, range.clone());
             let saved = self.context.save(self.scratch.0);
             self.context.truncate(self.scratch.0, 0);
             let Some(payload) = saved else { return true };
-            if !keeper.write(root, &tokens[..range.end], range, payload) {
-                return false;
-            }
+            let Some(keeper) = &mut self.keeper else { return true };
+            keeper.write(root, &tokens[..range.end], range, payload);
         }
         true
     }
 
-    /// Writes a little of what is cached to disk; `true`: there is more to write.
+    /// Writes some of what is cached to disk; `true`: there is more to write.
     pub(crate) fn tidy(&mut self) -> bool {
-        let unsaved: Vec<Seq> = match &self.keeper {
-            Some(keeper) => {
-                self.cells.idle().filter(|&seq| keeper.lacks(&self.cells.tokens(seq))).collect()
-            }
-            None => return false,
+        let Some(keeper) = &self.keeper else { return false };
+        let lacks = |&seq: &Seq| {
+            let owner = self.cells.owner(seq);
+            owner.is_some_and(|owner| keeper.lacks(owner, &self.cells.tokens(seq)))
         };
+        let unsaved: Vec<Seq> = self.cells.idle().filter(lacks).collect();
         let mut more = false;
         for seq in unsaved {
-            match self.spill(seq, false) {
-                true => {
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.note(&self.cells.tokens(seq));
-                    }
-                }
-                false => more = true,
+            if !self.spill(seq, false) {
+                more = true;
+            } else if let (Some(keeper), Some(owner)) = (&mut self.keeper, self.cells.owner(seq)) {
+                keeper.note(owner, &self.cells.tokens(seq));
             }
         }
         more

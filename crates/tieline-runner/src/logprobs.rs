@@ -31,6 +31,12 @@ fn relative(logits: &[f32], token: i32, normaliser: f64) -> f32 {
     logit.map_or(f32::NEG_INFINITY, |&x| (f64::from(x) - normaliser) as f32)
 }
 
+/// The id of the highest logit; of equal ones the lowest id.
+pub(crate) fn likeliest_of(logits: &[f32]) -> Option<i32> {
+    let best = (0i32..).zip(logits).reduce(|best, next| if next.1 > best.1 { next } else { best });
+    best.map(|(id, _)| id)
+}
+
 /// The ids of the `count` highest logits, highest first; of equal ones the lower id first.
 fn likeliest(logits: &[f32], count: usize) -> Vec<i32> {
     let mut ids: Vec<i32> = (0i32..).take(logits.len()).collect();

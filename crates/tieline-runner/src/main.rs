@@ -4,17 +4,23 @@
 //! standard input and output in the frames of [`tieline_types::wire`]. It opens no file and no socket
 //! of its own, writes nothing but frames, and ends when its input ends.
 
+mod answer;
 mod control;
+mod crew;
+mod desk;
 mod embed;
-mod generate;
+mod keeper;
+mod kv;
 mod llama;
 mod logprobs;
 mod measure;
 mod pipe;
 mod process;
 mod prompt;
+mod receipt;
 mod serve;
 mod session;
+mod speech;
 mod stop;
 mod template;
 mod utf8;

@@ -19,7 +19,7 @@ use crate::control::Control;
 use crate::process;
 
 /// Most orders that wait; the engine keeps its own, longer queue.
-const QUEUE: usize = 64;
+const QUEUE: usize = 256;
 
 /// How long a computation may go on after the parent died.
 const GRACE: Duration = Duration::from_secs(2);
@@ -46,6 +46,20 @@ impl Writer {
 
     pub(crate) fn reply(&self, id: RequestId, reply: Reply) -> Result<(), FrameError> {
         self.send(&FromRunner::Reply(id, reply))
+    }
+
+    /// Sends the last reply of some work, or that it is too long.
+    pub(crate) fn last(&self, id: RequestId, reply: Reply) -> Result<(), FrameError> {
+        match self.reply(id, reply) {
+            // Nothing of it was written.
+            Err(FrameError::TooLong(bytes)) => {
+                let message =
+                    format!("the answer has {bytes} bytes, and {} is the limit", wire::MAX_FRAME);
+                let failure = Failure { kind: FailureKind::InvalidRequest, message, hint: None };
+                self.reply(id, Reply::Failed(failure))
+            }
+            sent => sent,
+        }
     }
 }
 
@@ -96,7 +110,7 @@ fn enqueue(
     match orders.try_send(Order::Work { id, work, arrived: Instant::now() }) {
         Ok(()) => Ok(()),
         Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-            control.withdraw(id);
+            control.end(id);
             let failure = Failure {
                 kind: FailureKind::Busy,
                 message: format!("the runner's queue of {QUEUE} is full"),

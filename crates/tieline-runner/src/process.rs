@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use tieline_types::Bytes;
-use tieline_types::wire::MODEL_FD;
+use tieline_types::wire::{CACHE_FD, MODEL_FD};
 
 /// Takes standard output for frames, and sends whatever else is written to it to standard error.
 ///
@@ -42,6 +42,17 @@ pub(crate) fn take_model_file() -> io::Result<File> {
     }
     // SAFETY: it is open, the parent put it there for us, and this is called once, by `serve`.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(MODEL_FD) }))
+}
+
+/// Takes the folder of the cache, which the parent opened at [`CACHE_FD`].
+pub(crate) fn take_cache_folder() -> io::Result<OwnedFd> {
+    // SAFETY: as for the model's file.
+    if unsafe { libc::fcntl(CACHE_FD, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, the parent put it there for us where it says so in its order to load, which
+    // comes once.
+    Ok(unsafe { OwnedFd::from_raw_fd(CACHE_FD) })
 }
 
 /// The most memory that this process has held, code and mapped weights included.

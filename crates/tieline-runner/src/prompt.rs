@@ -1,11 +1,14 @@
 //! From what the caller asks to the tokens that the model reads.
 
-use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{Message, Prompt};
+use tieline_decode::volatile;
+use tieline_types::wire::{Failure, FailureKind, Reply, Work};
+use tieline_types::{InvalidParameter, Message, Overflow, Prompt, Request, Role, Tokens};
 
+use crate::answer::count;
 use crate::llama::Model;
 use crate::session::{failure, failure_with};
-use crate::template::Template;
+use crate::speech::Speech;
+use crate::template::{Ask, Template};
 
 /// The longest run without white space that is tokenised, in bytes.
 ///
@@ -16,57 +19,211 @@ const MAX_RUN: usize = 200_000;
 /// The stack that tokenising such a run needs, and as much again several times.
 pub(crate) const STACK: usize = 512 * 1024 * 1024;
 
-/// The tokens of a prompt.
-pub(crate) fn tokens(
-    model: &Model,
-    template: Option<&Template>,
-    prompt: &Prompt,
-) -> Result<Vec<i32>, Failure> {
-    let tokens = match prompt {
-        Prompt::Chat(messages) => {
-            let text = render(model, template, messages)?;
-            // Most templates write BOS themselves; a second one would be out of place.
-            let begun =
-                model.bos().is_some_and(|bos| text.as_bytes().starts_with(&model.piece(bos, true)));
-            tokenize(model, &text, !begun, true)?
-        }
-        Prompt::Text(text) => tokenize(model, text.expose(), true, false)?,
-        Prompt::Tokens(tokens) => known_tokens(model, tokens)?,
-        Prompt::Infill { .. } => {
-            return Err(failure(FailureKind::Unsupported, "this version fills no gaps"));
-        }
-    };
-    if tokens.is_empty() {
-        // An empty text, and a model without BOS.
-        return Err(failure(
-            FailureKind::InvalidRequest,
-            "the prompt is empty: expected at least 1 token",
-        ));
-    }
-    Ok(tokens)
+/// What prompts are made with.
+#[derive(Debug)]
+pub(crate) struct Prompts<'m> {
+    pub(crate) model: &'m Model,
+    pub(crate) template: Option<Template>,
 }
 
-/// The text that the model's template makes of a conversation.
-pub(crate) fn render(
-    model: &Model,
-    template: Option<&Template>,
-    messages: &[Message],
-) -> Result<String, Failure> {
-    let Some(template) = template else {
-        return Err(failure_with(
-            FailureKind::Unsupported,
-            "the model's file has no chat template",
-            "send the prompt as raw text",
-        ));
-    };
-    let special = |token: Option<i32>| {
-        token
-            .map(|token| String::from_utf8_lossy(&model.piece(token, true)).into_owned())
-            .unwrap_or_default()
-    };
-    template.render(messages, &special(model.bos()), &special(model.eos())).map_err(|error| {
-        failure(FailureKind::InvalidRequest, format!("the chat template failed: {error}"))
-    })
+/// A prompt ready to be computed.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) tokens: Vec<i32>,
+    /// Tokens left out to make it fit.
+    pub(crate) dropped: Tokens,
+    pub(crate) speech: Speech,
+}
+
+impl<'m> Prompts<'m> {
+    /// Checks a request and makes its tokens, fewer than `context`.
+    pub(crate) fn prepare(&self, request: &Request, context: usize) -> Result<Prepared, Failure> {
+        let invalid =
+            |error: InvalidParameter| failure(FailureKind::InvalidRequest, error.to_string());
+        request.validate().map_err(invalid)?;
+        let (tokens, dropped) = self.fitting(request, context)?;
+        let speech = Speech::new(request.stop.clone());
+        Ok(Prepared { tokens, dropped: count(dropped), speech })
+    }
+
+    /// The prompt's tokens and how many were left out.
+    fn fitting(&self, request: &Request, context: usize) -> Result<(Vec<i32>, usize), Failure> {
+        let mut tokens = self.tokens(request, &request.prompt)?;
+        let whole = tokens.len();
+        if whole < context {
+            return Ok((tokens, 0));
+        }
+        match (request.overflow, &request.prompt) {
+            (Overflow::DropOldest, Prompt::Chat(messages)) => {
+                let tokens = self.drop_turns(request, messages, context)?;
+                let dropped = whole.saturating_sub(tokens.len());
+                Ok((tokens, dropped))
+            }
+            (Overflow::DropOldest, Prompt::Text(_) | Prompt::Tokens(_)) => {
+                // BOS stays: models are lost without it.
+                let first = usize::from(tokens.first() == self.model.bos().as_ref());
+                let keep = answer_room(request, context).max(first + 1);
+                let dropped = whole - keep;
+                tokens.drain(first..first + dropped);
+                Ok((tokens, dropped))
+            }
+            (Overflow::Error, _) | (Overflow::DropOldest, Prompt::Infill { .. }) => {
+                Err(too_long(whole, context))
+            }
+        }
+    }
+
+    /// The conversation without its oldest turns: the system's stay, and the last turn does.
+    fn drop_turns(
+        &self,
+        request: &Request,
+        messages: &[Message],
+        context: usize,
+    ) -> Result<Vec<i32>, Failure> {
+        let room = answer_room(request, context);
+        let first = messages.iter().take_while(|message| message.role == Role::System).count();
+        let turns: Vec<usize> = (first + 1..messages.len())
+            // A turn begins with the user; a tool's result without its call would make no sense.
+            .filter(|&at| messages[at].role == Role::User)
+            .collect();
+        let with = |from: usize| {
+            let kept = [&messages[..first], &messages[from..]].concat();
+            self.tokens(request, &Prompt::Chat(kept))
+        };
+        // The later the start, the fewer the tokens: the first that fits is found by halving.
+        let (mut low, mut high) = (0, turns.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if with(turns[middle])?.len() <= room { high = middle } else { low = middle + 1 }
+        }
+        match turns.get(low) {
+            Some(&from) => with(from),
+            None => {
+                let shortest = turns.last().map_or(0, |&from| with(from).map_or(0, |t| t.len()));
+                Err(too_long(shortest, context))
+            }
+        }
+    }
+
+    /// The tokens of a prompt, however many.
+    fn tokens(&self, request: &Request, prompt: &Prompt) -> Result<Vec<i32>, Failure> {
+        let model = self.model;
+        let tokens = match prompt {
+            Prompt::Chat(messages) => {
+                let text = self.render(messages, request)?;
+                // Most templates write BOS themselves; a second one would be out of place.
+                let begun = model
+                    .bos()
+                    .is_some_and(|bos| text.as_bytes().starts_with(&model.piece(bos, true)));
+                tokenize(model, &text, !begun, true)?
+            }
+            Prompt::Text(text) => tokenize(model, text.expose(), true, false)?,
+            Prompt::Tokens(tokens) => known_tokens(model, tokens)?,
+            Prompt::Infill { prefix, suffix } => {
+                let [before, after, gap] = model.infill().ok_or_else(|| {
+                    let text = "this model has no tokens for a gap to fill in";
+                    failure_with(
+                        FailureKind::Unsupported,
+                        text,
+                        "use a model trained for infilling",
+                    )
+                })?;
+                let mut tokens: Vec<i32> =
+                    model.bos().filter(|_| model.adds_bos()).into_iter().collect();
+                tokens.push(before);
+                tokens.extend(tokenize(model, prefix.expose(), false, false)?);
+                tokens.push(after);
+                tokens.extend(tokenize(model, suffix.expose(), false, false)?);
+                tokens.push(gap);
+                tokens
+            }
+        };
+        if tokens.is_empty() {
+            // An empty text, and a model without BOS.
+            let text = "the prompt is empty: expected at least 1 token";
+            return Err(failure(FailureKind::InvalidRequest, text));
+        }
+        Ok(tokens)
+    }
+
+    /// The text that the model's template makes of a conversation.
+    fn render(&self, messages: &[Message], request: &Request) -> Result<String, Failure> {
+        let Some(template) = &self.template else {
+            return Err(failure_with(
+                FailureKind::Unsupported,
+                "the model's file has no chat template",
+                "send the prompt as raw text",
+            ));
+        };
+        let special = |token: Option<i32>| {
+            token
+                .map(|token| String::from_utf8_lossy(&self.model.piece(token, true)).into_owned())
+                .unwrap_or_default()
+        };
+        let (bos, eos) = (special(self.model.bos()), special(self.model.eos()));
+        let messages = without_volatile(messages);
+        let ask = Ask {
+            messages: &messages,
+            tools: &request.tools,
+            thinking: request.thinking,
+            bos: &bos,
+            eos: &eos,
+        };
+        template.render(&ask).map_err(|error| {
+            failure(FailureKind::InvalidRequest, format!("the chat template failed: {error}"))
+        })
+    }
+}
+
+/// Drops what some clients change with every request from the start of the system's message.
+fn without_volatile(messages: &[Message]) -> Vec<Message> {
+    let mut messages = messages.to_vec();
+    if let Some(first) = messages.first_mut().filter(|message| message.role == Role::System) {
+        let normal = volatile::normalise(first.content.expose()).into_owned();
+        first.content = normal.into();
+    }
+    messages
+}
+
+/// Tokens of a prompt that leave room for the answer: what it asks for, but at most half the context.
+fn answer_room(request: &Request, context: usize) -> usize {
+    let answer = request
+        .max_tokens
+        .map_or(context / 4, |most| usize::try_from(most.0).unwrap_or(usize::MAX));
+    context - answer.clamp(1, (context / 2).max(1))
+}
+
+fn too_long(prompt: usize, context: usize) -> Failure {
+    failure_with(
+        FailureKind::ContextExceeded,
+        format!(
+            "the prompt has {prompt} tokens and the context holds {context}, one of them for the answer"
+        ),
+        format!("shorten the prompt or ask for a context of at least {} tokens", prompt + 1),
+    )
+}
+
+/// Work that computes nothing.
+pub(crate) fn text_work(prompts: &Prompts<'_>, work: Work) -> Result<Reply, Failure> {
+    let model = prompts.model;
+    match work {
+        Work::Tokenize { text, add_special, parse_special } => {
+            let tokens = tokenize(model, text.expose(), add_special, parse_special)?;
+            Ok(Reply::Tokens(tokens.into_iter().map(i32::cast_unsigned).collect()))
+        }
+        Work::Detokenize { tokens, special } => {
+            let tokens = known_tokens(model, &tokens)?;
+            let bytes = model.detokenize(&tokens, special).unwrap_or_default();
+            Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned().into()))
+        }
+        Work::Render { messages, tools } => {
+            let request = Request { tools, ..Request::new(Prompt::Chat(Vec::new())) };
+            prompts.render(&messages, &request).map(|text| Reply::Text(text.into()))
+        }
+        Work::Generate(_) | Work::Embed { .. } | Work::Rank { .. } | Work::Measure { .. } => {
+            Err(failure(FailureKind::Internal, "this work computes"))
+        }
+    }
 }
 
 /// As llama.cpp's, with an error for what it cannot count.
@@ -88,7 +245,7 @@ pub(crate) fn tokenize(
 }
 
 /// `tokens` as llama.cpp's, where the vocabulary holds them all.
-pub(crate) fn known_tokens(model: &Model, tokens: &[u32]) -> Result<Vec<i32>, Failure> {
+fn known_tokens(model: &Model, tokens: &[u32]) -> Result<Vec<i32>, Failure> {
     tokens
         .iter()
         .map(|&token| {

@@ -7,18 +7,20 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use tieline_types::wire::{self, Failure, FailureKind, FrameError, FromRunner, Reply, Work};
-use tieline_types::{Event, LoadParams, RequestId};
+use tieline_types::LoadParams;
+use tieline_types::wire::{self, FailureKind, FrameError, FromRunner, Reply};
 
 use crate::control::Control;
-use crate::embed::embed;
-use crate::generate::{Ended, generate};
+use crate::desk::{Desk, Line};
+use crate::embed;
+use crate::keeper;
+use crate::kv::Kv;
 use crate::llama::{self, Llama};
-use crate::measure::measure;
 use crate::pipe::{self, Order, Writer};
 use crate::process;
-use crate::prompt;
+use crate::prompt::Prompts;
 use crate::session::{self, Session, failure};
+use crate::template::Template;
 
 /// Why the runner gave up.
 #[derive(Debug)]
@@ -96,20 +98,28 @@ impl Server {
             Ok(model) => model,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
-        let mut session = match Session::new(&model, params, self.control.abort_flag()) {
+        let session = match Session::new(&model, params, self.control.abort_flag()) {
             Ok(session) => session,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
-        self.writer.send(&FromRunner::Loaded(Box::new(session.describe(started))))?;
-        while let Ok(order) = self.orders.recv() {
-            if let Order::Work { id, work, arrived } = order {
-                self.control.begin(id);
-                let result = self.work(&mut session, id, work, arrived);
-                self.control.end();
-                result?;
-            }
+        let loaded = session.describe(started);
+        let line = Line { orders: &self.orders, control: &self.control, writer: &self.writer };
+        if session.params.embeddings.is_some() {
+            self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
+            return Ok(embed::serve(session, line)?);
         }
-        Ok(())
+        let desk = self.desk(session);
+        self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
+        Ok(desk.serve(line)?)
+    }
+
+    fn desk<'m>(&self, session: Session<'m>) -> Desk<'m> {
+        let Session { model, context, params, settings } = session;
+        let build = llama::build(&self.llama);
+        let disk = keeper::open(&params, &build, model.vocabulary());
+        let kv = Kv::new(context, settings.sequences, model.is_recurrent(), disk);
+        let template = model.chat_template().map(Template::new);
+        Desk::new(Prompts { model, template }, kv, settings, params, build)
     }
 
     /// Tells the engine how far loading is; says whether to go on.
@@ -122,60 +132,5 @@ impl Server {
         let thousandths = (share.clamp(0.0, 1.0) * 1000.0) as u16;
         let sent = self.writer.send(&FromRunner::Loading(thousandths)).is_ok();
         sent && !self.control.is_aborted()
-    }
-
-    fn work(
-        &self,
-        session: &mut Session<'_>,
-        id: RequestId,
-        work: Work,
-        arrived: Instant,
-    ) -> Result<(), FrameError> {
-        let reply = match work {
-            Work::Generate(request) => {
-                let mut emit = |event| self.writer.reply(id, Reply::Event(event));
-                match generate(session, *request, arrived, &self.control, &mut emit) {
-                    Ok(finished) => Ok(Reply::Event(Event::Finished(Box::new(finished)))),
-                    Err(Ended::Failed(failure)) => Err(failure),
-                    Err(Ended::Pipe(error)) => return Err(error),
-                }
-            }
-            Work::Embed { texts, normalise } => embed(session, &texts, normalise, &self.control),
-            Work::Measure { prefill, decode } => measure(session, prefill, decode, &self.control),
-            text => text_work(session, text),
-        };
-        match self.writer.reply(id, reply.unwrap_or_else(Reply::Failed)) {
-            // Nothing of it was written.
-            Err(FrameError::TooLong(bytes)) => {
-                let text =
-                    format!("the answer has {bytes} bytes, and {} is the limit", wire::MAX_FRAME);
-                self.writer.reply(id, Reply::Failed(failure(FailureKind::InvalidRequest, text)))
-            }
-            sent => sent,
-        }
-    }
-}
-
-/// Work that computes nothing.
-fn text_work(session: &Session<'_>, work: Work) -> Result<Reply, Failure> {
-    let model = session.model;
-    match work {
-        Work::Tokenize { text, add_special, parse_special } => {
-            let tokens = prompt::tokenize(model, text.expose(), add_special, parse_special)?;
-            Ok(Reply::Tokens(tokens.into_iter().map(i32::cast_unsigned).collect()))
-        }
-        Work::Detokenize { tokens, special } => {
-            let tokens = prompt::known_tokens(model, &tokens)?;
-            let bytes = model.detokenize(&tokens, special).unwrap_or_default();
-            Ok(Reply::Text(String::from_utf8_lossy(&bytes).into_owned().into()))
-        }
-        Work::Render { messages, .. } => {
-            prompt::render(model, session.template.as_ref(), &messages)
-                .map(|text| Reply::Text(text.into()))
-        }
-        Work::Rank { .. } => Err(failure(FailureKind::Unsupported, "this version ranks no texts")),
-        Work::Generate(_) | Work::Embed { .. } | Work::Measure { .. } => {
-            Err(failure(FailureKind::Internal, "this work computes"))
-        }
     }
 }

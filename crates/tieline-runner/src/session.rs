@@ -11,21 +11,29 @@ use tieline_types::{Bytes, FlashAttention, KvType, LoadParams, LoadedModel, Pool
 
 use crate::llama::{self, ActualPooling, Context, Llama, LoadError, Model, Settings};
 use crate::process;
-use crate::template::Template;
 
 /// The longest context for embeddings taken without being asked for one: all of it is one batch.
 const DEFAULT_EMBEDDING_CONTEXT: u32 = 2048;
 
-/// Everything that work needs.
+/// What all of the KV cache beyond one context may take without being asked for.
+const CACHE_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+
+/// Sequences for cached prefixes, beside those for requests at work.
+const CACHED: u32 = 15;
+
+/// Rows of logits of a step, at least: for answers and what is guessed ahead of them.
+const OUTPUTS: u32 = 32;
+
+/// Texts that are embedded together.
+const TEXTS: u16 = 16;
+
+/// A loaded model with a context to work in.
 #[derive(Debug)]
 pub(crate) struct Session<'m> {
     pub(crate) model: &'m Model,
     pub(crate) context: Context<'m>,
-    pub(crate) template: Option<Template>,
     pub(crate) params: LoadParams,
     pub(crate) settings: Settings,
-    /// The tokens that the context holds, first to last.
-    pub(crate) held: Vec<i32>,
 }
 
 /// A failure with its kind and what was tried.
@@ -64,16 +72,15 @@ pub(crate) fn load_model(
 }
 
 impl<'m> Session<'m> {
-    /// Makes the context and reads the template.
+    /// Makes the context.
     pub(crate) fn new(
         model: &'m Model,
         params: LoadParams,
         abort: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
-        let template = model.chat_template().map(Template::new);
         let (params, settings, context) = make_context(model, params, abort)?;
         refuse_unfit(model, &params, &context)?;
-        Ok(Self { model, context, template, params, settings, held: Vec::new() })
+        Ok(Self { model, context, params, settings })
     }
 
     /// What was loaded.
@@ -83,34 +90,19 @@ impl<'m> Session<'m> {
             description: model.description(),
             parameters: model.parameters(),
             weights: Bytes(model.size()),
-            context: self.context_length(),
+            context: Tokens(self.settings.context),
             trained_context: Tokens(model.trained_context()),
             vocabulary: Tokens(model.vocabulary().cast_unsigned()),
             embedding_length: u32::try_from(model.embedding_length()).unwrap_or(0),
-            has_chat_template: self.template.is_some(),
-            kv_tokens: self.context_length(),
-            kv_token_size: Bytes(0),
-            parallel: 1,
+            has_chat_template: model.chat_template().is_some(),
+            kv_tokens: Tokens(self.context.cells()),
+            kv_token_size: Bytes(whole(kv_token_bytes(model, &self.params))),
+            parallel: if self.params.embeddings.is_some() { 1 } else { self.params.parallel },
             threads: self.settings.threads.cast_unsigned(),
             threads_batch: self.settings.threads_batch.cast_unsigned(),
             load_time: started.elapsed(),
             peak_memory: process::peak_memory(),
         }
-    }
-
-    /// The effective context length: as asked, although llama.cpp rounds up.
-    pub(crate) fn length(&self) -> usize {
-        usize::try_from(self.context_length().0).unwrap_or(0)
-    }
-
-    fn context_length(&self) -> Tokens {
-        Tokens(self.context.length().min(self.settings.context))
-    }
-
-    /// Forgets all tokens.
-    pub(crate) fn clear(&mut self) {
-        self.context.clear();
-        self.held.clear();
     }
 }
 
@@ -149,14 +141,65 @@ fn new_context<'m>(
 fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
     refuse_quantised_values(params)?;
     let context = context_length(model, params)?;
-    // A pooled text must be one batch.
-    let (batch, ubatch) = match params.embeddings {
-        None => (params.batch.0.clamp(1, context), params.ubatch.0.clamp(1, context)),
-        Some(_) => (context, context),
-    };
     let threads = thread_count(params.threads)?;
     let threads_batch = params.threads_batch.map_or(Ok(threads), |n| thread_count(Some(n)))?;
-    Ok(Settings { context, batch, ubatch: ubatch.min(batch), threads, threads_batch })
+    if params.embeddings.is_some() {
+        // A pooled text must be one batch, and each of its tokens is a row of output.
+        return Ok(Settings {
+            context,
+            kv: context,
+            batch: context,
+            ubatch: context,
+            sequences: TEXTS,
+            outputs: context.max(TEXTS.into()),
+            threads,
+            threads_batch,
+        });
+    }
+    let sequences = u16::try_from(parallel(params)? + CACHED + 1).unwrap_or(u16::MAX);
+    let outputs = OUTPUTS.max(sequences.into());
+    let ubatch = params.ubatch.0.clamp(1, context);
+    // All prompts' pieces, and all answers' tokens and guesses.
+    let batch = params.batch.0.max(ubatch + outputs);
+    let kv = kv_tokens(model, params, context);
+    Ok(Settings { context, kv, batch, ubatch, sequences, outputs, threads, threads_batch })
+}
+
+fn parallel(params: &LoadParams) -> Result<u32, Failure> {
+    /// llama.cpp tells 256 sequences apart; some are for what is cached.
+    const MOST: u32 = 64;
+    match params.parallel {
+        parallel @ 1..=MOST => Ok(parallel),
+        parallel => {
+            let message = format!("parallel is {parallel}: expected a number from 1 to {MOST}");
+            Err(failure(FailureKind::InvalidRequest, message))
+        }
+    }
+}
+
+/// Tokens of the KV cache: one context at least, and by default as much again as is cheap.
+fn kv_tokens(model: &Model, params: &LoadParams, context: u32) -> u32 {
+    match params.kv_tokens {
+        Some(tokens) => tokens.0.max(context),
+        None => {
+            let cheap = CACHE_BYTES / kv_token_bytes(model, params).max(1.0);
+            context + u32::try_from(whole(cheap)).unwrap_or(u32::MAX).min(context)
+        }
+    }
+}
+
+fn kv_token_bytes(model: &Model, params: &LoadParams) -> f64 {
+    model.kv_token_bytes(params.type_k.bits(), params.type_v.bits())
+}
+
+fn whole(number: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "saturates, and sizes are positive"
+    )]
+    let whole = number.max(0.0) as u64;
+    whole
 }
 
 fn context_length(model: &Model, params: &LoadParams) -> Result<u32, Failure> {
@@ -215,9 +258,6 @@ fn refuse_unfit(model: &Model, params: &LoadParams, context: &Context<'_>) -> Re
             "this version cannot embed with an encoder-decoder model",
             "use an embedding model",
         ),
-        Some(_) if context.pooling() == ActualPooling::Rank => {
-            refuse("this model ranks texts and gives no vectors", "use an embedding model")
-        }
         _ => Ok(()),
     }
 }

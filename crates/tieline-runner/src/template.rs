@@ -13,10 +13,10 @@ use std::io;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use tieline_types::Message;
+use tieline_types::{Message, Tool, ToolCall};
 
 /// The largest template, in bytes. The longest in use have about 30,000.
 const MAX_SOURCE: usize = 256 * 1024;
@@ -31,6 +31,17 @@ const MAX_OUTPUT: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Template {
     source: String,
+}
+
+/// What a template is to write.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    pub(crate) messages: &'a [Message],
+    pub(crate) tools: &'a [Tool],
+    /// Whether the model thinks first; `None` leaves it to the template.
+    pub(crate) thinking: Option<bool>,
+    pub(crate) bos: &'a str,
+    pub(crate) eos: &'a str,
 }
 
 /// Why a template gave no text.
@@ -49,27 +60,28 @@ impl Template {
         Self { source }
     }
 
-    /// The text of `messages`, ending where the assistant goes on.
-    pub(crate) fn render(
-        &self,
-        messages: &[Message],
-        bos: &str,
-        eos: &str,
-    ) -> Result<String, RenderError> {
+    /// The text of a conversation, ending where the assistant goes on.
+    pub(crate) fn render(&self, ask: &Ask<'_>) -> Result<String, RenderError> {
         if self.source.len() > MAX_SOURCE {
             let text = format!("it has {} bytes, and {MAX_SOURCE} is the limit", self.source.len());
             return Err(RenderError(text));
         }
         let source = without_generation_marks(&self.source);
         let environment = environment();
-        let context = minijinja::context! {
-            messages => messages.iter().map(message_value).collect::<Vec<_>>(),
+        let tools: Vec<Value> = ask.tools.iter().map(tool_value).collect();
+        let mut context = minijinja::context! {
+            messages => ask.messages.iter().map(message_value).collect::<Vec<_>>(),
             add_generation_prompt => true,
-            bos_token => bos,
-            eos_token => eos,
-            tools => (),
+            bos_token => ask.bos,
+            eos_token => ask.eos,
+            tools => if tools.is_empty() { Value::from(()) } else { Value::from(tools) },
             documents => (),
         };
+        if let Some(thinking) = ask.thinking {
+            // Qwen's, Granite's and DeepSeek's names for the same switch.
+            let switch = minijinja::context! { enable_thinking => thinking, thinking => thinking };
+            context = minijinja::context! { ..switch, ..context };
+        }
         let mut output = Bounded(Vec::new());
         let template = environment.template_from_str(&source).map_err(|error| explain(&error))?;
         template.render_captured_to(context, &mut output).map_err(|error| explain(&error))?;
@@ -78,8 +90,56 @@ impl Template {
     }
 }
 
+/// A turn as transformers gives it to templates: arguments of calls are objects, not text.
 fn message_value(message: &Message) -> Value {
-    minijinja::context! { role => message.role.as_str(), content => message.content.expose() }
+    let mut value = minijinja::context! {
+        role => message.role.as_str(),
+        content => message.content.expose(),
+    };
+    if let Some(reasoning) = &message.reasoning {
+        value = minijinja::context! { reasoning_content => reasoning.expose(), ..value };
+    }
+    if !message.tool_calls.is_empty() {
+        let calls: Vec<Value> = message.tool_calls.iter().map(call_value).collect();
+        value = minijinja::context! { tool_calls => calls, ..value };
+    }
+    if let Some(id) = &message.tool_call_id {
+        value = minijinja::context! { tool_call_id => id, ..value };
+    }
+    if let Some(name) = &message.name {
+        value = minijinja::context! { name => name, ..value };
+    }
+    value
+}
+
+fn call_value(call: &ToolCall) -> Value {
+    let text = call.arguments.expose();
+    let arguments = parsed(text).unwrap_or_else(|| Value::from(text));
+    minijinja::context! {
+        id => call.id.as_str(),
+        type => "function",
+        function => minijinja::context! { name => call.name.as_str(), arguments => arguments },
+    }
+}
+
+/// A tool as OpenAI's API and most templates write it.
+fn tool_value(tool: &Tool) -> Value {
+    let parameters = parsed(&tool.parameters).unwrap_or_else(|| {
+        minijinja::context! { type => "object", properties => minijinja::context! {} }
+    });
+    minijinja::context! {
+        type => "function",
+        function => minijinja::context! {
+            name => tool.name.as_str(),
+            description => tool.description.as_str(),
+            parameters => parameters,
+        },
+    }
+}
+
+/// JSON text as a value, its members in their order.
+fn parsed(text: &str) -> Option<Value> {
+    serde_json::from_str::<serde_json::Value>(text).ok().map(|json| Value::from(Serde(json)))
 }
 
 fn environment() -> Environment<'static> {

@@ -19,8 +19,9 @@ pub enum Reach {
     Internet,
 }
 
-/// What a backend answers with, in order: [`Event::Started`], any number of [`Event::Piece`], then
-/// exactly one [`Event::Finished`] or one `Err`. Nothing follows these.
+/// What a backend answers with, in order: any number of [`Event::Queued`], [`Event::Started`], any number
+/// of pieces, then exactly one [`Event::Finished`] or one `Err`. Nothing follows these. A request that
+/// ends while it is queued never starts.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, BackendError>> + Send>>;
 
 /// Something that answers requests: a local model, another host, a vendor.

@@ -55,6 +55,19 @@ impl KvType {
         Self::Q4_0,
     ];
 
+    /// Bits that a value takes, its block's scale included.
+    pub fn bits(self) -> f64 {
+        match self {
+            Self::F32 => 32.0,
+            Self::F16 | Self::Bf16 => 16.0,
+            Self::Q8_0 => 8.5,
+            Self::Q5_1 => 6.0,
+            Self::Q5_0 => 5.5,
+            Self::Q4_1 => 5.0,
+            Self::Q4_0 => 4.5,
+        }
+    }
+
     /// The name that users write.
     pub fn as_str(self) -> &'static str {
         match self {

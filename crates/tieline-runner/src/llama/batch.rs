@@ -13,7 +13,13 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// Adds a token; with `output` its logits can be read afterwards, at the row that this returns.
-    pub(crate) fn push(&mut self, token: i32, position: usize, sequence: u16, output: bool) -> usize {
+    pub(crate) fn push(
+        &mut self,
+        token: i32,
+        position: usize,
+        sequence: u16,
+        output: bool,
+    ) -> usize {
         self.tokens.push(token);
         self.positions.push(i32::try_from(position).unwrap_or(i32::MAX));
         self.sequences.push(sequence.into());

@@ -2,6 +2,7 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +11,20 @@ use llama_cpp_sys_2 as sys;
 use tieline_types::{FlashAttention, KvType, LoadParams, Pooling};
 
 use super::Model;
+use super::batch::Batch;
 use super::threads::ThreadPool;
 
-/// One sequence of tokens and what was computed of it.
+/// Several sequences of tokens and what was computed of them, in one KV cache that they share.
 #[derive(Debug)]
 pub(crate) struct Context<'m> {
     // Dropped in this order: llama.cpp must be done with the threads and the flag first.
     context: Handle,
-    _threads: Option<ThreadPool>,
+    /// All that were ever used: llama.cpp pauses the last one only when it computes with the next.
+    pools: Vec<ThreadPool>,
+    pool: Option<(i32, bool)>,
     _abort: Arc<AtomicBool>,
     model: &'m Model,
-    batch: u32,
+    settings: Settings,
 }
 
 /// Frees the context.
@@ -30,9 +34,16 @@ struct Handle(NonNull<sys::llama_context>, PhantomData<*mut ()>);
 /// Settings of a context, worked out of [`LoadParams`] and the model.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
+    /// Most tokens of one request.
     pub(crate) context: u32,
+    /// Tokens that the KV cache holds.
+    pub(crate) kv: u32,
     pub(crate) batch: u32,
     pub(crate) ubatch: u32,
+    /// Sequences that the KV cache tells apart.
+    pub(crate) sequences: u16,
+    /// Most rows of logits of one batch.
+    pub(crate) outputs: u32,
     pub(crate) threads: i32,
     pub(crate) threads_batch: i32,
 }
@@ -55,8 +66,8 @@ pub(crate) enum DecodeError {
     Full,
     /// The abort flag was set.
     Aborted,
-    /// More tokens than a batch holds: a defect of the caller.
-    TooLong,
+    /// More tokens or rows than a batch holds, or an unknown sequence: a defect of the caller.
+    BadBatch,
     /// llama.cpp failed with this code.
     Failed(i32),
 }
@@ -73,42 +84,68 @@ impl<'m> Context<'m> {
         // SAFETY: the model is valid and outlives the context; `abort` is kept beside it.
         let context = NonNull::new(unsafe { sys::llama_init_from_model(model.as_ptr(), raw) })?;
         let context = Handle(context, PhantomData);
-        let threads = ThreadPool::start(settings.threads.max(settings.threads_batch));
-        if let Some(pool) = &threads {
-            // SAFETY: both are valid; the pool is dropped after the context. One pool serves both kinds
-            // of batch: each graph says how many of its threads it wants.
-            unsafe {
-                sys::llama_attach_threadpool(context.0.as_ptr(), pool.as_ptr(), ptr::null_mut());
-            }
-        }
-        Some(Self { context, _threads: threads, _abort: abort, model, batch: settings.batch })
+        let mut this =
+            Self { context, pools: Vec::new(), pool: None, _abort: abort, model, settings };
+        this.set_threads(settings.threads.max(settings.threads_batch), true);
+        Some(this)
     }
 
     fn as_ptr(&self) -> *mut sys::llama_context {
         self.context.0.as_ptr()
     }
 
+    fn memory(&self) -> sys::llama_memory_t {
+        // SAFETY: the context is valid; null where the model has no memory, which all callees allow.
+        unsafe { sys::llama_get_memory(self.as_ptr()) }
+    }
+
     pub(super) fn as_sampling_ptr(&mut self) -> *mut sys::llama_context {
         self.as_ptr()
     }
 
-    /// The effective context length, in tokens.
-    pub(crate) fn length(&self) -> u32 {
-        // SAFETY: the context is valid.
-        unsafe { sys::llama_n_ctx_seq(self.as_ptr()) }
+    /// Lets the next steps use so many threads; `poll`: they spin while they wait for work.
+    ///
+    /// One pool serves both kinds of batch: each graph says how many of its threads it wants.
+    pub(crate) fn set_threads(&mut self, threads: i32, poll: bool) {
+        if self.pool != Some((threads, poll)) {
+            let fits = |pool: &ThreadPool| pool.threads() == threads && pool.polls() == poll;
+            let known = self.pools.iter().position(fits);
+            let known = known.or_else(|| {
+                self.pools.push(ThreadPool::start(threads, poll)?);
+                Some(self.pools.len() - 1)
+            });
+            if let Some(pool) = known.and_then(|at| self.pools.get(at)) {
+                // SAFETY: both are valid, and all pools are dropped after the context.
+                unsafe {
+                    sys::llama_attach_threadpool(self.as_ptr(), pool.as_ptr(), ptr::null_mut());
+                }
+            }
+            self.pool = Some((threads, poll));
+        }
+        // SAFETY: the context is valid and the number positive.
+        unsafe { sys::llama_set_n_threads(self.as_ptr(), threads, threads) };
     }
 
-    /// Computes `tokens` after those already held. Afterwards the last one's logits can be read.
-    pub(crate) fn decode(&mut self, tokens: &mut [i32]) -> Result<(), DecodeError> {
-        let count = i32::try_from(tokens.len()).map_err(|_| DecodeError::Full)?;
-        // llama.cpp aborts the process at a longer one.
-        if count.cast_unsigned() > self.batch {
-            return Err(DecodeError::TooLong);
+    /// How many tokens the KV cache really holds.
+    pub(crate) fn cells(&self) -> u32 {
+        // SAFETY: the context is valid.
+        unsafe { sys::llama_n_ctx(self.as_ptr()) }
+    }
+
+    /// Computes a batch. Afterwards the logits of its rows that asked for it can be read.
+    pub(crate) fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
+        let fits = |count: usize, most: u32| u32::try_from(count).is_ok_and(|n| n <= most);
+        // llama.cpp aborts the process at what is refused here.
+        if batch.len() == 0
+            || !fits(batch.len(), self.settings.batch)
+            || !fits(batch.outputs(), self.settings.outputs)
+            || !batch.sequences_below(self.settings.sequences.into())
+        {
+            return Err(DecodeError::BadBatch);
         }
-        // SAFETY: fills a plain struct that borrows `tokens`; positions follow on by themselves.
-        let batch = unsafe { sys::llama_batch_get_one(tokens.as_mut_ptr(), count) };
-        // SAFETY: `tokens` outlives the call, which does not keep the batch. Unknown tokens are refused.
-        match unsafe { sys::llama_decode(self.as_ptr(), batch) } {
+        // SAFETY: the context is valid; the batch lives through the call, which does not keep it. Tokens
+        // and positions that make no sense are refused with an error.
+        match batch.with_raw(|raw| unsafe { sys::llama_decode(self.as_ptr(), raw) }) {
             0 => Ok(()),
             1 => Err(DecodeError::Full),
             2 => Err(DecodeError::Aborted),
@@ -122,24 +159,28 @@ impl<'m> Context<'m> {
         unsafe { sys::llama_synchronize(self.as_ptr()) };
     }
 
-    /// The raw logits of the last token computed, one per token of the vocabulary.
-    pub(crate) fn logits(&mut self) -> Option<&[f32]> {
+    /// The raw logits of a row of the last batch, one per token of the vocabulary. May be changed before
+    /// they are sampled. `None` where the row asked for none.
+    pub(crate) fn logits(&mut self, row: usize) -> Option<&mut [f32]> {
         let length = usize::try_from(self.model.vocabulary()).ok()?;
-        // SAFETY: null where there are none.
-        let row = NonNull::new(unsafe { sys::llama_get_logits_ith(self.as_ptr(), -1) })?;
-        // SAFETY: a row is as long as the vocabulary and lives until the next call with &mut self.
-        Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), length) })
+        let row = i32::try_from(row).ok()?;
+        // SAFETY: null for a row without logits.
+        let row = NonNull::new(unsafe { sys::llama_get_logits_ith(self.as_ptr(), row) })?;
+        // SAFETY: a row is as long as the vocabulary, is nobody else's, and lives until the next call with
+        // &mut self.
+        Some(unsafe { std::slice::from_raw_parts_mut(row.as_ptr(), length) })
     }
 
-    /// The pooled embedding of all tokens held.
-    pub(crate) fn embedding(&mut self) -> Option<&[f32]> {
-        // A row of another pooling is shorter.
-        if self.pooling() != ActualPooling::Vector {
-            return None;
-        }
-        let length = self.model.embedding_length();
+    /// The pooled vector, or scores, of a sequence of the last batch.
+    pub(crate) fn embedding(&mut self, sequence: u16) -> Option<&[f32]> {
+        let length = match self.pooling() {
+            ActualPooling::Vector => self.model.embedding_length(),
+            ActualPooling::Rank => self.model.ranks(),
+            ActualPooling::None => return None,
+        };
         // SAFETY: null where nothing is pooled.
-        let row = NonNull::new(unsafe { sys::llama_get_embeddings_seq(self.as_ptr(), 0) })?;
+        let row =
+            NonNull::new(unsafe { sys::llama_get_embeddings_seq(self.as_ptr(), sequence.into()) })?;
         // SAFETY: a pooled row has this length and lives until the next call with &mut self.
         Some(unsafe { std::slice::from_raw_parts(row.as_ptr(), length) })
     }
@@ -158,30 +199,96 @@ impl<'m> Context<'m> {
 
     /// Whether the model remembers tokens. One that does not is no generator of text.
     pub(crate) fn has_memory(&self) -> bool {
-        // SAFETY: the context is valid; null where there is no memory.
-        !unsafe { sys::llama_get_memory(self.as_ptr()) }.is_null()
+        !self.memory().is_null()
     }
 
-    /// Forgets all tokens.
+    /// Forgets all tokens of all sequences.
     pub(crate) fn clear(&mut self) {
-        // SAFETY: the context is valid; an encoder has no memory, which is null and allowed.
-        unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.as_ptr()), false) };
+        // SAFETY: an encoder has no memory, which is null and allowed.
+        unsafe { sys::llama_memory_clear(self.memory(), false) };
     }
 
-    /// Forgets all tokens from position `keep` on. `false` where this model's memory cannot; then
-    /// nothing changed.
-    pub(crate) fn truncate(&mut self, keep: usize) -> bool {
+    /// Forgets a sequence's tokens from position `keep` on. `false` where this model's memory cannot;
+    /// then nothing changed.
+    pub(crate) fn truncate(&mut self, sequence: u16, keep: usize) -> bool {
         let Ok(keep) = i32::try_from(keep) else { return false };
-        // SAFETY: as above; a negative end means all.
-        unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.as_ptr()), 0, keep, -1) }
+        // SAFETY: the sequence is known; a negative end means all.
+        self.knows(sequence)
+            && unsafe { sys::llama_memory_seq_rm(self.memory(), sequence.into(), keep, -1) }
     }
 
-    /// How many tokens are held.
-    pub(crate) fn held(&self) -> usize {
-        // SAFETY: as above; -1 where there are none.
-        let last =
-            unsafe { sys::llama_memory_seq_pos_max(sys::llama_get_memory(self.as_ptr()), 0) };
-        usize::try_from(last + 1).unwrap_or(0)
+    /// Lets `to` hold what `from` holds between two positions too, without a copy.
+    pub(crate) fn share(&mut self, from: u16, to: u16, range: Range<usize>) {
+        let (Ok(start), Ok(end)) = (i32::try_from(range.start), i32::try_from(range.end)) else {
+            return;
+        };
+        if self.knows(from) && self.knows(to) {
+            // SAFETY: both sequences are known, and the range is one of positions.
+            unsafe {
+                sys::llama_memory_seq_cp(self.memory(), from.into(), to.into(), start, end);
+            }
+        }
+    }
+
+    /// The position after a sequence's last token, and of its first.
+    pub(crate) fn extent(&self, sequence: u16) -> Range<usize> {
+        if !self.knows(sequence) {
+            return 0..0;
+        }
+        // SAFETY: the sequence is known; -1 where it holds nothing.
+        let last = unsafe { sys::llama_memory_seq_pos_max(self.memory(), sequence.into()) };
+        // SAFETY: as above.
+        let first = unsafe { sys::llama_memory_seq_pos_min(self.memory(), sequence.into()) };
+        usize::try_from(first).unwrap_or(0)..usize::try_from(last + 1).unwrap_or(0)
+    }
+
+    /// All that was computed of a sequence, as bytes that [`restore`](Self::restore) takes.
+    pub(crate) fn save(&mut self, sequence: u16) -> Option<Vec<u8>> {
+        if !self.knows(sequence) {
+            return None;
+        }
+        // SAFETY: the sequence is known.
+        let size = unsafe { sys::llama_state_seq_get_size(self.as_ptr(), sequence.into()) };
+        let mut bytes = vec![0; size];
+        // SAFETY: writes at most `size` bytes.
+        let written = unsafe {
+            sys::llama_state_seq_get_data(
+                self.as_ptr(),
+                bytes.as_mut_ptr(),
+                bytes.len(),
+                sequence.into(),
+            )
+        };
+        (written > 0 && written == size).then_some(bytes)
+    }
+
+    /// Makes a sequence hold what was saved. `false`: nothing is held then.
+    ///
+    /// The bytes must have been saved by this build from the same model and settings: llama.cpp checks
+    /// their shape, not their sense.
+    pub(crate) fn restore(&mut self, sequence: u16, bytes: &[u8]) -> bool {
+        if !self.knows(sequence) {
+            return false;
+        }
+        // SAFETY: reads at most the given length, the sequence is known.
+        let read = unsafe {
+            sys::llama_state_seq_set_data(
+                self.as_ptr(),
+                bytes.as_ptr(),
+                bytes.len(),
+                sequence.into(),
+            )
+        };
+        if read == 0 {
+            self.truncate(sequence, 0);
+            super::take_errors();
+        }
+        read > 0
+    }
+
+    /// llama.cpp aborts the process at others.
+    fn knows(&self, sequence: u16) -> bool {
+        sequence < self.settings.sequences
     }
 }
 
@@ -199,13 +306,17 @@ fn raw_params(
 ) -> sys::llama_context_params {
     // SAFETY: fills a plain struct.
     let mut raw = unsafe { sys::llama_context_default_params() };
-    raw.n_ctx = settings.context;
+    raw.n_ctx = settings.kv;
     raw.n_batch = settings.batch;
     raw.n_ubatch = settings.ubatch;
-    raw.n_seq_max = 1;
-    // One row of logits is ever read. The default, a row per token of a batch, is 2 GB for a large
-    // vocabulary. Pooling needs a row per token.
-    raw.n_outputs_max = if params.embeddings.is_some() { settings.ubatch } else { 1 };
+    raw.n_seq_max = settings.sequences.into();
+    // One cache for all sequences: any of them may fill it, and they share what they have in common.
+    raw.kv_unified = true;
+    // The default, a row of logits for each token of a batch, is 2 GB for a large vocabulary.
+    raw.n_outputs_max = settings.outputs;
+    raw.n_outputs_max_per_seq = 0;
+    // Layers with a sliding window keep all positions too, so that a prefix can be cut anywhere.
+    raw.swa_full = true;
     raw.n_threads = settings.threads;
     raw.n_threads_batch = settings.threads_batch;
     raw.type_k = kv_type(params.type_k);

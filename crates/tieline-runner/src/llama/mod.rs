@@ -8,6 +8,7 @@
 //! for every block here, so each block states only why it is sound.
 #![expect(unsafe_code, reason = "the one door to llama.cpp; see the module's documentation")]
 
+mod batch;
 mod context;
 mod log;
 mod model;
@@ -15,6 +16,7 @@ mod sampler;
 mod system;
 mod threads;
 
+pub(crate) use batch::Batch;
 pub(crate) use context::{ActualPooling, Context, DecodeError, Settings};
 pub(crate) use log::take_errors;
 pub(crate) use model::{LoadError, Model};

@@ -1,6 +1,6 @@
 //! A model's weights and vocabulary.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::fs::File;
 use std::os::fd::IntoRawFd;
 use std::ptr::NonNull;
@@ -96,6 +96,63 @@ impl Model {
         unsafe { sys::llama_model_size(self.as_ptr()) }
     }
 
+    /// Bytes that a token takes of a KV cache whose keys and values have `k` and `v` bits each, by the
+    /// model's own numbers: an estimate, since layers may differ.
+    pub(crate) fn kv_token_bytes(&self, k: f64, v: f64) -> f64 {
+        let number = |key: &str| self.metadata(key).and_then(|text| text.parse::<f64>().ok());
+        let architecture = self.metadata("general.architecture").unwrap_or_default();
+        // SAFETY: the model is valid.
+        let (layers, heads, kv_heads, width) = unsafe {
+            (
+                sys::llama_model_n_layer(self.as_ptr()),
+                sys::llama_model_n_head(self.as_ptr()),
+                sys::llama_model_n_head_kv(self.as_ptr()),
+                sys::llama_model_n_embd(self.as_ptr()),
+            )
+        };
+        let usual = f64::from(width) / f64::from(heads.max(1));
+        let key = number(&format!("{architecture}.attention.key_length")).unwrap_or(usual);
+        let value = number(&format!("{architecture}.attention.value_length")).unwrap_or(usual);
+        f64::from(layers) * f64::from(kv_heads) * (key * k + value * v) / 8.0
+    }
+
+    /// A value of the file's metadata, as text.
+    fn metadata(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let mut buffer = [0u8; 256];
+        // SAFETY: writes at most the given length, terminated; negative where there is no such key.
+        let length = unsafe {
+            sys::llama_model_meta_val_str(
+                self.as_ptr(),
+                key.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
+        };
+        let text = CStr::from_bytes_until_nul(&buffer).ok().filter(|_| length >= 0)?;
+        Some(text.to_string_lossy().into_owned())
+    }
+
+    /// How many scores a reranker gives for a text.
+    pub(crate) fn ranks(&self) -> usize {
+        // SAFETY: the model is valid.
+        usize::try_from(unsafe { sys::llama_model_n_cls_out(self.as_ptr()) }).unwrap_or(1).max(1)
+    }
+
+    /// The tokens that mark the text before a gap, the text after it, and the gap, where the model has
+    /// them all.
+    pub(crate) fn infill(&self) -> Option<[i32; 3]> {
+        // SAFETY: the vocabulary is valid.
+        let tokens = unsafe {
+            [
+                sys::llama_vocab_fim_pre(self.vocab()),
+                sys::llama_vocab_fim_suf(self.vocab()),
+                sys::llama_vocab_fim_mid(self.vocab()),
+            ]
+        };
+        tokens.iter().all(|&token| self.known(token).is_some()).then_some(tokens)
+    }
+
     /// The context length that the model was trained for.
     pub(crate) fn trained_context(&self) -> u32 {
         // SAFETY: the model is valid.
@@ -159,6 +216,12 @@ impl Model {
     pub(crate) fn eos(&self) -> Option<i32> {
         // SAFETY: the vocabulary is valid.
         self.known(unsafe { sys::llama_vocab_eos(self.vocab()) })
+    }
+
+    /// The token between two texts of a pair, where the model has one.
+    pub(crate) fn separator(&self) -> Option<i32> {
+        // SAFETY: the vocabulary is valid.
+        self.known(unsafe { sys::llama_vocab_sep(self.vocab()) })
     }
 
     /// Whether the file asks to begin each text with BOS.

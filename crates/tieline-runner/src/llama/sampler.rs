@@ -71,11 +71,12 @@ impl Sampler {
         unsafe { sys::llama_sampler_accept(self.0.as_ptr(), token) };
     }
 
-    /// Chooses a token by the last logits. They must exist: call right after a decode.
-    pub(crate) fn sample(&mut self, context: &mut Context<'_>) -> Option<i32> {
-        context.logits()?;
-        // SAFETY: both are valid and the last logits exist, as just checked.
-        Some(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.as_sampling_ptr(), -1) })
+    /// Chooses a token by the logits of a row of the last batch; `None` where it has none.
+    pub(crate) fn sample(&mut self, context: &mut Context<'_>, row: usize) -> Option<i32> {
+        context.logits(row)?;
+        let row = i32::try_from(row).ok()?;
+        // SAFETY: both are valid and the row's logits exist, as just checked.
+        Some(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.as_sampling_ptr(), row) })
     }
 }
 

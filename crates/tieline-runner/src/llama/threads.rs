@@ -16,11 +16,14 @@ type Free = unsafe extern "C" fn(sys::ggml_threadpool_t);
 pub(super) struct ThreadPool {
     pool: NonNull<sys::ggml_threadpool>,
     free: Free,
+    threads: i32,
+    poll: bool,
 }
 
 impl ThreadPool {
-    /// Starts `threads` threads, the caller's counted. `None` where the backend has no pools.
-    pub(super) fn start(threads: i32) -> Option<Self> {
+    /// Starts `threads` threads, the caller's counted. `poll`: they spin for a while before they sleep.
+    /// `None` where the backend has no pools.
+    pub(super) fn start(threads: i32, poll: bool) -> Option<Self> {
         let new = function(c"ggml_threadpool_new")?;
         let free = function(c"ggml_threadpool_free")?;
         // SAFETY: under these names ggml registers functions of these types.
@@ -29,9 +32,20 @@ impl ThreadPool {
         };
         // SAFETY: fills a plain struct.
         let mut params = unsafe { sys::ggml_threadpool_params_default(threads) };
+        if !poll {
+            params.poll = 0;
+        }
         // SAFETY: `params` is complete and lives through the call.
         let pool = NonNull::new(unsafe { new(&raw mut params) })?;
-        Some(Self { pool, free })
+        Some(Self { pool, free, threads, poll })
+    }
+
+    pub(super) fn threads(&self) -> i32 {
+        self.threads
+    }
+
+    pub(super) fn polls(&self) -> bool {
+        self.poll
     }
 
     pub(super) fn as_ptr(&self) -> sys::ggml_threadpool_t {

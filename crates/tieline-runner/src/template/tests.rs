@@ -12,7 +12,9 @@ fn conversation() -> Vec<Message> {
 }
 
 fn render(source: &str) -> Result<String, RenderError> {
-    Template::new(source.to_owned()).render(&conversation(), "<s>", "</s>")
+    let messages = conversation();
+    let ask = Ask { messages: &messages, tools: &[], thinking: None, bos: "<s>", eos: "</s>" };
+    Template::new(source.to_owned()).render(&ask)
 }
 
 #[track_caller]

@@ -199,16 +199,27 @@ fn cancelling_stops_a_prefill() {
 
 #[test]
 fn work_cancelled_while_it_waits_never_starts() {
-    let mut peer = Peer::ready();
+    let mut peer = Peer::ready_with(LoadParams {
+        context: Some(Tokens(512)),
+        parallel: 1,
+        ..LoadParams::default()
+    });
     let mut long = question("Tell me a long story.");
     long.ignore_eog = true;
     let first = peer.order(Work::Generate(Box::new(long.clone())));
     let second = peer.order(Work::Generate(Box::new(long)));
     peer.send(&ToRunner::Cancel(second));
-    assert!(matches!(peer.reply(first), Reply::Event(Event::Started(_))));
-    assert_eq!(peer.rest(first).finished.usage.completion_tokens, Tokens(48));
-    assert!(matches!(peer.reply(second), Reply::Event(Event::Started(_))));
-    let answer = peer.rest(second);
-    assert_eq!(answer.finished.reason, FinishReason::Cancelled);
-    assert_eq!(answer.finished.usage.completion_tokens, Tokens(0));
+    let (mut ends, mut started) = (Vec::new(), Vec::new());
+    while ends.len() < 2 {
+        match peer.frame().expect("the runner went away") {
+            FromRunner::Reply(id, Reply::Event(Event::Started(_))) => started.push(id),
+            FromRunner::Reply(id, Reply::Event(Event::Finished(end))) => ends.push((id, *end)),
+            _ => {}
+        }
+    }
+    assert_eq!(started, [first]);
+    let end = |id| &ends.iter().find(|(of, _)| *of == id).unwrap().1;
+    assert_eq!(end(first).usage.completion_tokens, Tokens(48));
+    assert_eq!(end(second).reason, FinishReason::Cancelled);
+    assert_eq!(end(second).usage.completion_tokens, Tokens(0));
 }

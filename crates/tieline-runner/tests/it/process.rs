@@ -147,14 +147,14 @@ fn a_flood_of_work_is_refused_politely() {
     let id = peer.order(Work::Generate(Box::new(long)));
     // Running, so that it takes no place in the queue.
     assert!(matches!(peer.reply(id), Reply::Event(Event::Started(_))));
-    let render = || Work::Tokenize { text: "x".into(), add_special: false, parse_special: false };
-    for _ in 0..200 {
-        peer.order(render());
+    let short = || Request { max_tokens: Some(Tokens(1)), ..question("Hi") };
+    for _ in 0..400 {
+        peer.order(Work::Generate(Box::new(short())));
     }
     let (mut done, mut busy) = (0, 0);
-    while done + busy < 200 {
+    while done + busy < 401 {
         match peer.frame().unwrap() {
-            FromRunner::Reply(_, Reply::Tokens(_)) => done += 1,
+            FromRunner::Reply(_, Reply::Event(Event::Finished(_))) => done += 1,
             FromRunner::Reply(_, Reply::Failed(failure)) => {
                 assert_eq!(failure.kind, FailureKind::Busy);
                 busy += 1;
@@ -162,7 +162,7 @@ fn a_flood_of_work_is_refused_politely() {
             _ => {}
         }
     }
-    assert!(done >= 64 && busy > 0, "{done} done, {busy} refused");
+    assert!(done >= 256 && busy > 0, "{done} done, {busy} refused");
 }
 
 #[test]

@@ -1,0 +1,296 @@
+//! One request at work: its tokens, how the next is chosen, and what of it the caller gets to see.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, Instant};
+
+use tieline_decode::cells::Seq;
+use tieline_decode::draft::{Lookup, Pace};
+use tieline_decode::schedule::Job;
+use tieline_types::wire::{Failure, FailureKind};
+use tieline_types::{
+    Event, FinishReason, Finished, Request, RequestId, Speculation, Started, Timing, Tokens, Usage,
+};
+
+use crate::llama::{Context, Model, Sampler};
+use crate::logprobs::logprob;
+use crate::process;
+use crate::prompt::Prepared;
+use crate::receipt::Record;
+use crate::session::failure;
+use crate::speech::{Speech, Spoken};
+
+/// A request from its arrival to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) id: RequestId,
+    pub(crate) request: Request,
+    /// The prompt's tokens, then the answer's.
+    pub(crate) tokens: Vec<i32>,
+    /// How many of them are the prompt's.
+    prompt: usize,
+    /// How many of them are computed.
+    pub(crate) computed: usize,
+    /// Where they are, while at work.
+    pub(crate) seq: Option<Seq>,
+    /// The place in the queue that the caller was told last.
+    pub(crate) told: Option<usize>,
+    pub(crate) record: Option<Record>,
+    dropped: Tokens,
+    sampler: Sampler,
+    speech: Speech,
+    lookup: Lookup,
+    pub(crate) pace: Pace,
+    usage: Usage,
+    timing: Timing,
+    arrived: Instant,
+    /// When its prompt was begun, and when its last token was chosen.
+    begun: Option<Instant>,
+    last: Option<Instant>,
+    seed: u32,
+}
+
+/// What came of a chosen token.
+pub(crate) struct Taken {
+    pub(crate) events: Vec<Event>,
+    pub(crate) end: Option<FinishReason>,
+}
+
+impl Answer {
+    /// Takes a request whose prompt is prepared.
+    pub(crate) fn new(
+        model: &Model,
+        id: RequestId,
+        request: Request,
+        prepared: Prepared,
+        arrived: Instant,
+    ) -> Result<Self, Failure> {
+        let seed = request.sampling.seed.unwrap_or_else(any_seed);
+        let mut sampler = Sampler::new(model, &request.sampling, seed)
+            .ok_or_else(|| failure(FailureKind::Internal, "cannot make the sampler"))?;
+        let Prepared { tokens, dropped, speech } = prepared;
+        for &token in &tokens {
+            sampler.accept(token);
+        }
+        let mut lookup = Lookup::new();
+        if guesses(&request) {
+            lookup.extend(&tokens);
+        }
+        let usage = Usage { prompt_tokens: count(tokens.len()), ..Usage::default() };
+        let record = request.deterministic.then(Record::default);
+        Ok(Self {
+            id,
+            prompt: tokens.len(),
+            tokens,
+            computed: 0,
+            seq: None,
+            told: None,
+            record,
+            dropped,
+            sampler,
+            speech,
+            lookup,
+            pace: Pace::new(),
+            usage,
+            timing: Timing::default(),
+            arrived,
+            begun: None,
+            last: None,
+            seed,
+            request,
+        })
+    }
+
+    /// The request as the scheduler sees it; an answer has at most `context` tokens with its prompt.
+    pub(crate) fn job(&self, context: usize) -> Job {
+        let room = context.saturating_sub(self.prompt);
+        let most = self.request.max_tokens.map(|most| usize::try_from(most.0).unwrap_or(room));
+        Job {
+            id: self.id,
+            class: self.request.class,
+            owner: self.request.owner.clone(),
+            alone: self.request.deterministic,
+            prompt: self.prompt,
+            answer: most.unwrap_or(room).min(room),
+        }
+    }
+
+    /// The request got a sequence that holds `cached` of its tokens. Says so the first time.
+    pub(crate) fn begin(&mut self, start: &crate::kv::Start) -> Option<Event> {
+        self.seq = Some(start.seq);
+        self.computed = start.cached;
+        if self.begun.is_some() {
+            return None;
+        }
+        let now = Instant::now();
+        self.begun = Some(now);
+        self.timing.queue = now - self.arrived;
+        self.usage.cached_tokens = count(start.cached);
+        // So little is left that nothing was missed.
+        let missed = self.tokens.len() - start.cached > 1;
+        Some(Event::Started(Started {
+            prompt_tokens: self.usage.prompt_tokens,
+            cached_tokens: self.usage.cached_tokens,
+            dropped_tokens: self.dropped,
+            miss: start.miss.filter(|_| missed),
+        }))
+    }
+
+    /// What is known of a prompt that is not computed at all.
+    pub(crate) fn unbegun(&self) -> Event {
+        let (prompt_tokens, dropped_tokens) = (self.usage.prompt_tokens, self.dropped);
+        Event::Started(Started { prompt_tokens, dropped_tokens, ..Started::default() })
+    }
+
+    /// Known tokens that are not computed.
+    pub(crate) fn remaining(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    /// Whether its deadline passed.
+    pub(crate) fn is_late(&self) -> bool {
+        self.request.deadline.is_some_and(|deadline| self.arrived.elapsed() > deadline)
+    }
+
+    /// Tokens to guess ahead, at most `most`.
+    pub(crate) fn guess(&mut self, companions: usize, most: usize) -> Vec<i32> {
+        if !guesses(&self.request) || self.remaining() != 1 {
+            return Vec::new();
+        }
+        let length = self.pace.length(companions).min(most).min(self.left());
+        if length == 0 {
+            return Vec::new();
+        }
+        let mut draft = self.lookup.draft(length);
+        draft.truncate(self.speech.allowed(&draft));
+        draft
+    }
+
+    /// Tokens that may still follow the one that is computed next.
+    fn left(&self) -> usize {
+        let most = self.request.max_tokens.map_or(u32::MAX, |most| most.0);
+        let left = most.saturating_sub(self.usage.completion_tokens.0).saturating_sub(1);
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// Takes note of guesses.
+    pub(crate) fn guessed(&mut self, drafted: usize, accepted: usize) {
+        self.pace.report(drafted, accepted);
+        self.usage.drafted_tokens.0 += count(drafted).0;
+        self.usage.accepted_tokens.0 += count(accepted).0;
+    }
+
+    /// Chooses the next token by a row of logits and takes it into the answer.
+    pub(crate) fn choose(
+        &mut self,
+        model: &Model,
+        context: &mut Context<'_>,
+        row: usize,
+    ) -> Result<(i32, Taken), Failure> {
+        let no_logits = || failure(FailureKind::Internal, "llama.cpp gave no logits");
+        if let Some(record) = &mut self.record {
+            record.logits(context.logits(row).ok_or_else(no_logits)?);
+        }
+        let top = self.request.logprobs;
+        let raw = match top {
+            Some(_) => Some(context.logits(row).ok_or_else(no_logits)?.to_vec()),
+            None => None,
+        };
+        let token = self.sample(model, context, row)?;
+        let entry = raw.zip(top).map(|(logits, top)| logprob(model, &logits, token, top));
+        self.note_time();
+        self.tokens.push(token);
+        if guesses(&self.request) {
+            self.lookup.extend(&[token]);
+        }
+        if self.speech.is_thinking() {
+            self.usage.reasoning_tokens.0 += 1;
+        }
+        if model.is_end(token) && !self.request.ignore_eog {
+            return Ok((token, Taken { events: Vec::new(), end: Some(FinishReason::EndOfTurn) }));
+        }
+        let Spoken { events, stop } = self.speech.hear(model, token, entry);
+        let full = self.request.max_tokens == Some(self.usage.completion_tokens);
+        let end = stop.map(FinishReason::StopText);
+        Ok((token, Taken { events, end: end.or(full.then_some(FinishReason::MaxTokens)) }))
+    }
+
+    /// Samples by what the rule allows, where there is one.
+    fn sample(
+        &mut self,
+        model: &Model,
+        context: &mut Context<'_>,
+        row: usize,
+    ) -> Result<i32, Failure> {
+        let no_logits = || failure(FailureKind::Internal, "llama.cpp gave no logits");
+        if self.speech.may_call_instead() {
+            // The model may want to call a tool rather than answer: its free choice tells.
+            let free = crate::logprobs::likeliest_of(context.logits(row).ok_or_else(no_logits)?);
+            if free.is_some_and(|token| self.speech.begins_call(model, token)) {
+                self.speech.suspend();
+            }
+        }
+        self.speech.restrict(context.logits(row).ok_or_else(no_logits)?)?;
+        let token = self.sampler.sample(context, row).ok_or_else(no_logits)?;
+        self.speech.follow(token)?;
+        Ok(token)
+    }
+
+    fn note_time(&mut self) {
+        let now = Instant::now();
+        let since = |then: Option<Instant>| then.map_or(Duration::ZERO, |then| now - then);
+        self.usage.completion_tokens.0 += 1;
+        if self.usage.completion_tokens == Tokens(1) {
+            self.timing.prefill = since(self.begun);
+        } else {
+            self.timing.decode += since(self.last);
+        }
+        self.last = Some(now);
+    }
+
+    /// What is still held back, and the last event.
+    pub(crate) fn finish(
+        &mut self,
+        reason: FinishReason,
+    ) -> Result<(Vec<Event>, Box<Finished>), Failure> {
+        let (events, called) = self.speech.finish(&reason)?;
+        let reason = match reason {
+            FinishReason::EndOfTurn if called => FinishReason::ToolCalls,
+            reason => reason,
+        };
+        let finished = Finished {
+            reason,
+            usage: self.usage,
+            timing: self.timing,
+            seed: self.seed,
+            peak_memory: process::peak_memory(),
+            receipt: None,
+        };
+        Ok((events, Box::new(finished)))
+    }
+
+    /// The prompt's tokens and the answer's.
+    pub(crate) fn both(&self) -> (&[i32], &[i32]) {
+        self.tokens.split_at(self.prompt)
+    }
+
+    /// The seed of its random choices.
+    pub(crate) fn seed(&self) -> u32 {
+        self.seed
+    }
+}
+
+fn guesses(request: &Request) -> bool {
+    request.speculation == Speculation::Auto && !request.deterministic
+}
+
+pub(crate) fn count(tokens: usize) -> Tokens {
+    Tokens(u32::try_from(tokens).unwrap_or(u32::MAX))
+}
+
+/// A seed that the user did not choose. The standard library seeds its hashers at random.
+fn any_seed() -> u32 {
+    let bits = RandomState::new().build_hasher().finish();
+    // u32::MAX means "any" to llama.cpp, and would not be repeatable.
+    u32::try_from(bits % u64::from(u32::MAX)).unwrap_or(0)
+}

@@ -1,0 +1,384 @@
+//! The loop of a model that answers: takes orders, lets requests in, computes steps, says what came.
+
+mod step;
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use tieline_decode::schedule::{Job, Limits, QueueFull, Scheduler};
+use tieline_types::wire::{Failure, FailureKind, FrameError, Reply, Work};
+use tieline_types::{
+    Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, RunnerBuild, Tokens,
+};
+
+use crate::answer::Answer;
+use crate::control::Control;
+use crate::crew::Crew;
+use crate::kv::Kv;
+use crate::llama::Settings;
+use crate::measure::measure;
+use crate::pipe::{Order, Writer};
+use crate::prompt::{self, Prompts};
+use crate::session::{failure, failure_with};
+
+/// Most requests that wait; the next is refused.
+const QUEUE: usize = 256;
+/// A request waits for another that reads the same prompt if it saves at least so many tokens.
+const WORTH_WAITING: usize = 64;
+/// How long the desk waits for an order between two looks at what the writer to disk has done.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What the desk needs to know and to use.
+pub(crate) struct Desk<'m> {
+    pub(crate) prompts: Prompts<'m>,
+    pub(crate) kv: Kv<'m>,
+    pub(crate) settings: Settings,
+    pub(crate) params: LoadParams,
+    pub(crate) build: RunnerBuild,
+    pub(crate) crew: Crew,
+    scheduler: Scheduler,
+    answers: HashMap<RequestId, Answer>,
+    measures: HashMap<RequestId, (Tokens, Tokens)>,
+}
+
+/// Where the desk's orders come from and its replies go.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'l> {
+    pub(crate) orders: &'l Receiver<Order>,
+    pub(crate) control: &'l Control,
+    pub(crate) writer: &'l Writer,
+}
+
+impl<'m> Desk<'m> {
+    pub(crate) fn new(
+        prompts: Prompts<'m>,
+        mut kv: Kv<'m>,
+        settings: Settings,
+        params: LoadParams,
+        build: RunnerBuild,
+    ) -> Self {
+        let limits = Limits {
+            slots: usize::try_from(params.parallel).unwrap_or(1).max(1),
+            queue: QUEUE,
+            batch: usize::try_from(settings.ubatch).unwrap_or(1),
+            step: params.step.as_secs_f64(),
+        };
+        let crew = if params.adapt_threads {
+            Crew::measured(settings, &mut kv)
+        } else {
+            Crew::fixed(settings)
+        };
+        Self {
+            prompts,
+            kv,
+            settings,
+            crew,
+            params,
+            build,
+            scheduler: Scheduler::new(limits),
+            answers: HashMap::new(),
+            measures: HashMap::new(),
+        }
+    }
+
+    /// Serves until the orders end.
+    pub(crate) fn serve(mut self, line: Line<'_>) -> Result<(), FrameError> {
+        while self.take_orders(line)? {
+            self.drop_unwanted(line)?;
+            self.let_in(line)?;
+            self.step(line)?;
+        }
+        self.drop_unwanted(line)?;
+        self.kv.close();
+        Ok(())
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.answers.is_empty() || !self.measures.is_empty()
+    }
+
+    /// Takes all orders that have come; waits for one if there is nothing else to do. `false`: none will
+    /// come any more.
+    fn take_orders(&mut self, line: Line<'_>) -> Result<bool, FrameError> {
+        loop {
+            let order = if self.is_busy() {
+                match line.orders.try_recv() {
+                    Ok(order) => order,
+                    Err(TryRecvError::Empty) => return Ok(true),
+                    Err(TryRecvError::Disconnected) => return Ok(false),
+                }
+            } else if self.kv.tidy() {
+                match line.orders.recv_timeout(LOOK) {
+                    Ok(order) => order,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                }
+            } else {
+                match line.orders.recv() {
+                    Ok(order) => order,
+                    Err(_) => return Ok(false),
+                }
+            };
+            if let Order::Work { id, work, arrived } = order {
+                self.order(line, id, work, arrived)?;
+            }
+        }
+    }
+
+    fn order(
+        &mut self,
+        line: Line<'_>,
+        id: RequestId,
+        work: Work,
+        arrived: Instant,
+    ) -> Result<(), FrameError> {
+        let taken = match work {
+            Work::Generate(request) => match self.take_in(id, *request, arrived) {
+                Ok(true) => return Ok(()),
+                Ok(false) => return self.finish_at_once(line, id),
+                Err(failure) => Err(failure),
+            },
+            Work::Measure { prefill, decode } => {
+                self.take_measure(id, prefill, decode).map(|()| None)
+            }
+            Work::Embed { .. } | Work::Rank { .. } => Err(failure_with(
+                FailureKind::Unsupported,
+                "the model is loaded for generating text",
+                "load it for embeddings",
+            )),
+            text => prompt::text_work(&self.prompts, text).map(Some),
+        };
+        match taken.unwrap_or_else(|failure| Some(Reply::Failed(failure))) {
+            Some(reply) => self.close(line, id, reply),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the last reply of some work and forgets it.
+    fn close(&mut self, line: Line<'_>, id: RequestId, reply: Reply) -> Result<(), FrameError> {
+        line.control.end(id);
+        self.scheduler.remove(id);
+        self.measures.remove(&id);
+        if let Some(seq) = self.answers.remove(&id).and_then(|answer| answer.seq) {
+            self.kv.rest(seq);
+        }
+        line.writer.last(id, reply)
+    }
+
+    /// Queues a request; `false`: there is nothing to compute.
+    fn take_in(
+        &mut self,
+        id: RequestId,
+        request: Request,
+        arrived: Instant,
+    ) -> Result<bool, Failure> {
+        let context = usize::try_from(self.settings.context).unwrap_or(0);
+        let prepared = self.prompts.prepare(&request, context)?;
+        let some = request.max_tokens != Some(Tokens(0));
+        let answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
+        if some {
+            self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
+        }
+        self.answers.insert(id, answer);
+        Ok(some)
+    }
+
+    /// Answers a request for no tokens.
+    fn finish_at_once(&mut self, line: Line<'_>, id: RequestId) -> Result<(), FrameError> {
+        if let Some(answer) = self.answers.get(&id) {
+            line.writer.reply(id, Reply::Event(answer.unbegun()))?;
+        }
+        self.finish(line, id, FinishReason::MaxTokens)
+    }
+
+    fn take_measure(
+        &mut self,
+        id: RequestId,
+        prefill: Tokens,
+        decode: Tokens,
+    ) -> Result<(), Failure> {
+        let tokens = |count: Tokens| usize::try_from(count.0).unwrap_or(usize::MAX);
+        let job = Job {
+            id,
+            class: Class::Interactive,
+            owner: Owner::default(),
+            alone: true,
+            prompt: tokens(prefill),
+            answer: tokens(decode),
+        };
+        self.scheduler.submit(job).map_err(|full| busy(&full))?;
+        self.measures.insert(id, (prefill, decode));
+        Ok(())
+    }
+
+    /// Ends what was cancelled or came too late.
+    fn drop_unwanted(&mut self, line: Line<'_>) -> Result<(), FrameError> {
+        let unwanted: Vec<(RequestId, FinishReason)> = self
+            .answers
+            .values()
+            .filter_map(|answer| {
+                let cancelled = line.control.is_cancelled(answer.id);
+                let reason = cancelled.then_some(FinishReason::Cancelled);
+                Some((answer.id, reason.or(answer.is_late().then_some(FinishReason::Deadline))?))
+            })
+            .collect();
+        for (id, reason) in unwanted {
+            self.finish(line, id, reason)?;
+        }
+        let cancelled = |id: &&RequestId| line.control.is_cancelled(**id);
+        let measures: Vec<RequestId> = self.measures.keys().filter(cancelled).copied().collect();
+        for id in measures {
+            self.close(line, id, Reply::Failed(failure(FailureKind::Busy, "cancelled")))?;
+        }
+        Ok(())
+    }
+
+    /// Ends an answer.
+    fn finish(
+        &mut self,
+        line: Line<'_>,
+        id: RequestId,
+        reason: FinishReason,
+    ) -> Result<(), FrameError> {
+        let Some(answer) = self.answers.get_mut(&id) else { return Ok(()) };
+        let (events, mut finished) = match answer.finish(reason) {
+            Ok(end) => end,
+            Err(failure) => return self.close(line, id, Reply::Failed(failure)),
+        };
+        if let Some(record) = answer.record.take() {
+            let mut params = self.params.clone();
+            params.context = Some(Tokens(self.settings.context));
+            params.threads = Some(self.settings.threads.cast_unsigned());
+            params.threads_batch = Some(self.settings.threads_batch.cast_unsigned());
+            let receipt = record.receipt(answer, self.build.clone(), params);
+            finished.receipt = Some(Box::new(receipt));
+        }
+        // What ran alone leaves nothing, and neither does who wants no cache.
+        let kept = answer.request.cache && !answer.request.deterministic;
+        if !kept && let Some(seq) = answer.seq.take() {
+            self.kv.forget(seq);
+        }
+        for event in events {
+            line.writer.reply(id, Reply::Event(event))?;
+        }
+        self.close(line, id, Reply::Event(Event::Finished(finished)))
+    }
+
+    /// Lets in as many as there is room for, and tells the others where they stand.
+    fn let_in(&mut self, line: Line<'_>) -> Result<(), FrameError> {
+        loop {
+            let let_in = self.let_one_in(line)?;
+            let gives = match let_in {
+                LetIn::One => continue,
+                LetIn::NoRoom => self.scheduler.gives_way().or_else(|| self.scheduler.gives_room()),
+                LetIn::Nobody => self.scheduler.gives_way(),
+            };
+            match gives {
+                Some(id) => self.send_back(id),
+                None => break,
+            }
+        }
+        for answer in self.answers.values_mut().filter(|answer| answer.seq.is_none()) {
+            let Some(place) = self.scheduler.place(answer.id) else { continue };
+            if answer.told.is_none_or(|told| told > place.position) {
+                answer.told = Some(place.position);
+                let event = Event::Queued {
+                    position: u32::try_from(place.position).unwrap_or(u32::MAX),
+                    expected_wait: place.wait.and_then(|s| Duration::try_from_secs_f64(s).ok()),
+                };
+                line.writer.reply(answer.id, Reply::Event(event))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn let_one_in(&mut self, line: Line<'_>) -> Result<LetIn, FrameError> {
+        let mut result = LetIn::Nobody;
+        for id in self.scheduler.candidates() {
+            if let Some(&(prefill, decode)) = self.measures.get(&id) {
+                self.scheduler.admit(id, 1);
+                line.control.begin_step(vec![id]);
+                let reply = measure(self, prefill, decode, line.control);
+                line.control.end_step();
+                self.close(line, id, reply.unwrap_or_else(Reply::Failed))?;
+                return Ok(LetIn::One);
+            }
+            if self.should_wait_for_another(id) {
+                continue;
+            }
+            if self.admit(line, id)? {
+                return Ok(LetIn::One);
+            }
+            result = LetIn::NoRoom;
+        }
+        Ok(result)
+    }
+
+    fn admit(&mut self, line: Line<'_>, id: RequestId) -> Result<bool, FrameError> {
+        let Some(answer) = self.answers.get_mut(&id) else { return Ok(false) };
+        let alone = answer.request.deterministic;
+        if alone {
+            self.kv.drop_cached();
+            self.kv.clear();
+        }
+        let cache = answer.request.cache && !alone;
+        let mut start = self.kv.start(&answer.request.owner, &answer.tokens, cache);
+        if start.is_none() && self.scheduler.running().next().is_none() {
+            // Nobody else holds anything, so the account and llama.cpp must have parted.
+            self.kv.clear();
+            start = self.kv.start(&answer.request.owner, &answer.tokens, false);
+        }
+        let Some(start) = start else { return Ok(false) };
+        if !self.scheduler.admit(id, answer.tokens.len() - start.cached) {
+            self.kv.rest(start.seq);
+            return Ok(false);
+        }
+        if let Some(event) = answer.begin(&start) {
+            line.writer.reply(id, Reply::Event(event))?;
+        }
+        Ok(true)
+    }
+
+    /// Whether another request at work is just reading what this one begins with: to wait for it is to
+    /// compute it once.
+    fn should_wait_for_another(&self, id: RequestId) -> bool {
+        let Some(answer) = self.answers.get(&id).filter(|a| a.request.cache) else { return false };
+        let known = &answer.tokens[..answer.tokens.len() - 1];
+        let found = self.kv.would_find(&answer.request.owner, known);
+        self.answers.values().any(|other| {
+            let same = other.seq.is_some()
+                && other.remaining() > 1
+                && other.request.owner == answer.request.owner;
+            same && common(&other.tokens, known) >= found + WORTH_WAITING
+        })
+    }
+
+    /// Takes a request from work back to the queue; what it computed stays cached while there is room.
+    fn send_back(&mut self, id: RequestId) {
+        let Some(answer) = self.answers.get_mut(&id) else { return };
+        if let Some(seq) = answer.seq.take() {
+            self.kv.rest(seq);
+        }
+        answer.computed = 0;
+        self.scheduler.send_back(id, answer.tokens.len());
+    }
+}
+
+/// What came of trying to let somebody in.
+enum LetIn {
+    One,
+    /// Nobody waits, or all who wait must go on waiting.
+    Nobody,
+    /// Somebody waits for room in the KV cache.
+    NoRoom,
+}
+
+fn common(a: &[i32], b: &[i32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+fn busy(full: &QueueFull) -> Failure {
+    let wait = full.wait.map(|s| format!("; there may be room in {s:.0} s")).unwrap_or_default();
+    failure(FailureKind::Busy, format!("{} requests already wait{wait}", full.length))
+}

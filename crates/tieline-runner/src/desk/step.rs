@@ -1,0 +1,207 @@
+//! One step: a batch of everybody's tokens, and what comes of it.
+
+use std::time::Instant;
+
+use tieline_decode::schedule::Share;
+use tieline_types::wire::{FailureKind, FrameError, Reply};
+use tieline_types::{FinishReason, RequestId};
+
+use super::{Desk, Line};
+use crate::llama::{self, Batch, DecodeError};
+use crate::session::failure;
+
+/// One request's part of a batch.
+struct Part {
+    share: Share,
+    /// The rows of its last known token and of its guesses after it; none if its end is not reached.
+    rows: Vec<usize>,
+    guesses: Vec<i32>,
+}
+
+impl Desk<'_> {
+    /// Computes one step, if anybody is at work.
+    pub(super) fn step(&mut self, line: Line<'_>) -> Result<(), FrameError> {
+        let Some(shares) = self.plan_what_fits(line)? else { return Ok(()) };
+        let (mut batch, parts) = self.batch(shares);
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<RequestId> = parts.iter().map(|part| part.share.id).collect();
+        let decodes = parts.iter().all(|part| part.share.decodes);
+        let (threads, poll) = self.crew.choose(decodes);
+        self.kv.context().set_threads(threads, poll);
+        line.control.begin_step(ids);
+        let started = Instant::now();
+        let computed = self.kv.decode(&mut batch);
+        self.kv.context().synchronize();
+        let seconds = started.elapsed().as_secs_f64();
+        line.control.end_step();
+        match computed {
+            Ok(()) => {
+                self.crew.note(decodes, batch.len(), threads, seconds);
+                let shares: Vec<Share> = parts.iter().map(|part| part.share).collect();
+                self.scheduler.stepped(&shares, seconds);
+                parts.into_iter().try_for_each(|part| self.take(line, part, seconds))
+            }
+            Err(error) => self.step_failed(line, &parts, error),
+        }
+    }
+
+    /// The plan of the next step, with room in the KV cache for all of it.
+    fn plan_what_fits(&mut self, line: Line<'_>) -> Result<Option<Vec<Share>>, FrameError> {
+        loop {
+            let shares = self.scheduler.plan();
+            if shares.is_empty() {
+                return Ok(None);
+            }
+            if self.kv.room(shares.iter().map(|share| share.tokens).sum()) {
+                return Ok(Some(shares));
+            }
+            match self.scheduler.sheds() {
+                Some(id) => self.send_back(id),
+                None => {
+                    for share in shares {
+                        self.finish(line, share.id, FinishReason::ContextFull)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn batch(&mut self, shares: Vec<Share>) -> (Batch, Vec<Part>) {
+        let mut batch = Batch::default();
+        let mut parts = Vec::with_capacity(shares.len());
+        let outputs = usize::try_from(self.settings.outputs).unwrap_or(1);
+        let most = outputs.saturating_sub(shares.len()) / shares.len().max(1);
+        // Guesses beside prompts would make both slower.
+        let answers_only = shares.iter().all(|share| share.decodes);
+        let companions = shares.len() - 1;
+        for share in shares {
+            let Some(answer) = self.answers.get_mut(&share.id) else { continue };
+            let Some(seq) = answer.seq else { continue };
+            let known = answer.computed..answer.computed + share.tokens;
+            let Some(tokens) = answer.tokens.get(known.clone()) else { continue };
+            let reaches_end = known.end == answer.tokens.len();
+            let mut rows = Vec::new();
+            for (position, &token) in known.clone().zip(tokens) {
+                let last = reaches_end && position + 1 == known.end;
+                let row = batch.push(token, position, seq.0, last);
+                rows.extend(last.then_some(row));
+            }
+            let length = usize::try_from(self.settings.context).unwrap_or(0);
+            let room = most.min(length.saturating_sub(known.end + 1));
+            let guesses = if answers_only { answer.guess(companions, room) } else { Vec::new() };
+            let guesses =
+                if self.kv.room(guesses.len() + share.tokens) { guesses } else { Vec::new() };
+            for (position, &guess) in (known.end..).zip(&guesses) {
+                rows.push(batch.push(guess, position, seq.0, true));
+            }
+            if let Some(record) = &mut answer.record {
+                record.batch(share.tokens);
+            }
+            parts.push(Part { share, rows, guesses });
+        }
+        (batch, parts)
+    }
+
+    /// Takes what was computed of one request into its answer.
+    fn take(&mut self, line: Line<'_>, part: Part, seconds: f64) -> Result<(), FrameError> {
+        let Part { share, rows, guesses } = part;
+        let Some(answer) = self.answers.get_mut(&share.id) else { return Ok(()) };
+        let Some(seq) = answer.seq else { return Ok(()) };
+        let known = answer.computed..answer.computed + share.tokens;
+        self.kv.computed(seq, &answer.tokens[known]);
+        answer.computed += share.tokens;
+        let mut accepted = 0;
+        let mut end = None;
+        for (at, &row) in rows.iter().enumerate() {
+            let chosen = answer.choose(self.prompts.model, self.kv.context(), row);
+            let (token, taken) = match chosen {
+                Ok(chosen) => chosen,
+                Err(failure) => return self.close(line, share.id, Reply::Failed(failure)),
+            };
+            for event in taken.events {
+                line.writer.reply(share.id, Reply::Event(event))?;
+            }
+            end = taken.end;
+            let right = guesses.get(at) == Some(&token);
+            if end.is_some() || !right {
+                break;
+            }
+            // The guess is what would have been computed next, and is computed.
+            accepted += 1;
+            self.kv.computed(seq, &[token]);
+            answer.computed += 1;
+        }
+        if !guesses.is_empty() {
+            answer.guessed(guesses.len(), accepted);
+            self.kv.drop_guesses(seq);
+        }
+        if share.decodes {
+            answer.pace.cost(1 + guesses.len(), seconds);
+        }
+        let full = answer.tokens.len() > usize::try_from(self.settings.context).unwrap_or(0);
+        let end = end.or((full && !rows.is_empty()).then_some(FinishReason::ContextFull));
+        match end {
+            Some(reason) => self.finish(line, share.id, reason),
+            None => {
+                let remaining = answer.remaining();
+                self.scheduler.set_remaining(share.id, remaining);
+                Ok(())
+            }
+        }
+    }
+
+    /// A step that was not computed, or not to its end.
+    fn step_failed(
+        &mut self,
+        line: Line<'_>,
+        parts: &[Part],
+        error: DecodeError,
+    ) -> Result<(), FrameError> {
+        let log = llama::take_errors().join("; ");
+        let sequences = parts.iter().filter_map(|part| self.answers.get(&part.share.id)?.seq);
+        let sequences: Vec<_> = sequences.collect();
+        let sound = sequences.into_iter().all(|seq| self.kv.repair(seq));
+        match error {
+            // All in it were cancelled, and are dropped next.
+            DecodeError::Aborted if sound => Ok(()),
+            DecodeError::Aborted => {
+                self.end_all(line, parts, &FinishReason::Cancelled)?;
+                self.start_over();
+                Ok(())
+            }
+            // The account says that there is room, and llama.cpp that there is none.
+            DecodeError::Full if parts.len() > 1 => {
+                self.start_over();
+                Ok(())
+            }
+            DecodeError::Full => self.end_all(line, parts, &FinishReason::ContextFull),
+            DecodeError::BadBatch | DecodeError::Failed(_) => {
+                let text = format!("llama.cpp failed to decode ({error:?}): {log}");
+                let failure = failure(FailureKind::Internal, text);
+                for part in parts {
+                    self.close(line, part.share.id, Reply::Failed(failure.clone()))?;
+                }
+                self.start_over();
+                Ok(())
+            }
+        }
+    }
+
+    /// Nothing that the context holds is to be trusted: who is at work begins again.
+    fn start_over(&mut self) {
+        let ids: Vec<RequestId> = self.scheduler.running().collect();
+        ids.into_iter().for_each(|id| self.send_back(id));
+        self.kv.clear();
+    }
+
+    fn end_all(
+        &mut self,
+        line: Line<'_>,
+        parts: &[Part],
+        reason: &FinishReason,
+    ) -> Result<(), FrameError> {
+        parts.iter().try_for_each(|part| self.finish(line, part.share.id, reason.clone()))
+    }
+}

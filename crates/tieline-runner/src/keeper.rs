@@ -1,0 +1,181 @@
+//! Keeps computed prefixes on disk: names them, and writes them beside the computing.
+
+use std::collections::HashSet;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use tieline_decode::disk::{DiskCache, DiskError, MIN_TAIL, Root};
+use tieline_types::{LoadParams, Owner, RunnerBuild};
+
+use crate::process;
+
+/// Segments that wait to be written: each is some megabytes of memory.
+const WAITING: usize = 4;
+/// What is remembered of what was given to the writer.
+const REMEMBERED: usize = 65_536;
+
+/// Names what is stored: the same tokens under other circumstances have another KV.
+#[derive(Debug)]
+pub(crate) struct Namer(Vec<(&'static str, Vec<u8>)>);
+
+impl Namer {
+    fn new(params: &LoadParams, build: &RunnerBuild, vocabulary: i32) -> Option<Self> {
+        let text = |text: &str| text.as_bytes().to_vec();
+        Some(Self(vec![
+            ("model", params.model?.0.to_vec()),
+            ("runner", text(&build.version)),
+            ("llama.cpp", text(&build.llama_cpp)),
+            ("kernels", text(&build.kernels.join(" "))),
+            ("devices", text(&build.devices.join(" "))),
+            ("type_k", text(params.type_k.as_str())),
+            ("type_v", text(params.type_v.as_str())),
+            ("flash_attention", format!("{:?}", params.flash_attention).into_bytes()),
+            ("gpu_layers", format!("{:?}", params.gpu_layers).into_bytes()),
+            ("vocabulary", vocabulary.to_le_bytes().to_vec()),
+        ]))
+    }
+
+    fn root(&self, owner: &Owner) -> Root {
+        let mut fields: Vec<(&str, &[u8])> =
+            self.0.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        fields.push(("owner", owner.0.as_bytes()));
+        Root::new(&fields)
+    }
+}
+
+/// Opens the cache in the folder that the engine handed over; `None` where there is none.
+///
+/// A folder that cannot be used is no reason not to work: it is said on standard error.
+pub(crate) fn open(
+    params: &LoadParams,
+    build: &RunnerBuild,
+    vocabulary: i32,
+) -> Option<(Arc<DiskCache>, Namer)> {
+    let quota = params.disk_cache?;
+    let namer = Namer::new(params, build, vocabulary)?;
+    let folder = process::take_cache_folder().map_err(|error| process::complain(&error)).ok()?;
+    match DiskCache::open(folder, quota) {
+        Ok(cache) => Some((Arc::new(cache), namer)),
+        Err(error) => {
+            process::complain(&error);
+            None
+        }
+    }
+}
+
+/// The cache and the thread that writes to it.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    cache: Arc<DiskCache>,
+    namer: Namer,
+    writes: SyncSender<Write>,
+    pending: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+    /// Hashes of what was given to the writer.
+    given: HashSet<u64>,
+}
+
+#[derive(Debug)]
+struct Write {
+    root: Root,
+    tokens: Vec<i32>,
+    range: Range<usize>,
+    payload: Vec<u8>,
+}
+
+impl Keeper {
+    pub(crate) fn start(cache: Arc<DiskCache>, namer: Namer) -> Self {
+        let (writes, receiver) = sync_channel(WAITING);
+        let pending = Arc::new(AtomicUsize::new(0));
+        let thread = {
+            let (cache, pending) = (Arc::clone(&cache), Arc::clone(&pending));
+            let named = thread::Builder::new().name("keeper".to_owned());
+            named.spawn(move || write_all(&cache, &receiver, &pending)).ok()
+        };
+        Self { cache, namer, writes, pending, thread, given: HashSet::new() }
+    }
+
+    pub(crate) fn cache(&self) -> Arc<DiskCache> {
+        Arc::clone(&self.cache)
+    }
+
+    pub(crate) fn root(&self, owner: &Owner) -> Root {
+        self.namer.root(owner)
+    }
+
+    /// Runs of `tokens` that are neither stored nor on their way there.
+    pub(crate) fn missing(&self, root: &Root, tokens: &[i32]) -> Vec<Range<usize>> {
+        let mut missing = self.cache.missing(root, tokens);
+        missing.retain(|range| !self.given.contains(&hash(root, &tokens[..range.end])));
+        missing
+    }
+
+    /// Whether the writer takes more without making anybody wait.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) < WAITING
+    }
+
+    /// Has the KV of a run of tokens written. `false`: the writer is gone.
+    pub(crate) fn write(
+        &mut self,
+        root: Root,
+        tokens: &[i32],
+        range: Range<usize>,
+        payload: Vec<u8>,
+    ) -> bool {
+        if self.given.len() >= REMEMBERED {
+            self.given.clear();
+        }
+        self.given.insert(hash(&root, tokens));
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        let tokens = tokens.to_vec();
+        self.writes.send(Write { root, tokens, range, payload }).is_ok()
+    }
+
+    /// Whether a sequence may hold something that is not stored: it was not noted yet.
+    pub(crate) fn lacks(&self, owner: &Owner, tokens: &[i32]) -> bool {
+        tokens.len() >= MIN_TAIL && !self.given.contains(&hash(&self.root(owner), tokens))
+    }
+
+    /// All of a sequence was given to the writer.
+    pub(crate) fn note(&mut self, owner: &Owner, tokens: &[i32]) {
+        self.given.insert(hash(&self.root(owner), tokens));
+    }
+
+    /// Waits until all is written.
+    pub(crate) fn finish(self) {
+        drop(self.writes);
+        if let Some(thread) = self.thread {
+            // A panic there was said already, and costs a cache.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn write_all(cache: &DiskCache, writes: &Receiver<Write>, pending: &AtomicUsize) {
+    let mut said = false;
+    while let Ok(Write { root, tokens, range, payload }) = writes.recv() {
+        let written = cache.write(&root, &tokens, range, &payload);
+        pending.fetch_sub(1, Ordering::Relaxed);
+        match written {
+            Ok(_) => said = false,
+            // Once until it works again: a full disk stays full for a while.
+            Err(error) if !said => {
+                process::complain(&error);
+                said = true;
+            }
+            Err(DiskError::Gone | _) => {}
+        }
+    }
+}
+
+fn hash(root: &Root, tokens: &[i32]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (format!("{root:?}"), tokens).hash(&mut hasher);
+    hasher.finish()
+}
