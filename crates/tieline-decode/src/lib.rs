@@ -8,6 +8,7 @@
 pub mod cells;
 pub mod disk;
 pub mod draft;
+pub mod rules;
 pub mod schedule;
 pub mod talk;
 pub mod threads;
