@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use tieline_decode::cells::Seq;
-use tieline_decode::draft::{Lookup, Pace};
+use tieline_decode::draft::{Lookup, MOST, Pace};
 use tieline_decode::schedule::Job;
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
@@ -157,12 +157,15 @@ impl Answer {
         if !guesses(&self.request) || self.remaining() != 1 {
             return Vec::new();
         }
-        let length = self.pace.length(companions).min(most).min(self.left());
-        if length == 0 {
-            return Vec::new();
-        }
-        let mut draft = self.lookup.draft(length);
+        let most = most.min(self.left());
+        let length = self.pace.length(companions).min(most);
+        let mut draft = if length > 0 { self.lookup.draft(length) } else { Vec::new() };
         draft.truncate(self.speech.allowed(&draft));
+        if draft.is_empty() {
+            // Where only one text can follow, it is no guess but for its cut into tokens.
+            draft = self.speech.forced();
+            draft.truncate(most.min(MOST));
+        }
         draft
     }
 
@@ -223,16 +226,18 @@ impl Answer {
         row: usize,
     ) -> Result<i32, Failure> {
         let no_logits = || failure(FailureKind::Internal, "llama.cpp gave no logits");
-        if self.speech.may_call_instead() {
-            // The model may want to call a tool rather than answer: its free choice tells.
+        if self.speech.may_begin_elsewhere() {
+            // Whether it thinks or calls a tool first is the model's free choice.
             let free = crate::logprobs::likeliest_of(context.logits(row).ok_or_else(no_logits)?);
-            if free.is_some_and(|token| self.speech.begins_call(model, token)) {
-                self.speech.suspend();
+            if let Some(token) = free {
+                self.speech.consider(model, token);
             }
         }
-        self.speech.restrict(context.logits(row).ok_or_else(no_logits)?)?;
+        let ruled = self.speech.restrict(context.logits(row).ok_or_else(no_logits)?)?;
         let token = self.sampler.sample(context, row).ok_or_else(no_logits)?;
-        self.speech.follow(token)?;
+        if ruled {
+            self.speech.follow(model, token)?;
+        }
         Ok(token)
     }
 

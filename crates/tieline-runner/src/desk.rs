@@ -174,7 +174,7 @@ impl<'m> Desk<'m> {
         arrived: Instant,
     ) -> Result<bool, Failure> {
         let context = usize::try_from(self.settings.context).unwrap_or(0);
-        let prepared = self.prompts.prepare(&request, context)?;
+        let prepared = self.prompts.prepare(id, &request, context)?;
         let some = request.max_tokens != Some(Tokens(0));
         let answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
         if some {

@@ -5,6 +5,7 @@ use tieline_types::{Private, RequestId, Tokens};
 
 use crate::control::Control;
 use crate::desk::Line;
+use crate::grammar::Grammar;
 use crate::llama::{ActualPooling, Batch};
 use crate::pipe::Order;
 use crate::prompt::{self, Prompts};
@@ -14,7 +15,7 @@ use crate::template::Template;
 /// Serves a model that is loaded for embeddings until the orders end: one order at a time.
 pub(crate) fn serve(mut session: Session<'_>, line: Line<'_>) -> Result<(), FrameError> {
     let template = session.model.chat_template().map(Template::new);
-    let prompts = Prompts { model: session.model, template };
+    let prompts = Prompts { model: session.model, template, grammar: Grammar::default() };
     while let Ok(order) = line.orders.recv() {
         let Order::Work { id, work, .. } = order else { continue };
         line.control.begin_step(vec![id]);

@@ -9,6 +9,7 @@ mod control;
 mod crew;
 mod desk;
 mod embed;
+mod grammar;
 mod keeper;
 mod kv;
 mod llama;

@@ -1,10 +1,14 @@
 //! From what the caller asks to the tokens that the model reads.
 
+use tieline_decode::talk::Format;
 use tieline_decode::volatile;
 use tieline_types::wire::{Failure, FailureKind, Reply, Work};
-use tieline_types::{InvalidParameter, Message, Overflow, Prompt, Request, Role, Tokens};
+use tieline_types::{
+    InvalidParameter, Message, Overflow, Prompt, Request, RequestId, Role, Tokens, ToolChoice,
+};
 
 use crate::answer::count;
+use crate::grammar::Grammar;
 use crate::llama::Model;
 use crate::session::{failure, failure_with};
 use crate::speech::Speech;
@@ -24,6 +28,14 @@ pub(crate) const STACK: usize = 512 * 1024 * 1024;
 pub(crate) struct Prompts<'m> {
     pub(crate) model: &'m Model,
     pub(crate) template: Option<Template>,
+    pub(crate) grammar: Grammar,
+}
+
+/// A prompt's tokens, and its text where a template wrote it.
+#[derive(Debug)]
+struct Written {
+    tokens: Vec<i32>,
+    rendered: String,
 }
 
 /// A prompt ready to be computed.
@@ -37,35 +49,55 @@ pub(crate) struct Prepared {
 
 impl<'m> Prompts<'m> {
     /// Checks a request and makes its tokens, fewer than `context`.
-    pub(crate) fn prepare(&self, request: &Request, context: usize) -> Result<Prepared, Failure> {
+    pub(crate) fn prepare(
+        &self,
+        id: RequestId,
+        request: &Request,
+        context: usize,
+    ) -> Result<Prepared, Failure> {
         let invalid =
             |error: InvalidParameter| failure(FailureKind::InvalidRequest, error.to_string());
         request.validate().map_err(invalid)?;
-        let (tokens, dropped) = self.fitting(request, context)?;
-        let speech = Speech::new(request.stop.clone());
+        let (Written { tokens, rendered }, dropped) = self.fitting(request, context)?;
+        let format = self.format(request);
+        let rule = self.grammar.rule(self.model, request, format)?;
+        let speech = Speech::new(self.model, id, request, (format, &rendered), rule);
         Ok(Prepared { tokens, dropped: count(dropped), speech })
     }
 
+    /// How the model writes thoughts and calls.
+    fn format(&self, request: &Request) -> Format {
+        let Some(template) = self.template.as_ref().filter(|_| is_chat(request)) else {
+            return Format::Plain;
+        };
+        match template.format() {
+            // A template that knows no calls: the model can but try.
+            Format::Plain if !request.tools.is_empty() => Format::Generic,
+            format => format,
+        }
+    }
+
     /// The prompt's tokens and how many were left out.
-    fn fitting(&self, request: &Request, context: usize) -> Result<(Vec<i32>, usize), Failure> {
-        let mut tokens = self.tokens(request, &request.prompt)?;
-        let whole = tokens.len();
+    fn fitting(&self, request: &Request, context: usize) -> Result<(Written, usize), Failure> {
+        let mut written = self.write(request, &request.prompt)?;
+        let whole = written.tokens.len();
         if whole < context {
-            return Ok((tokens, 0));
+            return Ok((written, 0));
         }
         match (request.overflow, &request.prompt) {
             (Overflow::DropOldest, Prompt::Chat(messages)) => {
-                let tokens = self.drop_turns(request, messages, context)?;
-                let dropped = whole.saturating_sub(tokens.len());
-                Ok((tokens, dropped))
+                let written = self.drop_turns(request, messages, context)?;
+                let dropped = whole.saturating_sub(written.tokens.len());
+                Ok((written, dropped))
             }
             (Overflow::DropOldest, Prompt::Text(_) | Prompt::Tokens(_)) => {
                 // BOS stays: models are lost without it.
+                let tokens = &mut written.tokens;
                 let first = usize::from(tokens.first() == self.model.bos().as_ref());
                 let keep = answer_room(request, context).max(first + 1);
                 let dropped = whole - keep;
                 tokens.drain(first..first + dropped);
-                Ok((tokens, dropped))
+                Ok((written, dropped))
             }
             (Overflow::Error, _) | (Overflow::DropOldest, Prompt::Infill { .. }) => {
                 Err(too_long(whole, context))
@@ -79,7 +111,7 @@ impl<'m> Prompts<'m> {
         request: &Request,
         messages: &[Message],
         context: usize,
-    ) -> Result<Vec<i32>, Failure> {
+    ) -> Result<Written, Failure> {
         let room = answer_room(request, context);
         let first = messages.iter().take_while(|message| message.role == Role::System).count();
         let turns: Vec<usize> = (first + 1..messages.len())
@@ -88,26 +120,29 @@ impl<'m> Prompts<'m> {
             .collect();
         let with = |from: usize| {
             let kept = [&messages[..first], &messages[from..]].concat();
-            self.tokens(request, &Prompt::Chat(kept))
+            self.write(request, &Prompt::Chat(kept))
         };
         // The later the start, the fewer the tokens: the first that fits is found by halving.
         let (mut low, mut high) = (0, turns.len());
         while low < high {
             let middle = usize::midpoint(low, high);
-            if with(turns[middle])?.len() <= room { high = middle } else { low = middle + 1 }
+            if with(turns[middle])?.tokens.len() <= room { high = middle } else { low = middle + 1 }
         }
         match turns.get(low) {
             Some(&from) => with(from),
             None => {
-                let shortest = turns.last().map_or(0, |&from| with(from).map_or(0, |t| t.len()));
+                let shortest = turns
+                    .last()
+                    .map_or(0, |&from| with(from).map_or(0, |written| written.tokens.len()));
                 Err(too_long(shortest, context))
             }
         }
     }
 
     /// The tokens of a prompt, however many.
-    fn tokens(&self, request: &Request, prompt: &Prompt) -> Result<Vec<i32>, Failure> {
+    fn write(&self, request: &Request, prompt: &Prompt) -> Result<Written, Failure> {
         let model = self.model;
+        let mut rendered = String::new();
         let tokens = match prompt {
             Prompt::Chat(messages) => {
                 let text = self.render(messages, request)?;
@@ -115,7 +150,9 @@ impl<'m> Prompts<'m> {
                 let begun = model
                     .bos()
                     .is_some_and(|bos| text.as_bytes().starts_with(&model.piece(bos, true)));
-                tokenize(model, &text, !begun, true)?
+                let tokens = tokenize(model, &text, !begun, true)?;
+                rendered = text;
+                tokens
             }
             Prompt::Text(text) => tokenize(model, text.expose(), true, false)?,
             Prompt::Tokens(tokens) => known_tokens(model, tokens)?,
@@ -143,7 +180,7 @@ impl<'m> Prompts<'m> {
             let text = "the prompt is empty: expected at least 1 token";
             return Err(failure(FailureKind::InvalidRequest, text));
         }
-        Ok(tokens)
+        Ok(Written { tokens, rendered })
     }
 
     /// The text that the model's template makes of a conversation.
@@ -162,9 +199,11 @@ impl<'m> Prompts<'m> {
         };
         let (bos, eos) = (special(self.model.bos()), special(self.model.eos()));
         let messages = without_volatile(messages);
+        // A model that must not call need not read what it could.
+        let no_calls = request.tool_choice == ToolChoice::None;
         let ask = Ask {
             messages: &messages,
-            tools: &request.tools,
+            tools: if no_calls { &[] } else { &request.tools },
             thinking: request.thinking,
             bos: &bos,
             eos: &eos,
@@ -173,6 +212,10 @@ impl<'m> Prompts<'m> {
             failure(FailureKind::InvalidRequest, format!("the chat template failed: {error}"))
         })
     }
+}
+
+fn is_chat(request: &Request) -> bool {
+    matches!(request.prompt, Prompt::Chat(_))
 }
 
 /// Drops what some clients change with every request from the start of the system's message.

@@ -13,6 +13,7 @@ use tieline_types::wire::{self, FailureKind, FrameError, FromRunner, Reply};
 use crate::control::Control;
 use crate::desk::{Desk, Line};
 use crate::embed;
+use crate::grammar::Grammar;
 use crate::keeper;
 use crate::kv::Kv;
 use crate::llama::{self, Llama};
@@ -119,7 +120,13 @@ impl Server {
         let disk = keeper::open(&params, &build, model.vocabulary());
         let kv = Kv::new(context, settings.sequences, model.is_recurrent(), disk);
         let template = model.chat_template().map(Template::new);
-        Desk::new(Prompts { model, template }, kv, settings, params, build)
+        Desk::new(
+            Prompts { model, template, grammar: Grammar::default() },
+            kv,
+            settings,
+            params,
+            build,
+        )
     }
 
     /// Tells the engine how far loading is; says whether to go on.

@@ -1,18 +1,49 @@
 //! From chosen tokens to what the caller sees: whole characters, no stop text, thinking and calls apart
-//! from text.
+//! from text, and text that keeps to its rule.
 
-use tieline_types::wire::Failure;
-use tieline_types::{Event, FinishReason, Piece, TokenLogprob};
+use std::collections::HashMap;
+
+use tieline_decode::rules::{Rule, RuleError, check};
+use tieline_decode::talk::{Format, Said, Talk, opens_thinking};
+use tieline_types::wire::{Failure, FailureKind};
+use tieline_types::{
+    Constraint, Event, FinishReason, Piece, Request, RequestId, TokenLogprob, ToolChoice,
+};
 
 use crate::llama::Model;
+use crate::session::{failure, failure_with};
 use crate::stop::{Step, StopMatcher};
 use crate::utf8::Utf8Stream;
 
 /// The speech of one answer.
-#[derive(Debug)]
 pub(crate) struct Speech {
     utf8: Utf8Stream,
+    talk: Talk,
     stops: StopMatcher,
+    /// Special tokens that the parser must see, by their text; all others are hidden.
+    markers: HashMap<i32, &'static str>,
+    guide: Option<Guide>,
+}
+
+/// The rule of an answer, and where it stands.
+struct Guide {
+    rule: Rule,
+    constraint: Option<Constraint>,
+    /// What may stand before the text that the rule is for: thoughts, and calls where they are allowed.
+    openers: Vec<&'static str>,
+    /// The answer's text so far.
+    text: String,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing of the text has come.
+    Before,
+    /// The model began a thought or a call instead.
+    Elsewhere,
+    /// The rule holds.
+    Within,
 }
 
 /// What a token became.
@@ -22,35 +53,118 @@ pub(crate) struct Spoken {
     pub(crate) stop: Option<String>,
 }
 
+impl std::fmt::Debug for Speech {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Speech").field("talk", &self.talk).finish_non_exhaustive()
+    }
+}
+
 impl Speech {
-    pub(crate) fn new(stops: Vec<String>) -> Self {
-        Self { utf8: Utf8Stream::default(), stops: StopMatcher::new(stops) }
+    /// The speech of an answer to a prompt whose rendered text is `rendered`, if it is a conversation.
+    pub(crate) fn new(
+        model: &Model,
+        id: RequestId,
+        request: &Request,
+        (format, rendered): (Format, &str),
+        rule: Option<Rule>,
+    ) -> Self {
+        let open = opens_thinking(rendered);
+        let talk = Talk::new(format, &request.tools, &request.tool_choice, open, &id.0.to_string());
+        let markers = format.markers().iter().filter_map(|&marker| {
+            let tokens = model.tokenize(marker, false, true)?;
+            <[i32; 1]>::try_from(tokens).ok().map(|[token]| (token, marker))
+        });
+        let may_call = request.constraint.is_some()
+            && !request.tools.is_empty()
+            && request.tool_choice == ToolChoice::Auto;
+        let openers = format.markers().iter().copied();
+        let openers = openers.filter(|marker| {
+            let thought = marker.to_lowercase().contains("think") || *marker == "<|channel|>";
+            !marker.contains('/') && ((thought && request.thinking != Some(false)) || may_call)
+        });
+        let guide = rule.map(|rule| Guide {
+            rule,
+            constraint: request.constraint.clone(),
+            openers: openers.collect(),
+            text: String::new(),
+            state: State::Before,
+        });
+        Self {
+            utf8: Utf8Stream::default(),
+            talk,
+            stops: StopMatcher::new(request.stop.clone()),
+            markers: markers.collect(),
+            guide,
+        }
     }
 
     pub(crate) fn is_thinking(&self) -> bool {
-        false
+        self.talk.in_reasoning()
     }
 
+    /// How many of some guesses the rule allows.
     pub(crate) fn allowed(&mut self, draft: &[i32]) -> usize {
-        draft.len()
+        let thinking = self.is_thinking();
+        match &mut self.guide {
+            Some(guide) if !thinking && guide.state != State::Elsewhere => {
+                let draft: Vec<u32> = draft.iter().map(|token| token.cast_unsigned()).collect();
+                guide.rule.valid_prefix(&draft)
+            }
+            _ => draft.len(),
+        }
     }
 
-    pub(crate) fn may_call_instead(&self) -> bool {
-        false
+    /// What the rule says must come next, in its own cut into tokens.
+    pub(crate) fn forced(&mut self) -> Vec<i32> {
+        match &mut self.guide {
+            Some(guide) if guide.state == State::Within => {
+                guide.rule.forced().into_iter().map(u32::cast_signed).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
-    pub(crate) fn begins_call(&self, _: &Model, _: i32) -> bool {
-        false
+    /// Whether the model's free choice decides next between the text that the rule is for and something
+    /// that may stand before it.
+    pub(crate) fn may_begin_elsewhere(&self) -> bool {
+        let undecided = |guide: &Guide| guide.state == State::Before && !guide.openers.is_empty();
+        !self.is_thinking() && self.guide.as_ref().is_some_and(undecided)
     }
 
-    pub(crate) fn suspend(&mut self) {}
-
-    pub(crate) fn restrict(&mut self, _: &mut [f32]) -> Result<(), Failure> {
-        Ok(())
+    /// The model would like to say `token`: if that begins a thought or a call, it may.
+    pub(crate) fn consider(&mut self, model: &Model, token: i32) {
+        let marker = self.markers.get(&token).map(|marker| (*marker).to_owned());
+        let text = marker.unwrap_or_else(|| {
+            String::from_utf8_lossy(&model.piece(token, false)).trim_start().to_owned()
+        });
+        if let Some(guide) = &mut self.guide {
+            let begins = |opener: &&str| opener.starts_with(&text) || text.starts_with(*opener);
+            if !text.is_empty() && guide.openers.iter().any(|opener| begins(opener)) {
+                guide.state = State::Elsewhere;
+            }
+        }
     }
 
-    pub(crate) fn follow(&mut self, _: i32) -> Result<(), Failure> {
-        Ok(())
+    /// Forbids what the rule does not allow next. `true`: the rule holds for this token.
+    pub(crate) fn restrict(&mut self, logits: &mut [f32]) -> Result<bool, Failure> {
+        let thinking = self.is_thinking();
+        let Some(guide) = &mut self.guide else { return Ok(false) };
+        if thinking || guide.state == State::Elsewhere {
+            return Ok(false);
+        }
+        guide.state = State::Within;
+        guide.rule.apply(logits).map_err(|error| broken(&error))?;
+        Ok(true)
+    }
+
+    /// A token was chosen for which the rule holds.
+    pub(crate) fn follow(&mut self, model: &Model, token: i32) -> Result<(), Failure> {
+        match &mut self.guide {
+            Some(guide) if !model.is_end(token) => {
+                guide.rule.accept(token.cast_unsigned()).map_err(|error| broken(&error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes a token.
@@ -60,32 +174,122 @@ impl Speech {
         token: i32,
         entry: Option<TokenLogprob>,
     ) -> Spoken {
-        let text = self.utf8.push(&model.piece(token, false));
-        let (text, stop) = match self.stops.push(&text) {
-            Step::Go(text) => (text, None),
-            Step::Stop { before, stop } => (before, Some(stop)),
+        let bytes = match self.markers.get(&token) {
+            Some(marker) => marker.as_bytes().to_vec(),
+            None => model.piece(token, false),
         };
-        let logprobs: Vec<TokenLogprob> = entry.into_iter().collect();
-        let events = if text.is_empty() && logprobs.is_empty() {
-            Vec::new()
-        } else {
-            vec![Event::Piece(Piece { text: text.into(), logprobs })]
-        };
+        let text = self.utf8.push(&bytes);
+        let thought = self.is_thinking();
+        let said = self.talk.push(&text);
+        let (mut events, stop) = self.events(said);
+        if let Some(entry) = entry {
+            attach(&mut events, entry, thought);
+        }
         Spoken { events, stop }
+    }
+
+    /// What was said, up to a stop text.
+    fn events(&mut self, said: Vec<Said>) -> (Vec<Event>, Option<String>) {
+        let was_thinking = said.iter().any(|said| matches!(said, Said::Reasoning(_)));
+        if let Some(guide) = &mut self.guide
+            && guide.state == State::Elsewhere
+            && was_thinking
+            && !self.talk.in_reasoning()
+        {
+            // The thought is over: now comes the text.
+            guide.state = State::Before;
+        }
+        let mut events = Vec::new();
+        for said in said {
+            match said {
+                Said::Text(text) => match self.stops.push(&text) {
+                    Step::Go(text) => self.speak(text, &mut events),
+                    Step::Stop { before, stop } => {
+                        self.speak(before, &mut events);
+                        return (events, Some(stop));
+                    }
+                },
+                Said::Reasoning(text) => events.push(Event::Reasoning(piece(text))),
+                Said::Call(step) => events.push(Event::ToolCall(step)),
+                Said::Warning(text) => events.push(Event::Warning(text)),
+                _ => {}
+            }
+        }
+        (events, None)
+    }
+
+    fn speak(&mut self, text: String, events: &mut Vec<Event>) {
+        if text.is_empty() {
+            return;
+        }
+        if let Some(guide) = &mut self.guide {
+            guide.text.push_str(&text);
+        }
+        events.push(Event::Piece(piece(text)));
     }
 
     /// What is still held when the answer ends, and whether tools were called.
     pub(crate) fn finish(&mut self, reason: &FinishReason) -> Result<(Vec<Event>, bool), Failure> {
         if matches!(reason, FinishReason::StopText(_)) {
-            return Ok((Vec::new(), false));
+            return Ok((self.verdict(reason)?.into_iter().collect(), self.talk.called()));
         }
         let unfinished = self.utf8.finish();
-        let text = match self.stops.push(&unfinished) {
-            Step::Go(text) => text + &self.stops.finish(),
-            Step::Stop { before, .. } => before,
-        };
-        let piece = (!text.is_empty())
-            .then(|| Event::Piece(Piece { text: text.into(), logprobs: Vec::new() }));
-        Ok((piece.into_iter().collect(), false))
+        let mut said = self.talk.push(&unfinished);
+        said.extend(self.talk.finish());
+        let (mut events, stop) = self.events(said);
+        if stop.is_none() {
+            let held = self.stops.finish();
+            self.speak(held, &mut events);
+        }
+        events.extend(self.verdict(reason)?);
+        Ok((events, self.talk.called()))
     }
+
+    /// Whether the text kept to its rule: a failure if the model said that it is done and it did not, a
+    /// warning if it was cut.
+    fn verdict(&self, reason: &FinishReason) -> Result<Option<Event>, Failure> {
+        let Some(Guide { constraint: Some(constraint), text, .. }) = &self.guide else {
+            return Ok(None);
+        };
+        let called = self.talk.called() && text.trim().is_empty();
+        if called || *reason == FinishReason::Cancelled {
+            return Ok(None);
+        }
+        match (check(constraint, text), reason) {
+            (Ok(()), _) => Ok(None),
+            (Err(_), FinishReason::EndOfTurn) => Err(failure_with(
+                FailureKind::Internal,
+                format!("the answer does not keep to the {}", constraint.as_str()),
+                "try again, or with a model that follows rules better",
+            )),
+            (Err(_), _) => Ok(Some(Event::Warning(format!(
+                "the answer was cut, and what there is does not keep to the {}",
+                constraint.as_str()
+            )))),
+        }
+    }
+}
+
+/// Puts a token's entry beside the text that it became, or alone where that is still held back.
+fn attach(events: &mut Vec<Event>, entry: TokenLogprob, thought: bool) {
+    let first = events.iter_mut().find_map(|event| match event {
+        Event::Piece(piece) | Event::Reasoning(piece) => Some(piece),
+        _ => None,
+    });
+    match first {
+        Some(piece) => piece.logprobs.push(entry),
+        None => {
+            let alone = Piece { logprobs: vec![entry], ..Piece::default() };
+            events.push(if thought { Event::Reasoning(alone) } else { Event::Piece(alone) });
+        }
+    }
+}
+
+fn piece(text: String) -> Piece {
+    Piece { text: text.into(), logprobs: Vec::new() }
+}
+
+/// An answer that cannot go on by its rule.
+fn broken(error: &RuleError) -> Failure {
+    failure(FailureKind::Internal, format!("the answer cannot keep to its rule: {error}"))
 }

@@ -16,6 +16,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use minijinja_contrib::pycompat::unknown_method_callback;
+use tieline_decode::talk::{Format, detect};
 use tieline_types::{Message, Tool, ToolCall};
 
 /// The largest template, in bytes. The longest in use have about 30,000.
@@ -58,6 +59,11 @@ impl Template {
     /// Takes a template's source; it is checked when it is used.
     pub(crate) fn new(source: String) -> Self {
         Self { source }
+    }
+
+    /// How a model with this template writes thoughts and calls.
+    pub(crate) fn format(&self) -> Format {
+        detect(&self.source)
     }
 
     /// The text of a conversation, ending where the assistant goes on.

@@ -153,6 +153,12 @@ impl Model {
         tokens.iter().all(|&token| self.known(token).is_some()).then_some(tokens)
     }
 
+    /// Whether a token controls the conversation and is no text.
+    pub(crate) fn is_control(&self, token: i32) -> bool {
+        // SAFETY: the vocabulary is valid and the token known.
+        self.known(token).is_some() && unsafe { sys::llama_vocab_is_control(self.vocab(), token) }
+    }
+
     /// The context length that the model was trained for.
     pub(crate) fn trained_context(&self) -> u32 {
         // SAFETY: the model is valid.
