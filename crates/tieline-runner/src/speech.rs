@@ -139,7 +139,7 @@ impl Speech {
         });
         if let Some(guide) = &mut self.guide {
             let begins = |opener: &&str| opener.starts_with(&text) || text.starts_with(*opener);
-            if !text.is_empty() && guide.openers.iter().any(|opener| begins(opener)) {
+            if !text.is_empty() && guide.openers.iter().any(begins) {
                 guide.state = State::Elsewhere;
             }
         }
