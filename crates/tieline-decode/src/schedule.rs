@@ -37,6 +37,19 @@ const BATCH_SHARE: usize = 8;
 /// The shortest piece of a prompt worth a place in a step, in tokens.
 pub const PIECE: usize = 16;
 
+/// Rows that llama.cpp's attention on a processor takes together; with fewer it goes row by row, which
+/// takes twice as long for each (`ggml_fa_tile_config::Q`).
+const TILE: usize = 64;
+
+/// The number of rows near `rows` that is computed best: whole tiles where that takes at most a third
+/// longer, else whole pieces.
+fn whole_rows(rows: usize) -> usize {
+    match rows.max(PIECE) {
+        rows if rows >= TILE * 3 / 4 => (rows + TILE / 4) / TILE * TILE,
+        rows => rows / PIECE * PIECE,
+    }
+}
+
 /// Limits.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -421,10 +434,8 @@ impl Scheduler {
         if answers == 0 {
             return room;
         }
-        self.pace
-            .tokens_within(self.limits.step, answers)
-            .map_or(2 * PIECE, |t| t.max(PIECE))
-            .min(room)
+        let fit = self.pace.tokens_within(self.limits.step, answers).unwrap_or(TILE);
+        whole_rows(fit + answers).saturating_sub(answers).clamp(1, room.max(1)).min(room)
     }
 
     /// Takes note of a step that was computed: for each request, how many tokens it got.

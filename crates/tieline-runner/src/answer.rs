@@ -39,8 +39,9 @@ pub(crate) struct Answer {
     dropped: Tokens,
     sampler: Sampler,
     speech: Speech,
-    lookup: Lookup,
-    pub(crate) pace: Pace,
+    /// Made when work begins: it is larger than the prompt.
+    lookup: Option<Lookup>,
+    pace: Pace,
     usage: Usage,
     timing: Timing,
     arrived: Instant,
@@ -48,6 +49,14 @@ pub(crate) struct Answer {
     begun: Option<Instant>,
     last: Option<Instant>,
     seed: u32,
+}
+
+/// Tokens guessed ahead.
+#[derive(Debug, Default)]
+pub(crate) struct Guess {
+    pub(crate) tokens: Vec<i32>,
+    /// A rule says that they must come.
+    is_forced: bool,
 }
 
 /// What came of a chosen token.
@@ -72,10 +81,6 @@ impl Answer {
         for &token in &tokens {
             sampler.accept(token);
         }
-        let mut lookup = Lookup::new();
-        if guesses(&request) {
-            lookup.extend(&tokens);
-        }
         let usage = Usage { prompt_tokens: count(tokens.len()), ..Usage::default() };
         let record = request.deterministic.then(Record::default);
         Ok(Self {
@@ -89,7 +94,7 @@ impl Answer {
             dropped,
             sampler,
             speech,
-            lookup,
+            lookup: None,
             pace: Pace::new(),
             usage,
             timing: Timing::default(),
@@ -123,6 +128,9 @@ impl Answer {
             return None;
         }
         let now = Instant::now();
+        if guesses(&self.request) {
+            self.lookup.insert(Lookup::new()).extend(&self.tokens);
+        }
         self.begun = Some(now);
         self.timing.queue = now - self.arrived;
         self.usage.cached_tokens = count(start.cached);
@@ -153,20 +161,22 @@ impl Answer {
     }
 
     /// Tokens to guess ahead, at most `most`.
-    pub(crate) fn guess(&mut self, companions: usize, most: usize) -> Vec<i32> {
-        if !guesses(&self.request) || self.remaining() != 1 {
-            return Vec::new();
+    pub(crate) fn guess(&mut self, companions: usize, most: usize) -> Guess {
+        let most = most.min(self.left()).min(MOST);
+        if self.remaining() != 1 || most == 0 {
+            return Guess::default();
         }
-        let most = most.min(self.left());
+        let Some(lookup) = &self.lookup else { return Guess::default() };
         let length = self.pace.length(companions).min(most);
-        let mut draft = if length > 0 { self.lookup.draft(length) } else { Vec::new() };
-        draft.truncate(self.speech.allowed(&draft));
-        if draft.is_empty() {
-            // Where only one text can follow, it is no guess but for its cut into tokens.
-            draft = self.speech.forced();
-            draft.truncate(most.min(MOST));
+        let mut tokens = if length > 0 { lookup.draft(length) } else { Vec::new() };
+        tokens.truncate(self.speech.allowed(&tokens));
+        if !tokens.is_empty() {
+            return Guess { tokens, is_forced: false };
         }
-        draft
+        // Where only one text can follow, it is no guess but for its cut into tokens.
+        let mut tokens = self.speech.forced();
+        tokens.truncate(most);
+        Guess { tokens, is_forced: true }
     }
 
     /// Tokens that may still follow the one that is computed next.
@@ -176,11 +186,17 @@ impl Answer {
         usize::try_from(left).unwrap_or(usize::MAX)
     }
 
-    /// Takes note of guesses.
-    pub(crate) fn guessed(&mut self, drafted: usize, accepted: usize) {
-        self.pace.report(drafted, accepted);
+    /// Takes note of a step that decoded: of what was guessed, and how long the step of `rows` tokens took.
+    pub(crate) fn stepped(&mut self, guess: &Guess, accepted: usize, rows: usize, seconds: f64) {
+        let drafted = guess.tokens.len();
         self.usage.drafted_tokens.0 += count(drafted).0;
         self.usage.accepted_tokens.0 += count(accepted).0;
+        if guess.is_forced {
+            self.pace.report(0, 0);
+        } else {
+            self.pace.report(drafted, accepted);
+        }
+        self.pace.cost(rows, seconds);
     }
 
     /// Chooses the next token by a row of logits and takes it into the answer.
@@ -203,8 +219,8 @@ impl Answer {
         let entry = raw.zip(top).map(|(logits, top)| logprob(model, &logits, token, top));
         self.note_time();
         self.tokens.push(token);
-        if guesses(&self.request) {
-            self.lookup.extend(&[token]);
+        if let Some(lookup) = &mut self.lookup {
+            lookup.extend(&[token]);
         }
         if self.speech.is_thinking() {
             self.usage.reasoning_tokens.0 += 1;

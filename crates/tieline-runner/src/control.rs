@@ -43,6 +43,11 @@ impl Control {
         self.abort.load(Ordering::Relaxed)
     }
 
+    /// Whether the program is to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().closing
+    }
+
     /// `id` came.
     pub(crate) fn enqueue(&self, id: RequestId) {
         self.lock().known.insert(id);

@@ -38,12 +38,15 @@ impl Crew {
 
     /// Threads for the next step, and whether they spin while they wait for each other.
     pub(crate) fn choose(&self, decodes: bool) -> (i32, bool) {
-        let Some(threads) = &self.threads else {
-            let fixed = if decodes { self.settings.threads } else { self.settings.threads_batch };
-            return (fixed, true);
-        };
+        let (most, _) = self.usual(decodes);
+        let Some(threads) = &self.threads else { return (most, true) };
         let Choice { threads, poll } = if decodes { threads.decode() } else { threads.prefill() };
-        (i32::try_from(threads).unwrap_or(1).max(1), poll)
+        (i32::try_from(threads).unwrap_or(1).clamp(1, most), poll)
+    }
+
+    /// As many threads as the settings say.
+    pub(crate) fn usual(&self, decodes: bool) -> (i32, bool) {
+        (if decodes { self.settings.threads } else { self.settings.threads_batch }, true)
     }
 
     /// Takes note of a step.

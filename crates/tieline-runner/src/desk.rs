@@ -24,6 +24,8 @@ use crate::session::{failure, failure_with};
 
 /// Most requests that wait; the next is refused.
 const QUEUE: usize = 256;
+/// Most orders taken between two steps: templates and tokenisers take time, while answers wait.
+const ORDERS: usize = 8;
 /// A request waits for another that reads the same prompt if it saves at least so many tokens.
 const WORTH_WAITING: usize = 64;
 /// How long the desk waits for an order between two looks at what the writer to disk has done.
@@ -40,6 +42,8 @@ pub(crate) struct Desk<'m> {
     scheduler: Scheduler,
     answers: HashMap<RequestId, Answer>,
     measures: HashMap<RequestId, (Tokens, Tokens)>,
+    /// How many waited when they were told last where they stand.
+    waited: usize,
 }
 
 /// Where the desk's orders come from and its replies go.
@@ -79,6 +83,7 @@ impl<'m> Desk<'m> {
             scheduler: Scheduler::new(limits),
             answers: HashMap::new(),
             measures: HashMap::new(),
+            waited: 0,
         }
     }
 
@@ -89,9 +94,10 @@ impl<'m> Desk<'m> {
             self.let_in(line)?;
             self.step(line)?;
         }
-        self.drop_unwanted(line)?;
+        // Whoever listened may be gone, and what was computed is worth keeping all the same.
+        let told = self.drop_unwanted(line);
         self.kv.close();
-        Ok(())
+        told
     }
 
     fn is_busy(&self) -> bool {
@@ -101,7 +107,7 @@ impl<'m> Desk<'m> {
     /// Takes all orders that have come; waits for one if there is nothing else to do. `false`: none will
     /// come any more.
     fn take_orders(&mut self, line: Line<'_>) -> Result<bool, FrameError> {
-        loop {
+        for _ in 0..ORDERS {
             let order = if self.is_busy() {
                 match line.orders.try_recv() {
                     Ok(order) => order,
@@ -120,10 +126,14 @@ impl<'m> Desk<'m> {
                     Err(_) => return Ok(false),
                 }
             };
+            if line.control.is_closing() {
+                return Ok(false);
+            }
             if let Order::Work { id, work, arrived } = order {
                 self.order(line, id, work, arrived)?;
             }
         }
+        Ok(true)
     }
 
     fn order(
@@ -174,6 +184,9 @@ impl<'m> Desk<'m> {
         arrived: Instant,
     ) -> Result<bool, Failure> {
         let context = usize::try_from(self.settings.context).unwrap_or(0);
+        if self.scheduler.waiting() >= QUEUE {
+            return Err(busy(&QueueFull { length: QUEUE, wait: None }));
+        }
         let prepared = self.prompts.prepare(id, &request, context)?;
         let some = request.max_tokens != Some(Tokens(0));
         let answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
@@ -271,7 +284,10 @@ impl<'m> Desk<'m> {
             let let_in = self.let_one_in(line)?;
             let gives = match let_in {
                 LetIn::One => continue,
-                LetIn::NoRoom => self.scheduler.gives_way().or_else(|| self.scheduler.gives_room()),
+                LetIn::NoRoom(tokens) => {
+                    let gives = self.scheduler.gives_way().or_else(|| self.scheduler.gives_room());
+                    gives.filter(|id| self.would_help(*id, tokens))
+                }
                 LetIn::Nobody => self.scheduler.gives_way(),
             };
             match gives {
@@ -279,6 +295,20 @@ impl<'m> Desk<'m> {
                 None => break,
             }
         }
+        self.tell_places(line)
+    }
+
+    fn would_help(&self, id: RequestId, tokens: usize) -> bool {
+        let seq = self.answers.get(&id).and_then(|answer| answer.seq);
+        seq.is_some_and(|seq| self.kv.would_help(seq, tokens))
+    }
+
+    /// Tells those who wait where they stand, when that changed.
+    fn tell_places(&mut self, line: Line<'_>) -> Result<(), FrameError> {
+        if self.waited == self.scheduler.waiting() {
+            return Ok(());
+        }
+        self.waited = self.scheduler.waiting();
         for answer in self.answers.values_mut().filter(|answer| answer.seq.is_none()) {
             let Some(place) = self.scheduler.place(answer.id) else { continue };
             if answer.told.is_none_or(|told| told > place.position) {
@@ -310,7 +340,8 @@ impl<'m> Desk<'m> {
             if self.admit(line, id)? {
                 return Ok(LetIn::One);
             }
-            result = LetIn::NoRoom;
+            let needs = self.answers.get(&id).map_or(0, |answer| answer.tokens.len());
+            result = LetIn::NoRoom(needs);
         }
         Ok(result)
     }
@@ -347,7 +378,12 @@ impl<'m> Desk<'m> {
         let known = &answer.tokens[..answer.tokens.len() - 1];
         let found = self.kv.would_find(&answer.request.owner, known);
         self.answers.values().any(|other| {
+            // Nobody waits for somebody who gives way to him.
+            let before =
+                other.request.class == Class::Interactive || answer.request.class == Class::Batch;
             let same = other.seq.is_some()
+                && other.request.cache
+                && before
                 && other.remaining() > 1
                 && other.request.owner == answer.request.owner;
             same && common(&other.tokens, known) >= found + WORTH_WAITING
@@ -357,8 +393,10 @@ impl<'m> Desk<'m> {
     /// Takes a request from work back to the queue; what it computed stays cached while there is room.
     fn send_back(&mut self, id: RequestId) {
         let Some(answer) = self.answers.get_mut(&id) else { return };
-        if let Some(seq) = answer.seq.take() {
-            self.kv.rest(seq);
+        match answer.seq.take() {
+            Some(seq) if answer.request.cache => self.kv.rest(seq),
+            Some(seq) => self.kv.forget(seq),
+            None => {}
         }
         answer.computed = 0;
         self.scheduler.send_back(id, answer.tokens.len());
@@ -370,8 +408,8 @@ enum LetIn {
     One,
     /// Nobody waits, or all who wait must go on waiting.
     Nobody,
-    /// Somebody waits for room in the KV cache.
-    NoRoom,
+    /// Somebody waits for room for so many tokens in the KV cache.
+    NoRoom(usize),
 }
 
 fn common(a: &[i32], b: &[i32]) -> usize {

@@ -6,7 +6,7 @@ use tieline_types::{Private, RequestId, Tokens};
 use crate::control::Control;
 use crate::desk::Line;
 use crate::grammar::Grammar;
-use crate::llama::{ActualPooling, Batch};
+use crate::llama::{ActualPooling, Batch, DecodeError};
 use crate::pipe::Order;
 use crate::prompt::{self, Prompts};
 use crate::session::{Session, failure, failure_with};
@@ -165,8 +165,9 @@ fn together(session: &mut Session<'_>, texts: &[Vec<i32>]) -> Result<Vec<Vec<f32
             batch.push(token, position, sequence, true);
         }
     }
-    session.context.decode(&mut batch).map_err(|error| {
-        failure(FailureKind::Internal, format!("llama.cpp failed to embed: {error:?}"))
+    session.context.decode(&mut batch).map_err(|error| match error {
+        DecodeError::Aborted => failure(FailureKind::Busy, "cancelled"),
+        error => failure(FailureKind::Internal, format!("llama.cpp failed to embed: {error:?}")),
     })?;
     let vector = |(sequence, _)| {
         let vector = session.context.embedding(sequence).map(<[f32]>::to_vec);

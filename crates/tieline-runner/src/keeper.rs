@@ -4,27 +4,29 @@ use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tieline_decode::disk::{DiskCache, DiskError, MIN_TAIL, Root};
 use tieline_types::{LoadParams, Owner, RunnerBuild};
 
+use crate::llama::Model;
 use crate::process;
 
 /// Segments that wait to be written: each is some megabytes of memory.
 const WAITING: usize = 4;
-/// What is remembered of what was given to the writer.
-const REMEMBERED: usize = 65_536;
+/// Sequences that are remembered as given to the writer.
+const REMEMBERED: usize = 4096;
 
 /// Names what is stored: the same tokens under other circumstances have another KV.
 #[derive(Debug)]
 pub(crate) struct Namer(Vec<(&'static str, Vec<u8>)>);
 
 impl Namer {
-    fn new(params: &LoadParams, build: &RunnerBuild, vocabulary: i32) -> Option<Self> {
+    fn new(params: &LoadParams, build: &RunnerBuild, model: &Model, kv: u32) -> Option<Self> {
+        let long = model.short_rope().is_some_and(|short| kv > short);
         let text = |text: &str| text.as_bytes().to_vec();
         Some(Self(vec![
             ("model", params.model?.0.to_vec()),
@@ -36,7 +38,7 @@ impl Namer {
             ("type_v", text(params.type_v.as_str())),
             ("flash_attention", format!("{:?}", params.flash_attention).into_bytes()),
             ("gpu_layers", format!("{:?}", params.gpu_layers).into_bytes()),
-            ("vocabulary", vocabulary.to_le_bytes().to_vec()),
+            ("rope", text(if long { "long" } else { "short" })),
         ]))
     }
 
@@ -54,10 +56,11 @@ impl Namer {
 pub(crate) fn open(
     params: &LoadParams,
     build: &RunnerBuild,
-    vocabulary: i32,
+    model: &Model,
+    kv: u32,
 ) -> Option<(Arc<DiskCache>, Namer)> {
     let quota = params.disk_cache?;
-    let namer = Namer::new(params, build, vocabulary)?;
+    let namer = Namer::new(params, build, model, kv)?;
     let folder = process::take_cache_folder().map_err(|error| process::complain(&error)).ok()?;
     match DiskCache::open(folder, quota) {
         Ok(cache) => Some((Arc::new(cache), namer)),
@@ -76,8 +79,10 @@ pub(crate) struct Keeper {
     writes: SyncSender<Write>,
     pending: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
-    /// Hashes of what was given to the writer.
-    given: HashSet<u64>,
+    /// Hashes of what the writer has and is not done with.
+    in_flight: Arc<Mutex<HashSet<u64>>>,
+    /// Hashes of sequences of which all was given to the writer.
+    noted: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -92,12 +97,14 @@ impl Keeper {
     pub(crate) fn start(cache: Arc<DiskCache>, namer: Namer) -> Self {
         let (writes, receiver) = sync_channel(WAITING);
         let pending = Arc::new(AtomicUsize::new(0));
+        let in_flight = Arc::new(Mutex::new(HashSet::new()));
         let thread = {
             let (cache, pending) = (Arc::clone(&cache), Arc::clone(&pending));
+            let in_flight = Arc::clone(&in_flight);
             let named = thread::Builder::new().name("keeper".to_owned());
-            named.spawn(move || write_all(&cache, &receiver, &pending)).ok()
+            named.spawn(move || write_all(&cache, &receiver, &pending, &in_flight)).ok()
         };
-        Self { cache, namer, writes, pending, thread, given: HashSet::new() }
+        Self { cache, namer, writes, pending, thread, in_flight, noted: HashSet::new() }
     }
 
     pub(crate) fn cache(&self) -> Arc<DiskCache> {
@@ -111,7 +118,8 @@ impl Keeper {
     /// Runs of `tokens` that are neither stored nor on their way there.
     pub(crate) fn missing(&self, root: &Root, tokens: &[i32]) -> Vec<Range<usize>> {
         let mut missing = self.cache.missing(root, tokens);
-        missing.retain(|range| !self.given.contains(&hash(root, &tokens[..range.end])));
+        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        missing.retain(|range| !in_flight.contains(&hash(root, &tokens[..range.end])));
         missing
     }
 
@@ -128,10 +136,8 @@ impl Keeper {
         range: Range<usize>,
         payload: Vec<u8>,
     ) -> bool {
-        if self.given.len() >= REMEMBERED {
-            self.given.clear();
-        }
-        self.given.insert(hash(&root, tokens));
+        let in_flight = hash(&root, tokens);
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(in_flight);
         self.pending.fetch_add(1, Ordering::Relaxed);
         let tokens = tokens.to_vec();
         self.writes.send(Write { root, tokens, range, payload }).is_ok()
@@ -139,12 +145,15 @@ impl Keeper {
 
     /// Whether a sequence may hold something that is not stored: it was not noted yet.
     pub(crate) fn lacks(&self, owner: &Owner, tokens: &[i32]) -> bool {
-        tokens.len() >= MIN_TAIL && !self.given.contains(&hash(&self.root(owner), tokens))
+        tokens.len() >= MIN_TAIL && !self.noted.contains(&hash(&self.root(owner), tokens))
     }
 
     /// All of a sequence was given to the writer.
     pub(crate) fn note(&mut self, owner: &Owner, tokens: &[i32]) {
-        self.given.insert(hash(&self.root(owner), tokens));
+        if self.noted.len() >= REMEMBERED {
+            self.noted.clear();
+        }
+        self.noted.insert(hash(&self.root(owner), tokens));
     }
 
     /// Waits until all is written.
@@ -157,11 +166,18 @@ impl Keeper {
     }
 }
 
-fn write_all(cache: &DiskCache, writes: &Receiver<Write>, pending: &AtomicUsize) {
+fn write_all(
+    cache: &DiskCache,
+    writes: &Receiver<Write>,
+    pending: &AtomicUsize,
+    in_flight: &Mutex<HashSet<u64>>,
+) {
     let mut said = false;
     while let Ok(Write { root, tokens, range, payload }) = writes.recv() {
         let written = cache.write(&root, &tokens, range, &payload);
         pending.fetch_sub(1, Ordering::Relaxed);
+        let done = hash(&root, &tokens);
+        in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&done);
         match written {
             Ok(_) => said = false,
             // Once until it works again: a full disk stays full for a while.

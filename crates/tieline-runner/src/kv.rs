@@ -6,16 +6,20 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tieline_decode::cells::{Cells, LITTLE, Match, Seq};
-use tieline_decode::disk::{DiskCache, SegmentId};
+use tieline_decode::disk::{DiskCache, SEGMENT, SegmentId};
 use tieline_types::{Miss, MissReason, Owner, Tokens};
 
 use crate::keeper::{Keeper, Namer};
-use crate::llama::{Batch, Context, DecodeError};
+use crate::llama::{Batch, Context, DecodeError, Model};
 
 /// Fewer tokens than this are computed faster than fetched.
 const WORTH_FETCHING: usize = 32;
+
+/// How long the last writing may go on: the engine waits for the runner's end.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// The context with its account.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(crate) struct Kv<'m> {
     keeper: Option<Keeper>,
     /// The model's state cannot be cut: only exact continuations are of use.
     rigid: bool,
+    /// How far back a layer with a sliding window looks; 0 where none has one.
+    window: usize,
     /// A sequence for what passes through to and from the disk.
     scratch: Seq,
     /// Holds what is read from disk: kept, since new memory costs more than the reading.
@@ -47,15 +53,18 @@ impl<'m> Kv<'m> {
     pub(crate) fn new(
         context: Context<'m>,
         sequences: u16,
-        rigid: bool,
+        model: &Model,
         disk: Option<(Arc<DiskCache>, Namer)>,
     ) -> Self {
+        let (rigid, window) = (model.is_recurrent(), model.window());
         let capacity = usize::try_from(context.cells()).unwrap_or(0);
         let scratch = Seq(sequences.saturating_sub(1));
         let cells = Cells::new(capacity, scratch.0);
-        // What cannot be cut cannot be put together from pieces.
-        let keeper = disk.filter(|_| !rigid).map(|(cache, namer)| Keeper::start(cache, namer));
-        Self { context, cells, keeper, rigid, scratch, buffer: Vec::new(), clock: 0 }
+        // What cannot be cut cannot be put together from pieces, nor what of a piece llama.cpp leaves out.
+        let whole = window == 0 || window >= SEGMENT;
+        let keeper =
+            disk.filter(|_| !rigid && whole).map(|(cache, namer)| Keeper::start(cache, namer));
+        Self { context, cells, keeper, rigid, window, scratch, buffer: Vec::new(), clock: 0 }
     }
 
     /// The context, to read logits of and to sample from.
@@ -68,8 +77,19 @@ impl<'m> Kv<'m> {
     /// The last token is always left to compute: its logits choose the first token of the answer.
     pub(crate) fn start(&mut self, owner: &Owner, tokens: &[i32], cache: bool) -> Option<Start> {
         let known = &tokens[..tokens.len().saturating_sub(1)];
+        let private = self.private(owner);
+        let owner = if cache { owner } else { &private };
         let found = self.find(owner, known, cache);
         let mut miss = self.why_missed(owner, known, cache);
+        let usable = found.filter(|found| self.reaches(*found));
+        if let (Some(found), None) = (found, usable) {
+            let position = Tokens(u32::try_from(found.length).unwrap_or(u32::MAX));
+            miss = Some(Miss { position, reason: MissReason::StateNotCut });
+        }
+        let found = usable;
+        if !self.could_take(tokens.len(), found) {
+            return None;
+        }
         let (seq, mut cached) = self.begin(owner, found)?;
         if cache {
             cached = self.fetch(owner, seq, known, cached);
@@ -77,11 +97,39 @@ impl<'m> Kv<'m> {
         if miss.is_some_and(|miss| usize::try_from(miss.position.0).is_ok_and(|at| at < cached)) {
             miss = None;
         }
-        if !self.room(tokens.len() - cached + 1) {
+        let need = (tokens.len() - cached + 1).min(self.cells.capacity() - cached);
+        if !self.room(need) {
             self.rest(seq);
             return None;
         }
         Some(Start { seq, cached, miss })
+    }
+
+    /// An owner of whose nothing is ever found: for requests that use no cache.
+    fn private(&mut self, owner: &Owner) -> Owner {
+        self.clock += 1;
+        Owner(format!("{}\0{}", owner.0, self.clock))
+    }
+
+    /// Whether all that the next token looks at is still held. Layers with a sliding window lose what has
+    /// left the window of the last token, and a cut would bring it back into one.
+    fn reaches(&self, found: Match) -> bool {
+        let start = self.context.extent(found.seq.0).start;
+        start == 0 || (self.window > 0 && start + self.window <= found.length)
+    }
+
+    /// Whether a prompt of `tokens` tokens would find room if all that may go did.
+    fn could_take(&self, tokens: usize, found: Option<Match>) -> bool {
+        let shared = found.map_or(0, |found| found.length);
+        let idle = found.is_some_and(|found| !self.cells.is_active(found.seq));
+        let need = tokens + 1 - shared + if idle { shared } else { 0 };
+        self.cells.free() + self.cells.reclaimable() >= need.min(self.cells.capacity())
+    }
+
+    /// Whether dropping `seq` too would make room for `tokens` tokens.
+    pub(crate) fn would_help(&self, seq: Seq, tokens: usize) -> bool {
+        let held = self.cells.exclusive(seq);
+        self.cells.free() + self.cells.reclaimable() + held > tokens
     }
 
     fn find(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Match> {
@@ -128,7 +176,14 @@ impl<'m> Kv<'m> {
     }
 
     fn wake(&mut self, seq: Seq, length: usize) -> bool {
-        self.cells.wake(seq) && (self.cells.length(seq) == length || self.cut(seq, length))
+        if !self.cells.wake(seq) {
+            return false;
+        }
+        let woken = self.cells.length(seq) == length || self.cut(seq, length);
+        if !woken {
+            self.rest(seq);
+        }
+        woken
     }
 
     /// A sequence that nobody uses; drops a cached one where all are in use.
@@ -149,6 +204,9 @@ impl<'m> Kv<'m> {
 
     /// Makes room for `count` more tokens, by dropping what was least recently used.
     pub(crate) fn room(&mut self, count: usize) -> bool {
+        if self.cells.free() + self.cells.reclaimable() < count {
+            return false;
+        }
         while self.cells.free() < count {
             match self.cells.victim() {
                 Some(victim) => self.evict(victim),
@@ -189,6 +247,12 @@ impl<'m> Kv<'m> {
     /// Drops what the context holds of `seq` beyond its account: guesses that were wrong.
     pub(crate) fn drop_guesses(&mut self, seq: Seq) {
         self.context.truncate(seq.0, self.cells.length(seq));
+    }
+
+    /// Cells for guesses: only free ones, since nothing is worth dropping for a guess. None where guesses
+    /// cannot be taken back.
+    pub(crate) fn room_for_guesses(&self) -> usize {
+        if self.rigid { 0 } else { self.cells.free() }
     }
 
     /// After a step that stopped half-way: whatever of it was computed is dropped.
@@ -271,11 +335,16 @@ impl<'m> Kv<'m> {
                 return false;
             }
             self.context.share(seq.0, self.scratch.0, range.clone());
-            let saved = self.context.save(self.scratch.0);
+            let whole = self.context.extent(self.scratch.0) == range;
+            let saved = if whole { self.context.save(self.scratch.0) } else { None };
             self.context.truncate(self.scratch.0, 0);
             let Some(payload) = saved else { return true };
             let Some(keeper) = &mut self.keeper else { return true };
-            keeper.write(root, &tokens[..range.end], range, payload);
+            if !keeper.write(root, &tokens[..range.end], range, payload) {
+                // The writer is gone, and will not come back.
+                self.keeper = None;
+                return true;
+            }
         }
         true
     }
@@ -299,10 +368,14 @@ impl<'m> Kv<'m> {
         more
     }
 
-    /// Writes what is left to write and waits until it is on disk.
+    /// Writes what is left to write, but for no longer than [`CLOSING`], and waits until it is on disk.
     pub(crate) fn close(mut self) {
+        let started = Instant::now();
         let idle: Vec<Seq> = self.cells.idle().collect();
         for seq in idle {
+            if started.elapsed() > CLOSING {
+                break;
+            }
             self.spill(seq, true);
         }
         if let Some(keeper) = self.keeper.take() {

@@ -33,8 +33,10 @@ fn relative(logits: &[f32], token: i32, normaliser: f64) -> f32 {
 
 /// The id of the highest logit; of equal ones the lowest id.
 pub(crate) fn likeliest_of(logits: &[f32]) -> Option<i32> {
-    let best = (0i32..).zip(logits).reduce(|best, next| if next.1 > best.1 { next } else { best });
-    best.map(|(id, _)| id)
+    // In two passes, each of which the compiler turns into vector instructions.
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let first = logits.iter().position(|&logit| logit == highest)?;
+    i32::try_from(first).ok()
 }
 
 /// The ids of the `count` highest logits, highest first; of equal ones the lower id first.

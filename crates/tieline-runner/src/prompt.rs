@@ -95,7 +95,7 @@ impl<'m> Prompts<'m> {
                 let tokens = &mut written.tokens;
                 let first = usize::from(tokens.first() == self.model.bos().as_ref());
                 let keep = answer_room(request, context).max(first + 1);
-                let dropped = whole - keep;
+                let dropped = whole.saturating_sub(keep);
                 tokens.drain(first..first + dropped);
                 Ok((written, dropped))
             }

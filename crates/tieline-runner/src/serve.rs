@@ -117,8 +117,8 @@ impl Server {
     fn desk<'m>(&self, session: Session<'m>) -> Desk<'m> {
         let Session { model, context, params, settings } = session;
         let build = llama::build(&self.llama);
-        let disk = keeper::open(&params, &build, model.vocabulary());
-        let kv = Kv::new(context, settings.sequences, model.is_recurrent(), disk);
+        let disk = keeper::open(&params, &build, model, settings.kv);
+        let kv = Kv::new(context, settings.sequences, model, disk);
         let template = model.chat_template().map(Template::new);
         Desk::new(
             Prompts { model, template, grammar: Grammar::default() },

@@ -160,8 +160,8 @@ fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
     let outputs = OUTPUTS.max(sequences.into());
     let ubatch = params.ubatch.0.clamp(1, context);
     // All prompts' pieces, and all answers' tokens and guesses.
-    let batch = params.batch.0.max(ubatch + outputs);
     let kv = kv_tokens(model, params, context);
+    let batch = params.batch.0.max(ubatch + outputs).min(kv);
     Ok(Settings { context, kv, batch, ubatch, sequences, outputs, threads, threads_batch })
 }
 
@@ -179,13 +179,21 @@ fn parallel(params: &LoadParams) -> Result<u32, Failure> {
 
 /// Tokens of the KV cache: one context at least, and by default as much again as is cheap.
 fn kv_tokens(model: &Model, params: &LoadParams, context: u32) -> u32 {
-    match params.kv_tokens {
+    /// llama.cpp rounds up to this.
+    const LEAST: u32 = 256;
+    let tokens = match params.kv_tokens {
         Some(tokens) => tokens.0.max(context),
         None => {
             let cheap = CACHE_BYTES / kv_token_bytes(model, params).max(1.0);
             context + u32::try_from(whole(cheap)).unwrap_or(u32::MAX).min(context)
         }
+    };
+    // Such a model is another beyond this length: the cache's, not the prompt's, decides.
+    match model.short_rope() {
+        Some(short) if context <= short => tokens.min(short.max(context)),
+        _ => tokens,
     }
+    .max(LEAST)
 }
 
 fn kv_token_bytes(model: &Model, params: &LoadParams) -> f64 {

@@ -158,7 +158,7 @@ impl LoadParams {
     /// Requests answered at once.
     pub const DEFAULT_PARALLEL: u32 = 8;
     /// How long an answer may stand still.
-    pub const DEFAULT_STEP: Duration = Duration::from_millis(150);
+    pub const DEFAULT_STEP: Duration = Duration::from_millis(200);
 }
 
 impl Default for LoadParams {

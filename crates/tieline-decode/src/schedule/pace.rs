@@ -71,7 +71,7 @@ impl Pace {
         known(nearest)
     }
 
-    /// How many prompt tokens fit a step of `seconds` beside `answers` answers, in whole pieces.
+    /// How many prompt tokens fit a step of `seconds` beside `answers` answers.
     pub fn tokens_within(&self, seconds: f64, answers: usize) -> Option<usize> {
         let per_token = self.per_token?;
         let room = seconds - self.decode_seconds(answers).unwrap_or(0.0);
@@ -82,7 +82,7 @@ impl Pace {
             reason = "between 0 and a million by the clamp"
         )]
         let tokens = tokens as usize;
-        Some(tokens / super::PIECE * super::PIECE)
+        Some(tokens)
     }
 
     /// Seconds that a prompt token adds to a step.
@@ -136,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_is_what_the_answers_leave_in_whole_pieces() {
+    fn the_budget_is_what_the_answers_leave() {
         let pace = learned();
         // (150 - 10) / 3 = 46 tokens.
-        assert_eq!(pace.tokens_within(0.150, 1), Some(32));
+        assert_eq!(pace.tokens_within(0.150, 1), Some(46));
         assert_eq!(pace.tokens_within(0.010, 1), Some(0));
     }
 

@@ -7,6 +7,7 @@ use tieline_types::wire::{FailureKind, FrameError, Reply};
 use tieline_types::{FinishReason, RequestId};
 
 use super::{Desk, Line};
+use crate::answer::Guess;
 use crate::llama::{self, Batch, DecodeError};
 use crate::session::failure;
 
@@ -15,7 +16,7 @@ struct Part {
     share: Share,
     /// The rows of its last known token and of its guesses after it; none if its end is not reached.
     rows: Vec<usize>,
-    guesses: Vec<i32>,
+    guess: Guess,
 }
 
 impl Desk<'_> {
@@ -28,7 +29,12 @@ impl Desk<'_> {
         }
         let ids: Vec<RequestId> = parts.iter().map(|part| part.share.id).collect();
         let decodes = parts.iter().all(|part| part.share.decodes);
-        let (threads, poll) = self.crew.choose(decodes);
+        let alone = parts.iter().any(|part| {
+            self.answers.get(&part.share.id).is_some_and(|answer| answer.record.is_some())
+        });
+        // The number of threads changes how sums are rounded.
+        let (threads, poll) =
+            if alone { self.crew.usual(decodes) } else { self.crew.choose(decodes) };
         self.kv.context().set_threads(threads, poll);
         line.control.begin_step(ids);
         let started = Instant::now();
@@ -41,7 +47,8 @@ impl Desk<'_> {
                 self.crew.note(decodes, batch.len(), threads, seconds);
                 let shares: Vec<Share> = parts.iter().map(|part| part.share).collect();
                 self.scheduler.stepped(&shares, seconds);
-                parts.into_iter().try_for_each(|part| self.take(line, part, seconds))
+                let rows = batch.len();
+                parts.into_iter().try_for_each(|part| self.take(line, part, rows, seconds))
             }
             Err(error) => self.step_failed(line, &parts, error),
         }
@@ -76,6 +83,8 @@ impl Desk<'_> {
         // Guesses beside prompts would make both slower.
         let answers_only = shares.iter().all(|share| share.decodes);
         let companions = shares.len() - 1;
+        let needed: usize = shares.iter().map(|share| share.tokens).sum();
+        let mut spare = self.kv.room_for_guesses().saturating_sub(needed);
         for share in shares {
             let Some(answer) = self.answers.get_mut(&share.id) else { continue };
             let Some(seq) = answer.seq else { continue };
@@ -89,24 +98,30 @@ impl Desk<'_> {
                 rows.extend(last.then_some(row));
             }
             let length = usize::try_from(self.settings.context).unwrap_or(0);
-            let room = most.min(length.saturating_sub(known.end + 1));
-            let guesses = if answers_only { answer.guess(companions, room) } else { Vec::new() };
-            let guesses =
-                if self.kv.room(guesses.len() + share.tokens) { guesses } else { Vec::new() };
-            for (position, &guess) in (known.end..).zip(&guesses) {
-                rows.push(batch.push(guess, position, seq.0, true));
+            let room = most.min(length.saturating_sub(known.end + 1)).min(spare);
+            let guess =
+                if answers_only { answer.guess(companions, room) } else { Guess::default() };
+            spare -= guess.tokens.len().min(spare);
+            for (position, &token) in (known.end..).zip(&guess.tokens) {
+                rows.push(batch.push(token, position, seq.0, true));
             }
             if let Some(record) = &mut answer.record {
                 record.batch(share.tokens);
             }
-            parts.push(Part { share, rows, guesses });
+            parts.push(Part { share, rows, guess });
         }
         (batch, parts)
     }
 
     /// Takes what was computed of one request into its answer.
-    fn take(&mut self, line: Line<'_>, part: Part, seconds: f64) -> Result<(), FrameError> {
-        let Part { share, rows, guesses } = part;
+    fn take(
+        &mut self,
+        line: Line<'_>,
+        part: Part,
+        batch: usize,
+        seconds: f64,
+    ) -> Result<(), FrameError> {
+        let Part { share, rows, guess } = part;
         let Some(answer) = self.answers.get_mut(&share.id) else { return Ok(()) };
         let Some(seq) = answer.seq else { return Ok(()) };
         let known = answer.computed..answer.computed + share.tokens;
@@ -118,13 +133,16 @@ impl Desk<'_> {
             let chosen = answer.choose(self.prompts.model, self.kv.context(), row);
             let (token, taken) = match chosen {
                 Ok(chosen) => chosen,
-                Err(failure) => return self.close(line, share.id, Reply::Failed(failure)),
+                Err(failure) => {
+                    self.kv.drop_guesses(seq);
+                    return self.close(line, share.id, Reply::Failed(failure));
+                }
             };
             for event in taken.events {
                 line.writer.reply(share.id, Reply::Event(event))?;
             }
             end = taken.end;
-            let right = guesses.get(at) == Some(&token);
+            let right = guess.tokens.get(at) == Some(&token);
             if end.is_some() || !right {
                 break;
             }
@@ -133,12 +151,11 @@ impl Desk<'_> {
             self.kv.computed(seq, &[token]);
             answer.computed += 1;
         }
-        if !guesses.is_empty() {
-            answer.guessed(guesses.len(), accepted);
+        if !guess.tokens.is_empty() {
             self.kv.drop_guesses(seq);
         }
         if share.decodes {
-            answer.pace.cost(1 + guesses.len(), seconds);
+            answer.stepped(&guess, accepted, batch, seconds);
         }
         let full = answer.tokens.len() > usize::try_from(self.settings.context).unwrap_or(0);
         let end = end.or((full && !rows.is_empty()).then_some(FinishReason::ContextFull));
@@ -176,7 +193,11 @@ impl Desk<'_> {
                 self.start_over();
                 Ok(())
             }
-            DecodeError::Full => self.end_all(line, parts, &FinishReason::ContextFull),
+            DecodeError::Full => {
+                self.end_all(line, parts, &FinishReason::ContextFull)?;
+                self.start_over();
+                Ok(())
+            }
             DecodeError::BadBatch | DecodeError::Failed(_) => {
                 let text = format!("llama.cpp failed to decode ({error:?}): {log}");
                 let failure = failure(FailureKind::Internal, text);

@@ -14,14 +14,16 @@ use super::Model;
 use super::batch::Batch;
 use super::threads::ThreadPool;
 
+/// Pools kept: the one in use, the one before it, which llama.cpp may still know, and one more.
+const POOLS: usize = 3;
+
 /// Several sequences of tokens and what was computed of them, in one KV cache that they share.
 #[derive(Debug)]
 pub(crate) struct Context<'m> {
     // Dropped in this order: llama.cpp must be done with the threads and the flag first.
     context: Handle,
-    /// All that were ever used: llama.cpp pauses the last one only when it computes with the next.
+    /// The last ones used, in this order: llama.cpp pauses one only when it computes with the next.
     pools: Vec<ThreadPool>,
-    pool: Option<(i32, bool)>,
     _abort: Arc<AtomicBool>,
     model: &'m Model,
     settings: Settings,
@@ -84,8 +86,7 @@ impl<'m> Context<'m> {
         // SAFETY: the model is valid and outlives the context; `abort` is kept beside it.
         let context = NonNull::new(unsafe { sys::llama_init_from_model(model.as_ptr(), raw) })?;
         let context = Handle(context, PhantomData);
-        let mut this =
-            Self { context, pools: Vec::new(), pool: None, _abort: abort, model, settings };
+        let mut this = Self { context, pools: Vec::new(), _abort: abort, model, settings };
         this.set_threads(settings.threads.max(settings.threads_batch), true);
         Some(this)
     }
@@ -107,20 +108,23 @@ impl<'m> Context<'m> {
     ///
     /// One pool serves both kinds of batch: each graph says how many of its threads it wants.
     pub(crate) fn set_threads(&mut self, threads: i32, poll: bool) {
-        if self.pool != Some((threads, poll)) {
-            let fits = |pool: &ThreadPool| pool.threads() == threads && pool.polls() == poll;
-            let known = self.pools.iter().position(fits);
-            let known = known.or_else(|| {
-                self.pools.push(ThreadPool::start(threads, poll)?);
-                Some(self.pools.len() - 1)
-            });
-            if let Some(pool) = known.and_then(|at| self.pools.get(at)) {
-                // SAFETY: both are valid, and all pools are dropped after the context.
+        let fits = |pool: &ThreadPool| pool.threads() == threads && pool.polls() == poll;
+        if !self.pools.last().is_some_and(fits) {
+            let pool = match self.pools.iter().position(fits) {
+                Some(at) => Some(self.pools.remove(at)),
+                None => ThreadPool::start(threads, poll),
+            };
+            if let Some(pool) = pool {
+                // SAFETY: both are valid, and the pool is dropped after the context or when two others have
+                // been used since.
                 unsafe {
                     sys::llama_attach_threadpool(self.as_ptr(), pool.as_ptr(), ptr::null_mut());
                 }
+                self.pools.push(pool);
             }
-            self.pool = Some((threads, poll));
+            if self.pools.len() > POOLS {
+                self.pools.remove(0);
+            }
         }
         // SAFETY: the context is valid and the number positive.
         unsafe { sys::llama_set_n_threads(self.as_ptr(), threads, threads) };
@@ -239,7 +243,10 @@ impl<'m> Context<'m> {
         let last = unsafe { sys::llama_memory_seq_pos_max(self.memory(), sequence.into()) };
         // SAFETY: as above.
         let first = unsafe { sys::llama_memory_seq_pos_min(self.memory(), sequence.into()) };
-        usize::try_from(first).unwrap_or(0)..usize::try_from(last + 1).unwrap_or(0)
+        match (usize::try_from(first), usize::try_from(last)) {
+            (Ok(first), Ok(last)) => first..last + 1,
+            _ => 0..0,
+        }
     }
 
     /// All that was computed of a sequence, as bytes that [`restore`](Self::restore) takes.
@@ -315,7 +322,8 @@ fn raw_params(
     // The default, a row of logits for each token of a batch, is 2 GB for a large vocabulary.
     raw.n_outputs_max = settings.outputs;
     raw.n_outputs_max_per_seq = 0;
-    // Layers with a sliding window keep all positions too, so that a prefix can be cut anywhere.
+    // Layers with a sliding window get as many cells as the others, so that they keep what has left the
+    // window until somebody needs the cell, and a prefix can be cut earlier.
     raw.swa_full = true;
     raw.n_threads = settings.threads;
     raw.n_threads_batch = settings.threads_batch;

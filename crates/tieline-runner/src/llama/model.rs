@@ -133,6 +133,20 @@ impl Model {
         Some(text.to_string_lossy().into_owned())
     }
 
+    /// How many tokens back a layer with a sliding window looks; 0 where none has one.
+    pub(crate) fn window(&self) -> usize {
+        // SAFETY: the model is valid.
+        usize::try_from(unsafe { sys::llama_model_n_swa(self.as_ptr()) }).unwrap_or(0)
+    }
+
+    /// Where the model turns positions by other factors once the KV cache is longer: up to which length it
+    /// uses the short ones.
+    pub(crate) fn short_rope(&self) -> Option<u32> {
+        let architecture = self.metadata("general.architecture")?;
+        let key = format!("{architecture}.rope.scaling.original_context_length");
+        self.metadata(&key)?.parse().ok()
+    }
+
     /// How many scores a reranker gives for a text.
     pub(crate) fn ranks(&self) -> usize {
         // SAFETY: the model is valid.

@@ -6,13 +6,18 @@ use llama_cpp_sys_2 as sys;
 use tieline_types::Sampling;
 
 use super::{Context, Model};
+use crate::logprobs::likeliest_of;
 
 /// Below this a temperature is greedy: dividing logits by much less gives infinities.
 const COLD: f32 = 1e-3;
 
 /// A chain of samplers with the state of one answer.
 #[derive(Debug)]
-pub(crate) struct Sampler(NonNull<sys::llama_sampler>);
+pub(crate) struct Sampler {
+    chain: NonNull<sys::llama_sampler>,
+    /// Nothing but the likeliest token is ever chosen: no need to list all candidates.
+    plain: bool,
+}
 
 impl Sampler {
     /// Penalties, then top-k, top-p, min-p, temperature and a seeded draw; without a temperature the
@@ -23,7 +28,9 @@ impl Sampler {
         // SAFETY: fills a plain struct.
         let params = unsafe { sys::llama_sampler_chain_default_params() };
         // SAFETY: takes the struct by value.
-        let chain = Self(NonNull::new(unsafe { sys::llama_sampler_chain_init(params) })?);
+        let chain = NonNull::new(unsafe { sys::llama_sampler_chain_init(params) })?;
+        let cold = sampling.temperature < COLD;
+        let chain = Self { chain, plain: cold && penalty_window(sampling).is_none() };
         if let Some(window) = penalty_window(sampling) {
             // SAFETY: the values are in range; `add` takes the new sampler, as below.
             chain.add(unsafe {
@@ -36,7 +43,7 @@ impl Sampler {
                 )
             });
         }
-        if sampling.temperature < COLD {
+        if cold {
             // SAFETY: takes nothing.
             chain.add(unsafe { sys::llama_sampler_init_greedy() });
             return Some(chain);
@@ -62,28 +69,33 @@ impl Sampler {
 
     fn add(&self, sampler: *mut sys::llama_sampler) {
         // SAFETY: the chain is valid and now owns the sampler.
-        unsafe { sys::llama_sampler_chain_add(self.0.as_ptr(), sampler) };
+        unsafe { sys::llama_sampler_chain_add(self.chain.as_ptr(), sampler) };
     }
 
     /// Tells the penalties that `token` came, without choosing it.
     pub(crate) fn accept(&mut self, token: i32) {
         // SAFETY: the chain is valid.
-        unsafe { sys::llama_sampler_accept(self.0.as_ptr(), token) };
+        unsafe { sys::llama_sampler_accept(self.chain.as_ptr(), token) };
     }
 
     /// Chooses a token by the logits of a row of the last batch; `None` where it has none.
     pub(crate) fn sample(&mut self, context: &mut Context<'_>, row: usize) -> Option<i32> {
-        context.logits(row)?;
+        let logits = context.logits(row)?;
+        if self.plain {
+            return likeliest_of(logits);
+        }
         let row = i32::try_from(row).ok()?;
         // SAFETY: both are valid and the row's logits exist, as just checked.
-        Some(unsafe { sys::llama_sampler_sample(self.0.as_ptr(), context.as_sampling_ptr(), row) })
+        Some(unsafe {
+            sys::llama_sampler_sample(self.chain.as_ptr(), context.as_sampling_ptr(), row)
+        })
     }
 }
 
 impl Drop for Sampler {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed once, with all samplers in it.
-        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
+        unsafe { sys::llama_sampler_free(self.chain.as_ptr()) };
     }
 }
 

@@ -287,12 +287,12 @@ impl Runner {
             assert!(!decodes || ids.contains(id), "an answer stands still");
         }
         let answers = plan.iter().filter(|s| s.decodes).count();
-        let prompt = total - answers;
         let pace = self.scheduler.pace();
         if answers > 0
             && let Some(budget) = pace.tokens_within(self.limits.step, answers)
         {
-            assert!(prompt <= budget.max(PIECE), "{prompt} prompt tokens, {budget} fit");
+            let most = whole_rows(budget + answers).max(answers + 1);
+            assert!(total <= most, "{total} rows, {budget} prompt tokens fit");
         }
     }
 
