@@ -1,5 +1,7 @@
 //! What tests share: real weights and the built runner. Never part of a release.
 
+mod float;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -22,6 +24,26 @@ pub fn smollm2() -> &'static Path {
             fail(&format!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr)));
         }
         PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    })
+}
+
+/// [`smollm2`] with the same weights as 16-bit floats, whose answers do not depend on the shape of batches:
+/// made once, beside it, and kept only if it is bit for bit what it should be.
+///
+/// # Panics
+/// The model cannot be had.
+pub fn smollm2_f16() -> &'static Path {
+    /// Of the file made of the one with [`SMOLLM2_DIGEST`].
+    const SHAPE: float::Shape = float::Shape { length: 270_885_952, hash: 0x7af0_828a_922a_a90a };
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let model = smollm2().with_file_name(format!("{SMOLLM2_DIGEST}.f16.gguf"));
+        // It was checked before it got this name. Others who make it meanwhile make the same.
+        if !model.metadata().is_ok_and(|metadata| metadata.len() == SHAPE.length) {
+            let made = float::convert(smollm2(), &model, SHAPE);
+            made.unwrap_or_else(|error| fail(&format!("cannot make {}: {error}", model.display())));
+        }
+        model
     })
 }
 
