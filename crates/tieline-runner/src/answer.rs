@@ -123,6 +123,8 @@ impl Answer {
     /// The request got a sequence that holds `cached` of its tokens. Says so the first time.
     pub(crate) fn begin(&mut self, start: &crate::kv::Start) -> Option<Event> {
         self.seq = Some(start.seq);
+        // Nobody is told of a better place than this, even where it is sent back later.
+        self.told = Some(0);
         self.computed = start.cached;
         if self.begun.is_some() {
             return None;
