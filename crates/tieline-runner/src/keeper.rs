@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +56,7 @@ impl Namer {
 ///
 /// A folder that cannot be used is no reason not to work: it is said on standard error.
 pub(crate) fn open(
+    folder: io::Result<OwnedFd>,
     params: &LoadParams,
     build: &RunnerBuild,
     model: &Model,
@@ -61,7 +64,7 @@ pub(crate) fn open(
 ) -> Option<(Arc<DiskCache>, Namer)> {
     let quota = params.disk_cache?;
     let namer = Namer::new(params, build, model, kv)?;
-    let folder = process::take_cache_folder().map_err(|error| process::complain(&error)).ok()?;
+    let folder = folder.map_err(|error| process::complain(&error)).ok()?;
     match DiskCache::open(folder, quota) {
         Ok(cache) => Some((Arc::new(cache), namer)),
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
@@ -64,6 +65,8 @@ impl From<FrameError> for ServeError {
 /// Serves one engine from hello to the end of its input.
 pub(crate) fn serve() -> Result<(), ServeError> {
     let file = process::take_model_file().map_err(ServeError::NoModel)?;
+    // Before anything else is opened, which would get the number of a folder that is not there.
+    let folder = process::take_cache_folder();
     let writer = Writer::new(process::take_stdout().map_err(ServeError::Start)?);
     process::no_debugger();
     let llama = Llama::start();
@@ -73,7 +76,7 @@ pub(crate) fn serve() -> Result<(), ServeError> {
         pipe::read_orders(Arc::clone(&control), writer.clone()).map_err(ServeError::Start)?;
     let server = Server { llama, writer, control, orders };
     match server.orders.recv() {
-        Ok(Order::Load(params)) => server.load_and_work(file, *params),
+        Ok(Order::Load(params)) => server.load_and_work(file, folder, *params),
         Ok(Order::Work { id, .. }) => {
             let failure = failure(FailureKind::Internal, "work was sent before a model was loaded");
             Ok(server.writer.reply(id, Reply::Failed(failure))?)
@@ -91,7 +94,12 @@ struct Server {
 }
 
 impl Server {
-    fn load_and_work(&self, file: File, params: LoadParams) -> Result<(), ServeError> {
+    fn load_and_work(
+        &self,
+        file: File,
+        folder: io::Result<OwnedFd>,
+        params: LoadParams,
+    ) -> Result<(), ServeError> {
         let started = Instant::now();
         let model =
             session::load_model(&self.llama, file, &params, &mut |share| self.progress(share));
@@ -109,15 +117,15 @@ impl Server {
             self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
             return Ok(embed::serve(session, line)?);
         }
-        let desk = self.desk(session);
+        let desk = self.desk(session, folder);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         Ok(desk.serve(line)?)
     }
 
-    fn desk<'m>(&self, session: Session<'m>) -> Desk<'m> {
+    fn desk<'m>(&self, session: Session<'m>, folder: io::Result<OwnedFd>) -> Desk<'m> {
         let Session { model, context, params, settings } = session;
         let build = llama::build(&self.llama);
-        let disk = keeper::open(&params, &build, model, settings.kv);
+        let disk = keeper::open(folder, &params, &build, model, settings.kv);
         let kv = Kv::new(context, settings.sequences, model, disk);
         let template = model.chat_template().map(Template::new);
         Desk::new(
