@@ -6,7 +6,14 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod batch;
+mod cache;
+mod determinism;
+mod disk;
+mod embed;
+mod floats;
 mod generate;
+mod overflow;
 mod peer;
 mod process;
 mod text;

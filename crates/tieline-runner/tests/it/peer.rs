@@ -1,5 +1,6 @@
 //! The other end of the pipe.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use tieline_types::wire::{self, Failure, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    Event, Finished, LoadParams, LoadedModel, Message, Private, Prompt, Request, RequestId, Role,
-    RunnerBuild, Sampling, TokenLogprob, Tokens,
+    Bytes, Digest, Event, FinishReason, Finished, LoadParams, LoadedModel, Message, Private,
+    Prompt, Request, RequestId, Role, RunnerBuild, Sampling, Started, TokenLogprob, Tokens, Usage,
 };
 
 /// A runner and its pipes.
@@ -29,20 +30,88 @@ pub(crate) struct Peer {
 /// A whole answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    /// The places in the queue that were told before it started.
+    pub(crate) queued: Vec<u32>,
+    /// `None` where it ended before it started.
+    pub(crate) started: Option<Started>,
     pub(crate) text: String,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) finished: Finished,
 }
 
+impl Answer {
+    pub(crate) fn usage(&self) -> Usage {
+        self.finished.usage
+    }
+
+    /// Tokens of its prompt that were cached, as both of its events say.
+    pub(crate) fn cached(&self) -> u32 {
+        let cached = self.usage().cached_tokens;
+        assert_eq!(self.started.as_ref().map(|started| started.cached_tokens), Some(cached));
+        cached.0
+    }
+
+    /// It ended at its limit, with so many tokens.
+    #[track_caller]
+    pub(crate) fn is_whole(&self, tokens: u32) {
+        assert_eq!(self.finished.reason, FinishReason::MaxTokens);
+        assert_eq!(self.usage().completion_tokens, Tokens(tokens));
+    }
+}
+
+/// An answer that has not come to its end.
+#[derive(Debug, Default)]
+struct Growing {
+    queued: Vec<u32>,
+    started: Option<Started>,
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+}
+
+impl Growing {
+    /// Takes an event; the last one makes the answer whole.
+    fn hear(&mut self, event: Event) -> Option<Answer> {
+        match event {
+            Event::Queued { position, .. } => {
+                assert!(self.started.is_none(), "queued after it started");
+                self.queued.push(position);
+            }
+            Event::Started(started) => {
+                assert!(self.started.is_none(), "started twice");
+                self.started = Some(started);
+            }
+            Event::Piece(piece) => {
+                assert!(self.started.is_some(), "a piece before the start");
+                self.text += piece.text.expose();
+                self.logprobs.extend(piece.logprobs);
+            }
+            Event::Finished(finished) => {
+                let Self { queued, started, text, logprobs } = std::mem::take(self);
+                let finished = *finished;
+                return Some(Answer { queued, started, text, logprobs, finished });
+            }
+            other => panic!("unexpected in an answer: {other:?}"),
+        }
+        None
+    }
+}
+
 impl Peer {
     /// Starts a runner on `model` and reads its hello.
     pub(crate) fn start(model: &Path) -> Self {
+        Self::start_with(model, None)
+    }
+
+    /// As [`start`](Self::start), with `cache` open for the runner to keep what it computed.
+    pub(crate) fn start_with(model: &Path, cache: Option<&Path>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tieline-runner"));
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
-        let file = File::open(model).unwrap();
-        command
-            .fd_mappings(vec![FdMapping { parent_fd: file.into(), child_fd: wire::MODEL_FD }])
-            .unwrap();
+        let open = |path: &Path| File::open(path).unwrap().into();
+        let mut mappings = vec![FdMapping { parent_fd: open(model), child_fd: wire::MODEL_FD }];
+        let folder =
+            cache.map(|path| FdMapping { parent_fd: open(path), child_fd: wire::CACHE_FD });
+        mappings.extend(folder);
+        command.fd_mappings(mappings).unwrap();
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -62,6 +131,25 @@ impl Peer {
     pub(crate) fn ready_with(params: LoadParams) -> Self {
         let mut peer = Self::start(testkit::smollm2());
         peer.load(params).unwrap();
+        peer
+    }
+
+    /// A runner with float weights, whose answers can be compared whatever the shape of its batches.
+    pub(crate) fn exact() -> Self {
+        let mut peer = Self::start(testkit::smollm2_f16());
+        peer.load(exact()).unwrap();
+        peer
+    }
+
+    /// As [`exact`](Self::exact), keeping what it computed in `folder`.
+    pub(crate) fn with_cache(folder: &Path) -> Self {
+        Self::with_cache_and(folder, exact())
+    }
+
+    /// As [`with_cache`](Self::with_cache), loaded otherwise.
+    pub(crate) fn with_cache_and(folder: &Path, params: LoadParams) -> Self {
+        let mut peer = Self::start_with(testkit::smollm2_f16(), Some(folder));
+        peer.load(keeping(params)).unwrap();
         peer
     }
 
@@ -121,25 +209,72 @@ impl Peer {
 
     pub(crate) fn generate(&mut self, request: Request) -> Answer {
         let id = self.order(Work::Generate(Box::new(request)));
-        assert!(matches!(self.reply(id), Reply::Event(Event::Started(_))));
         self.rest(id)
+    }
+
+    /// Orders an answer.
+    pub(crate) fn begin(&mut self, request: Request) -> RequestId {
+        self.order(Work::Generate(Box::new(request)))
     }
 
     /// Everything up to the end of an answer.
     pub(crate) fn rest(&mut self, id: RequestId) -> Answer {
-        let (mut text, mut logprobs) = (String::new(), Vec::new());
+        // Its start was perhaps read already.
+        let mut growing = Growing { started: Some(Started::default()), ..Growing::default() };
         loop {
-            match self.reply(id) {
-                Reply::Event(Event::Piece(piece)) => {
-                    text += piece.text.expose();
-                    logprobs.extend(piece.logprobs);
-                }
-                Reply::Event(Event::Finished(finished)) => {
-                    return Answer { text, logprobs, finished: *finished };
-                }
-                other => panic!("unexpected in an answer: {other:?}"),
+            let Reply::Event(event) = self.reply(id) else { panic!("no answer") };
+            if let Event::Started(started) = event {
+                growing.started = Some(started);
+            } else if let Some(answer) = growing.hear(event) {
+                return answer;
             }
         }
+    }
+
+    /// All of these answers, which come side by side, in the order of `ids`.
+    pub(crate) fn all(&mut self, ids: &[RequestId]) -> Vec<Answer> {
+        let mut growing: HashMap<RequestId, Growing> =
+            ids.iter().map(|id| (*id, Growing::default())).collect();
+        let mut done = HashMap::new();
+        while done.len() < ids.len() {
+            let (id, event) = self.event();
+            let heard = growing.get_mut(&id).expect("an event after the end, or of nobody");
+            if let Some(answer) = heard.hear(event) {
+                growing.remove(&id);
+                done.insert(id, answer);
+            }
+        }
+        ids.iter().map(|id| done.remove(id).unwrap()).collect()
+    }
+
+    /// Answers to requests that are sent at once, in their order.
+    pub(crate) fn together(&mut self, requests: impl IntoIterator<Item = Request>) -> Vec<Answer> {
+        let ids: Vec<RequestId> = requests.into_iter().map(|request| self.begin(request)).collect();
+        self.all(&ids)
+    }
+
+    /// The next event, whosever it is.
+    pub(crate) fn event(&mut self) -> (RequestId, Event) {
+        match self.frame().expect("the runner went away") {
+            FromRunner::Reply(id, Reply::Event(event)) => (id, event),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
+    /// Reads events until `want` has one that is `wanted`.
+    pub(crate) fn until(&mut self, want: RequestId, wanted: impl Fn(&Event) -> bool) {
+        loop {
+            let (id, event) = self.event();
+            if id == want && wanted(&event) {
+                return;
+            }
+        }
+    }
+
+    /// Ends the runner as nobody can prepare for.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Closes the runner's input and waits for its end.
@@ -165,6 +300,46 @@ fn watch(pid: u32) -> SyncSender<()> {
         }
     });
     alive
+}
+
+/// How runners with float weights are loaded.
+pub(crate) fn exact() -> LoadParams {
+    LoadParams { context: Some(Tokens(1024)), ..LoadParams::default() }
+}
+
+/// `params` of a runner that keeps what it computed on disk.
+pub(crate) fn keeping(mut params: LoadParams) -> LoadParams {
+    params.model.get_or_insert(Digest([1; 32]));
+    params.disk_cache.get_or_insert(Bytes(1 << 30));
+    params
+}
+
+/// A greedy answer of exactly so many tokens to a prompt of tokens.
+pub(crate) fn going_on(prompt: Vec<u32>, answer: u32) -> Request {
+    Request {
+        sampling: Sampling::greedy(),
+        max_tokens: Some(Tokens(answer)),
+        ignore_eog: true,
+        ..Request::new(Prompt::Tokens(prompt))
+    }
+}
+
+/// `count` tokens of text, others for another `seed`.
+pub(crate) fn some_tokens(seed: u32, count: u32) -> Vec<u32> {
+    let mut random = Random(u64::from(seed) + 1);
+    (0..count).map(|_| 1000 + random.below(30_000)).collect()
+}
+
+/// Numbers that look random and are the same each time.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: u32) -> u32 {
+        // Knuth's MMIX generator; its high bits are the good ones.
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from((self.0 >> 33) % u64::from(end)).unwrap()
+    }
 }
 
 /// A greedy question.

@@ -1,0 +1,93 @@
+//! Embeddings, several at a time.
+
+use tieline_types::wire::{FailureKind, Reply, ToRunner, Work};
+use tieline_types::{LoadParams, Pooling, Private, Tokens};
+
+use crate::peer::{Peer, Random, long_text};
+
+fn peer(pooling: Pooling) -> Peer {
+    let mut peer = Peer::start(testkit::smollm2_f16());
+    let params = LoadParams {
+        embeddings: Some(pooling),
+        context: Some(Tokens(256)),
+        ..LoadParams::default()
+    };
+    peer.load(params).unwrap();
+    peer
+}
+
+/// Texts of 1 to 40 words.
+fn texts(count: usize) -> Vec<Private> {
+    let words = ["cat", "rates", "river", "seven", "quickly", "the", "blue", "of", "engine", "why"];
+    let mut random = Random(3);
+    let mut text = || {
+        let length = 1 + random.below(40);
+        let mut word = || words[usize::try_from(random.below(10)).unwrap()];
+        let words: Vec<&str> = (0..length).map(|_| word()).collect();
+        words.join(" ").into()
+    };
+    (0..count).map(|_| text()).collect()
+}
+
+fn embed(peer: &mut Peer, texts: Vec<Private>) -> (Vec<Vec<f32>>, Tokens) {
+    match peer.ask(Work::Embed { texts, normalise: true }) {
+        Reply::Embeddings { vectors, prompt_tokens } => (vectors, prompt_tokens),
+        other => panic!("no embeddings: {other:?}"),
+    }
+}
+
+#[test]
+fn many_at_once_are_as_one_by_one() {
+    for pooling in [Pooling::Mean, Pooling::Last] {
+        let mut peer = peer(pooling);
+        let (together, tokens) = embed(&mut peer, texts(40));
+        assert_eq!(together.len(), 40);
+        let mut sum = 0;
+        for (at, (text, vector)) in texts(40).into_iter().zip(&together).enumerate() {
+            let (alone, tokens) = embed(&mut peer, vec![text]);
+            sum += tokens.0;
+            let cosine: f32 = alone[0].iter().zip(vector).map(|(a, b)| a * b).sum();
+            assert!((1.0 - cosine).abs() < 1e-3, "text {at}: {cosine}");
+        }
+        assert_eq!(tokens, Tokens(sum));
+    }
+}
+
+#[test]
+fn no_texts_have_no_vectors() {
+    assert_eq!(embed(&mut peer(Pooling::Mean), Vec::new()), (Vec::new(), Tokens(0)));
+}
+
+#[test]
+fn a_bad_text_among_good_ones_is_named_and_the_next_work_is_done() {
+    let mut peer = peer(Pooling::Mean);
+    let texts = vec!["good".into(), long_text(257), "good".into()];
+    let failure = peer.failure(Work::Embed { texts, normalise: true });
+    assert_eq!(failure.kind, FailureKind::ContextExceeded);
+    assert_eq!(failure.message, "text 1 has 257 tokens and 256 is the limit");
+    let failure = peer.failure(Work::Embed { texts: vec!["".into()], normalise: true });
+    assert_eq!(failure.message, "text 0 is empty");
+    assert_eq!(embed(&mut peer, vec!["good".into(), long_text(256)]).0.len(), 2);
+}
+
+#[test]
+fn a_model_that_ranks_nothing_says_so() {
+    let rank = || Work::Rank { query: "What?".into(), texts: vec!["That.".into()] };
+    let failure = peer(Pooling::Mean).failure(rank());
+    assert_eq!(failure.kind, FailureKind::Unsupported);
+    assert_eq!(failure.message, "this model gives vectors and ranks no texts");
+    let failure = Peer::ready().failure(rank());
+    assert_eq!(failure.kind, FailureKind::Unsupported);
+    assert_eq!(failure.message, "the model is loaded for generating text");
+}
+
+#[test]
+fn cancelled_embeddings_end() {
+    let mut peer = peer(Pooling::Mean);
+    let many = vec![long_text(250); 200];
+    let id = peer.order(Work::Embed { texts: many, normalise: true });
+    peer.send(&ToRunner::Cancel(id));
+    let Reply::Failed(failure) = peer.reply(id) else { panic!("not cancelled") };
+    assert_eq!(failure.kind, FailureKind::Busy);
+    assert_eq!(embed(&mut peer, texts(3)).0.len(), 3);
+}
