@@ -1,10 +1,12 @@
 //! Measures models on this machine.
 //!
-//! Each figure is a median of repeated measurements with an interval, and says what was measured. It
-//! prints nothing and keeps nothing.
+//! Each speed is a median of repeated measurements with an interval, and says what was measured; a
+//! certificate says what changes a model's answers. It prints nothing and keeps nothing.
 
 mod bench;
+mod certify;
 mod stats;
 
 pub use bench::{BenchPlan, BenchReport, Rates, bench};
+pub use certify::{Certificate, CertifyPlan, Difference, Row, certify};
 pub use stats::{Summary, summarise};
