@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tieline_types::{
-    Backend, BackendError, Event, EventStream, FinishReason, Finished, Request, TokenLogprob, Usage,
+    Backend, BackendError, Event, EventStream, FinishReason, Finished, Request, Started,
+    TokenLogprob, Usage,
 };
 
 use crate::app::{App, Loaded};
@@ -16,6 +17,11 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) text: String,
+    /// What the model thought before it.
+    pub(crate) reasoning: String,
+    pub(crate) warnings: Vec<String>,
+    /// What was found out about the prompt; `None` for an answer cut short before that.
+    pub(crate) started: Option<Started>,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) finished: Finished,
     /// From sending the request to the first text, on our own clock.
@@ -29,24 +35,32 @@ impl Answer {
     }
 }
 
-/// Asks `loaded`. Text goes to `show` as it comes. Ctrl-C stops the answer, which then says so.
+/// What the user sees while an answer comes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shown<'a> {
+    /// The request waits for so many others.
+    Queued { position: u32 },
+    /// The prompt is known.
+    Started(&'a Started),
+    /// More of what the model thinks.
+    Reasoning(&'a str),
+    /// More of the answer.
+    Text(&'a str),
+    /// Something to know.
+    Warning(&'a str),
+}
+
+/// Asks `loaded`. Each step goes to `show` as it comes. Ctrl-C stops the answer, which then says so.
 pub(crate) fn ask(
     app: &App,
     loaded: &Loaded,
     request: Request,
-    show: impl FnMut(&str) -> Result<(), Failure>,
+    show: impl FnMut(Shown<'_>) -> Result<(), Failure>,
 ) -> Result<Answer, Failure> {
     app.block_on(async {
         let started = Instant::now();
         let stream = loaded.model.run(request).await?;
-        let mut listener = Listener {
-            stream,
-            started,
-            ttft: None,
-            text: String::new(),
-            logprobs: Vec::new(),
-            show,
-        };
+        let mut listener = Listener { stream, started, heard: Heard::default(), show };
         listener.listen().await
     })
 }
@@ -54,13 +68,22 @@ pub(crate) fn ask(
 struct Listener<Show> {
     stream: EventStream,
     started: Instant,
-    ttft: Option<Duration>,
-    text: String,
-    logprobs: Vec<TokenLogprob>,
+    heard: Heard,
     show: Show,
 }
 
-impl<Show: FnMut(&str) -> Result<(), Failure>> Listener<Show> {
+/// What came so far.
+#[derive(Debug, Default)]
+struct Heard {
+    ttft: Option<Duration>,
+    text: String,
+    reasoning: String,
+    warnings: Vec<String>,
+    started: Option<Started>,
+    logprobs: Vec<TokenLogprob>,
+}
+
+impl<Show: FnMut(Shown<'_>) -> Result<(), Failure>> Listener<Show> {
     async fn listen(&mut self) -> Result<Answer, Failure> {
         // One listener for the whole answer, first in line: a Ctrl-C while text is shown counts.
         let mut interrupt = pin!(tokio::signal::ctrl_c());
@@ -71,23 +94,52 @@ impl<Show: FnMut(&str) -> Result<(), Failure>> Listener<Show> {
                 event = next(&mut self.stream) => event,
             };
             match event {
-                Some(Ok(Event::Piece(piece))) => {
-                    self.ttft.get_or_insert_with(|| self.started.elapsed());
-                    (self.show)(piece.text.expose())?;
-                    self.text.push_str(piece.text.expose());
-                    self.logprobs.extend(piece.logprobs);
-                }
                 Some(Ok(Event::Finished(finished))) => return Ok(self.answer(*finished)),
-                Some(Ok(_)) => {}
+                Some(Ok(event)) => self.hear(event)?,
                 Some(Err(error)) => return Err(error.into()),
                 None => return Err(Failure::ours("the answer ended without an end")),
             }
         }
     }
 
+    fn hear(&mut self, event: Event) -> Result<(), Failure> {
+        let heard = &mut self.heard;
+        match event {
+            Event::Queued { position, .. } => (self.show)(Shown::Queued { position }),
+            Event::Started(started) => (self.show)(Shown::Started(heard.started.insert(started))),
+            Event::Piece(piece) => {
+                heard.ttft.get_or_insert_with(|| self.started.elapsed());
+                heard.text.push_str(piece.text.expose());
+                heard.logprobs.extend(piece.logprobs);
+                (self.show)(Shown::Text(piece.text.expose()))
+            }
+            Event::Reasoning(piece) => {
+                heard.ttft.get_or_insert_with(|| self.started.elapsed());
+                heard.reasoning.push_str(piece.text.expose());
+                heard.logprobs.extend(piece.logprobs);
+                (self.show)(Shown::Reasoning(piece.text.expose()))
+            }
+            Event::Warning(text) => {
+                (self.show)(Shown::Warning(&text))?;
+                heard.warnings.push(text);
+                Ok(())
+            }
+            // No tools were offered; and a step of a later version changes no text.
+            _ => Ok(()),
+        }
+    }
+
     fn answer(&mut self, finished: Finished) -> Answer {
-        let text = std::mem::take(&mut self.text);
-        Answer { text, logprobs: std::mem::take(&mut self.logprobs), finished, ttft: self.ttft }
+        let heard = std::mem::take(&mut self.heard);
+        Answer {
+            text: heard.text,
+            reasoning: heard.reasoning,
+            warnings: heard.warnings,
+            started: heard.started,
+            logprobs: heard.logprobs,
+            finished,
+            ttft: heard.ttft,
+        }
     }
 
     /// Dropping the stream cancels the work; what was measured goes with it.

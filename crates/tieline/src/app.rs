@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
-use tieline_engine::{EngineConfig, LocalModel};
+use tieline_engine::{CacheConfig, EngineConfig, LocalModel};
 use tieline_store::{Catalogue, Environment, Lease, Model, PullOptions, Pulled, Store};
 use tieline_types::{Digest, LoadParams, ModelRef};
 use tokio::runtime::Runtime;
@@ -15,6 +15,7 @@ use crate::bars::{self, PullBar};
 use crate::env;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::prompts::{self, Quota};
 use crate::sessions::Session;
 
 /// How long threads may take to finish after the command did.
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What commands work with.
 pub(crate) struct App {
     pub(crate) home: PathBuf,
+    /// Where what was computed of prompts is kept.
+    pub(crate) prompts: PathBuf,
     pub(crate) store: Store,
     pub(crate) catalogue: Catalogue,
     pub(crate) output: Output,
@@ -40,6 +43,7 @@ pub(crate) struct Loaded {
 
 impl App {
     pub(crate) fn new(global: Global, output: Output) -> Result<Self, Failure> {
+        let prompts = prompts_folder(global.home.as_deref())?;
         let home = home(global.home)?;
         let store = Store::open(&home)?;
         let runtime =
@@ -48,6 +52,7 @@ impl App {
             runtime.map_err(|error| Failure::ours(format!("cannot start threads: {error}")))?;
         Ok(Self {
             home,
+            prompts,
             store,
             catalogue: catalogue()?,
             output,
@@ -144,12 +149,23 @@ impl App {
         }
     }
 
-    /// Loads a model.
-    pub(crate) fn load(&self, model: &Model, params: LoadParams) -> Result<Loaded, Failure> {
+    /// Where prompts are kept and how much of them, by what the user said; `None` for nowhere.
+    pub(crate) fn prompt_cache(&self, quota: Option<Quota>) -> Option<CacheConfig> {
+        let quota = prompts::allowed(quota, &self.prompts)?;
+        Some(CacheConfig { folder: self.prompts.clone(), quota })
+    }
+
+    /// Loads a model. What is computed of prompts is kept in `cache`.
+    pub(crate) fn load(
+        &self,
+        model: &Model,
+        params: LoadParams,
+        cache: Option<CacheConfig>,
+    ) -> Result<Loaded, Failure> {
         let lease = self.store.lease(model)?;
         let file = self.store.open_model(model)?;
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
-        let config = EngineConfig::new(self.runner()?);
+        let config = EngineConfig { cache, ..EngineConfig::new(self.runner()?) };
         let start = LocalModel::start(config, model.name.clone(), file, params, |share| {
             bar.set_position(thousandths(share));
         });
@@ -200,12 +216,25 @@ fn home(given: Option<PathBuf>) -> Result<PathBuf, Failure> {
             Err(Failure::user(format!("{} is empty: expected a folder", env::HOME)))
         }
         Some(home) => Ok(home),
-        None => match choose_base_strategy() {
-            Ok(strategy) => Ok(strategy.data_dir().join("tieline")),
-            Err(error) => Err(Failure::user(format!("cannot find your home folder: {error}"))
-                .with_hint(format!("name a folder with --home or {}", env::HOME))),
-        },
+        None => Ok(strategy()?.data_dir().join("tieline")),
     }
+}
+
+/// In a home that was named, else in the system's folder of what can be made again.
+fn prompts_folder(home: Option<&Path>) -> Result<PathBuf, Failure> {
+    let folder = match home {
+        Some(home) => home.join("prompts"),
+        None => strategy()?.cache_dir().join("tieline").join("prompts"),
+    };
+    // The runner's folder is opened by another process.
+    Ok(std::path::absolute(&folder).unwrap_or(folder))
+}
+
+fn strategy() -> Result<impl BaseStrategy, Failure> {
+    choose_base_strategy().map_err(|error| {
+        Failure::user(format!("cannot find your home folder: {error}"))
+            .with_hint(format!("name a folder with --home or {}", env::HOME))
+    })
 }
 
 fn catalogue() -> Result<Catalogue, Failure> {

@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::env;
+use crate::prompts::{self, Quota};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
 #[derive(Debug, Parser)]
@@ -56,6 +57,16 @@ pub(crate) enum Command {
         lists its commands, and Ctrl-C stops the answer, not the program.\n\
         A model that is not here is pulled first.")]
     Run(Box<Run>),
+    /// Make an answer again from its receipt, and compare
+    #[command(long_about = "Make an answer again from its receipt, and compare.\n\n\
+        `tieline run --deterministic --receipt FILE` writes the receipt. Exit code 0: tokens, batches and\n\
+        logits are the same. 1: something differs; the first difference is printed.")]
+    Replay(Replay),
+    /// Measure what changes a model's answers on this machine
+    #[command(long_about = "Measure what changes a model's answers on this machine.\n\n\
+        Loads the model under one variation after another and compares each greedy answer with that of one\n\
+        deterministic run: logits bit by bit, tokens, and how far the probabilities moved.")]
+    Certify(Certify),
     /// List the models that run now
     Ps,
     /// Check this machine and say what to do
@@ -127,10 +138,74 @@ pub(crate) struct Run {
     /// Report each token's log-probability and this many alternatives (with --json)
     #[arg(long, value_name = "N", requires = "json")]
     pub(crate) logprobs: Option<u8>,
+    /// Take the same way each time: alone, in batches of fixed shape, without guesses and caches
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+    /// Write what the answer depends on, and its tokens, to a file for `tieline replay`
+    #[arg(long, value_name = "FILE", requires = "deterministic")]
+    pub(crate) receipt: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     #[command(flatten)]
     pub(crate) load: Load,
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Answer")]
+pub(crate) struct Answer {
+    /// Answer with JSON of this schema
+    #[arg(long, value_name = "FILE or JSON", conflicts_with_all = ["regex", "grammar"])]
+    pub(crate) json_schema: Option<String>,
+    /// Answer with text that this regular expression matches as a whole
+    #[arg(long, value_name = "REGEX", conflicts_with = "grammar", allow_hyphen_values = true)]
+    pub(crate) regex: Option<String>,
+    /// Answer with text of this grammar: GBNF in a file named *.gbnf, else Lark
+    #[arg(long, value_name = "FILE")]
+    pub(crate) grammar: Option<PathBuf>,
+    /// Have the model think before it answers, where its template knows how [default: the template's]
+    #[arg(long, conflicts_with_all = ["no_think", "raw"])]
+    pub(crate) think: bool,
+    /// Have it answer at once
+    #[arg(long, conflicts_with = "raw")]
+    pub(crate) no_think: bool,
+    /// What to do with a prompt that does not fit the context
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Overflow::Error)]
+    pub(crate) overflow: Overflow,
+    /// Whether tokens may be guessed ahead and checked together
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Speculation::Auto)]
+    pub(crate) speculation: Speculation,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Overflow {
+    /// Refuse it
+    Error,
+    /// Leave out the oldest turns after the system's, and say how many tokens
+    DropOldest,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Speculation {
+    /// Where it pays
+    Auto,
+    /// Never
+    Off,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Prompt cache")]
+pub(crate) struct Cache {
+    /// Most disk space for what was computed of prompts, such as 2GB; off keeps nothing
+    /// [default: 4GB, at most a tenth of what is free]
+    #[arg(long, value_name = "SIZE", env = env::PROMPT_CACHE, hide_env_values = true, value_parser = prompts::quota)]
+    pub(crate) prompt_cache: Option<Quota>,
+    /// Compute the prompt from its beginning, and keep nothing of it
+    #[arg(long)]
+    pub(crate) no_cache: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -204,6 +279,15 @@ pub(crate) struct Load {
     /// Layers to put on a GPU, where the runner has one [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) gpu_layers: Option<u32>,
+    /// Keep the number of threads while other programs want the processor
+    #[arg(long)]
+    pub(crate) no_adapt_threads: bool,
+    /// Most requests answered at once [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) parallel: Option<u32>,
+    /// Tokens that the KV cache holds, of all requests together [default: the context]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) kv_tokens: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -245,4 +329,25 @@ pub(crate) struct Bench {
     pub(crate) repeat: u32,
     #[command(flatten)]
     pub(crate) load: Load,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Replay {
+    /// The receipt
+    pub(crate) receipt: PathBuf,
+    /// Go on where the runner is built otherwise than the receipt's
+    #[arg(long)]
+    pub(crate) anyway: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Certify {
+    /// The model
+    pub(crate) model: String,
+    /// Tokens to answer with under each variation
+    #[arg(long, value_name = "N", default_value_t = 48, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) tokens: u32,
+    /// Threads of the run that the others are compared with [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) threads: Option<u32>,
 }

@@ -10,6 +10,8 @@ use tieline_store::{Progress, PullEvent};
 use crate::output::Output;
 use crate::plain::plain;
 
+const WAITING: &str = "{spinner} {msg}";
+
 /// Shows how a pull goes.
 #[derive(Debug)]
 pub(crate) struct PullBar {
@@ -95,6 +97,14 @@ pub(crate) fn counted(output: Output, message: String, total: u64) -> ProgressBa
     bar
 }
 
+/// Shows that a request waits, and for what.
+pub(crate) fn waiting(output: Output) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_style(style(WAITING));
+    target(&bar, output);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
 fn target(bar: &ProgressBar, output: Output) {
     bar.set_draw_target(if output.draws() {
         ProgressDrawTarget::stderr()
@@ -117,6 +127,7 @@ mod tests {
         for template in [
             "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
             "{msg} {wide_bar} {percent} %",
+            WAITING,
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

@@ -12,6 +12,8 @@ mod env;
 mod failure;
 mod output;
 mod plain;
+mod prompts;
+mod screen;
 mod sessions;
 
 use std::io::{self, Write};

@@ -8,6 +8,11 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::plain::plain;
 
+/// Makes what follows faint on a terminal.
+const DIM: &str = "\u{1b}[2m";
+/// Ends that.
+const PLAIN: &str = "\u{1b}[0m";
+
 /// Where a command's words go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
@@ -64,6 +69,22 @@ impl Output {
         let text =
             text.map_err(|error| Failure::ours(format!("cannot write a result as JSON: {error}")))?;
         self.line(&text)
+    }
+
+    /// What a model thinks, dim and on standard error, where a person watches. `false`: not shown.
+    pub(crate) fn thought(self, text: &str) -> bool {
+        let shown = self.draws() && !self.json;
+        if shown {
+            let mut stderr = io::stderr().lock();
+            // Nobody is left to tell if this fails.
+            let _ = write!(stderr, "{DIM}{}{PLAIN}", plain(text)).and_then(|()| stderr.flush());
+        }
+        shown
+    }
+
+    /// The line after the thoughts.
+    pub(crate) fn end_of_thought(self) {
+        tell("");
     }
 
     /// A remark.

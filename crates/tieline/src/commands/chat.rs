@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use tieline_store::Model;
-use tieline_types::{FinishReason, Message, Prompt, Role, Sampling};
+use tieline_types::{FinishReason, Message, Prompt, Request, Role};
 
-use super::turn::{figures, request_for};
+use super::turn::figures;
 use crate::answer;
 use crate::app::{App, Loaded};
 use crate::args::Run;
 use crate::failure::Failure;
+use crate::screen::Screen;
 
 const HELP: &str = "\
 /help          this list
@@ -34,8 +35,8 @@ struct Chat<'a> {
     app: &'a App,
     model: &'a Model,
     loaded: &'a Loaded,
-    args: &'a Run,
-    sampling: &'a Sampling,
+    /// What each turn asks for, without its prompt.
+    template: &'a Request,
     messages: Vec<Message>,
     stats: bool,
 }
@@ -45,11 +46,11 @@ pub(super) fn chat(
     model: &Model,
     loaded: &Loaded,
     args: &Run,
-    sampling: &Sampling,
+    template: &Request,
 ) -> Result<(), Failure> {
     let messages =
         args.system.iter().map(|text| Message::new(Role::System, text.as_str())).collect();
-    let mut chat = Chat { app, model, loaded, args, sampling, messages, stats: args.stats };
+    let mut chat = Chat { app, model, loaded, template, messages, stats: args.stats };
     let broken =
         |error: ReadlineError| Failure::ours(format!("cannot read from the terminal: {error}"));
     let mut editor = DefaultEditor::new().map_err(broken)?;
@@ -111,9 +112,12 @@ impl Chat<'_> {
     fn answer(&mut self, text: String) -> Result<(), Failure> {
         self.messages.push(Message::new(Role::User, text));
         let prompt = Prompt::Chat(self.messages.clone());
-        let request = request_for(self.args, self.sampling.clone(), prompt);
+        let request = Request { prompt, ..self.template.clone() };
         let output = self.app.output;
-        match answer::ask(self.app, self.loaded, request, |text| output.piece(text)) {
+        let mut screen = Screen::new(output);
+        let answer = answer::ask(self.app, self.loaded, request, |shown| screen.show(shown));
+        drop(screen);
+        match answer {
             Ok(answer) => {
                 output.line("")?;
                 if answer.is_cut_short() {
@@ -124,7 +128,10 @@ impl Chat<'_> {
                 if answer.finished.reason == FinishReason::ContextFull {
                     output.warn("the context is full: /clear forgets the conversation");
                 }
-                self.messages.push(Message::new(Role::Assistant, answer.text));
+                let reasoning = Some(answer.reasoning).filter(|text| !text.is_empty());
+                let reasoning = reasoning.map(Into::into);
+                let said = Message::new(Role::Assistant, answer.text);
+                self.messages.push(Message { reasoning, ..said });
                 Ok(())
             }
             // The conversation goes on: the runner starts again by itself.

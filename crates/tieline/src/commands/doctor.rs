@@ -10,6 +10,7 @@ use tieline_types::Bytes;
 
 use crate::app::App;
 use crate::failure::Failure;
+use crate::prompts;
 
 /// Less free space than this is worth a warning: a small model with its cache.
 const LITTLE_SPACE: Bytes = Bytes(5_000_000_000);
@@ -48,7 +49,7 @@ pub(super) fn doctor(app: &App) -> Result<(), Failure> {
     let machine = probe::machine();
     let mut checks = vec![processor(&machine), memory(&machine)];
     checks.extend(runner(app));
-    checks.extend([space(app), models(app)?, python(app.python())]);
+    checks.extend([space(app), models(app)?, prompts(app), python(app.python())]);
     print(app, &checks)?;
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
     match failed {
@@ -176,6 +177,12 @@ fn models(app: &App) -> Result<Check, Failure> {
     }
     let hint = format!("tieline rm {0} && tieline pull {0}", bad[0]);
     Ok(Check::failed("models", format!("missing or changed: {}", bad.join(", ")), hint))
+}
+
+/// What the cache on disk holds. Whatever it holds, it may be deleted.
+fn prompts(app: &App) -> Check {
+    let held = prompts::held(&app.prompts);
+    Check::ok("prompts", format!("{}, {held} kept of computed prompts", app.prompts.display()))
 }
 
 /// Python is needed for `pypi:` models only.

@@ -18,6 +18,10 @@ impl From<&Load> for LoadParams {
             embeddings: None,
             mmap: !load.no_mmap,
             gpu_layers: load.gpu_layers,
+            adapt_threads: !load.no_adapt_threads,
+            // One user, one answer at a time: a runner takes at least the context.
+            parallel: load.parallel.unwrap_or(1),
+            kv_tokens: Some(Tokens(load.kv_tokens.unwrap_or(1))),
             ..Self::default()
         }
     }

@@ -1,14 +1,18 @@
 //! One file for each command.
 
 mod bench;
+mod certify;
 mod chat;
 mod doctor;
 mod list;
 mod load_params;
 mod ps;
 mod pull;
+mod receipt;
 mod reference;
+mod replay;
 mod rm;
+mod rule;
 mod run;
 mod show;
 mod turn;
@@ -39,6 +43,8 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Show(args) => show::show(&app, &args),
                 Command::Rm(args) => rm::rm(&app, &args),
                 Command::Run(args) => run::run(&app, &args),
+                Command::Replay(args) => replay::replay(&app, &args),
+                Command::Certify(args) => certify::certify(&app, &args),
                 Command::Ps => ps::ps(&app),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),

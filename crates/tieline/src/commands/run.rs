@@ -6,16 +6,17 @@ use serde::Serialize;
 use tieline_engine::LocalModel;
 use tieline_store::Model;
 use tieline_types::{
-    Bytes, Digest, FinishReason, LoadParams, Message, Prompt, Request, Role, Sampling,
+    Bytes, Digest, FinishReason, LoadParams, Message, Miss, Prompt, Receipt, Request, Role,
     TokenLogprob, Tokens, Usage,
 };
 
-use super::chat;
-use super::turn::{figures, request_for, sampling};
+use super::turn::{figures, template};
+use super::{chat, receipt};
 use crate::answer::{self, Answer, Figures};
 use crate::app::App;
 use crate::args::Run;
 use crate::failure::Failure;
+use crate::screen::Screen;
 
 /// The largest prompt read from a file or standard input: what fits a frame to the runner.
 const MAX_PROMPT: u64 = 8 * 1024 * 1024;
@@ -27,9 +28,15 @@ struct Report<'a> {
     digest: Digest,
     source: &'a str,
     answer: &'a str,
+    /// `None` where the model did not think, or nobody can tell.
+    reasoning: Option<&'a str>,
+    warnings: &'a [String],
     finish_reason: &'a FinishReason,
-    /// This and the next two: `None` for an answer cut short, of which nothing was measured.
+    /// This, `timing` and `seed`: `None` for an answer cut short, of which nothing was measured.
     usage: Option<Usage>,
+    dropped_tokens: Option<Tokens>,
+    /// Where the prompt parts from what was cached, and why.
+    miss: Option<Miss>,
     timing: Option<Figures>,
     seed: Option<u32>,
     context_tokens: Tokens,
@@ -39,36 +46,48 @@ struct Report<'a> {
     kernels: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     logprobs: &'a [TokenLogprob],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<&'a Receipt>,
 }
 
 pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
-    let sampling = sampling(&args.sampling)?;
+    let template = template(args)?;
     let prompt = prompt(args)?;
+    match &args.receipt {
+        Some(_) if prompt.is_none() => {
+            return Err(Failure::user("a receipt is of one answer: a prompt is needed"));
+        }
+        Some(_) if template.constraint.is_some() => {
+            // The rule is no part of a receipt, so nobody could make the answer again from it.
+            return Err(Failure::user("a receipt cannot hold the rule of an answer")
+                .with_hint("leave out --receipt, or --json-schema, --regex or --grammar"));
+        }
+        Some(path) => receipt::check(path)?,
+        None => {}
+    }
     let params = LoadParams::from(&args.load);
     let model = app.installed_or_pulled(&args.model)?;
-    let loaded = app.load(&model, params)?;
+    let loaded = app.load(&model, params, app.prompt_cache(args.cache.prompt_cache))?;
     let result = match prompt {
         Some(prompt) => {
-            let request = request(args, sampling, &prompt);
-            once(app, &model, &loaded, request, args.stats)
+            let request = Request { prompt: asked(args, &prompt), ..template };
+            once(app, &model, &loaded, request, args)
         }
         None if args.raw || app.output.is_json() => {
             Err(Failure::user("a prompt is needed with --raw and --json"))
         }
-        None => chat::chat(app, &model, &loaded, args, &sampling),
+        None => chat::chat(app, &model, &loaded, args, &template),
     };
     loaded.end(app);
     result
 }
 
-fn request(args: &Run, sampling: Sampling, prompt: &str) -> Request {
-    let prompt = if args.raw {
-        Prompt::Text(prompt.into())
-    } else {
-        let system = args.system.iter().map(|text| Message::new(Role::System, text.as_str()));
-        Prompt::Chat(system.chain([Message::new(Role::User, prompt)]).collect())
-    };
-    request_for(args, sampling, prompt)
+fn asked(args: &Run, prompt: &str) -> Prompt {
+    if args.raw {
+        return Prompt::Text(prompt.into());
+    }
+    let system = args.system.iter().map(|text| Message::new(Role::System, text.as_str()));
+    Prompt::Chat(system.chain([Message::new(Role::User, prompt)]).collect())
 }
 
 fn once(
@@ -76,20 +95,24 @@ fn once(
     model: &Model,
     loaded: &crate::app::Loaded,
     request: Request,
-    stats: bool,
+    args: &Run,
 ) -> Result<(), Failure> {
     let output = app.output;
     request.validate()?;
     let shown = !output.is_json();
-    let answer =
-        answer::ask(app, loaded, request, |text| if shown { output.piece(text) } else { Ok(()) })?;
+    let mut screen = Screen::new(output);
+    let answer = answer::ask(app, loaded, request, |shown| screen.show(shown))?;
+    drop(screen);
     if !shown {
         report(app, model, &loaded.model, &answer)?;
     } else if !answer.text.ends_with('\n') {
         output.line("")?;
     }
-    if stats && shown && !answer.is_cut_short() {
+    if args.stats && shown && !answer.is_cut_short() {
         output.talk(&figures(model, &loaded.model, &answer));
+    }
+    if let (Some(path), Some(receipt)) = (&args.receipt, &answer.finished.receipt) {
+        receipt::write(path, receipt)?;
     }
     match answer.finished.reason {
         FinishReason::Cancelled => Err(Failure::interrupted("interrupted")),
@@ -112,8 +135,12 @@ fn report(app: &App, model: &Model, local: &LocalModel, answer: &Answer) -> Resu
         digest: model.digest,
         source: &model.source,
         answer: &answer.text,
+        reasoning: Some(answer.reasoning.as_str()).filter(|text| !text.is_empty()),
+        warnings: &answer.warnings,
         finish_reason: &answer.finished.reason,
         usage: whole.then_some(answer.finished.usage),
+        dropped_tokens: answer.started.as_ref().map(|started| started.dropped_tokens),
+        miss: answer.started.as_ref().and_then(|started| started.miss),
         timing: whole.then(|| Figures::new(answer, loaded.load_time)),
         seed: whole.then_some(answer.finished.seed),
         context_tokens: loaded.context,
@@ -122,6 +149,7 @@ fn report(app: &App, model: &Model, local: &LocalModel, answer: &Answer) -> Resu
         llama_cpp: &build.llama_cpp,
         kernels: &build.kernels,
         logprobs: &answer.logprobs,
+        receipt: answer.finished.receipt.as_deref(),
     })
 }
 

@@ -2,14 +2,16 @@
 
 use tieline_engine::LocalModel;
 use tieline_store::Model;
-use tieline_types::{Prompt, Request, Sampling, Tokens};
+use tieline_types::{Miss, Overflow, Prompt, Request, Sampling, Speculation, Tokens, Usage};
+
+use super::rule;
 
 use crate::answer::{Answer, Figures};
 use crate::args::{self, Run};
 use crate::failure::Failure;
 
 /// How tokens are chosen, by the flags; checked.
-pub(super) fn sampling(args: &args::Sampling) -> Result<Sampling, Failure> {
+fn sampling(args: &args::Sampling) -> Result<Sampling, Failure> {
     let default = Sampling::default();
     let sampling = Sampling {
         temperature: if args.greedy {
@@ -30,15 +32,54 @@ pub(super) fn sampling(args: &args::Sampling) -> Result<Sampling, Failure> {
     Ok(sampling)
 }
 
-/// The request for one turn, with all limits and no messages but these.
-pub(super) fn request_for(args: &Run, sampling: Sampling, prompt: Prompt) -> Request {
-    Request {
-        sampling,
+/// What each turn asks for, with all limits and an empty prompt; checked but for the prompt.
+pub(super) fn template(args: &Run) -> Result<Request, Failure> {
+    let answer = &args.answer;
+    let request = Request {
+        sampling: sampling(&args.sampling)?,
         max_tokens: args.sampling.max_tokens.map(Tokens),
         stop: args.sampling.stop.clone(),
         logprobs: args.logprobs,
         ignore_eog: args.sampling.ignore_end,
-        ..Request::new(prompt)
+        thinking: (answer.think || answer.no_think).then_some(answer.think),
+        constraint: rule::constraint(answer)?,
+        overflow: match answer.overflow {
+            args::Overflow::Error => Overflow::Error,
+            args::Overflow::DropOldest => Overflow::DropOldest,
+        },
+        speculation: match answer.speculation {
+            args::Speculation::Auto => Speculation::Auto,
+            args::Speculation::Off => Speculation::Off,
+        },
+        cache: !args.cache.no_cache,
+        deterministic: args.deterministic,
+        ..Request::new(Prompt::Text("".into()))
+    };
+    request.validate()?;
+    Ok(request)
+}
+
+/// What was kept of a prompt, and why no more; empty where nothing was and nothing is known.
+fn cached(usage: &Usage, miss: Option<Miss>) -> String {
+    let kept = match usage.cached_tokens {
+        Tokens(0) => String::new(),
+        tokens => format!(", {} of them kept from before", tokens.0),
+    };
+    let why = match miss {
+        None => String::new(),
+        Some(Miss { position: Tokens(0), reason }) => format!("; {}", reason.as_str()),
+        Some(Miss { position, reason }) => {
+            format!("; {} from token {} on", reason.as_str(), position.0)
+        }
+    };
+    kept + &why
+}
+
+/// How well tokens were guessed ahead; empty where none were.
+fn guessed(usage: &Usage) -> String {
+    match (usage.drafted_tokens, usage.accepted_tokens) {
+        (Tokens(0), _) => String::new(),
+        (drafted, accepted) => format!(", {} of {} guesses right", accepted.0, drafted.0),
     }
 }
 
@@ -49,10 +90,8 @@ pub(super) fn figures(model: &Model, local: &LocalModel, answer: &Answer) -> Str
     let rate = |rate: Option<f64>| {
         rate.map_or_else(|| "not measured".to_owned(), |r| format!("{r:.1} tokens/s"))
     };
-    let cached = match finished.usage.cached_tokens {
-        Tokens(0) => String::new(),
-        tokens => format!(", {tokens} of them kept from before"),
-    };
+    let cached = cached(&finished.usage, answer.started.as_ref().and_then(|start| start.miss));
+    let guessed = guessed(&finished.usage);
     [
         String::new(),
         format!("load     {:.0} ms", figures.load_ms),
@@ -61,7 +100,11 @@ pub(super) fn figures(model: &Model, local: &LocalModel, answer: &Answer) -> Str
             figures.ttft_ms.map_or_else(|| "no token".to_owned(), |ms| format!("token {ms:.0} ms"))
         ),
         format!("prefill  {}, {}{cached}", rate(figures.prefill_tps), finished.usage.prompt_tokens),
-        format!("decode   {}, {}", rate(figures.decode_tps), finished.usage.completion_tokens),
+        format!(
+            "decode   {}, {}{guessed}",
+            rate(figures.decode_tps),
+            finished.usage.completion_tokens
+        ),
         format!(
             "memory   {} at most",
             finished.peak_memory.map_or_else(|| "unknown".to_owned(), |peak| peak.to_string())
@@ -72,4 +115,35 @@ pub(super) fn figures(model: &Model, local: &LocalModel, answer: &Answer) -> Str
         format!("source   {}", model.source),
     ]
     .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_types::MissReason;
+
+    use super::*;
+
+    #[test]
+    fn what_was_kept_is_told_with_the_reason_for_the_rest() {
+        let usage = |tokens| Usage { cached_tokens: Tokens(tokens), ..Usage::default() };
+        let miss = |position, reason| Some(Miss { position: Tokens(position), reason });
+        assert_eq!(cached(&usage(0), None), "");
+        assert_eq!(cached(&usage(9), None), ", 9 of them kept from before");
+        assert_eq!(cached(&usage(0), miss(0, MissReason::Cold)), "; nothing was cached");
+        assert_eq!(
+            cached(&usage(9), miss(9, MissReason::Differs)),
+            ", 9 of them kept from before; the text differs from token 9 on"
+        );
+    }
+
+    #[test]
+    fn guesses_are_counted() {
+        let usage = |drafted, accepted| Usage {
+            drafted_tokens: Tokens(drafted),
+            accepted_tokens: Tokens(accepted),
+            ..Usage::default()
+        };
+        assert_eq!(guessed(&usage(0, 0)), "");
+        assert_eq!(guessed(&usage(6, 5)), ", 5 of 6 guesses right");
+    }
 }

@@ -2,8 +2,20 @@
 
 use super::home::Home;
 
-const COMMANDS: [&str; 10] =
-    ["pull", "list", "show", "rm", "run", "ps", "doctor", "bench", "completions", "man"];
+const COMMANDS: [&str; 12] = [
+    "pull",
+    "list",
+    "show",
+    "rm",
+    "run",
+    "replay",
+    "certify",
+    "ps",
+    "doctor",
+    "bench",
+    "completions",
+    "man",
+];
 
 #[test]
 fn help_and_version_are_answers() {

@@ -115,7 +115,7 @@ fn arguments_that_do_not_go_together_are_refused() {
     error: the following required arguments were not provided:
       --json
 
-    Usage: tieline run --json --logprobs <N> --home <FOLDER> --offline <MODEL> <PROMPT>
+    Usage: tieline run --json --logprobs <N> --prompt-cache <SIZE> --home <FOLDER> --offline <MODEL> <PROMPT>
 
     For more information, try '--help'.
     ");
@@ -124,7 +124,7 @@ fn arguments_that_do_not_go_together_are_refused() {
     --- stderr
     error: the argument '--raw' cannot be used with '--system <TEXT>'
 
-    Usage: tieline run --raw --home <FOLDER> --offline <MODEL> <PROMPT>
+    Usage: tieline run --raw --prompt-cache <SIZE> --home <FOLDER> --offline <MODEL> <PROMPT>
 
     For more information, try '--help'.
     ");
@@ -355,5 +355,85 @@ fn a_home_that_cannot_be_used_is_named() {
     --- stderr
     error: cannot read the catalogue [ROOT]/none: No such file or directory (os error 2)
     hint: mend the file, or unset TIELINE_CATALOGUE
+    ");
+}
+
+#[test]
+fn flags_of_an_answer_that_do_not_go_together_are_refused() {
+    let home = Home::shared();
+    let first_line = |args: &[&str]| {
+        let output = home.tieline(["run", "smollm2", "hi"]).args(args).output();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        String::from_utf8(output.stderr).unwrap().lines().next().unwrap().to_owned()
+    };
+    let refused = |args: &[&str], want: &str| assert_eq!(first_line(args), want, "{args:?}");
+    refused(
+        &["--json-schema", "{}", "--regex", "a"],
+        "error: the argument '--json-schema <FILE or JSON>' cannot be used with '--regex <REGEX>'",
+    );
+    refused(
+        &["--regex", "a", "--grammar", "a.gbnf"],
+        "error: the argument '--regex <REGEX>' cannot be used with '--grammar <FILE>'",
+    );
+    refused(
+        &["--think", "--no-think"],
+        "error: the argument '--think' cannot be used with '--no-think'",
+    );
+    refused(&["--raw", "--think"], "error: the argument '--raw' cannot be used with '--think'");
+    refused(&["--receipt", "x"], "error: the following required arguments were not provided:");
+    refused(&["--overflow", "cut"], "error: invalid value 'cut' for '--overflow <WHAT>'");
+    refused(
+        &["--prompt-cache", "much"],
+        "error: invalid value 'much' for '--prompt-cache <SIZE>': expected a size such as 2GB or 500MB, or off",
+    );
+    refused(
+        &["--parallel", "0"],
+        "error: invalid value '0' for '--parallel <N>': 0 is not in 1..=256",
+    );
+}
+
+#[test]
+fn rules_that_cannot_be_are_refused_before_a_model_is_loaded() {
+    let home = Home::shared();
+    let run = |args: &[&str]| home.tieline(["run", "smollm2", "hi"]).args(args);
+    check!(home, run(&["--json-schema", "{\"type\":"]), @r"
+    exit 1
+    --- stderr
+    error: the JSON schema is no JSON: EOF while parsing a value at line 1 column 8
+    ");
+    check!(home, run(&["--json-schema", "/nowhere/schema.json"]), @r"
+    exit 1
+    --- stderr
+    error: cannot read the JSON schema from /nowhere/schema.json: No such file or directory (os error 2)
+    hint: a schema on the command line begins with {
+    ");
+    check!(home, run(&["--grammar", "/nowhere/a.gbnf"]), @r"
+    exit 1
+    --- stderr
+    error: cannot read the grammar from /nowhere/a.gbnf: No such file or directory (os error 2)
+    ");
+    let empty = home.file("empty.lark", " \n");
+    check!(home, run(&["--grammar", empty.to_str().unwrap()]), @r"
+    exit 1
+    --- stderr
+    error: the Lark grammar is empty
+    ");
+    let long = "a".repeat(64 * 1024 + 1);
+    check!(home, run(&["--regex", &long]), @r"
+    exit 1
+    --- stderr
+    error: constraint is 65537 bytes: expected at most 65536
+    ");
+    let receipt = ["--deterministic", "--receipt", "/nowhere/receipt.json"];
+    check!(home, run(&receipt), @r"
+    exit 1
+    --- stderr
+    error: cannot write the receipt: no folder /nowhere
+    ");
+    check!(home, run(&receipt).args(&["--regex", "a"]), @r"
+    exit 1
+    --- stderr
+    error: a receipt cannot hold the rule of an answer
+    hint: leave out --receipt, or --json-schema, --regex or --grammar
     ");
 }

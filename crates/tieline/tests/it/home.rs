@@ -85,11 +85,13 @@ impl Home {
     }
 
     /// What [`Home::tieline`] sets.
-    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 4] {
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 5] {
         [
             ("TIELINE_HOME", self.path()),
             ("TIELINE_CATALOGUE", self.root.join("catalogue.toml")),
             ("TIELINE_OFFLINE", "true".into()),
+            // A cached prompt has other figures, and on some models another answer.
+            ("TIELINE_PROMPT_CACHE", "off".into()),
             ("TZ", "UTC".into()),
         ]
     }
@@ -176,6 +178,12 @@ impl Tieline {
 
     pub(crate) fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.command.write_stdin(input);
+        self
+    }
+
+    /// It may take longer than others: it loads the model again and again.
+    pub(crate) fn slow(mut self) -> Self {
+        self.command.timeout(5 * DEADLINE);
         self
     }
 

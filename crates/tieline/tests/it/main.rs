@@ -3,6 +3,7 @@
 //! Real weights always; what needs the runner is skipped, said aloud, without `TIELINE_RUNNER`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod certify;
 mod docs;
 mod errors;
 mod home;
@@ -11,6 +12,8 @@ mod models;
 mod privacy;
 #[cfg(target_os = "linux")]
 mod processes;
+mod prompts;
+mod replay;
 mod run;
 #[cfg(unix)]
 mod terminal;

@@ -71,7 +71,7 @@ fn a_seed_makes_chance_repeatable() {
 fn a_report_is_whole_and_adds_up() {
     let Some(runner) = testkit::runner() else { return };
     let report = Home::shared().report(&runner, &["--logprobs", "2"]);
-    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer finish_reason usage timing seed context_tokens threads peak_memory_bytes llama_cpp kernels logprobs");
+    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes llama_cpp kernels logprobs");
     insta::assert_snapshot!(keys(&report["timing"]).join(" "), @"load_ms ttft_ms queue_ms prefill_ms decode_ms prefill_tps decode_tps");
     assert_eq!(report["digest"], format!("sha256:{}", testkit::SMOLLM2_DIGEST));
     assert_eq!(report["answer"], ANSWER);
@@ -80,6 +80,8 @@ fn a_report_is_whole_and_adds_up() {
     assert_eq!(report["threads"], 1);
     assert!(!report["kernels"].as_array().unwrap().is_empty());
     assert!(report["peak_memory_bytes"].as_u64().unwrap() > 50_000_000);
+    assert_eq!((&report["reasoning"], &report["warnings"]), (&Value::Null, &Value::Array(vec![])));
+    assert_eq!(report["dropped_tokens"], 0);
     let usage = |name: &str| report["usage"][name].as_f64().unwrap();
     let timing = |name: &str| report["timing"][name].as_f64().unwrap();
     assert_eq!(usage("cached_tokens"), 0.0);
@@ -158,4 +160,40 @@ fn a_missing_or_wrong_runner_is_named() {
     --- stderr
     error: the runner exited with code 0 while it loaded the model
     ");
+}
+
+#[test]
+fn a_prompt_that_is_too_long_may_lose_its_beginning() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::shared();
+    let long = "word ".repeat(600);
+    let ask = |args: &[&str]| {
+        let fixed = ["--raw", "-", "--overflow", "drop-oldest", "-n", "4"];
+        home.run(&runner, &fixed).args(args).input(long.as_str()).output()
+    };
+    let output = ask(&[]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let wanted = "tokens of the prompt, the oldest, to fit the context\n";
+    assert!(said.starts_with("warning: left out ") && said.ends_with(wanted), "{said}");
+    let report: Value = serde_json::from_slice(&ask(&["--json"]).stdout).unwrap();
+    let dropped = report["dropped_tokens"].as_u64().unwrap();
+    assert!(dropped > 80, "{report}");
+    assert_eq!(said.split(' ').nth(3), Some(dropped.to_string().as_str()));
+}
+
+#[test]
+fn guesses_can_be_turned_off() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::shared();
+    // What is repeated is easily guessed.
+    let prompt = "one two three four five one two three four five one two three four five one";
+    let ask = |when: &str| {
+        let fixed = ["--raw", prompt, "-n", "16", "--ignore-end", "--json", "--speculation"];
+        home.run(&runner, &fixed).args(&[when]).json()
+    };
+    assert!(ask("auto")["usage"]["drafted_tokens"].as_u64().unwrap() > 0);
+    let without = ask("off");
+    assert_eq!(without["usage"]["drafted_tokens"], 0);
+    assert_eq!(without["answer"].as_str().unwrap().split(' ').nth(1), Some("two"));
 }

@@ -1,0 +1,114 @@
+//! Shows an answer to a person: text to standard output, thoughts and remarks to standard error.
+
+use indicatif::ProgressBar;
+use tieline_types::{Started, Tokens};
+
+use crate::answer::Shown;
+use crate::bars;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Where one answer is shown.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    output: Output,
+    /// Drawn while the request waits for others.
+    waiting: Option<ProgressBar>,
+    /// The last words were thoughts.
+    is_thinking: bool,
+}
+
+impl Screen {
+    pub(crate) fn new(output: Output) -> Self {
+        Self { output, waiting: None, is_thinking: false }
+    }
+
+    /// Shows one step. Programs get warnings alone here: the rest is in the report.
+    pub(crate) fn show(&mut self, shown: Shown<'_>) -> Result<(), Failure> {
+        match shown {
+            Shown::Queued { position } => self.wait(position),
+            Shown::Started(started) => self.started(started),
+            Shown::Warning(text) => self.output.warn(text),
+            Shown::Reasoning(text) => {
+                self.is_thinking |= self.output.thought(text);
+            }
+            Shown::Text(text) => {
+                self.stop_thinking();
+                if !self.output.is_json() {
+                    self.output.piece(text)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, position: u32) {
+        let bar = self.waiting.get_or_insert_with(|| bars::waiting(self.output));
+        bar.set_message(match position {
+            0 => "waiting: next in line".to_owned(),
+            1 => "waiting: 1 request before this one".to_owned(),
+            more => format!("waiting: {more} requests before this one"),
+        });
+    }
+
+    fn started(&mut self, started: &Started) {
+        self.stop_waiting();
+        if started.dropped_tokens > Tokens(0) {
+            self.output.warn(&dropped(started.dropped_tokens));
+        }
+    }
+
+    fn stop_waiting(&mut self) {
+        if let Some(bar) = self.waiting.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn stop_thinking(&mut self) {
+        if std::mem::take(&mut self.is_thinking) {
+            self.output.end_of_thought();
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.stop_waiting();
+        self.stop_thinking();
+    }
+}
+
+fn dropped(tokens: Tokens) -> String {
+    format!("left out {tokens} of the prompt, the oldest, to fit the context")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_out_is_said() {
+        let want = "left out 1 token of the prompt, the oldest, to fit the context";
+        assert_eq!(dropped(Tokens(1)), want);
+    }
+
+    #[test]
+    fn waiting_ends_with_the_start() {
+        let mut screen = Screen::new(Output::new(true, true));
+        screen.show(Shown::Queued { position: 2 }).unwrap();
+        let bar = screen.waiting.clone().unwrap();
+        assert_eq!(bar.message(), "waiting: 2 requests before this one");
+        screen.show(Shown::Queued { position: 0 }).unwrap();
+        assert_eq!(bar.message(), "waiting: next in line");
+        screen.show(Shown::Started(&Started::default())).unwrap();
+        assert!(bar.is_finished() && screen.waiting.is_none());
+    }
+
+    #[test]
+    fn thoughts_are_hidden_where_nobody_watches() {
+        // Quiet: also when the tests run at a terminal.
+        let mut screen = Screen::new(Output::new(true, true));
+        screen.show(Shown::Reasoning("hm")).unwrap();
+        assert!(!screen.is_thinking);
+    }
+}
