@@ -36,7 +36,8 @@ impl Answer {
 }
 
 /// What the user sees while an answer comes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug))]
 pub(crate) enum Shown<'a> {
     /// The request waits for so many others.
     Queued { position: u32 },
@@ -73,7 +74,7 @@ struct Listener<Show> {
 }
 
 /// What came so far.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Heard {
     ttft: Option<Duration>,
     text: String,
@@ -193,4 +194,93 @@ fn millis(time: Duration) -> f64 {
 
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use futures_core::Stream;
+    use tieline_types::{Miss, MissReason, Piece, Tokens};
+
+    use super::*;
+
+    /// What a backend will say.
+    struct Script(VecDeque<Result<Event, BackendError>>);
+
+    impl Stream for Script {
+        type Item = Result<Event, BackendError>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Ready(self.0.pop_front())
+        }
+    }
+
+    /// Listens to `events`; gives what was shown beside the answer.
+    fn listen(events: Vec<Event>) -> (Result<Answer, Failure>, Vec<String>) {
+        let mut shown = Vec::new();
+        let mut listener = Listener {
+            stream: Box::pin(Script(events.into_iter().map(Ok).collect())),
+            started: Instant::now(),
+            heard: Heard::default(),
+            show: |step: Shown<'_>| {
+                shown.push(format!("{step:?}"));
+                Ok(())
+            },
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let answer = runtime.block_on(listener.listen());
+        (answer, shown)
+    }
+
+    fn piece(text: &str) -> Piece {
+        Piece { text: text.into(), logprobs: Vec::new() }
+    }
+
+    fn finished() -> Event {
+        Event::Finished(Box::new(Finished {
+            reason: FinishReason::EndOfTurn,
+            usage: Usage::default(),
+            timing: tieline_types::Timing::default(),
+            seed: 7,
+            peak_memory: None,
+            receipt: None,
+        }))
+    }
+
+    #[test]
+    fn thoughts_warnings_and_text_are_told_apart() {
+        let miss = Some(Miss { position: Tokens(3), reason: MissReason::Differs });
+        let started = Started { dropped_tokens: Tokens(2), miss, ..Started::default() };
+        let (answer, shown) = listen(vec![
+            Event::Queued { position: 1, expected_wait: None },
+            Event::Started(started.clone()),
+            Event::Reasoning(piece("so ")),
+            Event::Reasoning(piece("then")),
+            Event::Warning("a call was malformed".to_owned()),
+            Event::Piece(piece("Par")),
+            Event::Piece(piece("is")),
+            finished(),
+        ]);
+        let answer = answer.unwrap();
+        assert_eq!((answer.reasoning.as_str(), answer.text.as_str()), ("so then", "Paris"));
+        assert_eq!(answer.warnings, ["a call was malformed"]);
+        assert_eq!(answer.started, Some(started));
+        assert_eq!(answer.finished.seed, 7);
+        assert!(answer.ttft.is_some() && !answer.is_cut_short());
+        assert_eq!(shown[0], "Queued { position: 1 }");
+        assert!(shown[1].starts_with("Started("));
+        let rest =
+            ["Reasoning(\"so \")", "Reasoning(\"then\")", "Warning(\"a call was malformed\")"];
+        assert_eq!(shown[2..5], rest);
+        assert_eq!(shown[5..], ["Text(\"Par\")", "Text(\"is\")"]);
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_no_answer() {
+        let (answer, _) = listen(vec![Event::Piece(piece("Par"))]);
+        assert_eq!(answer.unwrap_err().message, "the answer ended without an end");
+    }
 }

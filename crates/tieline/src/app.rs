@@ -149,9 +149,16 @@ impl App {
         }
     }
 
-    /// Where prompts are kept and how much of them, by what the user said; `None` for nowhere.
+    /// Where prompts are kept and how much of them, by what the user said; `None` for nowhere. A folder
+    /// that cannot be used is no reason not to answer.
     pub(crate) fn prompt_cache(&self, quota: Option<Quota>) -> Option<CacheConfig> {
         let quota = prompts::allowed(quota, &self.prompts)?;
+        if let Err(error) = prompts::prepare(&self.prompts) {
+            let folder = self.prompts.display();
+            self.output
+                .warn(&format!("prompts are not kept, for {folder} cannot be used: {error}"));
+            return None;
+        }
         Some(CacheConfig { folder: self.prompts.clone(), quota })
     }
 

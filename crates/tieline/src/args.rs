@@ -158,7 +158,7 @@ pub(crate) struct Run {
 #[command(next_help_heading = "Answer")]
 pub(crate) struct Answer {
     /// Answer with JSON of this schema
-    #[arg(long, value_name = "FILE or JSON", conflicts_with_all = ["regex", "grammar"])]
+    #[arg(long, value_name = "FILE|JSON", conflicts_with_all = ["regex", "grammar"])]
     pub(crate) json_schema: Option<String>,
     /// Answer with text that this regular expression matches as a whole
     #[arg(long, value_name = "REGEX", conflicts_with = "grammar", allow_hyphen_values = true)]

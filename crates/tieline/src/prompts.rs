@@ -1,5 +1,7 @@
 //! The folder of computed prompts: how much it may hold, and how much it does.
 
+use std::fs::{self, DirBuilder};
+use std::io;
 use std::path::Path;
 
 use tieline_types::Bytes;
@@ -85,11 +87,28 @@ fn free(folder: &Path) -> Option<Bytes> {
     Some(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
 }
 
+/// Makes the folder, and makes it this user's alone where it is there and others may look into it.
+pub(crate) fn prepare(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if fs::metadata(folder)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+        }
+    }
+    Ok(())
+}
+
 /// What the folder holds now.
 pub(crate) fn held(folder: &Path) -> Bytes {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Bytes(0) };
+    let Ok(entries) = fs::read_dir(folder) else { return Bytes(0) };
     let sizes = entries.flatten().filter_map(|entry| entry.metadata().ok());
-    Bytes(sizes.filter(std::fs::Metadata::is_file).map(|file| file.len()).sum())
+    Bytes(sizes.filter(fs::Metadata::is_file).map(|file| file.len()).sum())
 }
 
 #[cfg(test)]

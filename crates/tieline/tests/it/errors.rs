@@ -369,7 +369,7 @@ fn flags_of_an_answer_that_do_not_go_together_are_refused() {
     let refused = |args: &[&str], want: &str| assert_eq!(first_line(args), want, "{args:?}");
     refused(
         &["--json-schema", "{}", "--regex", "a"],
-        "error: the argument '--json-schema <FILE or JSON>' cannot be used with '--regex <REGEX>'",
+        "error: the argument '--json-schema <FILE|JSON>' cannot be used with '--regex <REGEX>'",
     );
     refused(
         &["--regex", "a", "--grammar", "a.gbnf"],

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::home::{Home, QUESTION};
+use super::home::{Home, QUESTION, check};
 
 /// Instructions long enough to be worth keeping.
 const SYSTEM: &str = "You are a helpful assistant. You answer in one short sentence, in plain words, and you \
@@ -77,4 +77,32 @@ fn nothing_is_kept_where_nothing_may_be() {
     assert!(!home.path().join("prompts").exists());
     ask(&home, &runner, "1GB", &["--no-cache"]);
     assert_eq!(kept(&home), [""; 0].map(PathBuf::from));
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_stops_no_answer() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    std::fs::write(home.path().join("prompts"), "no folder").unwrap();
+    let run = home.run(&runner, &["--system", SYSTEM, QUESTION, "-n", "1"]);
+    check!(home, run.env("TIELINE_PROMPT_CACHE", "1GB"), @"
+    exit 0
+    --- stdout
+    The
+    --- stderr
+    warning: prompts are not kept, for [HOME]/prompts cannot be used: File exists (os error 17)
+    ");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_others_may_read_is_closed_to_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let folder = home.path().join("prompts");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    ask(&home, &runner, "1GB", &[]);
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
 }
