@@ -114,7 +114,7 @@ def wait_until_idle(options):
 def commands(options, ours, path, programs):
     """Every command line, by name. The result quotes them as they are."""
     threads = str(options.threads)
-    run = [options.tieline, "run", ours, "--greedy", "--threads", threads, "--ctx", CONTEXT,
+    run = [options.tieline, "run", ours, "--greedy", "--no-cache", "--threads", threads, "--ctx", CONTEXT,
            *shlex.split(options.run_args)]
     completion = [programs["llama-completion"], "-m", path, "-t", threads, "--temp", "0", "-c", CONTEXT,
                   "-st", "--jinja", "--no-display-prompt", "--simple-io", "--no-warmup"]
