@@ -279,3 +279,17 @@ fn environment(offline: bool) -> Environment {
 fn thousandths(share: f32) -> u64 {
     (share.clamp(0.0, 1.0) * 1000.0) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_lie_in_a_home_that_was_named_and_else_where_caches_do() {
+        let folder = prompts_folder(Some(Path::new("/srv/home"))).unwrap();
+        assert_eq!(folder, Path::new("/srv/home/prompts"));
+        let folder = prompts_folder(None).unwrap();
+        assert!(folder.ends_with("tieline/prompts") && folder.is_absolute());
+        assert_ne!(folder.parent(), Some(home(None).unwrap().as_path()));
+    }
+}

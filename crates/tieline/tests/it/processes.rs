@@ -156,6 +156,37 @@ fn an_interrupted_answer_has_no_figures() {
     }
 }
 
+/// The first child of a process.
+fn child_of(pid: u32) -> Option<Pid> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let children = threads.flatten().filter_map(|thread| {
+        fs::read_to_string(thread.path().join("children"))
+            .ok()?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    });
+    children.map(self::pid).next()
+}
+
+#[test]
+fn an_interrupt_ends_a_certification() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::shared();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
+    command.args(["certify", "smollm2", "--tokens", "512", "--threads", "1"]);
+    command.envs(home.environment()).env("TIELINE_RUNNER", runner);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let runner = until("a runner", || child_of(child.id()));
+    kill_process(pid(child.id().into()), Signal::INT).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(130));
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(said, "error: interrupted while measuring\n");
+    until("the runner's end", || (!lives(runner)).then_some(()));
+}
+
 /// The number of the system call `write`.
 const WRITE: u8 = if cfg!(target_arch = "x86_64") { 1 } else { 64 };
 
