@@ -14,6 +14,7 @@ mod privacy;
 mod processes;
 mod prompts;
 mod replay;
+mod rules;
 mod run;
 #[cfg(unix)]
 mod terminal;
