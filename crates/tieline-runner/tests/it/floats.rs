@@ -143,3 +143,19 @@ fn quantised_weights_use_the_cache_and_the_batch_all_the_same() {
     guessed.is_whole(40);
     assert!(guessed.usage().accepted_tokens > Tokens(0), "{:?}", guessed.usage());
 }
+
+#[test]
+fn misses_do_not_end_the_guessing() {
+    // A story repeats little at first, where guesses miss, and much once it has lost its thread.
+    let mut peer = Peer::exact();
+    let request = Request {
+        max_tokens: Some(Tokens(400)),
+        ignore_eog: true,
+        ..question("Tell me a long story about a fox and a hen.")
+    };
+    let usage = peer.generate(request).usage();
+    let missed = usage.drafted_tokens.0 - usage.accepted_tokens.0;
+    assert!(missed > 2, "the test needs a text with misses: {usage:?}");
+    // More than what is accepted before two misses follow each other; how much more, speed decides.
+    assert!(usage.accepted_tokens >= Tokens(40), "{usage:?}");
+}
