@@ -40,7 +40,13 @@ impl Crew {
     pub(crate) fn choose(&self, decodes: bool) -> (i32, bool) {
         let (most, _) = self.usual(decodes);
         let Some(threads) = &self.threads else { return (most, true) };
-        let Choice { threads, poll } = if decodes { threads.decode() } else { threads.prefill() };
+        // A prompt's tokens take longer the more stand before them, which looks like a load: only what
+        // decoding found counts.
+        let Choice { threads, poll } = match (decodes, threads.decode()) {
+            (true, decode) => decode,
+            (false, Choice { poll: true, .. }) => return (most, true),
+            (false, _) => threads.prefill(),
+        };
         (i32::try_from(threads).unwrap_or(1).clamp(1, most), poll)
     }
 
@@ -52,6 +58,9 @@ impl Crew {
     /// Takes note of a step.
     pub(crate) fn note(&mut self, decodes: bool, tokens: usize, threads: i32, seconds: f64) {
         let Some(controller) = &mut self.threads else { return };
+        if !decodes && controller.decode().poll {
+            return;
+        }
         controller.report(Step {
             tokens,
             kind: if decodes { Kind::Decode } else { Kind::Prefill },

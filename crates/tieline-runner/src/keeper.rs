@@ -151,6 +151,11 @@ impl Keeper {
         tokens.len() >= MIN_TAIL && !self.noted.contains(&hash(&self.root(owner), tokens))
     }
 
+    /// Whether all of a sequence that is worth it is on disk.
+    pub(crate) fn has_stored(&self, owner: &Owner, tokens: &[i32]) -> bool {
+        self.cache.missing(&self.root(owner), tokens).is_empty()
+    }
+
     /// All of a sequence was given to the writer.
     pub(crate) fn note(&mut self, owner: &Owner, tokens: &[i32]) {
         if self.noted.len() >= REMEMBERED {

@@ -21,6 +21,9 @@ const WORTH_FETCHING: usize = 32;
 /// How long the last writing may go on: the engine waits for the runner's end.
 const CLOSING: Duration = Duration::from_secs(1);
 
+/// Shorter ones cost little where they are.
+const WORTH_DROPPING: usize = 256;
+
 /// The context with its account.
 #[derive(Debug)]
 pub(crate) struct Kv<'m> {
@@ -90,6 +93,7 @@ impl<'m> Kv<'m> {
         if !self.could_take(tokens.len(), found) {
             return None;
         }
+        self.drop_stored(found.map(|found| found.seq));
         let (seq, mut cached) = self.begin(owner, found)?;
         if cache {
             cached = self.fetch(owner, seq, known, cached);
@@ -103,6 +107,20 @@ impl<'m> Kv<'m> {
             return None;
         }
         Some(Start { seq, cached, miss })
+    }
+
+    /// Drops what is safe on disk, but for `kept`: every token at work looks through the mask of all cells
+    /// up to the last one in use, and what is dropped is soon fetched.
+    fn drop_stored(&mut self, kept: Option<Seq>) {
+        let Some(keeper) = &self.keeper else { return };
+        let stored = |&seq: &Seq| {
+            let tokens = self.cells.tokens(seq);
+            let owner = self.cells.owner(seq).filter(|_| tokens.len() >= WORTH_DROPPING);
+            owner.is_some_and(|owner| keeper.has_stored(owner, &tokens))
+        };
+        let others = self.cells.idle().filter(|&seq| Some(seq) != kept);
+        let stored: Vec<Seq> = others.filter(stored).collect();
+        stored.into_iter().for_each(|seq| self.evict(seq));
     }
 
     /// An owner of whose nothing is ever found: for requests that use no cache.

@@ -561,7 +561,6 @@ fn noise() -> impl Strategy<Value = String> {
                 "\"",
                 "\\",
                 "a",
-                "1",
                 "null",
                 " ",
                 "\n",
