@@ -383,7 +383,11 @@ fn is_bound(error: &str) -> bool {
 /// follows the first line are places and backtraces.
 fn first_line(error: &str) -> String {
     const MAX: usize = 200;
-    let line = error.lines().next().unwrap_or_default().trim().trim_end_matches('.');
+    let mut lines = error.lines().map(|line| line.trim().trim_end_matches('.'));
+    let first = lines.next().unwrap_or_default();
+    // Where the first line only announces an error, the last one says what it is.
+    let last = lines.rfind(|line| line.starts_with("error: ")).filter(|_| first.ends_with(':'));
+    let line = last.map_or(first, |last| last.trim_start_matches("error: "));
     let mut chars = line.chars().take(MAX);
     let first = chars.next().map(|c| c.to_ascii_lowercase());
     first.into_iter().chain(chars).collect()

@@ -371,3 +371,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_message_says_what_is_wrong_and_not_only_that_something_is() {
+    let announced = "regex parse error:\n    [a-\n    ^\nerror: unclosed character class";
+    assert_eq!(first_line(announced), "unclosed character class");
+    assert_eq!(first_line("Bad rule.\nplace 1\nerror: more"), "bad rule");
+}
