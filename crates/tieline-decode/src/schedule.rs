@@ -37,6 +37,9 @@ const BATCH_SHARE: usize = 8;
 /// The shortest piece of a prompt worth a place in a step, in tokens.
 pub const PIECE: usize = 16;
 
+/// How many times longer than asked a step may take where many wait for their first token.
+const MOST_PATIENCE: f64 = 4.0;
+
 /// Rows that llama.cpp's attention on a processor takes together; with fewer it goes row by row, which
 /// takes twice as long for each (`ggml_fa_tile_config::Q`).
 const TILE: usize = 64;
@@ -434,8 +437,15 @@ impl Scheduler {
         if answers == 0 {
             return room;
         }
-        let fit = self.pace.tokens_within(self.limits.step, answers).unwrap_or(TILE);
+        let fit = self.pace.tokens_within(self.patience(answers), answers).unwrap_or(TILE);
         whole_rows(fit + answers).saturating_sub(answers).clamp(1, room.max(1)).min(room)
+    }
+
+    /// Seconds that a step may take beside `answers` answers: longer where more wait for their first token
+    /// than for their next, since longer pieces are read faster.
+    fn patience(&self, answers: usize) -> f64 {
+        let prompts = self.running.iter().filter(|r| r.remaining > 1).count();
+        self.limits.step * (as_f64(prompts) / as_f64(answers.max(1))).clamp(1.0, MOST_PATIENCE)
     }
 
     /// Takes note of a step that was computed: for each request, how many tokens it got.

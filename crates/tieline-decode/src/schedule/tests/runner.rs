@@ -289,7 +289,7 @@ impl Runner {
         let answers = plan.iter().filter(|s| s.decodes).count();
         let pace = self.scheduler.pace();
         if answers > 0
-            && let Some(budget) = pace.tokens_within(self.limits.step, answers)
+            && let Some(budget) = pace.tokens_within(self.scheduler.patience(answers), answers)
         {
             let most = whole_rows(budget + answers).max(answers + 1);
             assert!(total <= most, "{total} rows, {budget} prompt tokens fit");
