@@ -95,7 +95,7 @@ impl Answer {
             sampler,
             speech,
             lookup: None,
-            pace: Pace::new(),
+            pace: Pace::default(),
             usage,
             timing: Timing::default(),
             arrived,
@@ -118,6 +118,16 @@ impl Answer {
             prompt: self.prompt,
             answer: most.unwrap_or(room).min(room),
         }
+    }
+
+    /// What one more token in a step costs, as far as others have learned.
+    pub(crate) fn learn_cost(&mut self, token_cost: Option<f64>) {
+        self.pace = token_cost.map_or_else(Pace::new, Pace::with_cost);
+    }
+
+    /// What this answer has learned of that.
+    pub(crate) fn token_cost(&self) -> f64 {
+        self.pace.token_cost()
     }
 
     /// The request got a sequence that holds `cached` of its tokens. Says so the first time.

@@ -42,6 +42,8 @@ pub(crate) struct Desk<'m> {
     scheduler: Scheduler,
     answers: HashMap<RequestId, Answer>,
     measures: HashMap<RequestId, (Tokens, Tokens)>,
+    /// What one more token in a step costs, as the last answers have learned.
+    token_cost: Option<f64>,
     /// How many waited when they were told last where they stand.
     waited: usize,
 }
@@ -83,6 +85,7 @@ impl<'m> Desk<'m> {
             scheduler: Scheduler::new(limits),
             answers: HashMap::new(),
             measures: HashMap::new(),
+            token_cost: None,
             waited: 0,
         }
     }
@@ -189,7 +192,8 @@ impl<'m> Desk<'m> {
         }
         let prepared = self.prompts.prepare(id, &request, context)?;
         let some = request.max_tokens != Some(Tokens(0));
-        let answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
+        let mut answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
+        answer.learn_cost(self.token_cost);
         if some {
             self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
         }

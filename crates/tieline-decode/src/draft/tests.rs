@@ -132,7 +132,7 @@ fn memory_is_bounded_and_the_newer_half_is_still_found() {
 
 #[test]
 fn starts_small() {
-    assert_eq!(Pace::new().length(0), 2);
+    assert!((1..=CAUTIOUS).contains(&Pace::new().length(0)));
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn misses_pause_for_longer_and_longer_but_not_for_ever() {
     pace.since = LONGEST_PAUSE;
     pace.report(2, 2);
     assert!(pace.length(0) >= 1, "one success must bring drafting back");
-    for _ in 0..10 {
+    for _ in 0..30 {
         pace.report(pace.length(0), pace.length(0));
     }
     assert_eq!(pace.length(0), MOST);

@@ -27,7 +27,7 @@ fn a_long_prompt_is_cut_while_answers_run() {
     scheduler.pace.note(0, 512, 1.536);
     let plan = scheduler.plan();
     assert_eq!(plan[0], Share { id: RequestId(1), tokens: 1, decodes: true });
-    assert_eq!(plan[1], Share { id: RequestId(2), tokens: 31, decodes: false });
+    assert_eq!(plan[1], Share { id: RequestId(2), tokens: 63, decodes: false });
 }
 
 mod fair;

@@ -156,6 +156,7 @@ impl Desk<'_> {
         }
         if share.decodes {
             answer.stepped(&guess, accepted, batch, seconds);
+            self.token_cost = Some(answer.token_cost());
         }
         let full = answer.tokens.len() > usize::try_from(self.settings.context).unwrap_or(0);
         let end = end.or((full && !rows.is_empty()).then_some(FinishReason::ContextFull));
