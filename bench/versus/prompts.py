@@ -59,8 +59,8 @@ TOOLS = {
     "Grep": ("Searches file contents with a regular expression; supports context lines and file types", ("pattern", "path", "glob", "output_mode", "-A", "-B", "-n", "type", "head_limit")),
     "WebFetch": ("Fetches a page, turns it into text and answers a question about it", ("url", "prompt")),
     "WebSearch": ("Searches the web and returns titles and addresses", ("query", "allowed_domains", "blocked_domains")),
-    "TodoWrite": ("Keeps the list of tasks of this session up to date; exactly one is in progress", ("todos",)),
-    "Task": ("Starts another agent with a task of its own; it reports once, at its end", ("description", "prompt", "subagent_type")),
+    "TodoWrite": ("Keeps the list of open tasks up to date; exactly one is in progress", ("todos",)),
+    "Task": ("Starts a program with a task of its own; it reports once, at its end", ("description", "prompt", "subagent_type")),
     "NotebookEdit": ("Replaces, inserts or deletes one cell of a notebook", ("notebook_path", "cell_id", "new_source", "cell_type", "edit_mode")),
     "KillShell": ("Ends a shell that runs in the background, by its id", ("shell_id",)),
 }
