@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tieline_types::wire::{FromRunner, Reply, ToRunner};
+use tieline_types::wire::{FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
     Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, Speculation, Tokens,
 };
 
-use crate::peer::{Answer, Peer, Random, going_on, some_tokens};
+use crate::peer::{Answer, Peer, Random, going_on, question, some_tokens};
 
 fn parallel(parallel: u32) -> Peer {
     Peer::ready_with(LoadParams { context: Some(Tokens(512)), parallel, ..LoadParams::default() })
@@ -268,4 +268,39 @@ fn guesses_of_many_that_fill_the_cache_do_not_choke_it() {
     for answer in peer.together(requests) {
         answer.is_whole(100);
     }
+}
+
+#[test]
+fn a_required_call_comes_as_a_call() {
+    use tieline_types::{Tool, ToolCallStep, ToolChoice};
+
+    let mut peer = Peer::ready();
+    let mut request = question("What is the weather in Bern?");
+    request.max_tokens = Some(Tokens(200));
+    request.tool_choice = ToolChoice::Named("weather".to_owned());
+    request.tools = vec![Tool {
+        name: "weather".to_owned(),
+        description: "Tells the weather".to_owned(),
+        parameters: r#"{"type":"object","properties":{"city":{"type":"string","enum":["Bern","Rome"]}},"required":["city"],"additionalProperties":false}"#
+            .to_owned(),
+    }];
+    let id = peer.order(Work::Generate(Box::new(request)));
+    let (mut names, mut arguments, mut ends) = (Vec::new(), String::new(), 0);
+    loop {
+        match peer.reply(id) {
+            Reply::Event(Event::ToolCall(ToolCallStep::Begin { name, .. })) => names.push(name),
+            Reply::Event(Event::ToolCall(ToolCallStep::Arguments { text, .. })) => {
+                arguments += text.expose();
+            }
+            Reply::Event(Event::ToolCall(ToolCallStep::End { .. })) => ends += 1,
+            Reply::Event(Event::Finished(end)) => {
+                assert_eq!(end.reason, FinishReason::ToolCalls);
+                break;
+            }
+            Reply::Event(_) => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert_eq!((names, ends), (vec!["weather".to_owned()], 1));
+    assert!(["Bern", "Rome"].iter().any(|city| arguments.contains(city)), "{arguments}");
 }
