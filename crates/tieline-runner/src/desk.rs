@@ -92,15 +92,20 @@ impl<'m> Desk<'m> {
 
     /// Serves until the orders end.
     pub(crate) fn serve(mut self, line: Line<'_>) -> Result<(), FrameError> {
+        let served = self.work(line);
+        // Whoever listened may be gone, and what was computed is worth keeping all the same.
+        let told = self.drop_unwanted(line);
+        self.kv.close();
+        served.and(told)
+    }
+
+    fn work(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         while self.take_orders(line)? {
             self.drop_unwanted(line)?;
             self.let_in(line)?;
             self.step(line)?;
         }
-        // Whoever listened may be gone, and what was computed is worth keeping all the same.
-        let told = self.drop_unwanted(line);
-        self.kv.close();
-        told
+        Ok(())
     }
 
     fn is_busy(&self) -> bool {
@@ -173,8 +178,8 @@ impl<'m> Desk<'m> {
         line.control.end(id);
         self.scheduler.remove(id);
         self.measures.remove(&id);
-        if let Some(seq) = self.answers.remove(&id).and_then(|answer| answer.seq) {
-            self.kv.rest(seq);
+        if let Some(mut answer) = self.answers.remove(&id) {
+            release(&mut self.kv, &mut answer);
         }
         line.writer.last(id, reply)
     }
@@ -271,11 +276,6 @@ impl<'m> Desk<'m> {
             let receipt = record.receipt(answer, self.build.clone(), params);
             finished.receipt = Some(Box::new(receipt));
         }
-        // What ran alone leaves nothing, and neither does who wants no cache.
-        let kept = answer.request.cache && !answer.request.deterministic;
-        if !kept && let Some(seq) = answer.seq.take() {
-            self.kv.forget(seq);
-        }
         for event in events {
             line.writer.reply(id, Reply::Event(event))?;
         }
@@ -309,7 +309,8 @@ impl<'m> Desk<'m> {
 
     /// Tells those who wait where they stand, when that changed.
     fn tell_places(&mut self, line: Line<'_>) -> Result<(), FrameError> {
-        if self.waited == self.scheduler.waiting() {
+        let untold = self.answers.values().any(|answer| answer.told.is_none());
+        if self.waited == self.scheduler.waiting() && !untold {
             return Ok(());
         }
         self.waited = self.scheduler.waiting();
@@ -397,13 +398,20 @@ impl<'m> Desk<'m> {
     /// Takes a request from work back to the queue; what it computed stays cached while there is room.
     fn send_back(&mut self, id: RequestId) {
         let Some(answer) = self.answers.get_mut(&id) else { return };
-        match answer.seq.take() {
-            Some(seq) if answer.request.cache => self.kv.rest(seq),
-            Some(seq) => self.kv.forget(seq),
-            None => {}
-        }
+        release(&mut self.kv, answer);
         answer.computed = 0;
         self.scheduler.send_back(id, answer.tokens.len());
+    }
+}
+
+/// Takes a request's sequence from it. What ran alone leaves nothing, and neither does who wants no cache,
+/// however it ended.
+fn release(kv: &mut Kv<'_>, answer: &mut Answer) {
+    let kept = answer.request.cache && !answer.request.deterministic;
+    match answer.seq.take() {
+        Some(seq) if kept => kv.rest(seq),
+        Some(seq) => kv.forget(seq),
+        None => {}
     }
 }
 

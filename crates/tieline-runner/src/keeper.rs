@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use tieline_decode::disk::{DiskCache, DiskError, MIN_TAIL, Root};
+use tieline_decode::disk::{DiskCache, MIN_TAIL, Root};
 use tieline_types::{LoadParams, Owner, RunnerBuild};
 
 use crate::llama::Model;
@@ -193,7 +193,7 @@ fn write_all(
                 process::complain(&error);
                 said = true;
             }
-            Err(DiskError::Gone | _) => {}
+            Err(_) => {}
         }
     }
 }
