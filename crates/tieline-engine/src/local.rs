@@ -73,7 +73,8 @@ impl LocalModel {
             let now = state.borrow_and_update().clone();
             match now {
                 State::Ready(running) => {
-                    let Running { build, loaded, .. } = *running;
+                    let Running { mut build, loaded, .. } = *running;
+                    build.kernels.clone_from(&loaded.kernels);
                     return Ok(Self { name, commands, state, tasks, build, loaded });
                 }
                 State::Failed(failed) => return Err(failed.error()),
@@ -91,7 +92,7 @@ impl LocalModel {
         &self.loaded
     }
 
-    /// What the runner is made of.
+    /// What the runner is made of, with the kernels that compute this model.
     pub fn build(&self) -> &RunnerBuild {
         &self.build
     }

@@ -101,6 +101,7 @@ impl Server {
         params: LoadParams,
     ) -> Result<(), ServeError> {
         let started = Instant::now();
+        llama::switch_own_kernels(params.own_kernels);
         let model =
             session::load_model(&self.llama, file, &params, &mut |share| self.progress(share));
         let model = match model {

@@ -98,6 +98,7 @@ impl<'m> Session<'m> {
             kv_tokens: Tokens(self.context.cells()),
             kv_token_size: Bytes(whole(kv_token_bytes(model, &self.params))),
             parallel: if self.params.embeddings.is_some() { 1 } else { self.params.parallel },
+            kernels: llama::kernels(),
             threads: self.settings.threads.cast_unsigned(),
             threads_batch: self.settings.threads_batch.cast_unsigned(),
             load_time: started.elapsed(),

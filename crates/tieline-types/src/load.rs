@@ -148,6 +148,10 @@ pub struct LoadParams {
     /// How long a running answer may stand still because another's prompt is read. A goal, not a
     /// promise: prompts are cut into pieces that take as long.
     pub step: Duration,
+    /// Multiply matrices of many tokens with our own kernels, where the processor suits them and they agree
+    /// with ggml's formats; else with ggml's alone. Changes results by rounding.
+    #[serde(default = "yes")]
+    pub own_kernels: bool,
     /// Watch how long steps take, and use fewer threads while other programs want the processor.
     pub adapt_threads: bool,
 }
@@ -159,6 +163,12 @@ impl LoadParams {
     pub const DEFAULT_PARALLEL: u32 = 8;
     /// How long an answer may stand still.
     pub const DEFAULT_STEP: Duration = Duration::from_millis(200);
+}
+
+/// What receipts mean that were written before there was a choice: it does not matter, since their kernels'
+/// names differ.
+fn yes() -> bool {
+    true
 }
 
 impl Default for LoadParams {
@@ -180,6 +190,7 @@ impl Default for LoadParams {
             model: None,
             disk_cache: None,
             step: Self::DEFAULT_STEP,
+            own_kernels: true,
             adapt_threads: true,
         }
     }
@@ -223,6 +234,8 @@ pub struct LoadedModel {
     pub kv_token_size: Bytes,
     /// Most requests answered at once.
     pub parallel: u32,
+    /// The kernels that compute it, as [`RunnerBuild::kernels`].
+    pub kernels: Vec<String>,
     /// Threads that decode.
     pub threads: u32,
     /// Threads that prefill.

@@ -279,6 +279,9 @@ pub(crate) struct Load {
     /// Layers to put on a GPU, where the runner has one [default: all]
     #[arg(long, value_name = "N")]
     pub(crate) gpu_layers: Option<u32>,
+    /// Multiply with ggml's kernels alone, not with Tieline's
+    #[arg(long)]
+    pub(crate) ggml_kernels: bool,
     /// Keep the number of threads while other programs want the processor
     #[arg(long)]
     pub(crate) no_adapt_threads: bool,

@@ -11,6 +11,7 @@ use llama_cpp_sys_2 as sys;
 use tieline_types::{FlashAttention, KvType, LoadParams, Pooling};
 
 use super::Model;
+use super::accelerator;
 use super::batch::Batch;
 use super::threads::ThreadPool;
 
@@ -147,6 +148,7 @@ impl<'m> Context<'m> {
         {
             return Err(DecodeError::BadBatch);
         }
+        accelerator::use_pool(self.pools.last().map_or(ptr::null_mut(), ThreadPool::as_ptr));
         // SAFETY: the context is valid; the batch lives through the call, which does not keep it. Tokens
         // and positions that make no sense are refused with an error.
         match batch.with_raw(|raw| unsafe { sys::llama_decode(self.as_ptr(), raw) }) {

@@ -8,6 +8,7 @@
 //! for every block here, so each block states only why it is sound.
 #![expect(unsafe_code, reason = "the one door to llama.cpp; see the module's documentation")]
 
+mod accelerator;
 mod batch;
 mod context;
 mod log;
@@ -16,9 +17,10 @@ mod sampler;
 mod system;
 mod threads;
 
+pub(crate) use accelerator::switch as switch_own_kernels;
 pub(crate) use batch::Batch;
 pub(crate) use context::{ActualPooling, Context, DecodeError, Settings};
 pub(crate) use log::take_errors;
 pub(crate) use model::{LoadError, Model};
 pub(crate) use sampler::Sampler;
-pub(crate) use system::{Llama, build};
+pub(crate) use system::{Llama, build, kernels};

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char};
 use llama_cpp_sys_2 as sys;
 use tieline_types::RunnerBuild;
 
-use super::log;
+use super::{accelerator, log};
 
 /// Proof that llama.cpp is started. Models need one.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ impl Llama {
         load_backends_beside_this_program();
         // SAFETY: called before any other function of llama.cpp but the two above, which allow it.
         unsafe { sys::llama_backend_init() };
+        accelerator::register();
         Self(())
     }
 }
@@ -67,7 +68,7 @@ fn devices() -> Vec<String> {
 /// The instruction sets and methods that the processor's kernels were compiled with.
 ///
 /// The kernels answer for themselves, so this is what is used, not what the processor could do.
-fn kernels() -> Vec<String> {
+pub(crate) fn kernels() -> Vec<String> {
     let Some(registry) = cpu_registry() else { return Vec::new() };
     let name = c"ggml_backend_get_features";
     // SAFETY: `registry` is valid and the name terminated.
@@ -82,6 +83,7 @@ fn kernels() -> Vec<String> {
         // SAFETY: the array ends with an entry whose name is null, where this stops.
         let (name, value) = unsafe { ((*feature).name, (*feature).value) };
         if name.is_null() {
+            names.extend(accelerator::name());
             return names;
         }
         // SAFETY: name and value are terminated strings that live for ever.

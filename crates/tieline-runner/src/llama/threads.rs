@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
 
+use super::accelerator;
 use super::system::cpu_registry;
 
 type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> sys::ggml_threadpool_t;
@@ -55,6 +56,7 @@ impl ThreadPool {
 
 impl Drop for ThreadPool {
     fn drop(&mut self) {
+        accelerator::forget_pool(self.as_ptr());
         // SAFETY: made by `start`, freed once, and the context that used it is freed before.
         unsafe { (self.free)(self.pool.as_ptr()) };
     }

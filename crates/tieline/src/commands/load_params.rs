@@ -18,6 +18,7 @@ impl From<&Load> for LoadParams {
             embeddings: None,
             mmap: !load.no_mmap,
             gpu_layers: load.gpu_layers,
+            own_kernels: !load.ggml_kernels,
             adapt_threads: !load.no_adapt_threads,
             // One user, one answer at a time: a runner takes at least the context.
             parallel: load.parallel.unwrap_or(1),

@@ -1,0 +1,249 @@
+//! Activations, rounded to 8 bits.
+
+use std::cell::UnsafeCell;
+
+use crate::level::Level;
+use crate::unpack::WIDTH;
+
+/// Rows of activations, one for each token, rounded to 8 bits in blocks of 32.
+///
+/// A block is `d · q` with `d = max|x| / 127`, as ggml's `quantize_row_q8_0` has it. A block with a value
+/// that is not finite has a `d` that is not a number, so that its products are not numbers either.
+#[derive(Debug, Default)]
+pub struct Activations {
+    tokens: usize,
+    blocks: usize,
+    q: Shared<[i8; WIDTH]>,
+    /// What a block is multiplied with.
+    d: Shared<f32>,
+    /// The sum of `q` in each half of a block.
+    sums: Shared<[i32; 2]>,
+}
+
+impl Activations {
+    /// Makes room for `tokens` rows of `width` values, which are not filled yet.
+    ///
+    /// # Panics
+    /// Where `width` is no multiple of 32.
+    pub fn resize(&mut self, tokens: usize, width: usize) {
+        assert!(width.is_multiple_of(WIDTH), "{width} values are not whole blocks of {WIDTH}");
+        self.tokens = tokens;
+        self.blocks = width / WIDTH;
+        let blocks = tokens * self.blocks;
+        self.q.resize(blocks, [0; WIDTH]);
+        self.d.resize(blocks, 0.0);
+        self.sums.resize(blocks, [0; 2]);
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// How many values a row has.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.blocks * WIDTH
+    }
+
+    /// Fills the row of one token. Several threads may fill different rows at once.
+    ///
+    /// # Safety
+    /// Nobody else fills or reads this token's row meanwhile.
+    ///
+    /// # Panics
+    /// Where there is no such token or `values` has another width.
+    pub unsafe fn fill(&self, level: Level, token: usize, values: &[f32]) {
+        assert!(token < self.tokens && values.len() == self.width(), "no such row");
+        let at = token * self.blocks..(token + 1) * self.blocks;
+        // SAFETY: the caller's promise: this row is nobody else's for now.
+        let (q, d, sums) = unsafe {
+            (self.q.exclusive(at.clone()), self.d.exclusive(at.clone()), self.sums.exclusive(at))
+        };
+        match level {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Vnni => {
+                assert!(level.available(), "this processor lacks {}", level.name());
+                // SAFETY: the processor has the instructions.
+                unsafe { round_avx512(values, q, d, sums) };
+            }
+            _ => round(values, q, d, sums),
+        }
+    }
+
+    /// The row of one token: bytes, scales, sums.
+    ///
+    /// # Safety
+    /// The row is filled, and nobody fills it meanwhile.
+    pub(crate) unsafe fn row(&self, token: usize) -> Row<'_> {
+        let at = token * self.blocks..(token + 1) * self.blocks;
+        // SAFETY: the caller's promise.
+        unsafe {
+            Row {
+                q: self.q.shared(at.clone()),
+                d: self.d.shared(at.clone()),
+                sums: self.sums.shared(at),
+            }
+        }
+    }
+}
+
+/// One token's blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) q: &'a [[i8; WIDTH]],
+    pub(crate) d: &'a [f32],
+    pub(crate) sums: &'a [[i32; 2]],
+}
+
+#[inline(always)]
+fn round(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
+    let (blocks, _) = values.as_chunks::<WIDTH>();
+    for (((block, q), d), sums) in blocks.iter().zip(q).zip(d).zip(sums) {
+        (*d, *sums) = round_block(block, q);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
+fn round_avx512(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
+    round(values, q, d, sums);
+}
+
+/// Rounds a block; its scale, and the sum of each half.
+#[inline(always)]
+fn round_block(block: &[f32; WIDTH], q: &mut [i8; WIDTH]) -> (f32, [i32; 2]) {
+    // Eight lanes each, so that the compiler need not keep one order of additions.
+    let (mut most, mut poison) = ([0.0f32; 8], [0.0f32; 8]);
+    for lanes in block.as_chunks::<8>().0 {
+        for lane in 0..8 {
+            let size = lanes[lane].abs();
+            most[lane] = if size > most[lane] { size } else { most[lane] };
+            // Not a number where the value is not finite, else nothing.
+            poison[lane] += lanes[lane] * 0.0;
+        }
+    }
+    let most = most.into_iter().fold(0.0, f32::max);
+    let poison: f32 = poison.into_iter().sum();
+    let d = most / 127.0;
+    let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
+    let mut sums = [0i32; 2];
+    for (half, sum) in sums.iter_mut().enumerate() {
+        for at in 16 * half..16 * half + 16 {
+            let whole = nearest(block[at] * inverse);
+            q[at] = low_byte(whole);
+            *sum += i32::from(q[at]);
+        }
+    }
+    (d + poison, sums)
+}
+
+/// The nearest whole number, even where two are as near, for values up to 2²².
+///
+/// Adding 1.5 · 2²³ leaves no room for a fraction: the sum's low bits are the whole number.
+#[inline(always)]
+fn nearest(value: f32) -> i32 {
+    const SHIFT: f32 = 12_582_912.0;
+    (value + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()).cast_signed()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "at most 127 in size, or poisoned anyway")]
+#[inline(always)]
+fn low_byte(whole: i32) -> i8 {
+    whole as i8
+}
+
+/// Values that several threads fill, each its own part.
+#[derive(Debug)]
+struct Shared<T>(Vec<UnsafeCell<T>>);
+
+// SAFETY: whoever takes a part promises that nobody else changes it meanwhile.
+unsafe impl<T: Send + Sync> Sync for Shared<T> {}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy> Shared<T> {
+    /// Never shrinks, so that the next larger matrix finds its room made.
+    fn resize(&mut self, length: usize, value: T) {
+        if self.0.len() < length {
+            self.0.resize_with(length, || UnsafeCell::new(value));
+        }
+    }
+
+    /// # Safety
+    /// Nobody else has this part meanwhile.
+    #[expect(clippy::mut_from_ref, reason = "the caller promises that the part is its own")]
+    unsafe fn exclusive(&self, at: std::ops::Range<usize>) -> &mut [T] {
+        let part = &self.0[at];
+        // SAFETY: a cell has the layout of its value; `part` is in bounds and, by promise, ours alone.
+        unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(part.as_ptr()), part.len()) }
+    }
+
+    /// # Safety
+    /// Nobody changes this part meanwhile.
+    unsafe fn shared(&self, at: std::ops::Range<usize>) -> &[T] {
+        let part = &self.0[at];
+        // SAFETY: as above, and nobody changes it.
+        unsafe { std::slice::from_raw_parts(UnsafeCell::raw_get(part.as_ptr()), part.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounded(values: &[f32; WIDTH]) -> ([i8; WIDTH], f32, [i32; 2]) {
+        let mut q = [0; WIDTH];
+        let (d, sums) = round_block(values, &mut q);
+        (q, d, sums)
+    }
+
+    #[test]
+    fn the_largest_value_is_127() {
+        let mut values = [0.5; WIDTH];
+        values[3] = -2.0;
+        let (q, d, sums) = rounded(&values);
+        assert_eq!(q[3], -127);
+        assert_eq!(q[4], 32, "0.5 / (2 / 127) = 31.75");
+        assert_eq!(d, 2.0 / 127.0);
+        assert_eq!(sums, [15 * 32 - 127, 16 * 32]);
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        assert_eq!(rounded(&[0.0; WIDTH]), ([0; WIDTH], 0.0, [0; 2]));
+    }
+
+    #[test]
+    fn what_is_not_finite_poisons_its_block() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = [1.0; WIDTH];
+            values[31] = bad;
+            assert!(rounded(&values).1.is_nan());
+        }
+    }
+
+    #[test]
+    fn every_level_rounds_alike() {
+        let values: Vec<f32> = (0..320u16).map(|i| (f32::from(i) * 0.37).sin() * 3.0).collect();
+        let mut want = Activations::default();
+        want.resize(1, values.len());
+        // SAFETY: one thread.
+        unsafe { want.fill(Level::Portable, 0, &values) };
+        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            let mut got = Activations::default();
+            got.resize(1, values.len());
+            // SAFETY: one thread.
+            let (got, want) = unsafe {
+                got.fill(level, 0, &values);
+                (got.row(0), want.row(0))
+            };
+            assert_eq!((got.q, got.d, got.sums), (want.q, want.d, want.sums), "{level:?}");
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! Multiplies quantised weights with activations on the processor, many tokens at a time.
+//!
+//! llama.cpp computes most formats as one dot product after another: each weight is unpacked again for
+//! every token. Here a strip of 16 rows is unpacked once, into bytes that lie as the processor's byte
+//! products want them (a *panel*), and is then multiplied with all tokens.
+//!
+//! The arithmetic is ggml's: activations are rounded to 8 bits in blocks of 32 (`max|x| / 127`), products
+//! within a block are exact integers, blocks are scaled and summed in `f32`. Only the order of that sum
+//! differs, and the scales of activations keep `f32` where ggml rounds them to 16 bits.
+//!
+//! Knows nothing of ggml's tensors, threads or files: it is given bytes and rows.
+
+#![expect(
+    unsafe_code,
+    reason = "instructions of certain processors, and outputs that threads share"
+)]
+
+mod activations;
+mod format;
+mod half;
+mod level;
+mod multiply;
+mod panel;
+mod tile;
+mod unpack;
+
+pub use activations::Activations;
+pub use format::Format;
+pub use level::Level;
+pub use multiply::{Matrix, Output, Scratch, multiply};

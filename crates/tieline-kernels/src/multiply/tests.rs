@@ -1,0 +1,210 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A matrix of random bytes whose scales are small numbers of both signs.
+fn bytes(format: Format, rows: usize, width: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = move || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u8::try_from(state >> 56).unwrap()
+    };
+    let mut bytes: Vec<u8> =
+        std::iter::repeat_with(&mut next).take(rows * format.row_bytes(width).unwrap()).collect();
+    for block in bytes.chunks_mut(format.block_bytes()) {
+        for &at in scales(format) {
+            // A half between 2⁻⁸ and 2⁻⁴, or its negative.
+            block[at + 1] = (block[at + 1] & 0x80) | (0x1c + block[at + 1] % 16);
+        }
+        if format == Format::Mxfp4 {
+            block[0] = 120 + block[0] % 10;
+        }
+    }
+    bytes
+}
+
+/// Where a block holds 16-bit scales.
+fn scales(format: Format) -> &'static [usize] {
+    match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4K | Format::Q5K => &[0, 2],
+        Format::Q4_0 | Format::Q5_0 | Format::Q8_0 | Format::Iq4Nl | Format::Iq4Xs => &[0],
+        Format::Q2K => &[80, 82],
+        Format::Q3K => &[108],
+        Format::Q6K => &[208],
+        Format::Mxfp4 => &[],
+    }
+}
+
+fn values(tokens: usize, width: usize, scale: f32) -> Vec<f32> {
+    let count = u16::try_from(tokens * width).unwrap();
+    (0..count).map(|at| (f32::from(at) * 0.731).sin() * scale).collect()
+}
+
+fn rounded(level: Level, tokens: usize, width: usize, values: &[f32]) -> Activations {
+    let mut activations = Activations::default();
+    activations.resize(tokens, width);
+    for token in 0..tokens {
+        // SAFETY: one thread.
+        unsafe { activations.fill(level, token, &values[token * width..(token + 1) * width]) };
+    }
+    activations
+}
+
+/// The product, one token after another, with whatever lies between the rows left as it was.
+fn product(
+    level: Level,
+    matrix: &Matrix<'_>,
+    activations: &Activations,
+    parts: &[Range<usize>],
+) -> Vec<f32> {
+    let stride = matrix.rows() + 3;
+    let mut floats = vec![-7.0; stride * activations.tokens()];
+    // SAFETY: one thread, and the floats outlive the output.
+    let output = unsafe { Output::new(floats.as_mut_ptr(), stride, activations.tokens()) };
+    let mut scratch = Scratch::default();
+    for part in parts {
+        // SAFETY: one thread, and all tokens are filled.
+        unsafe { multiply(level, (matrix, part.clone()), activations, &output, &mut scratch) };
+    }
+    for token in floats.chunks(stride) {
+        assert_eq!(token[matrix.rows()..], [-7.0; 3], "written beyond the rows");
+    }
+    floats.chunks(stride).flat_map(|token| token[..matrix.rows()].to_vec()).collect()
+}
+
+fn one(range: &Range<usize>) -> &[Range<usize>] {
+    std::slice::from_ref(range)
+}
+
+/// A weight, taken apart by the code under test: the runner's tests compare that with ggml's.
+fn weight(format: Format, row: &[u8], column: usize) -> f64 {
+    let (bytes, weights) = (format.block_bytes(), format.block_weights());
+    let block = &row[column / weights * bytes..][..bytes];
+    let unpacked = crate::unpack::unpack(format, block, column % weights / WIDTH);
+    let at = column % WIDTH;
+    let number = unpacked.q[at];
+    let number = format.table().map_or(number, |table| table[usize::from(number & 15)]);
+    let whole = f64::from(number) - f64::from(format.zero());
+    f64::from(unpacked.d[at / 16]) * whole + f64::from(unpacked.m[at / 16])
+}
+
+/// Compares all products with sums in `f64` of the same rounded values.
+fn check(format: Format, (rows, width, tokens): (usize, usize, usize), scale: f32, seed: u64) {
+    let bytes = bytes(format, rows, width, seed);
+    let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+    let values = values(tokens, width, scale);
+    let activations = rounded(Level::Portable, tokens, width, &values);
+    let weights: Vec<f64> = (0..rows)
+        .flat_map(|row| (0..width).map(move |column| (row, column)))
+        .map(|(row, column)| weight(format, matrix.row(row), column))
+        .collect();
+    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        let got = product(level, &matrix, &activations, one(&(0..rows)));
+        for (at, &got) in got.iter().enumerate() {
+            let (token, row) = (at / rows, at % rows);
+            // SAFETY: one thread.
+            let values = unsafe { activations.row(token) };
+            let (mut want, mut size) = (0.0, 0.0);
+            for column in 0..width {
+                let value = f64::from(values.d[column / WIDTH])
+                    * f64::from(values.q[column / WIDTH][column % WIDTH]);
+                let product = weights[row * width + column] * value;
+                want += product;
+                // Numbers above the zero and what is taken for it cancel: both round.
+                size += product.abs() + f64::from(scale) * 0.1;
+            }
+            let error = (f64::from(got) - want).abs();
+            assert!(error <= size * 1e-5, "{format:?} {level:?} {token}/{row}: {got} for {want}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_shape_is_right(
+        format in proptest::sample::select(Format::ALL.to_vec()),
+        rows in 1usize..70,
+        blocks in 1usize..4,
+        tokens in 1usize..15,
+        scale in proptest::sample::select(vec![1e-20f32, 0.01, 1.0, 300.0]),
+        seed in any::<u64>(),
+    ) {
+        check(format, (rows, blocks * format.block_weights(), tokens), scale, seed);
+    }
+
+    #[test]
+    fn any_division_of_the_rows_gives_the_same(
+        format in proptest::sample::select(Format::ALL.to_vec()),
+        cut in 0usize..=50,
+        seed in any::<u64>(),
+    ) {
+        let (rows, width, tokens) = (50, 256, 7);
+        let bytes = bytes(format, rows, width, seed);
+        let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+        let activations = rounded(Level::best(), tokens, width, &values(tokens, width, 1.0));
+        let whole = product(Level::best(), &matrix, &activations, one(&(0..rows)));
+        let parts = product(Level::best(), &matrix, &activations, &[cut..rows, 0..cut]);
+        prop_assert_eq!(whole, parts);
+    }
+}
+
+#[test]
+fn a_token_does_not_depend_on_its_neighbours() {
+    let (rows, width) = (32, 512);
+    for format in Format::ALL {
+        let bytes = bytes(format, rows, width, 3);
+        let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+        let many = values(13, width, 1.0);
+        let all = 0..rows;
+        let all = one(&all);
+        let whole = product(Level::best(), &matrix, &rounded(Level::best(), 13, width, &many), all);
+        for token in 0..13 {
+            let one = &many[token * width..(token + 1) * width];
+            let alone =
+                product(Level::best(), &matrix, &rounded(Level::best(), 1, width, one), all);
+            assert_eq!(alone, whole[token * rows..(token + 1) * rows], "{format:?} {token}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_with_its_token() {
+    let (rows, width) = (40, 64);
+    let bytes = bytes(Format::Q8_0, rows, width, 5);
+    let matrix = Matrix::new(Format::Q8_0, &bytes, rows, width).unwrap();
+    let mut values = values(3, width, 1.0);
+    values[width + 40] = f32::NAN;
+    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+        let activations = rounded(level, 3, width, &values);
+        let got = product(level, &matrix, &activations, one(&(0..rows)));
+        assert!(got[..rows].iter().all(|product| product.is_finite()));
+        assert!(got[rows..2 * rows].iter().all(|product| product.is_nan()));
+        assert!(got[2 * rows..].iter().all(|product| product.is_finite()));
+    }
+}
+
+#[test]
+fn a_matrix_that_is_cut_off_is_refused() {
+    assert!(Matrix::new(Format::Q4_1, &[0; 39], 2, 32).is_none());
+    assert!(Matrix::new(Format::Q4_1, &[0; 40], 2, 32).is_some());
+    assert!(Matrix::new(Format::Q4_1, &[0; 400], 2, 33).is_none(), "not whole blocks");
+    assert!(Matrix::new(Format::Q4K, &[0; 400], 2, 32).is_none(), "not whole blocks");
+    assert!(Matrix::new(Format::Q4_1, &[0; 40], usize::MAX, 32).is_none());
+}
+
+#[test]
+#[should_panic(expected = "another width")]
+fn other_widths_are_refused() {
+    let matrix = Matrix::new(Format::Q8_0, &[0; 68], 1, 64).unwrap();
+    product(Level::best(), &matrix, &rounded(Level::best(), 1, 32, &[1.0; 32]), one(&(0..1)));
+}
+
+#[test]
+#[should_panic(expected = "beyond the matrix")]
+fn rows_that_are_not_there_are_refused() {
+    let matrix = Matrix::new(Format::Q8_0, &[0; 34], 1, 32).unwrap();
+    product(Level::best(), &matrix, &rounded(Level::best(), 1, 32, &[1.0; 32]), one(&(0..2)));
+}

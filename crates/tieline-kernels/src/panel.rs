@@ -1,0 +1,89 @@
+//! Strips of 16 rows, unpacked and laid out for the tiles.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+
+use std::ops::Range;
+
+use crate::format::Format;
+use crate::unpack::{Unpacked, WIDTH, unpack};
+
+/// Rows of a strip: the lanes of the widest register.
+pub(crate) const LANES: usize = 16;
+
+/// 32 columns of 16 rows, row after row.
+pub(crate) type Rows = [[u8; WIDTH]; LANES];
+
+/// The same for the tiles: eight times four columns of all 16 rows, so that a register holds four neighbouring
+/// bytes of each row.
+pub(crate) type Columns = [[[u8; 4]; LANES]; WIDTH / 4];
+
+/// 16 rows, unpacked. Rows that a matrix lacks are zero.
+#[derive(Debug, Default)]
+pub(crate) struct Panel {
+    pub(crate) q: Vec<Aligned<Columns>>,
+    /// Scales: one run of lanes for 32 columns, or two for 16 each where the format is fine.
+    pub(crate) d: Vec<Aligned<[f32; LANES]>>,
+    /// Minima, where the format has them.
+    pub(crate) m: Vec<Aligned<[f32; LANES]>>,
+}
+
+/// Begins where a cache line begins.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Aligned<T>(pub(crate) T);
+
+/// Nothing, in any format: it has no scale.
+const NOTHING: Unpacked = Unpacked { q: [0; WIDTH], d: [0.0; 2], m: [0.0; 2] };
+
+impl Panel {
+    /// Unpacks up to 16 rows of `blocks` times 32 weights; `turn` lays them out as [`turn`] does.
+    #[inline(always)]
+    pub(crate) fn fill<'a>(
+        &mut self,
+        (format, blocks): (Format, usize),
+        row: impl Fn(usize) -> &'a [u8],
+        rows: Range<usize>,
+        turn: impl Fn(&Aligned<Rows>, Option<&[u8; 16]>, &mut Aligned<Columns>),
+    ) {
+        let parts = if format.fine() { 2 } else { 1 };
+        self.resize(blocks, parts);
+        let strip: [&[u8]; LANES] = std::array::from_fn(|lane| {
+            let number = rows.start + lane;
+            if number < rows.end { row(number) } else { &[] }
+        });
+        let (bytes, groups) = (format.block_bytes(), format.block_weights() / WIDTH);
+        let mut q = Aligned([[0; WIDTH]; LANES]);
+        for block in 0..blocks / groups {
+            for group in 0..groups {
+                let at = block * groups + group;
+                for (lane, row) in strip.iter().enumerate() {
+                    let block = row.get(block * bytes..(block + 1) * bytes);
+                    let weights = block.map_or(NOTHING, |block| unpack(format, block, group));
+                    q.0[lane] = weights.q;
+                    for part in 0..parts {
+                        self.d[at * parts + part].0[lane] = weights.d[part];
+                        self.m[at * parts + part].0[lane] = weights.m[part];
+                    }
+                }
+                turn(&q, format.table(), &mut self.q[at]);
+            }
+        }
+    }
+
+    fn resize(&mut self, blocks: usize, parts: usize) {
+        self.q.resize(blocks, Aligned([[[0; 4]; LANES]; WIDTH / 4]));
+        self.d.resize(blocks * parts, Aligned([0.0; LANES]));
+        self.m.resize(blocks * parts, Aligned([0.0; LANES]));
+    }
+}
+
+/// Looks the numbers up, where there is a table, and turns rows into columns of four.
+pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut Aligned<Columns>) {
+    for (lane, row) in rows.0.iter().enumerate() {
+        for (at, &number) in row.iter().enumerate() {
+            let byte = table.map_or(number, |table| table[usize::from(number & 15)]);
+            columns.0[at / 4][lane][at % 4] = byte;
+        }
+    }
+}

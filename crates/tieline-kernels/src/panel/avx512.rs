@@ -1,0 +1,113 @@
+//! Turns rows into columns with the shuffles of AVX-512.
+//!
+//! Eight registers hold rows `i` and `i + 8`, eight words of four bytes each. Three times, pairs of
+//! registers swap a bit of the register's number with a bit of the place in it; then register `j` holds
+//! word `j` of all 16 rows.
+
+use std::arch::x86_64::{
+    __m512i, _mm_loadu_si128, _mm256_load_si256, _mm512_broadcast_i32x4, _mm512_castsi256_si512,
+    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutex2var_epi32, _mm512_shuffle_epi8,
+    _mm512_store_si512,
+};
+
+use crate::panel::{Aligned, Columns, LANES, Rows};
+use crate::unpack::WIDTH;
+
+/// As [`super::turn`].
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+#[inline]
+pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut Aligned<Columns>) {
+    let mut words: [__m512i; 8] = std::array::from_fn(|row| {
+        let low = _mm512_castsi256_si512(load(&rows.0[row]));
+        _mm512_inserti64x4::<1>(low, load(&rows.0[row + 8]))
+    });
+    if let Some(table) = table {
+        // SAFETY: 16 readable bytes.
+        let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
+        let table = _mm512_broadcast_i32x4(table);
+        words = words.map(|word| _mm512_shuffle_epi8(table, word));
+    }
+    words = swap::<4>(words);
+    words = swap::<2>(words);
+    words = swap::<1>(words);
+    for (word, column) in words.into_iter().zip(&mut columns.0) {
+        // SAFETY: 64 writable bytes; a column begins at a multiple of 64.
+        unsafe { _mm512_store_si512(std::ptr::from_mut(column).cast(), word) };
+    }
+}
+
+#[target_feature(enable = "avx2")]
+#[inline]
+fn load(row: &[u8; WIDTH]) -> std::arch::x86_64::__m256i {
+    // SAFETY: 32 readable bytes; a row of `Rows` begins at a multiple of 32.
+    unsafe { _mm256_load_si256(row.as_ptr().cast()) }
+}
+
+/// Swaps the bit `BIT` of a register's number with the same bit of the place in it.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn swap<const BIT: usize>(words: [__m512i; 8]) -> [__m512i; 8] {
+    let (clear, set) = const { places::<BIT>() };
+    // SAFETY: both are 64 readable bytes.
+    let (clear, set) = unsafe {
+        (_mm512_loadu_si512(clear.as_ptr().cast()), _mm512_loadu_si512(set.as_ptr().cast()))
+    };
+    std::array::from_fn(|number| {
+        let (low, high) = (words[number & !BIT], words[number | BIT]);
+        let places = if number & BIT == 0 { clear } else { set };
+        _mm512_permutex2var_epi32(low, places, high)
+    })
+}
+
+/// Where each place's word comes from, for the register whose bit is clear and the one whose bit is set;
+/// places of the second register of a pair begin at 16.
+const fn places<const BIT: usize>() -> ([i32; LANES], [i32; LANES]) {
+    let (mut clear, mut set) = ([0; LANES], [0; LANES]);
+    let (mut place, mut number) = (0, 0);
+    let bit: i32 = match BIT {
+        1 => 1,
+        2 => 2,
+        _ => 4,
+    };
+    while place < LANES {
+        if number & bit == 0 {
+            clear[place] = number;
+            set[place] = number | bit;
+        } else {
+            clear[place] = 16 + (number & !bit);
+            set[place] = 16 + number;
+        }
+        place += 1;
+        number += 1;
+    }
+    (clear, set)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+
+    #[test]
+    fn rows_are_turned_alike() {
+        if !Level::Avx512Vnni.available() {
+            return;
+        }
+        let mut rows = Aligned([[0u8; WIDTH]; LANES]);
+        for (at, byte) in rows.0.as_flattened_mut().iter_mut().enumerate() {
+            *byte = u8::try_from(at * 7 % 251).unwrap();
+        }
+        let table = std::array::from_fn(|at| 200 - u8::try_from(at).unwrap());
+        for table in [None, Some(&table)] {
+            if table.is_some() {
+                rows.0.as_flattened_mut().iter_mut().for_each(|byte| *byte &= 15);
+            }
+            let mut want = Aligned([[[0; 4]; LANES]; WIDTH / 4]);
+            let mut got = want;
+            super::super::turn(&rows, table, &mut want);
+            // SAFETY: the level is available.
+            unsafe { turn(&rows, table, &mut got) };
+            assert_eq!(got.0, want.0);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The tile for AVX-512 with VNNI.
+//!
+//! One `vpdpbusd` adds four products of bytes in each of 16 lanes. A block of 32 columns takes eight of
+//! them for a token and a strip, and three or four more instructions to scale and add what they counted.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps,
+    _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
+};
+
+use crate::activations::Row;
+use crate::panel::{Aligned, LANES, Panel};
+use crate::tile::portable::whole;
+use crate::tile::{Products, STRIPS, TOKENS, Work};
+use crate::unpack::WIDTH;
+
+/// Multiplies.
+///
+/// # Safety
+/// The processor has `avx512f`, `avx512bw`, `avx512vl` and `avx512vnni`.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(crate) fn multiply(work: Work<'_>, products: &mut Products) {
+    match (work.format.fine(), work.format.has_minimum()) {
+        (false, false) => by_tokens::<1, false>(work, products),
+        (false, true) => by_tokens::<1, true>(work, products),
+        (true, false) => by_tokens::<2, false>(work, products),
+        (true, true) => by_tokens::<2, true>(work, products),
+    }
+}
+
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn by_tokens<const PARTS: usize, const MINIMUM: bool>(work: Work<'_>, products: &mut Products) {
+    match work.tokens.len() {
+        1 => tile::<1, PARTS, MINIMUM>(work, products),
+        2 => tile::<2, PARTS, MINIMUM>(work, products),
+        3 => tile::<3, PARTS, MINIMUM>(work, products),
+        4 => tile::<4, PARTS, MINIMUM>(work, products),
+        5 => tile::<5, PARTS, MINIMUM>(work, products),
+        _ => tile::<TOKENS, PARTS, MINIMUM>(work, products),
+    }
+}
+
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn tile<const T: usize, const PARTS: usize, const MINIMUM: bool>(
+    work: Work<'_>,
+    products: &mut Products,
+) {
+    let Some(tokens) = work.tokens.first_chunk::<T>() else { return };
+    let blocks = work.panels[0].q.len();
+    assert!(work.panels.iter().all(|panel| fits::<PARTS>(panel, blocks)), "panels of other widths");
+    assert!(tokens.iter().all(|row| holds(row, blocks)), "tokens of other widths");
+    let zero = work.format.zero();
+    let mut sum = [[_mm512_setzero_ps(); STRIPS]; T];
+    for block in 0..blocks {
+        for part in 0..PARTS {
+            let dots = dots::<T, PARTS>(work.panels, tokens, block, part, zero);
+            let at = block * PARTS + part;
+            for strip in 0..STRIPS {
+                let scale = floats(&work.panels[strip].d[at]);
+                let minimum = floats(&work.panels[strip].m[at]);
+                for token in 0..T {
+                    let size = _mm512_set1_ps(tokens[token].d[block]);
+                    let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[token][strip]), size);
+                    sum[token][strip] = _mm512_fmadd_ps(dot, scale, sum[token][strip]);
+                    if MINIMUM {
+                        let all = count::<PARTS>(&tokens[token], block, part);
+                        let all = _mm512_set1_ps(tokens[token].d[block] * whole(all));
+                        sum[token][strip] = _mm512_fmadd_ps(minimum, all, sum[token][strip]);
+                    }
+                }
+            }
+        }
+    }
+    for (sums, products) in sum.iter().zip(products) {
+        for (sum, products) in sums.iter().zip(products) {
+            store(*sum, products);
+        }
+    }
+}
+
+fn fits<const PARTS: usize>(panel: &Panel, blocks: usize) -> bool {
+    panel.q.len() == blocks && panel.d.len() == blocks * PARTS && panel.m.len() == blocks * PARTS
+}
+
+fn holds(row: &Row<'_>, blocks: usize) -> bool {
+    row.q.len() == blocks && row.d.len() == blocks && row.sums.len() == blocks
+}
+
+/// The whole products of a part of a block.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+#[inline]
+fn dots<const T: usize, const PARTS: usize>(
+    panels: &[Panel; STRIPS],
+    tokens: &[Row<'_>; T],
+    block: usize,
+    part: usize,
+    zero: i32,
+) -> [[__m512i; STRIPS]; T] {
+    let mut dots: [[__m512i; STRIPS]; T] = std::array::from_fn(|token| {
+        [_mm512_set1_epi32(-zero * count::<PARTS>(&tokens[token], block, part)); STRIPS]
+    });
+    let fours = WIDTH / 4 / PARTS;
+    for four in fours * part..fours * (part + 1) {
+        let weights: [__m512i; STRIPS] =
+            std::array::from_fn(|strip| bytes(&panels[strip].q[block].0[four]));
+        for token in 0..T {
+            let values = _mm512_set1_epi32(word(&tokens[token].q[block], four));
+            for strip in 0..STRIPS {
+                dots[token][strip] =
+                    _mm512_dpbusd_epi32(dots[token][strip], weights[strip], values);
+            }
+        }
+    }
+    dots
+}
+
+/// The sum of a token's values in a part of a block.
+#[inline(always)]
+fn count<const PARTS: usize>(row: &Row<'_>, block: usize, part: usize) -> i32 {
+    let sums = row.sums[block];
+    if PARTS == 2 { sums[part] } else { sums[0] + sums[1] }
+}
+
+/// Four neighbouring values as one word.
+#[inline(always)]
+fn word(q: &[i8; WIDTH], four: usize) -> i32 {
+    let (fours, _) = q.as_chunks::<4>();
+    i32::from_le_bytes(fours[four].map(i8::cast_unsigned))
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn bytes(column: &[[u8; 4]; LANES]) -> __m512i {
+    // SAFETY: 64 readable bytes; a column of a panel begins at a multiple of 64.
+    unsafe { _mm512_load_si512(std::ptr::from_ref(column).cast()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn floats(lanes: &Aligned<[f32; LANES]>) -> __m512 {
+    // SAFETY: 16 readable floats that begin at a multiple of 64.
+    unsafe { _mm512_load_ps(lanes.0.as_ptr()) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(lanes: __m512, to: &mut [f32; LANES]) {
+    // SAFETY: 16 writable floats.
+    unsafe { _mm512_storeu_ps(to.as_mut_ptr(), lanes) }
+}

@@ -1,0 +1,149 @@
+//! Our kernels, as a device that llama.cpp's scheduler gives matrix products to.
+//!
+//! ggml calls such a device an accelerator (its BLAS backend is one): it takes the operations that it says
+//! it supports, works on the processor's own memory, and leaves all others to ggml's processor backend.
+//! Weights stay where they are.
+//!
+//! The work is done by the threads that llama.cpp computes with: what a split of the graph asks for becomes
+//! a graph of ggml's custom operations, which a processor backend of our own runs on the same pool.
+
+mod check;
+mod device;
+mod job;
+mod tables;
+
+use std::ffi::{CStr, c_int};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+
+use llama_cpp_sys_2 as sys;
+use tieline_kernels::{Format, Level};
+
+use super::system::cpu_registry;
+
+/// Tokens from which on a product is ours: with fewer, unpacking a matrix takes longer than it saves.
+const TOKENS: i64 = 4;
+
+static ON: AtomicBool = AtomicBool::new(true);
+static INNER: OnceLock<Inner> = OnceLock::new();
+/// Why the kernels are off on a processor that they are written for.
+static MISREAD: OnceLock<Format> = OnceLock::new();
+
+/// The processor backend that runs our operations.
+#[derive(Debug)]
+struct Inner {
+    level: Level,
+    backend: AtomicPtr<sys::ggml_backend>,
+    set_threads: SetThreads,
+    set_pool: SetPool,
+    /// The pool that `backend` was given last.
+    pool: AtomicPtr<sys::ggml_threadpool>,
+}
+
+type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, c_int);
+type SetPool = unsafe extern "C" fn(sys::ggml_backend_t, sys::ggml_threadpool_t);
+
+/// Offers the device to llama.cpp, where the processor has instructions that it is written for. Once per
+/// process, after llama.cpp started and before a model is loaded.
+pub(super) fn register() {
+    let level = Level::best();
+    if level == Level::Portable {
+        return;
+    }
+    // Never wrong, rather than fast: weights that we read otherwise than ggml are not ours to multiply.
+    if let Some(format) = check::disagreement(level) {
+        // Cannot be set: this is the first time.
+        let _ = MISREAD.set(format);
+        return;
+    }
+    let Some(inner) = Inner::start(level) else { return };
+    if INNER.set(inner).is_ok() {
+        device::register();
+    }
+}
+
+/// Says whether the graphs made from now on may use the kernels.
+pub(crate) fn switch(on: bool) {
+    ON.store(on, Ordering::Relaxed);
+}
+
+/// The name of the kernels, where they are used, or which format switched them off.
+pub(super) fn name() -> Option<String> {
+    if let Some(format) = MISREAD.get() {
+        return Some(format!("TIELINE-OFF-{format:?}"));
+    }
+    INNER
+        .get()
+        .filter(|_| ON.load(Ordering::Relaxed))
+        .map(|inner| format!("TIELINE-{}", inner.level.name()))
+}
+
+/// Lets the next computation use this pool, or threads of its own where it is null.
+pub(super) fn use_pool(pool: sys::ggml_threadpool_t) {
+    if let Some(inner) = INNER.get() {
+        inner.use_pool(pool);
+    }
+}
+
+/// Must be called before a pool is freed.
+pub(super) fn forget_pool(pool: sys::ggml_threadpool_t) {
+    if let Some(inner) = INNER.get()
+        && inner.pool.load(Ordering::Relaxed) == pool
+    {
+        inner.use_pool(std::ptr::null_mut());
+    }
+}
+
+impl Inner {
+    fn start(level: Level) -> Option<Self> {
+        let set_threads = function(c"ggml_backend_set_n_threads")?;
+        let set_pool = function(c"ggml_backend_cpu_set_threadpool")?;
+        // SAFETY: needs only a started llama.cpp.
+        let backend = unsafe {
+            sys::ggml_backend_init_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU, std::ptr::null())
+        };
+        if backend.is_null() {
+            return None;
+        }
+        // SAFETY: under these names ggml registers functions of these types.
+        let (set_threads, set_pool) = unsafe {
+            (
+                std::mem::transmute::<*mut (), SetThreads>(set_threads),
+                std::mem::transmute::<*mut (), SetPool>(set_pool),
+            )
+        };
+        let (backend, pool) = (AtomicPtr::new(backend), AtomicPtr::default());
+        Some(Self { level, backend, set_threads, set_pool, pool })
+    }
+
+    fn backend(&self) -> sys::ggml_backend_t {
+        self.backend.load(Ordering::Relaxed)
+    }
+
+    fn use_pool(&self, pool: sys::ggml_threadpool_t) {
+        if self.pool.swap(pool, Ordering::Relaxed) != pool {
+            // SAFETY: the backend is never freed. It pauses the pool before, which is not freed yet: whoever
+            // frees one has it forgotten first.
+            unsafe { (self.set_pool)(self.backend(), pool) };
+        }
+    }
+
+    fn use_threads(&self, threads: c_int) {
+        // SAFETY: the backend is never freed.
+        unsafe { (self.set_threads)(self.backend(), threads.max(1)) };
+    }
+
+    /// Runs a graph of our operations.
+    fn compute(&self, graph: *mut sys::ggml_cgraph) -> sys::ggml_status {
+        // SAFETY: the backend is never freed, and `graph` is made of custom operations whose data live.
+        unsafe { sys::ggml_backend_graph_compute(self.backend(), graph) }
+    }
+}
+
+/// A function of the processor's backend, by name: a dynamic build cannot link it.
+fn function(name: &CStr) -> Option<*mut ()> {
+    let registry = cpu_registry()?;
+    // SAFETY: `registry` is valid and the name terminated.
+    let function = unsafe { sys::ggml_backend_reg_get_proc_address(registry, name.as_ptr()) };
+    (!function.is_null()).then_some(function.cast())
+}

@@ -1,0 +1,247 @@
+//! The device: what it says of itself and which operations it takes.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use llama_cpp_sys_2 as sys;
+use tieline_kernels::Format;
+
+use super::job::Worker;
+use super::tables::{
+    API_VERSION, Backend, BackendDevice, BackendFunctions, BackendRegistry, DeviceFunctions,
+    RegistryFunctions,
+};
+use super::{INNER, ON, TOKENS};
+
+const NAME: &CStr = c"TIELINE";
+const DESCRIPTION: &CStr = c"matrix products on the processor";
+/// Identifies backends of this kind.
+static GUID: [u8; 16] = *b"tieline-kernels1";
+/// Rows from which on a matrix is worth a split of the graph.
+const ROWS: i64 = 32;
+
+static REGISTRY: BackendRegistry = BackendRegistry {
+    api_version: API_VERSION,
+    iface: RegistryFunctions {
+        get_name: registry_name,
+        get_device_count,
+        get_device,
+        get_proc_address,
+    },
+    context: ptr::null_mut(),
+};
+static DEVICE: OnceLock<BackendDevice> = OnceLock::new();
+
+/// Offers the device to ggml.
+pub(super) fn register() {
+    // SAFETY: the registry is static; ggml never writes to it. It asks it for its devices now.
+    unsafe { sys::ggml_backend_register(registry().cast()) };
+}
+
+fn registry() -> *mut BackendRegistry {
+    ptr::from_ref(&REGISTRY).cast_mut()
+}
+
+fn device() -> *mut BackendDevice {
+    let make = || BackendDevice {
+        iface: DeviceFunctions {
+            get_name: device_name,
+            get_description,
+            get_memory,
+            get_type,
+            get_props,
+            init_backend,
+            get_buffer_type,
+            get_host_buffer_type: None,
+            buffer_from_host_ptr,
+            supports_op,
+            supports_buft,
+            offload_op: None,
+            event_new: None,
+            event_free: None,
+            event_synchronize: None,
+        },
+        reg: registry(),
+        context: ptr::null_mut(),
+    };
+    ptr::from_ref(DEVICE.get_or_init(make)).cast_mut()
+}
+
+unsafe extern "C" fn registry_name(_: *mut BackendRegistry) -> *const c_char {
+    NAME.as_ptr()
+}
+
+unsafe extern "C" fn get_device_count(_: *mut BackendRegistry) -> usize {
+    1
+}
+
+unsafe extern "C" fn get_device(_: *mut BackendRegistry, _: usize) -> *mut BackendDevice {
+    device()
+}
+
+/// llama.cpp tells every backend how many threads to use, by this one name.
+unsafe extern "C" fn get_proc_address(_: *mut BackendRegistry, name: *const c_char) -> *mut c_void {
+    // SAFETY: ggml gives a terminated name.
+    if unsafe { CStr::from_ptr(name) } == c"ggml_backend_set_n_threads" {
+        let function: unsafe extern "C" fn(*mut Backend, c_int) = set_n_threads;
+        return function as *mut c_void;
+    }
+    ptr::null_mut()
+}
+
+unsafe extern "C" fn set_n_threads(_: *mut Backend, threads: c_int) {
+    if let Some(inner) = INNER.get() {
+        inner.use_threads(threads);
+    }
+}
+
+unsafe extern "C" fn device_name(_: *mut BackendDevice) -> *const c_char {
+    NAME.as_ptr()
+}
+
+unsafe extern "C" fn get_description(_: *mut BackendDevice) -> *const c_char {
+    DESCRIPTION.as_ptr()
+}
+
+/// It has no memory of its own.
+unsafe extern "C" fn get_memory(_: *mut BackendDevice, free: *mut usize, total: *mut usize) {
+    // SAFETY: ggml gives two places to write to.
+    unsafe {
+        *free = 0;
+        *total = 0;
+    }
+}
+
+unsafe extern "C" fn get_type(_: *mut BackendDevice) -> sys::ggml_backend_dev_type {
+    sys::GGML_BACKEND_DEVICE_TYPE_ACCEL
+}
+
+unsafe extern "C" fn get_props(
+    _: *mut BackendDevice,
+    properties: *mut sys::ggml_backend_dev_props,
+) {
+    let made = sys::ggml_backend_dev_props {
+        name: NAME.as_ptr(),
+        description: DESCRIPTION.as_ptr(),
+        memory_free: 0,
+        memory_total: 0,
+        type_: sys::GGML_BACKEND_DEVICE_TYPE_ACCEL,
+        device_id: ptr::null(),
+        caps: sys::ggml_backend_dev_caps {
+            async_: false,
+            host_buffer: false,
+            buffer_from_host_ptr: true,
+            events: false,
+            mmap_support: true,
+        },
+    };
+    // SAFETY: ggml gives a place to write to.
+    unsafe { properties.write(made) };
+}
+
+unsafe extern "C" fn init_backend(_: *mut BackendDevice, _: *const c_char) -> *mut Backend {
+    let backend = Backend {
+        guid: &raw const GUID,
+        iface: BackendFunctions {
+            get_name: backend_name,
+            free,
+            transfers: [None; 6],
+            plans: [None; 4],
+            graph_compute,
+            others: [None; 3],
+        },
+        device: device(),
+        context: Box::into_raw(Box::new(Worker::default())).cast(),
+    };
+    Box::into_raw(Box::new(backend))
+}
+
+unsafe extern "C" fn backend_name(_: *mut Backend) -> *const c_char {
+    NAME.as_ptr()
+}
+
+unsafe extern "C" fn free(backend: *mut Backend) {
+    // SAFETY: made by `init_backend`, and freed once.
+    unsafe {
+        let backend = Box::from_raw(backend);
+        drop(Box::from_raw(backend.context.cast::<Worker>()));
+    }
+}
+
+unsafe extern "C" fn graph_compute(
+    backend: *mut Backend,
+    graph: *mut sys::ggml_cgraph,
+) -> sys::ggml_status {
+    let Some(inner) = INNER.get() else { return sys::GGML_STATUS_FAILED };
+    // SAFETY: made by `init_backend`; ggml computes one graph of a backend at a time.
+    let worker = unsafe { &mut *(*backend).context.cast::<Worker>() };
+    // SAFETY: ggml gives a graph of operations that `supports_op` took, with all data allocated.
+    unsafe { worker.compute(inner, graph) }
+}
+
+unsafe extern "C" fn get_buffer_type(_: *mut BackendDevice) -> sys::ggml_backend_buffer_type_t {
+    // SAFETY: a static of ggml.
+    unsafe { sys::ggml_backend_cpu_buffer_type() }
+}
+
+unsafe extern "C" fn buffer_from_host_ptr(
+    _: *mut BackendDevice,
+    data: *mut c_void,
+    size: usize,
+    _: usize,
+) -> sys::ggml_backend_buffer_t {
+    // SAFETY: the caller's pointer, as for ggml's own processor backend.
+    unsafe { sys::ggml_backend_cpu_buffer_from_ptr(data, size) }
+}
+
+unsafe extern "C" fn supports_buft(
+    _: *mut BackendDevice,
+    kind: sys::ggml_backend_buffer_type_t,
+) -> bool {
+    // SAFETY: ggml gives a valid type of buffer.
+    unsafe { sys::ggml_backend_buft_is_host(kind) }
+}
+
+unsafe extern "C" fn supports_op(
+    _: *mut BackendDevice,
+    operation: *const sys::ggml_tensor,
+) -> bool {
+    // SAFETY: ggml gives a valid operation.
+    let operation = unsafe { &*operation };
+    match operation.op {
+        sys::GGML_OP_NONE
+        | sys::GGML_OP_RESHAPE
+        | sys::GGML_OP_VIEW
+        | sys::GGML_OP_PERMUTE
+        | sys::GGML_OP_TRANSPOSE => true,
+        sys::GGML_OP_MUL_MAT => ON.load(Ordering::Relaxed) && multiplies(operation),
+        _ => false,
+    }
+}
+
+/// Whether a matrix product is one of ours: a quantised matrix, plain and in one piece, by enough tokens.
+fn multiplies(operation: &sys::ggml_tensor) -> bool {
+    // SAFETY: a product has two sources, null or valid.
+    let (weights, values) = unsafe { (operation.src[0].as_ref(), operation.src[1].as_ref()) };
+    let (Some(weights), Some(values)) = (weights, values) else { return false };
+    let Some(format) = u32::try_from(weights.type_).ok().and_then(Format::from_ggml) else {
+        return false;
+    };
+    let flat = |tensor: &sys::ggml_tensor| tensor.ne[2] == 1 && tensor.ne[3] == 1;
+    let width = usize::try_from(weights.ne[0]).unwrap_or(0);
+    // SAFETY: both are valid tensors.
+    let contiguous = unsafe { sys::ggml_is_contiguous(weights) && sys::ggml_is_contiguous(values) };
+    let float = sys::GGML_TYPE_F32;
+    // A hint in the second parameter asks for a method of ggml's own.
+    operation.op_params[1] == 0
+        && flat(weights)
+        && flat(values)
+        && contiguous
+        && values.type_ == float
+        && operation.type_ == float
+        && format.row_bytes(width).is_some()
+        && weights.ne[1] >= ROWS
+        && values.ne[1] >= TOKENS
+}

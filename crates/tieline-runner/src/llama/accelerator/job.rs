@@ -1,0 +1,261 @@
+//! One split of llama.cpp's graph, as operations that its threads do together.
+
+use std::cell::RefCell;
+use std::ffi::{c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use llama_cpp_sys_2 as sys;
+use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
+
+use super::Inner;
+
+/// Operations of one of our graphs.
+const STEPS: usize = 64;
+/// Rows of a matrix that a thread takes at a time: a whole number of the kernels' strips.
+const ROWS: usize = 32;
+/// Values that a thread rounds at a time, at least.
+const VALUES: usize = 4096;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What one of ggml's backends keeps from graph to graph.
+#[derive(Debug, Default)]
+pub(super) struct Worker {
+    /// Rounded activations, one for each source in a split.
+    activations: Vec<Activations>,
+    graph: Option<Graph>,
+}
+
+/// One operation.
+#[derive(Debug)]
+enum Step<'a> {
+    /// Rounds the activations of all tokens.
+    Round { level: Level, values: &'a [f32], to: &'a Activations, next: AtomicUsize },
+    /// Multiplies a matrix with them.
+    Multiply {
+        level: Level,
+        matrix: Matrix<'a>,
+        with: &'a Activations,
+        output: Output,
+        next: AtomicUsize,
+    },
+}
+
+impl Worker {
+    /// Computes all products of a graph, in its order.
+    ///
+    /// # Safety
+    /// The graph's operations are ones that the device takes, and their tensors are allocated.
+    pub(super) unsafe fn compute(
+        &mut self,
+        inner: &Inner,
+        graph: *mut sys::ggml_cgraph,
+    ) -> sys::ggml_status {
+        // SAFETY: the caller's promise.
+        let products = unsafe { products(graph) };
+        if products.is_empty() {
+            return sys::GGML_STATUS_SUCCESS;
+        }
+        let sources = sources(&products);
+        if self.activations.len() < sources.len() {
+            self.activations.resize_with(sources.len(), Activations::default);
+        }
+        for (activations, source) in self.activations.iter_mut().zip(&sources) {
+            activations.resize(length(source.ne[1]), length(source.ne[0]));
+        }
+        // SAFETY: the caller's promise.
+        let steps = unsafe { steps(inner.level, &products, &sources, &self.activations) };
+        let Some(steps) = steps else { return sys::GGML_STATUS_FAILED };
+        let graph = match &mut self.graph {
+            Some(graph) => graph,
+            none => match Graph::new() {
+                Some(graph) => none.insert(graph),
+                None => return sys::GGML_STATUS_ALLOC_FAILED,
+            },
+        };
+        for steps in steps.chunks(STEPS) {
+            let status = inner.compute(graph.of(steps));
+            if status != sys::GGML_STATUS_SUCCESS {
+                return status;
+            }
+        }
+        sys::GGML_STATUS_SUCCESS
+    }
+}
+
+/// The products among a graph's operations.
+///
+/// # Safety
+/// The graph and its tensors are valid for as long as what is returned.
+unsafe fn products<'a>(graph: *mut sys::ggml_cgraph) -> Vec<&'a sys::ggml_tensor> {
+    // SAFETY: the caller's promise.
+    let count = unsafe { sys::ggml_graph_n_nodes(graph) };
+    (0..count)
+        // SAFETY: the caller's promise; the index is below the count.
+        .map(|index| unsafe { &*sys::ggml_graph_node(graph, index) })
+        .filter(|node| node.op == sys::GGML_OP_MUL_MAT && wanted(node))
+        .collect()
+}
+
+/// ggml marks what must be computed.
+fn wanted(node: &sys::ggml_tensor) -> bool {
+    i32::try_from(sys::GGML_TENSOR_FLAG_COMPUTE).is_ok_and(|flag| node.flags & flag != 0)
+}
+
+/// What the products multiply with, each tensor once.
+fn sources<'a>(products: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor> {
+    let mut sources: Vec<&sys::ggml_tensor> = Vec::new();
+    for product in products {
+        // SAFETY: a product has two sources that live as long as it.
+        let source = unsafe { &*product.src[1] };
+        if !sources.iter().any(|other| ptr::eq(*other, source)) {
+            sources.push(source);
+        }
+    }
+    sources
+}
+
+/// The products as steps: values are rounded when they are first used, since an earlier product of the same
+/// graph may make them. `None` where a tensor is not what the device takes.
+///
+/// # Safety
+/// All tensors are allocated and stay so for `'a`, and products do not overlap what is still read.
+unsafe fn steps<'a>(
+    level: Level,
+    products: &[&'a sys::ggml_tensor],
+    sources: &[&'a sys::ggml_tensor],
+    activations: &'a [Activations],
+) -> Option<Vec<Step<'a>>> {
+    let mut rounded = vec![false; sources.len()];
+    let mut steps = Vec::with_capacity(products.len() + sources.len());
+    for product in products {
+        // SAFETY: a product has two sources that live as long as it.
+        let (weights, values) = unsafe { (&*product.src[0], &*product.src[1]) };
+        let slot = sources.iter().position(|source| ptr::eq(*source, values))?;
+        let with = &activations[slot];
+        let tokens = with.tokens();
+        if !std::mem::replace(&mut rounded[slot], true) {
+            let count = tokens * with.width();
+            // SAFETY: contiguous floats, as the device checked.
+            let values = unsafe { std::slice::from_raw_parts(values.data.cast::<f32>(), count) };
+            steps.push(Step::Round { level, values, to: with, next: AtomicUsize::new(0) });
+        }
+        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
+        let format = Format::from_ggml(u32::try_from(weights.type_).ok()?)?;
+        let bytes = rows.checked_mul(format.row_bytes(width)?)?;
+        // SAFETY: a contiguous matrix of whole blocks has so many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
+        let matrix = Matrix::new(format, bytes, rows, width)?;
+        // SAFETY: the product's own floats, which nobody reads before it is done.
+        let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
+        steps.push(Step::Multiply { level, matrix, with, output, next: AtomicUsize::new(0) });
+    }
+    Some(steps)
+}
+
+fn length(number: i64) -> usize {
+    usize::try_from(number).unwrap_or(0)
+}
+
+impl Step<'_> {
+    /// One thread's share: parts are taken until none is left, so that a thread which is held up delays the
+    /// others by one part at most.
+    fn work(&self) {
+        match self {
+            Self::Round { level, values, to, next } => {
+                let width = to.width().max(1);
+                let some = VALUES.div_ceil(width);
+                while let Some(tokens) = take(next, some, to.tokens()) {
+                    for token in tokens {
+                        // SAFETY: the counter gives every token to one thread; the step before is done.
+                        unsafe {
+                            to.fill(*level, token, &values[token * width..(token + 1) * width]);
+                        }
+                    }
+                }
+            }
+            Self::Multiply { level, matrix, with, output, next } => {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    while let Some(rows) = take(next, ROWS, matrix.rows()) {
+                        // SAFETY: the counter gives every row to one thread; ggml waits for all threads before
+                        // the next step, so all tokens are rounded.
+                        unsafe { multiply(*level, (matrix, rows), with, output, scratch) };
+                    }
+                })
+            }
+        }
+    }
+}
+
+/// The next `some` of `all`, or `None` when all are taken.
+fn take(next: &AtomicUsize, some: usize, all: usize) -> Option<std::ops::Range<usize>> {
+    let first = next.fetch_add(some, Ordering::Relaxed);
+    (first < all).then(|| first..all.min(first + some))
+}
+
+/// Room for a graph of custom operations, used again and again.
+#[derive(Debug)]
+struct Graph(NonNull<sys::ggml_context>);
+
+impl Graph {
+    fn new() -> Option<Self> {
+        // SAFETY: these only compute sizes.
+        let size = unsafe {
+            STEPS * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead_custom(STEPS, false)
+        };
+        let params = sys::ggml_init_params {
+            mem_size: size + 1024,
+            mem_buffer: ptr::null_mut(),
+            no_alloc: true,
+        };
+        // SAFETY: ggml allocates the room itself.
+        NonNull::new(unsafe { sys::ggml_init(params) }).map(Self)
+    }
+
+    /// A graph of these steps, one after another. Valid until the next call.
+    fn of(&mut self, steps: &[Step<'_>]) -> *mut sys::ggml_cgraph {
+        let context = self.0.as_ptr();
+        // SAFETY: the context is ours. Its room is for STEPS tensors and a graph of as many; `steps` are no
+        // more, and outlive the computing, after which nobody looks at their addresses.
+        unsafe {
+            sys::ggml_reset(context);
+            let graph = sys::ggml_new_graph_custom(context, STEPS, false);
+            for step in steps {
+                let node = sys::ggml_custom_4d(
+                    context,
+                    sys::GGML_TYPE_F32,
+                    1,
+                    1,
+                    1,
+                    1,
+                    ptr::null_mut(),
+                    0,
+                    Some(run),
+                    ALL_THREADS,
+                    ptr::from_ref(step).cast_mut().cast(),
+                );
+                sys::ggml_build_forward_expand(graph, node);
+            }
+            graph
+        }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed once.
+        unsafe { sys::ggml_free(self.0.as_ptr()) };
+    }
+}
+
+/// `GGML_N_TASKS_MAX`: every thread takes part.
+const ALL_THREADS: c_int = -1;
+
+/// What ggml calls in every thread.
+unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, _: c_int, step: *mut c_void) {
+    // SAFETY: `Graph::of` gave the address of a step that lives through the computing.
+    unsafe { &*step.cast::<Step<'_>>() }.work();
+}
