@@ -1,5 +1,8 @@
 //! Activations, rounded to 8 bits.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use std::cell::UnsafeCell;
 
 use crate::level::Level;
@@ -66,7 +69,7 @@ impl Activations {
             Level::Avx512Vnni => {
                 assert!(level.available(), "this processor lacks {}", level.name());
                 // SAFETY: the processor has the instructions.
-                unsafe { round_avx512(values, q, d, sums) };
+                unsafe { avx512::round(values, q, d, sums) };
             }
             _ => round(values, q, d, sums),
         }
@@ -97,7 +100,6 @@ pub(crate) struct Row<'a> {
     pub(crate) sums: &'a [[i32; 2]],
 }
 
-#[inline(always)]
 fn round(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
     let (blocks, _) = values.as_chunks::<WIDTH>();
     for (((block, q), d), sums) in blocks.iter().zip(q).zip(d).zip(sums) {
@@ -105,29 +107,31 @@ fn round(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32;
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
-fn round_avx512(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
-    round(values, q, d, sums);
+/// All bits of a float but its sign.
+const SIZE: u32 = 0x7fff_ffff;
+
+/// A block's scale and what its values are multiplied with, from the bits of the largest.
+///
+/// Values that are too small for an inverse count as nothing.
+#[inline(always)]
+fn scale(most: u32) -> (f32, f32) {
+    let d = f32::from_bits(most) / 127.0;
+    if most >= f32::INFINITY.to_bits() {
+        return (f32::NAN, 0.0);
+    }
+    (d, if d >= f32::MIN_POSITIVE { 1.0 / d } else { 0.0 })
 }
 
 /// Rounds a block; its scale, and the sum of each half.
 #[inline(always)]
 fn round_block(block: &[f32; WIDTH], q: &mut [i8; WIDTH]) -> (f32, [i32; 2]) {
-    // Eight lanes each, so that the compiler need not keep one order of additions.
-    let (mut most, mut poison) = ([0.0f32; 8], [0.0f32; 8]);
-    for lanes in block.as_chunks::<8>().0 {
-        for lane in 0..8 {
-            let size = lanes[lane].abs();
-            most[lane] = if size > most[lane] { size } else { most[lane] };
-            // Not a number where the value is not finite, else nothing.
-            poison[lane] += lanes[lane] * 0.0;
-        }
+    // Sizes of floats are in the order of their bits, and what is not finite comes last.
+    let most = block.iter().fold(0, |most, value| (value.to_bits() & SIZE).max(most));
+    let (d, inverse) = scale(most);
+    if d.is_nan() {
+        *q = [0; WIDTH];
+        return (d, [0; 2]);
     }
-    let most = most.into_iter().fold(0.0, f32::max);
-    let poison: f32 = poison.into_iter().sum();
-    let d = most / 127.0;
-    let inverse = if d > 0.0 { 1.0 / d } else { 0.0 };
     let mut sums = [0i32; 2];
     for (half, sum) in sums.iter_mut().enumerate() {
         for at in 16 * half..16 * half + 16 {
@@ -136,7 +140,7 @@ fn round_block(block: &[f32; WIDTH], q: &mut [i8; WIDTH]) -> (f32, [i32; 2]) {
             *sum += i32::from(q[at]);
         }
     }
-    (d + poison, sums)
+    (d, sums)
 }
 
 /// The nearest whole number, even where two are as near, for values up to 2²².
@@ -224,7 +228,8 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut values = [1.0; WIDTH];
             values[31] = bad;
-            assert!(rounded(&values).1.is_nan());
+            let (q, d, sums) = rounded(&values);
+            assert!(d.is_nan() && q == [0; WIDTH] && sums == [0; 2]);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_load_ps,
     _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
 use crate::activations::Row;
@@ -51,21 +51,41 @@ fn tile<const T: usize, const PARTS: usize, const MINIMUM: bool>(
     assert!(work.panels.iter().all(|panel| fits::<PARTS>(panel, blocks)), "panels of other widths");
     assert!(tokens.iter().all(|row| holds(row, blocks)), "tokens of other widths");
     let zero = work.format.zero();
+    let fours = WIDTH / 4 / PARTS;
     let mut sum = [[_mm512_setzero_ps(); STRIPS]; T];
     for block in 0..blocks {
         for part in 0..PARTS {
-            let dots = dots::<T, PARTS>(work.panels, tokens, block, part, zero);
+            // Written out here and not in a function: the counts of a tile must stay in registers.
+            let mut dots = [[_mm512_setzero_si512(); STRIPS]; T];
+            for token in 0..T {
+                let less = -zero * count::<PARTS>(&tokens[token], block, part);
+                dots[token] = [_mm512_set1_epi32(less); STRIPS];
+            }
+            for four in fours * part..fours * (part + 1) {
+                let weights = [
+                    bytes(&work.panels[0].q[block].0[four]),
+                    bytes(&work.panels[1].q[block].0[four]),
+                ];
+                for token in 0..T {
+                    let values = _mm512_set1_epi32(word(&tokens[token].q[block], four));
+                    for strip in 0..STRIPS {
+                        dots[token][strip] =
+                            _mm512_dpbusd_epi32(dots[token][strip], weights[strip], values);
+                    }
+                }
+            }
             let at = block * PARTS + part;
             for strip in 0..STRIPS {
                 let scale = floats(&work.panels[strip].d[at]);
                 let minimum = floats(&work.panels[strip].m[at]);
                 for token in 0..T {
-                    let size = _mm512_set1_ps(tokens[token].d[block]);
-                    let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[token][strip]), size);
+                    let size = tokens[token].d[block];
+                    let dot = _mm512_cvtepi32_ps(dots[token][strip]);
+                    let dot = _mm512_mul_ps(dot, _mm512_set1_ps(size));
                     sum[token][strip] = _mm512_fmadd_ps(dot, scale, sum[token][strip]);
                     if MINIMUM {
-                        let all = count::<PARTS>(&tokens[token], block, part);
-                        let all = _mm512_set1_ps(tokens[token].d[block] * whole(all));
+                        let all = size * whole(count::<PARTS>(&tokens[token], block, part));
+                        let all = _mm512_set1_ps(all);
                         sum[token][strip] = _mm512_fmadd_ps(minimum, all, sum[token][strip]);
                     }
                 }
@@ -85,34 +105,6 @@ fn fits<const PARTS: usize>(panel: &Panel, blocks: usize) -> bool {
 
 fn holds(row: &Row<'_>, blocks: usize) -> bool {
     row.q.len() == blocks && row.d.len() == blocks && row.sums.len() == blocks
-}
-
-/// The whole products of a part of a block.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-#[inline]
-fn dots<const T: usize, const PARTS: usize>(
-    panels: &[Panel; STRIPS],
-    tokens: &[Row<'_>; T],
-    block: usize,
-    part: usize,
-    zero: i32,
-) -> [[__m512i; STRIPS]; T] {
-    let mut dots: [[__m512i; STRIPS]; T] = std::array::from_fn(|token| {
-        [_mm512_set1_epi32(-zero * count::<PARTS>(&tokens[token], block, part)); STRIPS]
-    });
-    let fours = WIDTH / 4 / PARTS;
-    for four in fours * part..fours * (part + 1) {
-        let weights: [__m512i; STRIPS] =
-            std::array::from_fn(|strip| bytes(&panels[strip].q[block].0[four]));
-        for token in 0..T {
-            let values = _mm512_set1_epi32(word(&tokens[token].q[block], four));
-            for strip in 0..STRIPS {
-                dots[token][strip] =
-                    _mm512_dpbusd_epi32(dots[token][strip], weights[strip], values);
-            }
-        }
-    }
-    dots
 }
 
 /// The sum of a token's values in a part of a block.
