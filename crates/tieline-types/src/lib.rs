@@ -5,6 +5,7 @@
 //! lives here; anything that one crate alone needs does not.
 
 pub mod backend;
+pub mod choices;
 pub mod constraint;
 pub mod digest;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod units;
 pub mod wire;
 
 pub use backend::{Backend, EventStream, Reach};
+pub use choices::{ChoiceEvent, ChoicePlan, Choices, choices};
 pub use constraint::Constraint;
 pub use digest::Digest;
 pub use error::{BackendError, ErrorKind, Hint, Origin, Retry};

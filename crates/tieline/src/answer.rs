@@ -73,9 +73,9 @@ struct Listener<Show> {
     show: Show,
 }
 
-/// What came so far.
+/// What came of an answer so far.
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     ttft: Option<Duration>,
     text: String,
     reasoning: String,
@@ -96,33 +96,49 @@ impl<Show: FnMut(Shown<'_>) -> Result<(), Failure>> Listener<Show> {
             };
             match event {
                 Some(Ok(Event::Finished(finished))) => return Ok(self.answer(*finished)),
-                Some(Ok(event)) => self.hear(event)?,
+                Some(Ok(event)) => self.heard.hear(event, self.started, &mut self.show)?,
                 Some(Err(error)) => return Err(error.into()),
                 None => return Err(Failure::ours("the answer ended without an end")),
             }
         }
     }
 
-    fn hear(&mut self, event: Event) -> Result<(), Failure> {
-        let heard = &mut self.heard;
+    fn answer(&mut self, finished: Finished) -> Answer {
+        std::mem::take(&mut self.heard).answer(finished)
+    }
+
+    /// Dropping the stream cancels the work; what was measured goes with it.
+    fn cut_short(&mut self) -> Answer {
+        std::mem::take(&mut self.heard).cut_short()
+    }
+}
+
+impl Heard {
+    /// Takes a step that is no end, of an answer that was asked for at `asked`, and shows it.
+    pub(crate) fn hear(
+        &mut self,
+        event: Event,
+        asked: Instant,
+        show: &mut impl FnMut(Shown<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match event {
-            Event::Queued { position, .. } => (self.show)(Shown::Queued { position }),
-            Event::Started(started) => (self.show)(Shown::Started(heard.started.insert(started))),
+            Event::Queued { position, .. } => show(Shown::Queued { position }),
+            Event::Started(started) => show(Shown::Started(self.started.insert(started))),
             Event::Piece(piece) => {
-                heard.ttft.get_or_insert_with(|| self.started.elapsed());
-                heard.text.push_str(piece.text.expose());
-                heard.logprobs.extend(piece.logprobs);
-                (self.show)(Shown::Text(piece.text.expose()))
+                self.ttft.get_or_insert_with(|| asked.elapsed());
+                self.text.push_str(piece.text.expose());
+                self.logprobs.extend(piece.logprobs);
+                show(Shown::Text(piece.text.expose()))
             }
             Event::Reasoning(piece) => {
-                heard.ttft.get_or_insert_with(|| self.started.elapsed());
-                heard.reasoning.push_str(piece.text.expose());
-                heard.logprobs.extend(piece.logprobs);
-                (self.show)(Shown::Reasoning(piece.text.expose()))
+                self.ttft.get_or_insert_with(|| asked.elapsed());
+                self.reasoning.push_str(piece.text.expose());
+                self.logprobs.extend(piece.logprobs);
+                show(Shown::Reasoning(piece.text.expose()))
             }
             Event::Warning(text) => {
-                (self.show)(Shown::Warning(&text))?;
-                heard.warnings.push(text);
+                show(Shown::Warning(&text))?;
+                self.warnings.push(text);
                 Ok(())
             }
             // No tools were offered; and a step of a later version changes no text.
@@ -130,30 +146,34 @@ impl<Show: FnMut(Shown<'_>) -> Result<(), Failure>> Listener<Show> {
         }
     }
 
-    fn answer(&mut self, finished: Finished) -> Answer {
-        let heard = std::mem::take(&mut self.heard);
+    /// The text so far.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The whole answer.
+    pub(crate) fn answer(self, finished: Finished) -> Answer {
         Answer {
-            text: heard.text,
-            reasoning: heard.reasoning,
-            warnings: heard.warnings,
-            started: heard.started,
-            logprobs: heard.logprobs,
+            text: self.text,
+            reasoning: self.reasoning,
+            warnings: self.warnings,
+            started: self.started,
+            logprobs: self.logprobs,
             finished,
-            ttft: heard.ttft,
+            ttft: self.ttft,
         }
     }
 
-    /// Dropping the stream cancels the work; what was measured goes with it.
-    fn cut_short(&mut self) -> Answer {
-        let finished = Finished {
+    /// What came before the user stopped it.
+    pub(crate) fn cut_short(self) -> Answer {
+        self.answer(Finished {
             reason: FinishReason::Cancelled,
             usage: Usage::default(),
             timing: tieline_types::Timing::default(),
             seed: 0,
             peak_memory: None,
             receipt: None,
-        };
-        self.answer(finished)
+        })
     }
 }
 

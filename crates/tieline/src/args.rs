@@ -145,6 +145,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE", requires = "deterministic")]
     pub(crate) receipt: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) choices: Choices,
+    #[command(flatten)]
     pub(crate) answer: Answer,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
@@ -152,6 +154,17 @@ pub(crate) struct Run {
     pub(crate) load: Load,
     #[command(flatten)]
     pub(crate) cache: Cache,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "Several answers")]
+pub(crate) struct Choices {
+    /// Give so many answers, each with a seed of its own [default: 1]
+    #[arg(long = "n", value_name = "N", conflicts_with = "receipt")]
+    pub(crate) n: Option<u32>,
+    /// Make so many answers and give the best: those whose tokens were likeliest on average
+    #[arg(long, value_name = "N", conflicts_with = "receipt")]
+    pub(crate) best_of: Option<u32>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -3,6 +3,7 @@
 mod bench;
 mod certify;
 mod chat;
+mod choices;
 mod doctor;
 mod list;
 mod load_params;

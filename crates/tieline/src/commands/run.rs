@@ -11,7 +11,7 @@ use tieline_types::{
 };
 
 use super::turn::{figures, template};
-use super::{chat, receipt};
+use super::{chat, choices, receipt};
 use crate::answer::{self, Answer, Figures};
 use crate::app::App;
 use crate::args::Run;
@@ -65,13 +65,25 @@ pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
         Some(path) => receipt::check(path)?,
         None => {}
     }
-    let params = LoadParams::from(&args.load);
+    let plan = choices::plan(&args.choices, &template)?;
+    if plan.is_some() && prompt.is_none() {
+        return Err(Failure::user(
+            "several answers need a prompt: a conversation goes on from one",
+        ));
+    }
+    let mut params = LoadParams::from(&args.load);
+    if let (Some(plan), None) = (plan, args.load.parallel) {
+        params.parallel = plan.candidates().min(LoadParams::DEFAULT_PARALLEL);
+    }
     let model = app.installed_or_pulled(&args.model)?;
     let loaded = app.load(&model, params, app.prompt_cache(args.cache.prompt_cache))?;
     let result = match prompt {
         Some(prompt) => {
             let request = Request { prompt: asked(args, &prompt), ..template };
-            once(app, &model, &loaded, request, args)
+            match plan {
+                Some(plan) => choices::several(app, &model, &loaded, request, (plan, args.stats)),
+                None => once(app, &model, &loaded, request, args),
+            }
         }
         None if args.raw || app.output.is_json() => {
             Err(Failure::user("a prompt is needed with --raw and --json"))

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod certify;
+mod choices;
 mod docs;
 mod errors;
 mod home;
