@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use tieline_types::wire::{Reply, Work};
-use tieline_types::{BackendError, ErrorKind, Event, RequestId};
+use tieline_types::{BackendError, ErrorKind, Event, EventStream, Request, RequestId, Tokens};
 use tokio::sync::{mpsc, oneshot};
 
 /// What callers ask of the supervisor.
@@ -17,6 +17,43 @@ pub(crate) enum Command {
     Cancel(RequestId),
     /// End.
     Shutdown,
+}
+
+/// Where work is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Client(mpsc::Sender<Command>);
+
+impl Client {
+    pub(crate) fn new(commands: mpsc::Sender<Command>) -> Self {
+        Self(commands)
+    }
+
+    /// Hands in some work; an error is a refusal.
+    pub(crate) async fn submit(&self, work: Work) -> Result<Ticket, BackendError> {
+        let (ticket, accepted) = oneshot::channel();
+        let command = Command::Submit { work, ticket };
+        self.0.send(command).await.map_err(|_| supervisor_gone())?;
+        accepted.await.map_err(|_| supervisor_gone())?
+    }
+
+    /// Has a request answered.
+    pub(crate) async fn generate(&self, request: Request) -> Result<EventStream, BackendError> {
+        let ticket = self.submit(Work::Generate(Box::new(request))).await?;
+        Ok(Box::pin(ticket.into_events()))
+    }
+
+    /// The length of a request's prompt.
+    pub(crate) async fn count(&self, request: Request) -> Result<Tokens, BackendError> {
+        match self.submit(Work::Count(Box::new(request))).await?.single().await? {
+            Reply::Count(tokens) => Ok(tokens),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Tells the supervisor to end. Where it is gone, so is the runner.
+    pub(crate) async fn shutdown(self) {
+        let _ = self.0.send(Command::Shutdown).await;
+    }
 }
 
 /// Accepted work: where its replies come, and what cancels it when dropped.

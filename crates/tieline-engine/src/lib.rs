@@ -7,6 +7,7 @@
 
 mod child;
 mod client;
+mod compact;
 mod config;
 mod inspect;
 mod local;

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
     Backend, BackendError, ErrorKind, EventStream, LoadParams, LoadedModel, Message, ModelFile,
-    Private, Reach, Request, RunnerBuild, Tokens,
+    Overflow, Private, Reach, Request, RunnerBuild, Tokens,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::client::{self, Command, Ticket};
+use crate::client::{self, Client, Ticket};
+use crate::compact;
 use crate::config::EngineConfig;
 use crate::probe;
 use crate::supervisor::{self, Running, State, Supervisor};
@@ -22,7 +23,7 @@ use crate::supervisor::{self, Running, State, Supervisor};
 #[derive(Debug)]
 pub struct LocalModel {
     name: String,
-    commands: mpsc::Sender<Command>,
+    client: Client,
     state: watch::Receiver<State>,
     tasks: TaskTracker,
     build: RunnerBuild,
@@ -75,7 +76,8 @@ impl LocalModel {
                 State::Ready(running) => {
                     let Running { mut build, loaded, .. } = *running;
                     build.kernels.clone_from(&loaded.kernels);
-                    return Ok(Self { name, commands, state, tasks, build, loaded });
+                    let client = Client::new(commands);
+                    return Ok(Self { name, client, state, tasks, build, loaded });
                 }
                 State::Failed(failed) => return Err(failed.error()),
                 State::Loading(share) => progress(share),
@@ -116,9 +118,7 @@ impl LocalModel {
 
     /// Ends the runner and waits until it is gone.
     pub async fn shutdown(self) {
-        // Where the supervisor is gone, so is the runner.
-        let _ = self.commands.send(Command::Shutdown).await;
-        drop(self.commands);
+        self.client.shutdown().await;
         self.tasks.wait().await;
     }
 
@@ -180,6 +180,15 @@ impl LocalModel {
         self.text(Work::Render { messages, tools: Vec::new() }).await
     }
 
+    /// The length of a request's prompt, rendered and tokenised, whether it fits or not.
+    ///
+    /// # Errors
+    /// The request is invalid, the model has no template for it, or the runner died.
+    pub async fn count(&self, request: Request) -> Result<Tokens, BackendError> {
+        validate(&request)?;
+        self.client.count(request).await
+    }
+
     /// Times a bare prefill and a bare decode, as llama-bench does.
     ///
     /// # Errors
@@ -202,10 +211,7 @@ impl LocalModel {
     }
 
     async fn submit(&self, work: Work) -> Result<Ticket, BackendError> {
-        let (ticket, accepted) = oneshot::channel();
-        let command = Command::Submit { work, ticket };
-        self.commands.send(command).await.map_err(|_| client::supervisor_gone())?;
-        accepted.await.map_err(|_| client::supervisor_gone())?
+        self.client.submit(work).await
     }
 }
 
@@ -220,10 +226,16 @@ impl Backend for LocalModel {
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        request
-            .validate()
-            .map_err(|invalid| BackendError::new(ErrorKind::InvalidRequest, invalid.to_string()))?;
-        let ticket = self.submit(Work::Generate(Box::new(request))).await?;
-        Ok(Box::pin(ticket.into_events()))
+        validate(&request)?;
+        if request.overflow == Overflow::Compact {
+            return compact::run(self.client.clone(), request, self.loaded.context);
+        }
+        self.client.generate(request).await
     }
+}
+
+fn validate(request: &Request) -> Result<(), BackendError> {
+    request
+        .validate()
+        .map_err(|invalid| BackendError::new(ErrorKind::InvalidRequest, invalid.to_string()))
 }

@@ -153,6 +153,7 @@ impl Answer {
             cached_tokens: self.usage.cached_tokens,
             dropped_tokens: self.dropped,
             miss: start.miss.filter(|_| missed),
+            compacted: None,
         }))
     }
 

@@ -99,9 +99,9 @@ impl<'m> Prompts<'m> {
                 tokens.drain(first..first + dropped);
                 Ok((written, dropped))
             }
-            (Overflow::Error, _) | (Overflow::DropOldest, Prompt::Infill { .. }) => {
-                Err(too_long(whole, context))
-            }
+            // Whoever can have a summary written does so before.
+            (Overflow::Error | Overflow::Compact, _)
+            | (Overflow::DropOldest, Prompt::Infill { .. }) => Err(too_long(whole, context)),
         }
     }
 
@@ -262,6 +262,10 @@ pub(crate) fn text_work(prompts: &Prompts<'_>, work: Work) -> Result<Reply, Fail
         Work::Render { messages, tools } => {
             let request = Request { tools, ..Request::new(Prompt::Chat(Vec::new())) };
             prompts.render(&messages, &request).map(|text| Reply::Text(text.into()))
+        }
+        Work::Count(request) => {
+            let written = prompts.write(&request, &request.prompt)?;
+            Ok(Reply::Count(count(written.tokens.len())))
         }
         Work::Generate(_) | Work::Embed { .. } | Work::Rank { .. } | Work::Measure { .. } => {
             Err(failure(FailureKind::Internal, "this work computes"))

@@ -43,6 +43,22 @@ pub struct Started {
     pub dropped_tokens: Tokens,
     /// Why no more was cached, where that is less than nearly all.
     pub miss: Option<Miss>,
+    /// What stands for the tokens left out, since the request asked for it.
+    pub compacted: Option<Compacted>,
+}
+
+/// A summary in the place of a conversation's middle. Its tokens count in [`Usage`], and its time in
+/// [`Timing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compacted {
+    /// Messages that it stands for.
+    pub messages: u32,
+    /// Tokens that the model read to write it.
+    pub read_tokens: Tokens,
+    /// Tokens that it wrote.
+    pub written_tokens: Tokens,
+    /// Whether it was cut at the most tokens it may have.
+    pub cut: bool,
 }
 
 /// Where a prompt parts from what was computed before, and why.

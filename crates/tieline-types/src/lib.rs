@@ -25,8 +25,8 @@ pub use constraint::Constraint;
 pub use digest::Digest;
 pub use error::{BackendError, ErrorKind, Hint, Origin, Retry};
 pub use event::{
-    Alternative, Event, FinishReason, Finished, Miss, MissReason, Piece, Started, Timing,
-    TokenLogprob, Usage,
+    Alternative, Compacted, Event, FinishReason, Finished, Miss, MissReason, Piece, Started,
+    Timing, TokenLogprob, Usage,
 };
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
 pub use model_ref::{ModelRef, ParseModelRefError};

@@ -108,6 +108,9 @@ pub enum Overflow {
     Error,
     /// Leave out the oldest turns after the system's, or the oldest tokens, and say how many.
     DropOldest,
+    /// Have the model write a summary of a conversation's middle, and read that in its place. A runner by
+    /// itself refuses the prompt, as with `Error`: the engine asks it for the summary.
+    Compact,
 }
 
 /// Whether tokens may be guessed ahead and checked together.

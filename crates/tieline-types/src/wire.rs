@@ -91,6 +91,8 @@ pub enum Work {
         /// Tokens to decode, from an empty context.
         decode: Tokens,
     },
+    /// Count the tokens of a request's prompt, whether they fit or not: [`Reply::Count`].
+    Count(Box<Request>),
 }
 
 /// From the runner to the engine.
@@ -138,6 +140,8 @@ pub enum Reply {
     Tokens(Vec<u32>),
     /// Text.
     Text(Private),
+    /// How many tokens.
+    Count(Tokens),
     /// Times of [`Work::Measure`], in microseconds.
     Measured {
         /// Time for all prefill tokens.

@@ -199,6 +199,8 @@ pub(crate) enum Overflow {
     Error,
     /// Leave out the oldest turns after the system's, and say how many tokens
     DropOldest,
+    /// Have the model summarise the middle of the conversation, and say what the summary stands for
+    Compact,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

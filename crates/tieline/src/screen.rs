@@ -1,7 +1,7 @@
 //! Shows an answer to a person: text to standard output, thoughts and remarks to standard error.
 
 use indicatif::ProgressBar;
-use tieline_types::{Started, Tokens};
+use tieline_types::{Compacted, Started, Tokens};
 
 use crate::answer::Shown;
 use crate::bars;
@@ -53,7 +53,9 @@ impl Screen {
 
     fn started(&mut self, started: &Started) {
         self.stop_waiting();
-        if started.dropped_tokens > Tokens(0) {
+        if let Some(compacted) = &started.compacted {
+            self.output.warn(&summarised(started.dropped_tokens, compacted));
+        } else if started.dropped_tokens > Tokens(0) {
             self.output.warn(&dropped(started.dropped_tokens));
         }
     }
@@ -80,6 +82,17 @@ impl Drop for Screen {
 
 fn dropped(tokens: Tokens) -> String {
     format!("left out {tokens} of the prompt, the oldest, to fit the context")
+}
+
+fn summarised(tokens: Tokens, compacted: &Compacted) -> String {
+    let Compacted { messages, written_tokens, cut, .. } = compacted;
+    let cut = if *cut { ", cut short" } else { "" };
+    let count =
+        if *messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") };
+    format!(
+        "{count} of {tokens} did not fit the context: the model read its own summary of \
+         {written_tokens} in their place{cut}"
+    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The engine with the built runner and real weights. Skipped, said aloud, without `TIELINE_RUNNER`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod compact;
+
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::time::Duration;

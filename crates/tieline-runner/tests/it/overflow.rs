@@ -74,6 +74,22 @@ fn the_oldest_turns_go_and_the_system_stays() {
 }
 
 #[test]
+fn a_prompt_is_counted_whether_it_fits_or_not() {
+    let mut peer = peer();
+    for turns in [1, 8] {
+        let messages = conversation()[..turns].to_vec();
+        let want = length(&mut peer, messages.clone());
+        let request = request(Prompt::Chat(messages), Overflow::Compact);
+        assert_eq!(peer.ask(Work::Count(Box::new(request.clone()))), Reply::Count(Tokens(want)));
+        // The engine has a summary written; here nothing is cut.
+        if turns == 8 {
+            let failure = refused(&mut peer, request);
+            assert_eq!(failure.kind, FailureKind::ContextExceeded);
+        }
+    }
+}
+
+#[test]
 fn the_last_turn_never_goes() {
     let mut peer = peer();
     let messages = vec![turn(Role::User, 20), turn(Role::Assistant, 20), turn(Role::User, 300)];

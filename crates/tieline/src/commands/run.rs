@@ -6,8 +6,8 @@ use serde::Serialize;
 use tieline_engine::LocalModel;
 use tieline_store::Model;
 use tieline_types::{
-    Bytes, Digest, FinishReason, LoadParams, Message, Miss, Prompt, Receipt, Request, Role,
-    TokenLogprob, Tokens, Usage,
+    Bytes, Compacted, Digest, FinishReason, LoadParams, Message, Miss, Prompt, Receipt, Request,
+    Role, TokenLogprob, Tokens, Usage,
 };
 
 use super::turn::{figures, template};
@@ -35,6 +35,9 @@ struct Report<'a> {
     /// This, `timing` and `seed`: `None` for an answer cut short, of which nothing was measured.
     usage: Option<Usage>,
     dropped_tokens: Option<Tokens>,
+    /// The summary that stands for what was dropped, where one was asked for and needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compacted: Option<Compacted>,
     /// Where the prompt parts from what was cached, and why.
     miss: Option<Miss>,
     timing: Option<Figures>,
@@ -152,6 +155,7 @@ fn report(app: &App, model: &Model, local: &LocalModel, answer: &Answer) -> Resu
         finish_reason: &answer.finished.reason,
         usage: whole.then_some(answer.finished.usage),
         dropped_tokens: answer.started.as_ref().map(|started| started.dropped_tokens),
+        compacted: answer.started.as_ref().and_then(|started| started.compacted),
         miss: answer.started.as_ref().and_then(|started| started.miss),
         timing: whole.then(|| Figures::new(answer, loaded.load_time)),
         seed: whole.then_some(answer.finished.seed),

@@ -46,6 +46,7 @@ pub(super) fn template(args: &Run) -> Result<Request, Failure> {
         overflow: match answer.overflow {
             args::Overflow::Error => Overflow::Error,
             args::Overflow::DropOldest => Overflow::DropOldest,
+            args::Overflow::Compact => Overflow::Compact,
         },
         speculation: match answer.speculation {
             args::Speculation::Auto => Speculation::Auto,

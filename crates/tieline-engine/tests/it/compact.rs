@@ -1,0 +1,142 @@
+//! A conversation that does not fit, on the small model with a context of 512.
+
+use tieline_engine::{EngineConfig, LocalModel};
+use tieline_types::{
+    Backend, BackendError, ErrorKind, Event, Finished, Message, Overflow, Prompt, Request, Role,
+    Sampling, Started, Tokens, ToolCall,
+};
+
+use super::{next, start};
+
+/// About so many tokens of talk about a number of its own.
+fn talk(role: Role, number: u32, tokens: u32) -> Message {
+    let sentence = format!("On day {number} we sold fish and bread at the harbour. ");
+    // A digit and a word take a token each.
+    Message::new(role, sentence.repeat(usize::try_from(tokens.div_ceil(13)).unwrap()))
+}
+
+/// Instructions and a first question, `turns` of the user with their answers, and a last question.
+fn conversation(turns: u32, each: u32) -> Vec<Message> {
+    let mut messages = vec![
+        Message::new(Role::System, "You keep the books of a shop."),
+        Message::new(Role::User, "We open a shop at the harbour."),
+        Message::new(Role::Assistant, "Good. What did you sell?"),
+    ];
+    for turn in 0..turns {
+        messages.push(talk(Role::User, turn, each));
+        messages.push(talk(Role::Assistant, turn, each / 2));
+    }
+    messages.push(Message::new(Role::User, "What do we sell?"));
+    messages
+}
+
+fn request(messages: Vec<Message>) -> Request {
+    Request {
+        sampling: Sampling::greedy(),
+        max_tokens: Some(Tokens(24)),
+        ignore_eog: true,
+        overflow: Overflow::Compact,
+        ..Request::new(Prompt::Chat(messages))
+    }
+}
+
+/// How an answer began and ended.
+async fn whole(model: &LocalModel, request: Request) -> Result<(Started, Finished), BackendError> {
+    let mut stream = model.run(request).await?;
+    let mut began = None;
+    loop {
+        match next(&mut stream).await.unwrap()? {
+            Event::Started(started) => assert!(began.replace(started).is_none()),
+            Event::Finished(finished) => {
+                assert!(next(&mut stream).await.is_none());
+                return Ok((began.unwrap(), *finished));
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn count(model: &LocalModel, messages: Vec<Message>) -> u32 {
+    model.count(request(messages)).await.unwrap().0
+}
+
+#[tokio::test]
+async fn the_middle_becomes_a_summary() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig::new(runner)).await;
+    let messages = conversation(4, 80);
+    let length = count(&model, messages.clone()).await;
+    assert!(length > 512, "{length}: the test needs another conversation");
+    let (started, finished) = whole(&model, request(messages.clone())).await.unwrap();
+    let compacted = started.compacted.unwrap();
+    // The first answer goes with whole turns after it.
+    assert!(compacted.messages >= 3 && compacted.messages % 2 == 1, "{compacted:?}");
+    // A summary gets an eighth of the context.
+    assert!((1..=64).contains(&compacted.written_tokens.0), "{compacted:?}");
+    // What stays is there whole, and the summary beside it.
+    let left = usize::try_from(compacted.messages).unwrap();
+    let stays = [&messages[..2], &messages[2 + left..]].concat();
+    let stays = count(&model, stays).await;
+    assert!(started.prompt_tokens.0 > stays && started.prompt_tokens.0 <= 512 - 24);
+    assert!(started.dropped_tokens.0 > 0 && started.dropped_tokens.0 < length - stays);
+    // Nothing that was computed is hidden.
+    let usage = finished.usage;
+    assert_eq!(usage.prompt_tokens.0, started.prompt_tokens.0 + compacted.read_tokens.0);
+    assert_eq!(usage.completion_tokens.0, 24 + compacted.written_tokens.0);
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_agents_turn_is_cut_between_calls() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig::new(runner)).await;
+    let mut messages = vec![Message::new(Role::User, "Read the books and add them up.")];
+    for call in 0..8 {
+        let id = call.to_string();
+        let mut asks = Message::new(Role::Assistant, "I look.");
+        let arguments = "{}".into();
+        asks.tool_calls.push(ToolCall { id: id.clone(), name: "read".to_owned(), arguments });
+        let result = talk(Role::Tool, call, 48);
+        messages.extend([asks, Message { tool_call_id: Some(id), ..result }]);
+    }
+    let (started, _) = whole(&model, request(messages)).await.unwrap();
+    // Calls with their results, two messages each.
+    let compacted = started.compacted.unwrap();
+    assert!(compacted.messages >= 2 && compacted.messages % 2 == 0, "{compacted:?}");
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_fits_is_left_as_it_is() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig::new(runner)).await;
+    let messages = conversation(1, 40);
+    let length = count(&model, messages.clone()).await;
+    let (started, finished) = whole(&model, request(messages)).await.unwrap();
+    assert_eq!((started.compacted, started.dropped_tokens), (None, Tokens(0)));
+    assert_eq!(finished.usage.prompt_tokens, Tokens(length));
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_to_fit_is_refused_with_the_reason() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig::new(runner)).await;
+    let refused = async |messages| {
+        let error = whole(&model, request(messages)).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::ContextExceeded);
+        error.to_string()
+    };
+    let newest = [conversation(1, 40), vec![talk(Role::User, 9, 600)]].concat();
+    let text = refused(newest).await;
+    assert!(text.contains("does not fit a context of 512 tokens: what must stay has "), "{text}");
+    let text = refused(vec![talk(Role::User, 1, 600)]).await;
+    assert!(text.ends_with("there is nothing to leave out"), "{text}");
+    let text = refused(conversation(12, 80)).await;
+    assert!(text.starts_with("cannot summarise what does not fit: with the question"), "{text}");
+    // It goes on after each of them.
+    whole(&model, request(conversation(0, 0))).await.unwrap();
+    let text = Request { overflow: Overflow::Compact, ..Request::new(Prompt::Text("a".into())) };
+    assert_eq!(whole(&model, text).await.unwrap_err().kind, ErrorKind::InvalidRequest);
+    model.shutdown().await;
+}
