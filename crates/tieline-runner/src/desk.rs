@@ -271,6 +271,7 @@ impl<'m> Desk<'m> {
         if let Some(record) = answer.record.take() {
             let mut params = self.params.clone();
             params.context = Some(Tokens(self.settings.context));
+            params.kv_tokens = Some(Tokens(self.settings.kv));
             params.threads = Some(self.settings.threads.cast_unsigned());
             params.threads_batch = Some(self.settings.threads_batch.cast_unsigned());
             let receipt = record.receipt(answer, self.build.clone(), params);

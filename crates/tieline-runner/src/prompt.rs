@@ -23,6 +23,9 @@ const MAX_RUN: usize = 200_000;
 /// The stack that tokenising such a run needs, and as much again several times.
 pub(crate) const STACK: usize = 512 * 1024 * 1024;
 
+/// Tokens at the end of a rendered conversation that tell how its answer begins.
+const RENDERED_END: usize = 32;
+
 /// What prompts are made with.
 #[derive(Debug)]
 pub(crate) struct Prompts<'m> {
@@ -101,7 +104,9 @@ impl<'m> Prompts<'m> {
             }
             // Whoever can have a summary written does so before.
             (Overflow::Error | Overflow::Compact, _)
-            | (Overflow::DropOldest, Prompt::Infill { .. }) => Err(too_long(whole, context)),
+            | (Overflow::DropOldest, Prompt::Infill { .. } | Prompt::Rendered(_)) => {
+                Err(too_long(whole, context))
+            }
         }
     }
 
@@ -156,6 +161,14 @@ impl<'m> Prompts<'m> {
             }
             Prompt::Text(text) => tokenize(model, text.expose(), true, false)?,
             Prompt::Tokens(tokens) => known_tokens(model, tokens)?,
+            Prompt::Rendered(tokens) => {
+                let tokens = known_tokens(model, tokens)?;
+                // Its end says whether the answer begins in a thought.
+                let end = &tokens[tokens.len().saturating_sub(RENDERED_END)..];
+                let text = model.detokenize(end, true).unwrap_or_default();
+                rendered = String::from_utf8_lossy(&text).into_owned();
+                tokens
+            }
             Prompt::Infill { prefix, suffix } => {
                 let [before, after, gap] = model.infill().ok_or_else(|| {
                     let text = "this model has no tokens for a gap to fill in";
@@ -214,8 +227,8 @@ impl<'m> Prompts<'m> {
     }
 }
 
-fn is_chat(request: &Request) -> bool {
-    matches!(request.prompt, Prompt::Chat(_))
+pub(crate) fn is_chat(request: &Request) -> bool {
+    matches!(request.prompt, Prompt::Chat(_) | Prompt::Rendered(_))
 }
 
 /// Drops what some clients change with every request from the start of the system's message.

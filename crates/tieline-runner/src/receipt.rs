@@ -4,6 +4,7 @@ use sha2::{Digest as _, Sha256};
 use tieline_types::{Digest, LoadParams, Receipt, RunnerBuild, Sampling};
 
 use crate::answer::Answer;
+use crate::prompt::is_chat;
 
 /// Grows while the answer does.
 #[derive(Clone, Debug, Default)]
@@ -33,12 +34,18 @@ impl Record {
     ) -> Receipt {
         let plain = |tokens: &[i32]| tokens.iter().map(|token| token.cast_unsigned()).collect();
         let (prompt, chosen) = answer.both();
+        let request = &answer.request;
         Receipt {
             model: params.model,
             build,
             params,
             batches: self.batches,
-            sampling: Sampling { seed: Some(answer.seed()), ..answer.request.sampling.clone() },
+            sampling: Sampling { seed: Some(answer.seed()), ..request.sampling.clone() },
+            constraint: request.constraint.clone(),
+            tools: request.tools.clone(),
+            tool_choice: request.tool_choice.clone(),
+            thinking: request.thinking,
+            chat: is_chat(request),
             prompt: plain(prompt),
             answer: plain(chosen),
             logits: Digest(self.logits.finalize().into()),

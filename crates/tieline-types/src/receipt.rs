@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, LoadParams, RunnerBuild, Sampling};
+use crate::{
+    Constraint, Digest, LoadParams, Prompt, Request, RunnerBuild, Sampling, Speculation, Tokens,
+    Tool, ToolChoice,
+};
 
 /// All that a deterministic answer depends on, and what came out.
 ///
@@ -19,12 +22,51 @@ pub struct Receipt {
     pub batches: Vec<u32>,
     /// How tokens were chosen, with the seed.
     pub sampling: Sampling,
+    /// The rule of the answer's text. This and the next four are missing in the receipts of earlier
+    /// versions, which had no rules.
+    #[serde(default)]
+    pub constraint: Option<Constraint>,
+    /// What the model could call.
+    #[serde(default)]
+    pub tools: Vec<Tool>,
+    /// Whether it had to.
+    #[serde(default)]
+    pub tool_choice: ToolChoice,
+    /// Whether it was to think.
+    #[serde(default)]
+    pub thinking: Option<bool>,
+    /// Whether the prompt is a rendered conversation: it decides where thoughts and calls begin and end, and
+    /// so where a rule holds.
+    #[serde(default)]
+    pub chat: bool,
     /// The prompt's tokens.
     pub prompt: Vec<u32>,
     /// The tokens chosen.
     pub answer: Vec<u32>,
     /// SHA-256 of all rows of logits that tokens were chosen by, as little-endian `f32`.
     pub logits: Digest,
+}
+
+impl Receipt {
+    /// The request that makes the answer again, as far as tokens tell: it goes on past ends, since the
+    /// receipt says how many tokens there were, whatever ended them.
+    pub fn request(&self) -> Request {
+        let tokens = self.prompt.clone();
+        let prompt = if self.chat { Prompt::Rendered(tokens) } else { Prompt::Tokens(tokens) };
+        Request {
+            sampling: self.sampling.clone(),
+            max_tokens: Some(Tokens(u32::try_from(self.answer.len()).unwrap_or(u32::MAX))),
+            ignore_eog: true,
+            constraint: self.constraint.clone(),
+            tools: self.tools.clone(),
+            tool_choice: self.tool_choice.clone(),
+            thinking: self.thinking,
+            cache: false,
+            speculation: Speculation::Off,
+            deterministic: true,
+            ..Request::new(prompt)
+        }
+    }
 }
 
 // Tokens are text: like `Private`, this shows none of it.

@@ -73,6 +73,9 @@ pub enum Prompt {
     Text(Private),
     /// Tokens, as they are.
     Tokens(Vec<u32>),
+    /// A conversation that was rendered before: its tokens, as they are. The answer is read in the way of
+    /// the model's template, as [`Prompt::Chat`]'s is.
+    Rendered(Vec<u32>),
     /// What stands before and after a gap; the answer fills it. Needs a model with such tokens.
     Infill {
         /// The text before the gap.
@@ -306,7 +309,7 @@ impl Request {
         let empty = match &self.prompt {
             Prompt::Chat(messages) => messages.is_empty(),
             Prompt::Text(_) | Prompt::Infill { .. } => false,
-            Prompt::Tokens(tokens) => tokens.is_empty(),
+            Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => tokens.is_empty(),
         };
         if empty {
             let expected = "at least one message or token".to_owned();

@@ -1,6 +1,8 @@
 //! Deterministic answers: alone, in batches of fixed shape, with a receipt.
 
-use tieline_types::{Digest, LoadParams, Receipt, Request, Sampling, Tokens};
+use tieline_types::{
+    Constraint, Digest, LoadParams, Receipt, Request, Sampling, Tokens, Tool, ToolChoice,
+};
 
 use crate::peer::{Answer, Peer, going_on, question, some_tokens};
 
@@ -25,7 +27,8 @@ fn receipt(answer: &Answer) -> &Receipt {
 
 #[test]
 fn a_receipt_says_what_was_computed() {
-    let mut peer = Peer::ready_with(params());
+    let mut peer = Peer::start(testkit::smollm2());
+    let loaded = peer.load(params()).unwrap();
     let answer = peer.generate(request());
     answer.is_whole(20);
     let receipt = receipt(&answer);
@@ -40,6 +43,9 @@ fn a_receipt_says_what_was_computed() {
     assert_eq!(receipt.sampling.seed, Some(answer.finished.seed));
     assert_eq!(receipt.params.threads, Some(1));
     assert_eq!(receipt.params.context, Some(Tokens(512)));
+    // As it really is, whatever later versions take without being asked.
+    assert_eq!(receipt.params.kv_tokens, Some(loaded.kv_tokens));
+    assert_eq!((receipt.constraint.as_ref(), receipt.chat), (None, false));
     assert_eq!((answer.usage().drafted_tokens, answer.cached()), (Tokens(0), 0));
     // Others have none.
     assert_eq!(peer.generate(question("Hi")).finished.receipt, None);
@@ -116,4 +122,64 @@ fn it_runs_alone() {
         }
     }
     assert!(ids.iter().all(|id| id.0 > 0));
+}
+
+/// Makes the answer of a conversation under a rule, and makes it again from the receipt alone.
+#[track_caller]
+fn again(peer: &mut Peer, change: impl FnOnce(&mut Request)) -> Receipt {
+    let sampling = Sampling { temperature: 1.2, seed: Some(3), ..Sampling::default() };
+    let mut request = Request { deterministic: true, sampling, ..question("Name a colour.") };
+    request.max_tokens = Some(Tokens(24));
+    change(&mut request);
+    let first = peer.generate(request.clone());
+    let want = receipt(&first).clone();
+    assert_eq!((&want.constraint, &want.tools), (&request.constraint, &request.tools));
+    assert!(want.chat);
+    let replayed = peer.generate(want.request());
+    assert_eq!(receipt(&replayed), &want);
+    want
+}
+
+#[test]
+fn a_rule_is_part_of_the_receipt() {
+    let mut peer = Peer::ready_with(params());
+    let schema = r#"{"type":"object","properties":{"colour":{"type":"string","maxLength":8}},"required":["colour"]}"#;
+    let rules = [
+        Constraint::JsonSchema(schema.to_owned()),
+        Constraint::Regex("(red|green|blue)( (and|or) (red|green|blue)){2}".to_owned()),
+        Constraint::Lark("start: /[a-z]{3,9}/ \".\"".to_owned()),
+        Constraint::Gbnf("root ::= [A-Z] [a-z]+ \"!\"".to_owned()),
+        Constraint::JsonObject,
+    ];
+    let mut answers = Vec::new();
+    for rule in rules {
+        let receipt = again(&mut peer, |request| request.constraint = Some(rule));
+        answers.push(receipt.answer);
+    }
+    // The rules decided: without them all would begin alike.
+    answers.sort();
+    answers.dedup();
+    assert_eq!(answers.len(), 5);
+}
+
+#[test]
+fn a_call_that_had_to_be_made_is_made_again() {
+    let mut peer = Peer::ready_with(params());
+    let parameters = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":6}},"required":["name"]}"#;
+    let tool = Tool {
+        name: "paint".to_owned(),
+        description: "Paints.".to_owned(),
+        parameters: parameters.to_owned(),
+    };
+    let receipt = again(&mut peer, |request| {
+        request.tools = vec![tool];
+        request.tool_choice = ToolChoice::Required;
+        // Room for all of it: a call that is cut is no call.
+        request.max_tokens = Some(Tokens(64));
+    });
+    assert_eq!(receipt.tool_choice, ToolChoice::Required);
+    // Without the tools the same prompt is answered otherwise.
+    let free = Request { tools: Vec::new(), tool_choice: ToolChoice::Auto, ..receipt.request() };
+    let free = peer.generate(free);
+    assert_ne!(self::receipt(&free).answer, receipt.answer);
 }

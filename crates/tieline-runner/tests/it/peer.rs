@@ -90,6 +90,7 @@ impl Growing {
                 let finished = *finished;
                 return Some(Answer { queued, started, text, logprobs, finished });
             }
+            Event::ToolCall(_) => assert!(self.started.is_some(), "a call before the start"),
             other => panic!("unexpected in an answer: {other:?}"),
         }
         None

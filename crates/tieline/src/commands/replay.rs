@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tieline_store::Model;
-use tieline_types::{Digest, ModelRef, Prompt, Receipt, Request, RunnerBuild, Speculation, Tokens};
+use tieline_types::{Digest, ModelRef, Receipt, RunnerBuild, Tokens};
 
 use super::receipt;
 use crate::answer;
@@ -101,7 +101,7 @@ fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
 fn again(app: &App, model: &Model, receipt: &Receipt) -> Result<Receipt, Failure> {
     let loaded = app.load(model, receipt.params.clone(), None)?;
     let mut screen = crate::screen::Screen::new(app.output);
-    let answer = answer::ask(app, &loaded, request(receipt), |shown| match shown {
+    let answer = answer::ask(app, &loaded, receipt.request(), |shown| match shown {
         // The answer itself is known.
         answer::Shown::Text(_) | answer::Shown::Reasoning(_) => Ok(()),
         shown => screen.show(shown),
@@ -113,20 +113,6 @@ fn again(app: &App, model: &Model, receipt: &Receipt) -> Result<Receipt, Failure
     }
     let receipt = answer.finished.receipt.map(|receipt| *receipt);
     receipt.ok_or_else(|| Failure::ours("the runner gave no receipt"))
-}
-
-/// The receipt's own request, as far as tokens tell: it goes on past ends, since the receipt says how
-/// many tokens there were, whatever ended them.
-fn request(receipt: &Receipt) -> Request {
-    Request {
-        sampling: receipt.sampling.clone(),
-        max_tokens: Some(Tokens(u32::try_from(receipt.answer.len()).unwrap_or(u32::MAX))),
-        ignore_eog: true,
-        cache: false,
-        speculation: Speculation::Off,
-        deterministic: true,
-        ..Request::new(Prompt::Tokens(receipt.prompt.clone()))
-    }
 }
 
 fn compare(receipt: &Receipt, now: &Receipt) -> Comparison {
@@ -204,7 +190,7 @@ fn print(
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::{LoadParams, Sampling};
+    use tieline_types::{LoadParams, Sampling, ToolChoice};
 
     use super::*;
 
@@ -215,6 +201,11 @@ mod tests {
             params: LoadParams::default(),
             batches: vec![3, 1],
             sampling: Sampling::greedy(),
+            constraint: None,
+            tools: Vec::new(),
+            tool_choice: ToolChoice::Auto,
+            thinking: None,
+            chat: false,
             prompt: vec![1, 2, 3],
             answer: vec![4, 5],
             logits: Digest([0; 32]),

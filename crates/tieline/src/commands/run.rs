@@ -60,11 +60,6 @@ pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
         Some(_) if prompt.is_none() => {
             return Err(Failure::user("a receipt is of one answer: a prompt is needed"));
         }
-        Some(_) if template.constraint.is_some() => {
-            // The rule is no part of a receipt, so nobody could make the answer again from it.
-            return Err(Failure::user("a receipt cannot hold the rule of an answer")
-                .with_hint("leave out --receipt, or --json-schema, --regex or --grammar"));
-        }
         Some(path) => receipt::check(path)?,
         None => {}
     }

@@ -430,10 +430,4 @@ fn rules_that_cannot_be_are_refused_before_a_model_is_loaded() {
     --- stderr
     error: cannot write the receipt: no folder /nowhere
     ");
-    check!(home, run(&receipt).args(&["--regex", "a"]), @r"
-    exit 1
-    --- stderr
-    error: a receipt cannot hold the rule of an answer
-    hint: leave out --receipt, or --json-schema, --regex or --grammar
-    ");
 }

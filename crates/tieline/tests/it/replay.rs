@@ -60,6 +60,42 @@ fn an_answer_that_ends_by_itself_is_made_again() {
 }
 
 #[test]
+fn an_answer_under_a_rule_is_made_again() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::shared();
+    let path = home.file("rule.json", "");
+    let rule = ["--regex", "[A-Z][a-z]{2,9}, [0-9]{4}", "--seed", "3", "--temperature", "1.2"];
+    let kept = ["--deterministic", "--receipt", path.to_str().unwrap()];
+    let args = ["run", "smollm2", QUESTION, "--threads", "1", "--ctx", "512", "-n", "24"];
+    home.tieline(args).args(&rule).args(&kept).runner(&runner).text();
+    let text = replay(home, &runner, &path).text();
+    assert!(text.starts_with("same: "), "{text}");
+    // Another rule leaves the first logits alone and chooses other tokens.
+    let other = changed(home, &path, "other-rule.json", |value| {
+        value["constraint"]["regex"] = "[0-9]{4}, [A-Z][a-z]{2,9}".into();
+    });
+    let output = replay(home, &runner, &other).output();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("differs: token 0 is "), "{text}");
+}
+
+#[test]
+fn a_receipt_of_before_there_were_rules_is_read() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::shared();
+    let path = receipt(home, &runner, "of-now.json");
+    let old = changed(home, &path, "of-before.json", |value| {
+        let fields = value.as_object_mut().unwrap();
+        for name in ["constraint", "tools", "tool_choice", "thinking", "chat"] {
+            assert!(fields.remove(name).is_some(), "{name}");
+        }
+        fields["params"]["kv_tokens"] = Value::Null;
+    });
+    assert!(replay(home, &runner, &old).text().starts_with("same: 6 tokens"));
+}
+
+#[test]
 fn a_receipt_that_was_changed_is_not_made_again() {
     let Some(runner) = testkit::runner() else { return };
     let home = Home::shared();
