@@ -6,6 +6,7 @@
 //! by it beyond this machine, this build, this model and this text.
 
 mod compare;
+mod kv_cost;
 mod listen;
 
 use serde::Serialize;
@@ -17,6 +18,7 @@ use tieline_types::{
 
 pub use compare::Difference;
 use compare::difference;
+pub use kv_cost::{KvCost, KvCostPlan, KvCostRow, kv_cost};
 use listen::Heard;
 
 /// The context of the baseline: room for the text and the longest answer.

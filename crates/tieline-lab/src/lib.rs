@@ -8,5 +8,7 @@ mod certify;
 mod stats;
 
 pub use bench::{BenchPlan, BenchReport, Rates, bench};
-pub use certify::{Certificate, CertifyPlan, Difference, Row, certify};
+pub use certify::{
+    Certificate, CertifyPlan, Difference, KvCost, KvCostPlan, KvCostRow, Row, certify, kv_cost,
+};
 pub use stats::{Summary, summarise};

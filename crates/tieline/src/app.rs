@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::args::Global;
 use crate::bars::{self, PullBar};
+use crate::commands::kv_cost;
 use crate::env;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -173,6 +174,7 @@ impl App {
         let file = self.store.open_model(model)?;
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
         let config = EngineConfig { cache, ..EngineConfig::new(self.runner()?) };
+        let types = [params.type_k, params.type_v];
         let start = LocalModel::start(config, model.name.clone(), file, params, |share| {
             bar.set_position(thousandths(share));
         });
@@ -180,6 +182,9 @@ impl App {
             self.block_on_interruptible(async { Ok(start.await?) }, "interrupted while loading");
         bar.finish_and_clear();
         let loaded = loaded?;
+        if let Some(warning) = kv_cost::warning(&self.home, model, types, &loaded) {
+            self.output.warn(&warning);
+        }
         let session = Session::open(&self.home, model, &loaded);
         Ok(Loaded { model: loaded, _session: session, _lease: lease })
     }

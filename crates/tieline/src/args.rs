@@ -345,6 +345,13 @@ pub(crate) struct Bench {
     /// Measurements, after one that does not count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+    /// Measure instead what the KV caches q8_0 and q4_0 cost in quality, and keep that for the warning that
+    /// `--kv q4_0` gives
+    #[arg(long, conflicts_with_all = ["prefill", "decode", "repeat"])]
+    pub(crate) kv_cost: bool,
+    /// Most places of the text to compare, with --kv-cost
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "kv_cost", value_parser = clap::value_parser!(u32).range(2..=512))]
+    pub(crate) places: u32,
     #[command(flatten)]
     pub(crate) load: Load,
 }

@@ -29,6 +29,9 @@ struct Report<'a> {
 }
 
 pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
+    if args.kv_cost {
+        return super::kv_cost::kv_cost(app, args);
+    }
     let plan = BenchPlan {
         prefill: Tokens(args.prefill),
         decode: Tokens(args.decode),

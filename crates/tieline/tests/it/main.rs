@@ -8,6 +8,7 @@ mod choices;
 mod docs;
 mod errors;
 mod home;
+mod kv_cost;
 mod machine;
 mod models;
 mod privacy;
