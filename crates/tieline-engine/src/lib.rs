@@ -11,10 +11,12 @@ mod compact;
 mod config;
 mod inspect;
 mod local;
+pub mod plan;
 pub mod probe;
 mod supervisor;
 
 pub use config::{CacheConfig, EngineConfig};
 pub use inspect::{InspectError, inspect};
 pub use local::{Embeddings, LocalModel, Measured};
+pub use plan::{Plan, Planner};
 pub use supervisor::{Failed, Running, State};

@@ -16,6 +16,7 @@ mod llama;
 mod logprobs;
 mod measure;
 mod pipe;
+mod plan;
 mod process;
 mod prompt;
 mod receipt;

@@ -28,6 +28,7 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) enum Order {
     Load(Box<LoadParams>),
+    Plan(Box<LoadParams>),
     Work { id: RequestId, work: Work, arrived: Instant },
 }
 
@@ -90,6 +91,10 @@ fn read_until_end(
             ToRunner::Load(params) => {
                 // The queue is empty before the first order; a second load is refused by `serve`.
                 let _ = orders.try_send(Order::Load(params));
+            }
+            ToRunner::Plan(params) => {
+                // One is asked for when the last was answered.
+                let _ = orders.try_send(Order::Plan(params));
             }
             ToRunner::Work(id, work) => enqueue(control, writer, orders, (id, work))?,
             ToRunner::Cancel(id) => control.cancel(id),

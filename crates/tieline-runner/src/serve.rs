@@ -19,6 +19,7 @@ use crate::keeper;
 use crate::kv::Kv;
 use crate::llama::{self, Llama};
 use crate::pipe::{self, Order, Writer};
+use crate::plan;
 use crate::process;
 use crate::prompt::Prompts;
 use crate::session::{self, Session, failure};
@@ -77,6 +78,10 @@ pub(crate) fn serve() -> Result<(), ServeError> {
     let server = Server { llama, writer, control, orders };
     match server.orders.recv() {
         Ok(Order::Load(params)) => server.load_and_work(file, folder, *params),
+        Ok(Order::Plan(params)) => {
+            let Server { llama, writer, control, orders } = &server;
+            plan::serve(llama, &file, &plan::Line { orders, control, writer }, *params)
+        }
         Ok(Order::Work { id, .. }) => {
             let failure = failure(FailureKind::Internal, "work was sent before a model was loaded");
             Ok(server.writer.reply(id, Reply::Failed(failure))?)

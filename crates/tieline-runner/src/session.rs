@@ -7,10 +7,12 @@ use std::thread;
 use std::time::Instant;
 
 use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{Bytes, FlashAttention, KvType, LoadParams, LoadedModel, Pooling, Tokens};
+use tieline_types::{
+    Bytes, FlashAttention, KvType, LoadParams, LoadedModel, MemoryPlan, Pooling, Tokens,
+};
 
 use crate::llama::{self, ActualPooling, Context, Llama, LoadError, Model, Settings};
-use crate::process;
+use crate::{plan, process};
 
 /// The longest context for embeddings taken without being asked for one: all of it is one batch.
 const DEFAULT_EMBEDDING_CONTEXT: u32 = 2048;
@@ -57,18 +59,32 @@ pub(crate) fn load_model(
     params: &LoadParams,
     progress: &mut dyn FnMut(f32) -> bool,
 ) -> Result<Model, Failure> {
-    Model::load(llama, file, params.mmap, params.gpu_layers, progress).map_err(
-        |error| match error {
-            LoadError::Stream(error) => failure(
-                FailureKind::Internal,
-                format!("cannot read the model's open file: {error}"),
-            ),
-            LoadError::Refused(log) => {
-                failure(FailureKind::BadModel, with_log("llama.cpp refuses the model", &log))
-            }
-            LoadError::Stopped => failure(FailureKind::Internal, "loading was stopped"),
-        },
-    )
+    Model::load(llama, file, params.mmap, params.gpu_layers, progress).map_err(load_failure)
+}
+
+/// Why a model did not load, for the engine.
+pub(crate) fn load_failure(error: LoadError) -> Failure {
+    match error {
+        LoadError::Stream(error) => {
+            failure(FailureKind::Internal, format!("cannot read the model's open file: {error}"))
+        }
+        LoadError::Refused(log) => {
+            failure(FailureKind::BadModel, with_log("llama.cpp refuses the model", &log))
+        }
+        LoadError::Stopped => failure(FailureKind::Internal, "loading was stopped"),
+    }
+}
+
+/// Plans the context that these settings ask for. The model must be an outline; the context computes
+/// nothing.
+pub(crate) fn plan(
+    model: &Model,
+    params: LoadParams,
+    abort: Arc<AtomicBool>,
+) -> Result<(MemoryPlan, Context<'_>), Failure> {
+    let (params, settings, context) = make_context(model, params, abort)?;
+    refuse_unfit(model, &params, &context)?;
+    Ok((plan::describe(model, &params, &settings, &context), context))
 }
 
 impl<'m> Session<'m> {
@@ -103,6 +119,8 @@ impl<'m> Session<'m> {
             threads_batch: self.settings.threads_batch.cast_unsigned(),
             load_time: started.elapsed(),
             peak_memory: process::peak_memory(),
+            architecture: model.architecture(),
+            memory: plan::memory_use(model, &self.params, &self.settings, &self.context),
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::files::Stamp;
 use crate::model::{Facts, Model, Trust};
 
 /// Numbered, forward only: a released step never changes.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_models.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/0001_models.sql"), include_str!("../migrations/0002_ledger.sql")];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,
     models.licence, models.pinned, models.pulled_at_unix_s, blobs.size_bytes, blobs.mismatch,
@@ -225,7 +226,7 @@ impl Db {
         })
     }
 
-    fn run<T>(
+    pub(crate) fn run<T>(
         &self,
         action: &'static str,
         work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
@@ -367,7 +368,7 @@ fn stamp(row: &Row<'_>) -> rusqlite::Result<Stamp> {
     })
 }
 
-fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+pub(crate) fn digest(row: &Row<'_>, column: usize) -> rusqlite::Result<Digest> {
     let hex: String = row.get(column)?;
     format!("sha256:{hex}").parse().map_err(|error| {
         let kind = rusqlite::types::Type::Text;
@@ -411,7 +412,7 @@ mod tests {
         let path = folder.path().join("db");
         Db::open(&path).unwrap().lock().pragma_update(None, "user_version", 99).unwrap();
         let error = Db::open(&path).unwrap_err();
-        assert!(matches!(error, DbError::Newer { found: 99, known: 1, .. }), "{error}");
+        assert!(matches!(error, DbError::Newer { found: 99, known: 2, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
     }
 

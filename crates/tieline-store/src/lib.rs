@@ -10,6 +10,7 @@ pub mod catalogue;
 mod db;
 mod files;
 pub mod gguf;
+mod ledger;
 mod model;
 mod pull;
 mod remove;
@@ -19,6 +20,7 @@ mod verify;
 pub use catalogue::Catalogue;
 pub use db::DbError;
 pub use gguf::{Gguf, GgufError};
+pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};
 pub use pull::{
     Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,

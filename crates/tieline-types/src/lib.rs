@@ -11,6 +11,7 @@ pub mod digest;
 pub mod error;
 pub mod event;
 pub mod load;
+pub mod memory;
 pub mod model_ref;
 pub mod private;
 pub mod receipt;
@@ -29,6 +30,7 @@ pub use event::{
     Timing, TokenLogprob, Usage,
 };
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
+pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use private::Private;
 pub use receipt::Receipt;

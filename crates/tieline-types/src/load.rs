@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Digest, Tokens};
+use crate::{Bytes, Digest, MemoryUse, Tokens};
 
 /// A model's file whose bytes have been verified against `digest`.
 ///
@@ -244,4 +244,8 @@ pub struct LoadedModel {
     pub load_time: Duration,
     /// The most memory that the runner has held so far, where it can tell.
     pub peak_memory: Option<Bytes>,
+    /// The model's architecture, by its file.
+    pub architecture: String,
+    /// What llama.cpp allocated or mapped for it.
+    pub memory: MemoryUse,
 }

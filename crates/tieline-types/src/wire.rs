@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ErrorKind, Event, LoadParams, LoadedModel, Message, Private, Request, RequestId, RunnerBuild,
-    Tokens, Tool,
+    ErrorKind, Event, LoadParams, LoadedModel, MemoryPlan, Message, Private, Request, RequestId,
+    RunnerBuild, Tokens, Tool,
 };
 
 /// Changes whenever a frame does.
@@ -31,6 +31,9 @@ pub const CACHE_FD: i32 = 4;
 pub enum ToRunner {
     /// Load the model behind [`MODEL_FD`]. Once, before any other order.
     Load(Box<LoadParams>),
+    /// Say what the model behind [`MODEL_FD`] would take if it were loaded so: [`FromRunner::Planned`]. Any
+    /// number of times; a runner that plans loads nothing.
+    Plan(Box<LoadParams>),
     /// Do some work; every answer carries the same id.
     Work(RequestId, Work),
     /// Stop this work; it still ends with a finished event or a failure.
@@ -111,6 +114,8 @@ pub enum FromRunner {
     Loaded(Box<LoadedModel>),
     /// The order to load failed; the runner exits.
     LoadFailed(Failure),
+    /// What a model would take. What the runner took to find out it holds until the next order.
+    Planned(Result<Box<MemoryPlan>, Failure>),
     /// Part of an answer.
     Reply(RequestId, Reply),
     /// Alive.

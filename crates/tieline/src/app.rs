@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
-use tieline_engine::{CacheConfig, EngineConfig, LocalModel};
+use tieline_engine::{CacheConfig, EngineConfig, LocalModel, Planner, probe};
 use tieline_store::{Catalogue, Environment, Lease, Model, PullOptions, Pulled, Store};
-use tieline_types::{Digest, LoadParams, ModelRef};
+use tieline_types::{Bytes, Digest, LoadParams, ModelFile, ModelRef};
 use tokio::runtime::Runtime;
 
 use crate::args::Global;
@@ -16,6 +16,7 @@ use crate::commands::kv_cost;
 use crate::env;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::planning::{self, Planned};
 use crate::prompts::{self, Quota};
 use crate::sessions::Session;
 
@@ -38,6 +39,9 @@ pub(crate) struct App {
 /// A model that answers, and what keeps it so.
 pub(crate) struct Loaded {
     pub(crate) model: LocalModel,
+    /// What it was planned to take, where it could be planned.
+    pub(crate) planned: Option<Planned>,
+    of: Model,
     _session: Session,
     _lease: Lease,
 }
@@ -167,26 +171,69 @@ impl App {
     pub(crate) fn load(
         &self,
         model: &Model,
-        params: LoadParams,
+        (params, most): (LoadParams, Option<Bytes>),
         cache: Option<CacheConfig>,
     ) -> Result<Loaded, Failure> {
         let lease = self.store.lease(model)?;
         let file = self.store.open_model(model)?;
+        // Where there is plenty of room, nobody waits for the plan.
+        let roomy = planning::is_roomy(model, &params, most);
+        let early = if roomy { None } else { self.plan_load(model, &file, (&params, most))? };
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
         let config = EngineConfig { cache, ..EngineConfig::new(self.runner()?) };
         let types = [params.type_k, params.type_v];
-        let start = LocalModel::start(config, model.name.clone(), file, params, |share| {
-            bar.set_position(thousandths(share));
-        });
-        let loaded =
-            self.block_on_interruptible(async { Ok(start.await?) }, "interrupted while loading");
+        let late = async {
+            match roomy {
+                true => self.fits(model, &file, (&params, most)).await.ok().flatten(),
+                false => None,
+            }
+        };
+        let start =
+            LocalModel::start(config, model.name.clone(), file.clone(), params.clone(), |share| {
+                bar.set_position(thousandths(share))
+            });
+        let loading = async {
+            let (loaded, late) = tokio::join!(start, late);
+            Ok((loaded?, late))
+        };
+        let loaded = self.block_on_interruptible(loading, "interrupted while loading");
         bar.finish_and_clear();
-        let loaded = loaded?;
+        let (loaded, late) = loaded?;
         if let Some(warning) = kv_cost::warning(&self.home, model, types, &loaded) {
             self.output.warn(&warning);
         }
-        let session = Session::open(&self.home, model, &loaded);
-        Ok(Loaded { model: loaded, _session: session, _lease: lease })
+        let planned = early.or(late);
+        let session = Session::open(&self.home, model, &loaded, planned.as_ref());
+        let of = model.clone();
+        Ok(Loaded { model: loaded, planned, of, _session: session, _lease: lease })
+    }
+
+    fn plan_load(
+        &self,
+        model: &Model,
+        file: &ModelFile,
+        params: (&LoadParams, Option<Bytes>),
+    ) -> Result<Option<Planned>, Failure> {
+        let plan = self.fits(model, file, params);
+        self.block_on_interruptible(plan, "interrupted while planning")
+    }
+
+    /// Plans a load and refuses what does not fit. `None`: it cannot be planned, and loading says why.
+    async fn fits(
+        &self,
+        model: &Model,
+        file: &ModelFile,
+        (params, most): (&LoadParams, Option<Bytes>),
+    ) -> Result<Option<Planned>, Failure> {
+        let Ok(mut planner) = Planner::start(self.runner()?, file).await else { return Ok(None) };
+        let planned = planning::plan(self, &mut planner, (params, most)).await.ok();
+        let miss = planned.as_ref().and_then(|planned| Some((planned, planned.miss.as_ref()?)));
+        if let Some((planned, miss)) = miss {
+            let fits = planning::instead(self, model, &mut planner, params, planned).await;
+            return Err(planning::refusal(model, planned, miss, &fits));
+        }
+        planner.end().await;
+        Ok(planned)
     }
 
     /// The runner program: the one named, else the one beside this program.
@@ -207,8 +254,16 @@ impl App {
 }
 
 impl Loaded {
+    /// What its process holds now.
+    pub(crate) fn held(&self) -> Option<Bytes> {
+        self.model.pid().and_then(probe::resident_memory)
+    }
+
     /// Ends the runner.
     pub(crate) fn end(self, app: &App) {
+        if let Some(planned) = &self.planned {
+            planning::record(app, &self.of, planned, self.held());
+        }
         app.block_on(self.model.shutdown());
     }
 }

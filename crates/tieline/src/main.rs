@@ -12,6 +12,7 @@ mod env;
 mod failure;
 mod output;
 mod plain;
+mod planning;
 mod prompts;
 mod screen;
 mod sessions;

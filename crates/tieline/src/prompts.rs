@@ -35,6 +35,14 @@ pub(crate) fn quota(text: &str) -> Result<Quota, String> {
     Ok(Quota::AtMost(size))
 }
 
+/// Reads a size: `2GB`, `1.5 GiB`, `500MB`.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn bytes(text: &str) -> Result<Bytes, String> {
+    size(text.trim()).ok_or_else(|| "expected a size such as 2GB or 500MB".to_owned())
+}
+
 /// A decimal number and its unit, in whole bytes.
 fn size(text: &str) -> Option<Bytes> {
     const UNITS: [(&str, u64); 10] = [

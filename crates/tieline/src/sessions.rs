@@ -11,7 +11,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tieline_engine::LocalModel;
 use tieline_store::Model;
-use tieline_types::{Digest, Tokens};
+use tieline_types::{Bytes, Digest, Tokens};
+
+use crate::planning::Planned;
 
 /// How the names of records end.
 const READ: &str = "json";
@@ -31,6 +33,9 @@ pub(crate) struct Record {
     pub(crate) context_tokens: Tokens,
     /// When it was loaded.
     pub(crate) started_at_unix_s: u64,
+    /// What its process was expected to hold, where that was planned.
+    #[serde(default)]
+    pub(crate) planned_bytes: Option<Bytes>,
 }
 
 /// Shows a model to `tieline ps` while it lives.
@@ -41,7 +46,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// Writes the record down. A failure only hides the model from `ps`.
-    pub(crate) fn open(home: &Path, model: &Model, loaded: &LocalModel) -> Self {
+    pub(crate) fn open(
+        home: &Path,
+        model: &Model,
+        loaded: &LocalModel,
+        planned: Option<&Planned>,
+    ) -> Self {
         let record = Record {
             pid: std::process::id(),
             runner_pid: loaded.pid().unwrap_or(0),
@@ -51,6 +61,7 @@ impl Session {
             started_at_unix_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),
+            planned_bytes: planned.map(Planned::expected),
         };
         Self { locked: write(&folder(home), &record).ok() }
     }
@@ -122,6 +133,7 @@ mod tests {
             digest: Digest([0; 32]),
             context_tokens: Tokens(1),
             started_at_unix_s: 0,
+            planned_bytes: None,
         }
     }
 

@@ -201,7 +201,7 @@ impl<'s> Life<'s> {
                 self.reply(id, Err(Failed::from(failure).error())).await
             }
             FromRunner::Reply(id, reply) => self.reply(id, Ok(reply)).await,
-            FromRunner::Pong(_) => Ok(()),
+            FromRunner::Pong(_) | FromRunner::Planned(_) => Ok(()),
         }
     }
 

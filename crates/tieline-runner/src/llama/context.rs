@@ -96,6 +96,10 @@ impl<'m> Context<'m> {
         self.context.0.as_ptr()
     }
 
+    pub(super) fn as_raw(&self) -> *const sys::llama_context {
+        self.context.0.as_ptr()
+    }
+
     fn memory(&self) -> sys::llama_memory_t {
         // SAFETY: the context is valid; null where the model has no memory, which all callees allow.
         unsafe { sys::llama_get_memory(self.as_ptr()) }

@@ -39,7 +39,6 @@ impl Model {
         gpu_layers: Option<u32>,
         progress: &mut Progress<'_>,
     ) -> Result<Self, LoadError> {
-        let stream = Stream::open(file).map_err(LoadError::Stream)?;
         let mut stopped = false;
         let mut watch = |share: f32| {
             let go_on = progress(share);
@@ -50,19 +49,39 @@ impl Model {
         // SAFETY: fills a plain struct.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.load_mode = if mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
-        // Negative means all layers.
-        params.n_gpu_layers = gpu_layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX));
+        params.n_gpu_layers = layers(gpu_layers);
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut watch).cast();
-        // SAFETY: the stream is open and at the start; `watch` outlives the call, after which llama.cpp
-        // calls back no more.
-        let model =
-            unsafe { sys::llama_model_load_from_file_ptr(stream.0.as_ptr().cast(), params) };
-        match NonNull::new(model) {
-            Some(model) => Ok(Self { model }),
+        // `watch` outlives the call, after which llama.cpp calls back no more.
+        match Self::open(file, params)? {
+            Some(model) => Ok(model),
             None if stopped => Err(LoadError::Stopped),
             None => Err(LoadError::Refused(super::take_errors())),
         }
+    }
+
+    /// Reads what a model is and allocates nothing for its weights, nor for the contexts made of it: they
+    /// tell what they would take, and compute nothing.
+    pub(crate) fn outline(
+        _: &Llama,
+        file: File,
+        gpu_layers: Option<u32>,
+    ) -> Result<Self, LoadError> {
+        // SAFETY: fills a plain struct.
+        let mut params = unsafe { sys::llama_model_default_params() };
+        params.no_alloc = true;
+        params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+        params.n_gpu_layers = layers(gpu_layers);
+        Self::open(file, params)?.ok_or_else(|| LoadError::Refused(super::take_errors()))
+    }
+
+    fn open(file: File, params: sys::llama_model_params) -> Result<Option<Self>, LoadError> {
+        let stream = Stream::open(file).map_err(LoadError::Stream)?;
+        // SAFETY: the stream is open and at the start; what the callback reads, if there is one, the caller
+        // keeps alive through this call.
+        let model =
+            unsafe { sys::llama_model_load_from_file_ptr(stream.0.as_ptr().cast(), params) };
+        Ok(NonNull::new(model).map(|model| Self { model }))
     }
 
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
@@ -114,6 +133,11 @@ impl Model {
         let key = number(&format!("{architecture}.attention.key_length")).unwrap_or(usual);
         let value = number(&format!("{architecture}.attention.value_length")).unwrap_or(usual);
         f64::from(layers) * f64::from(kv_heads) * (key * k + value * v) / 8.0
+    }
+
+    /// The architecture that the file names.
+    pub(crate) fn architecture(&self) -> String {
+        self.metadata("general.architecture").unwrap_or_default()
     }
 
     /// A value of the file's metadata, as text.
@@ -344,6 +368,11 @@ fn filled<T: Copy + Default>(guess: usize, mut call: impl FnMut(*mut T, i32) -> 
         }
     }
     Vec::new()
+}
+
+/// Layers for a GPU as llama.cpp takes them: a negative number means all.
+fn layers(gpu_layers: Option<u32>) -> i32 {
+    gpu_layers.map_or(-1, |n| i32::try_from(n).unwrap_or(i32::MAX))
 }
 
 extern "C" fn on_progress(share: f32, data: *mut c_void) -> bool {

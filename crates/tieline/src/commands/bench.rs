@@ -46,7 +46,7 @@ pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
     let mut params = LoadParams::from(&args.load);
     // No longer than needed: the cache's length changes nothing else, but costs memory.
     params.context = params.context.or(Some(plan.prefill.max(plan.decode)));
-    let loaded = app.load(&model, params, None)?;
+    let loaded = app.load(&model, (params, args.load.memory), None)?;
     let bar = bars::counted(app.output, format!("measuring {}", model.name), plan.repeat.into());
     let bench = tieline_lab::bench(&loaded.model, plan, |done| bar.set_position(done.into()));
     let figures =

@@ -8,6 +8,7 @@ mod doctor;
 pub(crate) mod kv_cost;
 mod list;
 mod load_params;
+mod plan;
 mod ps;
 mod pull;
 mod receipt;
@@ -47,6 +48,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Run(args) => run::run(&app, &args),
                 Command::Replay(args) => replay::replay(&app, &args),
                 Command::Certify(args) => certify::certify(&app, &args),
+                Command::Plan(args) => plan::plan(&app, &args),
                 Command::Ps => ps::ps(&app),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),

@@ -99,7 +99,7 @@ fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
 }
 
 fn again(app: &App, model: &Model, receipt: &Receipt) -> Result<Receipt, Failure> {
-    let loaded = app.load(model, receipt.params.clone(), None)?;
+    let loaded = app.load(model, (receipt.params.clone(), None), None)?;
     let mut screen = crate::screen::Screen::new(app.output);
     let answer = answer::ask(app, &loaded, receipt.request(), |shown| match shown {
         // The answer itself is known.

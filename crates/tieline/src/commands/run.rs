@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Read};
 
 use serde::Serialize;
-use tieline_engine::LocalModel;
 use tieline_store::Model;
 use tieline_types::{
     Bytes, Compacted, Digest, FinishReason, LoadParams, Message, Miss, Prompt, Receipt, Request,
@@ -13,9 +12,10 @@ use tieline_types::{
 use super::turn::{figures, template};
 use super::{chat, choices, receipt};
 use crate::answer::{self, Answer, Figures};
-use crate::app::App;
+use crate::app::{App, Loaded};
 use crate::args::Run;
 use crate::failure::Failure;
+use crate::planning::MemoryReport;
 use crate::screen::Screen;
 
 /// The largest prompt read from a file or standard input: what fits a frame to the runner.
@@ -45,6 +45,8 @@ struct Report<'a> {
     context_tokens: Tokens,
     threads: u32,
     peak_memory_bytes: Option<Bytes>,
+    /// What was planned and what is held, where it was planned.
+    memory: Option<MemoryReport>,
     llama_cpp: &'a str,
     kernels: &'a [String],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -74,7 +76,8 @@ pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
         params.parallel = plan.candidates().min(LoadParams::DEFAULT_PARALLEL);
     }
     let model = app.installed_or_pulled(&args.model)?;
-    let loaded = app.load(&model, params, app.prompt_cache(args.cache.prompt_cache))?;
+    let loaded =
+        app.load(&model, (params, args.load.memory), app.prompt_cache(args.cache.prompt_cache))?;
     let result = match prompt {
         Some(prompt) => {
             let request = Request { prompt: asked(args, &prompt), ..template };
@@ -103,7 +106,7 @@ fn asked(args: &Run, prompt: &str) -> Prompt {
 fn once(
     app: &App,
     model: &Model,
-    loaded: &crate::app::Loaded,
+    loaded: &Loaded,
     request: Request,
     args: &Run,
 ) -> Result<(), Failure> {
@@ -114,7 +117,7 @@ fn once(
     let answer = answer::ask(app, loaded, request, |shown| screen.show(shown))?;
     drop(screen);
     if !shown {
-        report(app, model, &loaded.model, &answer)?;
+        report(app, model, loaded, &answer)?;
     } else if !answer.text.ends_with('\n') {
         output.line("")?;
     }
@@ -137,8 +140,8 @@ fn once(
     }
 }
 
-fn report(app: &App, model: &Model, local: &LocalModel, answer: &Answer) -> Result<(), Failure> {
-    let (build, loaded) = (local.build(), local.loaded());
+fn report(app: &App, model: &Model, runs: &Loaded, answer: &Answer) -> Result<(), Failure> {
+    let (build, loaded) = (runs.model.build(), runs.model.loaded());
     let whole = !answer.is_cut_short();
     app.output.value(&Report {
         model: &model.name,
@@ -157,6 +160,7 @@ fn report(app: &App, model: &Model, local: &LocalModel, answer: &Answer) -> Resu
         context_tokens: loaded.context,
         threads: loaded.threads,
         peak_memory_bytes: answer.finished.peak_memory,
+        memory: runs.planned.as_ref().map(|planned| planned.report(runs.held())),
         llama_cpp: &build.llama_cpp,
         kernels: &build.kernels,
         logprobs: &answer.logprobs,

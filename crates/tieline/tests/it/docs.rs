@@ -10,6 +10,7 @@ const COMMANDS: [&str; 12] = [
     "run",
     "replay",
     "certify",
+    "plan",
     "ps",
     "doctor",
     "bench",

@@ -10,6 +10,7 @@ mod errors;
 mod home;
 mod kv_cost;
 mod machine;
+mod memory;
 mod models;
 mod privacy;
 #[cfg(target_os = "linux")]

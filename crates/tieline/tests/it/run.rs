@@ -71,7 +71,7 @@ fn a_seed_makes_chance_repeatable() {
 fn a_report_is_whole_and_adds_up() {
     let Some(runner) = testkit::runner() else { return };
     let report = Home::shared().report(&runner, &["--logprobs", "2"]);
-    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes llama_cpp kernels logprobs");
+    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes memory llama_cpp kernels logprobs");
     insta::assert_snapshot!(keys(&report["timing"]).join(" "), @"load_ms ttft_ms queue_ms prefill_ms decode_ms prefill_tps decode_tps");
     assert_eq!(report["digest"], format!("sha256:{}", testkit::SMOLLM2_DIGEST));
     assert_eq!(report["answer"], ANSWER);

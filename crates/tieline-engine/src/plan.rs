@@ -1,0 +1,126 @@
+//! Asks a runner what a model would take, before one is loaded, and what of it would fit.
+//!
+//! The runner answers with llama.cpp's own account; what the process around it holds is looked at while it
+//! plans. Nothing is estimated from the model's size.
+
+pub mod fit;
+pub mod learn;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tieline_types::wire::{self, FromRunner, ToRunner};
+use tieline_types::{BackendError, Bytes, ErrorKind, LoadParams, MemoryPlan, ModelFile};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use crate::child::Child;
+use crate::probe;
+use crate::supervisor::Failed;
+
+/// How long one plan may take: the largest vocabularies take a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the runner may take to end.
+const END: Duration = Duration::from_secs(2);
+
+/// A model's need for memory, settings and all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What llama.cpp would allocate.
+    pub model: MemoryPlan,
+    /// What a runner holds beside it: program, vocabulary, graphs. Seen in the runner that planned.
+    pub base: Bytes,
+}
+
+impl Plan {
+    /// What the model needs of this machine's memory.
+    pub fn needed(&self) -> Bytes {
+        Bytes(self.model.memory.on(None).0.saturating_add(self.base.0))
+    }
+
+    /// The most that its process will hold: [`needed`](Self::needed) and the pages of the file whose
+    /// content was copied, until the system takes them back.
+    pub fn resident(&self) -> Bytes {
+        Bytes(self.needed().0.saturating_add(self.model.copied.0))
+    }
+}
+
+/// A runner that plans. Ends when dropped.
+#[derive(Debug)]
+pub struct Planner {
+    child: Child,
+    runner: PathBuf,
+    // Its tasks read and write the child's pipes.
+    _tasks: TaskTracker,
+}
+
+impl Planner {
+    /// Starts `runner` on `file`.
+    ///
+    /// # Errors
+    /// The runner cannot be started or is of another version.
+    pub async fn start(runner: PathBuf, file: &ModelFile) -> Result<Self, BackendError> {
+        let tasks = TaskTracker::new();
+        let unavailable = |text: String| BackendError::new(ErrorKind::Unavailable, text);
+        let child = Child::spawn(&runner, file, None, &tasks).map_err(|error: io::Error| {
+            unavailable(format!("cannot start {}", runner.display())).with_source(error)
+        })?;
+        let mut this = Self { child, runner, _tasks: tasks };
+        match this.frame().await? {
+            FromRunner::Hello { version: wire::VERSION, .. } => Ok(this),
+            FromRunner::Hello { version, .. } => Err(unavailable(format!(
+                "{} speaks version {version} and this program {}",
+                this.runner.display(),
+                wire::VERSION
+            ))
+            .with_hint("build both from the same source")),
+            _ => Err(this.confused()),
+        }
+    }
+
+    /// What the model would take if it were loaded so.
+    ///
+    /// # Errors
+    /// The model cannot be loaded so, whatever the memory, or the runner died.
+    pub async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
+        // The number of threads changes no buffer; starting them would cost time.
+        let params = LoadParams { threads: Some(1), threads_batch: None, ..params.clone() };
+        let sent = self.child.send(&ToRunner::Plan(Box::new(params))).await;
+        sent.map_err(|error| self.confused().with_source(error))?;
+        match self.frame().await? {
+            FromRunner::Planned(Ok(model)) => {
+                let held = self.child.pid().and_then(probe::resident_memory).unwrap_or_default();
+                let base = Bytes(held.0.saturating_sub(model.allocated.0));
+                Ok(Plan { model: *model, base })
+            }
+            FromRunner::Planned(Err(failure)) => Err(Failed::from(failure).error()),
+            _ => Err(self.confused()),
+        }
+    }
+
+    /// Ends the runner.
+    pub async fn end(self) {
+        self.child.end(END).await;
+    }
+
+    async fn frame(&mut self) -> Result<FromRunner, BackendError> {
+        match timeout(PATIENCE, self.child.frame()).await {
+            Ok(Some(Ok(frame))) => Ok(frame),
+            Ok(Some(Err(error))) => Err(self.confused().with_source(error)),
+            Ok(None) => Err(BackendError::new(
+                ErrorKind::Crashed,
+                format!("{} died while it planned", self.runner.display()),
+            )),
+            Err(_) => Err(BackendError::new(
+                ErrorKind::Timeout,
+                format!("{} did not plan within {PATIENCE:?}", self.runner.display()),
+            )),
+        }
+    }
+
+    fn confused(&self) -> BackendError {
+        let text = format!("{} does not answer as a runner does", self.runner.display());
+        BackendError::new(ErrorKind::Internal, text)
+    }
+}

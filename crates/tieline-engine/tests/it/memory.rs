@@ -1,0 +1,56 @@
+//! What is planned against what is taken.
+
+use tieline_engine::{EngineConfig, LocalModel, Plan, Planner, probe};
+use tieline_types::{Bytes, Digest, KvType, LoadParams, ModelFile, Tokens};
+
+use crate::{model_file, params};
+
+/// A plan may miss by this or by three hundredths, whichever is more.
+const SLACK: u64 = 16_000_000;
+
+/// Plans a load, loads, computes as much as the buffers are for, and returns what the runner then holds.
+async fn plan_and_load(file: ModelFile, params: LoadParams) -> Option<(Plan, LocalModel, Bytes)> {
+    let runner = testkit::runner()?;
+    let mut planner = Planner::start(runner.clone(), &file).await.unwrap();
+    let plan = planner.plan(&params).await.unwrap();
+    planner.end().await;
+    let start =
+        LocalModel::start(EngineConfig::new(runner), "test".into(), file, params.clone(), |_| {});
+    let model = start.await.unwrap();
+    let context = model.loaded().context;
+    model.measure(Tokens(params.ubatch.0.min(context.0)), Tokens(1)).await.unwrap();
+    let held = probe::resident_memory(model.pid().unwrap()).unwrap();
+    Some((plan, model, held))
+}
+
+async fn check(file: ModelFile, params: LoadParams) {
+    let Some((plan, model, held)) = plan_and_load(file, params.clone()).await else { return };
+    let (planned, real) = (&plan.model.memory, &model.loaded().memory);
+    // To the byte: it is the same computation.
+    assert_eq!(planned.sum(|buffer| buffer.kv), real.sum(|buffer| buffer.kv));
+    assert_eq!(planned.sum(|buffer| buffer.compute), real.sum(|buffer| buffer.compute));
+    assert_eq!(planned.output, real.output);
+    assert_eq!(plan.model.settings.kv_tokens, model.loaded().kv_tokens);
+    let error = plan.resident().0.abs_diff(held.0);
+    assert!(error <= SLACK.max(held.0 * 3 / 100), "planned {}, held {held}", plan.resident());
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_plan_is_what_a_load_takes() {
+    check(model_file(), params()).await;
+}
+
+#[tokio::test]
+async fn a_plan_holds_for_other_kv_types_and_contexts() {
+    let kv = KvType::Q8_0;
+    let context = Some(Tokens(4096));
+    check(model_file(), LoadParams { type_k: kv, type_v: kv, context, parallel: 1, ..params() })
+        .await;
+}
+
+#[tokio::test]
+async fn a_plan_holds_for_float_weights_read_into_memory() {
+    let file = ModelFile { digest: Digest([3; 32]), path: testkit::smollm2_f16().to_owned() };
+    check(file, LoadParams { mmap: false, context: Some(Tokens(2048)), ..params() }).await;
+}

@@ -1,0 +1,133 @@
+//! Proves that plans are what loads take: plans and loads twenty configurations of the given models, uses
+//! each to the full, and prints one JSON object. Exit code 1: a plan missed by more than it may.
+//!
+//! `prove_memory RUNNER MODEL.gguf…`
+#![expect(clippy::print_stdout, reason = "the result is for a program to read")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use tieline_engine::{EngineConfig, LocalModel, Planner, probe};
+use tieline_types::{BackendError, Bytes, Digest, KvType, LoadParams, ModelFile, Tokens};
+
+/// A plan may miss by this, or by three hundredths.
+const SLACK: u64 = 16_000_000;
+
+#[derive(Serialize)]
+struct Row {
+    model: String,
+    context: u32,
+    kv: &'static str,
+    parallel: u32,
+    mmap: bool,
+    planned_bytes: Bytes,
+    held_bytes: Bytes,
+    error_bytes: i64,
+    buffers_equal: bool,
+    within: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    name: &'static str,
+    passed: usize,
+    failed: usize,
+    worst_error_bytes: i64,
+    rows: Vec<Row>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    let Some(runner) = arguments.next() else { return ExitCode::from(2) };
+    let models: Vec<PathBuf> = arguments.collect();
+    let mut rows = Vec::new();
+    for (at, params) in configurations().into_iter().enumerate() {
+        let Some(model) = models.get(at % models.len().max(1)) else { return ExitCode::from(2) };
+        match row(runner.clone(), model.clone(), params).await {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                println!("{{\"name\":\"memory plan\",\"error\":{:?}}}", error.to_string());
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let failed = rows.iter().filter(|row| !row.within || !row.buffers_equal).count();
+    let worst = rows.iter().map(|row| row.error_bytes).max_by_key(|error| error.abs());
+    let report = Report {
+        name: "memory plan",
+        passed: rows.len() - failed,
+        failed,
+        worst_error_bytes: worst.unwrap_or(0),
+        rows,
+    };
+    match serde_json::to_string(&report) {
+        Ok(text) => println!("{text}"),
+        Err(_) => return ExitCode::from(2),
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Twenty: contexts by KV types, and each of parallel, mapping and step length changed.
+fn configurations() -> Vec<LoadParams> {
+    let mut all = Vec::new();
+    for context in [512, 1024, 2048, 4096] {
+        for kv in [KvType::F16, KvType::F32, KvType::Q8_0, KvType::Q4_0] {
+            // Each value of the others about as often, and never always with the same of these.
+            let at = all.len();
+            all.push(LoadParams {
+                context: Some(Tokens(context)),
+                type_k: kv,
+                type_v: kv,
+                parallel: [1, 4, 8][at % 3],
+                mmap: at % 5 != 4,
+                ubatch: Tokens([512, 256][at % 2]),
+                kv_tokens: Some(Tokens(1)),
+                ..base()
+            });
+        }
+    }
+    for parallel in [1, 2, 16, 64] {
+        all.push(LoadParams { context: Some(Tokens(2048)), parallel, ..base() });
+    }
+    all
+}
+
+fn base() -> LoadParams {
+    LoadParams { threads: Some(1), adapt_threads: false, ..LoadParams::default() }
+}
+
+async fn row(runner: PathBuf, path: PathBuf, params: LoadParams) -> Result<Row, BackendError> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = ModelFile { digest: Digest([0; 32]), path };
+    let mut planner = Planner::start(runner.clone(), &file).await?;
+    let plan = planner.plan(&params).await?;
+    planner.end().await;
+    let start =
+        LocalModel::start(EngineConfig::new(runner), name.clone(), file, params.clone(), |_| {});
+    let model = start.await?;
+    // One full step: buffers have the size of the longest, and the KV cache is written when it is made.
+    let context = model.loaded().context;
+    model.measure(params.ubatch.min(context), Tokens(1)).await?;
+    let held = model.pid().and_then(probe::resident_memory).unwrap_or_default();
+    let (planned, real) = (&plan.model.memory, &model.loaded().memory);
+    let buffers_equal = planned.sum(|buffer| buffer.kv) == real.sum(|buffer| buffer.kv)
+        && planned.sum(|buffer| buffer.compute) == real.sum(|buffer| buffer.compute)
+        && planned.output == real.output;
+    model.shutdown().await;
+    let planned = plan.resident();
+    let error = planned.0.cast_signed() - held.0.cast_signed();
+    Ok(Row {
+        model: name,
+        context: context.0,
+        kv: params.type_k.as_str(),
+        parallel: params.parallel,
+        mmap: params.mmap,
+        planned_bytes: planned,
+        held_bytes: held,
+        error_bytes: error,
+        buffers_equal,
+        within: error.unsigned_abs() <= SLACK.max(held.0 * 3 / 100),
+    })
+}

@@ -1,0 +1,144 @@
+//! What a model takes of memory: as it is planned before anything is loaded, and as it is.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, KvType, Tokens};
+
+/// What lies in memory of one kind: of one device, in one layout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BufferUse {
+    /// Its name for llama.cpp: `CPU`, `CPU_REPACK`, `CUDA0`, …
+    pub name: String,
+    /// The device whose own memory it is; `None` is the machine's.
+    pub device: Option<String>,
+    /// The model's weights.
+    pub weights: Bytes,
+    /// The KV cache, and the state of models that have one.
+    pub kv: Bytes,
+    /// What a step computes with, at its largest.
+    pub compute: Bytes,
+}
+
+impl BufferUse {
+    /// All of it.
+    pub fn total(&self) -> Bytes {
+        Bytes(self.weights.0.saturating_add(self.kv.0).saturating_add(self.compute.0))
+    }
+}
+
+/// What a loaded model takes, as llama.cpp accounts for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUse {
+    /// By kind of memory. Planned, each weight counts once; of a mapped file, all of it does.
+    pub buffers: Vec<BufferUse>,
+    /// Rows of logits or embeddings, at their most, in the machine's memory.
+    pub output: Bytes,
+    /// A second, smaller model that guesses ahead, in the machine's memory.
+    pub draft: Bytes,
+}
+
+impl MemoryUse {
+    /// What it takes of a device's memory, or of the machine's.
+    pub fn on(&self, device: Option<&str>) -> Bytes {
+        let buffers = self.buffers.iter().filter(|buffer| buffer.device.as_deref() == device);
+        let buffers = buffers.fold(0u64, |sum, buffer| sum.saturating_add(buffer.total().0));
+        let ours = if device.is_none() { self.output.0.saturating_add(self.draft.0) } else { 0 };
+        Bytes(buffers.saturating_add(ours))
+    }
+
+    /// One part of it over all kinds of memory.
+    pub fn sum(&self, part: impl Fn(&BufferUse) -> Bytes) -> Bytes {
+        Bytes(self.buffers.iter().fold(0u64, |sum, buffer| sum.saturating_add(part(buffer).0)))
+    }
+}
+
+/// The settings that decide how much memory a model takes, as they come out of what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedSettings {
+    /// The longest request.
+    pub context: Tokens,
+    /// Tokens that the KV cache holds.
+    pub kv_tokens: Tokens,
+    /// Number format of cached keys.
+    pub type_k: KvType,
+    /// Number format of cached values.
+    pub type_v: KvType,
+    /// Most requests at once.
+    pub parallel: u32,
+    /// Most tokens computed at once.
+    pub ubatch: Tokens,
+    /// Whether the file is mapped rather than read.
+    pub mmap: bool,
+}
+
+/// A device with memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// Its name.
+    pub name: String,
+    /// What it says to have free now.
+    pub free: Bytes,
+    /// All that it has.
+    pub total: Bytes,
+}
+
+/// What a model would take, by a runner that has loaded nothing of it but the header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPlan {
+    /// The model's architecture, by its file: `llama`, `qwen3`, …
+    pub architecture: String,
+    /// The context length that it was trained for: the longest that it can be loaded with.
+    pub trained_context: Tokens,
+    /// What was planned.
+    pub settings: PlannedSettings,
+    /// What it would take.
+    pub memory: MemoryUse,
+    /// Weights that llama.cpp copies out of the mapped file into a faster layout. The file's pages stay
+    /// until the system wants them for something else: they are held, not needed.
+    pub copied: Bytes,
+    /// What the planning runner has really taken of `memory` while it planned.
+    pub allocated: Bytes,
+    /// Devices with memory of their own.
+    pub devices: Vec<DeviceMemory>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(device: Option<&str>, weights: u64, kv: u64, compute: u64) -> BufferUse {
+        BufferUse {
+            name: "buffer".to_owned(),
+            device: device.map(str::to_owned),
+            weights: Bytes(weights),
+            kv: Bytes(kv),
+            compute: Bytes(compute),
+        }
+    }
+
+    #[test]
+    fn each_memory_is_counted_apart() {
+        let memory = MemoryUse {
+            buffers: vec![
+                buffer(None, 1, 2, 3),
+                buffer(None, 10, 0, 0),
+                buffer(Some("G"), 7, 8, 9),
+            ],
+            output: Bytes(100),
+            draft: Bytes(1000),
+        };
+        assert_eq!(memory.on(None), Bytes(1116));
+        assert_eq!(memory.on(Some("G")), Bytes(24));
+        assert_eq!(memory.on(Some("H")), Bytes(0));
+        assert_eq!(memory.sum(|buffer| buffer.weights), Bytes(18));
+    }
+
+    #[test]
+    fn absurd_sizes_do_not_overflow() {
+        let memory = MemoryUse {
+            buffers: vec![buffer(None, u64::MAX, 1, 1), buffer(None, u64::MAX, 0, 0)],
+            ..MemoryUse::default()
+        };
+        assert_eq!(memory.on(None), Bytes(u64::MAX));
+    }
+}

@@ -1,0 +1,163 @@
+//! Plans loads: what a model will take, whether that fits, and what would.
+
+use serde::Serialize;
+use tieline_engine::plan::fit::{self, Alternative, Free, Miss};
+use tieline_engine::{Plan, Planner, plan::learn};
+use tieline_store::{LoadRecord, Model};
+use tieline_types::{BackendError, Bytes, LoadParams};
+
+use crate::app::App;
+use crate::failure::Failure;
+
+/// A plan, and how it compares with what is free and with what was.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
+    /// What loads of this kind took beyond their plans.
+    pub(crate) extra: Bytes,
+    /// Loads that this was learned from.
+    pub(crate) loads: usize,
+    pub(crate) free: Free,
+    pub(crate) miss: Option<Miss>,
+}
+
+/// What a load was planned to take and took, for programs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct MemoryReport {
+    planned_bytes: Bytes,
+    needed_bytes: Bytes,
+    learned_bytes: Bytes,
+    held_bytes: Option<Bytes>,
+    /// Held less planned.
+    error_bytes: Option<i64>,
+}
+
+impl Planned {
+    /// What the process is expected to hold.
+    pub(crate) fn expected(&self) -> Bytes {
+        Bytes(self.plan.resident().0.saturating_add(self.extra.0))
+    }
+
+    pub(crate) fn report(&self, held: Option<Bytes>) -> MemoryReport {
+        let planned = self.plan.resident();
+        MemoryReport {
+            planned_bytes: planned,
+            needed_bytes: self.plan.needed(),
+            learned_bytes: self.extra,
+            held_bytes: held,
+            error_bytes: held.map(|held| held.0.cast_signed() - planned.0.cast_signed()),
+        }
+    }
+}
+
+/// Plans a load and compares. `most`: no more than this is free, whatever the machine says.
+pub(crate) async fn plan(
+    app: &App,
+    planner: &mut Planner,
+    (params, most): (&LoadParams, Option<Bytes>),
+) -> Result<Planned, BackendError> {
+    let plan = planner.plan(params).await?;
+    let kind = learn::kind(&plan.model.settings);
+    // Nothing learned where the store cannot be read: the plan itself is good.
+    let past = app.store.loads_like(&plan.model.architecture, &kind).unwrap_or_default();
+    let extra = learn::extra(plan.resident(), &past);
+    let mut free = Free::now();
+    free.memory = most.map_or(free.memory, |most| most.min(free.memory));
+    let miss = fit::miss(&plan, &free, extra);
+    Ok(Planned { plan, extra, loads: past.len(), free, miss })
+}
+
+/// Whether a load fits so easily that it need not wait for its plan: by far, and with a usual context.
+pub(crate) fn is_roomy(model: &Model, params: &LoadParams, most: Option<Bytes>) -> bool {
+    const SPARE: u64 = 2_000_000_000;
+    let usual = params.context.is_none_or(|context| context <= LoadParams::DEFAULT_CONTEXT)
+        && params.kv_tokens.is_none_or(|tokens| tokens <= LoadParams::DEFAULT_CONTEXT);
+    let wants = model.size.0.saturating_mul(6).saturating_add(2 * SPARE);
+    most.is_none() && usual && wants < Free::now().memory.0
+}
+
+/// What would fit instead: other settings, then other files of the same model that are here.
+pub(crate) async fn instead(
+    app: &App,
+    model: &Model,
+    planner: &mut Planner,
+    params: &LoadParams,
+    planned: &Planned,
+) -> Vec<String> {
+    let against = (&planned.free, planned.extra);
+    let found = fit::alternatives(planner, params, &planned.plan, against).await;
+    let mut fits: Vec<String> = found.unwrap_or_default().iter().map(words).collect();
+    for other in smaller(app, model) {
+        if let Ok(needed) = needs(app, &other, params, planned).await {
+            fits.push(format!("{} ({needed})", other.name));
+        }
+    }
+    fits
+}
+
+fn words(alternative: &Alternative) -> String {
+    format!("{} ({})", alternative.change, alternative.needed)
+}
+
+/// Smaller files of what looks like the same model: its architecture and number of weights.
+fn smaller(app: &App, model: &Model) -> Vec<Model> {
+    let mut others = app.store.list().unwrap_or_default();
+    others.retain(|other| {
+        !other.missing
+            && other.size < model.size
+            && other.architecture.is_some()
+            && other.architecture == model.architecture
+            && other.parameters == model.parameters
+    });
+    others.sort_by_key(|other| std::cmp::Reverse(other.size));
+    others.dedup_by_key(|other| other.digest);
+    others.truncate(3);
+    others
+}
+
+/// What another file needs, where it fits.
+async fn needs(
+    app: &App,
+    other: &Model,
+    params: &LoadParams,
+    planned: &Planned,
+) -> Result<Bytes, Failure> {
+    let file = app.store.open_model(other)?;
+    let mut planner = Planner::start(app.runner()?, &file).await?;
+    let plan = planner.plan(params).await;
+    planner.end().await;
+    let plan = plan?;
+    match fit::miss(&plan, &planned.free, planned.extra) {
+        None => Ok(plan.needed()),
+        Some(_) => Err(Failure::user("it does not fit")),
+    }
+}
+
+/// The refusal of what does not fit.
+pub(crate) fn refusal(model: &Model, planned: &Planned, miss: &Miss, fits: &[String]) -> Failure {
+    let settings = &planned.plan.model.settings;
+    let whose = miss.device.as_deref().unwrap_or("this machine");
+    let failure = Failure::user(format!(
+        "{} with a context of {} needs {} of memory, and {} are free on {whose}",
+        model.name, settings.context, miss.needed, miss.free
+    ));
+    match fits {
+        [] => failure.with_hint("end other programs, or use a smaller model"),
+        fits => failure.with_hint(format!("what fits: {}", fits.join(", "))),
+    }
+}
+
+/// Writes down what a load held. A failure costs a lesson, no answer.
+pub(crate) fn record(app: &App, model: &Model, planned: &Planned, held: Option<Bytes>) {
+    let Some(held) = held else { return };
+    let now = jiff::Timestamp::now().as_second();
+    // Nobody can do anything about a lesson lost.
+    let _ = app.store.record_load(&LoadRecord {
+        digest: model.digest,
+        architecture: planned.plan.model.architecture.clone(),
+        settings: learn::kind(&planned.plan.model.settings),
+        planned: planned.plan.resident(),
+        held,
+        at_unix_s: now,
+    });
+}
