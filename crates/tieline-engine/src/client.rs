@@ -51,7 +51,7 @@ impl Client {
     }
 
     /// Tells the supervisor to end. Where it is gone, so is the runner.
-    pub(crate) async fn shutdown(self) {
+    pub(crate) async fn shutdown(&self) {
         let _ = self.0.send(Command::Shutdown).await;
     }
 }

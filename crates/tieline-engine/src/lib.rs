@@ -12,6 +12,7 @@ mod config;
 mod inspect;
 mod local;
 pub mod plan;
+pub mod pool;
 pub mod probe;
 mod supervisor;
 
@@ -19,4 +20,5 @@ pub use config::{CacheConfig, EngineConfig};
 pub use inspect::{InspectError, inspect};
 pub use local::{Embeddings, LocalModel, Measured};
 pub use plan::{Plan, Planner};
+pub use pool::{Loader, Member, Pool, PoolConfig, Runners};
 pub use supervisor::{Failed, Running, State};

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::client::{self, Client, Ticket};
 use crate::compact;
 use crate::config::EngineConfig;
+use crate::pool::Resident;
 use crate::probe;
 use crate::supervisor::{self, Running, State, Supervisor};
 
@@ -118,6 +119,11 @@ impl LocalModel {
 
     /// Ends the runner and waits until it is gone.
     pub async fn shutdown(self) {
+        self.close().await;
+    }
+
+    /// As [`shutdown`](Self::shutdown), where others hold the model too.
+    pub async fn close(&self) {
         self.client.shutdown().await;
         self.tasks.wait().await;
     }
@@ -212,6 +218,13 @@ impl LocalModel {
 
     async fn submit(&self, work: Work) -> Result<Ticket, BackendError> {
         self.client.submit(work).await
+    }
+}
+
+#[async_trait]
+impl Resident for LocalModel {
+    async fn end(&self) {
+        self.close().await;
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod compact;
 mod memory;
+mod pool;
 
 use std::future::poll_fn;
 use std::path::PathBuf;

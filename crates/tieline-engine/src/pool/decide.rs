@@ -1,0 +1,285 @@
+//! Decides which models are in memory: who loads, who leaves, who waits. Pure: facts in, decision out.
+//!
+//! Who waits is served in the order of arrival, one at a time where room must be made, so nobody is
+//! starved by smaller ones that slip in. What leaves is what costs least to miss: the time that loading it
+//! again takes × how often it was asked for lately. What is pinned, loading or answering never leaves.
+
+use std::time::Duration;
+
+use tieline_types::Bytes;
+
+/// A model of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(pub usize);
+
+/// A model that was loaded at the cost of another stays for at least so many times as long as its loading
+/// took: two that do not fit together then spend at most a third of the time with loading.
+pub const RESIDENCE: u32 = 2;
+/// But never longer than this.
+pub const LONGEST_RESIDENCE: Duration = Duration::from_secs(30);
+/// Once somebody waits for so long, models that are always busy take no further requests, so that one of
+/// them comes to its end and can leave.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// A request counts for half as much after this long.
+pub const HALF_LIFE: Duration = Duration::from_secs(600);
+
+/// Where a model in memory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It is being loaded.
+    Loading,
+    /// It answers, or could.
+    Ready,
+    /// It is leaving, and still takes its memory.
+    Ending,
+}
+
+/// A model that takes memory.
+#[derive(Clone, Debug)]
+pub struct Resident {
+    /// Which.
+    pub key: Key,
+    /// What it takes.
+    pub bytes: Bytes,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Requests that it answers now.
+    pub busy: usize,
+    /// Never to leave.
+    pub pinned: bool,
+    /// Since when it is ready, and nobody asked for it, whichever is later.
+    pub idle_since: Duration,
+    /// Since when it is ready.
+    pub ready_since: Duration,
+    /// How long loading it took.
+    pub load_time: Duration,
+    /// Recent requests, those of long ago for less: [`decayed`].
+    pub uses: f64,
+    /// It leaves after being idle for this long; `None`: not for that reason.
+    pub keep_alive: Option<Duration>,
+    /// Others had to leave for it.
+    pub displaced: bool,
+}
+
+/// A model that somebody waits for.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Which.
+    pub key: Key,
+    /// What it will take.
+    pub bytes: Bytes,
+    /// Since when.
+    pub since: Duration,
+    /// When they stop waiting.
+    pub until: Duration,
+}
+
+/// All that a decision depends on.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The time.
+    pub now: Duration,
+    /// What all may take together.
+    pub budget: Bytes,
+    /// What takes memory.
+    pub residents: Vec<Resident>,
+    /// What is waited for and is not in memory, the longest first.
+    pub waiting: Vec<Waiting>,
+}
+
+/// Why a model leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Another needs the room.
+    RoomFor(Key),
+    /// Nobody asked for it for as long as it was to be kept.
+    Idle,
+}
+
+/// Why a model is not loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It does not fit beside what is pinned, whatever leaves.
+    TooLarge {
+        /// What it needs.
+        needed: Bytes,
+        /// What there is beside what is pinned.
+        room: Bytes,
+    },
+    /// Nothing left in time.
+    WaitedTooLong,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// To be loaded now; `true`: others left for it.
+    pub load: Vec<Key>,
+    /// To leave now.
+    pub evict: Vec<(Key, Reason)>,
+    /// To take no further requests.
+    pub drain: Vec<Key>,
+    /// Not to be loaded.
+    pub refuse: Vec<(Key, Refusal)>,
+    /// When time alone would change the decision.
+    pub look_again: Option<Duration>,
+}
+
+/// What a count of uses is worth after a while.
+pub fn decayed(uses: f64, after: Duration) -> f64 {
+    uses * (-after.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
+}
+
+/// Decides.
+pub fn decide(facts: &Facts) -> Decision {
+    let mut decision = Decision::default();
+    expire(facts, &mut decision);
+    for waiting in &facts.waiting {
+        if decision.refuse.iter().any(|(key, _)| *key == waiting.key) {
+            continue;
+        }
+        let room = facts.room_beside_pinned();
+        if waiting.bytes > room {
+            let refusal = Refusal::TooLarge { needed: waiting.bytes, room };
+            decision.refuse.push((waiting.key, refusal));
+            continue;
+        }
+        if facts.taken(&decision) + u128::from(waiting.bytes.0) > u128::from(facts.budget.0) {
+            // In the order of arrival: nobody slips in before it.
+            make_room(facts, waiting, &mut decision);
+            break;
+        }
+        decision.load.push(waiting.key);
+    }
+    decision.look_again = decision.look_again.filter(|&time| time > facts.now);
+    decision
+}
+
+/// What time alone ends.
+fn expire(facts: &Facts, decision: &mut Decision) {
+    for waiting in &facts.waiting {
+        if waiting.until <= facts.now {
+            decision.refuse.push((waiting.key, Refusal::WaitedTooLong));
+        } else {
+            decision.wake(waiting.until);
+        }
+    }
+    for resident in facts.residents.iter().filter(|resident| resident.may_leave()) {
+        let Some(keep) = resident.keep_alive.filter(|_| resident.busy == 0) else { continue };
+        let end = resident.idle_since.saturating_add(keep);
+        if end <= facts.now {
+            decision.evict.push((resident.key, Reason::Idle));
+        } else {
+            decision.wake(end);
+        }
+    }
+}
+
+/// Chooses what leaves for `waiting`, or what takes no more requests until something can.
+fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
+    let leaving = |decision: &Decision| -> u128 {
+        let ends = |r: &&Resident| {
+            r.phase == Phase::Ending || decision.evict.iter().any(|(key, _)| *key == r.key)
+        };
+        facts.residents.iter().filter(ends).map(|r| u128::from(r.bytes.0)).sum()
+    };
+    let over = (facts.taken(decision) + u128::from(waiting.bytes.0))
+        .saturating_sub(u128::from(facts.budget.0));
+    let mut short = over.saturating_sub(leaving(decision));
+    if short == 0 {
+        return;
+    }
+    let mut candidates: Vec<&Resident> = facts
+        .residents
+        .iter()
+        .filter(|r| r.may_leave() && !decision.evict.iter().any(|(key, _)| *key == r.key))
+        .collect();
+    for resident in candidates.iter().filter(|resident| !resident.stayed(facts.now)) {
+        decision.wake(resident.stays_until());
+    }
+    candidates.retain(|resident| resident.stayed(facts.now));
+    candidates.sort_by(|a, b| {
+        let idle = (a.busy > 0).cmp(&(b.busy > 0));
+        idle.then(a.worth(facts.now).total_cmp(&b.worth(facts.now))).then(a.key.cmp(&b.key))
+    });
+    let mut chosen = Vec::new();
+    for resident in candidates {
+        if short == 0 {
+            break;
+        }
+        short = short.saturating_sub(u128::from(resident.bytes.0));
+        chosen.push(resident);
+    }
+    if short > 0 {
+        return; // Something loads, or must stay for a while: to end less than is needed helps nobody.
+    }
+    spare(&mut chosen, over.saturating_sub(leaving(decision)));
+    if chosen.iter().all(|resident| resident.busy == 0) {
+        let reason = Reason::RoomFor(waiting.key);
+        decision.evict.extend(chosen.iter().map(|resident| (resident.key, reason)));
+        return;
+    }
+    let drains_at = waiting.since.saturating_add(PATIENCE);
+    if drains_at <= facts.now {
+        decision.drain.extend(chosen.iter().map(|resident| resident.key));
+    } else {
+        decision.wake(drains_at);
+    }
+}
+
+/// Keeps those of `chosen`, the dearest first, without which there is room enough.
+fn spare(chosen: &mut Vec<&Resident>, needed: u128) {
+    let mut total: u128 = chosen.iter().map(|resident| u128::from(resident.bytes.0)).sum();
+    for at in (0..chosen.len()).rev() {
+        let without = total - u128::from(chosen[at].bytes.0);
+        if without >= needed {
+            total = without;
+            chosen.remove(at);
+        }
+    }
+}
+
+impl Facts {
+    /// What is taken, with what is about to be loaded. What leaves takes its memory until it is gone.
+    fn taken(&self, decision: &Decision) -> u128 {
+        let residents = self.residents.iter().map(|resident| u128::from(resident.bytes.0));
+        let loads = self.waiting.iter().filter(|waiting| decision.load.contains(&waiting.key));
+        residents.sum::<u128>() + loads.map(|waiting| u128::from(waiting.bytes.0)).sum::<u128>()
+    }
+
+    fn room_beside_pinned(&self) -> Bytes {
+        let pinned = self.residents.iter().filter(|resident| resident.pinned);
+        let pinned = pinned.fold(0u64, |sum, resident| sum.saturating_add(resident.bytes.0));
+        Bytes(self.budget.0.saturating_sub(pinned))
+    }
+}
+
+impl Resident {
+    fn may_leave(&self) -> bool {
+        self.phase == Phase::Ready && !self.pinned
+    }
+
+    /// What missing it would cost: seconds of loading for each request that is to be expected.
+    fn worth(&self, now: Duration) -> f64 {
+        let idle = now.saturating_sub(self.idle_since);
+        self.load_time.as_secs_f64() * decayed(self.uses, idle)
+    }
+
+    fn stays_until(&self) -> Duration {
+        let least = self.load_time.saturating_mul(RESIDENCE).min(LONGEST_RESIDENCE);
+        if self.displaced { self.ready_since.saturating_add(least) } else { Duration::ZERO }
+    }
+
+    fn stayed(&self, now: Duration) -> bool {
+        self.stays_until() <= now
+    }
+}
+
+impl Decision {
+    fn wake(&mut self, at: Duration) {
+        self.look_again = Some(self.look_again.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+#[cfg(test)]
+mod tests;

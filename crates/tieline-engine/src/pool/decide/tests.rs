@@ -1,0 +1,175 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn resident(key: usize, bytes: u64) -> Resident {
+    Resident {
+        key: Key(key),
+        bytes: Bytes(bytes),
+        phase: Phase::Ready,
+        busy: 0,
+        pinned: false,
+        idle_since: Duration::ZERO,
+        ready_since: Duration::ZERO,
+        load_time: SECOND,
+        uses: 1.0,
+        keep_alive: None,
+        displaced: false,
+    }
+}
+
+fn waiting(key: usize, bytes: u64) -> Waiting {
+    Waiting { key: Key(key), bytes: Bytes(bytes), since: 90 * SECOND, until: 200 * SECOND }
+}
+
+fn facts(residents: Vec<Resident>, waiting: Vec<Waiting>) -> Facts {
+    Facts { now: 100 * SECOND, budget: Bytes(100), residents, waiting }
+}
+
+fn evicted(facts: &Facts) -> Vec<usize> {
+    decide(facts).evict.into_iter().map(|(key, _)| key.0).collect()
+}
+
+#[test]
+fn what_fits_loads_at_once() {
+    let decision = decide(&facts(vec![resident(0, 40)], vec![waiting(1, 60)]));
+    assert_eq!((decision.load, decision.evict), (vec![Key(1)], vec![]));
+}
+
+#[test]
+fn the_cheapest_to_miss_leaves_and_no_more_than_needed() {
+    let dear = Resident { load_time: 9 * SECOND, ..resident(0, 40) };
+    let wanted = Resident { uses: 8.0, ..resident(1, 40) };
+    let cheap = resident(2, 20);
+    check_evicted(vec![dear.clone(), wanted.clone(), cheap.clone()], waiting(3, 20), &[2]);
+    // Both cheap ones would do, and one alone too.
+    let small = Resident { uses: 0.5, ..resident(2, 20) };
+    check_evicted(vec![dear, wanted, small], waiting(3, 40), &[1]);
+}
+
+#[track_caller]
+fn check_evicted(residents: Vec<Resident>, waiting: Waiting, want: &[usize]) {
+    assert_eq!(evicted(&facts(residents, vec![waiting])), want);
+}
+
+#[test]
+fn who_answers_loads_or_is_pinned_stays() {
+    let busy = Resident { busy: 1, ..resident(0, 50) };
+    let loading = Resident { phase: Phase::Loading, ..resident(1, 50) };
+    check_evicted(vec![busy, loading], waiting(2, 50), &[]);
+    let pinned = Resident { pinned: true, ..resident(0, 50) };
+    let decision = decide(&facts(vec![pinned], vec![waiting(1, 51)]));
+    let why = Refusal::TooLarge { needed: Bytes(51), room: Bytes(50) };
+    assert_eq!(decision.refuse, [(Key(1), why)]);
+}
+
+#[test]
+fn one_that_is_always_busy_takes_no_more_requests_once_somebody_waits_long() {
+    let busy = Resident { busy: 1, ..resident(0, 100) };
+    let mut facts = facts(vec![busy], vec![waiting(1, 50)]);
+    assert_eq!(decide(&facts).drain, [Key(0)]);
+    facts.now = 92 * SECOND;
+    let decision = decide(&facts);
+    assert_eq!((decision.drain, decision.look_again), (vec![], Some(95 * SECOND)));
+}
+
+#[test]
+fn nobody_slips_in_before_one_that_waits_for_room() {
+    let busy = Resident { busy: 1, ..resident(0, 60) };
+    let decision = decide(&facts(vec![busy], vec![waiting(1, 50), waiting(2, 10)]));
+    assert_eq!(decision.load, []);
+}
+
+#[test]
+fn while_room_is_being_made_nothing_more_leaves() {
+    let ending = Resident { phase: Phase::Ending, ..resident(0, 50) };
+    check_evicted(vec![ending, resident(1, 50)], waiting(2, 50), &[]);
+}
+
+#[test]
+fn who_pushed_another_out_stays_for_a_while() {
+    let mut new = Resident { displaced: true, ready_since: 99 * SECOND, ..resident(0, 100) };
+    let decision = decide(&facts(vec![new.clone()], vec![waiting(1, 50)]));
+    assert_eq!((decision.evict, decision.look_again), (vec![], Some(101 * SECOND)));
+    new.ready_since = 98 * SECOND;
+    check_evicted(vec![new.clone()], waiting(1, 50), &[0]);
+    new.load_time = 500 * SECOND;
+    let decision = decide(&facts(vec![new], vec![waiting(1, 50)]));
+    assert_eq!(decision.look_again, Some(98 * SECOND + LONGEST_RESIDENCE));
+}
+
+#[test]
+fn idle_models_leave_when_their_time_is_over() {
+    let kept = |seconds| Resident { keep_alive: Some(seconds * SECOND), ..resident(0, 10) };
+    assert_eq!(decide(&facts(vec![kept(100)], vec![])).evict, [(Key(0), Reason::Idle)]);
+    assert_eq!(decide(&facts(vec![kept(101)], vec![])).look_again, Some(101 * SECOND));
+    assert_eq!(evicted(&facts(vec![Resident { busy: 1, ..kept(1) }], vec![])), [0; 0]);
+    assert_eq!(evicted(&facts(vec![Resident { pinned: true, ..kept(1) }], vec![])), [0; 0]);
+}
+
+#[test]
+fn nobody_waits_for_ever() {
+    let late = Waiting { until: 100 * SECOND, ..waiting(1, 50) };
+    let busy = Resident { busy: 1, ..resident(0, 100) };
+    let decision = decide(&facts(vec![busy], vec![late]));
+    assert_eq!(decision.refuse, [(Key(1), Refusal::WaitedTooLong)]);
+}
+
+fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
+    let phase = prop_oneof![Just(Phase::Loading), Just(Phase::Ready), Just(Phase::Ending)];
+    let times = (0u64..100, 0u64..100, 0u64..60);
+    (0u64..60, phase, 0usize..3, any::<bool>(), times, 0.0f64..9.0, any::<bool>()).prop_map(
+        move |(bytes, phase, busy, pinned, (ready, idle, load), uses, displaced)| Resident {
+            key: Key(key),
+            bytes: Bytes(bytes),
+            phase,
+            busy,
+            pinned,
+            idle_since: Duration::from_secs(ready.max(idle)),
+            ready_since: Duration::from_secs(ready),
+            load_time: Duration::from_secs(load),
+            uses,
+            keep_alive: (load % 2 == 0).then(|| Duration::from_secs(load)),
+            displaced,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn decisions_keep_to_the_rules(
+        residents in (0usize..6).prop_flat_map(|n| (0..n).map(any_resident).collect::<Vec<_>>()),
+        wants in prop::collection::vec((0u64..130, 0u64..300), 0..5),
+    ) {
+        let waiting: Vec<Waiting> = wants.iter().enumerate().map(|(at, &(bytes, until))| {
+            Waiting { until: Duration::from_secs(until), ..waiting(10 + at, bytes) }
+        }).collect();
+        let facts = facts(residents, waiting);
+        let decision = decide(&facts);
+        let find = |key: Key| facts.residents.iter().find(|r| r.key == key).unwrap();
+        for (key, _) in &decision.evict {
+            let r = find(*key);
+            prop_assert!(r.phase == Phase::Ready && r.busy == 0 && !r.pinned);
+        }
+        for key in &decision.drain {
+            prop_assert!(!find(*key).pinned);
+        }
+        let held: u64 = facts.residents.iter().map(|r| r.bytes.0).sum();
+        let loads = facts.waiting.iter().filter(|w| decision.load.contains(&w.key));
+        let loaded: u64 = loads.map(|w| w.bytes.0).sum();
+        prop_assert!(decision.load.is_empty() || held + loaded <= facts.budget.0);
+        prop_assert!(decision.look_again.is_none_or(|time| time > facts.now));
+        // Refused once, and never loaded too.
+        for (key, _) in &decision.refuse {
+            prop_assert!(!decision.load.contains(key));
+            prop_assert_eq!(decision.refuse.iter().filter(|(other, _)| other == key).count(), 1);
+        }
+        // Whoever waits is loaded, refused, or waited for by time or by an event: never forgotten.
+        let waits = facts.waiting.iter().any(|w| {
+            !decision.load.contains(&w.key) && !decision.refuse.iter().any(|(key, _)| *key == w.key)
+        });
+        prop_assert!(!waits || decision.look_again.is_some());
+    }
+}

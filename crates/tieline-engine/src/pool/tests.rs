@@ -1,0 +1,293 @@
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use tieline_types::{Event, FinishReason, Finished, Prompt, Reach, Timing, Usage};
+use tokio::time::sleep;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What all fakes share: how many bytes are in memory, and how often a rule was broken.
+#[derive(Debug, Default)]
+struct Ledger {
+    held: AtomicU64,
+    most: AtomicU64,
+    broken: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Fake {
+    name: String,
+    bytes: u64,
+    answer: Duration,
+    busy: Arc<AtomicU64>,
+    pinned: bool,
+    ledger: Arc<Ledger>,
+}
+
+#[async_trait]
+impl Backend for Fake {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::ThisMachine
+    }
+
+    async fn run(&self, _: Request) -> Result<EventStream, BackendError> {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        let (sender, receiver) = mpsc::channel(1);
+        let answer = self.answer;
+        TaskTracker::new().spawn(async move {
+            sleep(answer).await;
+            let _ = sender.send(Ok(Event::Finished(finished()))).await;
+        });
+        Ok(Box::pin(Channel(receiver, Arc::clone(&self.busy))))
+    }
+}
+
+/// A stream that makes its model busy until it is dropped, as a cancelled answer is.
+struct Channel(mpsc::Receiver<Result<Event, BackendError>>, Arc<AtomicU64>);
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl futures_core::Stream for Channel {
+    type Item = Result<Event, BackendError>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.poll_recv(context)
+    }
+}
+
+fn finished() -> Box<Finished> {
+    Box::new(Finished {
+        reason: FinishReason::EndOfTurn,
+        usage: Usage::default(),
+        timing: Timing::default(),
+        seed: 0,
+        peak_memory: None,
+        receipt: None,
+    })
+}
+
+#[async_trait]
+impl Resident for Fake {
+    async fn end(&self) {
+        if self.busy.load(Ordering::SeqCst) > 0 || self.pinned {
+            self.ledger.broken.fetch_add(1, Ordering::SeqCst);
+        }
+        sleep(Duration::from_millis(50)).await;
+        self.ledger.held.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+#[derive(Debug)]
+struct Fakes {
+    members: HashMap<String, (Member, Duration)>,
+    answer: Duration,
+    ledger: Arc<Ledger>,
+    loads: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Loader for Fakes {
+    async fn load(&self, name: &str) -> Result<Arc<dyn Resident>, BackendError> {
+        let (member, slow) = self.members[name].clone();
+        let held = self.ledger.held.fetch_add(member.bytes.0, Ordering::SeqCst) + member.bytes.0;
+        self.ledger.most.fetch_max(held, Ordering::SeqCst);
+        self.loads.lock().unwrap().push(name.to_owned());
+        sleep(slow).await;
+        if name == "broken" {
+            self.ledger.held.fetch_sub(member.bytes.0, Ordering::SeqCst);
+            return Err(BackendError::new(ErrorKind::BadModel, "it is broken"));
+        }
+        Ok(Arc::new(Fake {
+            name: name.to_owned(),
+            bytes: member.bytes.0,
+            answer: self.answer,
+            busy: Arc::default(),
+            pinned: member.pinned,
+            ledger: Arc::clone(&self.ledger),
+        }))
+    }
+}
+
+fn member(name: &str, bytes: u64) -> Member {
+    Member { name: name.to_owned(), bytes: Bytes(bytes), pinned: false, keep_alive: None }
+}
+
+fn pool(budget: u64, members: Vec<(Member, Duration)>) -> (Pool, Arc<Fakes>) {
+    let loader = Arc::new(Fakes {
+        members: members.iter().map(|one| (one.0.name.clone(), one.clone())).collect(),
+        answer: SECOND,
+        ledger: Arc::default(),
+        loads: Mutex::default(),
+    });
+    let config = PoolConfig { budget: Bytes(budget), wait: DEFAULT_WAIT };
+    let members = members.into_iter().map(|(member, _)| member).collect();
+    (Pool::start(config, members, Arc::clone(&loader) as Arc<dyn Loader>), loader)
+}
+
+async fn ask(pool: &Pool, name: &str) -> Result<(), BackendError> {
+    let mut stream = pool.run(name, Request::new(Prompt::Text("x".into()))).await?;
+    while let Some(event) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
+        event?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_load_blocks_no_request_to_a_loaded_model() {
+    let members = vec![(member("quick", 10), SECOND), (member("slow", 10), 50 * SECOND)];
+    let (pool, _) = pool(100, members);
+    ask(&pool, "quick").await.unwrap();
+    let begun = Instant::now();
+    let (slow, quick) =
+        tokio::join!(async { ask(&pool, "slow").await.map(|()| begun.elapsed()) }, async {
+            ask(&pool, "quick").await.map(|()| begun.elapsed())
+        },);
+    assert_eq!((quick.unwrap(), slow.unwrap()), (SECOND, 51 * SECOND));
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_waits_for_room_blocks_no_loaded_one() {
+    let members = vec![(member("busy", 60), SECOND), (member("other", 60), SECOND)];
+    let (pool, loader) = pool(100, members);
+    ask(&pool, "busy").await.unwrap();
+    let (first, other, again) = tokio::join!(ask(&pool, "busy"), ask(&pool, "other"), async {
+        sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        ask(&pool, "busy").await.map(|()| begun.elapsed())
+    });
+    assert_eq!(again.unwrap(), SECOND);
+    first.unwrap();
+    other.unwrap();
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(overview.evictions[0].model, "busy");
+    assert_eq!(overview.evictions[0].reason, "other needed the room");
+    assert_eq!(loader.ledger.broken.load(Ordering::SeqCst), 0);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_fit_or_load_is_refused_with_the_reason() {
+    let members = vec![(member("large", 101), SECOND), (member("broken", 10), SECOND)];
+    let (pool, _) = pool(100, members);
+    let error = ask(&pool, "large").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::OutOfMemory);
+    assert_eq!(error.to_string(), "large needs 101 B, and the models' budget leaves 100 B for it");
+    assert_eq!(ask(&pool, "broken").await.unwrap_err().kind, ErrorKind::BadModel);
+    assert_eq!(ask(&pool, "none").await.unwrap_err().kind, ErrorKind::InvalidRequest);
+    assert_eq!(pool.overview().await.unwrap().taken, Bytes(0));
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_that_do_not_fit_together_do_not_thrash() {
+    let members = vec![(member("a", 60), 5 * SECOND), (member("b", 60), 5 * SECOND)];
+    let (pool, loader) = pool(100, members);
+    let caller = |name: &'static str| {
+        let pool = &pool;
+        async move {
+            for _ in 0..60 {
+                ask(pool, name).await.unwrap();
+            }
+        }
+    };
+    let begun = Instant::now();
+    tokio::join!(caller("a"), caller("b"));
+    let loads = loader.loads.lock().unwrap().len();
+    // 120 s of answers; without a least residence every second one would be a load.
+    let loading = 5.0 * f64::from(u32::try_from(loads).unwrap());
+    let share = loading / begun.elapsed().as_secs_f64();
+    assert!(share <= 0.45, "{loads} loads: {share}");
+    assert_eq!(loader.ledger.broken.load(Ordering::SeqCst), 0);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_models_leave_and_all_end_with_the_pool() {
+    let idle = Member { keep_alive: Some(60 * SECOND), ..member("idle", 10) };
+    let (pool, loader) = pool(100, vec![(idle, SECOND), (member("kept", 10), SECOND)]);
+    ask(&pool, "idle").await.unwrap();
+    ask(&pool, "kept").await.unwrap();
+    sleep(70 * SECOND).await;
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(overview.taken, Bytes(10));
+    assert!(overview.evictions[0].reason.contains("nobody asked"), "{overview:?}");
+    pool.shutdown().await;
+    assert_eq!(loader.ledger.held.load(Ordering::SeqCst), 0);
+}
+
+#[derive(Clone, Debug)]
+struct Arrival {
+    after: u64,
+    model: usize,
+    leaves_after: Option<u64>,
+}
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let one = (0u64..4000, 0usize..5, prop::option::weighted(0.2, 1u64..3000));
+    let one = one.prop_map(|(after, model, leaves_after)| Arrival { after, model, leaves_after });
+    prop::collection::vec(one, 1..40)
+}
+
+/// Runs one schedule and returns what happened to each request that stayed.
+async fn simulate(
+    arrivals: Vec<Arrival>,
+    sizes: [u64; 5],
+) -> (Vec<Result<(), ErrorKind>>, u64, u64) {
+    let members = sizes.iter().enumerate().map(|(at, &bytes)| {
+        let name = at.to_string();
+        (Member { pinned: at == 0, ..member(&name, bytes) }, Duration::from_millis(300 * at as u64))
+    });
+    let (pool, loader) = pool(100, members.collect());
+    let pool = Arc::new(pool);
+    let mut tasks = tokio::task::JoinSet::new();
+    for Arrival { after, model, leaves_after } in arrivals {
+        sleep(Duration::from_millis(after)).await;
+        let pool = Arc::clone(&pool);
+        tasks.spawn(async move {
+            let name = model.to_string();
+            let answer = ask(&pool, &name);
+            let answer = match leaves_after {
+                Some(time) => tokio::time::timeout(Duration::from_millis(time), answer).await.ok(),
+                None => Some(answer.await),
+            };
+            answer.map(|answer| answer.map_err(|error| error.kind))
+        });
+    }
+    let ended: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    let before_end = loader.ledger.broken.load(Ordering::SeqCst);
+    Arc::into_inner(pool).unwrap().shutdown().await;
+    (ended, loader.ledger.most.load(Ordering::SeqCst), before_end)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_schedule_breaks_a_rule(arrivals in arrivals(), sizes in prop::array::uniform5(1u64..70)) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time().start_paused(true).build().unwrap();
+        let (ended, most, broken) = runtime.block_on(simulate(arrivals, sizes));
+        prop_assert!(most <= 100, "{most} bytes at once");
+        prop_assert_eq!(broken, 0, "a pinned or answering model was ended");
+        for end in ended {
+            // Every request ends, and only what cannot fit beside the pinned one is refused.
+            prop_assert!(matches!(end, Ok(()) | Err(ErrorKind::OutOfMemory)), "{end:?}");
+        }
+    }
+}
