@@ -1,6 +1,7 @@
 //! What tests share: real weights and the built runner. Never part of a release.
 
 mod float;
+mod tiny;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -45,6 +46,57 @@ pub fn smollm2_f16() -> &'static Path {
         }
         model
     })
+}
+
+/// The bytes of a whole model of some kilobytes, the same each time: it loads in a moment and answers
+/// nonsense.
+///
+/// # Panics
+/// Never: writing to memory does not fail.
+pub fn tiny() -> Vec<u8> {
+    tiny::model(&tiny::Lies::default())
+        .unwrap_or_else(|error| fail(&format!("cannot write the tiny model: {error}")))
+}
+
+/// Models made to attack what reads them, each after a public report of a hole in llama.cpp or in a program
+/// built on it; with what each does.
+///
+/// # Panics
+/// Never: writing to memory does not fail.
+pub fn hostile() -> Vec<(&'static str, Vec<u8>)> {
+    use tiny::Lies;
+
+    let lies = [
+        // CVE-2026-7482: a tensor was read beyond the end of the file, and memory with it.
+        ("a tensor beyond the file", Lies { offset: Some(1 << 40), ..Lies::default() }),
+        // CVE-2026-33298: the size of a tensor wrapped to less than was written.
+        (
+            "dimensions whose product wraps",
+            Lies { dimensions: Some([1 << 33, 1 << 31]), ..Lies::default() },
+        ),
+        // CVE-2025-49847: the length of a token was taken for a signed number.
+        ("a token without end", Lies { token_length: Some(u64::MAX - 7), ..Lies::default() }),
+        // llama.cpp issue 25969: a byte token of minus one wrote before a table.
+        (
+            "a byte token below zero",
+            Lies { tokenizer: Some("plamo2"), byte_token: Some("<0x-1>"), ..Lies::default() },
+        ),
+        // llama.cpp issue 25821: more layers than a table had room for.
+        ("more layers than any model has", Lies { blocks: Some(600), ..Lies::default() }),
+        ("an alignment of nothing", Lies { alignment: Some(0), ..Lies::default() }),
+        // llama.cpp issue 19086: a template that calls itself exhausted the stack.
+        (
+            "a template that calls itself",
+            Lies {
+                template: Some("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
+                ..Lies::default()
+            },
+        ),
+    ];
+    let write = |lies| {
+        tiny::model(&lies).unwrap_or_else(|error| fail(&format!("cannot write a model: {error}")))
+    };
+    lies.map(|(name, lies)| (name, write(lies))).into()
 }
 
 /// The built runner, named by `TIELINE_RUNNER`; `None`, said aloud, where that is unset: building it needs

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::config::CacheConfig;
+use crate::starter;
 
 /// Lines of standard error kept for an error message.
 const KEPT_LINES: usize = 12;
@@ -32,6 +33,11 @@ const FRAMES: usize = 64;
 const ORDERS: usize = 256;
 /// How long a full queue of orders may stay full: a runner's reader thread does nothing but read.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// SIGSYS: how the jail ends a runner.
+const FORBIDDEN: i32 = 31;
+/// What a runner says before, and then the call's name.
+const FORBIDDEN_CALL: &str = "tieline-runner: forbidden system call: ";
 
 /// A running runner.
 #[derive(Debug)]
@@ -59,7 +65,7 @@ type LastLines = Arc<Mutex<VecDeque<String>>>;
 impl Child {
     /// Starts `runner` with `model` and the cache's folder open, an empty environment and its own process
     /// group, so that a Ctrl-C at the terminal does not reach it.
-    pub(crate) fn spawn(
+    pub(crate) async fn spawn(
         runner: &Path,
         model: &ModelFile,
         cache: Option<&CacheConfig>,
@@ -67,10 +73,12 @@ impl Child {
     ) -> io::Result<Self> {
         let file = File::open(&model.path)?;
         let mut open = vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }];
-        if let Some(cache) = cache {
-            let folder = open_folder(&cache.folder)?;
-            open.push(FdMapping { parent_fd: folder.into(), child_fd: CACHE_FD });
-        }
+        // Always something of ours: what this process inherited at that number is not for the runner.
+        let folder = match cache {
+            Some(cache) => open_folder(&cache.folder)?,
+            None => File::open("/dev/null")?,
+        };
+        open.push(FdMapping { parent_fd: folder.into(), child_fd: CACHE_FD });
         let mut command = std::process::Command::new(runner);
         command.env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -79,7 +87,7 @@ impl Child {
         command.kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = command.spawn()?;
+        let mut process = starter::start(command).await?;
         let (sender, frames) = mpsc::channel(FRAMES);
         let (orders, to_write) = mpsc::channel(ORDERS);
         if let Some(stdin) = process.stdin.take() {
@@ -147,6 +155,12 @@ impl Ending {
     /// For a message: `was killed by signal 9 (SIGKILL)`.
     pub(crate) fn describe(&self) -> String {
         let end = match (self.status, self.signal()) {
+            (_, Some(FORBIDDEN)) if self.forbidden().is_some() => {
+                return format!(
+                    "tried a forbidden system call ({}) and was killed",
+                    self.forbidden().unwrap_or_default()
+                );
+            }
             (_, Some(signal)) => match signal_name(signal) {
                 Some(name) => format!("was killed by signal {signal} ({name})"),
                 None => format!("was killed by signal {signal}"),
@@ -163,6 +177,11 @@ impl Ending {
         }
     }
 
+    /// The system call for which it was killed.
+    fn forbidden(&self) -> Option<&str> {
+        self.stderr.iter().find_map(|line| line.strip_prefix(FORBIDDEN_CALL))
+    }
+
     /// What the user can do, where the way it ended tells.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self.signal()? {
@@ -171,6 +190,10 @@ impl Ending {
             ),
             4 => Some(
                 "the runner was built for another processor: build it on this machine (make runner)",
+            ),
+            FORBIDDEN => Some(
+                "the model's file may be made to attack: remove it, unless you trust where it is from; \
+                 then the jail lacks a call that the runner needs here, which is a defect to report",
             ),
             _ => None,
         }

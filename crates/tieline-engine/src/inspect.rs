@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tieline_types::wire::{self, FromRunner};
-use tieline_types::{Digest, ModelFile, RunnerBuild};
+use tieline_types::{Digest, Jail, ModelFile, RunnerBuild};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -36,20 +36,32 @@ pub enum InspectError {
     },
 }
 
+/// What a runner says of itself.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// What it is made of.
+    pub build: RunnerBuild,
+    /// What would hold it while it loads a model.
+    pub jail: Jail,
+}
+
 /// Starts `runner`, reads its hello, and ends it.
 ///
 /// # Errors
 /// It cannot be started, or is no runner of this version.
-pub async fn inspect(runner: &Path) -> Result<RunnerBuild, InspectError> {
+pub async fn inspect(runner: &Path) -> Result<Inspected, InspectError> {
     // The hello comes before the model is read.
     let nothing = ModelFile { digest: Digest([0; 32]), path: "/dev/null".into() };
     let tasks = TaskTracker::new();
     let mut child = Child::spawn(runner, &nothing, None, &tasks)
+        .await
         .map_err(|source| InspectError::Start { runner: runner.into(), source })?;
     let frame = timeout(PATIENCE, child.frame()).await;
     let ending = child.end(PATIENCE).await;
     let how = match frame {
-        Ok(Some(Ok(FromRunner::Hello { version: wire::VERSION, build }))) => return Ok(build),
+        Ok(Some(Ok(FromRunner::Hello { version: wire::VERSION, build, jail }))) => {
+            return Ok(Inspected { build, jail });
+        }
         Ok(Some(Ok(FromRunner::Hello { version, .. }))) => format!("speaks version {version}"),
         Ok(Some(_)) => "speaks another language".to_owned(),
         Ok(None) => ending.describe(),

@@ -14,10 +14,11 @@ mod local;
 pub mod plan;
 pub mod pool;
 pub mod probe;
+mod starter;
 mod supervisor;
 
-pub use config::{CacheConfig, EngineConfig};
-pub use inspect::{InspectError, inspect};
+pub use config::{CacheConfig, EngineConfig, JailPolicy};
+pub use inspect::{InspectError, Inspected, inspect};
 pub use local::{Embeddings, LocalModel, Measured};
 pub use plan::{Plan, Planner};
 pub use pool::{Loader, Member, Pool, PoolConfig, Runners};

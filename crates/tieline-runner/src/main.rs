@@ -10,6 +10,7 @@ mod crew;
 mod desk;
 mod embed;
 mod grammar;
+mod jail;
 mod keeper;
 mod kv;
 mod llama;
@@ -29,18 +30,31 @@ mod utf8;
 
 use std::process::ExitCode;
 
+use serve::ServeError;
+use tieline_types::Jail;
+
 fn main() -> ExitCode {
-    // A thread of its own for the size of its stack, of which untouched pages cost nothing.
-    let server = std::thread::Builder::new().name("server".to_owned()).stack_size(prompt::STACK);
-    let served = server.spawn(serve::serve).map_err(serve::ServeError::Start);
-    // A panic has said why already.
-    let served =
-        served.and_then(|thread| thread.join().unwrap_or(Err(serve::ServeError::Panicked)));
-    match served {
+    #[cfg(all(feature = "attacks", target_os = "linux"))]
+    if jail::attacks::asked() {
+        return ExitCode::SUCCESS;
+    }
+    let mut jail = jail::before();
+    match serve::Given::take().and_then(|given| {
+        given.lock(&mut jail);
+        run(given, jail)
+    }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             process::complain(&error);
             ExitCode::from(2)
         }
     }
+}
+
+/// Serves on a thread of its own for the size of its stack, of which untouched pages cost nothing.
+fn run(given: serve::Given, jail: Jail) -> Result<(), ServeError> {
+    let server = std::thread::Builder::new().name("server".to_owned()).stack_size(prompt::STACK);
+    let served = server.spawn(|| serve::serve(given, jail)).map_err(ServeError::Start);
+    // A panic has said why already.
+    served.and_then(|thread| thread.join().unwrap_or(Err(ServeError::Panicked)))
 }

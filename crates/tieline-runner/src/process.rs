@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+use std::thread;
 
 use tieline_types::Bytes;
 use tieline_types::wire::{CACHE_FD, MODEL_FD};
@@ -50,9 +52,22 @@ pub(crate) fn take_cache_folder() -> io::Result<OwnedFd> {
     if unsafe { libc::fcntl(CACHE_FD, libc::F_GETFD) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open, the parent put it there for us where it says so in its order to load, which
-    // comes once.
-    Ok(unsafe { OwnedFd::from_raw_fd(CACHE_FD) })
+    // SAFETY: it is open, the parent put it there for us, and this is called once.
+    let folder = File::from(unsafe { OwnedFd::from_raw_fd(CACHE_FD) });
+    // Where there is no cache, the parent puts something else there: what it has itself may be anything.
+    match folder.metadata()?.is_dir() {
+        true => Ok(folder.into()),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
+/// Processors that this process may use. Asked first before the jail, in which the system's files that tell
+/// of a container's share cannot be read.
+pub(crate) fn processors() -> u32 {
+    static COUNT: OnceLock<u32> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+    })
 }
 
 /// The most memory that this process has held, code and mapped weights included.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use tieline_types::LoadParams;
 use tieline_types::wire::{self, FailureKind, FrameError, FromRunner, Reply};
+use tieline_types::{Jail, LoadParams};
 
 use crate::control::Control;
 use crate::desk::{Desk, Line};
 use crate::embed;
 use crate::grammar::Grammar;
+use crate::jail;
 use crate::keeper;
 use crate::kv::Kv;
 use crate::llama::{self, Llama};
@@ -63,23 +64,48 @@ impl From<FrameError> for ServeError {
     }
 }
 
+/// What the runner has before it talks to anybody: all that needs a path, or reads what the system says of
+/// itself.
+#[derive(Debug)]
+pub(crate) struct Given {
+    file: File,
+    folder: io::Result<OwnedFd>,
+    frames: File,
+    llama: Llama,
+}
+
+impl Given {
+    /// Takes the open files, and starts llama.cpp.
+    pub(crate) fn take() -> Result<Self, ServeError> {
+        let file = process::take_model_file().map_err(ServeError::NoModel)?;
+        // Before anything else is opened, which would get the number of a folder that is not there.
+        let folder = process::take_cache_folder();
+        let frames = process::take_stdout().map_err(ServeError::Start)?;
+        process::no_debugger();
+        process::processors();
+        Ok(Self { file, folder, frames, llama: Llama::start() })
+    }
+
+    /// Gives up what only this needed.
+    pub(crate) fn lock(&self, jail: &mut Jail) {
+        jail::lock(jail, self.folder.as_ref().ok());
+    }
+}
+
 /// Serves one engine from hello to the end of its input.
-pub(crate) fn serve() -> Result<(), ServeError> {
-    let file = process::take_model_file().map_err(ServeError::NoModel)?;
-    // Before anything else is opened, which would get the number of a folder that is not there.
-    let folder = process::take_cache_folder();
-    let writer = Writer::new(process::take_stdout().map_err(ServeError::Start)?);
-    process::no_debugger();
-    let llama = Llama::start();
-    writer.send(&FromRunner::Hello { version: wire::VERSION, build: llama::build(&llama) })?;
+pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
+    let Given { file, folder, frames, llama } = given;
+    let writer = Writer::new(frames);
+    let build = llama::build(&llama);
+    writer.send(&FromRunner::Hello { version: wire::VERSION, build, jail: jail.clone() })?;
     let control = Arc::new(Control::default());
     let orders =
         pipe::read_orders(Arc::clone(&control), writer.clone()).map_err(ServeError::Start)?;
-    let server = Server { llama, writer, control, orders };
+    let server = Server { llama, writer, control, orders, jail };
     match server.orders.recv() {
         Ok(Order::Load(params)) => server.load_and_work(file, folder, *params),
         Ok(Order::Plan(params)) => {
-            let Server { llama, writer, control, orders } = &server;
+            let Server { llama, writer, control, orders, jail: _ } = &server;
             plan::serve(llama, &file, &plan::Line { orders, control, writer }, *params)
         }
         Ok(Order::Work { id, .. }) => {
@@ -96,6 +122,7 @@ struct Server {
     writer: Writer,
     control: Arc<Control>,
     orders: Receiver<Order>,
+    jail: Jail,
 }
 
 impl Server {
@@ -107,6 +134,8 @@ impl Server {
     ) -> Result<(), ServeError> {
         let started = Instant::now();
         llama::switch_own_kernels(params.own_kernels);
+        #[cfg(all(feature = "attacks", target_os = "linux"))]
+        jail::attacks::attack("loading");
         let model =
             session::load_model(&self.llama, file, &params, &mut |share| self.progress(share));
         let model = match model {
@@ -117,15 +146,27 @@ impl Server {
             Ok(session) => session,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
-        let loaded = session.describe(started);
+        let mut loaded = session.describe(started);
+        let has_cache = folder.is_ok();
         let line = Line { orders: &self.orders, control: &self.control, writer: &self.writer };
         if session.params.embeddings.is_some() {
+            loaded.jail = self.sealed(has_cache);
             self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
             return Ok(embed::serve(session, line)?);
         }
         let desk = self.desk(session, folder);
+        loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         Ok(desk.serve(line)?)
+    }
+
+    /// Nothing is loaded any more: what is left is to answer.
+    fn sealed(&self, has_cache: bool) -> Jail {
+        let mut jail = self.jail.clone();
+        jail::seal(&mut jail, has_cache);
+        #[cfg(all(feature = "attacks", target_os = "linux"))]
+        jail::attacks::attack("sealed");
+        jail
     }
 
     fn desk<'m>(&self, session: Session<'m>, folder: io::Result<OwnedFd>) -> Desk<'m> {

@@ -3,12 +3,11 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Instant;
 
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
-    Bytes, FlashAttention, KvType, LoadParams, LoadedModel, MemoryPlan, Pooling, Tokens,
+    Bytes, FlashAttention, Jail, KvType, LoadParams, LoadedModel, MemoryPlan, Pooling, Tokens,
 };
 
 use crate::llama::{self, ActualPooling, Context, Llama, LoadError, Model, Settings};
@@ -121,6 +120,7 @@ impl<'m> Session<'m> {
             peak_memory: process::peak_memory(),
             architecture: model.architecture(),
             memory: plan::memory_use(model, &self.params, &self.settings, &self.context),
+            jail: Jail::default(),
         }
     }
 }
@@ -292,9 +292,7 @@ fn refuse_unfit(model: &Model, params: &LoadParams, context: &Context<'_>) -> Re
 fn thread_count(asked: Option<u32>) -> Result<i32, Failure> {
     /// ggml's own limit.
     const MOST: u32 = 512;
-    let available =
-        || thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(MOST));
-    match asked.unwrap_or_else(available) {
+    match asked.unwrap_or_else(process::processors) {
         threads @ 1..=MOST => Ok(threads.cast_signed()),
         threads => {
             let message = format!("threads is {threads}: expected a number from 1 to {MOST}");

@@ -10,6 +10,7 @@ pub mod constraint;
 pub mod digest;
 pub mod error;
 pub mod event;
+pub mod jail;
 pub mod load;
 pub mod memory;
 pub mod model_ref;
@@ -29,6 +30,7 @@ pub use event::{
     Alternative, Compacted, Event, FinishReason, Finished, Miss, MissReason, Piece, Started,
     Timing, TokenLogprob, Usage,
 };
+pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
 pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 pub use model_ref::{ModelRef, ParseModelRefError};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Digest, MemoryUse, Tokens};
+use crate::{Bytes, Digest, Jail, MemoryUse, Tokens};
 
 /// A model's file whose bytes have been verified against `digest`.
 ///
@@ -248,4 +248,6 @@ pub struct LoadedModel {
     pub architecture: String,
     /// What llama.cpp allocated or mapped for it.
     pub memory: MemoryUse,
+    /// What holds the runner now that no more of the model is read.
+    pub jail: Jail,
 }

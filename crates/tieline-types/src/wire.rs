@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ErrorKind, Event, LoadParams, LoadedModel, MemoryPlan, Message, Private, Request, RequestId,
-    RunnerBuild, Tokens, Tool,
+    ErrorKind, Event, Jail, LoadParams, LoadedModel, MemoryPlan, Message, Private, Request,
+    RequestId, RunnerBuild, Tokens, Tool,
 };
 
 /// Changes whenever a frame does.
@@ -107,6 +107,8 @@ pub enum FromRunner {
         version: u32,
         /// What the runner is made of.
         build: RunnerBuild,
+        /// What holds it while it reads a model.
+        jail: Jail,
     },
     /// So many thousandths of the model are loaded.
     Loading(u16),

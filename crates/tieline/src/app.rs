@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
-use tieline_engine::{CacheConfig, EngineConfig, LocalModel, Planner, probe};
+use tieline_engine::{CacheConfig, EngineConfig, JailPolicy, LocalModel, Planner, probe};
 use tieline_store::{Catalogue, Environment, Lease, Model, PullOptions, Pulled, Store};
 use tieline_types::{Bytes, Digest, LoadParams, ModelFile, ModelRef};
 use tokio::runtime::Runtime;
 
-use crate::args::Global;
+use crate::args::{self, Global};
 use crate::bars::{self, PullBar};
 use crate::commands::kv_cost;
 use crate::env;
@@ -33,6 +33,7 @@ pub(crate) struct App {
     pub(crate) output: Output,
     environment: Environment,
     runner: Option<PathBuf>,
+    jail: JailPolicy,
     runtime: Runtime,
 }
 
@@ -63,6 +64,7 @@ impl App {
             output,
             environment: environment(global.offline),
             runner: global.runner,
+            jail: policy(global.jail),
             runtime,
         })
     }
@@ -180,7 +182,7 @@ impl App {
         let roomy = planning::is_roomy(model, &params, most);
         let early = if roomy { None } else { self.plan_load(model, &file, (&params, most))? };
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
-        let config = EngineConfig { cache, ..EngineConfig::new(self.runner()?) };
+        let config = EngineConfig { cache, ..self.engine()? };
         let types = [params.type_k, params.type_v];
         let late = async {
             match roomy {
@@ -236,6 +238,16 @@ impl App {
         Ok(planned)
     }
 
+    /// How runners are started, without a cache.
+    pub(crate) fn engine(&self) -> Result<EngineConfig, Failure> {
+        Ok(EngineConfig { jail: self.jail, ..EngineConfig::new(self.runner()?) })
+    }
+
+    /// What must hold a runner.
+    pub(crate) fn jail(&self) -> JailPolicy {
+        self.jail
+    }
+
     /// The runner program: the one named, else the one beside this program.
     pub(crate) fn runner(&self) -> Result<PathBuf, Failure> {
         if let Some(runner) = &self.runner {
@@ -275,6 +287,14 @@ fn existing(runner: PathBuf) -> Result<PathBuf, Failure> {
     }
     Err(Failure::user(format!("no runner at {}", runner.display()))
         .with_hint("build it with `make runner`, or name it with --runner"))
+}
+
+fn policy(given: Option<args::Jail>) -> JailPolicy {
+    match given {
+        Some(args::Jail::Required) => JailPolicy::Required,
+        Some(args::Jail::BestEffort) => JailPolicy::BestEffort,
+        None => JailPolicy::default(),
+    }
 }
 
 fn home(given: Option<PathBuf>) -> Result<PathBuf, Failure> {

@@ -36,6 +36,20 @@ pub(crate) struct Global {
     /// Ask nobody outside this machine
     #[arg(long, global = true, env = env::OFFLINE, hide_env_values = true)]
     pub(crate) offline: bool,
+    /// Where this system cannot shut a runner in: `required` loads no model, `best-effort` loads it all the
+    /// same [default: required, on Linux]
+    #[arg(long, global = true, value_name = "POLICY", env = env::JAIL, hide_env_values = true)]
+    #[arg(hide_possible_values = true)]
+    pub(crate) jail: Option<Jail>,
+}
+
+/// Values of `--jail`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Jail {
+    /// Load no model.
+    Required,
+    /// Load it all the same, shut in as far as can be: for models that the user trusts.
+    BestEffort,
 }
 
 #[derive(Debug, Subcommand)]

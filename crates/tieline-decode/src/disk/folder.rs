@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::key::{Key, Name};
@@ -95,16 +95,16 @@ impl Folder {
     /// A file made for the purpose tells that time, and whether this folder may be written to.
     pub(super) fn sweep(&self, temporary: &[Vec<u8>]) -> io::Result<()> {
         let (probe, name) = self.create(Key([0; 32]))?;
-        let now = probe.metadata().and_then(|metadata| metadata.modified());
+        let now = rustix::fs::fstat(&probe);
         self.unlink(name.as_bytes());
-        let now = now?;
+        let now = modified(&now?);
         for name in temporary {
             let Ok(file) = self.open(name) else {
                 self.unlink(name);
                 continue;
             };
-            let modified = file.metadata().and_then(|metadata| metadata.modified());
-            let age = modified.ok().and_then(|modified| now.duration_since(modified).ok());
+            let modified = rustix::fs::fstat(&file).ok().map(|status| modified(&status));
+            let age = modified.and_then(|modified| now.duration_since(modified).ok());
             if age.is_some_and(|age| age > ABANDONED) {
                 self.unlink(name);
             }
@@ -143,15 +143,17 @@ impl Folder {
             }
             other => ReadError::Io(other.into()),
         })?;
-        let metadata = file.metadata().map_err(ReadError::Io)?;
-        if !metadata.is_file() {
+        // Asked of the open file alone: what the standard library calls could ask about any path, and
+        // where this runs that is forbidden.
+        let status = rustix::fs::fstat(&file).map_err(|error| ReadError::Io(error.into()))?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(Damage::Unreadable.into());
         }
-        let modified = metadata.modified().map_err(ReadError::Io)?;
+        let modified = modified(&status);
         let mut bytes = [0; MAX_HEADER];
         let length = read_at_start(&file, &mut bytes).map_err(|_| Damage::Unreadable)?;
         let header = Header::parse(bytes.get(..length).unwrap_or_default())?;
-        if metadata.len() != header.file_length() {
+        if u64::try_from(status.st_size).ok() != Some(header.file_length()) {
             return Err(Damage::Length.into());
         }
         if header.key() != key {
@@ -180,9 +182,14 @@ impl Folder {
 
     /// Marks a segment as used. False if its file is gone.
     pub(super) fn touch(&self, key: Key) -> bool {
-        let touched =
-            rustix::fs::utimensat(&self.0, key.file_name(), &now(), AtFlags::SYMLINK_NOFOLLOW);
-        touched != Err(Errno::NOENT)
+        match self.open(key.file_name().as_bytes()) {
+            Ok(file) => {
+                // By the open file: a call that takes a path could mark any file of this user.
+                let _ = rustix::fs::futimens(&file, &now());
+                true
+            }
+            Err(error) => error != Errno::NOENT,
+        }
     }
 
     /// Writes a segment under another name and renames it, so that a reader sees all of it or nothing.
@@ -255,6 +262,16 @@ fn read_at_start(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(length)
+}
+
+/// When a file was last written.
+fn modified(status: &Stat) -> SystemTime {
+    // Nobody wrote a cache before 1970.
+    let seconds = u64::try_from(status.st_mtime).unwrap_or(0);
+    let nanoseconds = u32::try_from(status.st_mtime_nsec).unwrap_or(0).min(999_999_999);
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::new(seconds, nanoseconds))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// The time of modification set to the system's now; that of access left as it is.

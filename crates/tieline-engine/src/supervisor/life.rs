@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tieline_types::wire::{self, FrameError, FromRunner, Reply, ToRunner, Work};
-use tieline_types::{BackendError, ErrorKind, Event, LoadedModel, RequestId, RunnerBuild};
+use tieline_types::{BackendError, ErrorKind, Event, Jail, LoadedModel, RequestId, RunnerBuild};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -77,7 +77,7 @@ impl<'s> Life<'s> {
     ) -> LifeEnd {
         let runner = &supervisor.config.runner;
         let cache = supervisor.config.cache.as_ref();
-        let child = match Child::spawn(runner, &supervisor.file, cache, &supervisor.tasks) {
+        let child = match Child::spawn(runner, &supervisor.file, cache, &supervisor.tasks).await {
             Ok(child) => child,
             Err(error) => {
                 return LifeEnd::Refused(Failed {
@@ -189,7 +189,7 @@ impl<'s> Life<'s> {
     async fn heard(&mut self, frame: FromRunner) -> Step {
         self.unanswered = 0;
         match frame {
-            FromRunner::Hello { version, build } => self.greet(version, build).await,
+            FromRunner::Hello { version, build, jail } => self.greet(version, build, &jail).await,
             FromRunner::Loading(thousandths) => {
                 let share = f32::from(thousandths) / 1000.0;
                 self.supervisor.state.send_replace(State::Loading(share));
@@ -205,7 +205,7 @@ impl<'s> Life<'s> {
         }
     }
 
-    async fn greet(&mut self, version: u32, build: RunnerBuild) -> Step {
+    async fn greet(&mut self, version: u32, build: RunnerBuild, jail: &Jail) -> Step {
         if version != wire::VERSION {
             return Err(Over::Refused(Failed {
                 kind: ErrorKind::Unavailable,
@@ -217,12 +217,15 @@ impl<'s> Life<'s> {
                 hint: Some("build both from the same source".to_owned()),
             }));
         }
+        // Before it is told to load: not a byte of the model is read by what is not shut in.
+        self.supervisor.config.jail.check(jail).map_err(Over::Refused)?;
         self.build = build;
         self.supervisor.state.send_replace(State::Loading(0.0));
         Ok(self.child.send(&ToRunner::Load(Box::new(self.supervisor.params.clone()))).await?)
     }
 
     async fn ready(&mut self, loaded: LoadedModel) -> Step {
+        self.supervisor.config.jail.check(&loaded.jail).map_err(Over::Refused)?;
         self.loaded = Some(loaded.clone());
         self.supervisor.was_ready = true;
         let pid = self.child.pid().unwrap_or(0);

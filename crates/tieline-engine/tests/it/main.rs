@@ -257,8 +257,8 @@ async fn a_bad_request_is_refused_before_it_is_sent() {
 #[tokio::test]
 async fn a_runner_says_what_it_is_without_a_model() {
     let Some(runner) = testkit::runner() else { return };
-    let build = inspect(&runner).await.unwrap();
-    assert!(build.devices.contains(&"CPU".to_owned()));
+    let inspected = inspect(&runner).await.unwrap();
+    assert!(inspected.build.devices.contains(&"CPU".to_owned()));
     assert!(
         inspect("/nowhere/runner".as_ref())
             .await

@@ -6,13 +6,18 @@
     reason = "a test that cannot go on has failed"
 )]
 
+#[cfg(all(feature = "attacks", target_os = "linux"))]
+mod attacks;
 mod batch;
 mod cache;
+#[cfg(all(feature = "attacks", target_os = "linux"))]
+mod calls;
 mod determinism;
 mod disk;
 mod embed;
 mod floats;
 mod generate;
+mod jail;
 mod overflow;
 mod peer;
 mod process;

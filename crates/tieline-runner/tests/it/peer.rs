@@ -12,7 +12,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use tieline_types::wire::{self, Failure, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    Bytes, Digest, Event, FinishReason, Finished, LoadParams, LoadedModel, Message, Private,
+    Bytes, Digest, Event, FinishReason, Finished, Jail, LoadParams, LoadedModel, Message, Private,
     Prompt, Request, RequestId, Role, RunnerBuild, Sampling, Started, TokenLogprob, Tokens, Usage,
 };
 
@@ -22,6 +22,7 @@ pub(crate) struct Peer {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     pub(crate) build: RunnerBuild,
+    pub(crate) jail: Jail,
     next: u64,
     /// Ends the watch when dropped.
     _watch: SyncSender<()>,
@@ -116,12 +117,12 @@ impl Peer {
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let Some(FromRunner::Hello { version: wire::VERSION, build }) =
+        let Some(FromRunner::Hello { version: wire::VERSION, build, jail }) =
             wire::read(&mut stdout).unwrap()
         else {
             panic!("no hello");
         };
-        Self { _watch: watch(child.id()), child, stdin, stdout, build, next: 1 }
+        Self { _watch: watch(child.id()), child, stdin, stdout, build, jail, next: 1 }
     }
 
     /// A runner with the test model and a context of 512 tokens on one thread.

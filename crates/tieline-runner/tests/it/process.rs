@@ -6,7 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
-use tieline_types::{Event, FlashAttention, KvType, LoadParams, Prompt, Request, Tokens};
+use tieline_types::{
+    Event, FlashAttention, JailLevel, KvType, LoadParams, Prompt, Request, Tokens,
+};
 
 use crate::peer::{Peer, long_text, question};
 
@@ -23,6 +25,15 @@ fn hello_says_what_the_runner_is_made_of() {
     assert!(!peer.build.llama_cpp.is_empty());
     assert!(peer.build.devices.contains(&"CPU".to_owned()), "{:?}", peer.build.devices);
     assert!(!peer.build.kernels.is_empty());
+}
+
+#[test]
+fn it_is_shut_in_before_it_reads_a_model_and_says_how() {
+    let mut peer = Peer::start(testkit::smollm2());
+    assert!(peer.jail.level() >= JailLevel::Sealed, "{:?}", peer.jail);
+    let loaded = peer.load(LoadParams::default()).unwrap();
+    assert_eq!(loaded.jail.level(), peer.jail.level());
+    assert!(!peer.generate(question("Hello")).text.is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `tieline certify`
 
 use serde::Serialize;
-use tieline_engine::{EngineConfig, probe};
+use tieline_engine::probe;
 use tieline_lab::{Certificate, CertifyPlan, Row};
 use tieline_store::Model;
 use tieline_types::{Digest, Tokens};
@@ -31,7 +31,7 @@ pub(super) fn certify(app: &App, args: &Certify) -> Result<(), Failure> {
     // Until all is measured, nobody may remove it.
     let _lease = app.store.lease(&model)?;
     let plan = CertifyPlan {
-        config: EngineConfig::new(app.runner()?),
+        config: app.engine()?,
         name: model.name.clone(),
         file: app.store.open_model(&model)?,
         tokens: Tokens(args.tokens),

@@ -5,8 +5,9 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 use tieline_engine::probe::{self, Machine};
+use tieline_engine::{Inspected, JailPolicy};
 use tieline_store::Trust;
-use tieline_types::Bytes;
+use tieline_types::{Bytes, Jail, JailLevel};
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -104,14 +105,40 @@ fn runner(app: &App) -> Vec<Check> {
             )];
         }
     };
-    let build = match app.block_on(tieline_engine::inspect(&path)) {
-        Ok(build) => build,
+    let Inspected { build, jail } = match app.block_on(tieline_engine::inspect(&path)) {
+        Ok(inspected) => inspected,
         Err(error) => {
             return vec![Check::failed("runner", error.to_string(), "build it again: make runner")];
         }
     };
     let found = format!("{} {} with llama.cpp {}", path.display(), build.version, build.llama_cpp);
-    vec![Check::ok("runner", found), kernels(&build.kernels), devices(&build.devices)]
+    vec![
+        Check::ok("runner", found),
+        kernels(&build.kernels),
+        devices(&build.devices),
+        shut_in(&jail, app.jail()),
+    ]
+}
+
+/// What holds a runner, and what would if this system had it.
+fn shut_in(jail: &Jail, policy: JailPolicy) -> Check {
+    let held = jail.held.iter().map(|note| format!("{}: {}", note.layer.as_str(), note.detail));
+    let held = held.collect::<Vec<_>>().join("; ");
+    let level = jail.level();
+    if let Err(refused) = policy.check(jail) {
+        return Check::failed("jail", refused.message, refused.hint.unwrap_or_default());
+    }
+    match level {
+        JailLevel::Full => Check::ok("jail", format!("{level}: {held}")),
+        JailLevel::Sealed => {
+            Check::ok("jail", format!("{level}: {held}; without {}", jail.shortcomings()))
+        }
+        JailLevel::Partial | JailLevel::None => Check::warning(
+            "jail",
+            format!("{level}: {held}; without {}", jail.shortcomings()),
+            "a model's file could use what is missing: run only models that you trust",
+        ),
+    }
 }
 
 fn kernels(kernels: &[String]) -> Check {

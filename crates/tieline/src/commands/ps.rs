@@ -28,7 +28,8 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
         app.output.talk("no models run now");
         return Ok(());
     }
-    let mut table = table(&["MODEL", "DIGEST", "CONTEXT", "MEMORY", "PLANNED", "PID", "RUNNER"]);
+    let mut table =
+        table(&["MODEL", "DIGEST", "CONTEXT", "MEMORY", "PLANNED", "JAIL", "PID", "RUNNER"]);
     let size = |bytes: Option<Bytes>| bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
     for Row { record, memory_bytes } in &rows {
         table.add_row([
@@ -37,6 +38,7 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
             record.context_tokens.0.to_string(),
             size(*memory_bytes),
             size(record.planned_bytes),
+            record.jail.to_string(),
             record.pid.to_string(),
             record.runner_pid.to_string(),
         ]);

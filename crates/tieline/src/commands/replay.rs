@@ -1,6 +1,7 @@
 //! `tieline replay`: makes an answer again and compares all that came out.
 
 use serde::Serialize;
+use tieline_engine::Inspected;
 use tieline_store::Model;
 use tieline_types::{Digest, ModelRef, Receipt, RunnerBuild, Tokens};
 
@@ -51,9 +52,10 @@ pub(super) fn replay(app: &App, args: &Replay) -> Result<(), Failure> {
     }
     let model = model(app, &receipt)?;
     let path = app.runner()?;
-    let build = app.block_on(tieline_engine::inspect(&path)).map_err(|error| {
-        Failure::ours(error.to_string()).with_hint("build the runner again: make runner")
-    })?;
+    let Inspected { build, .. } =
+        app.block_on(tieline_engine::inspect(&path)).map_err(|error| {
+            Failure::ours(error.to_string()).with_hint("build the runner again: make runner")
+        })?;
     let differences = build_differences(&receipt.build, &build);
     if !differences.is_empty() && !args.anyway {
         let problem = format!("this runner is not the receipt's: {}", differences.join("; "));

@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Read};
 use serde::Serialize;
 use tieline_store::Model;
 use tieline_types::{
-    Bytes, Compacted, Digest, FinishReason, LoadParams, Message, Miss, Prompt, Receipt, Request,
-    Role, TokenLogprob, Tokens, Usage,
+    Bytes, Compacted, Digest, FinishReason, Jail, JailLevel, LoadParams, Message, Miss, Prompt,
+    Receipt, Request, Role, TokenLogprob, Tokens, Usage,
 };
 
 use super::turn::{figures, template};
@@ -20,6 +20,14 @@ use crate::screen::Screen;
 
 /// The largest prompt read from a file or standard input: what fits a frame to the runner.
 const MAX_PROMPT: u64 = 8 * 1024 * 1024;
+
+/// What holds the runner.
+#[derive(Serialize)]
+struct JailReport<'a> {
+    level: JailLevel,
+    #[serde(flatten)]
+    layers: &'a Jail,
+}
 
 /// One answer with all that it depends on, for programs.
 #[derive(Serialize)]
@@ -49,6 +57,7 @@ struct Report<'a> {
     memory: Option<MemoryReport>,
     llama_cpp: &'a str,
     kernels: &'a [String],
+    jail: JailReport<'a>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     logprobs: &'a [TokenLogprob],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,6 +172,7 @@ fn report(app: &App, model: &Model, runs: &Loaded, answer: &Answer) -> Result<()
         memory: runs.planned.as_ref().map(|planned| planned.report(runs.held())),
         llama_cpp: &build.llama_cpp,
         kernels: &build.kernels,
+        jail: JailReport { level: loaded.jail.level(), layers: &loaded.jail },
         logprobs: &answer.logprobs,
         receipt: answer.finished.receipt.as_deref(),
     })
