@@ -1,11 +1,14 @@
-//! What tests share: real weights and the built runner. Never part of a release.
+//! What tests share: real weights, models of many shapes, and the built runner. Never part of a release.
 
 mod float;
+mod shape;
 mod tiny;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+pub use shape::{CONTEXT, ENCODER_CONTEXT, Shape, WINDOW, shape};
 
 /// SHA-256 of [`smollm2`].
 pub const SMOLLM2_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
@@ -116,6 +119,14 @@ pub fn runner() -> Option<PathBuf> {
         ));
     }
     Some(runner)
+}
+
+/// The folder of test models: outside the tree, so that clones share it. As `scripts/fetch_test_model.py`.
+fn cache() -> PathBuf {
+    let named = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty());
+    let home = || named("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = named("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
+    cache.unwrap_or_else(std::env::temp_dir).join("tieline/test-models")
 }
 
 /// The top of the source tree.

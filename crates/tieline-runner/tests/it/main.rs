@@ -21,4 +21,5 @@ mod jail;
 mod overflow;
 mod peer;
 mod process;
+mod shapes;
 mod text;
