@@ -6,6 +6,7 @@
 //! fuzzed without C++. Nothing here has a clock or a thread of its own.
 
 pub mod cells;
+pub mod checkpoints;
 pub mod disk;
 pub mod draft;
 pub mod rules;

@@ -31,6 +31,10 @@ pub(crate) struct Answer {
     prompt: usize,
     /// How many of them are computed.
     pub(crate) computed: usize,
+    /// Where in the prompt its last turn begins, where that matters.
+    pub(crate) marks: Vec<usize>,
+    /// How many tokens are to be computed when a copy of the state is taken: rising.
+    stops: Vec<usize>,
     /// Where they are, while at work.
     pub(crate) seq: Option<Seq>,
     /// The place in the queue that the caller was told last.
@@ -77,7 +81,7 @@ impl Answer {
         let seed = request.sampling.seed.unwrap_or_else(any_seed);
         let mut sampler = Sampler::new(model, &request.sampling, seed)
             .ok_or_else(|| failure(FailureKind::Internal, "cannot make the sampler"))?;
-        let Prepared { tokens, dropped, speech } = prepared;
+        let Prepared { tokens, marks, dropped, speech } = prepared;
         for &token in &tokens {
             sampler.accept(token);
         }
@@ -88,6 +92,8 @@ impl Answer {
             prompt: tokens.len(),
             tokens,
             computed: 0,
+            marks,
+            stops: Vec::new(),
             seq: None,
             told: None,
             record,
@@ -155,6 +161,22 @@ impl Answer {
             miss: start.miss.filter(|_| missed),
             compacted: None,
         }))
+    }
+
+    /// Says where copies of the state are to be taken.
+    pub(crate) fn stop_at(&mut self, stops: Vec<usize>) {
+        self.stops = stops;
+    }
+
+    /// How many of the next `tokens` tokens may be computed before a copy of the state is taken.
+    pub(crate) fn before_stop(&self, tokens: usize) -> usize {
+        let next = self.stops.iter().find(|&&stop| stop > self.computed);
+        next.map_or(tokens, |stop| tokens.min(stop - self.computed))
+    }
+
+    /// Whether a copy of the state is to be taken now.
+    pub(crate) fn is_at_stop(&self) -> bool {
+        self.stops.binary_search(&self.computed).is_ok()
     }
 
     /// What is known of a prompt that is not computed at all.

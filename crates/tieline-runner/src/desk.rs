@@ -371,6 +371,8 @@ impl<'m> Desk<'m> {
             self.kv.rest(start.seq);
             return Ok(false);
         }
+        let stops = self.kv.stops(answer.tokens.len(), start.cached, &answer.marks);
+        answer.stop_at(if cache { stops } else { Vec::new() });
         if let Some(event) = answer.begin(&start) {
             line.writer.reply(id, Reply::Event(event))?;
         }

@@ -4,16 +4,20 @@
 //! [`Cells`] keeps the account; this does to llama.cpp's context what the account says, so that both always
 //! agree.
 
+mod copies;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tieline_decode::cells::{Cells, LITTLE, Match, Seq};
+use tieline_decode::checkpoints::Copy;
 use tieline_decode::disk::{DiskCache, SEGMENT, SegmentId};
 use tieline_types::{Miss, MissReason, Owner, Tokens};
 
 use crate::keeper::{Keeper, Namer};
-use crate::llama::{Batch, Context, DecodeError, Model};
+use crate::llama::{Batch, Context, DecodeError, Model, StatePart};
+use copies::Copies;
 
 /// Fewer tokens than this are computed faster than fetched.
 const WORTH_FETCHING: usize = 32;
@@ -30,8 +34,12 @@ pub(crate) struct Kv<'m> {
     context: Context<'m>,
     cells: Cells,
     keeper: Option<Keeper>,
-    /// The model's state cannot be cut: only exact continuations are of use.
+    /// Copies of what cannot be cut, taken at places where prompts are likely to part.
+    copies: Copies,
+    /// The model's state cannot be cut: only exact continuations and copies are of use.
     rigid: bool,
+    /// Layers look back at tokens, each in a cell of its own.
+    has_attention: bool,
     /// How far back a layer with a sliding window looks; 0 where none has one.
     window: usize,
     /// A sequence for what passes through to and from the disk.
@@ -40,6 +48,22 @@ pub(crate) struct Kv<'m> {
     buffer: Vec<u8>,
     /// Rises with each use.
     clock: u64,
+}
+
+/// What is known of a prompt's beginning.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    /// The sequence whose cells hold it; `None` where a copy is all there is, and enough.
+    from: Option<Seq>,
+    length: usize,
+    /// A copy of the state as it was then; `None` where the sequence can be cut or gone on with.
+    copy: Option<Copy>,
+}
+
+impl Found {
+    fn shared(self) -> Option<Match> {
+        self.from.map(|seq| Match { seq, length: self.length })
+    }
 }
 
 /// A sequence for a request, and what it holds already.
@@ -67,7 +91,18 @@ impl<'m> Kv<'m> {
         let whole = window == 0 || window >= SEGMENT;
         let keeper =
             disk.filter(|_| !rigid && whole).map(|(cache, namer)| Keeper::start(cache, namer));
-        Self { context, cells, keeper, rigid, window, scratch, buffer: Vec::new(), clock: 0 }
+        Self {
+            context,
+            cells,
+            keeper,
+            copies: Copies::default(),
+            rigid,
+            has_attention: model.has_attention(),
+            window,
+            scratch,
+            buffer: Vec::new(),
+            clock: 0,
+        }
     }
 
     /// The context, to read logits of and to sample from.
@@ -83,18 +118,13 @@ impl<'m> Kv<'m> {
         let private = self.private(owner);
         let owner = if cache { owner } else { &private };
         let found = self.find(owner, known, cache);
-        let mut miss = self.why_missed(owner, known, cache);
-        let usable = found.filter(|found| self.reaches(*found));
-        if let (Some(found), None) = (found, usable) {
-            let position = Tokens(u32::try_from(found.length).unwrap_or(u32::MAX));
-            miss = Some(Miss { position, reason: MissReason::StateNotCut });
-        }
-        let found = usable;
-        if !self.could_take(tokens.len(), found) {
+        let mut miss = self.why_missed(owner, known, cache, found);
+        let shared = found.and_then(Found::shared);
+        if !self.could_take(tokens.len(), shared) {
             return None;
         }
-        self.drop_stored(found.map(|found| found.seq));
-        let (seq, mut cached) = self.begin(owner, found)?;
+        self.drop_stored(shared.map(|shared| shared.seq));
+        let (seq, mut cached) = self.begin(owner, known, found)?;
         if cache {
             cached = self.fetch(owner, seq, known, cached);
         }
@@ -150,21 +180,42 @@ impl<'m> Kv<'m> {
         self.cells.free() + self.cells.reclaimable() + held > tokens
     }
 
-    fn find(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Match> {
-        match (cache, self.rigid) {
-            (false, _) => None,
-            (true, false) => self.cells.longest(owner, known),
-            (true, true) => self.cells.continued(owner, known),
+    fn find(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Found> {
+        if !cache {
+            return None;
+        }
+        let held = self.cells.longest(owner, known);
+        let whole = if self.rigid {
+            self.cells.continued(owner, known)
+        } else {
+            held.filter(|held| self.reaches(*held))
+        };
+        let copy = self.copy_within(owner, known, held);
+        match (whole, copy) {
+            (Some(whole), Some(copy)) if whole.length < copy.length => Some(copy),
+            (Some(Match { seq, length }), _) => Some(Found { from: Some(seq), length, copy: None }),
+            (None, copy) => copy,
         }
     }
 
-    fn why_missed(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Miss> {
+    fn why_missed(
+        &self,
+        owner: &Owner,
+        known: &[i32],
+        cache: bool,
+        found: Option<Found>,
+    ) -> Option<Miss> {
         if !cache {
             return Some(Miss { position: Tokens(0), reason: MissReason::Off });
         }
-        let miss = self.cells.miss(owner, known)?;
-        let cuttable = !self.rigid || miss.reason != MissReason::Differs || miss.position.0 == 0;
-        Some(if cuttable { miss } else { Miss { reason: MissReason::StateNotCut, ..miss } })
+        let held = self.cells.longest(owner, known).map_or(0, |held| held.length);
+        let miss = self.cells.miss(owner, known);
+        let lost = held > found.map_or(0, |found| found.length);
+        if lost && miss.is_none_or(|miss| miss.reason == MissReason::Differs) {
+            let position = Tokens(u32::try_from(held).unwrap_or(u32::MAX));
+            return Some(Miss { position, reason: MissReason::StateNotCut });
+        }
+        miss
     }
 
     /// How much of `known` a request of `owner` would find computed in memory.
@@ -173,8 +224,19 @@ impl<'m> Kv<'m> {
     }
 
     /// A sequence that begins with what was found.
-    fn begin(&mut self, owner: &Owner, found: Option<Match>) -> Option<(Seq, usize)> {
-        let Some(Match { seq, length }) = found else {
+    fn begin(
+        &mut self,
+        owner: &Owner,
+        known: &[i32],
+        found: Option<Found>,
+    ) -> Option<(Seq, usize)> {
+        if let Some(Found { copy: Some(copy), length, from }) = found
+            && let Some(begun) = self.begin_with_copy(owner, &known[..length], from, copy)
+        {
+            return Some(begun);
+        }
+        let cuttable = found.filter(|found| found.copy.is_none());
+        let Some(Match { seq, length }) = cuttable.and_then(Found::shared) else {
             let seq = self.take()?;
             self.cells.share(owner, None, seq);
             return Some((seq, 0));
@@ -249,6 +311,7 @@ impl<'m> Kv<'m> {
     /// Forgets everything, whoever holds it: for when llama.cpp's state is not to be trusted.
     pub(crate) fn clear(&mut self) {
         self.context.clear();
+        self.copies = Copies::default();
         self.cells = Cells::new(self.cells.capacity(), self.scratch.0);
     }
 
@@ -332,7 +395,7 @@ impl<'m> Kv<'m> {
     /// Puts a stored segment, which holds `range`, into the scratch sequence.
     fn fetch_one(&mut self, cache: &DiskCache, segment: SegmentId, range: Range<usize>) -> bool {
         let sound = cache.read_into(segment, &mut self.buffer).is_ok()
-            && self.context.restore(self.scratch.0, &self.buffer)
+            && self.context.restore(self.scratch.0, &self.buffer, StatePart::Whole)
             && self.context.extent(self.scratch.0) == range;
         if !sound {
             self.context.truncate(self.scratch.0, 0);
@@ -354,7 +417,8 @@ impl<'m> Kv<'m> {
             }
             self.context.share(seq.0, self.scratch.0, range.clone());
             let whole = self.context.extent(self.scratch.0) == range;
-            let saved = if whole { self.context.save(self.scratch.0) } else { None };
+            let saved =
+                if whole { self.context.save(self.scratch.0, StatePart::Whole) } else { None };
             self.context.truncate(self.scratch.0, 0);
             let Some(payload) = saved else { return true };
             let Some(keeper) = &mut self.keeper else { return true };

@@ -45,6 +45,8 @@ struct Written {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) tokens: Vec<i32>,
+    /// Where the last turn begins, of a model that wants to know.
+    pub(crate) marks: Vec<usize>,
     /// Tokens left out to make it fit.
     pub(crate) dropped: Tokens,
     pub(crate) speech: Speech,
@@ -62,10 +64,29 @@ impl<'m> Prompts<'m> {
             |error: InvalidParameter| failure(FailureKind::InvalidRequest, error.to_string());
         request.validate().map_err(invalid)?;
         let (Written { tokens, rendered }, dropped) = self.fitting(request, context)?;
+        let marks = self.last_turn(request, &tokens, &rendered).into_iter().collect();
         let format = self.format(request);
         let rule = self.grammar.rule(self.model, request, format)?;
         let speech = Speech::new(self.model, id, request, (format, &rendered), rule);
-        Ok(Prepared { tokens, dropped: count(dropped), speech })
+        Ok(Prepared { tokens, marks, dropped: count(dropped), speech })
+    }
+
+    /// How many tokens stand before what the user said last, in a prompt that a template wrote: there it
+    /// parts from the next one where that was only said otherwise. `None` for a model that can be cut
+    /// anywhere, and where it cannot be told.
+    fn last_turn(&self, request: &Request, tokens: &[i32], rendered: &str) -> Option<usize> {
+        let Prompt::Chat(messages) = &request.prompt else { return None };
+        if !self.model.is_recurrent() && self.model.window() == 0 {
+            return None;
+        }
+        let last = messages.iter().rfind(|message| message.role == Role::User)?;
+        let before = rendered.rfind(last.content.expose())?;
+        let mut bytes = 0;
+        let begins = |&token: &i32| {
+            bytes += self.model.piece(token, true).len();
+            bytes > before
+        };
+        tokens.iter().position(begins)
     }
 
     /// How the model writes thoughts and calls.

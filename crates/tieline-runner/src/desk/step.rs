@@ -85,8 +85,9 @@ impl Desk<'_> {
         let companions = shares.len() - 1;
         let needed: usize = shares.iter().map(|share| share.tokens).sum();
         let mut spare = self.kv.room_for_guesses().saturating_sub(needed);
-        for share in shares {
+        for mut share in shares {
             let Some(answer) = self.answers.get_mut(&share.id) else { continue };
+            share.tokens = answer.before_stop(share.tokens);
             let Some(seq) = answer.seq else { continue };
             let known = answer.computed..answer.computed + share.tokens;
             let Some(tokens) = answer.tokens.get(known.clone()) else { continue };
@@ -127,6 +128,9 @@ impl Desk<'_> {
         let known = answer.computed..answer.computed + share.tokens;
         self.kv.computed(seq, &answer.tokens[known]);
         answer.computed += share.tokens;
+        if answer.is_at_stop() {
+            self.kv.copy_state(seq);
+        }
         let mut accepted = 0;
         let mut end = None;
         for (at, &row) in rows.iter().enumerate() {

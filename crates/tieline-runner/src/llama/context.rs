@@ -62,6 +62,26 @@ pub(crate) enum ActualPooling {
     Rank,
 }
 
+/// How much of a sequence is saved and restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatePart {
+    /// All of it.
+    Whole,
+    /// What cannot be cut: the recurrent state, and what layers with a sliding window hold. Attention's
+    /// cells, which the sequence must hold already, are left out.
+    Rigid,
+}
+
+impl StatePart {
+    fn flags(self) -> sys::llama_state_seq_flags {
+        // `LLAMA_STATE_SEQ_FLAGS_NONE` and `_PARTIAL_ONLY` of llama.h: macros have no bindings.
+        match self {
+            Self::Whole => 0,
+            Self::Rigid => 1,
+        }
+    }
+}
+
 /// Why tokens were not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DecodeError {
@@ -255,41 +275,51 @@ impl<'m> Context<'m> {
         }
     }
 
-    /// All that was computed of a sequence, as bytes that [`restore`](Self::restore) takes.
-    pub(crate) fn save(&mut self, sequence: u16) -> Option<Vec<u8>> {
-        if !self.knows(sequence) {
+    /// What was computed of a sequence, as bytes that [`restore`](Self::restore) takes with the same `part`.
+    pub(crate) fn save(&mut self, sequence: u16, part: StatePart) -> Option<Vec<u8>> {
+        let size = self.state_size(sequence, part);
+        let mut bytes = vec![0; size];
+        if size == 0 {
             return None;
         }
-        // SAFETY: the sequence is known.
-        let size = unsafe { sys::llama_state_seq_get_size(self.as_ptr(), sequence.into()) };
-        let mut bytes = vec![0; size];
-        // SAFETY: writes at most `size` bytes.
+        // SAFETY: the sequence is known; writes at most `size` bytes.
         let written = unsafe {
-            sys::llama_state_seq_get_data(
+            sys::llama_state_seq_get_data_ext(
                 self.as_ptr(),
                 bytes.as_mut_ptr(),
                 bytes.len(),
                 sequence.into(),
+                part.flags(),
             )
         };
-        (written > 0 && written == size).then_some(bytes)
+        (written == size).then_some(bytes)
+    }
+
+    /// How many bytes [`save`](Self::save) would give; 0 for an unknown sequence.
+    pub(crate) fn state_size(&mut self, sequence: u16, part: StatePart) -> usize {
+        if !self.knows(sequence) {
+            return 0;
+        }
+        // SAFETY: the sequence is known.
+        unsafe { sys::llama_state_seq_get_size_ext(self.as_ptr(), sequence.into(), part.flags()) }
     }
 
     /// Makes a sequence hold what was saved. `false`: nothing is held then.
     ///
     /// The bytes must have been saved by this build from the same model and settings: llama.cpp checks
     /// their shape, not their sense.
-    pub(crate) fn restore(&mut self, sequence: u16, bytes: &[u8]) -> bool {
+    pub(crate) fn restore(&mut self, sequence: u16, bytes: &[u8], part: StatePart) -> bool {
         if !self.knows(sequence) {
             return false;
         }
         // SAFETY: reads at most the given length, the sequence is known.
         let read = unsafe {
-            sys::llama_state_seq_set_data(
+            sys::llama_state_seq_set_data_ext(
                 self.as_ptr(),
                 bytes.as_ptr(),
                 bytes.len(),
                 sequence.into(),
+                part.flags(),
             )
         };
         if read == 0 {

@@ -230,6 +230,12 @@ impl Model {
         }
     }
 
+    /// Whether any layer looks back at tokens, which it keeps in cells.
+    pub(crate) fn has_attention(&self) -> bool {
+        // SAFETY: the model is valid.
+        unsafe { !sys::llama_model_is_recurrent(self.as_ptr()) }
+    }
+
     /// Whether the file has a tokeniser; without one llama.cpp aborts at the first text.
     pub(crate) fn has_tokenizer(&self) -> bool {
         // SAFETY: the vocabulary is valid.

@@ -21,5 +21,6 @@ mod jail;
 mod overflow;
 mod peer;
 mod process;
+mod rigid;
 mod shapes;
 mod text;

@@ -1,0 +1,116 @@
+//! Copies of what cannot be cut of a sequence: taken while a prompt is read, put back where another begins
+//! like it.
+
+use std::collections::HashMap;
+
+use tieline_decode::cells::{Match, Seq};
+use tieline_decode::checkpoints::{self, Checkpoints, Copy};
+use tieline_types::Owner;
+
+use super::{Found, Kv};
+use crate::llama::StatePart;
+
+/// What all copies of a context may take in memory.
+const BUDGET: usize = 256 * 1024 * 1024;
+
+/// The copies with their account.
+#[derive(Debug)]
+pub(super) struct Copies {
+    account: Checkpoints,
+    bytes: HashMap<Copy, Vec<u8>>,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Self { account: Checkpoints::new(BUDGET), bytes: HashMap::new() }
+    }
+}
+
+impl Copies {
+    fn remove(&mut self, copy: Copy) {
+        self.account.remove(copy);
+        self.bytes.remove(&copy);
+    }
+}
+
+impl Kv<'_> {
+    /// The prompt's lengths at which to call [`copy_state`](Self::copy_state) while it is computed from
+    /// `known` on; none for a model that can be cut anywhere. `marks` are where its turns begin.
+    pub(crate) fn stops(&self, prompt: usize, known: usize, marks: &[usize]) -> Vec<usize> {
+        if self.can_be_cut() { Vec::new() } else { checkpoints::stops(prompt, known, marks) }
+    }
+
+    fn can_be_cut(&self) -> bool {
+        !self.rigid && self.window == 0
+    }
+
+    /// Copies what cannot be cut of a sequence as it is now, where that is worth its memory.
+    pub(crate) fn copy_state(&mut self, seq: Seq) {
+        let Some(owner) = self.cells.owner(seq) else { return };
+        let tokens = self.cells.tokens(seq);
+        let account = &mut self.copies.account;
+        if account.has(owner, &tokens)
+            || !account.is_worth(self.context.state_size(seq.0, StatePart::Rigid))
+        {
+            return;
+        }
+        let Some(bytes) = self.context.save(seq.0, StatePart::Rigid) else { return };
+        self.clock += 1;
+        let Some(kept) = account.keep(owner, &tokens, bytes.len(), self.clock) else { return };
+        for dropped in kept.dropped {
+            self.copies.bytes.remove(&dropped);
+        }
+        self.copies.bytes.insert(kept.copy, bytes);
+    }
+
+    /// The longest copy that `known` begins with. Where there is attention too, its cells must still be
+    /// held: `held` says how many of them are.
+    pub(super) fn copy_within(
+        &self,
+        owner: &Owner,
+        known: &[i32],
+        held: Option<Match>,
+    ) -> Option<Found> {
+        let within =
+            if self.has_attention { held.map_or(0, |held| held.length) } else { known.len() };
+        let (copy, length) = self.copies.account.longest(owner, &known[..within])?;
+        let from = held.filter(|held| held.length >= length).map(|held| held.seq);
+        Some(Found { from, length, copy: Some(copy) })
+    }
+
+    /// A sequence that holds `tokens`, made of a copy and of the cells of `from`. `None`: the copy is of no
+    /// use, and gone; or there is no sequence.
+    pub(super) fn begin_with_copy(
+        &mut self,
+        owner: &Owner,
+        tokens: &[i32],
+        from: Option<Seq>,
+        copy: Copy,
+    ) -> Option<(Seq, usize)> {
+        let new = match from {
+            Some(from) => self.take_but(from)?,
+            None => self.take()?,
+        };
+        self.cells.share(owner, from.map(|from| (from, tokens.len())), new);
+        let held = match from {
+            Some(from) => {
+                self.context.share(from.0, new.0, 0..tokens.len());
+                // The copy's window gets cells of its own.
+                self.window == 0 || self.room(self.window.min(tokens.len()))
+            }
+            None => self.room(tokens.len()) && self.cells.push(new, tokens),
+        };
+        let bytes = self.copies.bytes.get(&copy).filter(|_| held);
+        let restored = bytes
+            .is_some_and(|bytes| self.context.restore(new.0, bytes, StatePart::Rigid))
+            && self.context.extent(new.0).end == tokens.len();
+        if !restored {
+            self.copies.remove(copy);
+            self.forget(new);
+            return None;
+        }
+        self.clock += 1;
+        self.copies.account.touch(copy, self.clock);
+        Some((new, tokens.len()))
+    }
+}
