@@ -20,15 +20,28 @@ pub const SMOLLM2_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5b
 /// The model cannot be had.
 pub fn smollm2() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
-    MODEL.get_or_init(|| {
-        let script = root().join("scripts/fetch_test_model.py");
-        let output = Command::new("python3").arg(&script).output();
-        let output = output.unwrap_or_else(|error| fail(&format!("cannot start python3: {error}")));
-        if !output.status.success() {
-            fail(&format!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr)));
-        }
-        PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
-    })
+    MODEL.get_or_init(|| fetched("scripts/fetch_test_model.py"))
+}
+
+/// all-MiniLM-L6-v2, a real small model for embeddings, with its own 32-bit floats: from the cache of test
+/// models, or made in it by `scripts/fetch_embedding_model.py`, which checks the digests.
+///
+/// # Panics
+/// The model cannot be had.
+pub fn minilm() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| fetched("scripts/fetch_embedding_model.py"))
+}
+
+/// The path that a script prints.
+fn fetched(script: &str) -> PathBuf {
+    let script = root().join(script);
+    let output = Command::new("python3").arg(&script).output();
+    let output = output.unwrap_or_else(|error| fail(&format!("cannot start python3: {error}")));
+    if !output.status.success() {
+        fail(&format!("{}: {}", script.display(), String::from_utf8_lossy(&output.stderr)));
+    }
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
 /// [`smollm2`] with the same weights as 16-bit floats, whose answers do not depend on the shape of batches:

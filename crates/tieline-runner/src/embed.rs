@@ -6,7 +6,7 @@ use tieline_types::{Private, RequestId, Tokens};
 use crate::control::Control;
 use crate::desk::Line;
 use crate::grammar::Grammar;
-use crate::llama::{ActualPooling, Batch, DecodeError};
+use crate::llama::{ActualPooling, Batch, DecodeError, Model};
 use crate::pipe::Order;
 use crate::prompt::{self, Prompts};
 use crate::session::{Session, failure, failure_with};
@@ -89,7 +89,8 @@ fn tokens_of(session: &Session<'_>, texts: &[Private]) -> Result<Vec<Vec<i32>>, 
     texts.iter().enumerate().map(of_one).collect()
 }
 
-/// For each text: BOS, query, EOS, SEP, text, EOS, each where the model has it. As llama.cpp's server.
+/// For each text: BOS, query, EOS, SEP, text, EOS, each where the file asks for it. As llama.cpp's server,
+/// but for the end: a pair of texts ends as a single one does, with SEP where there is no EOS.
 fn pairs_of(
     session: &Session<'_>,
     query: &Private,
@@ -97,16 +98,41 @@ fn pairs_of(
 ) -> Result<Vec<Vec<i32>>, Failure> {
     let model = session.model;
     let query = prompt::tokenize(model, query.expose(), false, false)?;
+    let marks = Marks::of(model);
     let pair = |(index, text): (usize, &Private)| {
-        let mut tokens: Vec<i32> = model.bos().into_iter().collect();
-        tokens.extend(&query);
-        tokens.extend(model.eos());
-        tokens.extend(model.separator());
-        tokens.extend(prompt::tokenize(model, text.expose(), false, false)?);
-        tokens.extend(model.eos());
-        fitting(session, index, tokens)
+        let text = prompt::tokenize(model, text.expose(), false, false)?;
+        fitting(session, index, marks.join(&query, &text))
     };
     texts.iter().enumerate().map(pair).collect()
+}
+
+/// The tokens around the two texts of a pair.
+#[derive(Clone, Debug)]
+struct Marks {
+    begin: Option<i32>,
+    between: Vec<i32>,
+    end: Option<i32>,
+}
+
+impl Marks {
+    fn of(model: &Model) -> Self {
+        let separator = model.separator();
+        let end = model.eos().or(separator);
+        let asked = model.adds_eos() || model.adds_separator();
+        // A file that asks for neither says nothing of pairs: then both stand between.
+        let eos = end.filter(|_| model.adds_eos() || !asked);
+        let separator = separator.filter(|_| model.adds_separator() || !asked);
+        Self {
+            begin: model.bos().filter(|_| model.adds_bos()),
+            between: eos.into_iter().chain(separator).collect(),
+            end,
+        }
+    }
+
+    fn join(&self, query: &[i32], text: &[i32]) -> Vec<i32> {
+        let begin = self.begin.iter().chain(query).chain(&self.between);
+        begin.chain(text).chain(self.end.iter()).copied().collect()
+    }
 }
 
 /// A pooled text must be one batch.

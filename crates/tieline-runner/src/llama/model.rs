@@ -280,6 +280,18 @@ impl Model {
         unsafe { sys::llama_vocab_get_add_bos(self.vocab()) }
     }
 
+    /// Whether the file asks to end each text with EOS.
+    pub(crate) fn adds_eos(&self) -> bool {
+        // SAFETY: the vocabulary is valid.
+        unsafe { sys::llama_vocab_get_add_eos(self.vocab()) }
+    }
+
+    /// Whether the file asks for a separator between two texts of a pair.
+    pub(crate) fn adds_separator(&self) -> bool {
+        // SAFETY: the vocabulary is valid.
+        unsafe { sys::llama_vocab_get_add_sep(self.vocab()) }
+    }
+
     /// Whether `token` ends the answer.
     pub(crate) fn is_end(&self, token: i32) -> bool {
         // SAFETY: the vocabulary is valid; unknown tokens end nothing.
