@@ -16,9 +16,6 @@ use crate::{plan, process};
 /// The longest context for embeddings taken without being asked for one: all of it is one batch.
 const DEFAULT_EMBEDDING_CONTEXT: u32 = 2048;
 
-/// What all of the KV cache beyond one context may take without being asked for.
-const CACHE_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
-
 /// Sequences for cached prefixes, beside those for requests at work.
 const CACHED: u32 = 15;
 
@@ -196,17 +193,11 @@ fn parallel(params: &LoadParams) -> Result<u32, Failure> {
     }
 }
 
-/// Tokens of the KV cache: one context at least, and by default as much again as is cheap.
+/// Tokens of the KV cache: one context at least, and more only where that is asked for.
 fn kv_tokens(model: &Model, params: &LoadParams, context: u32) -> u32 {
     /// llama.cpp rounds up to this.
     const LEAST: u32 = 256;
-    let tokens = match params.kv_tokens {
-        Some(tokens) => tokens.0.max(context),
-        None => {
-            let cheap = CACHE_BYTES / kv_token_bytes(model, params).max(1.0);
-            context + u32::try_from(whole(cheap)).unwrap_or(u32::MAX).min(context)
-        }
-    };
+    let tokens = params.kv_tokens.map_or(context, |tokens| tokens.0.max(context));
     // Such a model is another beyond this length: the cache's, not the prompt's, decides.
     match model.short_rope() {
         Some(short) if context <= short => tokens.min(short.max(context)),

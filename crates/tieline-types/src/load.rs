@@ -138,7 +138,7 @@ pub struct LoadParams {
     /// Most requests that are answered at once.
     pub parallel: u32,
     /// Tokens that the KV cache holds, of all requests together and of what was read before; `None`
-    /// takes the context and as much again where that is small.
+    /// takes the context.
     pub kv_tokens: Option<Tokens>,
     /// SHA-256 of the model's file: part of the name of what is cached of it.
     pub model: Option<Digest>,

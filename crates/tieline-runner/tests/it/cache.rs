@@ -71,7 +71,9 @@ fn a_cancelled_answer_leaves_its_prompt_and_a_cacheless_one_nothing() {
 
 #[test]
 fn owners_share_nothing() {
-    let mut peer = Peer::ready();
+    // Room for four owners' prompts: 154 tokens each are more than one context.
+    let (context, kv_tokens) = (Some(Tokens(512)), Some(Tokens(1024)));
+    let mut peer = Peer::ready_with(LoadParams { context, kv_tokens, ..LoadParams::default() });
     let request = || going_on(some_tokens(1, 150), 4);
     assert_eq!(peer.generate(of("ann", request())).cached(), 0);
     for owner in ["ben", "", "ann "] {
@@ -162,4 +164,20 @@ fn a_header_for_somebodys_accounting_does_not_break_the_prefix() {
     // Elsewhere it is text like any other.
     let answer = peer.generate(ask(format!("You are a helpful assistant.\n{}", header("fa690"))));
     assert!(answer.usage().prompt_tokens > plain.usage().prompt_tokens);
+}
+
+#[test]
+fn by_default_the_cache_holds_one_context_and_more_where_it_is_asked_for() {
+    // Two prompts that take turns: how much is known of the first when it comes again.
+    let again = |kv_tokens: Option<u32>, length: u32| {
+        let kv_tokens = kv_tokens.map(Tokens);
+        let mut peer = Peer::start(testkit::smollm2());
+        let context = Some(Tokens(512));
+        let loaded = peer.load(LoadParams { context, kv_tokens, ..LoadParams::default() }).unwrap();
+        assert_eq!(loaded.kv_tokens, kv_tokens.unwrap_or(Tokens(512)));
+        [1, 2, 1].map(|seed| peer.generate(going_on(some_tokens(seed, length), 2)).cached())[2]
+    };
+    assert_eq!(again(None, 200), 199);
+    assert_eq!(again(None, 300), 0);
+    assert_eq!(again(Some(1024), 300), 299);
 }
