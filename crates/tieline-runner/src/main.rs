@@ -9,6 +9,7 @@ mod control;
 mod crew;
 mod desk;
 mod embed;
+mod gap;
 mod grammar;
 mod jail;
 mod keeper;

@@ -4,10 +4,12 @@ use tieline_decode::talk::Format;
 use tieline_decode::volatile;
 use tieline_types::wire::{Failure, FailureKind, Reply, Work};
 use tieline_types::{
-    InvalidParameter, Message, Overflow, Prompt, Request, RequestId, Role, Tokens, ToolChoice,
+    InvalidParameter, Message, Overflow, Private, Prompt, Request, RequestId, Role, Tokens,
+    ToolChoice,
 };
 
 use crate::answer::count;
+use crate::gap::Gap;
 use crate::grammar::Grammar;
 use crate::llama::Model;
 use crate::session::{failure, failure_with};
@@ -123,11 +125,15 @@ impl<'m> Prompts<'m> {
                 tokens.drain(first..first + dropped);
                 Ok((written, dropped))
             }
+            (Overflow::DropOldest, Prompt::Infill { prefix, suffix }) => {
+                let (before, after) = self.around(prefix, suffix)?;
+                let fitted = self.gap()?.fitted(&before, &after, answer_room(request, context));
+                let (tokens, dropped) = fitted.ok_or_else(|| too_long(whole, context))?;
+                Ok((Written { tokens, rendered: String::new() }, dropped))
+            }
             // Whoever can have a summary written does so before.
             (Overflow::Error | Overflow::Compact, _)
-            | (Overflow::DropOldest, Prompt::Infill { .. } | Prompt::Rendered(_)) => {
-                Err(too_long(whole, context))
-            }
+            | (Overflow::DropOldest, Prompt::Rendered(_)) => Err(too_long(whole, context)),
         }
     }
 
@@ -191,22 +197,8 @@ impl<'m> Prompts<'m> {
                 tokens
             }
             Prompt::Infill { prefix, suffix } => {
-                let [before, after, gap] = model.infill().ok_or_else(|| {
-                    let text = "this model has no tokens for a gap to fill in";
-                    failure_with(
-                        FailureKind::Unsupported,
-                        text,
-                        "use a model trained for infilling",
-                    )
-                })?;
-                let mut tokens: Vec<i32> =
-                    model.bos().filter(|_| model.adds_bos()).into_iter().collect();
-                tokens.push(before);
-                tokens.extend(tokenize(model, prefix.expose(), false, false)?);
-                tokens.push(after);
-                tokens.extend(tokenize(model, suffix.expose(), false, false)?);
-                tokens.push(gap);
-                tokens
+                let (before, after) = self.around(prefix, suffix)?;
+                self.gap()?.tokens(&before, &after)
             }
         };
         if tokens.is_empty() {
@@ -215,6 +207,21 @@ impl<'m> Prompts<'m> {
             return Err(failure(FailureKind::InvalidRequest, text));
         }
         Ok(Written { tokens, rendered })
+    }
+
+    /// How the model marks a gap.
+    fn gap(&self) -> Result<Gap, Failure> {
+        let bos = self.model.bos().filter(|_| self.model.adds_bos());
+        self.model.infill().map(|marks| Gap { bos, marks }).ok_or_else(|| {
+            let text = "this model has no tokens for a gap to fill in";
+            failure_with(FailureKind::Unsupported, text, "use a model trained for infilling")
+        })
+    }
+
+    /// The tokens of what stands around a gap; marks in these texts are text.
+    fn around(&self, prefix: &Private, suffix: &Private) -> Result<(Vec<i32>, Vec<i32>), Failure> {
+        let tokens = |text: &Private| tokenize(self.model, text.expose(), false, false);
+        Ok((tokens(prefix)?, tokens(suffix)?))
     }
 
     /// The text that the model's template makes of a conversation.

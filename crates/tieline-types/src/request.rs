@@ -109,7 +109,8 @@ pub enum Overflow {
     /// Refuse it.
     #[default]
     Error,
-    /// Leave out the oldest turns after the system's, or the oldest tokens, and say how many.
+    /// Leave out the oldest turns after the system's, or the oldest tokens, or of the texts around a gap what
+    /// is farthest from it, and say how many tokens.
     DropOldest,
     /// Have the model write a summary of a conversation's middle, and read that in its place. A runner by
     /// itself refuses the prompt, as with `Error`: the engine asks it for the summary.

@@ -16,6 +16,7 @@ mod determinism;
 mod disk;
 mod embed;
 mod floats;
+mod gap;
 mod generate;
 mod infill;
 mod jail;
