@@ -22,6 +22,8 @@ pub const CONTEXT: u32 = 8192;
 pub const ENCODER_CONTEXT: u32 = 512;
 /// How far back layers with a sliding window look, the token itself included.
 pub const WINDOW: u32 = 32;
+/// The same of [`Shape::Gemma3Wide`].
+pub const WIDE_WINDOW: u32 = 288;
 
 /// A kind of model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +38,8 @@ pub enum Shape {
     Qwen3Moe,
     /// Three layers of four look back no further than [`WINDOW`].
     Gemma3,
+    /// As `Gemma3`, but no further than [`WIDE_WINDOW`].
+    Gemma3Wide,
     /// Every other layer looks back no further than [`WINDOW`]; experts, and attention sinks.
     GptOss,
     /// No attention: all that was read is in a state of fixed size.
@@ -50,12 +54,13 @@ pub enum Shape {
 
 impl Shape {
     /// Every shape.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Llama,
         Self::Infill,
         Self::Qwen3,
         Self::Qwen3Moe,
         Self::Gemma3,
+        Self::Gemma3Wide,
         Self::GptOss,
         Self::Mamba,
         Self::Jamba,
@@ -64,12 +69,13 @@ impl Shape {
     ];
 
     /// Those that generate text.
-    pub const GENERATORS: [Self; 8] = [
+    pub const GENERATORS: [Self; 9] = [
         Self::Llama,
         Self::Infill,
         Self::Qwen3,
         Self::Qwen3Moe,
         Self::Gemma3,
+        Self::Gemma3Wide,
         Self::GptOss,
         Self::Mamba,
         Self::Jamba,
@@ -83,6 +89,7 @@ impl Shape {
             Self::Qwen3 => "qwen3",
             Self::Qwen3Moe => "qwen3moe",
             Self::Gemma3 => "gemma3",
+            Self::Gemma3Wide => "gemma3-wide",
             Self::GptOss => "gpt-oss",
             Self::Mamba => "mamba",
             Self::Jamba => "jamba",
@@ -95,6 +102,7 @@ impl Shape {
     pub fn architecture(self) -> &'static str {
         match self {
             Self::Infill => "llama",
+            Self::Gemma3Wide => "gemma3",
             Self::Reranker => "bert",
             other => other.name(),
         }
@@ -185,9 +193,10 @@ fn hyperparameters(shape: Shape, draft: &mut Draft) {
     } else {
         key("attention.layer_norm_rms_epsilon", Value::F32(1e-6));
     }
-    if matches!(shape, Shape::Gemma3 | Shape::GptOss) {
+    if layers::has_windows(shape) {
+        let window = if shape == Shape::Gemma3Wide { WIDE_WINDOW } else { WINDOW };
         let windows = (0..LAYERS).map(|layer| layers::has_window(shape, layer)).collect();
-        key("attention.sliding_window", Value::U32(WINDOW));
+        key("attention.sliding_window", Value::U32(window));
         key("attention.sliding_window_pattern", Value::Bools(windows));
     }
     if matches!(shape, Shape::Qwen3Moe | Shape::GptOss) {

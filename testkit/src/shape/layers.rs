@@ -31,10 +31,19 @@ pub(super) fn is_recurrent(shape: Shape, layer: u32) -> bool {
 /// Whether a layer looks back over a window only.
 pub(super) fn has_window(shape: Shape, layer: u32) -> bool {
     match shape {
-        Shape::Gemma3 => layer != 2,
+        Shape::Gemma3 | Shape::Gemma3Wide => layer != 2,
         Shape::GptOss => layer.is_multiple_of(2),
         _ => false,
     }
+}
+
+/// Whether any layer does.
+pub(super) fn has_windows(shape: Shape) -> bool {
+    (0..LAYERS).any(|layer| has_window(shape, layer))
+}
+
+pub(super) fn is_gemma(shape: Shape) -> bool {
+    matches!(shape, Shape::Gemma3 | Shape::Gemma3Wide)
 }
 
 /// Writes all tensors of a shape.
@@ -44,7 +53,7 @@ pub(super) fn write(shape: Shape, draft: &mut Draft) {
         return encoder(shape, &mut weights);
     }
     // Gemma multiplies it by the root of its length.
-    let scale = if shape == Shape::Gemma3 { 0.125 } else { 1.0 };
+    let scale = if is_gemma(shape) { 0.125 } else { 1.0 };
     weights.normal("token_embd.weight", &[EMBEDDING, SIZE], scale);
     weights.about("output_norm.weight", &[EMBEDDING], 1.0, 0.2);
     output(shape, &mut weights);
@@ -91,12 +100,12 @@ fn attention(shape: Shape, weights: &mut Weights<'_>) {
     // What is seen weighs more than what is there: else an answer would hardly depend on its prompt.
     weights.matrix("attn_v.weight", &[EMBEDDING, keys], 3.0);
     weights.matrix("attn_output.weight", &[queries, EMBEDDING], 3.0);
-    if matches!(shape, Shape::Qwen3 | Shape::Qwen3Moe | Shape::Gemma3) {
+    if is_gemma(shape) || matches!(shape, Shape::Qwen3 | Shape::Qwen3Moe) {
         // Sharp: else each token would see the mean of all, and all alike.
         weights.about("attn_q_norm.weight", &[HEAD], 2.0, 0.2);
         weights.about("attn_k_norm.weight", &[HEAD], 2.0, 0.2);
     }
-    if shape == Shape::Gemma3 {
+    if is_gemma(shape) {
         weights.about("post_attention_norm.weight", &[EMBEDDING], 1.0, 0.2);
     }
     if shape == Shape::GptOss {
@@ -113,7 +122,7 @@ fn feed_forward(shape: Shape, weights: &mut Weights<'_>) {
     weights.matrix("ffn_gate.weight", &[EMBEDDING, FEED_FORWARD], 1.0);
     weights.matrix("ffn_up.weight", &[EMBEDDING, FEED_FORWARD], 1.0);
     weights.matrix("ffn_down.weight", &[FEED_FORWARD, EMBEDDING], 1.0);
-    if shape == Shape::Gemma3 {
+    if is_gemma(shape) {
         weights.about("post_ffw_norm.weight", &[EMBEDDING], 1.0, 0.2);
     }
 }

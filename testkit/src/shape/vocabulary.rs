@@ -34,11 +34,14 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn of(shape: Shape) -> Self {
         match shape {
-            Shape::Llama | Shape::Infill | Shape::Gemma3 | Shape::Mamba | Shape::Jamba => {
-                Self::Pieces
-            }
             Shape::Qwen3 | Shape::Qwen3Moe | Shape::GptOss => Self::Pairs,
             Shape::Bert | Shape::Reranker => Self::Words,
+            Shape::Llama
+            | Shape::Infill
+            | Shape::Gemma3
+            | Shape::Gemma3Wide
+            | Shape::Mamba
+            | Shape::Jamba => Self::Pieces,
         }
     }
 
@@ -111,7 +114,7 @@ fn pieces(shape: Shape, draft: &mut Draft) {
     draft.key("tokenizer.ggml.model", Value::Text("llama".to_owned()));
     draft.key("tokenizer.ggml.scores", Value::F32s(scores));
     draft.key("tokenizer.ggml.add_bos_token", Value::Bool(true));
-    draft.key("tokenizer.ggml.add_space_prefix", Value::Bool(shape != Shape::Gemma3));
+    draft.key("tokenizer.ggml.add_space_prefix", Value::Bool(!super::layers::is_gemma(shape)));
     draft.key("tokenizer.ggml.unknown_token_id", Value::U32(0));
     let template = format!("{{{{ bos_token }}}}{TEMPLATE}");
     finish(shape, draft, tokens, &template);

@@ -2,10 +2,11 @@
 //! a sliding window; and that it changes no answer, of these and of others.
 
 use tempfile::TempDir;
-use testkit::{Shape, WINDOW};
+use testkit::{Shape, WIDE_WINDOW, WINDOW};
+use tieline_types::wire::ToRunner;
 use tieline_types::{
-    FinishReason, FlashAttention, KvType, LoadParams, Message, Miss, MissReason, Private, Prompt,
-    Request, Role, Tokens,
+    Event, FinishReason, FlashAttention, KvType, LoadParams, Message, Miss, MissReason, Private,
+    Prompt, Request, Role, Tokens,
 };
 
 use crate::peer::{Answer, Peer, Random, keeping};
@@ -162,7 +163,9 @@ fn whatever_was_read_before_an_answer_is_the_same() {
             put_back += u32::from(is_lost && answer.cached() > 0);
         }
         assert!(cached > 1000, "{}: {cached} cached", shape.name());
-        if RIGID.contains(&shape) || WINDOWED.contains(&shape) {
+        if shape == Shape::Gemma3Wide {
+            // Most of these prompts fit into its window.
+        } else if RIGID.contains(&shape) || WINDOWED.contains(&shape) {
             assert!(lost > 0 && put_back > 0, "{}: {lost} {put_back}", shape.name());
         } else {
             assert_eq!(lost, 0, "{}", shape.name());
@@ -256,6 +259,22 @@ fn a_state_outlives_its_sequence() {
 }
 
 #[test]
+fn a_prompt_that_was_cancelled_half_way_changes_no_other() {
+    for shape in Shape::GENERATORS {
+        let mut peer = shaped_with(shape, loaded(4096, 8192));
+        let prompt = words(shape, 1, 4000);
+        let before = same(&mut peer, shape, &told(prompt[..300].to_vec(), 4));
+        let id = peer.begin(told(prompt.clone(), 4));
+        peer.until(id, |event| matches!(event, Event::Started(_)));
+        peer.send(&ToRunner::Cancel(id));
+        assert_eq!(peer.rest(id).finished.reason, FinishReason::Cancelled, "{}", shape.name());
+        let after = same(&mut peer, shape, &told(prompt[..300].to_vec(), 4));
+        assert!(distance(&before, &after) < NEAR, "{}", shape.name());
+        same(&mut peer, shape, &told(prompt[..700].to_vec(), 4));
+    }
+}
+
+#[test]
 fn what_the_disk_cannot_hold_stays_off_it() {
     const { assert!(WINDOW < 256, "shorter than what is stored at once") };
     for shape in RIGID.into_iter().chain(WINDOWED) {
@@ -279,7 +298,8 @@ fn what_the_disk_cannot_hold_stays_off_it() {
 
 #[test]
 fn others_come_back_from_disk_as_they_were() {
-    for shape in [Shape::Llama, Shape::Qwen3, Shape::Qwen3Moe] {
+    const { assert!(WIDE_WINDOW > 256, "what is stored at once") };
+    for shape in [Shape::Llama, Shape::Qwen3, Shape::Qwen3Moe, Shape::Gemma3Wide] {
         let folder = TempDir::new().unwrap();
         let request = told(words(shape, 1, 600), 12);
         let mut answers = Vec::new();

@@ -19,6 +19,8 @@ mod pypi;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod shapes;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod transfer;
