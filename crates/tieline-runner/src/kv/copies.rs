@@ -18,11 +18,13 @@ const BUDGET: usize = 256 * 1024 * 1024;
 pub(super) struct Copies {
     account: Checkpoints,
     bytes: HashMap<Copy, Vec<u8>>,
+    /// One was too large, and others would be: to stop for them would only cost steps.
+    too_large: bool,
 }
 
 impl Default for Copies {
     fn default() -> Self {
-        Self { account: Checkpoints::new(BUDGET), bytes: HashMap::new() }
+        Self { account: Checkpoints::new(BUDGET), bytes: HashMap::new(), too_large: false }
     }
 }
 
@@ -37,7 +39,10 @@ impl Kv<'_> {
     /// The prompt's lengths at which to call [`copy_state`](Self::copy_state) while it is computed from
     /// `known` on; none for a model that can be cut anywhere. `marks` are where its turns begin.
     pub(crate) fn stops(&self, prompt: usize, known: usize, marks: &[usize]) -> Vec<usize> {
-        if self.can_be_cut() { Vec::new() } else { checkpoints::stops(prompt, known, marks) }
+        if self.can_be_cut() || self.copies.too_large {
+            return Vec::new();
+        }
+        checkpoints::stops(prompt, known, marks)
     }
 
     fn can_be_cut(&self) -> bool {
@@ -49,9 +54,11 @@ impl Kv<'_> {
         let Some(owner) = self.cells.owner(seq) else { return };
         let tokens = self.cells.tokens(seq);
         let account = &mut self.copies.account;
-        if account.has(owner, &tokens)
-            || !account.is_worth(self.context.state_size(seq.0, StatePart::Rigid))
-        {
+        if account.has(owner, &tokens) {
+            return;
+        }
+        if !account.is_worth(self.context.state_size(seq.0, StatePart::Rigid)) {
+            self.copies.too_large = true;
             return;
         }
         let Some(bytes) = self.context.save(seq.0, StatePart::Rigid) else { return };
