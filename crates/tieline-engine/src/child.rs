@@ -276,3 +276,40 @@ async fn keep_last_lines(stream: ChildStderr, kept: LastLines) {
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(status: i32, stderr: &[&str], want: &str) {
+        let stderr = stderr.iter().map(ToString::to_string).collect();
+        let ending = Ending { status: Some(ExitStatus::from_raw(status)), stderr };
+        assert_eq!(ending.describe(), want);
+    }
+
+    #[test]
+    fn an_end_is_told_in_words() {
+        check(0, &[], "exited with code 0");
+        check(9, &["one", "two"], "was killed by signal 9 (SIGKILL), saying: two");
+        check(
+            FORBIDDEN,
+            &["tieline-runner: forbidden system call: ptrace"],
+            "tried a forbidden system call (ptrace) and was killed",
+        );
+        // The jail's old or foreign doors say nothing.
+        check(FORBIDDEN, &[], "was killed by signal 31 (SIGSYS)");
+    }
+
+    #[test]
+    fn only_the_jails_end_tells_of_an_attack() {
+        let said = "tieline-runner: forbidden system call: ptrace".to_owned();
+        let hint = |status| {
+            Ending { status: Some(ExitStatus::from_raw(status)), stderr: vec![said.clone()] }.hint()
+        };
+        assert!(hint(FORBIDDEN).is_some_and(|hint| hint.contains("made to attack")));
+        assert_eq!(hint(11), None);
+    }
+}

@@ -7,7 +7,7 @@
 use std::ffi::CString;
 use std::sync::OnceLock;
 
-use super::calls::{CALLS, Call, Stage};
+use super::calls::{Call, Stage, profile};
 
 /// What a test asks for, and what it prepared: `attack=NAME when=loading|sealed jail=no outside=FOLDER
 /// tcp=PORT udp=PORT`.
@@ -76,8 +76,7 @@ fn tell(text: &str) {
 fn list(what: &str) -> bool {
     let lines: Vec<String> = match what {
         "--attacks" => ATTACKS.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        "--calls" => CALLS
-            .iter()
+        "--calls" => profile()
             .map(|call| {
                 let Call { name, number, why, .. } = call;
                 let while_loading = call.until == Stage::Load;

@@ -8,7 +8,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule,
 };
 
-use super::calls::{CACHE_ARGUMENT, CALLS, Call, Only, Otherwise, Stage};
+use super::calls::{CACHE_ARGUMENT, Call, Only, Otherwise, PROFILE, Stage, profile};
 use super::names;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -34,8 +34,8 @@ pub(super) fn install(stage: Stage, has_cache: bool) -> Result<String, String> {
         seccompiler::apply_filter_all_threads(program).map_err(|error| said(&error))?;
     }
     Ok(match stage {
-        Stage::Load => format!("{count} while it loads"),
-        Stage::Always => format!("{count}"),
+        Stage::Load => format!("{count} while it loads, for the {PROFILE}"),
+        Stage::Always => format!("{count}, for the {PROFILE}"),
     })
 }
 
@@ -50,7 +50,7 @@ fn compile(
 
 /// Calls that pass, with what their arguments must be.
 fn allowed(stage: Stage, has_cache: bool) -> Result<Rules, BackendError> {
-    let listed = CALLS.iter().filter(|call| stage == Stage::Load || call.until == Stage::Always);
+    let listed = profile().filter(|call| stage == Stage::Load || call.until == Stage::Always);
     let mut rules = Rules::new();
     for call in listed {
         if let Some(rule) = passes(call, has_cache)? {
@@ -97,13 +97,13 @@ fn errors() -> BTreeSet<i32> {
         Otherwise::Fail(errno) => Some(errno),
         Otherwise::End => None,
     };
-    CALLS.iter().filter_map(errno).collect()
+    profile().filter_map(errno).collect()
 }
 
 /// Calls that fail with `errno`, with what their arguments are then.
 fn failing(errno: i32, has_cache: bool) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
-    for call in CALLS.iter().filter(|call| call.otherwise == Otherwise::Fail(errno)) {
+    for call in profile().filter(|call| call.otherwise == Otherwise::Fail(errno)) {
         let rule = match call.only {
             Only::OpenInCache if has_cache => {
                 let bare = libc::O_PATH.cast_unsigned().into();

@@ -49,10 +49,12 @@ mod linux {
         }
         let mut jail = Jail::none("not done");
         rights::close_the_unknown();
-        jail.note(JailLayer::Namespaces, rights::own_namespaces());
+        let namespaces = rights::own_namespaces();
+        let own_namespaces = namespaces.is_ok();
+        jail.note(JailLayer::Namespaces, namespaces);
         jail.note(JailLayer::Capabilities, rights::no_capabilities());
         jail.note(JailLayer::NoNewPrivileges, rights::no_new_privileges());
-        jail.note(JailLayer::Limits, rights::limits());
+        jail.note(JailLayer::Limits, rights::limits(own_namespaces));
         jail
     }
 

@@ -2,9 +2,11 @@
 
 use std::os::fd::OwnedFd;
 
+use super::calls::HAS_GPU;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
-    PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    Scope,
 };
 
 /// What is forbidden, as far as the kernel knows it.
@@ -18,6 +20,38 @@ fn cache_access() -> BitFlags<AccessFs> {
         | AccessFs::MakeReg
         | AccessFs::RemoveFile
         | AccessFs::Truncate
+}
+
+/// Devices that a build for a GPU opens. Not tested, like all of that profile.
+const DEVICES: &[&str] = &[
+    "/dev/nvidia0",
+    "/dev/nvidiactl",
+    "/dev/nvidia-uvm",
+    "/dev/nvidia-caps",
+    "/dev/dri",
+    "/dev/kfd",
+];
+/// What drivers read of the system, and the libraries that they load late.
+const FACTS: &[&str] = &[
+    "/proc/driver/nvidia",
+    "/proc/self/maps",
+    "/proc/devices",
+    "/proc/cpuinfo",
+    "/sys/devices",
+    "/sys/bus/pci",
+    "/sys/class/drm",
+    "/sys/class/kfd",
+    "/usr/lib",
+    "/usr/share/vulkan",
+    "/etc/vulkan",
+];
+
+fn device_access() -> BitFlags<AccessFs> {
+    read_access() | AccessFs::WriteFile | AccessFs::IoctlDev
+}
+
+fn read_access() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::ReadDir
 }
 
 /// Forbids this thread, and those that it starts, every path but those below `cache`; and TCP, and
@@ -49,6 +83,14 @@ fn restrict(cache: Option<&OwnedFd>) -> Result<landlock::RestrictionStatus, Rule
         .create()?;
     if let Some(cache) = cache {
         rules = rules.add_rule(PathBeneath::new(cache, cache_access()))?;
+    }
+    if HAS_GPU {
+        for (paths, access) in [(DEVICES, device_access()), (FACTS, read_access())] {
+            // What is not there needs no rule.
+            for folder in paths.iter().filter_map(|path| PathFd::new(path).ok()) {
+                rules = rules.add_rule(PathBeneath::new(folder, access))?;
+            }
+        }
     }
     rules.restrict_self()
 }

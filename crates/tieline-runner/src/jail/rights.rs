@@ -11,7 +11,7 @@ use tieline_types::wire::CACHE_FD;
 const DESCRIPTORS: u64 = 64;
 /// The longest file that it may write: a segment of the cache is below this.
 const LONGEST_FILE: u64 = tieline_decode::disk::MAX_PAYLOAD + (1 << 20);
-/// Processes and threads, counted in a namespace of its own: ggml's most for each of two pools.
+/// Processes and threads: ggml's most for each of two pools.
 const THREADS: u64 = 1100;
 
 /// Closes every descriptor but the standard ones, the model's and the cache's.
@@ -52,8 +52,9 @@ pub(super) fn no_new_privileges() -> Result<String, String> {
 /// No core dump, few descriptors, bounded files, no debugger of the same user, and no life after the
 /// parent's.
 ///
-/// Memory has no limit here: what a model needs is known only once it is loaded.
-pub(super) fn limits() -> Result<String, String> {
+/// Memory has no limit here: what a model needs is known only once it is loaded. Threads have one only in
+/// a namespace of its own: elsewhere the system counts all that the user runs.
+pub(super) fn limits(own_namespaces: bool) -> Result<String, String> {
     let limit = |resource, most| {
         // A limit may be lower already, and then stays so.
         let now = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
@@ -64,7 +65,9 @@ pub(super) fn limits() -> Result<String, String> {
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, DESCRIPTORS)?;
     limit(Resource::Fsize, LONGEST_FILE)?;
-    limit(Resource::Nproc, THREADS)?;
+    if own_namespaces {
+        limit(Resource::Nproc, THREADS)?;
+    }
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| said("prctl", error))?;
     // After the rights are gone: the system forgets it when they change.

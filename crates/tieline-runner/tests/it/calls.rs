@@ -161,7 +161,10 @@ fn what_is_called_is_listed_and_what_is_listed_is_called() {
     std::fs::create_dir(&cache).unwrap();
     let params = |quota| LoadParams {
         context: Some(Tokens(512)),
+        // The pool that is made at load has as many as prompts want; answers get another, later.
         threads: Some(2),
+        threads_batch: Some(3),
+        adapt_threads: false,
         parallel: 2,
         model: Some(Digest([1; 32])),
         disk_cache: Some(Bytes(quota)),

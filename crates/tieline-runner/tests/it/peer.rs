@@ -106,7 +106,17 @@ impl Peer {
 
     /// As [`start`](Self::start), with `cache` open for the runner to keep what it computed.
     pub(crate) fn start_with(model: &Path, cache: Option<&Path>) -> Self {
+        Self::start_by(|_| {}, model, cache)
+    }
+
+    /// As [`start_with`](Self::start_with), after `prepare` has changed what is started.
+    pub(crate) fn start_by(
+        prepare: impl FnOnce(&mut Command),
+        model: &Path,
+        cache: Option<&Path>,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tieline-runner"));
+        prepare(&mut command);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
         let open = |path: &Path| File::open(path).unwrap().into();
         let mut mappings = vec![FdMapping { parent_fd: open(model), child_fd: wire::MODEL_FD }];

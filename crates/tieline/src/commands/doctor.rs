@@ -135,7 +135,11 @@ fn shut_in(jail: &Jail, policy: JailPolicy) -> Check {
         }
         JailLevel::Partial | JailLevel::None => Check::warning(
             "jail",
-            format!("{level}: {held}; without {}", jail.shortcomings()),
+            if held.is_empty() {
+                format!("{level}: {}", jail.shortcomings())
+            } else {
+                format!("{level}: {held}; without {}", jail.shortcomings())
+            },
             "a model's file could use what is missing: run only models that you trust",
         ),
     }

@@ -71,13 +71,14 @@ fn a_seed_makes_chance_repeatable() {
 fn a_report_is_whole_and_adds_up() {
     let Some(runner) = testkit::runner() else { return };
     let report = Home::shared().report(&runner, &["--logprobs", "2"]);
-    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes memory llama_cpp kernels logprobs");
+    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes memory llama_cpp kernels jail logprobs");
     insta::assert_snapshot!(keys(&report["timing"]).join(" "), @"load_ms ttft_ms queue_ms prefill_ms decode_ms prefill_tps decode_tps");
     assert_eq!(report["digest"], format!("sha256:{}", testkit::SMOLLM2_DIGEST));
     assert_eq!(report["answer"], ANSWER);
     assert_eq!(report["finish_reason"], "end_of_turn");
     assert_eq!(report["context_tokens"], 512);
     assert_eq!(report["threads"], 1);
+    assert_eq!(keys(&report["jail"]).join(" "), "level held missing");
     assert!(!report["kernels"].as_array().unwrap().is_empty());
     assert!(report["peak_memory_bytes"].as_u64().unwrap() > 50_000_000);
     assert_eq!((&report["reasoning"], &report["warnings"]), (&Value::Null, &Value::Array(vec![])));
