@@ -12,6 +12,7 @@ PORTABLE_TARGET ?= $(CACHE)/build/runner-portable
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DIST ?= dist
 VERSUS_ARGS ?=
+PROVE_ARGS ?=
 
 # The build script of llama-cpp-sys-2 turns GGML_NATIVE off, whatever the environment says,
 # unless rustc itself is told target-cpu=native.
@@ -20,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test lint fmt docs fuzz versus versus-engine
+.PHONY: help demo build runner portable test lint fmt docs fuzz versus versus-engine prove-engine
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,8 @@ test: lint runner ## everything that must pass before a merge
 	set -x; TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" cargo $$run
 	cargo test --doc
 	python3 -m unittest discover -s bench/versus
+	@# The runner that attacks first: what lies in the folder at the end is the one without.
+	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo test $(RUNNER_CARGO) --features attacks --test it -- attacks:: calls:: seal:: jail::
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo test $(RUNNER_CARGO)
 	@if [ -f fuzz/Cargo.toml ]; then set -x; cargo check --manifest-path fuzz/Cargo.toml; fi
 
@@ -77,3 +80,9 @@ versus-engine: build ## measure the engine against llama-server, case by case: M
 	@$(TOOLCHAIN) && python3 bench/versus/engine.py --tieline-driver "$(TARGET)/release/examples/drive" \
 		--runner "$(TARGET)/release/tieline-runner" \
 		--model "$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" $(VERSUS_ARGS)
+
+prove-engine: runner ## what proves the jail and the engine, at full count; writes dist/prove-engine.json
+	@$(TOOLCHAIN) && scripts/prove_engine.py --runner "$(abspath $(TARGET))/release/tieline-runner" \
+		--runner-target "$(RUNNER_TARGET)" --out "$(DIST)/prove-engine.json" $(PROVE_ARGS)
+	@# What lies there now is the runner that attacks.
+	@$(TOOLCHAIN) && $(NATIVE) cargo build --quiet $(RUNNER_CARGO)

@@ -24,6 +24,8 @@ mod overflow;
 mod peer;
 mod process;
 mod rigid;
+#[cfg(all(feature = "attacks", target_os = "linux"))]
+mod seal;
 mod shapes;
 mod text;
 mod vectors;

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Runs what proves the engine's promises, at full count, and writes what was counted as JSON.
+
+A prover is a command whose tests print lines of the form `PROOF {...}`, one JSON object each. To add one,
+add it to PROVERS. The same tests run in `make test`, with smaller counts.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+
+MARK = "PROOF "
+
+
+def provers(arguments):
+    """Name, command, and what its environment has besides."""
+    runner_test = [
+        "cargo", "test", "--release", "-p", "tieline-runner", "--features", "attacks",
+        "--target-dir", arguments.runner_target, "--test", "it", "--", "--nocapture",
+    ]
+    engine_test = ["cargo", "test", "-p", "tieline-engine", "--test", "it", "--", "--nocapture"]
+    native = {"RUSTFLAGS": "-C target-cpu=native"}
+    engine = {"TIELINE_RUNNER": arguments.runner, "TIELINE_MUTANTS": str(arguments.mutants)}
+    return [
+        ("escapes", [*runner_test, "attacks::"], native),
+        ("calls", [*runner_test, "calls::"], native),
+        # Alone on the machine, or the figures mean nothing.
+        ("seal", [*runner_test, "--test-threads=1", "seal::"], {**native, "TIELINE_SEAL_ROUNDS": "9"}),
+        ("hostile models", [*engine_test, "hostile::"], engine),
+    ]
+
+
+def proofs(output):
+    """The objects among a prover's lines; a test's name may stand before the mark."""
+    for line in output.splitlines():
+        _, mark, proof = line.partition(MARK)
+        if mark:
+            yield json.loads(proof)
+
+
+def run(name, command, environment):
+    started = time.monotonic()
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=False
+    )
+    found = list(proofs(done.stdout))
+    passed = done.returncode == 0 and bool(found)
+    if not passed:
+        sys.stderr.write(done.stdout)
+    seconds = round(time.monotonic() - started, 1)
+    return {"prover": name, "passed": passed, "seconds": seconds, "proofs": found}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runner", required=True, help="a runner as it is released")
+    parser.add_argument("--runner-target", required=True, help="where the runner is built")
+    parser.add_argument("--mutants", type=int, default=10_000)
+    parser.add_argument("--only", action="append", help="the name of a prover; may be repeated")
+    parser.add_argument("--out", required=True, help="the JSON file to write")
+    arguments = parser.parse_args()
+    chosen = [
+        prover for prover in provers(arguments)
+        if not arguments.only or prover[0] in arguments.only
+    ]
+    results = []
+    for name, command, environment in chosen:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        results.append(run(name, command, environment))
+    revision = subprocess.run(
+        ["git", "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    report = {
+        "revision": revision.stdout.strip(),
+        "system": platform.platform(),
+        "processors": os.cpu_count(),
+        "load_before": os.getloadavg()[0],
+        "results": results,
+    }
+    os.makedirs(os.path.dirname(os.path.abspath(arguments.out)), exist_ok=True)
+    with open(arguments.out, "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=2)
+        file.write("\n")
+    for result in results:
+        print(f"{'passed' if result['passed'] else 'FAILED'}  {result['prover']}")
+    return 0 if chosen and all(result["passed"] for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
