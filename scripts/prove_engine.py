@@ -67,6 +67,7 @@ def main():
         prover for prover in provers(arguments)
         if not arguments.only or prover[0] in arguments.only
     ]
+    load = os.getloadavg()[0]
     results = []
     for name, command, environment in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -78,7 +79,7 @@ def main():
         "revision": revision.stdout.strip(),
         "system": platform.platform(),
         "processors": os.cpu_count(),
-        "load_before": os.getloadavg()[0],
+        "load_before": load,
         "results": results,
     }
     os.makedirs(os.path.dirname(os.path.abspath(arguments.out)), exist_ok=True)

@@ -1,7 +1,7 @@
 //! A thin safe layer over llama.cpp's C interface: only what the runner needs, and nothing that a
 //! caller can misuse.
 //!
-//! This folder and `process` are the only places in Tieline with `unsafe` code.
+//! This folder, `process` and `jail` are the only places in Tieline with `unsafe` code.
 //!
 //! WHY UNSAFE: llama.cpp is C++ behind a C interface, so every call into it is unsafe, and no safe
 //! binding offers loading from an open file, thread pools and aborting together. The reason is the same
