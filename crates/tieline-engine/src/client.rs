@@ -15,6 +15,8 @@ pub(crate) enum Command {
     Submit { work: Work, ticket: oneshot::Sender<Result<Ticket, BackendError>> },
     /// Nobody waits for this work any more.
     Cancel(RequestId),
+    /// Take no more, end what was begun, and end.
+    Drain,
     /// End.
     Shutdown,
 }
@@ -48,6 +50,11 @@ impl Client {
             Reply::Count(tokens) => Ok(tokens),
             _ => Err(unexpected()),
         }
+    }
+
+    /// Tells the supervisor to take no more work, to end what was begun, and to end then.
+    pub(crate) async fn drain(&self) {
+        let _ = self.0.send(Command::Drain).await;
     }
 
     /// Tells the supervisor to end. Where it is gone, so is the runner.

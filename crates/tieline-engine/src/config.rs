@@ -1,9 +1,11 @@
 //! How runners are started and watched.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_types::{Bytes, ErrorKind, Jail, JailLevel};
+use tieline_types::{Bytes, Digest, ErrorKind, Jail, JailLevel};
 
 use crate::supervisor::Failed;
 
@@ -12,11 +14,12 @@ use crate::supervisor::Failed;
 pub struct EngineConfig {
     /// The runner program.
     pub runner: PathBuf,
-    /// A runner that is silent for this long, pings included, is killed.
+    /// A runner that is silent for this long, pings included, is killed; so is one that computes for as long
+    /// without getting on.
     pub stall: Duration,
     /// How long an orderly end may take before the runner is killed.
     pub patience: Duration,
-    /// The first pause before a restart; each further one is twice as long.
+    /// The first pause before a restart; each further one is twice as long, up to ten seconds.
     pub backoff: Duration,
     /// Deaths within a minute after which the runner is not started again.
     pub max_crashes: usize,
@@ -24,6 +27,10 @@ pub struct EngineConfig {
     pub cache: Option<CacheConfig>,
     /// What a runner's jail must be.
     pub jail: JailPolicy,
+    /// How long ago runners of this model died in other processes, as far as it is within a minute.
+    pub past_deaths: Vec<Duration>,
+    /// Told of each death of a runner.
+    pub on_death: Option<DeathListener>,
 }
 
 /// What must hold a runner before it is told to load a model.
@@ -68,6 +75,38 @@ impl JailPolicy {
     }
 }
 
+/// A runner that died.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The model's content.
+    pub digest: Digest,
+    /// How it died, in words.
+    pub how: String,
+    /// Why no other is started, where none is for this reason.
+    pub quarantined: Option<String>,
+}
+
+/// Hears of deaths. Called from the task that watches the runner: it must be quick.
+#[derive(Clone)]
+pub struct DeathListener(Arc<dyn Fn(&Death) + Send + Sync>);
+
+impl DeathListener {
+    /// Calls `listener` at each death.
+    pub fn new(listener: impl Fn(&Death) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    pub(crate) fn tell(&self, death: &Death) {
+        (self.0)(death);
+    }
+}
+
+impl fmt::Debug for DeathListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeathListener")
+    }
+}
+
 /// A folder for computed prompts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
@@ -88,6 +127,8 @@ impl EngineConfig {
             max_crashes: 3,
             cache: None,
             jail: JailPolicy::default(),
+            past_deaths: Vec::new(),
+            on_death: None,
         }
     }
 }

@@ -17,9 +17,9 @@ pub mod probe;
 mod starter;
 mod supervisor;
 
-pub use config::{CacheConfig, EngineConfig, JailPolicy};
+pub use config::{CacheConfig, Death, DeathListener, EngineConfig, JailPolicy};
 pub use inspect::{InspectError, Inspected, inspect};
 pub use local::{Embeddings, LocalModel, Measured};
 pub use plan::{Plan, Planner};
 pub use pool::{Loader, Member, Pool, PoolConfig, Runners};
-pub use supervisor::{Failed, Running, State};
+pub use supervisor::{Failed, Phase, Running, State};

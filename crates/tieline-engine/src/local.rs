@@ -16,7 +16,7 @@ use crate::compact;
 use crate::config::EngineConfig;
 use crate::pool::Resident;
 use crate::probe;
-use crate::supervisor::{self, Running, State, Supervisor};
+use crate::supervisor::{self, Phase, Running, State, Supervisor};
 
 /// A loaded model: a [`Backend`], and whatever else a runner can do.
 ///
@@ -26,6 +26,7 @@ pub struct LocalModel {
     name: String,
     client: Client,
     state: watch::Receiver<State>,
+    phase: watch::Receiver<Phase>,
     tasks: TaskTracker,
     build: RunnerBuild,
     loaded: LoadedModel,
@@ -67,6 +68,8 @@ impl LocalModel {
         let tasks = TaskTracker::new();
         let (commands, receiver) = mpsc::channel(supervisor::COMMANDS);
         let (publish, mut state) = watch::channel(State::Starting);
+        let (tell, phase) = watch::channel(Phase::Starting);
+        let publish = (publish, tell);
         let supervisor =
             Supervisor::new(config, (file, params), tasks.clone(), commands.downgrade(), publish);
         tasks.spawn(supervisor.run(receiver));
@@ -78,7 +81,7 @@ impl LocalModel {
                     let Running { mut build, loaded, .. } = *running;
                     build.kernels.clone_from(&loaded.kernels);
                     let client = Client::new(commands);
-                    return Ok(Self { name, client, state, tasks, build, loaded });
+                    return Ok(Self { name, client, state, phase, tasks, build, loaded });
                 }
                 State::Failed(failed) => return Err(failed.error()),
                 State::Loading(share) => progress(share),
@@ -105,6 +108,11 @@ impl LocalModel {
         self.state.borrow().clone()
     }
 
+    /// Where the runner stands.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
     /// The runner's process id, while it is ready.
     pub fn pid(&self) -> Option<u32> {
         match &*self.state.borrow() {
@@ -120,6 +128,12 @@ impl LocalModel {
     /// Ends the runner and waits until it is gone.
     pub async fn shutdown(self) {
         self.close().await;
+    }
+
+    /// Takes no more requests, ends those that were begun, and ends the runner then.
+    pub async fn drain(&self) {
+        self.client.drain().await;
+        self.tasks.wait().await;
     }
 
     /// As [`shutdown`](Self::shutdown), where others hold the model too.

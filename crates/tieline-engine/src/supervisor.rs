@@ -1,26 +1,31 @@
 //! Watches one model's runner: one loop over what callers ask, what the runner says, and the clock.
 
+mod blame;
+mod health;
 mod life;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tieline_types::wire::{Failure, Work};
-use tieline_types::{BackendError, ErrorKind, LoadParams, LoadedModel, ModelFile, RunnerBuild};
+use tieline_types::{
+    BackendError, ErrorKind, LoadParams, LoadedModel, ModelFile, RequestId, RunnerBuild,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use crate::client::{Command, Ticket};
-use crate::config::EngineConfig;
-use life::{Life, LifeEnd};
+use crate::config::{Death, EngineConfig};
+use blame::{Blame, Trace};
+pub use health::Phase;
+use health::{CRASH_WINDOW, Change, Health, Verdict};
+use life::{Life, LifeEnd, Replies};
 
 /// Commands that may wait for the supervisor.
 pub(crate) const COMMANDS: usize = 256;
 /// Work that may wait while the runner loads.
 const WAITING: usize = 64;
-/// Deaths are counted over this long.
-const CRASH_WINDOW: Duration = Duration::from_secs(60);
 
 /// How a model's runner is doing.
 #[derive(Clone, Debug)]
@@ -82,6 +87,17 @@ impl From<Failure> for Failed {
 /// Work whose caller waits to hear that it is accepted.
 type Submission = (Work, oneshot::Sender<Result<Ticket, BackendError>>);
 
+/// Accepted work of which its caller has seen nothing yet, for the next runner.
+#[derive(Debug)]
+struct Again {
+    id: RequestId,
+    work: Work,
+    replies: Replies,
+    trace: Trace,
+    /// The caller knows that it started.
+    started: bool,
+}
+
 /// The loop's state across the lives of several runners.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
@@ -91,10 +107,14 @@ pub(crate) struct Supervisor {
     tasks: TaskTracker,
     commands: mpsc::WeakSender<Command>,
     state: watch::Sender<State>,
+    phase: watch::Sender<Phase>,
     waiting: VecDeque<Submission>,
-    deaths: VecDeque<Instant>,
+    again: Vec<Again>,
+    blame: Blame,
+    health: Health,
+    /// So much before now the oldest counted death lies at most; times are told from here on.
+    began: Instant,
     next_id: u64,
-    was_ready: bool,
 }
 
 impl Supervisor {
@@ -103,8 +123,11 @@ impl Supervisor {
         (file, params): (ModelFile, LoadParams),
         tasks: TaskTracker,
         commands: mpsc::WeakSender<Command>,
-        state: watch::Sender<State>,
+        (state, phase): (watch::Sender<State>, watch::Sender<Phase>),
     ) -> Self {
+        // Deaths before this process are as long ago as the window reaches, at most.
+        let past = config.past_deaths.iter().filter_map(|ago| CRASH_WINDOW.checked_sub(*ago));
+        let health = Health::new(config.max_crashes, config.backoff, past.collect());
         Self {
             config,
             file,
@@ -112,10 +135,13 @@ impl Supervisor {
             tasks,
             commands,
             state,
+            phase,
             waiting: VecDeque::new(),
-            deaths: VecDeque::new(),
+            again: Vec::new(),
+            blame: Blame::default(),
+            health,
+            began: Instant::now(),
             next_id: 1,
-            was_ready: false,
         }
     }
 
@@ -123,9 +149,13 @@ impl Supervisor {
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
             self.state.send_replace(State::Starting);
+            self.change(Change::Start);
             match Life::live(&mut self, &mut commands).await {
                 LifeEnd::Shutdown => break,
-                LifeEnd::Refused(failed) => return self.refuse_all(commands, failed).await,
+                LifeEnd::Refused(failed) => {
+                    self.change(Change::Stop);
+                    return self.refuse_all(commands, failed).await;
+                }
                 LifeEnd::Died(death) => match self.after_death(death) {
                     Err(failed) => return self.refuse_all(commands, failed).await,
                     Ok(pause) => {
@@ -137,30 +167,41 @@ impl Supervisor {
                 },
             }
         }
+        self.change(Change::Stop);
         self.state.send_replace(State::Stopped);
+    }
+
+    /// The time for what is told it: since a window before the start.
+    fn now(&self) -> Duration {
+        CRASH_WINDOW + self.began.elapsed()
+    }
+
+    fn change(&mut self, change: Change) {
+        self.health.change(change);
+        self.phase.send_replace(self.health.phase());
     }
 
     /// How long to wait before the next start, or why there is none.
     fn after_death(&mut self, death: Failed) -> Result<Duration, Failed> {
-        if !self.was_ready {
-            return Err(death);
-        }
-        let now = Instant::now();
-        self.deaths.push_back(now);
-        self.deaths.retain(|then| now - *then < CRASH_WINDOW);
-        let deaths = self.deaths.len();
-        if deaths >= self.config.max_crashes {
-            return Err(Failed {
-                kind: ErrorKind::Quarantined,
-                message: format!(
+        let verdict = self.health.died(self.now());
+        self.phase.send_replace(self.health.phase());
+        let (result, reason) = match verdict {
+            Verdict::Restart(pause) => (Ok(pause), None),
+            Verdict::Hopeless => (Err(death.clone()), None),
+            Verdict::Quarantine(deaths) => {
+                let message = format!(
                     "the runner died {deaths} times within a minute; the last {}",
                     death.message
-                ),
-                hint: death.hint,
-            });
+                );
+                let (kind, hint) = (ErrorKind::Quarantined, death.hint.clone());
+                (Err(Failed { kind, message: message.clone(), hint }), Some(message))
+            }
+        };
+        if let Some(told) = &self.config.on_death {
+            let digest = self.file.digest;
+            told.tell(&Death { digest, how: death.message, quarantined: reason });
         }
-        let doublings = u32::try_from(deaths - 1).unwrap_or(0).min(6);
-        Ok(self.config.backoff * 2u32.pow(doublings))
+        result
     }
 
     /// Waits before a restart, and keeps what is asked meanwhile. `false`: end.
@@ -171,13 +212,17 @@ impl Supervisor {
             tokio::select! {
                 () = &mut pause => return true,
                 command = commands.recv() => match command {
-                    None | Some(Command::Shutdown) => return false,
+                    None | Some(Command::Shutdown | Command::Drain) => return false,
                     Some(Command::Submit { work, ticket }) => self.keep((work, ticket)),
-                    // It was failed when the runner died.
-                    Some(Command::Cancel(_)) => {}
+                    Some(Command::Cancel(id)) => self.forget(id),
                 },
             }
         }
+    }
+
+    /// Nobody waits any more for what was to be tried again.
+    fn forget(&mut self, id: RequestId) {
+        self.again.retain(|again| again.id != id);
     }
 
     /// Keeps work until a runner is ready, or refuses it where too much waits.
@@ -198,12 +243,15 @@ impl Supervisor {
         for (_, ticket) in self.waiting.drain(..) {
             let _ = ticket.send(Err(failed.error()));
         }
+        for again in self.again.drain(..) {
+            let _ = again.replies.try_send(Err(failed.error()));
+        }
         self.state.send_replace(State::Failed(Box::new(failed.clone())));
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Submit { ticket, .. } => drop(ticket.send(Err(failed.error()))),
                 Command::Cancel(_) => {}
-                Command::Shutdown => return,
+                Command::Shutdown | Command::Drain => return,
             }
         }
     }

@@ -22,6 +22,7 @@ struct State {
     known: HashSet<RequestId>,
     cancelled: HashSet<RequestId>,
     step: Vec<RequestId>,
+    steps: u64,
     closing: bool,
 }
 
@@ -70,7 +71,14 @@ impl Control {
     pub(crate) fn begin_step(&self, ids: Vec<RequestId>) {
         let mut state = self.lock();
         state.step = ids;
+        state.steps += 1;
         self.abort.store(state.must_stop(), Ordering::Relaxed);
+    }
+
+    /// Whether a step computes, and how many there were with it.
+    pub(crate) fn steps(&self) -> (bool, u64) {
+        let state = self.lock();
+        (!state.step.is_empty(), state.steps)
     }
 
     /// The step ended.
@@ -126,6 +134,16 @@ mod tests {
         control.end_step();
         assert!(!control.is_aborted());
         assert!(control.is_cancelled(A) && control.is_cancelled(B));
+    }
+
+    #[test]
+    fn a_step_is_seen_while_it_lasts() {
+        let control = both_known();
+        assert_eq!(control.steps(), (false, 0));
+        control.begin_step(vec![A]);
+        assert_eq!(control.steps(), (true, 1));
+        control.end_step();
+        assert_eq!(control.steps(), (false, 1));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tieline_types::wire::{
 use tieline_types::{LoadParams, RequestId};
 
 use crate::control::Control;
+use crate::llama;
 use crate::process;
 
 /// Most orders that wait; the engine keeps its own, longer queue.
@@ -98,7 +99,12 @@ fn read_until_end(
             }
             ToRunner::Work(id, work) => enqueue(control, writer, orders, (id, work))?,
             ToRunner::Cancel(id) => control.cancel(id),
-            ToRunner::Ping(number) => writer.send(&FromRunner::Pong(number))?,
+            ToRunner::Ping(number) => {
+                let (working, steps) = control.steps();
+                // Steps count where nobody asks between operations, as on a GPU.
+                let progress = llama::progress().wrapping_add(steps);
+                writer.send(&FromRunner::Pong { number, working, progress })?;
+            }
             ToRunner::Shutdown => return Ok(()),
         }
     }

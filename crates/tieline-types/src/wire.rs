@@ -38,7 +38,7 @@ pub enum ToRunner {
     Work(RequestId, Work),
     /// Stop this work; it still ends with a finished event or a failure.
     Cancel(RequestId),
-    /// Answer [`FromRunner::Pong`] with the same number. Answered also while computing.
+    /// Answer [`FromRunner::Pong`] with the same number. Answered also while computing, and while that hangs.
     Ping(u64),
     /// Finish and exit. End of input means the same, at once.
     Shutdown,
@@ -121,7 +121,14 @@ pub enum FromRunner {
     /// Part of an answer.
     Reply(RequestId, Reply),
     /// Alive.
-    Pong(u64),
+    Pong {
+        /// The ping's number.
+        number: u64,
+        /// Whether something is being computed.
+        working: bool,
+        /// Grows while computing goes on. One that works and stands still hangs.
+        progress: u64,
+    },
 }
 
 /// Part of an answer to [`ToRunner::Work`].

@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 use crate::args::{self, Global};
 use crate::bars::{self, PullBar};
 use crate::commands::kv_cost;
+use crate::crashes;
 use crate::env;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -176,13 +177,19 @@ impl App {
         (params, most): (LoadParams, Option<Bytes>),
         cache: Option<CacheConfig>,
     ) -> Result<Loaded, Failure> {
+        crashes::refuse_quarantined(&self.store, model)?;
         let lease = self.store.lease(model)?;
         let file = self.store.open_model(model)?;
         // Where there is plenty of room, nobody waits for the plan.
         let roomy = planning::is_roomy(model, &params, most);
         let early = if roomy { None } else { self.plan_load(model, &file, (&params, most))? };
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
-        let config = EngineConfig { cache, ..self.engine()? };
+        let config = EngineConfig {
+            cache,
+            past_deaths: crashes::recent(&self.store, model),
+            on_death: Some(crashes::listener(&self.store)),
+            ..self.engine()?
+        };
         let types = [params.type_k, params.type_v];
         let late = async {
             match roomy {

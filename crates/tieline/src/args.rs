@@ -89,6 +89,15 @@ pub(crate) enum Command {
     Plan(Plan),
     /// List the models that run now
     Ps,
+    /// Show or lift what keeps models that crash from being started
+    #[command(long_about = "Show or lift what keeps models that crash from being started.\n\n\
+        A model whose runner dies three times within a minute is quarantined: its content, whatever it is\n\
+        named. It is not started again until that is lifted.")]
+    Quarantine {
+        /// What to do
+        #[command(subcommand)]
+        command: QuarantineCommand,
+    },
     /// Check this machine and say what to do
     Doctor,
     /// Measure how fast a model runs here
@@ -115,6 +124,17 @@ pub(crate) struct Pull {
     /// Take it only if its content has this digest, sha256:…
     #[arg(long)]
     pub(crate) digest: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List the models that are not started, and why
+    List,
+    /// Let a model be started again, and forget its crashes
+    Lift {
+        /// The model
+        model: String,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tieline_types::wire::{self, FrameError, FromRunner, Reply, ToRunner, Work};
-use tieline_types::{BackendError, ErrorKind, Event, Jail, LoadedModel, RequestId, RunnerBuild};
+use tieline_types::{
+    BackendError, ErrorKind, Event, Jail, LoadedModel, Origin, RequestId, Retry, RunnerBuild,
+};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{Failed, Running, State, Submission, Supervisor};
+use super::{Again, Change, Failed, Phase, Running, State, Submission, Supervisor, Trace};
 use crate::child::Child;
-use crate::client::{Command, Ticket};
+use crate::client::{self, Command, Ticket};
 
 /// Room for the replies of work that has one.
 const FEW_REPLIES: usize = 4;
@@ -32,7 +34,7 @@ pub(super) enum LifeEnd {
     Died(Failed),
 }
 
-type Replies = mpsc::Sender<Result<Reply, BackendError>>;
+pub(super) type Replies = mpsc::Sender<Result<Reply, BackendError>>;
 
 /// A living runner.
 pub(super) struct Life<'s> {
@@ -44,11 +46,34 @@ pub(super) struct Life<'s> {
     running: HashMap<RequestId, Pending>,
     /// Pings since the runner was last heard.
     unanswered: u32,
+    pulse: Pulse,
+}
+
+/// Whether computing gets on, by the answers to pings.
+#[derive(Debug, Default)]
+struct Pulse {
+    progress: u64,
+    /// Answers in a row that say the same while something is being computed.
+    still: u32,
+}
+
+impl Pulse {
+    /// Takes an answer; says whether it hangs.
+    fn hangs(&mut self, working: bool, progress: u64) -> bool {
+        self.still = if working && progress == self.progress { self.still + 1 } else { 0 };
+        self.progress = progress;
+        self.still > PINGS
+    }
 }
 
 struct Pending {
     replies: Replies,
     cancelled: bool,
+    trace: Trace,
+    /// The caller knows that it started.
+    started: bool,
+    /// Kept while the caller has seen nothing of the answer, and it was tried once only.
+    work: Option<Box<Work>>,
 }
 
 /// What the loop does after an event.
@@ -61,6 +86,8 @@ enum Over {
     /// The pipe ended or failed: the process is dead, or must die.
     Lost(Option<FrameError>),
     Stalled,
+    /// It answers, and what it computes does not get on.
+    Hangs,
 }
 
 impl From<FrameError> for Over {
@@ -100,6 +127,7 @@ impl<'s> Life<'s> {
             loaded: None,
             running: HashMap::new(),
             unanswered: 0,
+            pulse: Pulse::default(),
         };
         let mut over = life.events(commands).await;
         if matches!(over, Over::Lost(_)) {
@@ -143,7 +171,19 @@ impl<'s> Life<'s> {
             None | Some(Command::Shutdown) => Err(Over::Shutdown),
             Some(Command::Submit { work, ticket }) => self.submit((work, ticket)).await,
             Some(Command::Cancel(id)) => self.cancel(id).await,
+            Some(Command::Drain) if self.loaded.is_none() => Err(Over::Shutdown),
+            Some(Command::Drain) => {
+                self.supervisor.change(Change::Drain);
+                self.count_work()
+            }
         }
+    }
+
+    /// Tells how much is at work; ends where it drains and nothing is.
+    fn count_work(&mut self) -> Step {
+        self.supervisor.change(Change::Work(self.running.len()));
+        let drained = self.supervisor.health.phase() == Phase::Draining && self.running.is_empty();
+        if drained { Err(Over::Shutdown) } else { Ok(()) }
     }
 
     async fn submit(&mut self, (work, ticket): Submission) -> Step {
@@ -151,6 +191,17 @@ impl<'s> Life<'s> {
             self.supervisor.keep((work, ticket));
             return Ok(());
         };
+        if self.supervisor.health.phase() == Phase::Draining {
+            // The caller may have left.
+            let _ = ticket.send(Err(client::supervisor_gone()));
+            return Ok(());
+        }
+        let trace = self.supervisor.blame.trace(&work);
+        let now = self.supervisor.now();
+        if self.supervisor.blame.refuses(trace, now) {
+            let _ = ticket.send(Err(killer()));
+            return Ok(());
+        }
         // So many that a slow reader never makes the supervisor wait.
         let room = match work {
             Work::Generate(_) => {
@@ -165,7 +216,15 @@ impl<'s> Life<'s> {
         if ticket.send(Ok(Ticket::new(id, receiver, commands))).is_err() {
             return Ok(()); // The caller left before it was accepted.
         }
-        self.running.insert(id, Pending { replies, cancelled: false });
+        let kept = Some(Box::new(work.clone()));
+        let pending = Pending { replies, cancelled: false, trace, started: false, work: kept };
+        self.running.insert(id, pending);
+        self.hand_over(id, work).await
+    }
+
+    /// Sends work to the runner.
+    async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
+        self.count_work()?;
         match self.child.send(&ToRunner::Work(id, work)).await {
             Err(FrameError::TooLong(bytes)) => {
                 let text =
@@ -176,13 +235,31 @@ impl<'s> Life<'s> {
         }
     }
 
+    /// Tries once more what the last runner left undone.
+    async fn try_again(&mut self) -> Step {
+        for again in std::mem::take(&mut self.supervisor.again) {
+            let Again { id, work, replies, trace, started } = again;
+            if replies.is_closed() {
+                continue;
+            }
+            let pending = Pending { replies, cancelled: false, trace, started, work: None };
+            self.running.insert(id, pending);
+            self.hand_over(id, work).await?;
+        }
+        Ok(())
+    }
+
     async fn cancel(&mut self, id: RequestId) -> Step {
         match self.running.get_mut(&id) {
             Some(pending) if !pending.cancelled => {
                 pending.cancelled = true;
                 Ok(self.child.send(&ToRunner::Cancel(id)).await?)
             }
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                self.supervisor.forget(id);
+                Ok(())
+            }
         }
     }
 
@@ -201,7 +278,11 @@ impl<'s> Life<'s> {
                 self.reply(id, Err(Failed::from(failure).error())).await
             }
             FromRunner::Reply(id, reply) => self.reply(id, Ok(reply)).await,
-            FromRunner::Pong(_) | FromRunner::Planned(_) => Ok(()),
+            FromRunner::Pong { working, progress, .. } => {
+                let hangs = self.pulse.hangs(working, progress);
+                if hangs { Err(Over::Hangs) } else { Ok(()) }
+            }
+            FromRunner::Planned(_) => Ok(()),
         }
     }
 
@@ -227,10 +308,11 @@ impl<'s> Life<'s> {
     async fn ready(&mut self, loaded: LoadedModel) -> Step {
         self.supervisor.config.jail.check(&loaded.jail).map_err(Over::Refused)?;
         self.loaded = Some(loaded.clone());
-        self.supervisor.was_ready = true;
+        self.count_work()?;
         let pid = self.child.pid().unwrap_or(0);
         let running = Running { pid, build: self.build.clone(), loaded };
         self.supervisor.state.send_replace(State::Ready(Box::new(running)));
+        self.try_again().await?;
         // One by one: those that were not sent when the runner dies wait for the next.
         while let Some(submission) = self.supervisor.waiting.pop_front() {
             self.submit(submission).await?;
@@ -244,11 +326,22 @@ impl<'s> Life<'s> {
             Ok(Reply::Event(event)) => matches!(event, Event::Finished(_)),
             _ => true,
         };
-        let Some(pending) = self.running.get(&id) else { return Ok(()) };
+        let Some(pending) = self.running.get_mut(&id) else { return Ok(()) };
+        match &reply {
+            // Of an answer that is tried again, its caller has heard these.
+            Ok(Reply::Event(Event::Queued { .. } | Event::Started(_))) if pending.started => {
+                return Ok(());
+            }
+            Ok(Reply::Event(Event::Started(_))) => pending.started = pending.work.is_some(),
+            Ok(Reply::Event(Event::Queued { .. })) => {}
+            _ => pending.work = None,
+        }
         let sent = pending.replies.try_send(reply);
         if last {
-            self.running.remove(&id);
-            return Ok(());
+            if let Some(pending) = self.running.remove(&id) {
+                self.supervisor.blame.cleared(pending.trace);
+            }
+            return self.count_work();
         }
         match sent {
             Ok(()) => Ok(()),
@@ -286,6 +379,14 @@ impl<'s> Life<'s> {
                 let failed = Failed { kind: ErrorKind::Crashed, message, hint: None };
                 (LifeEnd::Died(failed.clone()), failed)
             }
+            Over::Hangs => {
+                self.child.end(Duration::ZERO).await;
+                let stall = self.supervisor.config.stall;
+                let message =
+                    format!("the runner computed for {stall:?} without getting on and was killed");
+                let failed = Failed { kind: ErrorKind::Crashed, message, hint: None };
+                (LifeEnd::Died(failed.clone()), failed)
+            }
             Over::Lost(error) => {
                 let doing = if self.loaded.is_some() {
                     "while it worked"
@@ -302,10 +403,62 @@ impl<'s> Life<'s> {
                 (LifeEnd::Died(failed.clone()), failed)
             }
         };
-        for pending in self.running.into_values() {
-            // Full or closed: the caller is not listening.
-            let _ = pending.replies.try_send(Err(failed.error()));
-        }
+        leave_behind(self.supervisor, self.running, &end, &failed);
         end
+    }
+}
+
+/// What becomes of work whose runner is gone: that of which nothing was heard is left for the next one,
+/// once; the rest ends with an error.
+fn leave_behind(
+    supervisor: &mut Supervisor,
+    running: HashMap<RequestId, Pending>,
+    end: &LifeEnd,
+    failed: &Failed,
+) {
+    let died = matches!(end, LifeEnd::Died(_));
+    let now = supervisor.now();
+    for (id, pending) in running {
+        let Pending { replies, cancelled, trace, started, work } = pending;
+        if died && !cancelled {
+            supervisor.blame.died(trace, now);
+        }
+        let error = match work {
+            _ if died && supervisor.blame.refuses(trace, now) => killer(),
+            Some(work) if died && !cancelled => {
+                supervisor.again.push(Again { id, work: *work, replies, trace, started });
+                continue;
+            }
+            _ => failed.error(),
+        };
+        // Full or closed: the caller is not listening.
+        let _ = replies.try_send(Err(error));
+    }
+    // In the order in which they came.
+    supervisor.again.sort_by_key(|again| again.id);
+}
+
+/// The refusal of a request that was at work when too many runners died.
+fn killer() -> BackendError {
+    let text = "two runners died at this request, and it is not tried again";
+    let mut error = BackendError::new(ErrorKind::Crashed, text)
+        .with_hint("change the request, or try another model");
+    error.origin = Origin::Caller;
+    error.retry = Retry::No;
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_works_and_stands_still_hangs() {
+        let mut pulse = Pulse::default();
+        let hangs: Vec<bool> = (0..6).map(|_| pulse.hangs(true, 7)).collect();
+        assert_eq!(hangs, [false, false, false, false, false, true]);
+        // An idle runner stands still, and one that works moves.
+        assert!((0..99).all(|_| !pulse.hangs(false, 7)));
+        assert!((0..99).all(|progress| !pulse.hangs(true, progress)));
     }
 }

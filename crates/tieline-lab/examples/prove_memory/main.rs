@@ -98,11 +98,19 @@ fn base() -> LoadParams {
     LoadParams { threads: Some(1), adapt_threads: false, ..LoadParams::default() }
 }
 
-async fn row(runner: PathBuf, path: PathBuf, params: LoadParams) -> Result<Row, BackendError> {
+async fn row(runner: PathBuf, path: PathBuf, mut params: LoadParams) -> Result<Row, BackendError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let file = ModelFile { digest: Digest([0; 32]), path };
     let mut planner = Planner::start(runner.clone(), &file).await?;
-    let plan = planner.plan(&params).await?;
+    let plan = match planner.plan(&params).await {
+        Ok(plan) => plan,
+        // Heads of small models are shorter than a block of a quantised type.
+        Err(_) => {
+            params.type_k = KvType::F16;
+            params.type_v = KvType::F16;
+            planner.plan(&params).await?
+        }
+    };
     planner.end().await;
     let start =
         LocalModel::start(EngineConfig::new(runner), name.clone(), file, params.clone(), |_| {});

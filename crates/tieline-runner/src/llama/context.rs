@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use tieline_types::{FlashAttention, KvType, LoadParams, Pooling};
@@ -396,7 +396,16 @@ fn kv_type(kv: KvType) -> sys::ggml_type {
     }
 }
 
+/// How often llama.cpp has asked whether to go on, in all contexts: before each operation on a processor.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// A number that grows while the processor computes.
+pub(crate) fn progress() -> u64 {
+    ASKED.load(Ordering::Relaxed)
+}
+
 extern "C" fn must_abort(data: *mut c_void) -> bool {
+    ASKED.fetch_add(1, Ordering::Relaxed);
     // SAFETY: `data` is the flag that the context keeps alive; reading it is atomic.
     unsafe { &*data.cast::<AtomicBool>() }.load(Ordering::Relaxed)
 }

@@ -20,7 +20,7 @@ mod threads;
 
 pub(crate) use accelerator::switch as switch_own_kernels;
 pub(crate) use batch::Batch;
-pub(crate) use context::{ActualPooling, Context, DecodeError, Settings, StatePart};
+pub(crate) use context::{ActualPooling, Context, DecodeError, Settings, StatePart, progress};
 pub(crate) use log::take_errors;
 pub(crate) use memory::device_memory;
 pub(crate) use model::{LoadError, Model};

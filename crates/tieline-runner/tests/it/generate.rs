@@ -170,7 +170,7 @@ fn cancelling_stops_a_generation_within_two_tokens() {
     let (mut seen, mut finished, mut ponged) = (5, None, false);
     while finished.is_none() || !ponged {
         match peer.frame().expect("the runner went away") {
-            FromRunner::Pong(1) => ponged = true,
+            FromRunner::Pong { number: 1, .. } => ponged = true,
             FromRunner::Reply(_, Reply::Event(Event::Finished(end))) => finished = Some(*end),
             _ if !ponged => seen += 1,
             _ => {}

@@ -146,8 +146,22 @@ fn a_ping_is_answered_in_the_middle_of_a_prefill() {
         Peer::ready_with(LoadParams { context: Some(Tokens(8192)), ..LoadParams::default() });
     let id = peer.order(Work::Generate(Box::new(Request::new(Prompt::Text(long_text(8000))))));
     peer.reply(id);
-    peer.send(&ToRunner::Ping(42));
-    assert_eq!(peer.frame(), Some(FromRunner::Pong(42)));
+    let mut pong = |number| {
+        peer.send(&ToRunner::Ping(number));
+        match peer.frame() {
+            Some(FromRunner::Pong { number: same, working: true, progress }) if same == number => {
+                progress
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = pong(42);
+    // It works, and says that it gets on with it.
+    let moved = (0..1000).any(|number| {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        pong(number) > first
+    });
+    assert!(moved, "no progress");
 }
 
 #[test]

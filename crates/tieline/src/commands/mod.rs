@@ -11,6 +11,7 @@ mod load_params;
 mod plan;
 mod ps;
 mod pull;
+mod quarantine;
 mod receipt;
 mod reference;
 mod replay;
@@ -49,6 +50,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Replay(args) => replay::replay(&app, &args),
                 Command::Certify(args) => certify::certify(&app, &args),
                 Command::Plan(args) => plan::plan(&app, &args),
+                Command::Quarantine { command } => quarantine::quarantine(&app, &command),
                 Command::Ps => ps::ps(&app),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),

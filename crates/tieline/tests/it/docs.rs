@@ -2,7 +2,7 @@
 
 use super::home::Home;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 14] = [
     "pull",
     "list",
     "show",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 12] = [
     "certify",
     "plan",
     "ps",
+    "quarantine",
     "doctor",
     "bench",
     "completions",

@@ -317,3 +317,33 @@ fn a_full_disk_behind_stdout_is_an_error() {
     error: cannot write to standard output: No space left on device (os error 28)
     ");
 }
+
+#[test]
+fn a_model_that_keeps_crashing_is_quarantined_until_that_is_lifted() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    for _ in 0..3 {
+        let background = Background::start(&home, &runner, &[]);
+        let killed = row(&home)["runner_pid"].as_i64().unwrap();
+        kill_process(pid(killed), Signal::KILL).unwrap();
+        assert_eq!(background.end().status.code(), Some(2));
+    }
+    let ask =
+        || home.tieline(["run", "smollm2", "Hi", "-n", "1", "--threads", "1"]).runner(&runner);
+    let output = ask().output();
+    assert_eq!(output.status.code(), Some(1));
+    let said = home.said(&output);
+    assert!(
+        said.contains("smollm2 is quarantined: the runner died 3 times within a minute"),
+        "{said}"
+    );
+    assert!(said.contains("hint: tieline quarantine lift smollm2"), "{said}");
+    let rows = home.tieline(["quarantine", "list", "--json"]).json();
+    assert_eq!(rows[0]["models"][0], "smollm2");
+    let table = home.tieline(["quarantine", "list"]).text();
+    assert!(table.starts_with("MODEL") && table.contains("SIGKILL"), "{table}");
+    let lifted = home.tieline(["quarantine", "lift", "smollm2"]).output();
+    assert_eq!(home.said(&lifted).trim_end(), "exit 0\n--- stderr\nsmollm2 may be started again");
+    assert_eq!(home.tieline(["quarantine", "list", "--json"]).text(), "[]\n");
+    ask().text();
+}

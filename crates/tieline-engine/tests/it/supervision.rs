@@ -1,0 +1,179 @@
+//! Runners that die or hang, with requests at work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use tieline_engine::{DeathListener, EngineConfig, LocalModel, Phase};
+use tieline_types::wire::{self, FromRunner};
+use tieline_types::{
+    Backend, Bytes, ErrorKind, Event, LoadedModel, MemoryUse, Request, Retry, RunnerBuild, Tokens,
+};
+
+use crate::{answer, endless, model_file, next, pid, question, start, until};
+
+fn quick(runner: PathBuf) -> EngineConfig {
+    EngineConfig { backoff: Duration::from_millis(1), ..EngineConfig::new(runner) }
+}
+
+/// A prompt that takes some seconds to read.
+fn slow() -> Request {
+    let mut request = question(&"one two three four five ".repeat(80));
+    request.max_tokens = Some(Tokens(3));
+    request.cache = false;
+    request
+}
+
+async fn kill(model: &LocalModel, signal: Signal) {
+    until("a runner", || model.pid().is_some()).await;
+    kill_process(pid(model), signal).unwrap();
+}
+
+/// Asks, and kills the runner while nothing of the answer has come.
+async fn killed_before_a_byte(signal: Signal) {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(quick(runner)).await;
+    if signal == Signal::SEGV {
+        // Rust's own handler takes the first for an overflow of the stack, and disarms itself.
+        kill(&model, signal).await;
+        answer(&model, question("Hi")).await.unwrap();
+    }
+    let mut stream = model.run(slow()).await.unwrap();
+    assert!(matches!(next(&mut stream).await, Some(Ok(Event::Started(_)))));
+    assert_eq!(model.phase(), Phase::Busy);
+    let first = model.pid();
+    kill(&model, signal).await;
+    let mut events = Vec::new();
+    while let Some(event) = next(&mut stream).await {
+        events.push(event.unwrap());
+    }
+    // It was begun once, as far as its caller can see.
+    assert!(!events.iter().any(|event| matches!(event, Event::Started(_))), "{events:?}");
+    assert!(matches!(events.last(), Some(Event::Finished(_))));
+    assert_ne!(model.pid(), first);
+    until("rest", || model.phase() == Phase::Ready).await;
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_request_without_a_byte_is_answered_by_the_next_runner() {
+    killed_before_a_byte(Signal::KILL).await;
+    killed_before_a_byte(Signal::SEGV).await;
+}
+
+#[tokio::test]
+async fn a_request_that_kills_two_runners_is_refused() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig { max_crashes: 9, ..quick(runner) }).await;
+    let mut stream = model.run(slow()).await.unwrap();
+    assert!(matches!(next(&mut stream).await, Some(Ok(Event::Started(_)))));
+    kill(&model, Signal::KILL).await;
+    until("the death", || model.phase() != Phase::Busy).await;
+    until("the next try", || model.phase() == Phase::Busy).await;
+    kill(&model, Signal::KILL).await;
+    let error = next(&mut stream).await.unwrap().unwrap_err();
+    assert_eq!((error.kind, error.retry), (ErrorKind::Crashed, Retry::No));
+    assert!(error.to_string().starts_with("two runners died at this request"), "{error}");
+    // Asked again it is refused at once, and others are answered.
+    let error = answer(&model, slow()).await.unwrap_err();
+    assert!(error.to_string().starts_with("two runners died at this request"), "{error}");
+    let text = answer(&model, question("What is the capital of France?")).await.unwrap();
+    assert_eq!(text, "The capital of France is Paris.");
+}
+
+#[tokio::test]
+async fn a_model_that_drains_ends_what_it_began_and_takes_nothing_more() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = Arc::new(start(quick(runner)).await);
+    let mut stream = model.run(slow()).await.unwrap();
+    let draining = {
+        let model = Arc::clone(&model);
+        async move { model.drain().await }
+    };
+    let reading = async {
+        until("draining", || model.phase() == Phase::Draining).await;
+        assert_eq!(answer(&model, question("Hi")).await.unwrap_err().kind, ErrorKind::Unavailable);
+        let mut last = None;
+        while let Some(event) = next(&mut stream).await {
+            last = Some(event.unwrap());
+        }
+        assert!(matches!(last, Some(Event::Finished(_))));
+    };
+    tokio::join!(draining, reading);
+    assert_eq!(model.phase(), Phase::Stopped);
+}
+
+#[tokio::test]
+async fn deaths_are_told_and_those_of_other_processes_count() {
+    let Some(runner) = testkit::runner() else { return };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let listener = {
+        let told = Arc::clone(&told);
+        DeathListener::new(move |death| told.lock().unwrap().push(death.clone()))
+    };
+    let past_deaths = vec![Duration::from_secs(30), Duration::from_secs(20)];
+    let config = EngineConfig { on_death: Some(listener), past_deaths, ..quick(runner) };
+    let model = start(config).await;
+    kill(&model, Signal::KILL).await;
+    until("the quarantine", || model.phase() == Phase::Quarantined).await;
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0].digest, model_file().digest);
+    assert!(told[0].how.contains("SIGKILL"), "{told:?}");
+    assert!(told[0].quarantined.as_ref().unwrap().contains("3 times"), "{told:?}");
+}
+
+/// A program that says what a runner says when it hangs in a computation: it answers, and gets nowhere.
+fn hanging(folder: &Path) -> PathBuf {
+    let loaded = LoadedModel {
+        description: String::new(),
+        parameters: 0,
+        weights: Bytes(0),
+        context: Tokens(512),
+        trained_context: Tokens(512),
+        vocabulary: Tokens(2),
+        embedding_length: 1,
+        has_chat_template: false,
+        kv_tokens: Tokens(512),
+        kv_token_size: Bytes(0),
+        parallel: 1,
+        threads: 1,
+        threads_batch: 1,
+        load_time: Duration::ZERO,
+        peak_memory: None,
+        architecture: String::new(),
+        memory: MemoryUse::default(),
+    };
+    let frames = [
+        FromRunner::Hello { version: wire::VERSION, build: RunnerBuild::default() },
+        FromRunner::Loaded(Box::new(loaded)),
+    ];
+    let frames: Vec<u8> = frames.iter().flat_map(|frame| wire::encode(frame).unwrap()).collect();
+    fs::write(folder.join("frames"), frames).unwrap();
+    let pong = FromRunner::Pong { number: 0, working: true, progress: 5 };
+    fs::write(folder.join("pong"), wire::encode(&pong).unwrap()).unwrap();
+    let script = folder.join("runner");
+    let text = format!(
+        "#!/bin/sh\ncd '{}'\ncat frames\nwhile cat pong; do sleep 0.02; done\n",
+        folder.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    script
+}
+
+#[tokio::test]
+async fn a_computation_that_hangs_is_ended_though_the_runner_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = start(quick(hanging(folder.path()))).await;
+    let mut stream = model.run(endless()).await.unwrap();
+    // Tried again on the next runner, which hangs too.
+    let error = next(&mut stream).await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Crashed);
+    until("the quarantine", || model.phase() == Phase::Quarantined).await;
+    let error = answer(&model, question("Hi")).await.unwrap_err();
+    assert!(error.to_string().contains("without getting on"), "{error}");
+}
