@@ -64,11 +64,22 @@ pub(crate) fn load_failure(error: LoadError) -> Failure {
         LoadError::Stream(error) => {
             failure(FailureKind::Internal, format!("cannot read the model's open file: {error}"))
         }
+        LoadError::Refused(log) if ran_out(&log) => failure_with(
+            FailureKind::OutOfMemory,
+            with_log("there is no memory for the model", &log),
+            "end other programs, or use a smaller model",
+        ),
         LoadError::Refused(log) => {
             failure(FailureKind::BadModel, with_log("llama.cpp refuses the model", &log))
         }
         LoadError::Stopped => failure(FailureKind::Internal, "loading was stopped"),
     }
+}
+
+/// Whether it was memory that lacked. llama.cpp says so in words alone.
+fn ran_out(log: &[String]) -> bool {
+    let words = ["cannot allocate memory", "unable to allocate", "failed to allocate"];
+    log.iter().any(|line| words.iter().any(|words| line.to_ascii_lowercase().contains(words)))
 }
 
 /// Plans the context that these settings ask for. The model must be an outline; the context computes

@@ -10,10 +10,11 @@ use rustix::process::{Signal, kill_process};
 use tieline_engine::{DeathListener, EngineConfig, LocalModel, Phase};
 use tieline_types::wire::{self, FromRunner};
 use tieline_types::{
-    Backend, Bytes, ErrorKind, Event, LoadedModel, MemoryUse, Request, Retry, RunnerBuild, Tokens,
+    Backend, Bytes, ErrorKind, Event, Hint, KvType, LoadParams, LoadedModel, MemoryUse, Request,
+    Retry, RunnerBuild, Tokens,
 };
 
-use crate::{answer, endless, model_file, next, pid, question, start, until};
+use crate::{answer, endless, model_file, next, params, pid, question, start, until};
 
 fn quick(runner: PathBuf) -> EngineConfig {
     EngineConfig { backoff: Duration::from_millis(1), ..EngineConfig::new(runner) }
@@ -176,4 +177,25 @@ async fn a_computation_that_hangs_is_ended_though_the_runner_answers() {
     until("the quarantine", || model.phase() == Phase::Quarantined).await;
     let error = answer(&model, question("Hi")).await.unwrap_err();
     assert!(error.to_string().contains("without getting on"), "{error}");
+}
+
+#[tokio::test]
+async fn a_runner_that_gets_no_memory_is_an_error_that_says_so() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let limited = folder.path().join("runner");
+    // Kilobytes of addresses: too few for the weights, and then for what the context wants.
+    for limit in [700_000, 1_200_000] {
+        let script = format!("#!/bin/sh\nulimit -v {limit}\nexec '{}'\n", runner.display());
+        fs::write(&limited, script).unwrap();
+        fs::set_permissions(&limited, fs::Permissions::from_mode(0o700)).unwrap();
+        let (kv, tokens) = (KvType::F32, |tokens| Some(Tokens(tokens)));
+        let (context, kv_tokens) = (tokens(8192), tokens(32768));
+        let params = LoadParams { type_k: kv, type_v: kv, context, kv_tokens, ..params() };
+        let config = quick(limited.clone());
+        let start = LocalModel::start(config, "test".into(), model_file(), params, |_| {});
+        let error = start.await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::OutOfMemory, "{limit}: {error}");
+        assert!(error.hint().is_some(), "{limit}: {error}");
+    }
 }
