@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::child::Child;
+use crate::config::EngineConfig;
 use crate::probe;
 use crate::supervisor::Failed;
 
@@ -56,19 +57,24 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Starts `runner` on `file`.
+    /// Starts a runner on `file`.
     ///
     /// # Errors
-    /// The runner cannot be started or is of another version.
-    pub async fn start(runner: PathBuf, file: &ModelFile) -> Result<Self, BackendError> {
+    /// The runner cannot be started, is of another version or not shut in as it must be.
+    pub async fn start(config: &EngineConfig, file: &ModelFile) -> Result<Self, BackendError> {
+        let runner = config.runner.clone();
         let tasks = TaskTracker::new();
         let unavailable = |text: String| BackendError::new(ErrorKind::Unavailable, text);
-        let child = Child::spawn(&runner, file, None, &tasks).map_err(|error: io::Error| {
+        let child = Child::spawn(&runner, file, None, &tasks).await;
+        let child = child.map_err(|error: io::Error| {
             unavailable(format!("cannot start {}", runner.display())).with_source(error)
         })?;
         let mut this = Self { child, runner, _tasks: tasks };
         match this.frame().await? {
-            FromRunner::Hello { version: wire::VERSION, .. } => Ok(this),
+            FromRunner::Hello { version: wire::VERSION, jail, .. } => {
+                config.jail.check(&jail).map_err(|failed| failed.error())?;
+                Ok(this)
+            }
             FromRunner::Hello { version, .. } => Err(unavailable(format!(
                 "{} speaks version {version} and this program {}",
                 this.runner.display(),

@@ -234,7 +234,7 @@ impl App {
         file: &ModelFile,
         (params, most): (&LoadParams, Option<Bytes>),
     ) -> Result<Option<Planned>, Failure> {
-        let Ok(mut planner) = Planner::start(self.runner()?, file).await else { return Ok(None) };
+        let Ok(mut planner) = Planner::start(&self.engine()?, file).await else { return Ok(None) };
         let planned = planning::plan(self, &mut planner, (params, most)).await.ok();
         let miss = planned.as_ref().and_then(|planned| Some((planned, planned.miss.as_ref()?)));
         if let Some((planned, miss)) = miss {

@@ -123,7 +123,7 @@ async fn needs(
     planned: &Planned,
 ) -> Result<Bytes, Failure> {
     let file = app.store.open_model(other)?;
-    let mut planner = Planner::start(app.runner()?, &file).await?;
+    let mut planner = Planner::start(&app.engine()?, &file).await?;
     let plan = planner.plan(params).await;
     planner.end().await;
     let plan = plan?;

@@ -11,7 +11,7 @@ const SLACK: u64 = 16_000_000;
 /// Plans a load, loads, computes as much as the buffers are for, and returns what the runner then holds.
 async fn plan_and_load(file: ModelFile, params: LoadParams) -> Option<(Plan, LocalModel, Bytes)> {
     let runner = testkit::runner()?;
-    let mut planner = Planner::start(runner.clone(), &file).await.unwrap();
+    let mut planner = Planner::start(&EngineConfig::new(runner.clone()), &file).await.unwrap();
     let plan = planner.plan(&params).await.unwrap();
     planner.end().await;
     let start =

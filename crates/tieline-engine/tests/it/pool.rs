@@ -18,7 +18,7 @@ async fn pool(share: u64) -> Option<Pool> {
     let params = LoadParams { parallel: 1, ..params() };
     let (mut members, mut models, mut both) = (Vec::new(), HashMap::new(), 0);
     for (name, file) in [("small", model_file()), ("large", large)] {
-        let mut planner = Planner::start(runner.clone(), &file).await.unwrap();
+        let mut planner = Planner::start(&EngineConfig::new(runner.clone()), &file).await.unwrap();
         let bytes = planner.plan(&params).await.unwrap().needed();
         planner.end().await;
         both += bytes.0;

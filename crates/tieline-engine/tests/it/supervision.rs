@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
-use tieline_engine::{DeathListener, EngineConfig, LocalModel, Phase};
+use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase};
 use tieline_types::wire::{self, FromRunner};
 use tieline_types::{
-    Backend, Bytes, ErrorKind, Event, Hint, KvType, LoadParams, LoadedModel, MemoryUse, Request,
-    Retry, RunnerBuild, Tokens,
+    Backend, Bytes, ErrorKind, Event, Hint, Jail, KvType, LoadParams, LoadedModel, MemoryUse,
+    Request, Retry, RunnerBuild, Tokens,
 };
 
 use crate::{answer, endless, model_file, next, params, pid, question, start, until};
@@ -141,15 +141,21 @@ fn hanging(folder: &Path) -> PathBuf {
         kv_tokens: Tokens(512),
         kv_token_size: Bytes(0),
         parallel: 1,
+        kernels: Vec::new(),
         threads: 1,
         threads_batch: 1,
         load_time: Duration::ZERO,
         peak_memory: None,
         architecture: String::new(),
         memory: MemoryUse::default(),
+        jail: Jail::default(),
     };
     let frames = [
-        FromRunner::Hello { version: wire::VERSION, build: RunnerBuild::default() },
+        FromRunner::Hello {
+            version: wire::VERSION,
+            build: RunnerBuild::default(),
+            jail: Jail::default(),
+        },
         FromRunner::Loaded(Box::new(loaded)),
     ];
     let frames: Vec<u8> = frames.iter().flat_map(|frame| wire::encode(frame).unwrap()).collect();
@@ -169,7 +175,8 @@ fn hanging(folder: &Path) -> PathBuf {
 #[tokio::test]
 async fn a_computation_that_hangs_is_ended_though_the_runner_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let model = start(quick(hanging(folder.path()))).await;
+    let model =
+        start(EngineConfig { jail: JailPolicy::BestEffort, ..quick(hanging(folder.path())) }).await;
     let mut stream = model.run(endless()).await.unwrap();
     // Tried again on the next runner, which hangs too.
     let error = next(&mut stream).await.unwrap().unwrap_err();

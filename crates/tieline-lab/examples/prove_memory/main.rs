@@ -101,7 +101,7 @@ fn base() -> LoadParams {
 async fn row(runner: PathBuf, path: PathBuf, mut params: LoadParams) -> Result<Row, BackendError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let file = ModelFile { digest: Digest([0; 32]), path };
-    let mut planner = Planner::start(runner.clone(), &file).await?;
+    let mut planner = Planner::start(&EngineConfig::new(runner.clone()), &file).await?;
     let plan = match planner.plan(&params).await {
         Ok(plan) => plan,
         // Heads of small models are shorter than a block of a quantised type.

@@ -33,9 +33,9 @@ pub(super) fn plan(app: &App, args: &args::Plan) -> Result<(), Failure> {
     let params = LoadParams::from(&args.load);
     let model = app.installed(&args.model)?;
     let file = app.store.open_model(&model)?;
-    let runner = app.runner()?;
+    let config = app.engine()?;
     let work = async {
-        let mut planner = Planner::start(runner, &file).await?;
+        let mut planner = Planner::start(&config, &file).await?;
         let planned = planning::plan(app, &mut planner, (&params, args.load.memory)).await?;
         let mut instead = Vec::new();
         if planned.miss.is_some() {
