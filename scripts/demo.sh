@@ -8,8 +8,8 @@ target=${CARGO_TARGET_DIR:-target}
 tieline=$target/release/tieline
 log=$target/demo.log
 question='What is the capital of France?'
-# The model's template brings a system prompt of its own, under which this small model fails the question.
-system='You are a helpful assistant.'
+# A small model: under a vaguer system prompt a hair decides whether it answers in English.
+system='You answer in one short English sentence.'
 mkdir -p "$target"
 
 quietly() {

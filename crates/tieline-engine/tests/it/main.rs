@@ -39,7 +39,7 @@ async fn start_error(runner: impl Into<PathBuf>, file: ModelFile) -> BackendErro
 }
 
 fn question(text: &str) -> Request {
-    let system = Message::new(Role::System, "You are a helpful assistant.");
+    let system = Message::new(Role::System, "You answer in one short English sentence.");
     let mut request = Request::new(Prompt::Chat(vec![system, Message::new(Role::User, text)]));
     request.sampling = Sampling::greedy();
     request.max_tokens = Some(Tokens(48));

@@ -155,14 +155,16 @@ fn a_header_for_somebodys_accounting_does_not_break_the_prefix() {
     let header = |cch: &str| {
         format!("x-anthropic-billing-header: cc_version=2.1.37.0d9; cc_entrypoint=cli; cch={cch};")
     };
-    let plain = peer.generate(ask("You are a helpful assistant.".to_owned()));
+    let plain = peer.generate(ask("You answer in one short English sentence.".to_owned()));
     for cch in ["fa690", "0b1c2"] {
-        let answer = peer.generate(ask(header(cch) + "\nYou are a helpful assistant."));
+        let answer =
+            peer.generate(ask(header(cch) + "\nYou answer in one short English sentence."));
         assert_eq!(answer.usage().prompt_tokens, plain.usage().prompt_tokens);
         found(&answer, plain.usage().prompt_tokens.0 - 1);
     }
     // Elsewhere it is text like any other.
-    let answer = peer.generate(ask(format!("You are a helpful assistant.\n{}", header("fa690"))));
+    let answer = peer
+        .generate(ask(format!("You answer in one short English sentence.\n{}", header("fa690"))));
     assert!(answer.usage().prompt_tokens > plain.usage().prompt_tokens);
 }
 

@@ -59,7 +59,9 @@ fn a_seed_makes_sampling_repeatable() {
     let mut peer = Peer::ready();
     let mut ask = |seed| {
         let sampling = Sampling { temperature: 1.5, seed, ..Sampling::default() };
-        let answer = peer.generate(Request { sampling, ..question("Tell me a story.") });
+        // A cached prompt is computed in steps of another shape, which rounds otherwise.
+        let request = Request { sampling, cache: false, ..question("Tell me a story.") };
+        let answer = peer.generate(request);
         (answer.text, answer.finished.seed)
     };
     let (text, seed) = ask(Some(7));

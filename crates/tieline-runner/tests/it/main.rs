@@ -20,6 +20,7 @@ mod gap;
 mod generate;
 mod infill;
 mod jail;
+mod kernels;
 mod overflow;
 mod peer;
 mod process;

@@ -12,8 +12,9 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use tieline_types::wire::{self, Failure, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    Bytes, Digest, Event, FinishReason, Finished, Jail, LoadParams, LoadedModel, Message, Private,
-    Prompt, Request, RequestId, Role, RunnerBuild, Sampling, Started, TokenLogprob, Tokens, Usage,
+    Bytes, Digest, Event, FinishReason, Finished, FlashAttention, Jail, KvType, LoadParams,
+    LoadedModel, Message, Private, Prompt, Request, RequestId, Role, RunnerBuild, Sampling,
+    Started, TokenLogprob, Tokens, Usage,
 };
 
 /// A runner and its pipes.
@@ -146,10 +147,17 @@ impl Peer {
         peer
     }
 
-    /// A runner with float weights, whose answers can be compared whatever the shape of its batches.
+    /// A runner with float weights, a float cache and plain attention, whose answers can be compared whatever
+    /// the shape of its batches: flash attention sums in another order where a step is long.
     pub(crate) fn exact() -> Self {
         let mut peer = Self::start(testkit::smollm2_f16());
-        peer.load(exact()).unwrap();
+        let params = LoadParams {
+            type_k: KvType::F32,
+            type_v: KvType::F32,
+            flash_attention: FlashAttention::Off,
+            ..exact()
+        };
+        peer.load(params).unwrap();
         peer
     }
 
@@ -357,7 +365,7 @@ impl Random {
 /// A greedy question.
 pub(crate) fn question(text: &str) -> Request {
     let mut request = Request::new(Prompt::Chat(vec![
-        Message::new(Role::System, "You are a helpful assistant."),
+        Message::new(Role::System, "You answer in one short English sentence."),
         Message::new(Role::User, text),
     ]));
     request.sampling = Sampling::greedy();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// A question whose greedy answer is [`ANSWER`].
 pub(crate) const QUESTION: &str = "What is the capital of France?";
-pub(crate) const SYSTEM: &str = "You are a helpful assistant.";
+pub(crate) const SYSTEM: &str = "You answer in one short English sentence.";
 pub(crate) const ANSWER: &str = "The capital of France is Paris.";
 
 /// No command of a test takes longer.
