@@ -9,7 +9,7 @@ pub(super) fn unsafe_faults(path: &str, text: &str) -> Vec<String> {
     find(stream, "unsafe", &mut lines);
     lines
         .into_iter()
-        .map(|line| format!("{path}:{line}: unsafe outside crates/tieline-runner"))
+        .map(|line| format!("{path}:{line}: unsafe outside the runner and its kernels"))
         .collect()
 }
 
@@ -32,9 +32,12 @@ mod tests {
 
     #[test]
     fn a_block_a_function_and_a_macro_count() {
-        check("fn f() {\n    unsafe { g() }\n}", &["a.rs:2: unsafe outside crates/tieline-runner"]);
-        check("unsafe fn f() {}", &["a.rs:1: unsafe outside crates/tieline-runner"]);
-        check("m! { unsafe }", &["a.rs:1: unsafe outside crates/tieline-runner"]);
+        check(
+            "fn f() {\n    unsafe { g() }\n}",
+            &["a.rs:2: unsafe outside the runner and its kernels"],
+        );
+        check("unsafe fn f() {}", &["a.rs:1: unsafe outside the runner and its kernels"]);
+        check("m! { unsafe }", &["a.rs:1: unsafe outside the runner and its kernels"]);
     }
 
     #[test]
