@@ -105,6 +105,7 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
     match server.orders.recv() {
         Ok(Order::Load(params)) => server.load_and_work(file, folder, *params),
         Ok(Order::Plan(params)) => {
+            llama::switch_own_kernels(params.own_kernels);
             let Server { llama, writer, control, orders, jail: _ } = &server;
             plan::serve(llama, &file, &plan::Line { orders, control, writer }, *params)
         }
