@@ -1,9 +1,12 @@
-//! Guesses the next tokens from what was said before, and decides how many guesses are worth checking.
+//! Guesses the next tokens from what was said before, decides how many guesses are worth making and checking,
+//! and which of them are kept.
 //!
 //! [`Lookup`] finds where the last few tokens occurred before and proposes what followed them there ("prompt
 //! lookup decoding", Saxena 2023). It costs no model and hits where an answer repeats its prompt: rewriting a
-//! file, quoting, filling a form. [`Pace`] measures how many guesses come true and what checking one costs, and
-//! picks the length with the most tokens a second, often zero. Neither computes, samples or reads a clock.
+//! file, quoting, filling a form. Where it knows nothing, a draft model may guess: a smaller one with the same
+//! vocabulary, whose likeliest tokens are the guesses. [`Pace`] measures how many guesses of one source come
+//! true, what making one costs and what checking one, and picks the length with the most tokens a second, often
+//! zero. [`verify`] is the rule by which guesses are kept. None of them computes, samples or reads a clock.
 //!
 //! # Why the answer stays the same
 //!
@@ -13,6 +16,7 @@
 //!
 //! *Claim.* The emitted tokens have the distribution of sampling one at a time. *Proof.* Let `x` be the tokens so
 //! far and `d = d(x)` the draft: a function of `x` alone, so knowing `d` tells nothing more about the next sample.
+//! (A draft with randomness of its own would do too; one that knows the target's next draw would not.)
 //! The first sample `y1` is drawn from `p(· | x)`, whatever `d` is. Sample `yi` is drawn from `p(· | x, d1 … di-1)`
 //! and used only if `y1 … yi-1 = d1 … di-1`; then that is `p(· | x, y1 … yi-1)`. By induction, every used token is
 //! drawn from `p(· | all tokens before it)`. The draft decides what is computed early, never what is said. ∎
@@ -20,6 +24,15 @@
 //! It is the rule of Leviathan, Kalman and Matias, "Fast Inference from Transformers via Speculative Decoding"
 //! (2023), for a draft that puts all its mass `q` on `d`: accept with `min(1, p(d)/q(d)) = p(d)`, else sample from
 //! `max(0, p - q)` normalised, which is `p` without `d`. Both ways `y` comes out with probability `p(y)`.
+//!
+//! *One rule for all sources, and its price.* A draft model could put forward samples of its own `q` instead and be
+//! checked by the general rule, which accepts `Σ min(p, q)` of them; here its likeliest token is accepted with
+//! `p(d)`. Greedy, both are the same. At temperature 1 the general rule accepts more where `p` is flat and `q` near
+//! it (all, if `q = p`); this one accepts more where the draft is sharper than it should be. What this one has: it
+//! needs no `q` of any sampler's chain, any source of guesses will do, a rule or a penalty on the answer is part of
+//! `p` by itself, and the sampler draws once for each token said, so that with float weights a seed gives the same
+//! text with and without guesses.
+//!
 //! Two conditions: a sampler with a memory (penalties, a grammar, a seeded generator) must take in each used token,
 //! in order, before the next is drawn, and none that is thrown away; and so must the KV cache.
 //!
@@ -37,6 +50,8 @@ mod tests;
 
 /// The most tokens drafted for one step.
 pub const MOST: usize = 16;
+/// How many are drafted where the caller wants to see guesses, whatever they cost.
+pub const ALWAYS: usize = 8;
 /// Up to here a draft needs a match of three tokens; pairs recur in any text and are trusted only by a caller
 /// that asks for more, which it does after drafts came true.
 const CAUTIOUS: usize = 3;
@@ -146,14 +161,69 @@ fn index<const N: usize>(runs: &mut HashMap<[i32; N], u32>, tokens: &[i32]) {
     }
 }
 
+/// Checks guesses: `choose(at)` chooses the token at position `at`, by the target's distribution after all
+/// tokens chosen before, and says whether the answer goes on after it. Goes on while what was chosen is what was
+/// guessed, and returns how many guesses were right and went on; one token more than that was chosen.
+///
+/// Nothing else may decide what is said: see the module's text for why this leaves the answer as it is.
+///
+/// # Errors
+/// The first of `choose`.
+pub fn verify<E>(
+    guess: &[i32],
+    mut choose: impl FnMut(usize) -> Result<(i32, bool), E>,
+) -> Result<usize, E> {
+    for (at, guessed) in guess.iter().enumerate() {
+        let (chosen, goes_on) = choose(at)?;
+        if !goes_on || chosen != *guessed {
+            return Ok(at);
+        }
+    }
+    choose(guess.len())?;
+    Ok(guess.len())
+}
+
+/// What becomes of a guess that a draft model just made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is not worth checking, and what would follow it even less.
+    Drop,
+    /// It is checked, and the next is not worth making.
+    Last,
+    /// It is checked, and another is made.
+    More,
+}
+
+/// How the pieces of what a draft model has not read yet share `budget` tokens: the shortest first, so that as
+/// many answers as possible can be guessed soon. Both lists are in the same order.
+pub fn pieces(unread: &[usize], budget: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..unread.len()).collect();
+    order.sort_by_key(|&at| unread[at]);
+    let mut pieces = vec![0; unread.len()];
+    let mut left = budget;
+    for at in order {
+        pieces[at] = unread[at].min(left);
+        left -= pieces[at];
+    }
+    pieces
+}
+
 /// How much faster than without it guessing must look, as a share.
 const MARGIN: f64 = 0.05;
+/// A token that a model only reads takes about so much of one that it says: many are read together.
+const READING: f64 = 0.125;
+/// A source whose guesses cost more than this share of a step is not tried again in an answer in which it did
+/// not pay: what was said meanwhile must be read first, for a guess that is likely wrong.
+const DEAR: f64 = 0.25;
+/// A guess costs at most so many steps: more is a disturbed measurement.
+const DEAREST: f64 = 4.0;
 
 /// How far ahead one sequence should guess, from how its guesses fared and what checking them took.
 ///
 /// Expected tokens of a step with `k` guesses, each right with probability `a`: `(1 - a^(k+1)) / (1 - a)`
 /// (Leviathan et al. 2023, equation 1; it counts the token that is sampled in any case). A step with `n` tokens
-/// takes `t1 · (1 + c·(n-1))`. The length is the `k` with the most tokens for the time.
+/// takes `t1 · (1 + c·(n-1))`, and making a guess `t1 · m`, which is nothing where it is looked up. The length is
+/// the `k` with the most tokens for the time.
 #[derive(Clone, Debug)]
 pub struct Pace {
     acceptance: Acceptance,
@@ -162,8 +232,10 @@ pub struct Pace {
     reach: usize,
     /// Drafts in a row that did not pay.
     misses: u32,
-    /// Tokens said since the last draft.
+    /// Steps since the last draft.
     since: usize,
+    /// What making a guess costs, as a share of a step with one token.
+    making: f64,
 }
 
 impl Default for Pace {
@@ -174,6 +246,7 @@ impl Default for Pace {
             reach: CAUTIOUS,
             misses: 0,
             since: usize::MAX,
+            making: 0.0,
         }
     }
 }
@@ -193,6 +266,52 @@ impl Pace {
         pace
     }
 
+    /// The same pace for guesses of which each costs this share of a step with one token to make.
+    #[must_use]
+    pub fn making(mut self, share: f64) -> Self {
+        if share.is_finite() {
+            self.making = share.clamp(0.0, DEAREST);
+        }
+        self
+    }
+
+    /// What making a guess costs, as a share of a step with one token, as far as learned.
+    pub fn making_cost(&self) -> f64 {
+        self.making
+    }
+
+    /// Making `guesses` took `seconds`. Teaches nothing until steps have told how long they take.
+    pub fn made(&mut self, guesses: usize, seconds: f64) {
+        let plausible = seconds.is_finite() && seconds > 0.0;
+        let (Some(single), true) = (self.steps.single(), plausible && guesses > 0) else { return };
+        let share = seconds / guesses as f64 / single;
+        if share.is_finite() {
+            self.making += (share.min(DEAREST) - self.making) * StepTime::NEW;
+        }
+    }
+
+    /// What to do with a guess that is right with probability `likely`, all before it included, as the draft
+    /// model sees it. Beside the companions' tokens it costs a row; the next costs its making too.
+    pub fn weigh(&self, likely: f64) -> Verdict {
+        let worth = |likely: f64, cost: f64| likely > cost * (1.0 + MARGIN);
+        let next = likely * self.acceptance.rate();
+        if !worth(likely, self.steps.each) {
+            Verdict::Drop
+        } else if worth(next, self.steps.each + self.making) {
+            Verdict::More
+        } else {
+            Verdict::Last
+        }
+    }
+
+    /// Whether reading `unread` tokens, to guess ahead in an answer of at most `left` more, takes less time than
+    /// the guesses can save.
+    pub fn worth_reading(&self, unread: usize, left: usize) -> bool {
+        let left = left.min(1 << 24) as f64;
+        let saved = left * (1.0 - 1.0 / self.speed(self.best(0), 0).max(1.0));
+        unread as f64 * self.making * READING < saved
+    }
+
     /// What one more token in a step costs, as a share of a step with one token, as far as learned.
     pub fn token_cost(&self) -> f64 {
         self.steps.each
@@ -207,7 +326,7 @@ impl Pace {
             return 0;
         }
         match self.best(companions) {
-            0 if self.since >= PROBE_AFTER => 1,
+            0 if self.since >= PROBE_AFTER && self.making <= DEAR => 1,
             best => best,
         }
     }
@@ -239,25 +358,21 @@ impl Pace {
     }
 
     /// One miss is a changed line in a copied file: the next match may be tried. More of them wait 4, 8, … 256.
+    /// Guesses of a model fail one by one rather than because the text went elsewhere, so three are forgiven.
     fn pause(&self) -> usize {
-        match self.misses {
-            0 | 1 => 0,
-            more => {
-                4usize.checked_shl((more - 2).min(16)).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
+        let forgiven = if self.making > 0.0 { 3 } else { 1 };
+        match self.misses.checked_sub(forgiven + 1) {
+            None => 0,
+            Some(more) => {
+                4usize.checked_shl(more.min(16)).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
             }
         }
     }
 
     fn best(&self, companions: usize) -> usize {
-        let companions = companions.min(1 << 16) as f64;
-        let (right, each) = (self.acceptance.rate(), self.steps.each);
         let (mut best, mut best_speed) = (0, 0.0);
-        let (mut tokens, mut all_right) = (0.0, 1.0);
         for length in 0..=self.reach.min(MOST) {
-            // The sum 1 + a + a² + …: equation 1 without its division by zero at a = 1.
-            tokens += all_right;
-            all_right *= right;
-            let speed = (companions + tokens) / (1.0 + each * (companions + length as f64));
+            let speed = self.speed(length, companions);
             // None at all must be beaten clearly: the estimates are none too good.
             let margin = if best == 0 { 1.0 + MARGIN } else { 1.0 };
             if speed > best_speed * margin {
@@ -265,6 +380,18 @@ impl Pace {
             }
         }
         best
+    }
+
+    /// Tokens for the time of a step with one, with `length` guesses.
+    fn speed(&self, length: usize, companions: usize) -> f64 {
+        let (companions, length) = (companions.min(1 << 16) as f64, length.min(MOST));
+        let right = self.acceptance.rate();
+        // The sum 1 + a + a² + …: equation 1 without its division by zero at a = 1.
+        let tokens: f64 =
+            std::iter::successors(Some(1.0), |all| Some(all * right)).take(length + 1).sum();
+        let guesses = length as f64;
+        let time = 1.0 + self.steps.each * (companions + guesses) + self.making * guesses;
+        (companions + tokens) / time
     }
 }
 
@@ -322,6 +449,10 @@ impl StepTime {
     /// Longer steps take other kernels.
     const LONGEST: usize = 64;
     const MEMORY: f64 = 0.98;
+    /// Weight of the newest in what is learned: one disturbed step must not turn drafting off.
+    const NEW: f64 = 0.2;
+    /// Steps to be seen before they tell anything.
+    const FEW: f64 = 4.0;
     /// A step that took more than as many times longer than the line says was disturbed, and counts as so long.
     /// If the machine did change, the line follows within a few steps.
     const OUTLIER: f64 = 2.0;
@@ -346,27 +477,32 @@ impl StepTime {
     }
 
     fn longest(&self, tokens: f64) -> f64 {
-        if self.weight < 4.0 {
-            return f64::INFINITY;
-        }
-        let line = |tokens: f64| 1.0 + self.each * (tokens - 1.0);
-        let single = self.seconds / self.weight / line(self.tokens / self.weight);
-        single * line(tokens) * Self::OUTLIER
+        let single = self.single().unwrap_or(f64::INFINITY);
+        single * self.line(tokens) * Self::OUTLIER
+    }
+
+    fn line(&self, tokens: f64) -> f64 {
+        1.0 + self.each * (tokens - 1.0)
+    }
+
+    /// Seconds of a step with one token, once a few steps were seen.
+    fn single(&self) -> Option<f64> {
+        let seen = self.weight >= Self::FEW;
+        seen.then(|| self.seconds / self.weight / self.line(self.tokens / self.weight))
     }
 
     /// Keeps the last slope while the lengths do not differ enough to tell one.
     fn fit(&mut self) {
         let (mean_tokens, mean_seconds) = (self.tokens / self.weight, self.seconds / self.weight);
         let spread = self.tokens_squared / self.weight - mean_tokens * mean_tokens;
-        if self.weight < 4.0 || spread < 0.05 {
+        if self.weight < Self::FEW || spread < 0.05 {
             return;
         }
         let slope = (self.tokens_seconds / self.weight - mean_tokens * mean_seconds) / spread;
         let single = mean_seconds - slope * (mean_tokens - 1.0);
         let each = if single > 0.0 { slope / single } else { 1.0 };
         if each.is_finite() {
-            // A fifth of the way: one disturbed step must not turn drafting off.
-            self.each += (each.clamp(0.0, 1.0) - self.each) * 0.2;
+            self.each += (each.clamp(0.0, 1.0) - self.each) * Self::NEW;
         }
     }
 }

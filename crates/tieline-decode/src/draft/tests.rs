@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod exact;
+mod model;
+
 /// What one more token costs in the simulated machine, as a share of a step with one.
 const EACH: f64 = 0.15;
 
