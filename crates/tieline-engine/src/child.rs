@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use tieline_types::ModelFile;
-use tieline_types::wire::{self, CACHE_FD, FrameError, FromRunner, MODEL_FD, ToRunner};
+use tieline_types::wire::{self, CACHE_FD, DRAFT_FD, FrameError, FromRunner, MODEL_FD, ToRunner};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::CacheConfig;
+use crate::config::EngineConfig;
 use crate::starter;
 
 /// Lines of standard error kept for an error message.
@@ -33,6 +33,9 @@ const FRAMES: usize = 64;
 const ORDERS: usize = 256;
 /// How long a full queue of orders may stay full: a runner's reader thread does nothing but read.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a runner finds where it has no cache or no draft model.
+const NOTHING: &str = "/dev/null";
 
 /// SIGSYS: how the jail ends a runner.
 const FORBIDDEN: i32 = 31;
@@ -63,23 +66,24 @@ fn open_folder(path: &Path) -> io::Result<File> {
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
 impl Child {
-    /// Starts `runner` with `model` and the cache's folder open, an empty environment and its own process
-    /// group, so that a Ctrl-C at the terminal does not reach it.
+    /// Starts the runner with `model`, its draft model and the cache's folder open, an empty environment and
+    /// its own process group, so that a Ctrl-C at the terminal does not reach it.
     pub(crate) async fn spawn(
-        runner: &Path,
+        config: &EngineConfig,
         model: &ModelFile,
-        cache: Option<&CacheConfig>,
         tasks: &TaskTracker,
     ) -> io::Result<Self> {
         let file = File::open(&model.path)?;
         let mut open = vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }];
-        // Always something of ours: what this process inherited at that number is not for the runner.
-        let folder = match cache {
+        // Always something of ours: what this process inherited at these numbers is not for the runner.
+        let folder = match &config.cache {
             Some(cache) => open_folder(&cache.folder)?,
-            None => File::open("/dev/null")?,
+            None => File::open(NOTHING)?,
         };
         open.push(FdMapping { parent_fd: folder.into(), child_fd: CACHE_FD });
-        let mut command = std::process::Command::new(runner);
+        let draft = config.draft.as_ref().map_or(Path::new(NOTHING), |draft| &draft.path);
+        open.push(FdMapping { parent_fd: File::open(draft)?.into(), child_fd: DRAFT_FD });
+        let mut command = std::process::Command::new(&config.runner);
         command.env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.fd_mappings(open).map_err(|error| io::Error::other(error.to_string()))?;

@@ -117,6 +117,8 @@ fn both(a: Usage, b: Usage) -> Usage {
         reasoning_tokens: sum(a.reasoning_tokens, b.reasoning_tokens),
         drafted_tokens: sum(a.drafted_tokens, b.drafted_tokens),
         accepted_tokens: sum(a.accepted_tokens, b.accepted_tokens),
+        model_drafted_tokens: sum(a.model_drafted_tokens, b.model_drafted_tokens),
+        model_accepted_tokens: sum(a.model_accepted_tokens, b.model_accepted_tokens),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_types::{Bytes, Digest, ErrorKind, Jail, JailLevel};
+use tieline_types::{Bytes, Digest, ErrorKind, Jail, JailLevel, ModelFile};
 
 use crate::supervisor::Failed;
 
@@ -25,6 +25,8 @@ pub struct EngineConfig {
     pub max_crashes: usize,
     /// Where what was computed of prompts is kept; `None` keeps it in memory only.
     pub cache: Option<CacheConfig>,
+    /// A smaller model with the same vocabulary that guesses what the model will say; `None` for none.
+    pub draft: Option<ModelFile>,
     /// What a runner's jail must be.
     pub jail: JailPolicy,
     /// How long ago runners of this model died in other processes, as far as it is within a minute.
@@ -126,6 +128,7 @@ impl EngineConfig {
             backoff: Duration::from_millis(100),
             max_crashes: 3,
             cache: None,
+            draft: None,
             jail: JailPolicy::default(),
             past_deaths: Vec::new(),
             on_death: None,

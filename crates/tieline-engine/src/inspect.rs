@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::child::Child;
+use crate::config::EngineConfig;
 
 /// How long a runner may take to say hello.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ pub async fn inspect(runner: &Path) -> Result<Inspected, InspectError> {
     // The hello comes before the model is read.
     let nothing = ModelFile { digest: Digest([0; 32]), path: "/dev/null".into() };
     let tasks = TaskTracker::new();
-    let mut child = Child::spawn(runner, &nothing, None, &tasks)
+    let mut child = Child::spawn(&EngineConfig::new(runner), &nothing, &tasks)
         .await
         .map_err(|source| InspectError::Start { runner: runner.into(), source })?;
     let frame = timeout(PATIENCE, child.frame()).await;

@@ -64,6 +64,7 @@ impl LocalModel {
     ) -> Result<Self, BackendError> {
         params.threads = params.threads.or_else(|| Some(probe::cores()));
         params.model = Some(file.digest);
+        params.draft = config.draft.as_ref().map(|draft| draft.digest);
         params.disk_cache = config.cache.as_ref().map(|cache| cache.quota);
         let tasks = TaskTracker::new();
         let (commands, receiver) = mpsc::channel(supervisor::COMMANDS);

@@ -65,7 +65,8 @@ impl Planner {
         let runner = config.runner.clone();
         let tasks = TaskTracker::new();
         let unavailable = |text: String| BackendError::new(ErrorKind::Unavailable, text);
-        let child = Child::spawn(&runner, file, None, &tasks).await;
+        let alone = EngineConfig { cache: None, draft: None, ..config.clone() };
+        let child = Child::spawn(&alone, file, &tasks).await;
         let child = child.map_err(|error: io::Error| {
             unavailable(format!("cannot start {}", runner.display())).with_source(error)
         })?;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use tieline_decode::cells::Seq;
-use tieline_decode::draft::{Lookup, MOST, Pace};
+use tieline_decode::draft::{ALWAYS, Lookup, MOST, Pace, Verdict};
 use tieline_decode::schedule::Job;
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
@@ -46,6 +46,8 @@ pub(crate) struct Answer {
     /// Made when work begins: it is larger than the prompt.
     lookup: Option<Lookup>,
     pace: Pace,
+    /// The pace of the draft model's guesses, where there is one and it may guess.
+    draft_pace: Option<Pace>,
     usage: Usage,
     timing: Timing,
     arrived: Instant,
@@ -59,8 +61,28 @@ pub(crate) struct Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Guess {
     pub(crate) tokens: Vec<i32>,
+    pub(crate) source: Source,
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// They followed the same words before.
+    #[default]
+    Lookup,
     /// A rule says that they must come.
-    is_forced: bool,
+    Rule,
+    /// The draft model made them.
+    Model,
+}
+
+/// What guessing costs, as shares of a step with one token.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Costs {
+    /// One more token in a step; `None` as long as nothing was learned.
+    pub(crate) token: Option<f64>,
+    /// A guess of the draft model; `None` where there is none.
+    pub(crate) making: Option<f64>,
 }
 
 /// What came of a chosen token.
@@ -102,6 +124,7 @@ impl Answer {
             speech,
             lookup: None,
             pace: Pace::default(),
+            draft_pace: None,
             usage,
             timing: Timing::default(),
             arrived,
@@ -126,14 +149,17 @@ impl Answer {
         }
     }
 
-    /// What one more token in a step costs, as far as others have learned.
-    pub(crate) fn learn_cost(&mut self, token_cost: Option<f64>) {
-        self.pace = token_cost.map_or_else(Pace::new, Pace::with_cost);
+    /// What guessing costs, as far as others have learned.
+    pub(crate) fn learn_costs(&mut self, costs: Costs) {
+        self.pace = costs.token.map_or_else(Pace::new, Pace::with_cost);
+        let making = costs.making.filter(|_| guesses(&self.request));
+        self.draft_pace = making.map(|share| self.pace.clone().making(share));
     }
 
     /// What this answer has learned of that.
-    pub(crate) fn token_cost(&self) -> f64 {
-        self.pace.token_cost()
+    pub(crate) fn costs(&self) -> Costs {
+        let making = self.draft_pace.as_ref().map(Pace::making_cost);
+        Costs { token: Some(self.pace.token_cost()), making }
     }
 
     /// The request got a sequence that holds `cached` of its tokens. Says so the first time.
@@ -195,23 +221,73 @@ impl Answer {
         self.request.deadline.is_some_and(|deadline| self.arrived.elapsed() > deadline)
     }
 
-    /// Tokens to guess ahead, at most `most`.
+    /// Tokens to guess ahead that cost nothing to guess, at most `most`.
     pub(crate) fn guess(&mut self, companions: usize, most: usize) -> Guess {
         let most = most.min(self.left()).min(MOST);
         if self.remaining() != 1 || most == 0 {
             return Guess::default();
         }
         let Some(lookup) = &self.lookup else { return Guess::default() };
-        let length = self.pace.length(companions).min(most);
+        let length = self.length(&self.pace, companions).min(most);
         let mut tokens = if length > 0 { lookup.draft(length) } else { Vec::new() };
         tokens.truncate(self.speech.allowed(&tokens));
         if !tokens.is_empty() {
-            return Guess { tokens, is_forced: false };
+            return Guess { tokens, source: Source::Lookup };
         }
         // Where only one text can follow, it is no guess but for its cut into tokens.
         let mut tokens = self.speech.forced();
         tokens.truncate(most);
-        Guess { tokens, is_forced: true }
+        Guess { tokens, source: Source::Rule }
+    }
+
+    /// How many tokens the draft model should guess, at most `most`, where it has `unread` tokens to read first.
+    pub(crate) fn wants(&self, companions: usize, most: usize, unread: usize) -> usize {
+        let most = most.min(self.left()).min(MOST);
+        let Some(pace) = self.draft_pace.as_ref().filter(|_| self.remaining() == 1) else {
+            return 0;
+        };
+        let pays = self.always() || pace.worth_reading(unread, self.left());
+        if pays { self.length(pace, companions).min(most) } else { 0 }
+    }
+
+    fn length(&self, pace: &Pace, companions: usize) -> usize {
+        if self.always() { ALWAYS } else { pace.length(companions) }
+    }
+
+    fn always(&self) -> bool {
+        self.request.speculation == Speculation::Always
+    }
+
+    /// The draft model would guess `token` next; `likely` is how likely it holds that and all before it to be.
+    /// Takes it where it may come and is worth it, and says whether the next is wanted.
+    pub(crate) fn consider_guess(
+        &mut self,
+        model: &Model,
+        guesses: &mut Vec<i32>,
+        (token, likely): (i32, f64),
+    ) -> bool {
+        let Some(pace) = &self.draft_pace else { return false };
+        // Nothing is said after the end, so to have computed it would be of no use.
+        if model.is_end(token) && !self.request.ignore_eog {
+            return false;
+        }
+        let verdict = if self.always() { Verdict::More } else { pace.weigh(likely) };
+        if verdict == Verdict::Drop {
+            return false;
+        }
+        guesses.push(token);
+        if self.speech.allowed(guesses) < guesses.len() {
+            guesses.pop();
+            return false;
+        }
+        verdict == Verdict::More
+    }
+
+    /// The draft model took `seconds` to make `guesses`, with those that were not taken.
+    pub(crate) fn guesses_made(&mut self, guesses: usize, seconds: f64) {
+        if let Some(pace) = &mut self.draft_pace {
+            pace.made(guesses, seconds);
+        }
     }
 
     /// Tokens that may still follow the one that is computed next.
@@ -226,12 +302,24 @@ impl Answer {
         let drafted = guess.tokens.len();
         self.usage.drafted_tokens.0 += count(drafted).0;
         self.usage.accepted_tokens.0 += count(accepted).0;
-        if guess.is_forced {
-            self.pace.report(0, 0);
-        } else {
-            self.pace.report(drafted, accepted);
+        let mut reports = [(0, 0); 2];
+        match guess.source {
+            Source::Lookup => reports[0] = (drafted, accepted),
+            Source::Rule => {}
+            Source::Model => {
+                self.usage.model_drafted_tokens.0 += count(drafted).0;
+                self.usage.model_accepted_tokens.0 += count(accepted).0;
+                // One that was made and not worth checking did not come true either.
+                reports[1] = (drafted.max(1), accepted);
+            }
         }
-        self.pace.cost(rows, seconds);
+        let paces = [Some(&mut self.pace), self.draft_pace.as_mut()];
+        for (pace, (drafted, accepted)) in paces.into_iter().zip(reports) {
+            if let Some(pace) = pace {
+                pace.report(drafted, accepted);
+                pace.cost(rows, seconds);
+            }
+        }
     }
 
     /// Chooses the next token by a row of logits and takes it into the answer.
@@ -337,7 +425,7 @@ impl Answer {
 }
 
 fn guesses(request: &Request) -> bool {
-    request.speculation == Speculation::Auto && !request.deterministic
+    request.speculation != Speculation::Off && !request.deterministic
 }
 
 pub(crate) fn count(tokens: usize) -> Tokens {

@@ -1,5 +1,6 @@
 //! The loop of a model that answers: takes orders, lets requests in, computes steps, says what came.
 
+mod guess;
 mod step;
 
 use std::collections::HashMap;
@@ -12,9 +13,10 @@ use tieline_types::{
     Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, RunnerBuild, Tokens,
 };
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Costs};
 use crate::control::Control;
 use crate::crew::Crew;
+use crate::drafter::Drafter;
 use crate::kv::Kv;
 use crate::llama::Settings;
 use crate::measure::measure;
@@ -42,8 +44,9 @@ pub(crate) struct Desk<'m> {
     scheduler: Scheduler,
     answers: HashMap<RequestId, Answer>,
     measures: HashMap<RequestId, (Tokens, Tokens)>,
-    /// What one more token in a step costs, as the last answers have learned.
-    token_cost: Option<f64>,
+    /// What guessing costs, as the last answers have learned.
+    costs: Costs,
+    drafter: Option<Drafter<'m>>,
     /// How many waited when they were told last where they stand.
     waited: usize,
 }
@@ -85,9 +88,17 @@ impl<'m> Desk<'m> {
             scheduler: Scheduler::new(limits),
             answers: HashMap::new(),
             measures: HashMap::new(),
-            token_cost: None,
+            costs: Costs::default(),
+            drafter: None,
             waited: 0,
         }
+    }
+
+    /// The same desk, with somebody who guesses.
+    pub(crate) fn guessing_with(mut self, drafter: Option<Drafter<'m>>) -> Self {
+        self.costs.making = drafter.as_ref().map(Drafter::prior);
+        self.drafter = drafter;
+        self
     }
 
     /// Serves until the orders end.
@@ -179,7 +190,7 @@ impl<'m> Desk<'m> {
         self.scheduler.remove(id);
         self.measures.remove(&id);
         if let Some(mut answer) = self.answers.remove(&id) {
-            release(&mut self.kv, &mut answer);
+            self.release(&mut answer);
         }
         line.writer.last(id, reply)
     }
@@ -198,7 +209,7 @@ impl<'m> Desk<'m> {
         let prepared = self.prompts.prepare(id, &request, context)?;
         let some = request.max_tokens != Some(Tokens(0));
         let mut answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
-        answer.learn_cost(self.token_cost);
+        answer.learn_costs(self.costs);
         if some {
             self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
         }
@@ -274,6 +285,8 @@ impl<'m> Desk<'m> {
             params.kv_tokens = Some(Tokens(self.settings.kv));
             params.threads = Some(self.settings.threads.cast_unsigned());
             params.threads_batch = Some(self.settings.threads_batch.cast_unsigned());
+            // It had no part in this answer.
+            params.draft = None;
             let receipt = record.receipt(answer, self.build.clone(), params);
             finished.receipt = Some(Box::new(receipt));
         }
@@ -400,21 +413,25 @@ impl<'m> Desk<'m> {
 
     /// Takes a request from work back to the queue; what it computed stays cached while there is room.
     fn send_back(&mut self, id: RequestId) {
-        let Some(answer) = self.answers.get_mut(&id) else { return };
-        release(&mut self.kv, answer);
+        let Some(mut answer) = self.answers.remove(&id) else { return };
+        self.release(&mut answer);
         answer.computed = 0;
         self.scheduler.send_back(id, answer.tokens.len());
+        self.answers.insert(id, answer);
     }
-}
 
-/// Takes a request's sequence from it. What ran alone leaves nothing, and neither does who wants no cache,
-/// however it ended.
-fn release(kv: &mut Kv<'_>, answer: &mut Answer) {
-    let kept = answer.request.cache && !answer.request.deterministic;
-    match answer.seq.take() {
-        Some(seq) if kept => kv.rest(seq),
-        Some(seq) => kv.forget(seq),
-        None => {}
+    /// Takes a request's sequences from it. What ran alone leaves nothing, and neither does who wants no cache,
+    /// however it ended.
+    fn release(&mut self, answer: &mut Answer) {
+        let kept = answer.request.cache && !answer.request.deterministic;
+        match answer.seq.take() {
+            Some(seq) if kept => self.kv.rest(seq),
+            Some(seq) => self.kv.forget(seq),
+            None => {}
+        }
+        if let Some(drafter) = &mut self.drafter {
+            drafter.release(answer.id, kept);
+        }
     }
 }
 

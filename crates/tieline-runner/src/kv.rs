@@ -320,6 +320,11 @@ impl<'m> Kv<'m> {
         self.context.decode(batch)
     }
 
+    /// How many tokens `seq` holds.
+    pub(crate) fn length(&self, seq: Seq) -> usize {
+        self.cells.length(seq)
+    }
+
     /// Tokens of `seq` were computed and are kept.
     pub(crate) fn computed(&mut self, seq: Seq, tokens: &[i32]) {
         self.cells.push(seq, tokens);

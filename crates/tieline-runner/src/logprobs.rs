@@ -39,6 +39,12 @@ pub(crate) fn likeliest_of(logits: &[f32]) -> Option<i32> {
     i32::try_from(first).ok()
 }
 
+/// The likeliest token and its probability.
+pub(crate) fn surest(logits: &[f32]) -> Option<(i32, f64)> {
+    let token = likeliest_of(logits)?;
+    Some((token, f64::from(relative(logits, token, log_sum_exp(logits))).exp()))
+}
+
 /// The ids of the `count` highest logits, highest first; of equal ones the lower id first.
 fn likeliest(logits: &[f32], count: usize) -> Vec<i32> {
     let mut ids: Vec<i32> = (0i32..).take(logits.len()).collect();
@@ -69,6 +75,15 @@ mod tests {
         let normaliser = log_sum_exp(&logits);
         let sum: f64 = (0..4).map(|id| f64::from(relative(&logits, id, normaliser)).exp()).sum();
         assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+    }
+
+    #[test]
+    fn the_surest_is_as_sure_as_the_others_leave_it() {
+        let (token, sure) = surest(&[0.0, 2f32.ln(), 0.0]).unwrap();
+        assert_eq!(token, 1);
+        assert!((sure - 0.5).abs() < 1e-6, "{sure}");
+        assert_eq!(surest(&[]), None);
+        assert_eq!(surest(&[f32::NAN]), None);
     }
 
     #[test]

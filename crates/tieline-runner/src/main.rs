@@ -8,6 +8,7 @@ mod answer;
 mod control;
 mod crew;
 mod desk;
+mod drafter;
 mod embed;
 mod gap;
 mod grammar;

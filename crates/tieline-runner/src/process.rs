@@ -4,12 +4,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::thread;
 
 use tieline_types::Bytes;
-use tieline_types::wire::{CACHE_FD, MODEL_FD};
+use tieline_types::wire::{CACHE_FD, DRAFT_FD, MODEL_FD};
 
 /// Takes standard output for frames, and sends whatever else is written to it to standard error.
 ///
@@ -38,27 +38,37 @@ pub(crate) fn no_debugger() {
 
 /// Takes the model's file, which the parent opened at [`MODEL_FD`].
 pub(crate) fn take_model_file() -> io::Result<File> {
-    // SAFETY: fcntl with F_GETFD takes any number and reports a bad one by -1.
-    if unsafe { libc::fcntl(MODEL_FD, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is open, the parent put it there for us, and this is called once, by `serve`.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(MODEL_FD) }))
+    take(MODEL_FD).map(File::from)
 }
 
 /// Takes the folder of the cache, which the parent opened at [`CACHE_FD`].
 pub(crate) fn take_cache_folder() -> io::Result<OwnedFd> {
-    // SAFETY: as for the model's file.
-    if unsafe { libc::fcntl(CACHE_FD, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it is open, the parent put it there for us, and this is called once.
-    let folder = File::from(unsafe { OwnedFd::from_raw_fd(CACHE_FD) });
+    let folder = File::from(take(CACHE_FD)?);
     // Where there is no cache, the parent puts something else there: what it has itself may be anything.
     match folder.metadata()?.is_dir() {
         true => Ok(folder.into()),
         false => Err(io::ErrorKind::NotADirectory.into()),
     }
+}
+
+/// Takes the draft model's file, which the parent opened at [`DRAFT_FD`].
+pub(crate) fn take_draft_file() -> io::Result<File> {
+    let file = File::from(take(DRAFT_FD)?);
+    // As for the cache.
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("what is open there is no file")),
+    }
+}
+
+/// Takes what the parent opened at `descriptor`. Each is taken once, before anything else is opened.
+fn take(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD takes any number and reports a bad one by -1.
+    if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, the parent put it there for us, and nobody else has taken it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// Processors that this process may use. Asked first before the jail, in which the system's files that tell

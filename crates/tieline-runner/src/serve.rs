@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use tieline_types::wire::{self, FailureKind, FrameError, FromRunner, Reply};
+use tieline_types::wire::{self, Failure, FailureKind, FrameError, FromRunner, Reply};
 use tieline_types::{Jail, LoadParams};
 
 use crate::control::Control;
 use crate::desk::{Desk, Line};
+use crate::drafter::{self, Drafter};
 use crate::embed;
 use crate::grammar::Grammar;
 use crate::jail;
 use crate::keeper;
 use crate::kv::Kv;
-use crate::llama::{self, Llama};
+use crate::llama::{self, Llama, Model};
 use crate::pipe::{self, Order, Writer};
 use crate::plan;
 use crate::process;
@@ -68,8 +69,7 @@ impl From<FrameError> for ServeError {
 /// itself.
 #[derive(Debug)]
 pub(crate) struct Given {
-    file: File,
-    folder: io::Result<OwnedFd>,
+    opened: Opened,
     frames: File,
     llama: Llama,
 }
@@ -77,24 +77,25 @@ pub(crate) struct Given {
 impl Given {
     /// Takes the open files, and starts llama.cpp.
     pub(crate) fn take() -> Result<Self, ServeError> {
-        let file = process::take_model_file().map_err(ServeError::NoModel)?;
-        // Before anything else is opened, which would get the number of a folder that is not there.
-        let folder = process::take_cache_folder();
+        let model = process::take_model_file().map_err(ServeError::NoModel)?;
+        // Before anything else is opened, which would get the number of what is not there.
+        let (folder, draft) = (process::take_cache_folder(), process::take_draft_file());
+        let opened = Opened { model, folder, draft };
         let frames = process::take_stdout().map_err(ServeError::Start)?;
         process::no_debugger();
         process::processors();
-        Ok(Self { file, folder, frames, llama: Llama::start() })
+        Ok(Self { opened, frames, llama: Llama::start() })
     }
 
     /// Gives up what only this needed.
     pub(crate) fn lock(&self, jail: &mut Jail) {
-        jail::lock(jail, self.folder.as_ref().ok());
+        jail::lock(jail, self.opened.folder.as_ref().ok());
     }
 }
 
 /// Serves one engine from hello to the end of its input.
 pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
-    let Given { file, folder, frames, llama } = given;
+    let Given { opened, frames, llama } = given;
     let writer = Writer::new(frames);
     let build = llama::build(&llama);
     writer.send(&FromRunner::Hello { version: wire::VERSION, build, jail: jail.clone() })?;
@@ -103,11 +104,11 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
         pipe::read_orders(Arc::clone(&control), writer.clone()).map_err(ServeError::Start)?;
     let server = Server { llama, writer, control, orders, jail };
     match server.orders.recv() {
-        Ok(Order::Load(params)) => server.load_and_work(file, folder, *params),
+        Ok(Order::Load(params)) => server.load_and_work(opened, *params),
         Ok(Order::Plan(params)) => {
             llama::switch_own_kernels(params.own_kernels);
             let Server { llama, writer, control, orders, jail: _ } = &server;
-            plan::serve(llama, &file, &plan::Line { orders, control, writer }, *params)
+            plan::serve(llama, &opened.model, &plan::Line { orders, control, writer }, *params)
         }
         Ok(Order::Work { id, .. }) => {
             let failure = failure(FailureKind::Internal, "work was sent before a model was loaded");
@@ -116,6 +117,14 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
         // The engine left.
         Err(_) => Ok(()),
     }
+}
+
+/// What the parent opened.
+#[derive(Debug)]
+struct Opened {
+    model: File,
+    folder: io::Result<OwnedFd>,
+    draft: io::Result<File>,
 }
 
 struct Server {
@@ -127,24 +136,25 @@ struct Server {
 }
 
 impl Server {
-    fn load_and_work(
-        &self,
-        file: File,
-        folder: io::Result<OwnedFd>,
-        params: LoadParams,
-    ) -> Result<(), ServeError> {
+    fn load_and_work(&self, opened: Opened, params: LoadParams) -> Result<(), ServeError> {
+        let Opened { model, folder, draft } = opened;
         let started = Instant::now();
         llama::switch_own_kernels(params.own_kernels);
         #[cfg(all(feature = "attacks", target_os = "linux"))]
         jail::attacks::attack("loading");
-        let model =
-            session::load_model(&self.llama, file, &params, &mut |share| self.progress(share));
-        let model = match model {
-            Ok(model) => model,
+        let (model, draft) = match self.load(model, draft, &params) {
+            Ok(models) => models,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
-        let session = match Session::new(&model, params, self.control.abort_flag()) {
-            Ok(session) => session,
+        let sessions =
+            Session::new(&model, params, self.control.abort_flag()).and_then(|session| {
+                let draft = draft
+                    .as_ref()
+                    .map(|draft| drafter::session(draft, &session, self.control.abort_flag()));
+                Ok((session, draft.transpose()?))
+            });
+        let (session, draft) = match sessions {
+            Ok(sessions) => sessions,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
         let mut loaded = session.describe(started);
@@ -155,7 +165,8 @@ impl Server {
             self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
             return Ok(embed::serve(session, line)?);
         }
-        let desk = self.desk(session, folder);
+        let drafter = draft.map(|draft| Drafter::new(draft, &model));
+        let desk = self.desk(session, folder).guessing_with(drafter);
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         Ok(desk.serve(line)?)
@@ -168,6 +179,30 @@ impl Server {
         #[cfg(all(feature = "attacks", target_os = "linux"))]
         jail::attacks::attack("sealed");
         jail
+    }
+
+    /// Loads the weights of the model, and of the draft model where there is to be one.
+    fn load(
+        &self,
+        file: File,
+        draft: io::Result<File>,
+        params: &LoadParams,
+    ) -> Result<(Model, Option<Model>), Failure> {
+        drafter::refuse_senseless(params)?;
+        let progress = &mut |share| self.progress(share);
+        let model = session::load_model(&self.llama, file, params, progress)?;
+        if params.draft.is_none() {
+            return Ok((model, None));
+        }
+        let file = draft.map_err(|error| {
+            let text = format!("the draft model's file is not open: {error}");
+            failure(FailureKind::Internal, text)
+        })?;
+        // It is the smaller of the two, and what it takes is not told apart.
+        let draft = session::load_model(&self.llama, file, params, &mut |_| self.progress(1.0));
+        let draft = draft.map_err(drafter::of_the_draft)?;
+        drafter::refuse_stranger(&model, &draft, params)?;
+        Ok((model, Some(draft)))
     }
 
     fn desk<'m>(&self, session: Session<'m>, folder: io::Result<OwnedFd>) -> Desk<'m> {

@@ -344,6 +344,8 @@ fn add(all: &mut Usage, one: Usage) {
         (&mut all.reasoning_tokens, one.reasoning_tokens),
         (&mut all.drafted_tokens, one.drafted_tokens),
         (&mut all.accepted_tokens, one.accepted_tokens),
+        (&mut all.model_drafted_tokens, one.model_drafted_tokens),
+        (&mut all.model_accepted_tokens, one.model_accepted_tokens),
     ] {
         sum.0 = sum.0.saturating_add(more.0);
     }

@@ -182,6 +182,11 @@ pub struct Usage {
     pub drafted_tokens: Tokens,
     /// Guessed tokens that were right.
     pub accepted_tokens: Tokens,
+    /// Those of the guessed tokens that a draft model guessed; the others were looked up in what was said
+    /// before, or follow from a rule.
+    pub model_drafted_tokens: Tokens,
+    /// Those of them that were right.
+    pub model_accepted_tokens: Tokens,
 }
 
 /// Where the time went, on the clock of whoever computed the answer.

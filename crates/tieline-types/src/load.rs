@@ -142,6 +142,9 @@ pub struct LoadParams {
     pub kv_tokens: Option<Tokens>,
     /// SHA-256 of the model's file: part of the name of what is cached of it.
     pub model: Option<Digest>,
+    /// SHA-256 of the file of a draft model, a smaller one with the same vocabulary that guesses what this
+    /// one will say, open at [`crate::wire::DRAFT_FD`]; `None` loads none.
+    pub draft: Option<Digest>,
     /// Most bytes of KV cache kept on disk, in the folder open at [`crate::wire::CACHE_FD`]; `None`
     /// keeps nothing there.
     pub disk_cache: Option<Bytes>,
@@ -188,6 +191,7 @@ impl Default for LoadParams {
             parallel: Self::DEFAULT_PARALLEL,
             kv_tokens: None,
             model: None,
+            draft: None,
             disk_cache: None,
             step: Self::DEFAULT_STEP,
             own_kernels: true,

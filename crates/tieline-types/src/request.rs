@@ -124,6 +124,8 @@ pub enum Speculation {
     /// Where it pays.
     #[default]
     Auto,
+    /// Wherever anybody has a guess, also where it does not pay: to see how many come true.
+    Always,
     /// Never.
     Off,
 }

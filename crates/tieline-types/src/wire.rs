@@ -26,6 +26,9 @@ pub const MODEL_FD: i32 = 3;
 /// The file descriptor at which the runner finds the folder of its cache, where it has one.
 pub const CACHE_FD: i32 = 4;
 
+/// The file descriptor at which the runner finds its draft model, open for reading, where it has one.
+pub const DRAFT_FD: i32 = 5;
+
 /// From the engine to the runner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ToRunner {

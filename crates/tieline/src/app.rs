@@ -45,7 +45,7 @@ pub(crate) struct Loaded {
     pub(crate) planned: Option<Planned>,
     of: Model,
     _session: Session,
-    _lease: Lease,
+    _leases: Vec<Lease>,
 }
 
 impl App {
@@ -177,8 +177,22 @@ impl App {
         (params, most): (LoadParams, Option<Bytes>),
         cache: Option<CacheConfig>,
     ) -> Result<Loaded, Failure> {
-        crashes::refuse_quarantined(&self.store, model)?;
-        let lease = self.store.lease(model)?;
+        self.load_with(model, None, (params, most), cache)
+    }
+
+    /// As [`load`](Self::load), with a draft model that guesses. What it takes is not planned.
+    pub(crate) fn load_with(
+        &self,
+        model: &Model,
+        draft: Option<&Model>,
+        (params, most): (LoadParams, Option<Bytes>),
+        cache: Option<CacheConfig>,
+    ) -> Result<Loaded, Failure> {
+        let models = || draft.into_iter().chain([model]);
+        models().try_for_each(|model| crashes::refuse_quarantined(&self.store, model))?;
+        let leases = models().map(|model| self.store.lease(model)).collect::<Result<_, _>>()?;
+        let alone = draft.is_none();
+        let draft = draft.map(|draft| self.store.open_model(draft)).transpose()?;
         let file = self.store.open_model(model)?;
         // Where there is plenty of room, nobody waits for the plan.
         let roomy = planning::is_roomy(model, &params, most);
@@ -186,6 +200,7 @@ impl App {
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
         let config = EngineConfig {
             cache,
+            draft,
             past_deaths: crashes::recent(&self.store, model),
             on_death: Some(crashes::listener(&self.store)),
             ..self.engine()?
@@ -214,7 +229,9 @@ impl App {
         let planned = early.or(late);
         let session = Session::open(&self.home, model, &loaded, planned.as_ref());
         let of = model.clone();
-        Ok(Loaded { model: loaded, planned, of, _session: session, _lease: lease })
+        // What it holds with another model beside it is no lesson about it.
+        let planned = planned.filter(|_| alone);
+        Ok(Loaded { model: loaded, planned, of, _session: session, _leases: leases })
     }
 
     fn plan_load(

@@ -239,6 +239,9 @@ pub(crate) struct Answer {
     /// Whether tokens may be guessed ahead and checked together
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Speculation::Auto)]
     pub(crate) speculation: Speculation,
+    /// Have this model guess too: a smaller one with the same vocabulary
+    #[arg(long, value_name = "MODEL", conflicts_with = "deterministic")]
+    pub(crate) draft: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -255,6 +258,8 @@ pub(crate) enum Overflow {
 pub(crate) enum Speculation {
     /// Where it pays
     Auto,
+    /// Wherever there is a guess, also where that is slower: to see how many are right
+    Always,
     /// Never
     Off,
 }

@@ -103,8 +103,8 @@ impl<'s> Life<'s> {
         commands: &mut mpsc::Receiver<Command>,
     ) -> LifeEnd {
         let runner = &supervisor.config.runner;
-        let cache = supervisor.config.cache.as_ref();
-        let child = match Child::spawn(runner, &supervisor.file, cache, &supervisor.tasks).await {
+        let Supervisor { config, file, tasks, .. } = &*supervisor;
+        let child = match Child::spawn(config, file, tasks).await {
             Ok(child) => child,
             Err(error) => {
                 return LifeEnd::Refused(Failed {

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use tieline_decode::draft::verify;
 use tieline_decode::schedule::Share;
-use tieline_types::wire::{FailureKind, FrameError, Reply};
+use tieline_types::wire::{Failure, FailureKind, FrameError, Reply};
 use tieline_types::{FinishReason, RequestId};
 
 use super::{Desk, Line};
@@ -19,24 +20,43 @@ struct Part {
     guess: Guess,
 }
 
+/// Why choosing tokens stopped.
+enum Stopped {
+    Answer(Failure),
+    Line(FrameError),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Answer(failure)
+    }
+}
+
+impl From<FrameError> for Stopped {
+    fn from(error: FrameError) -> Self {
+        Self::Line(error)
+    }
+}
+
 impl Desk<'_> {
     /// Computes one step, if anybody is at work.
     pub(super) fn step(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         let Some(shares) = self.plan_what_fits(line)? else { return Ok(()) };
-        let (mut batch, parts) = self.batch(shares);
-        if parts.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<RequestId> = parts.iter().map(|part| part.share.id).collect();
-        let decodes = parts.iter().all(|part| part.share.decodes);
-        let alone = parts.iter().any(|part| {
-            self.answers.get(&part.share.id).is_some_and(|answer| answer.record.is_some())
-        });
+        let ids: Vec<RequestId> = shares.iter().map(|share| share.id).collect();
+        let decodes = shares.iter().all(|share| share.decodes);
+        let alone =
+            ids.iter().any(|id| self.answers.get(id).is_some_and(|answer| answer.record.is_some()));
         // The number of threads changes how sums are rounded.
         let (threads, poll) =
             if alone { self.crew.usual(decodes) } else { self.crew.choose(decodes) };
         self.kv.context().set_threads(threads, poll);
         line.control.begin_step(ids);
+        let guesses = self.guess_ahead(&shares);
+        let (mut batch, parts) = self.batch(shares, guesses);
+        if parts.is_empty() {
+            line.control.end_step();
+            return Ok(());
+        }
         let started = Instant::now();
         let computed = self.kv.decode(&mut batch);
         self.kv.context().synchronize();
@@ -75,17 +95,10 @@ impl Desk<'_> {
         }
     }
 
-    fn batch(&mut self, shares: Vec<Share>) -> (Batch, Vec<Part>) {
+    fn batch(&mut self, shares: Vec<Share>, guesses: Vec<Guess>) -> (Batch, Vec<Part>) {
         let mut batch = Batch::default();
         let mut parts = Vec::with_capacity(shares.len());
-        let outputs = usize::try_from(self.settings.outputs).unwrap_or(1);
-        let most = outputs.saturating_sub(shares.len()) / shares.len().max(1);
-        // Guesses beside prompts would make both slower.
-        let answers_only = shares.iter().all(|share| share.decodes);
-        let companions = shares.len() - 1;
-        let needed: usize = shares.iter().map(|share| share.tokens).sum();
-        let mut spare = self.kv.room_for_guesses().saturating_sub(needed);
-        for mut share in shares {
+        for (mut share, guess) in shares.into_iter().zip(guesses) {
             let Some(answer) = self.answers.get_mut(&share.id) else { continue };
             share.tokens = answer.before_stop(share.tokens);
             let Some(seq) = answer.seq else { continue };
@@ -98,11 +111,6 @@ impl Desk<'_> {
                 let row = batch.push(token, position, seq.0, last);
                 rows.extend(last.then_some(row));
             }
-            let length = usize::try_from(self.settings.context).unwrap_or(0);
-            let room = most.min(length.saturating_sub(known.end + 1)).min(spare);
-            let guess =
-                if answers_only { answer.guess(companions, room) } else { Guess::default() };
-            spare -= guess.tokens.len().min(spare);
             for (position, &token) in (known.end..).zip(&guess.tokens) {
                 rows.push(batch.push(token, position, seq.0, true));
             }
@@ -131,47 +139,47 @@ impl Desk<'_> {
         if answer.is_at_stop() {
             self.kv.copy_state(seq);
         }
-        let mut accepted = 0;
         let mut end = None;
-        for (at, &row) in rows.iter().enumerate() {
-            let chosen = answer.choose(self.prompts.model, self.kv.context(), row);
-            let (token, taken) = match chosen {
-                Ok(chosen) => chosen,
-                Err(failure) => {
-                    self.kv.drop_guesses(seq);
-                    return self.close(line, share.id, Reply::Failed(failure));
+        let chosen = if rows.is_empty() {
+            Ok(0)
+        } else {
+            verify(&guess.tokens, |at| {
+                let row = rows.get(at).copied().unwrap_or(usize::MAX);
+                let (token, taken) = answer.choose(self.prompts.model, self.kv.context(), row)?;
+                for event in taken.events {
+                    line.writer.reply(share.id, Reply::Event(event))?;
                 }
-            };
-            for event in taken.events {
-                line.writer.reply(share.id, Reply::Event(event))?;
-            }
-            end = taken.end;
-            let right = guess.tokens.get(at) == Some(&token);
-            if end.is_some() || !right {
-                break;
-            }
-            // The guess is what would have been computed next, and is computed.
-            accepted += 1;
-            self.kv.computed(seq, &[token]);
-            answer.computed += 1;
-        }
+                end = taken.end;
+                Ok((token, end.is_none()))
+            })
+        };
+        // The guesses that were right are what would have been computed next, and are computed.
+        let right = *chosen.as_ref().unwrap_or(&0);
+        self.kv.computed(seq, &guess.tokens[..right]);
+        answer.computed += right;
         if !guess.tokens.is_empty() {
             self.kv.drop_guesses(seq);
         }
-        if share.decodes {
-            answer.stepped(&guess, accepted, batch, seconds);
-            self.token_cost = Some(answer.token_cost());
+        match chosen {
+            Ok(_) => {}
+            Err(Stopped::Answer(failure)) => {
+                return self.close(line, share.id, Reply::Failed(failure));
+            }
+            Err(Stopped::Line(error)) => return Err(error),
         }
+        if share.decodes {
+            answer.stepped(&guess, right, batch, seconds);
+            let learned = answer.costs();
+            self.settle(&guess, right, (share.id, learned));
+        }
+        let Some(answer) = self.answers.get(&share.id) else { return Ok(()) };
         let full = answer.tokens.len() > usize::try_from(self.settings.context).unwrap_or(0);
         let end = end.or((full && !rows.is_empty()).then_some(FinishReason::ContextFull));
-        match end {
-            Some(reason) => self.finish(line, share.id, reason),
-            None => {
-                let remaining = answer.remaining();
-                self.scheduler.set_remaining(share.id, remaining);
-                Ok(())
-            }
+        if let Some(reason) = end {
+            return self.finish(line, share.id, reason);
         }
+        self.scheduler.set_remaining(share.id, answer.remaining());
+        Ok(())
     }
 
     /// A step that was not computed, or not to its end.

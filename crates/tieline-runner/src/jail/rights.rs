@@ -4,9 +4,9 @@ use std::io;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
-use tieline_types::wire::CACHE_FD;
+use tieline_types::wire::DRAFT_FD;
 
-/// The most descriptors open at once: frames, the model, the folder, and the files of the cache that are
+/// The most descriptors open at once: frames, the models, the folder, and the files of the cache that are
 /// read and written.
 const DESCRIPTORS: u64 = 64;
 /// The longest file that it may write: a segment of the cache is below this.
@@ -14,9 +14,9 @@ const LONGEST_FILE: u64 = tieline_decode::disk::MAX_PAYLOAD + (1 << 20);
 /// Processes and threads: ggml's most for each of two pools.
 const THREADS: u64 = 1100;
 
-/// Closes every descriptor but the standard ones, the model's and the cache's.
+/// Closes every descriptor but the standard ones, the models' and the cache's.
 pub(super) fn close_the_unknown() {
-    let first = CACHE_FD.cast_unsigned() + 1;
+    let first = DRAFT_FD.cast_unsigned() + 1;
     // SAFETY: this is the first thing that the program does, so nothing in it owns one of these
     // descriptors: whoever started it left them open. A kernel older than 5.9 does nothing.
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };

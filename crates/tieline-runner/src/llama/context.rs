@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -24,7 +25,7 @@ pub(crate) struct Context<'m> {
     // Dropped in this order: llama.cpp must be done with the threads and the flag first.
     context: Handle,
     /// The last ones used, in this order: llama.cpp pauses one only when it computes with the next.
-    pools: Vec<ThreadPool>,
+    pools: Vec<Rc<ThreadPool>>,
     _abort: Arc<AtomicBool>,
     model: &'m Model,
     settings: Settings,
@@ -133,26 +134,43 @@ impl<'m> Context<'m> {
     ///
     /// One pool serves both kinds of batch: each graph says how many of its threads it wants.
     pub(crate) fn set_threads(&mut self, threads: i32, poll: bool) {
-        let fits = |pool: &ThreadPool| pool.threads() == threads && pool.polls() == poll;
+        let fits = |pool: &Rc<ThreadPool>| pool.threads() == threads && pool.polls() == poll;
         if !self.pools.last().is_some_and(fits) {
-            let pool = match self.pools.iter().position(fits) {
-                Some(at) => Some(self.pools.remove(at)),
-                None => ThreadPool::start(threads, poll),
+            let pool = match self.pools.iter().find(|pool| fits(pool)) {
+                Some(pool) => Some(Rc::clone(pool)),
+                None => ThreadPool::start(threads, poll).map(Rc::new),
             };
             if let Some(pool) = pool {
-                // SAFETY: both are valid, and the pool is dropped after the context or when two others have
-                // been used since.
-                unsafe {
-                    sys::llama_attach_threadpool(self.as_ptr(), pool.as_ptr(), ptr::null_mut());
-                }
-                self.pools.push(pool);
-            }
-            if self.pools.len() > POOLS {
-                self.pools.remove(0);
+                self.attach(pool);
             }
         }
         // SAFETY: the context is valid and the number positive.
         unsafe { sys::llama_set_n_threads(self.as_ptr(), threads, threads) };
+    }
+
+    /// Lets the next steps use the threads that `other` uses: two contexts that compute in turn, each with
+    /// threads of its own, would have those of one spin while the other computes.
+    pub(crate) fn share_threads(&mut self, other: &Context<'_>) {
+        let Some(pool) = other.pools.last() else { return };
+        let threads = pool.threads();
+        if !self.pools.last().is_some_and(|own| Rc::ptr_eq(own, pool)) {
+            self.attach(Rc::clone(pool));
+        }
+        // SAFETY: as in `set_threads`.
+        unsafe { sys::llama_set_n_threads(self.as_ptr(), threads, threads) };
+    }
+
+    /// Makes `pool` the one that the next steps use. A step must follow: llama.cpp forgets the one before only
+    /// then.
+    fn attach(&mut self, pool: Rc<ThreadPool>) {
+        // SAFETY: both are valid, and the pool is kept until after the context or until two others have been
+        // used since.
+        unsafe { sys::llama_attach_threadpool(self.as_ptr(), pool.as_ptr(), ptr::null_mut()) };
+        self.pools.retain(|kept| !Rc::ptr_eq(kept, &pool));
+        self.pools.push(pool);
+        if self.pools.len() > POOLS {
+            self.pools.remove(0);
+        }
     }
 
     /// How many tokens the KV cache really holds.
@@ -172,7 +190,8 @@ impl<'m> Context<'m> {
         {
             return Err(DecodeError::BadBatch);
         }
-        accelerator::use_pool(self.pools.last().map_or(ptr::null_mut(), ThreadPool::as_ptr));
+        let pool = self.pools.last().map_or(ptr::null_mut(), |pool| pool.as_ptr());
+        accelerator::use_pool(pool);
         // SAFETY: the context is valid; the batch lives through the call, which does not keep it. Tokens
         // and positions that make no sense are refused with an error.
         match batch.with_raw(|raw| unsafe { sys::llama_decode(self.as_ptr(), raw) }) {

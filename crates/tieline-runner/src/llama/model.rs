@@ -292,6 +292,26 @@ impl Model {
         unsafe { sys::llama_vocab_get_add_sep(self.vocab()) }
     }
 
+    /// The number of its kind of tokeniser.
+    pub(crate) fn vocabulary_kind(&self) -> u32 {
+        // SAFETY: the vocabulary is valid.
+        unsafe { sys::llama_vocab_type(self.vocab()) }
+    }
+
+    /// The text by which the vocabulary lists `token`; `None` for an unknown one.
+    pub(crate) fn entry(&self, token: i32) -> Option<&CStr> {
+        let token = self.known(token)?;
+        // SAFETY: the vocabulary is valid and the token known; the text lives as long as the model.
+        let text = unsafe { sys::llama_vocab_get_text(self.vocab(), token) };
+        // SAFETY: not null, and terminated.
+        (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+    }
+
+    /// The name that the file gives itself.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.metadata("general.name").filter(|name| !name.is_empty())
+    }
+
     /// Whether `token` ends the answer.
     pub(crate) fn is_end(&self, token: i32) -> bool {
         // SAFETY: the vocabulary is valid; unknown tokens end nothing.

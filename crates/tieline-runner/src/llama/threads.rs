@@ -57,7 +57,7 @@ impl ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         accelerator::forget_pool(self.as_ptr());
-        // SAFETY: made by `start`, freed once, and the context that used it is freed before.
+        // SAFETY: made by `start`, freed once, and the contexts that used it are freed before or use others.
         unsafe { (self.free)(self.pool.as_ptr()) };
     }
 }

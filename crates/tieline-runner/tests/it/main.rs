@@ -14,6 +14,7 @@ mod cache;
 mod calls;
 mod determinism;
 mod disk;
+mod draft;
 mod embed;
 mod floats;
 mod gap;

@@ -116,6 +116,20 @@ impl Peer {
         model: &Path,
         cache: Option<&Path>,
     ) -> Self {
+        Self::start_all(prepare, model, cache, None)
+    }
+
+    /// As [`start_with`](Self::start_with), with `draft` open to guess.
+    pub(crate) fn start_drafting(model: &Path, cache: Option<&Path>, draft: Option<&Path>) -> Self {
+        Self::start_all(|_| {}, model, cache, draft)
+    }
+
+    fn start_all(
+        prepare: impl FnOnce(&mut Command),
+        model: &Path,
+        cache: Option<&Path>,
+        draft: Option<&Path>,
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tieline-runner"));
         prepare(&mut command);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -124,6 +138,8 @@ impl Peer {
         let folder =
             cache.map(|path| FdMapping { parent_fd: open(path), child_fd: wire::CACHE_FD });
         mappings.extend(folder);
+        let draft = draft.map(|path| FdMapping { parent_fd: open(path), child_fd: wire::DRAFT_FD });
+        mappings.extend(draft);
         command.fd_mappings(mappings).unwrap();
         let mut child = command.spawn().unwrap();
         let stdin = child.stdin.take();

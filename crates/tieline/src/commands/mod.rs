@@ -5,6 +5,7 @@ mod certify;
 mod chat;
 mod choices;
 mod doctor;
+mod draft;
 pub(crate) mod kv_cost;
 mod list;
 mod load_params;

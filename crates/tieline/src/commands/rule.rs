@@ -77,6 +77,7 @@ mod tests {
             no_think: false,
             overflow: crate::args::Overflow::Error,
             speculation: crate::args::Speculation::Auto,
+            draft: None,
         }
     }
 

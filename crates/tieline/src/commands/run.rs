@@ -10,7 +10,7 @@ use tieline_types::{
 };
 
 use super::turn::{figures, template};
-use super::{chat, choices, receipt};
+use super::{chat, choices, draft, receipt};
 use crate::answer::{self, Answer, Figures};
 use crate::app::{App, Loaded};
 use crate::args::Run;
@@ -85,8 +85,9 @@ pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
         params.parallel = plan.candidates().min(LoadParams::DEFAULT_PARALLEL);
     }
     let model = app.installed_or_pulled(&args.model)?;
-    let loaded =
-        app.load(&model, (params, args.load.memory), app.prompt_cache(args.cache.prompt_cache))?;
+    let draft = draft::chosen(app, &args.answer, &model)?;
+    let cache = app.prompt_cache(args.cache.prompt_cache);
+    let loaded = app.load_with(&model, draft.as_ref(), (params, args.load.memory), cache)?;
     let result = match prompt {
         Some(prompt) => {
             let request = Request { prompt: asked(args, &prompt), ..template };

@@ -50,6 +50,7 @@ pub(super) fn template(args: &Run) -> Result<Request, Failure> {
         },
         speculation: match answer.speculation {
             args::Speculation::Auto => Speculation::Auto,
+            args::Speculation::Always => Speculation::Always,
             args::Speculation::Off => Speculation::Off,
         },
         cache: !args.cache.no_cache,
@@ -78,9 +79,13 @@ fn cached(usage: &Usage, miss: Option<Miss>) -> String {
 
 /// How well tokens were guessed ahead; empty where none were.
 fn guessed(usage: &Usage) -> String {
+    let by_model = match (usage.model_drafted_tokens, usage.model_accepted_tokens) {
+        (Tokens(0), _) => String::new(),
+        (drafted, accepted) => format!(", {} of {} of the draft model's", accepted.0, drafted.0),
+    };
     match (usage.drafted_tokens, usage.accepted_tokens) {
         (Tokens(0), _) => String::new(),
-        (drafted, accepted) => format!(", {} of {} guesses right", accepted.0, drafted.0),
+        (drafted, accepted) => format!(", {} of {} guesses right{by_model}", accepted.0, drafted.0),
     }
 }
 
@@ -146,5 +151,11 @@ mod tests {
         };
         assert_eq!(guessed(&usage(0, 0)), "");
         assert_eq!(guessed(&usage(6, 5)), ", 5 of 6 guesses right");
+        let usage = Usage {
+            model_drafted_tokens: Tokens(4),
+            model_accepted_tokens: Tokens(3),
+            ..usage(6, 5)
+        };
+        assert_eq!(guessed(&usage), ", 5 of 6 guesses right, 3 of 4 of the draft model's");
     }
 }

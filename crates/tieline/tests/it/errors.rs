@@ -387,6 +387,10 @@ fn flags_of_an_answer_that_do_not_go_together_are_refused() {
         "error: invalid value 'much' for '--prompt-cache <SIZE>': expected a size such as 2GB or 500MB, or off",
     );
     refused(
+        &["--draft", "x", "--deterministic"],
+        "error: the argument '--draft <MODEL>' cannot be used with '--deterministic'",
+    );
+    refused(
         &["--parallel", "0"],
         "error: invalid value '0' for '--parallel <N>': 0 is not in 1..=256",
     );
@@ -430,4 +434,28 @@ fn rules_that_cannot_be_are_refused_before_a_model_is_loaded() {
     --- stderr
     error: cannot write the receipt: no folder /nowhere
     ");
+}
+
+#[test]
+fn a_draft_model_that_is_of_no_use_is_refused() {
+    let home = Home::shared();
+    check!(home, home.tieline(["run", "smollm2", "hi", "--draft", "smollm2"]), @r#"
+    exit 1
+    --- stderr
+    error: smollm2 cannot guess for itself: it would cost as much as answering
+    hint: take a smaller model of the same family, or leave out --draft
+    "#);
+    let off = ["run", "smollm2", "hi", "--draft", "smollm2", "--speculation", "off"];
+    check!(home, home.tieline(off), @r#"
+    exit 1
+    --- stderr
+    error: a draft model guesses, and --speculation off forbids to
+    hint: leave out one of --draft and --speculation off
+    "#);
+    check!(home, home.tieline(["run", "smollm2", "hi", "--draft", "zzz"]), @r#"
+    exit 1
+    --- stderr
+    error: no model "zzz" in the catalogue
+    hint: a model elsewhere is written hf:OWNER/REPO, https://…, pypi:… or file:…
+    "#);
 }

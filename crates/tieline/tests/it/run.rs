@@ -198,3 +198,28 @@ fn guesses_can_be_turned_off() {
     assert_eq!(without["usage"]["drafted_tokens"], 0);
     assert_eq!(without["answer"].as_str().unwrap().split(' ').nth(1), Some("two"));
 }
+
+#[test]
+fn a_draft_model_guesses_and_is_told_apart() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let floats = format!("file:{}", testkit::smollm2_f16().display());
+    home.tieline(["pull", &floats, "--name", "floats"]).slow().output();
+    let ask = |model: &str, args: &[&str]| {
+        let fixed = ["run", model, QUESTION, "--system", SYSTEM, "--greedy", "--ctx", "256"];
+        let all =
+            [&fixed[..], &["--threads", "1", "--prompt-cache", "off", "--json"], args].concat();
+        home.tieline(all).runner(&runner).slow()
+    };
+    let alone = ask("floats", &["--speculation", "off"]).json();
+    let drafted = ask("floats", &["--draft", "smollm2", "--speculation", "always"]).json();
+    assert_eq!(drafted["answer"], alone["answer"]);
+    assert_eq!(alone["usage"]["model_drafted_tokens"], 0);
+    let guesses = drafted["usage"]["model_drafted_tokens"].as_u64().unwrap();
+    let right = drafted["usage"]["model_accepted_tokens"].as_u64().unwrap();
+    assert!(0 < right && right <= guesses, "{drafted}");
+    // The other way round it works, but hardly pays.
+    let output = ask("smollm2", &["--draft", "floats"]).output();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("no smaller than the model"), "{said}");
+}
