@@ -305,10 +305,14 @@ impl Pace {
     }
 
     /// Whether reading `unread` tokens, to guess ahead in an answer of at most `left` more, takes less time than
-    /// the guesses can save.
+    /// the guesses can save. Where they seem to save nothing, little is read to try whether that is still so.
     pub fn worth_reading(&self, unread: usize, left: usize) -> bool {
+        let best = self.best(0);
+        if best == 0 {
+            return unread <= 2 * PROBE_AFTER && self.making <= DEAR;
+        }
         let left = left.min(1 << 24) as f64;
-        let saved = left * (1.0 - 1.0 / self.speed(self.best(0), 0).max(1.0));
+        let saved = left * (1.0 - 1.0 / self.speed(best, 0));
         unread as f64 * self.making * READING < saved
     }
 

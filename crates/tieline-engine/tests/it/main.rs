@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tieline_engine::{EngineConfig, LocalModel, State, inspect};
 use tieline_types::{
     Backend, BackendError, Digest, ErrorKind, Event, EventStream, FinishReason, Hint, LoadParams,
-    Message, ModelFile, Prompt, Reach, Request, Role, Sampling, Tokens,
+    Message, ModelFile, Prompt, Reach, Request, Role, Sampling, Speculation, Tokens, Usage,
 };
 use tokio::time::{Instant, sleep};
 
@@ -150,6 +150,40 @@ async fn a_killed_runner_is_an_error_and_starts_again() {
     let text = answer(&model, question("What is the capital of France?")).await.unwrap();
     assert_eq!(text, "The capital of France is Paris.");
     assert_ne!(pid(&model), first);
+}
+
+/// Tokens that the draft model guessed in an answer.
+async fn drafted(model: &LocalModel) -> u32 {
+    let question = question("What is the capital of France?");
+    let request = Request { speculation: Speculation::Always, ..question };
+    let mut stream = model.run(request).await.unwrap();
+    let mut usage = Usage::default();
+    while let Some(event) = next(&mut stream).await {
+        if let Event::Finished(finished) = event.unwrap() {
+            usage = finished.usage;
+        }
+    }
+    usage.model_drafted_tokens.0
+}
+
+#[tokio::test]
+async fn a_draft_model_comes_with_each_start() {
+    let Some(runner) = testkit::runner() else { return };
+    // Nobody here compares what the file holds.
+    let file = ModelFile { digest: Digest([9; 32]), path: testkit::smollm2_f16().to_owned() };
+    let config = EngineConfig { draft: Some(file), ..EngineConfig::new(runner.clone()) };
+    let model = start(config).await;
+    assert!(drafted(&model).await > 0);
+    let first = model.pid();
+    kill_process(pid(&model), Signal::KILL).unwrap();
+    until("a restart", || model.pid().is_some() && model.pid() != first).await;
+    assert!(drafted(&model).await > 0);
+    model.shutdown().await;
+    let itself = EngineConfig { draft: Some(model_file()), ..EngineConfig::new(runner) };
+    let started = LocalModel::start(itself, "test".to_owned(), model_file(), params(), |_| {});
+    let error = started.await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidRequest);
+    assert!(error.to_string().starts_with("the draft model is the model itself"), "{error}");
 }
 
 #[tokio::test]

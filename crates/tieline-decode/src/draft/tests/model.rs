@@ -110,7 +110,10 @@ fn a_long_prompt_is_not_read_for_a_short_answer() {
     assert!(!pace.worth_reading(4000, 16));
     assert!(pace.worth_reading(10, 16));
     assert!(pace.worth_reading(1 << 20, usize::MAX));
-    // Never where nothing is saved.
+    // Where nothing is saved, little, and nothing for guesses that are dear.
+    let useless = Pace::with_cost(0.9).making(0.2);
+    assert!(useless.worth_reading(PROBE_AFTER + 1, 16));
+    assert!(!useless.worth_reading(1000, usize::MAX));
     assert!(!Pace::with_cost(0.5).making(1.0).worth_reading(1, usize::MAX));
 }
 
