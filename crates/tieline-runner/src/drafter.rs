@@ -226,8 +226,9 @@ impl<'m> Drafter<'m> {
         let mut read = Vec::new();
         for (answer, piece) in pieces {
             let Some(seq) = self.trail(answer) else { continue };
+            self.kv.drop_guesses(seq);
             let from = self.kv.length(seq);
-            let tokens = &answer.tokens[from..from + piece];
+            let Some(tokens) = answer.tokens.get(from..from + piece) else { continue };
             for (position, &token) in (from..).zip(tokens) {
                 batch.push(token, position, seq.0, false);
             }
@@ -283,8 +284,9 @@ impl<'m> Drafter<'m> {
             let Some(seq) = self.trail(answer) else { continue };
             self.kv.drop_guesses(seq);
             let from = self.kv.length(seq);
-            let tokens = &answer.tokens[from..];
-            if batch.len() + tokens.len() > self.batch {
+            let tokens = answer.tokens.get(from..).unwrap_or_default();
+            // What was forgotten just now is read in pieces again.
+            if tokens.len() > IN_PASSING || batch.len() + tokens.len() > self.batch {
                 continue;
             }
             for (position, &token) in (from..).zip(tokens) {

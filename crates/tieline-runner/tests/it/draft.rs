@@ -12,7 +12,7 @@ use std::path::Path;
 
 use tieline_types::wire::{Failure, FailureKind, Reply, ToRunner, Work};
 use tieline_types::{
-    Constraint, Digest, Event, FinishReason, LoadParams, Message, Pooling, Prompt, Request,
+    Class, Constraint, Digest, Event, FinishReason, LoadParams, Message, Pooling, Prompt, Request,
     RequestId, Role, Sampling, Speculation, Tokens, Tool, ToolCallStep, ToolChoice,
 };
 
@@ -268,6 +268,34 @@ fn a_cancelled_answer_leaves_nothing_behind() {
         }
     }
     is_same(&peer.generate(guessed(&request)), &want);
+}
+
+#[test]
+fn many_that_give_way_and_are_cancelled_at_random() {
+    let mut peer =
+        drafting_with(LoadParams { parallel: 3, kv_tokens: Some(Tokens(1024)), ..params() });
+    let mut random = Random(7);
+    let (mut open, mut ends) = (Vec::new(), 0);
+    for seed in 0..24 {
+        let class = if random.below(3) == 0 { Class::Batch } else { Class::Interactive };
+        let request = guessed(&going_on(some_tokens(seed % 5, 30), 1 + random.below(20)));
+        open.push(peer.begin(Request { class, cache: random.below(3) > 0, ..request }));
+        if random.below(3) == 0 {
+            let at = random.below(u32::try_from(open.len()).unwrap());
+            peer.send(&ToRunner::Cancel(open[usize::try_from(at).unwrap()]));
+        }
+    }
+    while ends < 24 {
+        match peer.event() {
+            (_, Event::Finished(finished)) => {
+                assert_ne!(finished.reason, FinishReason::ContextFull);
+                ends += 1;
+            }
+            (id, _) => assert!(open.contains(&id)),
+        }
+    }
+    let request = asked("Why is the sky blue?");
+    is_same(&peer.generate(guessed(&request)), &peer.generate(plain(&request)));
 }
 
 #[test]
