@@ -226,7 +226,7 @@ fn multiplies(operation: &sys::ggml_tensor) -> bool {
     // SAFETY: a product has two sources, null or valid.
     let (weights, values) = unsafe { (operation.src[0].as_ref(), operation.src[1].as_ref()) };
     let (Some(weights), Some(values)) = (weights, values) else { return false };
-    let Some(format) = u32::try_from(weights.type_).ok().and_then(Format::from_ggml) else {
+    let Some(format) = Format::from_ggml(weights.type_) else {
         return false;
     };
     let flat = |tensor: &sys::ggml_tensor| tensor.ne[2] == 1 && tensor.ne[3] == 1;

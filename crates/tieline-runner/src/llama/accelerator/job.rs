@@ -144,7 +144,7 @@ unsafe fn steps<'a>(
             steps.push(Step::Round { level, values, to: with, next: AtomicUsize::new(0) });
         }
         let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-        let format = Format::from_ggml(u32::try_from(weights.type_).ok()?)?;
+        let format = Format::from_ggml(weights.type_)?;
         let bytes = rows.checked_mul(format.row_bytes(width)?)?;
         // SAFETY: a contiguous matrix of whole blocks has so many bytes.
         let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
