@@ -185,8 +185,9 @@ pub(super) const PROCESSOR: &[Call] = &[
     call!(SYS_exit_group, "the end"),
     // While loading alone.
     call!(SYS_getdents64, "the names in the cache's folder").while_loading(),
-    call!(SYS_fcntl, "the C library looks at a descriptor before it makes a stream or a listing of it")
-        .only(Only::Is(1, libc::F_GETFL as u64)).while_loading(),
+    call!(SYS_fcntl, "the C library looks at a descriptor before it makes a stream or a listing of it; each plan \
+        has the model's file for itself")
+        .only(Only::OneOf(1, &[libc::F_GETFL as u64, libc::F_DUPFD_CLOEXEC as u64])).while_loading(),
     call!(SYS_fadvise64, "llama.cpp says that it reads the model in order").while_loading(),
     call!(SYS_sysinfo, "llama.cpp asks how much memory there is").while_loading(),
     call!(SYS_seccomp, "the seal itself").while_loading(),
