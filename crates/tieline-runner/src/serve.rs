@@ -106,7 +106,6 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
     match server.orders.recv() {
         Ok(Order::Load(params)) => server.load_and_work(opened, *params),
         Ok(Order::Plan(params)) => {
-            llama::switch_own_kernels(params.own_kernels);
             let Server { llama, writer, control, orders, jail: _ } = &server;
             plan::serve(llama, &opened.model, &plan::Line { orders, control, writer }, *params)
         }

@@ -43,9 +43,9 @@ struct Inner {
 type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, c_int);
 type SetPool = unsafe extern "C" fn(sys::ggml_backend_t, sys::ggml_threadpool_t);
 
-/// Offers the device to llama.cpp, where the processor has instructions that it is written for. Once per
-/// process, after llama.cpp started and before a model is loaded.
-pub(super) fn register() {
+/// Makes the kernels ready, where the processor has instructions that they are written for. Once per process,
+/// after llama.cpp started.
+pub(super) fn start() {
     let level = Level::best();
     if level == Level::Portable {
         return;
@@ -56,15 +56,21 @@ pub(super) fn register() {
         let _ = MISREAD.set(format);
         return;
     }
-    let Some(inner) = Inner::start(level) else { return };
-    if INNER.set(inner).is_ok() {
-        device::register();
+    if let Some(inner) = Inner::start(level) {
+        // Cannot be set: as above.
+        let _ = INNER.set(inner);
     }
 }
 
-/// Says whether the graphs made from now on may use the kernels.
+/// Says whether models loaded from now on may use the kernels.
+///
+/// Only then is llama.cpp offered the device: where it merely plans, it counts buffers that two devices
+/// share once for each.
 pub(crate) fn switch(on: bool) {
     ON.store(on, Ordering::Relaxed);
+    if on && INNER.get().is_some() {
+        device::register();
+    }
 }
 
 /// The name of the kernels, where they are used, or which format switched them off.

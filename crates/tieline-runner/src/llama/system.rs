@@ -19,7 +19,7 @@ impl Llama {
         load_backends_beside_this_program();
         // SAFETY: called before any other function of llama.cpp but the two above, which allow it.
         unsafe { sys::llama_backend_init() };
-        accelerator::register();
+        accelerator::start();
         Self(())
     }
 }

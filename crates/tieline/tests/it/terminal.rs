@@ -79,7 +79,7 @@ fn ctrl_c_stops_the_answer_and_not_the_program() {
         &[
             ("see", ">>> "),
             ("type", "Tell me a very long story about a dog.\r"),
-            ("see", "passed down"),
+            ("see", " and "),
             ("type", "\u{3}"),
             ("see", "stopped"),
             ("see", ">>> "),
