@@ -24,6 +24,9 @@ use super::system::cpu_registry;
 /// Tokens from which on a product is ours: with fewer, unpacking a matrix takes longer than it saves.
 const TOKENS: i64 = 4;
 
+/// The device's name.
+pub(super) const DEVICE: &str = "TIELINE";
+
 static ON: AtomicBool = AtomicBool::new(true);
 static INNER: OnceLock<Inner> = OnceLock::new();
 /// Why the kernels are off on a processor that they are written for.

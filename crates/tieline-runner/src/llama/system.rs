@@ -62,6 +62,8 @@ fn devices() -> Vec<String> {
             // SAFETY: `device` is valid; its name lives as long as it.
             unsafe { text(sys::ggml_backend_dev_name(device)) }
         })
+        // Ours is the processor, by another door, and is there only once a model is loaded.
+        .filter(|name| *name != accelerator::DEVICE)
         .collect()
 }
 
