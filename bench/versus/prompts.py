@@ -60,7 +60,7 @@ TOOLS = {
     "WebFetch": ("Fetches a page, turns it into text and answers a question about it", ("url", "prompt")),
     "WebSearch": ("Searches the web and returns titles and addresses", ("query", "allowed_domains", "blocked_domains")),
     "TodoWrite": ("Keeps the list of open tasks up to date; exactly one is in progress", ("todos",)),
-    "Task": ("Starts a program with a task of its own; it reports once, at its end", ("description", "prompt", "subagent_type")),
+    "Task": ("Starts a program with a task of its own; it reports once, at its end", ("description", "prompt", "kind")),
     "NotebookEdit": ("Replaces, inserts or deletes one cell of a notebook", ("notebook_path", "cell_id", "new_source", "cell_type", "edit_mode")),
     "KillShell": ("Ends a shell that runs in the background, by its id", ("shell_id",)),
 }

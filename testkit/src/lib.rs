@@ -92,15 +92,15 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ),
         // CVE-2025-49847: the length of a token was taken for a signed number.
         ("a token without end", Lies { token_length: Some(u64::MAX - 7), ..Lies::default() }),
-        // llama.cpp issue 25969: a byte token of minus one wrote before a table.
+        // ggml-org/llama.cpp#25969: a byte token of minus one wrote before a table.
         (
             "a byte token below zero",
             Lies { tokenizer: Some("plamo2"), byte_token: Some("<0x-1>"), ..Lies::default() },
         ),
-        // llama.cpp issue 25821: more layers than a table had room for.
+        // ggml-org/llama.cpp#25821: more layers than a table had room for.
         ("more layers than any model has", Lies { blocks: Some(600), ..Lies::default() }),
         ("an alignment of nothing", Lies { alignment: Some(0), ..Lies::default() }),
-        // llama.cpp issue 19086: a template that calls itself exhausted the stack.
+        // ggml-org/llama.cpp#19086: a template that calls itself exhausted the stack.
         (
             "a template that calls itself",
             Lies {

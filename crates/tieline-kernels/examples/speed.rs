@@ -1,7 +1,7 @@
 //! How fast matrices are multiplied here, on one thread: `cargo run --release -p tieline-kernels --example speed`.
 //!
-//! One line for each format and number of tokens: operations a second (a weight times a value is two), and
-//! what unpacking alone takes of the time. The fastest of several runs, since whatever disturbs only slows.
+//! A line for each format, a column for each number of tokens: operations a second (a weight times a value is
+//! two). With one token it is unpacking that takes the time. Arguments: rows and columns. The fastest of several runs, since whatever disturbs only slows.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls what several threads may call, from one")]
 
@@ -12,9 +12,9 @@ use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multi
 const RUNS: usize = 30;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).filter_map(|text| text.parse::<usize>().ok());
-    let rows = arguments.next().unwrap_or(1536);
-    let width = arguments.next().unwrap_or(1536);
+    let mut arguments = std::env::args().skip(1);
+    let mut size = || arguments.next().map_or(1536, |text| text.parse().expect("a whole number"));
+    let (rows, width) = (size(), size());
     let level = Level::best();
     println!("{} of {rows} rows by {width}; GOP/s by tokens", level.name());
     println!("{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", 1, 2, 4, 8, 32, 128, 512);

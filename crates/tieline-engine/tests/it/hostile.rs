@@ -34,10 +34,14 @@ impl Tally {
         self.refused + self.crashed + self.answered
     }
 
-    /// As members of a JSON object.
-    fn members(&self) -> String {
-        let Self { refused, crashed, answered, .. } = self;
-        format!(r#""refused":{refused},"crashed":{crashed},"answered":{answered}"#)
+    /// How those that crashed did, and the line that `make prove-engine` reads.
+    fn told(&self, prover: &str) -> String {
+        let Self { refused, crashed, answered, ends } = self;
+        let (models, ends) = (self.total(), ends.join("\n"));
+        format!(
+            r#"{ends}
+PROOF {{"prover":"{prover}","models":{models},"refused":{refused},"crashed":{crashed},"answered":{answered},"parent_died":0}}"#
+        )
     }
 }
 
@@ -169,11 +173,7 @@ async fn models_after_public_reports_end_no_more_than_their_runner() {
     // All but the template, which is read when a conversation needs it, and the odd one that is harmless
     // by now.
     assert!(tally.refused + tally.crashed >= 4, "{tally:?}");
-    tally.ends.iter().for_each(|end| println!("{end}"));
-    println!(
-        r#"PROOF {{"prover":"reports","models":{count},{},"parent_died":0}}"#,
-        tally.members()
-    );
+    println!("{}", tally.told("reports"));
 }
 
 #[tokio::test]
@@ -182,18 +182,14 @@ async fn changed_models_end_no_more_than_their_runner() {
         return;
     }
     let count =
-        std::env::var("TIELINE_MUTANTS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
+        std::env::var("TIELINE_MUTANTS").map_or(150, |text| text.parse().expect("a number"));
     let model = testkit::tiny();
     let mutants = (0..count).map(|seed| (format!("mutant {seed}"), mutant(&model, seed)));
     let tally = beside_them(mutants).await;
     assert_eq!(tally.total(), usize::try_from(count).unwrap());
     // Otherwise what was changed is nothing that matters, or everything is refused unread.
     assert!(tally.refused > 0 && tally.answered > 0, "{tally:?}");
-    tally.ends.iter().for_each(|end| println!("{end}"));
-    println!(
-        r#"PROOF {{"prover":"mutants","models":{count},{},"parent_died":0}}"#,
-        tally.members()
-    );
+    println!("{}", tally.told("mutants"));
 }
 
 #[tokio::test]

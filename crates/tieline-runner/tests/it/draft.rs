@@ -76,23 +76,6 @@ fn long(seed: u64, numbers: u32) -> Request {
 /// How much nearer to each other two log-probabilities cannot be told apart: three times the most that was seen.
 const TIE: f32 = 0.02;
 
-/// The same text up to a tie; tells whether it had none.
-#[track_caller]
-fn is_equal(answer: &Answer, want: &Answer) -> bool {
-    assert!(!want.logprobs.is_empty());
-    for (at, (got, want)) in answer.logprobs.iter().zip(&want.logprobs).enumerate() {
-        let apart = (got.logprob - want.logprob).abs();
-        assert!(apart < TIE, "token {at}: {got:?} and not {want:?}");
-        if got.token != want.token {
-            return false;
-        }
-    }
-    assert_eq!(answer.text, want.text);
-    assert_eq!(answer.finished.reason, want.finished.reason);
-    assert_eq!(answer.usage().completion_tokens, want.usage().completion_tokens);
-    true
-}
-
 /// The figures agree with each other.
 #[track_caller]
 fn is_sound(answer: &Answer) {
@@ -109,7 +92,7 @@ fn is_sound(answer: &Answer) {
 fn is_same(answer: &Answer, want: &Answer) -> bool {
     is_sound(answer);
     assert!(answer.usage().model_accepted_tokens > Tokens(0), "{:?}", answer.usage());
-    is_equal(answer, want)
+    answer.is_equal(want, TIE)
 }
 
 #[test]
@@ -169,7 +152,7 @@ fn where_it_pays_or_not_at_all() {
         // Whether it pays is a matter of the machine; the text is not.
         let answer = peer.generate(request);
         is_sound(&answer);
-        is_equal(&answer, &want);
+        answer.is_equal(&want, TIE);
     }
 }
 
@@ -181,7 +164,7 @@ fn what_was_said_before_is_guessed_from_it_and_not_by_the_model() {
     let want = peer.generate(plain(&request));
     let answer = peer.generate(guessed(&request));
     is_sound(&answer);
-    is_equal(&answer, &want);
+    answer.is_equal(&want, TIE);
     let usage = answer.usage();
     assert!(usage.drafted_tokens > usage.model_drafted_tokens, "{usage:?}");
 }
@@ -239,7 +222,7 @@ fn the_cache_on_disk_is_the_targets_alone() {
     let mut peer = Peer::with_cache(folder.path());
     let alone = peer.generate(Request { speculation: Speculation::Off, ..request });
     assert_eq!(alone.cached(), again.cached());
-    is_equal(&alone, &want);
+    alone.is_equal(&want, TIE);
 }
 
 #[test]
@@ -377,7 +360,7 @@ fn a_small_cache_is_shared_without_choking() {
     let want: Vec<Answer> = requests.iter().map(|request| peer.generate(plain(request))).collect();
     for (answer, want) in peer.together(requests.iter().map(guessed)).iter().zip(&want) {
         is_sound(answer);
-        is_equal(answer, want);
+        answer.is_equal(want, TIE);
     }
     // Up to the very end of the context.
     let full = peer.generate(guessed(&Request { max_tokens: None, ..requests[0].clone() }));
@@ -464,7 +447,7 @@ fn one_with_a_shorter_context_guesses_as_far_as_it_reaches() {
     answer.is_whole(120);
     let answer = peer.generate(guessed(&long(1, 30)));
     assert_eq!(answer.usage().model_drafted_tokens, Tokens(0));
-    is_equal(&answer, &peer.generate(plain(&long(1, 30))));
+    answer.is_equal(&peer.generate(plain(&long(1, 30))), TIE);
 }
 
 #[test]

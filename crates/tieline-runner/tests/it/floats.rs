@@ -65,12 +65,12 @@ fn cached_or_not() {
         peer.generate(request.clone());
         let again = peer.generate(request.clone());
         assert_eq!(again.cached(), again.usage().prompt_tokens.0 - 1);
-        is_same(&again, &want);
+        again.is_equal(&want, TIE);
         let request = longer(&request, &want);
         let want = peer.generate(plain(&request));
         let more = peer.generate(request);
         assert!(more.cached() > again.usage().prompt_tokens.0, "{}", more.cached());
-        is_same(&more, &want);
+        more.is_equal(&want, TIE);
     }
 }
 
@@ -99,30 +99,13 @@ fn alone_or_with_seven_others() {
     for cache in [false, true] {
         let requests = questions().into_iter().map(|request| told(Request { cache, ..request }));
         let answers = peer.together(requests);
-        let whole = answers.iter().zip(&want).filter(|(answer, want)| is_same(answer, want));
+        let whole = answers.iter().zip(&want).filter(|(answer, want)| answer.is_equal(want, TIE));
         assert!(whole.count() >= want.len() / 2, "most answers meet no tie");
     }
 }
 
 /// What the shape of a batch moves a log-probability by at most, with float weights: twice what was seen.
 const TIE: f32 = 0.04;
-
-/// Whether it is the same answer to its end. Where they part, both tokens must be as likely: then it was a
-/// tie, which rounding decides.
-#[track_caller]
-fn is_same(answer: &Answer, want: &Answer) -> bool {
-    for (at, (got, want)) in answer.logprobs.iter().zip(&want.logprobs).enumerate() {
-        let apart = (got.logprob - want.logprob).abs();
-        assert!(apart < TIE, "token {at}: {got:?} and not {want:?}");
-        if got.token != want.token {
-            return false;
-        }
-    }
-    assert_eq!(answer.text, want.text);
-    assert_eq!(answer.finished.reason, want.finished.reason);
-    assert_eq!(answer.usage().completion_tokens, want.usage().completion_tokens);
-    true
-}
 
 #[test]
 fn guessed_ahead_or_not() {

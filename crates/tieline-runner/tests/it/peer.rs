@@ -53,6 +53,24 @@ impl Answer {
         cached.0
     }
 
+    /// Whether it is the same answer to its end. Where they part, both tokens must be as likely within `tie`:
+    /// then rounding decides. Both must have log-probabilities.
+    #[track_caller]
+    pub(crate) fn is_equal(&self, want: &Self, tie: f32) -> bool {
+        assert!(!want.logprobs.is_empty(), "nothing to compare");
+        for (at, (got, want)) in self.logprobs.iter().zip(&want.logprobs).enumerate() {
+            let apart = (got.logprob - want.logprob).abs();
+            assert!(apart < tie, "token {at}: {got:?} and not {want:?}");
+            if got.token != want.token {
+                return false;
+            }
+        }
+        assert_eq!(self.text, want.text);
+        assert_eq!(self.finished.reason, want.finished.reason);
+        assert_eq!(self.usage().completion_tokens, want.usage().completion_tokens);
+        true
+    }
+
     /// It ended at its limit, with so many tokens.
     #[track_caller]
     pub(crate) fn is_whole(&self, tokens: u32) {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tieline_engine::{EngineConfig, LocalModel, probe};
+use tieline_engine::{LocalModel, probe};
 use tieline_lab::{KvCost, KvCostPlan, KvCostRow};
 use tieline_store::Model;
 use tieline_types::{Digest, KvType, RunnerBuild};
@@ -44,7 +44,7 @@ pub(super) fn kv_cost(app: &App, args: &Bench) -> Result<(), Failure> {
     // Until all is measured, nobody may remove it.
     let _lease = app.store.lease(&model)?;
     let plan = KvCostPlan {
-        config: EngineConfig::new(app.runner()?),
+        config: app.engine()?,
         name: model.name.clone(),
         file: app.store.open_model(&model)?,
         threads: args.load.threads.unwrap_or_else(probe::cores),

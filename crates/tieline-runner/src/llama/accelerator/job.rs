@@ -32,8 +32,9 @@ pub(super) struct Worker {
 /// One operation.
 #[derive(Debug)]
 enum Step<'a> {
-    /// Rounds the activations of all tokens.
-    Round { level: Level, values: &'a [f32], to: &'a Activations, next: AtomicUsize },
+    /// Rounds the activations of all tokens, which lie one after another. A pointer, since an earlier step may
+    /// write them.
+    Round { level: Level, values: *const f32, to: &'a Activations, next: AtomicUsize },
     /// Multiplies a matrix with them.
     Multiply {
         level: Level,
@@ -138,9 +139,7 @@ unsafe fn steps<'a>(
         let with = &activations[slot];
         let tokens = with.tokens();
         if !std::mem::replace(&mut rounded[slot], true) {
-            let count = tokens * with.width();
-            // SAFETY: contiguous floats, as the device checked.
-            let values = unsafe { std::slice::from_raw_parts(values.data.cast::<f32>(), count) };
+            let values = values.data.cast::<f32>().cast_const();
             steps.push(Step::Round { level, values, to: with, next: AtomicUsize::new(0) });
         }
         let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
@@ -170,9 +169,12 @@ impl Step<'_> {
                 let some = VALUES.div_ceil(width);
                 while let Some(tokens) = take(next, some, to.tokens()) {
                     for token in tokens {
-                        // SAFETY: the counter gives every token to one thread; the step before is done.
+                        // SAFETY: the values are contiguous floats, as the device checked, and the steps that
+                        // make them are done. The counter gives every token to one thread.
                         unsafe {
-                            to.fill(*level, token, &values[token * width..(token + 1) * width]);
+                            let values =
+                                std::slice::from_raw_parts(values.add(token * width), width);
+                            to.fill(*level, token, values);
                         }
                     }
                 }
