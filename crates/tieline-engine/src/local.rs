@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tieline_types::wire::{Reply, Work};
+use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Backend, BackendError, ErrorKind, EventStream, LoadParams, LoadedModel, Message, ModelFile,
     Overflow, Private, Reach, Request, RunnerBuild, Tokens,
@@ -149,7 +149,7 @@ impl LocalModel {
     /// The model is not loaded for embeddings, a text is empty or too long, or the runner died.
     pub async fn embed(
         &self,
-        texts: Vec<Private>,
+        texts: Vec<Input>,
         normalise: bool,
     ) -> Result<Embeddings, BackendError> {
         match self.submit(Work::Embed { texts, normalise }).await?.single().await? {

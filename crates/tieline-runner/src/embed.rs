@@ -1,6 +1,6 @@
 //! Turns texts into vectors, or scores them, several at a time.
 
-use tieline_types::wire::{Failure, FailureKind, FrameError, Reply, Work};
+use tieline_types::wire::{Failure, FailureKind, FrameError, Input, Reply, Work};
 use tieline_types::{Private, RequestId, Tokens};
 
 use crate::control::Control;
@@ -78,9 +78,12 @@ fn refuse_ranker(session: &Session<'_>, ranks: bool) -> Result<(), Failure> {
 }
 
 /// The tokens of each text.
-fn tokens_of(session: &Session<'_>, texts: &[Private]) -> Result<Vec<Vec<i32>>, Failure> {
-    let of_one = |(index, text): (usize, &Private)| {
-        let tokens = prompt::tokenize(session.model, text.expose(), true, false)?;
+fn tokens_of(session: &Session<'_>, texts: &[Input]) -> Result<Vec<Vec<i32>>, Failure> {
+    let of_one = |(index, text): (usize, &Input)| {
+        let tokens = match text {
+            Input::Text(text) => prompt::tokenize(session.model, text.expose(), true, false)?,
+            Input::Tokens(tokens) => prompt::known_tokens(session.model, tokens)?,
+        };
         if tokens.is_empty() {
             return Err(failure(FailureKind::InvalidRequest, format!("text {index} is empty")));
         }

@@ -333,7 +333,7 @@ pub(crate) fn tokenize(
 }
 
 /// `tokens` as llama.cpp's, where the vocabulary holds them all.
-fn known_tokens(model: &Model, tokens: &[u32]) -> Result<Vec<i32>, Failure> {
+pub(crate) fn known_tokens(model: &Model, tokens: &[u32]) -> Result<Vec<i32>, Failure> {
     tokens
         .iter()
         .map(|&token| {

@@ -18,6 +18,8 @@ pub trait Hint: Error {
 pub enum ErrorKind {
     /// A parameter is out of range or makes no sense with the others.
     InvalidRequest,
+    /// There is nothing of this name.
+    NotFound,
     /// The prompt and the answer asked for do not fit the context.
     ContextExceeded,
     /// The model cannot do this: no chat template, no embeddings, no such token.
@@ -101,9 +103,10 @@ impl BackendError {
 /// Who acts and whether to retry, where the backend knows no better.
 fn usual(kind: ErrorKind) -> (Origin, Retry) {
     match kind {
-        ErrorKind::InvalidRequest | ErrorKind::ContextExceeded | ErrorKind::Unsupported => {
-            (Origin::Caller, Retry::No)
-        }
+        ErrorKind::InvalidRequest
+        | ErrorKind::NotFound
+        | ErrorKind::ContextExceeded
+        | ErrorKind::Unsupported => (Origin::Caller, Retry::No),
         ErrorKind::BadModel | ErrorKind::Quarantined => (Origin::Here, Retry::No),
         ErrorKind::Busy | ErrorKind::Timeout => {
             (Origin::Here, Retry::After(Duration::from_secs(1)))

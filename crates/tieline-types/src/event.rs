@@ -20,6 +20,9 @@ pub enum Event {
     },
     /// The prompt is tokenised and fits. Comes before any token is computed.
     Started(Started),
+    /// How likely the model held the prompt's tokens to be, where the request asked for it: one entry for each
+    /// token from the second on, in order, in any number of such events before the first of the answer.
+    PromptLogprobs(Vec<TokenLogprob>),
     /// More of the answer.
     Piece(Piece),
     /// More of what the model thinks before it answers.

@@ -10,6 +10,7 @@ pub mod constraint;
 pub mod digest;
 pub mod error;
 pub mod event;
+pub mod host;
 pub mod jail;
 pub mod load;
 pub mod memory;
@@ -29,6 +30,10 @@ pub use error::{BackendError, ErrorKind, Hint, Origin, Retry};
 pub use event::{
     Alternative, Compacted, Event, FinishReason, Finished, Miss, MissReason, Piece, Started,
     Timing, TokenLogprob, Usage,
+};
+pub use host::{
+    Abilities, Departure, Host, HostStatus, Keep, ModelCard, ModelDetails, Named, Residence,
+    Scores, Served, Vectors, Wanted,
 };
 pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};

@@ -237,6 +237,9 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Report each token's log-probability and this many of the likeliest alternatives.
     pub logprobs: Option<u8>,
+    /// Report the log-probability of each token of the prompt, with this many of the likeliest alternatives:
+    /// [`crate::Event::PromptLogprobs`]. The whole prompt is computed then, whatever is cached of it.
+    pub prompt_logprobs: Option<u8>,
     /// Go on past the model's own end-of-generation token. For measuring only.
     pub ignore_eog: bool,
     /// What the model may call.
@@ -283,6 +286,7 @@ impl Request {
             max_tokens: None,
             stop: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
             ignore_eog: false,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
@@ -306,6 +310,8 @@ impl Request {
         self.sampling.validate()?;
         validate_stops(&self.stop)?;
         at_most("logprobs", self.logprobs.unwrap_or(0).into(), Self::MAX_LOGPROBS.into())?;
+        let prompt_logprobs = self.prompt_logprobs.unwrap_or(0).into();
+        at_most("prompt_logprobs", prompt_logprobs, Self::MAX_LOGPROBS.into())?;
         self.validate_tools()?;
         at_most_bytes("constraint", self.constraint_bytes(), Constraint::MAX_BYTES)?;
         at_most_bytes("owner", self.owner.0.len(), Self::MAX_OWNER_BYTES)?;

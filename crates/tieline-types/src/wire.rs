@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
@@ -55,7 +55,7 @@ pub enum Work {
     /// Turn texts into vectors: [`Reply::Embeddings`].
     Embed {
         /// The texts.
-        texts: Vec<Private>,
+        texts: Vec<Input>,
         /// Scale each vector to length 1.
         normalise: bool,
     },
@@ -99,6 +99,21 @@ pub enum Work {
     },
     /// Count the tokens of a request's prompt, whether they fit or not: [`Reply::Count`].
     Count(Box<Request>),
+}
+
+/// A text to make a vector of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// Text, tokenised as the model's file asks for.
+    Text(Private),
+    /// Tokens, as they are.
+    Tokens(Vec<u32>),
+}
+
+impl<T: Into<Private>> From<T> for Input {
+    fn from(text: T) -> Self {
+        Self::Text(text.into())
+    }
 }
 
 /// From the runner to the engine.

@@ -30,6 +30,7 @@ fn texts(count: usize) -> Vec<Private> {
 }
 
 fn embed(peer: &mut Peer, texts: Vec<Private>) -> (Vec<Vec<f32>>, Tokens) {
+    let texts = texts.into_iter().map(Into::into).collect();
     match peer.ask(Work::Embed { texts, normalise: true }) {
         Reply::Embeddings { vectors, prompt_tokens } => (vectors, prompt_tokens),
         other => panic!("no embeddings: {other:?}"),
@@ -61,7 +62,7 @@ fn no_texts_have_no_vectors() {
 #[test]
 fn a_bad_text_among_good_ones_is_named_and_the_next_work_is_done() {
     let mut peer = peer(Pooling::Mean);
-    let texts = vec!["good".into(), long_text(257), "good".into()];
+    let texts = vec!["good".into(), long_text(257).into(), "good".into()];
     let failure = peer.failure(Work::Embed { texts, normalise: true });
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
     assert_eq!(failure.message, "text 1 has 257 tokens and 256 is the limit");
@@ -84,7 +85,7 @@ fn a_model_that_ranks_nothing_says_so() {
 #[test]
 fn cancelled_embeddings_end() {
     let mut peer = peer(Pooling::Mean);
-    let many = vec![long_text(250); 200];
+    let many = vec![long_text(250).into(); 200];
     let id = peer.order(Work::Embed { texts: many, normalise: true });
     peer.send(&ToRunner::Cancel(id));
     let Reply::Failed(failure) = peer.reply(id) else { panic!("not cancelled") };

@@ -102,10 +102,16 @@ fn every_encoder_encodes() {
     for shape in [Shape::Bert, Shape::Reranker] {
         let params = LoadParams { embeddings: Some(Pooling::Model), ..LoadParams::default() };
         let mut peer = shaped_with(shape, params);
-        let texts = vec!["kalo bade".into(), "mi".into()];
+        let texts = ["kalo bade", "mi"];
         let reply = match shape {
-            Shape::Bert => peer.ask(Work::Embed { texts, normalise: true }),
-            _ => peer.ask(Work::Rank { query: "kalo?".into(), texts }),
+            Shape::Bert => {
+                let texts = texts.map(Into::into).to_vec();
+                peer.ask(Work::Embed { texts, normalise: true })
+            }
+            _ => {
+                let texts = texts.map(Into::into).to_vec();
+                peer.ask(Work::Rank { query: "kalo?".into(), texts })
+            }
         };
         match (shape, reply) {
             (Shape::Bert, Reply::Embeddings { vectors, .. }) => assert_eq!(vectors[0].len(), 64),

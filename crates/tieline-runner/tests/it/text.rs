@@ -85,7 +85,7 @@ fn embeddings_refuse_what_they_cannot_do() {
         ..LoadParams::default()
     };
     let mut peer = Peer::ready_with(params);
-    let failure = peer.failure(Work::Embed { texts: vec![long_text(65)], normalise: true });
+    let failure = peer.failure(Work::Embed { texts: vec![long_text(65).into()], normalise: true });
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
     let failure = peer.failure(Work::Generate(Box::new(question("Hi"))));
     assert_eq!(failure.message, "the model is loaded for embeddings");

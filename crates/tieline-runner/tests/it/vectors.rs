@@ -3,7 +3,7 @@
 
 use testkit::Shape;
 use tieline_types::wire::{FailureKind, Reply, Work};
-use tieline_types::{LoadParams, Pooling, Private, Tokens};
+use tieline_types::{LoadParams, Pooling, Tokens};
 
 use crate::peer::Peer;
 use crate::shapes::shaped_with;
@@ -49,8 +49,8 @@ fn minilm(pooling: Pooling) -> Peer {
     peer
 }
 
-fn texts(texts: &[&str]) -> Vec<Private> {
-    texts.iter().map(|text| (*text).into()).collect()
+fn texts<T: for<'a> From<&'a str>>(texts: &[&str]) -> Vec<T> {
+    texts.iter().map(|text| T::from(text)).collect()
 }
 
 fn embed(peer: &mut Peer, all: &[&str], normalise: bool) -> (Vec<Vec<f32>>, Tokens) {

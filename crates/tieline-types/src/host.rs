@@ -1,0 +1,337 @@
+//! A machine that keeps models by name: what a server asks of it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::wire::{Input, Reply, Work};
+use crate::{
+    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, LoadedModel, Message, Pooling,
+    Private, Reach, Request, RunnerBuild, Tokens, Tool,
+};
+
+/// Which model is asked for, and how it is to be loaded where it is not in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The model's name.
+    pub name: String,
+    /// At least so long a context; `None` takes the usual one.
+    pub context: Option<Tokens>,
+    /// How long to keep it in memory after this; `None` takes the usual time.
+    pub keep: Option<Keep>,
+    /// Loaded to make vectors or scores rather than text.
+    pub vectors: Option<Pooling>,
+}
+
+/// How long a model stays in memory after its last use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// So long, unless others need the room.
+    For(Duration),
+    /// Until it is told to leave.
+    Forever,
+}
+
+impl Wanted {
+    /// A model by its name, loaded as usual.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+/// A model that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelCard {
+    /// Its name.
+    pub name: String,
+    /// What its file holds.
+    pub digest: Digest,
+    /// How long its file is.
+    pub size: Bytes,
+    /// Where its bytes came from.
+    pub source: String,
+    /// The terms of use, where they are known.
+    pub licence: Option<String>,
+    /// The architecture, such as `llama`.
+    pub architecture: Option<String>,
+    /// The quantisation, such as `Q4_K_M`.
+    pub quantisation: Option<String>,
+    /// How many weights it has.
+    pub parameters: Option<u64>,
+    /// The longest context that it was trained for.
+    pub context_length: Option<Tokens>,
+    /// The length of its vectors.
+    pub embedding_length: Option<u32>,
+    /// When it came here, in seconds since 1970.
+    pub created_at_unix_s: i64,
+    /// What it can do.
+    pub abilities: Abilities,
+}
+
+/// What a model can do, as its file says; whether it does it well is another matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// It writes text.
+    pub completion: bool,
+    /// It has a chat template.
+    pub chat: bool,
+    /// Its template knows tools.
+    pub tools: bool,
+    /// Its template knows thoughts.
+    pub thinking: bool,
+    /// It fills gaps.
+    pub insert: bool,
+    /// It was made to turn texts into vectors.
+    pub embedding: bool,
+    /// It was made to score texts against a query.
+    pub rerank: bool,
+}
+
+/// A model in detail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelDetails {
+    /// In short.
+    pub card: ModelCard,
+    /// Its chat template, as its file has it.
+    pub template: Option<String>,
+    /// The file's other entries, each value as JSON text; long lists are left out.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// A model in memory, and what computes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// Its name.
+    pub name: String,
+    /// What its file holds.
+    pub digest: Digest,
+    /// What the runner is made of.
+    pub build: RunnerBuild,
+    /// What was loaded, with the effective context.
+    pub loaded: LoadedModel,
+}
+
+/// A model that takes memory, or is about to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Residence {
+    /// Its name.
+    pub name: String,
+    /// What its file holds.
+    pub digest: Digest,
+    /// `loading`, `ready` or `ending`.
+    pub phase: &'static str,
+    /// What it is planned to take.
+    pub planned: Bytes,
+    /// What was loaded, once it is.
+    pub served: Option<Arc<Served>>,
+    /// Requests that it answers.
+    pub busy: usize,
+    /// Requests that wait for it.
+    pub waiting: usize,
+    /// Loads so far.
+    pub loads: u64,
+    /// It never leaves by itself.
+    pub pinned: bool,
+    /// How long until it leaves if nobody asks; `None`: when others need the room, or it is pinned.
+    pub leaves_in: Option<Duration>,
+}
+
+/// A model that left memory, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Departure {
+    /// Which.
+    pub name: String,
+    /// Why, in a few words.
+    pub reason: String,
+    /// How long ago.
+    pub ago: Duration,
+}
+
+/// What is in memory.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostStatus {
+    /// What all models may take.
+    pub budget: Bytes,
+    /// What they take, by their plans.
+    pub taken: Bytes,
+    /// The models in memory.
+    pub models: Vec<Residence>,
+    /// Who left lately, the oldest first.
+    pub departures: Vec<Departure>,
+}
+
+/// Vectors, one for each text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vectors {
+    /// The vectors.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read.
+    pub prompt_tokens: Tokens,
+}
+
+/// Scores, one for each text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// The scores: higher is better.
+    pub scores: Vec<f32>,
+    /// Tokens read.
+    pub prompt_tokens: Tokens,
+}
+
+/// Keeps models by name and has them work. Two there are: this machine, and what tests script.
+///
+/// A name that no model has is [`ErrorKind::NotFound`] from every method. A model that is not in memory is
+/// loaded first.
+#[async_trait]
+pub trait Host: fmt::Debug + Send + Sync {
+    /// The models that can be asked for.
+    async fn models(&self) -> Result<Vec<ModelCard>, BackendError>;
+
+    /// One of them in detail.
+    async fn describe(&self, name: &str) -> Result<ModelDetails, BackendError>;
+
+    /// Loads a model where it is not in memory, and says what it is.
+    async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError>;
+
+    /// Has a model answer. Dropping the stream cancels the work.
+    async fn run(&self, wanted: &Wanted, request: Request) -> Result<EventStream, BackendError>;
+
+    /// Has a model do work with a single reply. Dropping the future cancels it.
+    async fn work(&self, wanted: &Wanted, work: Work) -> Result<Reply, BackendError>;
+
+    /// What is in memory.
+    async fn status(&self) -> Result<HostStatus, BackendError>;
+
+    /// Has a model leave memory when what it answers now is answered. One that is not there is no error.
+    async fn unload(&self, name: &str) -> Result<(), BackendError>;
+}
+
+impl dyn Host {
+    /// One vector for each text.
+    ///
+    /// # Errors
+    /// The model makes no vectors, a text is empty or too long, or the runner died.
+    pub async fn embed(
+        &self,
+        wanted: &Wanted,
+        texts: Vec<Input>,
+        normalise: bool,
+    ) -> Result<Vectors, BackendError> {
+        match self.work(wanted, Work::Embed { texts, normalise }).await? {
+            Reply::Embeddings { vectors, prompt_tokens } => Ok(Vectors { vectors, prompt_tokens }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// How well each text answers the query.
+    ///
+    /// # Errors
+    /// The model is no reranker, a text is too long, or the runner died.
+    pub async fn rank(
+        &self,
+        wanted: &Wanted,
+        query: Private,
+        texts: Vec<Private>,
+    ) -> Result<Scores, BackendError> {
+        match self.work(wanted, Work::Rank { query, texts }).await? {
+            Reply::Scores { scores, prompt_tokens } => Ok(Scores { scores, prompt_tokens }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The tokens of a text; `special` is whether to add BOS and EOS where the model's file asks for them,
+    /// and whether to read special tokens' names in the text as these tokens.
+    ///
+    /// # Errors
+    /// The runner died.
+    pub async fn tokenize(
+        &self,
+        wanted: &Wanted,
+        text: Private,
+        special: (bool, bool),
+    ) -> Result<Vec<u32>, BackendError> {
+        let (add_special, parse_special) = special;
+        match self.work(wanted, Work::Tokenize { text, add_special, parse_special }).await? {
+            Reply::Tokens(tokens) => Ok(tokens),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The text of tokens, special ones by name where asked for.
+    ///
+    /// # Errors
+    /// A token is unknown, or the runner died.
+    pub async fn detokenize(
+        &self,
+        wanted: &Wanted,
+        tokens: Vec<u32>,
+        special: bool,
+    ) -> Result<Private, BackendError> {
+        match self.work(wanted, Work::Detokenize { tokens, special }).await? {
+            Reply::Text(text) => Ok(text),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// A conversation as the model's chat template writes it.
+    ///
+    /// # Errors
+    /// The model has no template, the template refuses, or the runner died.
+    pub async fn render(
+        &self,
+        wanted: &Wanted,
+        messages: Vec<Message>,
+        tools: Vec<Tool>,
+    ) -> Result<Private, BackendError> {
+        match self.work(wanted, Work::Render { messages, tools }).await? {
+            Reply::Text(text) => Ok(text),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The length of a request's prompt, rendered and tokenised, whether it fits or not.
+    ///
+    /// # Errors
+    /// The request is invalid, the model has no template for it, or the runner died.
+    pub async fn count(&self, wanted: &Wanted, request: Request) -> Result<Tokens, BackendError> {
+        match self.work(wanted, Work::Count(Box::new(request))).await? {
+            Reply::Count(tokens) => Ok(tokens),
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+fn unexpected() -> BackendError {
+    BackendError::new(ErrorKind::Internal, "the model sent a reply of another kind")
+}
+
+/// One model of a host, as a [`Backend`].
+#[derive(Clone, Debug)]
+pub struct Named {
+    host: Arc<dyn Host>,
+    wanted: Wanted,
+}
+
+impl Named {
+    /// The model that is wanted.
+    pub fn new(host: Arc<dyn Host>, wanted: Wanted) -> Self {
+        Self { host, wanted }
+    }
+}
+
+#[async_trait]
+impl Backend for Named {
+    fn name(&self) -> &str {
+        &self.wanted.name
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::ThisMachine
+    }
+
+    async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        self.host.run(&self.wanted, request).await
+    }
+}
