@@ -1,6 +1,7 @@
 //! What tests share: real weights, models of many shapes, and the built runner. Never part of a release.
 
 mod float;
+pub mod scripted;
 mod shape;
 mod tiny;
 

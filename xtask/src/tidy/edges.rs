@@ -11,9 +11,21 @@ const TABLE: &[(&str, &[&str])] = &[
     ("tieline-runner", &["tieline-types", "tieline-decode", "tieline-kernels"]),
     ("tieline-engine", &["tieline-types"]),
     ("tieline-lab", &["tieline-types", "tieline-store", "tieline-engine"]),
-    ("tieline", &["tieline-types", "tieline-store", "tieline-engine", "tieline-lab"]),
+    ("tieline-router", &["tieline-types"]),
+    ("tieline-server", &["tieline-types", "tieline-store", "tieline-router"]),
+    (
+        "tieline",
+        &[
+            "tieline-types",
+            "tieline-store",
+            "tieline-engine",
+            "tieline-lab",
+            "tieline-router",
+            "tieline-server",
+        ],
+    ),
     ("xtask", &[]),
-    ("testkit", &[]),
+    ("testkit", &["tieline-types"]),
 ];
 
 /// Crates that tests, and nothing but tests, may use.

@@ -1,0 +1,113 @@
+//! What happened to each request, without a word of it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tieline_types::{Digest, Usage};
+use tokio::sync::mpsc;
+
+use crate::plan::Decision;
+
+/// Records that are kept in memory.
+const KEPT: usize = 5000;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was answered.
+    Answered,
+    /// It was refused, or its answer broke off.
+    Failed,
+    /// Whoever asked left before the end.
+    Left,
+}
+
+impl Outcome {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// One request, from its arrival to its end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// Tells it apart from all others.
+    pub id: String,
+    /// When it came, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// The id of the key that asked; empty: this machine's user.
+    pub key: String,
+    /// The API that it came by.
+    pub dialect: &'static str,
+    /// What was asked: `chat`, `completion`, `embeddings`, …
+    pub operation: &'static str,
+    /// Who answered, and why.
+    pub decision: Decision,
+    /// What the model's file holds, where it was loaded.
+    pub digest: Option<Digest>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What the failure was, as a word.
+    pub error: Option<String>,
+    /// What was used, where it was told.
+    pub usage: Option<Usage>,
+    /// From arrival to the first token of the answer, in microseconds.
+    pub first_token_us: Option<u64>,
+    /// From arrival to the end, in microseconds.
+    pub total_us: u64,
+}
+
+/// The latest records, and where all of them go.
+#[derive(Debug)]
+pub struct Records {
+    latest: Mutex<VecDeque<Arc<Record>>>,
+    sink: Option<mpsc::Sender<Arc<Record>>>,
+    lost: AtomicU64,
+}
+
+impl Records {
+    /// Sends each record to `sink` too, where there is one.
+    pub fn new(sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
+        Self { latest: Mutex::default(), sink, lost: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn add(&self, record: Record) {
+        let record = Arc::new(record);
+        if let Some(sink) = &self.sink
+            && sink.try_send(Arc::clone(&record)).is_err()
+        {
+            // An answer does not wait for a slow disk; that a row is missing is counted and shown.
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if latest.len() == KEPT {
+            latest.pop_front();
+        }
+        latest.push_back(record);
+    }
+
+    /// So many of the latest, the newest first.
+    pub fn latest(&self, most: usize) -> Vec<Arc<Record>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().rev().take(most).cloned().collect()
+    }
+
+    /// One of the latest.
+    pub fn find(&self, id: &str) -> Option<Arc<Record>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().rev().find(|record| record.id == id).cloned()
+    }
+
+    /// How many could not be sent on.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}

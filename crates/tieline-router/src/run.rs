@@ -1,0 +1,263 @@
+//! Has a request answered by whom the plan chose, and records its end.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use futures_core::Stream;
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    Backend, BackendError, Digest, ErrorKind, Event, EventStream, Host, Reach, Request, Served,
+    Tokens, Usage, Wanted,
+};
+use tokio::sync::mpsc;
+
+use crate::plan::{Decision, Facts, plan};
+use crate::record::{Outcome, Record, Records};
+
+/// One call of an API.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Tells the call apart from all others.
+    pub id: String,
+    /// The id of the key that asks; empty: this machine's user.
+    pub key: String,
+    /// The models that it may ask; `None`: all.
+    pub allowed: Option<Arc<[String]>>,
+    /// The API.
+    pub dialect: &'static str,
+    /// What is asked.
+    pub operation: &'static str,
+    /// The model, as the caller names it.
+    pub wanted: Wanted,
+}
+
+/// Decides for each call who answers.
+#[derive(Debug)]
+pub struct Router {
+    host: Arc<dyn Host>,
+    records: Arc<Records>,
+}
+
+impl Router {
+    /// Routes to the models of `host`. Each call's record goes to `sink` too.
+    pub fn new(host: Arc<dyn Host>, sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
+        Self { host, records: Arc::new(Records::new(sink)) }
+    }
+
+    /// The models of this machine.
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.host
+    }
+
+    /// What happened lately.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// Whoever answers this call. Its arrival is now.
+    ///
+    /// # Errors
+    /// Nobody may answer it.
+    pub fn route(&self, call: Call) -> Result<Routed, BackendError> {
+        let facts = Facts { asked: &call.wanted.name, allowed: call.allowed.as_deref() };
+        let decision = plan(facts)?;
+        let wanted = Wanted { name: decision.model.clone(), ..call.wanted.clone() };
+        Ok(Routed {
+            host: Arc::clone(&self.host),
+            records: Arc::clone(&self.records),
+            wanted,
+            arrival: Arrival {
+                call,
+                decision,
+                digest: None,
+                at: SystemTime::now(),
+                since: Instant::now(),
+            },
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Arrival {
+    call: Call,
+    decision: Decision,
+    digest: Option<Digest>,
+    at: SystemTime,
+    since: Instant,
+}
+
+/// Who answers a call. A [`Backend`] whose every request is recorded at its end.
+#[derive(Clone, Debug)]
+pub struct Routed {
+    host: Arc<dyn Host>,
+    records: Arc<Records>,
+    wanted: Wanted,
+    arrival: Arrival,
+}
+
+impl Routed {
+    /// The decision.
+    pub fn decision(&self) -> &Decision {
+        &self.arrival.decision
+    }
+
+    /// The model, as it is asked for.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Waits until the model is in memory, and says what it is.
+    ///
+    /// # Errors
+    /// There is no such model, or it cannot be loaded; that is recorded.
+    pub async fn ready(&mut self) -> Result<Arc<Served>, BackendError> {
+        let mut entry = self.open_entry();
+        match self.host.ready(&self.wanted).await {
+            Ok(served) => {
+                entry.closed = true;
+                self.arrival.digest = Some(served.digest);
+                Ok(served)
+            }
+            Err(error) => {
+                entry.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Work with a single reply.
+    ///
+    /// # Errors
+    /// As the model's.
+    pub async fn work(&self, work: Work) -> Result<Reply, BackendError> {
+        let mut entry = self.open_entry();
+        let reply = self.host.work(&self.wanted, work).await;
+        match &reply {
+            Ok(reply) => {
+                entry.usage = read_tokens(reply)
+                    .map(|prompt_tokens| Usage { prompt_tokens, ..Usage::default() });
+                entry.close(Outcome::Answered);
+            }
+            Err(error) => entry.fail(error),
+        }
+        reply
+    }
+
+    fn open_entry(&self) -> Entry {
+        Entry { routed: self.clone(), usage: None, first_token: None, error: None, closed: false }
+    }
+}
+
+fn read_tokens(reply: &Reply) -> Option<Tokens> {
+    match reply {
+        Reply::Embeddings { prompt_tokens, .. } | Reply::Scores { prompt_tokens, .. } => {
+            Some(*prompt_tokens)
+        }
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Backend for Routed {
+    fn name(&self) -> &str {
+        &self.wanted.name
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::ThisMachine
+    }
+
+    async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        let mut entry = self.open_entry();
+        match self.host.run(&self.wanted, request).await {
+            Ok(stream) => Ok(Box::pin(Recorded { stream, entry })),
+            Err(error) => {
+                entry.fail(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A record on its way. Dropped before its end, it says that the caller left.
+struct Entry {
+    routed: Routed,
+    usage: Option<Usage>,
+    first_token: Option<Duration>,
+    error: Option<ErrorKind>,
+    closed: bool,
+}
+
+impl Entry {
+    fn fail(&mut self, error: &BackendError) {
+        self.error = Some(error.kind);
+        self.close(Outcome::Failed);
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let Arrival { call, decision, digest, at, since } = &self.routed.arrival;
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.routed.records.add(Record {
+            id: call.id.clone(),
+            at_unix_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+            key: call.key.clone(),
+            dialect: call.dialect,
+            operation: call.operation,
+            decision: decision.clone(),
+            digest: *digest,
+            outcome,
+            error: self.error.map(|kind| format!("{kind:?}")),
+            usage: self.usage,
+            first_token_us: self.first_token.map(micros),
+            total_us: micros(since.elapsed()),
+        });
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.close(Outcome::Left);
+    }
+}
+
+/// A stream whose end is recorded.
+struct Recorded {
+    stream: EventStream,
+    entry: Entry,
+}
+
+impl fmt::Debug for Recorded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorded").finish_non_exhaustive()
+    }
+}
+
+impl Stream for Recorded {
+    type Item = Result<Event, BackendError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.stream.as_mut().poll_next(context);
+        let entry = &mut self.entry;
+        match &polled {
+            Poll::Ready(Some(Ok(Event::Finished(finished)))) => {
+                entry.usage = Some(finished.usage);
+                entry.close(Outcome::Answered);
+            }
+            Poll::Ready(Some(Ok(Event::Piece(_) | Event::Reasoning(_) | Event::ToolCall(_)))) => {
+                let since = entry.routed.arrival.since;
+                entry.first_token.get_or_insert_with(|| since.elapsed());
+            }
+            Poll::Ready(Some(Err(error))) => entry.fail(error),
+            Poll::Ready(Some(Ok(_)) | None) | Poll::Pending => {}
+        }
+        polled
+    }
+}

@@ -1,0 +1,53 @@
+//! Who calls.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use tieline_types::{Class, Owner};
+
+/// The key that asks, as the door found it; without one, this machine's user.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Principal {
+    /// The key's id; empty: this machine's user.
+    pub(crate) id: String,
+    /// The models that it may ask; `None`: all.
+    pub(crate) models: Option<Arc<[String]>>,
+}
+
+/// A call's own facts.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    /// Tells this call apart from all others, in the answer's header, the log and the ledger.
+    pub(crate) request_id: String,
+    /// Whether a person waits, where the caller says so by header.
+    pub(crate) class: Class,
+}
+
+impl Caller {
+    /// Whose work it is.
+    pub(crate) fn owner(&self) -> Owner {
+        Owner(self.principal.id.clone())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_default();
+        let batch = parts.headers.get("x-tieline-class").is_some_and(|value| value == "batch");
+        let class = if batch { Class::Batch } else { Class::Interactive };
+        let request_id = uuid::Uuid::now_v7().simple().to_string();
+        Ok(Self { principal, request_id, class })
+    }
+}
+
+impl Caller {
+    /// Whether the caller may ask this model.
+    pub(crate) fn may_ask(&self, model: &str) -> bool {
+        self.principal.models.as_ref().is_none_or(|all| all.iter().any(|name| name == model))
+    }
+}

@@ -1,0 +1,205 @@
+//! What went wrong, and how each dialect says it.
+//!
+//! Handlers of every dialect return an [`ApiError`]; [`dress`] writes it as the route's dialect does. The table
+//! from kind to status, code and words is [`Fault::row`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, Retry};
+
+use crate::routes::Dialect;
+
+/// Kinds of failure at this edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Fault {
+    /// What a backend says.
+    Backend(ErrorKind),
+    /// The body is no JSON of the expected form.
+    BadBody,
+    /// The body is too long.
+    TooLarge,
+    /// The body is not declared as JSON.
+    NotJson,
+    /// No key, or none that is known.
+    Unauthorized,
+    /// The key may not do this, or the page may not ask.
+    Forbidden,
+    /// Too many requests of one key.
+    RateLimited,
+    /// Asked for another host.
+    Misdirected,
+    /// No such route.
+    NoRoute,
+    /// The route has other methods.
+    NoMethod,
+}
+
+/// A refusal or failure, as a caller may see it.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiError {
+    pub(crate) fault: Fault,
+    pub(crate) message: String,
+    /// The parameter that is wrong.
+    pub(crate) param: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// How a fault is told: OpenAI's names serve as the common ones.
+pub(crate) struct Row {
+    pub(crate) status: StatusCode,
+    /// OpenAI's `type`.
+    pub(crate) kind: &'static str,
+    /// OpenAI's `code`.
+    pub(crate) code: &'static str,
+    /// Anthropic's `type`.
+    pub(crate) anthropic: &'static str,
+}
+
+impl Fault {
+    pub(crate) fn row(self) -> Row {
+        let (status, kind, code, anthropic) = match self {
+            Self::Backend(kind) => return backend_row(kind),
+            Self::BadBody => (400, INVALID, "invalid_json", INVALID),
+            Self::TooLarge => (413, INVALID, "request_too_large", "request_too_large"),
+            Self::NotJson => (415, INVALID, "unsupported_media_type", INVALID),
+            Self::Unauthorized => (401, INVALID, "invalid_api_key", "authentication_error"),
+            Self::Forbidden => (403, INVALID, "forbidden", "permission_error"),
+            Self::RateLimited => {
+                (429, "rate_limit_error", "rate_limit_exceeded", "rate_limit_error")
+            }
+            Self::Misdirected => (421, INVALID, "misdirected_request", INVALID),
+            Self::NoRoute => (404, INVALID, "not_found", "not_found_error"),
+            Self::NoMethod => (405, INVALID, "method_not_allowed", INVALID),
+        };
+        row(status, kind, code, anthropic)
+    }
+}
+
+const INVALID: &str = "invalid_request_error";
+const SERVER: &str = "server_error";
+
+fn row(status: u16, kind: &'static str, code: &'static str, anthropic: &'static str) -> Row {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    Row { status, kind, code, anthropic }
+}
+
+fn backend_row(kind: ErrorKind) -> Row {
+    match kind {
+        ErrorKind::InvalidRequest => row(400, INVALID, "invalid_request", INVALID),
+        ErrorKind::NotFound => row(404, INVALID, "model_not_found", "not_found_error"),
+        ErrorKind::ContextExceeded => row(400, INVALID, "context_length_exceeded", INVALID),
+        ErrorKind::Unsupported => row(400, INVALID, "unsupported", INVALID),
+        ErrorKind::BadModel => row(422, INVALID, "bad_model", INVALID),
+        ErrorKind::Quarantined => row(422, INVALID, "model_quarantined", INVALID),
+        ErrorKind::OutOfMemory => row(503, SERVER, "out_of_memory", "overloaded_error"),
+        ErrorKind::Busy => row(503, SERVER, "overloaded", "overloaded_error"),
+        ErrorKind::Timeout => row(504, SERVER, "timeout", "timeout_error"),
+        ErrorKind::Crashed => row(503, SERVER, "engine_crashed", "api_error"),
+        ErrorKind::Unavailable => row(503, SERVER, "unavailable", "overloaded_error"),
+        // The enum may grow; what is unknown here is our fault.
+        _ => row(500, SERVER, "internal_error", "api_error"),
+    }
+}
+
+impl ApiError {
+    pub(crate) fn new(fault: Fault, message: impl Into<String>) -> Self {
+        Self { fault, message: message.into(), param: None, retry_after: None }
+    }
+
+    /// A parameter that is wrong.
+    pub(crate) fn invalid(param: &str, message: impl Into<String>) -> Self {
+        let error = Self::new(Fault::Backend(ErrorKind::InvalidRequest), message);
+        Self { param: Some(param.to_owned()), ..error }
+    }
+
+    /// A wish that nothing here can fulfil.
+    pub(crate) fn unsupported(param: &str, message: impl Into<String>) -> Self {
+        let error = Self::new(Fault::Backend(ErrorKind::Unsupported), message);
+        Self { param: Some(param.to_owned()), ..error }
+    }
+
+    /// The body of an answer in this dialect.
+    pub(crate) fn body(&self, dialect: Dialect) -> Value {
+        let row = self.fault.row();
+        match dialect {
+            Dialect::Ollama => json!({ "error": self.message }),
+            Dialect::Anthropic => json!({
+                "type": "error",
+                "error": { "type": row.anthropic, "message": self.message },
+            }),
+            // llama-server's errors have a numeric code and its own types; clients read `message` and `type`.
+            Dialect::Llama => json!({
+                "error": {
+                    "code": row.status.as_u16(),
+                    "message": self.message,
+                    "type": row.code,
+                },
+            }),
+            Dialect::OpenAi | Dialect::LmStudio | Dialect::Own => json!({
+                "error": {
+                    "message": self.message,
+                    "type": row.kind,
+                    "param": self.param,
+                    "code": row.code,
+                },
+            }),
+        }
+    }
+}
+
+impl From<BackendError> for ApiError {
+    fn from(error: BackendError) -> Self {
+        let retry_after = match error.retry {
+            Retry::After(time) => Some(time),
+            Retry::No | Retry::Elsewhere => None,
+        };
+        let message = match error.hint() {
+            Some(hint) => format!("{error} ({hint})"),
+            None => error.to_string(),
+        };
+        Self { fault: Fault::Backend(error.kind), message, param: None, retry_after }
+    }
+}
+
+impl From<InvalidParameter> for ApiError {
+    fn from(error: InvalidParameter) -> Self {
+        Self::invalid(error.name, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    /// A bare status; [`dress`] gives it its body.
+    fn into_response(self) -> Response {
+        let mut response = self.fault.row().status.into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+/// Writes errors as the route's dialect does.
+pub(crate) async fn dress(dialect: Dialect, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let Some(error) = response.extensions().get::<Arc<ApiError>>().cloned() else {
+        return response;
+    };
+    render(&error, dialect)
+}
+
+/// An error as a whole response.
+pub(crate) fn render(error: &ApiError, dialect: Dialect) -> Response {
+    let body = error.body(dialect).to_string();
+    let json = [("content-type", "application/json")];
+    let mut response = (error.fault.row().status, json, body).into_response();
+    if let Some(time) = error.retry_after {
+        let seconds = HeaderValue::from(time.as_secs().max(1));
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    response
+}

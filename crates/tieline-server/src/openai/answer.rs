@@ -1,0 +1,151 @@
+//! Whole answers, and what whole and streamed ones share.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tieline_types::{FinishReason, Finished, TokenLogprob, ToolCall, Usage};
+
+use super::stream::Head;
+use crate::collect::Collected;
+
+/// A chat completion of these answers.
+pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Value {
+    let usage = total(answers.iter().filter_map(|answer| answer.finished.as_deref()));
+    let timings = answers.first().and_then(|answer| answer.finished.as_deref()).map(Timings::of);
+    let warnings: Vec<String> =
+        answers.iter().flat_map(|answer| answer.warnings.iter().cloned()).collect();
+    let choices: Vec<Value> = answers.into_iter().enumerate().map(choice).collect();
+    let mut body = json!({
+        "id": head.id,
+        "object": "chat.completion",
+        "created": head.created,
+        "model": head.model,
+        "choices": choices,
+        "usage": usage,
+        "timings": timings,
+    });
+    if !warnings.is_empty() {
+        body["warnings"] = json!(warnings);
+    }
+    body
+}
+
+fn choice((index, answer): (usize, Collected)) -> Value {
+    let finish_reason = answer.finished.as_deref().map(|finished| reason(&finished.reason));
+    let calls: Vec<Value> = answer.calls.iter().map(call).collect();
+    // Clients tell a call by the missing content.
+    let content = (!answer.text.is_empty() || calls.is_empty()).then_some(answer.text);
+    let mut message = json!({ "role": "assistant", "content": content });
+    if !answer.reasoning.is_empty() {
+        message["reasoning_content"] = json!(answer.reasoning);
+    }
+    if !calls.is_empty() {
+        message["tool_calls"] = json!(calls);
+    }
+    json!({
+        "index": index,
+        "message": message,
+        "logprobs": logprobs(&answer.logprobs),
+        "finish_reason": finish_reason,
+    })
+}
+
+fn call(call: &ToolCall) -> Value {
+    json!({
+        "id": call.id,
+        "type": "function",
+        "function": { "name": call.name, "arguments": call.arguments.expose() },
+    })
+}
+
+/// OpenAI's word for the end.
+pub(crate) fn reason(reason: &FinishReason) -> &'static str {
+    match reason {
+        FinishReason::MaxTokens | FinishReason::ContextFull | FinishReason::Deadline => "length",
+        FinishReason::ToolCalls => "tool_calls",
+        // The ends that are none of these are errors before they come here.
+        _ => "stop",
+    }
+}
+
+/// Log-probabilities as chat completions have them; `null` where there are none.
+pub(crate) fn logprobs(entries: &[TokenLogprob]) -> Value {
+    if entries.is_empty() {
+        return Value::Null;
+    }
+    let entry = |bytes: &[u8], logprob: f32| json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes });
+    let content = entries.iter().map(|token| {
+        let alternatives = token.alternatives.iter();
+        let top: Vec<Value> =
+            alternatives.map(|other| entry(&other.bytes, other.logprob)).collect();
+        let mut value = entry(&token.bytes, token.logprob);
+        value["top_logprobs"] = json!(top);
+        value
+    });
+    json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
+}
+
+/// The usage of all answers to one prompt, as OpenAI writes it. The prompt counts once.
+pub(crate) fn total<'a>(ends: impl Iterator<Item = &'a Finished>) -> Value {
+    let mut sum: Option<Usage> = None;
+    for finished in ends {
+        let usage = finished.usage;
+        let sum = sum.get_or_insert(Usage {
+            completion_tokens: Default::default(),
+            reasoning_tokens: Default::default(),
+            ..usage
+        });
+        sum.cached_tokens = sum.cached_tokens.min(usage.cached_tokens);
+        sum.completion_tokens.0 += usage.completion_tokens.0;
+        sum.reasoning_tokens.0 += usage.reasoning_tokens.0;
+    }
+    usage(&sum.unwrap_or_default())
+}
+
+/// A usage as OpenAI writes it.
+pub(crate) fn usage(usage: &Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens.0.saturating_add(usage.completion_tokens.0),
+        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "accepted_prediction_tokens": usage.accepted_tokens,
+            "rejected_prediction_tokens":
+                usage.drafted_tokens.0.saturating_sub(usage.accepted_tokens.0),
+        },
+    })
+}
+
+/// Where the time went, in llama-server's words.
+#[derive(Debug, Serialize)]
+pub(crate) struct Timings {
+    cache_n: u32,
+    prompt_n: u32,
+    prompt_ms: f64,
+    prompt_per_second: Option<f64>,
+    predicted_n: u32,
+    predicted_ms: f64,
+    predicted_per_second: Option<f64>,
+    queue_ms: f64,
+    draft_n: u32,
+    draft_n_accepted: u32,
+}
+
+impl Timings {
+    pub(crate) fn of(finished: &Finished) -> Self {
+        let (usage, timing) = (&finished.usage, &finished.timing);
+        Self {
+            cache_n: usage.cached_tokens.0,
+            prompt_n: usage.prompt_tokens.0.saturating_sub(usage.cached_tokens.0),
+            prompt_ms: timing.prefill.as_secs_f64() * 1e3,
+            prompt_per_second: finished.prefill_tps(),
+            predicted_n: usage.completion_tokens.0,
+            predicted_ms: timing.decode.as_secs_f64() * 1e3,
+            predicted_per_second: finished.decode_tps(),
+            queue_ms: timing.queue.as_secs_f64() * 1e3,
+            draft_n: usage.drafted_tokens.0,
+            draft_n_accepted: usage.accepted_tokens.0,
+        }
+    }
+}

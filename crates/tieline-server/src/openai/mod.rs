@@ -1,0 +1,25 @@
+//! OpenAI's API.
+
+mod answer;
+mod chat;
+mod message;
+mod models;
+mod sampling;
+mod stream;
+mod tools;
+
+use axum::http::Method;
+use axum::routing::{get, post};
+
+use crate::routes::{Dialect, Guard, Route};
+
+/// The routes of this dialect.
+pub(crate) fn routes() -> Vec<Route> {
+    let infer = (Dialect::OpenAi, Guard::Infer);
+    let read = (Dialect::OpenAi, Guard::Read);
+    vec![
+        Route::new((Method::POST, "/v1/chat/completions"), infer, post(chat::chat)),
+        Route::new((Method::GET, "/v1/models"), read, get(models::list)),
+        Route::new((Method::GET, "/v1/models/{*name}"), read, get(models::one)),
+    ]
+}

@@ -1,0 +1,43 @@
+//! `/v1/models`
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use tieline_types::{BackendError, ErrorKind, ModelCard};
+
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
+    let models = app.router().host().models().await?;
+    let data: Vec<Value> =
+        models.iter().filter(|card| caller.may_ask(&card.name)).map(model).collect();
+    Ok(Json(json!({ "object": "list", "data": data })))
+}
+
+pub(crate) async fn one(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let models = app.router().host().models().await?;
+    let bare = name.strip_suffix(":latest").unwrap_or(&name);
+    let card = models.iter().find(|card| card.name == bare && caller.may_ask(bare));
+    let missing = || {
+        let text = format!("no model {name:?} is here");
+        BackendError::new(ErrorKind::NotFound, text).with_hint("GET /v1/models lists the models")
+    };
+    Ok(Json(model(card.ok_or_else(missing)?)))
+}
+
+fn model(card: &ModelCard) -> Value {
+    json!({
+        "id": card.name,
+        "object": "model",
+        "created": card.created_at_unix_s,
+        "owned_by": "tieline",
+        "digest": card.digest,
+        "context_length": card.context_length,
+    })
+}

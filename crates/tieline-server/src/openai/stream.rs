@@ -1,0 +1,179 @@
+//! Chat completions piece by piece.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::response::sse::Event as Sse;
+use futures_core::Stream;
+use futures_util::StreamExt;
+use futures_util::stream::{self, BoxStream};
+use serde_json::{Value, json};
+use tieline_types::{BackendError, ChoiceEvent, Event, Finished, Piece, ToolCallStep};
+
+use super::answer::{Timings, logprobs, reason, total};
+use crate::error::ApiError;
+use crate::open::Steps;
+use crate::routes::Dialect;
+use crate::sse::data;
+
+/// What every chunk of an answer repeats.
+#[derive(Clone, Debug)]
+pub(crate) struct Head {
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    pub(crate) model: String,
+}
+
+impl Head {
+    pub(crate) fn new(request_id: &str, model: &str) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            id: format!("chatcmpl-{request_id}"),
+            created: now.as_secs(),
+            model: model.to_owned(),
+        }
+    }
+
+    fn chunk(&self, choices: &Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        })
+    }
+
+    fn delta(&self, index: u32, delta: &Value) -> Sse {
+        data(&self.chunk(&json!([{ "index": index, "delta": delta, "finish_reason": null }])))
+    }
+}
+
+/// An answer as it is written.
+struct Writer {
+    head: Head,
+    include_usage: bool,
+    /// Answers that said their role.
+    begun: Vec<u32>,
+    ends: Vec<Finished>,
+    warnings: Vec<String>,
+    failed: bool,
+}
+
+/// The events of a stream, up to its one end: `[DONE]`, or an error and nothing after it.
+pub(crate) fn chunks(
+    head: Head,
+    steps: Steps,
+    include_usage: bool,
+) -> impl Stream<Item = Sse> + Send + 'static {
+    let writer = Writer {
+        head,
+        include_usage,
+        begun: Vec::new(),
+        ends: Vec::new(),
+        warnings: Vec::new(),
+        failed: false,
+    };
+    let states = stream::unfold(Some((writer, steps)), |state| async move {
+        let (mut writer, mut steps) = state?;
+        match steps.next().await {
+            Some(step) => {
+                let events = writer.step(step);
+                let next = (!writer.failed).then_some((writer, steps));
+                Some((events, next))
+            }
+            None => Some((writer.end(), None)),
+        }
+    });
+    let events: BoxStream<'static, Sse> = states.flat_map(stream::iter).boxed();
+    events
+}
+
+impl Writer {
+    fn step(&mut self, ChoiceEvent { index, event }: ChoiceEvent) -> Vec<Sse> {
+        match event {
+            Ok(Event::Started(_)) => self.role(index).into_iter().collect(),
+            Ok(Event::Piece(piece)) => self.piece(index, "content", &piece),
+            Ok(Event::Reasoning(piece)) => self.piece(index, "reasoning_content", &piece),
+            Ok(Event::ToolCall(step)) => self.call(index, step),
+            Ok(Event::Warning(text)) => {
+                self.warnings.push(text);
+                Vec::new()
+            }
+            Ok(Event::Finished(finished)) => self.finished(index, *finished),
+            Ok(_) => Vec::new(),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// The first chunk of an answer says who speaks.
+    fn role(&mut self, index: u32) -> Option<Sse> {
+        if self.begun.contains(&index) {
+            return None;
+        }
+        self.begun.push(index);
+        Some(self.head.delta(index, &json!({ "role": "assistant", "content": "" })))
+    }
+
+    fn piece(&mut self, index: u32, member: &str, piece: &Piece) -> Vec<Sse> {
+        let mut events: Vec<Sse> = self.role(index).into_iter().collect();
+        let mut choice = json!({
+            "index": index,
+            "delta": { member: piece.text.expose() },
+            "finish_reason": null,
+        });
+        if !piece.logprobs.is_empty() {
+            choice["logprobs"] = logprobs(&piece.logprobs);
+        }
+        events.push(data(&self.head.chunk(&json!([choice]))));
+        events
+    }
+
+    fn call(&mut self, index: u32, step: ToolCallStep) -> Vec<Sse> {
+        let mut events: Vec<Sse> = self.role(index).into_iter().collect();
+        let call = match step {
+            ToolCallStep::Begin { index, id, name } => json!({
+                "index": index,
+                "id": id,
+                "type": "function",
+                "function": { "name": name, "arguments": "" },
+            }),
+            ToolCallStep::Arguments { index, text } => {
+                json!({ "index": index, "function": { "arguments": text.expose() } })
+            }
+            ToolCallStep::End { .. } => return events,
+        };
+        events.push(self.head.delta(index, &json!({ "tool_calls": [call] })));
+        events
+    }
+
+    fn finished(&mut self, index: u32, finished: Finished) -> Vec<Sse> {
+        let mut events: Vec<Sse> = self.role(index).into_iter().collect();
+        let choice =
+            json!([{ "index": index, "delta": {}, "finish_reason": reason(&finished.reason) }]);
+        let mut chunk = self.head.chunk(&choice);
+        chunk["timings"] = json!(Timings::of(&finished));
+        if !self.warnings.is_empty() {
+            chunk["warnings"] = json!(std::mem::take(&mut self.warnings));
+        }
+        events.push(data(&chunk));
+        self.ends.push(finished);
+        events
+    }
+
+    /// An error ends the stream, and no `[DONE]` pretends otherwise.
+    fn fail(&mut self, error: BackendError) -> Vec<Sse> {
+        self.failed = true;
+        vec![data(&ApiError::from(error).body(Dialect::OpenAi))]
+    }
+
+    fn end(&self) -> Vec<Sse> {
+        let mut events = Vec::new();
+        if self.include_usage {
+            let mut chunk = self.head.chunk(&json!([]));
+            chunk["usage"] = total(self.ends.iter());
+            events.push(data(&chunk));
+        }
+        events.push(Sse::default().data("[DONE]"));
+        events
+    }
+}

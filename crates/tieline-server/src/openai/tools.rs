@@ -1,0 +1,80 @@
+//! Tools and how they are chosen.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tieline_types::{Tool, ToolChoice};
+
+use crate::error::ApiError;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireTool {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    function: Option<WireFunction>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireFunction {
+    name: String,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    parameters: Option<Box<RawValue>>,
+    /// Arguments always keep to the schema here.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, and always so")]
+    strict: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum WireChoice {
+    Word(String),
+    Named { function: WireName },
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireName {
+    name: String,
+}
+
+/// The tools in our words.
+pub(crate) fn tools(all: Vec<WireTool>) -> Result<Vec<Tool>, ApiError> {
+    all.into_iter().enumerate().map(|(at, wire)| tool(at, wire)).collect()
+}
+
+fn tool(at: usize, wire: WireTool) -> Result<Tool, ApiError> {
+    let param = format!("tools[{at}]");
+    match wire.function {
+        Some(function) if wire.kind == "function" => Ok(Tool {
+            name: function.name,
+            description: function.description.unwrap_or_default(),
+            parameters: function
+                .parameters
+                .map(|schema| schema.get().to_owned())
+                .unwrap_or_default(),
+        }),
+        _ => {
+            let text = format!("{param} is no function: other tools run at their vendor's");
+            Err(ApiError::unsupported(&param, text))
+        }
+    }
+}
+
+/// The choice in our words.
+pub(crate) fn choice(wire: Option<WireChoice>) -> Result<ToolChoice, ApiError> {
+    match wire {
+        None => Ok(ToolChoice::Auto),
+        Some(WireChoice::Named { function }) => Ok(ToolChoice::Named(function.name)),
+        Some(WireChoice::Word(word)) => match word.as_str() {
+            "auto" => Ok(ToolChoice::Auto),
+            "none" => Ok(ToolChoice::None),
+            "required" | "any" => Ok(ToolChoice::Required),
+            _ => Err(ApiError::invalid(
+                "tool_choice",
+                "tool_choice is another word: expected auto, none, required or a function's name",
+            )),
+        },
+    }
+}

@@ -1,0 +1,26 @@
+//! Server-sent events.
+
+use std::convert::Infallible;
+
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_core::Stream;
+use serde::Serialize;
+
+use crate::app::App;
+
+/// A stream of events; a comment where it is silent for long.
+pub(crate) fn response(app: &App, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    use futures_util::StreamExt;
+    let events = events.map(Ok::<_, Infallible>);
+    let keep_alive = KeepAlive::new().interval(app.config().keep_alive).text("keep-alive");
+    let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
+    // Proxies that gather would defeat the stream.
+    response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
+    response
+}
+
+/// An event of one JSON value. What cannot be written is an empty object: our types always can.
+pub(crate) fn data(value: &impl Serialize) -> Event {
+    Event::default().data(serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned()))
+}
