@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -236,9 +236,9 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    /// The stream, counted until it is dropped.
+    /// The stream, counted until its last event or until it is dropped.
     pub(super) fn counted(self, stream: EventStream) -> EventStream {
-        Box::pin(Counted { stream, _busy: self })
+        Box::pin(Counted(Some((stream, self))))
     }
 }
 
@@ -251,15 +251,18 @@ impl Drop for Busy {
     }
 }
 
-struct Counted {
-    stream: EventStream,
-    _busy: Busy,
-}
+struct Counted(Option<(EventStream, Busy)>);
 
 impl Stream for Counted {
     type Item = Result<Event, BackendError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.stream.as_mut().poll_next(context)
+        let Some((stream, _)) = &mut self.0 else { return Poll::Ready(None) };
+        let event = ready!(stream.as_mut().poll_next(context));
+        if matches!(event, None | Some(Err(_) | Ok(Event::Finished(_)))) {
+            // Whoever still holds the stream keeps no model here.
+            self.0 = None;
+        }
+        Poll::Ready(event)
     }
 }
