@@ -11,6 +11,7 @@ mod commands;
 mod crashes;
 mod env;
 mod failure;
+mod names;
 mod output;
 mod plain;
 mod planning;
