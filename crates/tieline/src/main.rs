@@ -17,6 +17,8 @@ mod plain;
 mod planning;
 mod prompts;
 mod screen;
+#[cfg_attr(not(test), expect(dead_code, reason = "no command serves yet"))]
+mod serving;
 mod sessions;
 
 use std::io::{self, Write};
