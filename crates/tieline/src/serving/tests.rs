@@ -256,6 +256,37 @@ fn a_longer_context_replaces_a_shorter_one_and_vectors_stand_beside_text() {
 }
 
 #[test]
+fn many_who_ask_at_once_for_a_model_that_is_away_have_it_loaded_once() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for at in 0..12 {
+            let host = Arc::clone(&host);
+            tasks.spawn(async move {
+                let wanted = Wanted::named("llama");
+                if at % 3 == 0 {
+                    // Who leaves early takes nobody else along.
+                    let early = Duration::from_millis(at);
+                    let work = host.tokenize(&wanted, "w1".into(), (false, false));
+                    let _ = tokio::time::timeout(early, work).await;
+                    return;
+                }
+                let request = Request::new(Prompt::Text("w1 w2".into()));
+                assert!(!text(&*host, &wanted, request).await.is_empty());
+            });
+        }
+        tasks.join_all().await;
+        let status = until(&*host, |status| status.models.iter().all(|one| one.busy == 0)).await;
+        assert_eq!((status.models.len(), status.models[0].loads), (1, 1));
+        handle.shutdown().await;
+        assert_eq!(sessions::running(&app.home).len(), 0);
+    });
+}
+
+#[test]
 fn what_does_not_fit_is_refused_with_what_does_and_a_shorter_wish_is_served() {
     let Some(runner) = testkit::runner() else { return };
     let (app, _folder) = app(&runner);
