@@ -1,12 +1,13 @@
 //! A model of this machine, as the rest of Tieline sees it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Backend, BackendError, ErrorKind, EventStream, LoadParams, LoadedModel, Message, ModelFile,
-    Overflow, Private, Reach, Request, RunnerBuild, Tokens,
+    Overflow, Private, Reach, Request, RunnerBuild, Served, Tokens,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -28,8 +29,7 @@ pub struct LocalModel {
     state: watch::Receiver<State>,
     phase: watch::Receiver<Phase>,
     tasks: TaskTracker,
-    build: RunnerBuild,
-    loaded: LoadedModel,
+    served: Arc<Served>,
 }
 
 /// Vectors, one for each text.
@@ -66,6 +66,7 @@ impl LocalModel {
         params.model = Some(file.digest);
         params.draft = config.draft.as_ref().map(|draft| draft.digest);
         params.disk_cache = config.cache.as_ref().map(|cache| cache.quota);
+        let digest = file.digest;
         let tasks = TaskTracker::new();
         let (commands, receiver) = mpsc::channel(supervisor::COMMANDS);
         let (publish, mut state) = watch::channel(State::Starting);
@@ -82,7 +83,15 @@ impl LocalModel {
                     let Running { mut build, loaded, .. } = *running;
                     build.kernels.clone_from(&loaded.kernels);
                     let client = Client::new(commands);
-                    return Ok(Self { name, client, state, phase, tasks, build, loaded });
+                    let served = Served { name: name.clone(), digest, build, loaded };
+                    return Ok(Self {
+                        name,
+                        client,
+                        state,
+                        phase,
+                        tasks,
+                        served: Arc::new(served),
+                    });
                 }
                 State::Failed(failed) => return Err(failed.error()),
                 State::Loading(share) => progress(share),
@@ -96,12 +105,12 @@ impl LocalModel {
 
     /// What was loaded.
     pub fn loaded(&self) -> &LoadedModel {
-        &self.loaded
+        &self.served.loaded
     }
 
     /// What the runner is made of, with the kernels that compute this model.
     pub fn build(&self) -> &RunnerBuild {
-        &self.build
+        &self.served.build
     }
 
     /// How the runner is doing.
@@ -238,6 +247,21 @@ impl LocalModel {
 
 #[async_trait]
 impl Resident for LocalModel {
+    fn served(&self) -> Arc<Served> {
+        Arc::clone(&self.served)
+    }
+
+    async fn work(&self, work: Work) -> Result<Reply, BackendError> {
+        if let Work::Generate(request) | Work::Count(request) = &work {
+            validate(request)?;
+        }
+        if let Work::Generate(_) = work {
+            let text = "an answer is a stream, no single reply";
+            return Err(BackendError::new(ErrorKind::Internal, text));
+        }
+        self.submit(work).await?.single().await
+    }
+
     async fn end(&self) {
         self.close().await;
     }
@@ -256,7 +280,7 @@ impl Backend for LocalModel {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         validate(&request)?;
         if request.overflow == Overflow::Compact {
-            return compact::run(self.client.clone(), request, self.loaded.context);
+            return compact::run(self.client.clone(), request, self.served.loaded.context);
         }
         self.client.generate(request).await
     }

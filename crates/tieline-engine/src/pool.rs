@@ -3,25 +3,32 @@
 //! [`decide`] decides; this does it: one loop over what is asked, what ended and the time. A request to a
 //! model in memory goes straight there, whatever else is being loaded or is leaving.
 
+mod asked;
 pub mod decide;
 mod entry;
+mod overview;
 mod runners;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tieline_types::{Backend, BackendError, Bytes, ErrorKind, EventStream, Request};
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    Backend, BackendError, Bytes, ErrorKind, EventStream, Hint, Keep, Request, Served,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
+pub use overview::{Eviction, Overview, Standing};
 pub use runners::Runners;
 
-use decide::{Decision, Facts, Key, Phase, Reason, Refusal};
-use entry::{Asked, Entry};
+use asked::{Asked, Job, Witness};
+use decide::{Decision, Facts, Key, Reason, Refusal};
+use entry::Entry;
 
 /// Orders that may wait for the loop.
 const ORDERS: usize = 256;
@@ -35,6 +42,12 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(120);
 /// A model in memory.
 #[async_trait]
 pub trait Resident: Backend {
+    /// What was loaded, and what computes it.
+    fn served(&self) -> Arc<Served>;
+
+    /// Does work that has a single reply. Dropping the future cancels it.
+    async fn work(&self, work: Work) -> Result<Reply, BackendError>;
+
     /// Ends it, and returns when its memory is free.
     async fn end(&self);
 }
@@ -68,45 +81,6 @@ pub struct PoolConfig {
     pub wait: Duration,
 }
 
-/// A model that left, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eviction {
-    /// Which.
-    pub model: String,
-    /// Why, in a few words.
-    pub reason: String,
-    /// When, since the pool began.
-    pub at: Duration,
-}
-
-/// How a member stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    /// Which.
-    pub member: Member,
-    /// `None`: not in memory.
-    pub phase: Option<Phase>,
-    /// Requests that it answers.
-    pub busy: usize,
-    /// Requests that wait for it.
-    pub waiting: usize,
-    /// Loads so far.
-    pub loads: u64,
-}
-
-/// The pool, as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overview {
-    /// What all may take.
-    pub budget: Bytes,
-    /// What they take.
-    pub taken: Bytes,
-    /// The members.
-    pub members: Vec<Standing>,
-    /// Who left lately, the oldest first.
-    pub evictions: VecDeque<Eviction>,
-}
-
 /// Models that share a budget. All end when it is shut down.
 #[derive(Debug)]
 pub struct Pool {
@@ -115,35 +89,43 @@ pub struct Pool {
 }
 
 enum Order {
-    Submit {
+    Ask {
         name: String,
-        request: Box<Request>,
-        reply: Reply,
+        job: Job,
+        keep: Option<Keep>,
     },
+    Add(Member),
+    Forget(String),
+    /// What is to be done with a member, if it is one.
+    Change(String, Change, oneshot::Sender<Result<(), BackendError>>),
     Loaded {
         key: Key,
         result: Result<Arc<dyn Resident>, BackendError>,
         took: Duration,
     },
     Ended(Key),
-    /// A model said that it will not work any more.
-    Broken(Key),
+    /// A model, by which of its loads, said that it will not work any more.
+    Broken(Key, u64),
     Look(oneshot::Sender<Overview>),
     Shutdown,
 }
 
-type Reply = oneshot::Sender<Result<EventStream, BackendError>>;
+#[derive(Clone, Copy)]
+enum Change {
+    Keep(Keep),
+    Unload,
+}
 
 impl Pool {
     /// Starts a pool of `members`; none is loaded yet.
     pub fn start(config: PoolConfig, members: Vec<Member>, loader: Arc<dyn Loader>) -> Self {
         let tasks = TaskTracker::new();
         let (orders, receiver) = mpsc::channel(ORDERS);
-        let entries = members.into_iter().map(Entry::new).collect();
-        let worker = Worker {
+        let mut worker = Worker {
             config,
             loader,
-            entries,
+            entries: BTreeMap::new(),
+            next_key: 0,
             // Weak: the loop ends when nobody can ask any more.
             orders: orders.downgrade(),
             tasks: tasks.clone(),
@@ -151,19 +133,78 @@ impl Pool {
             started: Instant::now(),
             evictions: VecDeque::new(),
         };
+        members.into_iter().for_each(|member| worker.add(member));
         tasks.spawn(worker.run(receiver));
         Self { orders, tasks }
     }
 
-    /// Asks a member, which is loaded first where it is not in memory. Dropping the stream cancels.
+    /// Asks a member, which is loaded first where it is not in memory, and kept there for as long as `keep`
+    /// says after this. Dropping the stream cancels.
     ///
     /// # Errors
     /// There is no such member, it does not fit or got no room in time, it does not load, or it refuses.
-    pub async fn run(&self, name: &str, request: Request) -> Result<EventStream, BackendError> {
-        let (reply, answer) = oneshot::channel();
-        let order = Order::Submit { name: name.to_owned(), request: Box::new(request), reply };
-        self.orders.send(order).await.map_err(|_| gone())?;
-        answer.await.map_err(|_| gone())?
+    pub async fn run(
+        &self,
+        name: &str,
+        keep: Option<Keep>,
+        request: Request,
+    ) -> Result<EventStream, BackendError> {
+        self.ask(name, keep, |answer| Job::Run(Box::new(request), answer)).await
+    }
+
+    /// As [`run`](Self::run), for work with a single reply. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub async fn work(
+        &self,
+        name: &str,
+        keep: Option<Keep>,
+        work: Work,
+    ) -> Result<Reply, BackendError> {
+        self.ask(name, keep, |answer| Job::Work(Box::new(work), answer)).await
+    }
+
+    /// Waits until a member is in memory, and says what was loaded.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub async fn ready(&self, name: &str, keep: Option<Keep>) -> Result<Arc<Served>, BackendError> {
+        self.ask(name, keep, Job::Ready).await
+    }
+
+    /// Adds a member. One of this name that is there already stays as it is.
+    ///
+    /// # Errors
+    /// The pool is shut down.
+    pub async fn add(&self, member: Member) -> Result<(), BackendError> {
+        self.send(Order::Add(member)).await
+    }
+
+    /// Removes a member; one in memory leaves when what it answers is answered. None of this name is no error.
+    ///
+    /// # Errors
+    /// The pool is shut down.
+    pub async fn forget(&self, name: &str) -> Result<(), BackendError> {
+        self.send(Order::Forget(name.to_owned())).await
+    }
+
+    /// Changes how long a member stays in memory after its last use, until it leaves; nothing where it is
+    /// not there.
+    ///
+    /// # Errors
+    /// There is no such member.
+    pub async fn keep(&self, name: &str, keep: Keep) -> Result<(), BackendError> {
+        self.change(name, Change::Keep(keep)).await
+    }
+
+    /// Has a member leave when what it answers now is answered, pinned or not. Who asks meanwhile waits, and
+    /// has it loaded again.
+    ///
+    /// # Errors
+    /// There is no such member.
+    pub async fn unload(&self, name: &str) -> Result<(), BackendError> {
+        self.change(name, Change::Unload).await
     }
 
     /// How the members stand.
@@ -172,17 +213,37 @@ impl Pool {
     /// The pool is shut down.
     pub async fn overview(&self) -> Result<Overview, BackendError> {
         let (reply, answer) = oneshot::channel();
-        self.orders.send(Order::Look(reply)).await.map_err(|_| gone())?;
+        self.send(Order::Look(reply)).await?;
         answer.await.map_err(|_| gone())
     }
 
-    /// Ends all models and waits until they are gone.
-    pub async fn shutdown(self) {
+    /// Ends all models and waits until they are gone. Who asks after that is refused.
+    pub async fn shutdown(&self) {
         // Where the loop is gone, so are they.
         let _ = self.orders.send(Order::Shutdown).await;
-        drop(self.orders);
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &str,
+        keep: Option<Keep>,
+        job: impl FnOnce(asked::Answer<T>) -> Job,
+    ) -> Result<T, BackendError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Ask { name: name.to_owned(), job: job(reply), keep }).await?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    async fn change(&self, name: &str, change: Change) -> Result<(), BackendError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Order::Change(name.to_owned(), change, reply)).await?;
+        answer.await.map_err(|_| gone())?
+    }
+
+    async fn send(&self, order: Order) -> Result<(), BackendError> {
+        self.orders.send(order).await.map_err(|_| gone())
     }
 }
 
@@ -190,11 +251,26 @@ fn gone() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "the pool of models is shut down")
 }
 
+fn unknown(name: &str) -> BackendError {
+    BackendError::new(ErrorKind::NotFound, format!("the pool has no model {name:?}"))
+}
+
+/// The same error for another caller, without its cause.
+fn copy(error: &BackendError) -> BackendError {
+    let copy = BackendError::new(error.kind, error.to_string());
+    match error.hint() {
+        Some(hint) => copy.with_hint(hint),
+        None => copy,
+    }
+}
+
 /// The loop and all that it knows.
 struct Worker {
     config: PoolConfig,
     loader: Arc<dyn Loader>,
-    entries: Vec<Entry>,
+    /// A key is never given again: late news of one that is gone means nothing.
+    entries: BTreeMap<Key, Entry>,
+    next_key: usize,
     orders: mpsc::WeakSender<Order>,
     tasks: TaskTracker,
     /// Woken when an answer ends.
@@ -213,15 +289,27 @@ impl Worker {
                 () = freed.notified() => { look_again = self.settle(); continue }
                 () = until(self.started, look_again) => { look_again = self.settle(); continue }
             };
-            match order {
-                Order::Shutdown => return self.close().await,
-                Order::Submit { name, request, reply } => self.submit(&name, request, reply),
-                Order::Loaded { key, result, took } => self.loaded(key, result, took),
-                Order::Ended(key) => self.entries[key.0].ended(),
-                Order::Broken(key) => self.evict(key, "its runner does not work any more".into()),
-                Order::Look(reply) => drop(reply.send(self.overview())),
+            if let Order::Shutdown = order {
+                // What is loaded from now on ends at once.
+                drop(orders);
+                return self.close().await;
             }
+            self.obey(order);
             look_again = self.settle();
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Ask { name, job, keep } => self.ask(&name, job, keep),
+            Order::Add(member) => self.add(member),
+            Order::Forget(name) => self.forget(&name),
+            Order::Change(name, change, reply) => drop(reply.send(self.change(&name, change))),
+            Order::Loaded { key, result, took } => self.loaded(key, result, took),
+            Order::Ended(key) => self.entries.get_mut(&key).into_iter().for_each(Entry::ended),
+            Order::Broken(key, load) => self.broken(key, load),
+            Order::Look(reply) => drop(reply.send(self.overview())),
+            Order::Shutdown => {}
         }
     }
 
@@ -229,44 +317,78 @@ impl Worker {
         self.started.elapsed()
     }
 
-    fn submit(&mut self, name: &str, request: Box<Request>, reply: Reply) {
+    fn find(&self, name: &str) -> Option<Key> {
+        let named = |entry: &Entry| entry.member.name == name && !entry.forgotten;
+        self.entries.iter().find(|(_, entry)| named(entry)).map(|(key, _)| *key)
+    }
+
+    fn ask(&mut self, name: &str, job: Job, keep: Option<Keep>) {
         let now = self.now();
-        let Some(key) = self.entries.iter().position(|entry| entry.member.name == name) else {
-            let text = format!("the pool has no model {name:?}");
-            drop(reply.send(Err(BackendError::new(ErrorKind::InvalidRequest, text))));
-            return;
+        let key = self.find(name);
+        let Some((key, entry)) = key.and_then(|key| Some((key, self.entries.get_mut(&key)?)))
+        else {
+            return job.refuse(unknown(name));
         };
-        let entry = &mut self.entries[key];
         entry.used(now);
-        let asked = Asked { request, reply, since: now };
+        let asked = Asked { job, keep, since: now };
         if entry.takes() {
-            return self.pass_on(Key(key), asked);
+            return self.pass_on(key, asked);
         }
         match entry.queue.len() < QUEUE {
             true => entry.queue.push_back(asked),
             false => {
                 let text = format!("{QUEUE} requests already wait for {name} to be loaded");
-                drop(asked.reply.send(Err(BackendError::new(ErrorKind::Busy, text))));
+                asked.job.refuse(BackendError::new(ErrorKind::Busy, text));
             }
         }
     }
 
-    /// Hands a request to its model in memory.
+    fn add(&mut self, member: Member) {
+        if self.find(&member.name).is_none() {
+            self.entries.insert(Key(self.next_key), Entry::new(member));
+            self.next_key += 1;
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        let Some(entry) = self.find(name).and_then(|key| self.entries.get_mut(&key)) else {
+            return;
+        };
+        entry.forgotten = true;
+        entry.tell("its model was removed");
+        entry.queue.drain(..).for_each(|asked| asked.job.refuse(unknown(name)));
+    }
+
+    fn change(&mut self, name: &str, change: Change) -> Result<(), BackendError> {
+        let entry = self.find(name).and_then(|key| self.entries.get_mut(&key));
+        let entry = entry.ok_or_else(|| unknown(name))?;
+        match change {
+            Change::Keep(keep) if entry.phase().is_some() => entry.keep(keep),
+            Change::Keep(_) => {}
+            Change::Unload => entry.tell("it was told to leave"),
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, key: Key, load: u64) {
+        if self.entries.get(&key).is_some_and(|entry| entry.loads() == load) {
+            self.evict(key, "its runner does not work any more".into());
+        }
+    }
+
+    /// Hands a job to its model in memory.
     fn pass_on(&mut self, key: Key, asked: Asked) {
-        let entry = &self.entries[key.0];
-        let (Some(model), Some(orders)) = (entry.model(), self.orders.upgrade()) else { return };
-        let busy = entry.begin(&self.freed);
-        self.tasks.spawn(async move {
-            let answer = model.run(*asked.request).await;
-            if let Err(error) = &answer
-                && matches!(error.kind, ErrorKind::Quarantined | ErrorKind::Unavailable)
-            {
-                // Where the loop is gone, so is the model.
-                let _ = orders.send(Order::Broken(key)).await;
-            }
-            // A caller who left drops the stream, which cancels the work.
-            let _ = asked.reply.send(answer.map(|stream| busy.counted(stream)));
-        });
+        let (Some(entry), Some(orders)) = (self.entries.get_mut(&key), self.orders.upgrade())
+        else {
+            return;
+        };
+        let Some(model) = entry.model() else { return };
+        if let Some(keep) = asked.keep {
+            entry.keep(keep);
+        }
+        let busy = entry.begin(&self.freed, self.started);
+        let witness = Witness { orders, key, load: entry.loads() };
+        self.tasks.spawn(asked.job.pass_on(model, busy, witness));
     }
 
     fn loaded(
@@ -276,15 +398,12 @@ impl Worker {
         took: Duration,
     ) {
         let now = self.now();
-        let entry = &mut self.entries[key.0];
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         match result {
             Ok(model) => entry.ready(model, now, took),
             Err(error) => {
                 entry.ended();
-                for asked in entry.queue.drain(..) {
-                    let copy = BackendError::new(error.kind, error.to_string());
-                    drop(asked.reply.send(Err(copy)));
-                }
+                entry.queue.drain(..).for_each(|asked| asked.job.refuse(copy(&error)));
             }
         }
     }
@@ -293,23 +412,17 @@ impl Worker {
     fn settle(&mut self) -> Option<Duration> {
         // First those that have their model: it is at work then, and is not thought idle.
         self.serve();
+        self.entries.retain(|_, entry| !entry.forgotten || entry.phase().is_some());
         let decision = decide::decide(&self.facts());
         let Decision { load, evict, drain, refuse, look_again } = decision;
         for (key, refusal) in refuse {
             self.refuse(key, refusal);
         }
-        for (at, entry) in self.entries.iter_mut().enumerate() {
-            entry.draining = drain.contains(&Key(at));
+        for (key, entry) in &mut self.entries {
+            entry.draining = drain.contains(key);
         }
         for (key, reason) in evict {
-            let reason = match reason {
-                Reason::Idle => "nobody asked for it for as long as it was to be kept".to_owned(),
-                Reason::RoomFor(other) => {
-                    let other = &mut self.entries[other.0];
-                    other.displaces = true;
-                    format!("{} needed the room", other.member.name)
-                }
-            };
+            let reason = self.words(key, reason);
             self.evict(key, reason);
         }
         for key in load {
@@ -321,21 +434,40 @@ impl Worker {
 
     /// Hands out the requests of models that are ready for them.
     fn serve(&mut self) {
-        for at in 0..self.entries.len() {
-            while self.entries[at].takes() {
-                let Some(asked) = self.entries[at].queue.pop_front() else { break };
-                self.pass_on(Key(at), asked);
+        let mut ready = Vec::new();
+        for (key, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.takes()) {
+            ready.extend(entry.queue.drain(..).map(|asked| (*key, asked)));
+        }
+        for (key, asked) in ready {
+            self.pass_on(key, asked);
+        }
+    }
+
+    /// Why a model leaves, in words. Notes for whom it does.
+    fn words(&mut self, key: Key, reason: Reason) -> String {
+        match reason {
+            Reason::Idle => "nobody asked for it for as long as it was to be kept".to_owned(),
+            Reason::Told => {
+                let told = self.entries.get(&key).and_then(|entry| entry.told);
+                told.unwrap_or("it was told to leave").to_owned()
             }
+            Reason::RoomFor(other) => match self.entries.get_mut(&other) {
+                Some(other) => {
+                    other.displaces = true;
+                    format!("{} needed the room", other.member.name)
+                }
+                None => "another needed the room".to_owned(),
+            },
         }
     }
 
     fn facts(&mut self) -> Facts {
-        for entry in &mut self.entries {
+        for entry in self.entries.values_mut() {
             // Who left needs no model.
-            entry.queue.retain(|asked| !asked.reply.is_closed());
+            entry.queue.retain(|asked| !asked.job.is_closed());
         }
         let now = self.now();
-        let keyed = || self.entries.iter().enumerate().map(|(at, entry)| (Key(at), entry));
+        let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
         let mut waiting: Vec<_> =
             keyed().filter_map(|(key, entry)| entry.waiting(key, self.config.wait)).collect();
         waiting.sort_by_key(|waiting| (waiting.since, waiting.key));
@@ -344,8 +476,10 @@ impl Worker {
     }
 
     fn load(&mut self, key: Key) {
-        let Some(orders) = self.orders.upgrade() else { return };
-        let entry = &mut self.entries[key.0];
+        let (Some(entry), Some(orders)) = (self.entries.get_mut(&key), self.orders.upgrade())
+        else {
+            return;
+        };
         entry.loading();
         let (loader, name) = (Arc::clone(&self.loader), entry.member.name.clone());
         self.tasks.spawn(async move {
@@ -362,7 +496,7 @@ impl Worker {
 
     fn evict(&mut self, key: Key, reason: String) {
         let at = self.now();
-        let entry = &mut self.entries[key.0];
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         let (Some(model), Some(orders)) = (entry.leave(), self.orders.upgrade()) else { return };
         if self.evictions.len() == REMEMBERED {
             self.evictions.pop_front();
@@ -377,7 +511,7 @@ impl Worker {
 
     fn refuse(&mut self, key: Key, refusal: Refusal) {
         let (now, wait) = (self.now(), self.config.wait);
-        let entry = &mut self.entries[key.0];
+        let Some(entry) = self.entries.get_mut(&key) else { return };
         let name = &entry.member.name;
         let (kind, text) = match refusal {
             Refusal::TooLarge { needed, room } => (
@@ -395,26 +529,26 @@ impl Worker {
                 entry.queue.push_front(asked);
                 break;
             }
-            drop(asked.reply.send(Err(BackendError::new(kind, text.clone()))));
+            asked.job.refuse(BackendError::new(kind, text.clone()));
         }
     }
 
     fn overview(&self) -> Overview {
-        let taken = self.entries.iter().filter(|entry| entry.phase().is_some());
+        let now = self.now();
+        let taken = self.entries.values().filter(|entry| entry.phase().is_some());
         let taken = taken.fold(0u64, |sum, entry| sum.saturating_add(entry.member.bytes.0));
         Overview {
+            age: now,
             budget: self.config.budget,
             taken: Bytes(taken),
-            members: self.entries.iter().map(Entry::standing).collect(),
+            members: self.entries.values().map(|entry| entry.standing(now)).collect(),
             evictions: self.evictions.clone(),
         }
     }
 
     async fn close(mut self) {
-        for entry in &mut self.entries {
-            for asked in entry.queue.drain(..) {
-                drop(asked.reply.send(Err(gone())));
-            }
+        for entry in self.entries.values_mut() {
+            entry.queue.drain(..).for_each(|asked| asked.job.refuse(gone()));
             if let Some(model) = entry.leave() {
                 model.end().await;
             }

@@ -16,10 +16,11 @@ use crate::commands::kv_cost;
 use crate::crashes;
 use crate::env;
 use crate::failure::Failure;
+use crate::names;
 use crate::output::Output;
 use crate::planning::{self, Planned};
 use crate::prompts::{self, Quota};
-use crate::sessions::Session;
+use crate::sessions::{Record, Session};
 
 /// How long threads may take to finish after the command did.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -122,30 +123,12 @@ impl App {
         if let Some(model) = self.find(&reference)? {
             return Ok(model);
         }
-        let failure = Failure::user(format!("no model {text:?} is here"));
-        let names = match &reference {
-            ModelRef::Name(name) => self.store.suggestions(name, &self.catalogue),
-            _ => Vec::new(),
-        };
-        Err(match names.first() {
-            Some(name) if name == text => failure.with_hint(format!("tieline pull {name}")),
-            Some(name) => failure.with_hint(format!("did you mean {name}?")),
-            None => {
-                failure.with_hint("tieline list shows the models here; tieline pull fetches one")
-            }
-        })
+        let (message, hint) = names::missing(&self.store, &self.catalogue, text);
+        Err(Failure::user(message).with_hint(hint))
     }
 
-    /// A model of the store, also by another name that the catalogue has for it.
     fn find(&self, reference: &ModelRef) -> Result<Option<Model>, Failure> {
-        let found = self.store.find(reference)?;
-        let ModelRef::Name(name) = reference else { return Ok(found) };
-        match (found, self.catalogue.get(name)) {
-            (None, Some(entry)) if entry.name != *name => {
-                Ok(self.store.find(&ModelRef::Name(entry.name.clone()))?)
-            }
-            (found, _) => Ok(found),
-        }
+        Ok(names::find(&self.store, &self.catalogue, reference)?)
     }
 
     /// A model that is here, pulled first where it is not.
@@ -227,7 +210,8 @@ impl App {
             self.output.warn(&warning);
         }
         let planned = early.or(late);
-        let session = Session::open(&self.home, model, &loaded, planned.as_ref());
+        let record = Record::of(model, &loaded, planned.as_ref());
+        let session = Session::open(&self.home, &record);
         let of = model.clone();
         // What it holds with another model beside it is no lesson about it.
         let planned = planned.filter(|_| alone);
@@ -298,7 +282,7 @@ impl Loaded {
     /// Ends the runner.
     pub(crate) fn end(self, app: &App) {
         if let Some(planned) = &self.planned {
-            planning::record(app, &self.of, planned, self.held());
+            planning::record(&app.store, &self.of, planned, self.held());
         }
         app.block_on(self.model.shutdown());
     }

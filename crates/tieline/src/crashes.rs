@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tieline_engine::{Death, DeathListener};
-use tieline_store::{Model, Quarantine, Store};
+use tieline_store::{DbError, Model, Quarantine, Store};
 
 use crate::failure::Failure;
 
@@ -12,10 +12,23 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Refuses a model that is quarantined.
 pub(crate) fn refuse_quarantined(store: &Store, model: &Model) -> Result<(), Failure> {
-    let Some(quarantine) = store.quarantine_of(model.digest)? else { return Ok(()) };
-    let text = format!("{} is quarantined: {}", model.name, quarantine.reason);
-    let hint = format!("tieline quarantine lift {} lets it be started again", model.name);
-    Err(Failure::user(text).with_hint(hint))
+    match quarantined(store, model)? {
+        None => Ok(()),
+        Some((text, hint)) => Err(Failure::user(text).with_hint(hint)),
+    }
+}
+
+/// Why a model is not started, and what to do, where it is quarantined.
+pub(crate) fn quarantined(
+    store: &Store,
+    model: &Model,
+) -> Result<Option<(String, String)>, DbError> {
+    let quarantine = store.quarantine_of(model.digest)?;
+    Ok(quarantine.map(|quarantine| {
+        let text = format!("{} is quarantined: {}", model.name, quarantine.reason);
+        let hint = format!("tieline quarantine lift {} lets it be started again", model.name);
+        (text, hint)
+    }))
 }
 
 /// How long ago runners of this model died, within the last minute.

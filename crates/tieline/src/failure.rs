@@ -96,6 +96,7 @@ impl From<BackendError> for Failure {
     fn from(error: BackendError) -> Self {
         let code = match error.kind {
             ErrorKind::InvalidRequest
+            | ErrorKind::NotFound
             | ErrorKind::ContextExceeded
             | ErrorKind::Unsupported
             | ErrorKind::BadModel

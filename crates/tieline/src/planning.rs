@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tieline_engine::plan::fit::{self, Alternative, Free, Miss};
 use tieline_engine::{Plan, Planner, plan::learn};
-use tieline_store::{LoadRecord, Model};
+use tieline_store::{LoadRecord, Model, Store};
 use tieline_types::{BackendError, Bytes, LoadParams};
 
 use crate::app::App;
@@ -57,14 +57,19 @@ pub(crate) async fn plan(
     (params, most): (&LoadParams, Option<Bytes>),
 ) -> Result<Planned, BackendError> {
     let plan = planner.plan(params).await?;
-    let kind = learn::kind(&plan.model.settings);
-    // Nothing learned where the store cannot be read: the plan itself is good.
-    let past = app.store.loads_like(&plan.model.architecture, &kind).unwrap_or_default();
-    let extra = learn::extra(plan.resident(), &past);
     let mut free = Free::now();
     free.memory = most.map_or(free.memory, |most| most.min(free.memory));
+    Ok(compare(&app.store, plan, free))
+}
+
+/// Compares a plan with what is free and with what was.
+pub(crate) fn compare(store: &Store, plan: Plan, free: Free) -> Planned {
+    let kind = learn::kind(&plan.model.settings);
+    // Nothing learned where the store cannot be read: the plan itself is good.
+    let past = store.loads_like(&plan.model.architecture, &kind).unwrap_or_default();
+    let extra = learn::extra(plan.resident(), &past);
     let miss = fit::miss(&plan, &free, extra);
-    Ok(Planned { plan, extra, loads: past.len(), free, miss })
+    Planned { plan, extra, loads: past.len(), free, miss }
 }
 
 /// Whether a load fits so easily that it need not wait for its plan: by far, and with a usual context.
@@ -95,7 +100,8 @@ pub(crate) async fn instead(
     fits
 }
 
-fn words(alternative: &Alternative) -> String {
+/// An alternative and what it needs.
+pub(crate) fn words(alternative: &Alternative) -> String {
     format!("{} ({})", alternative.change, alternative.needed)
 }
 
@@ -148,11 +154,11 @@ pub(crate) fn refusal(model: &Model, planned: &Planned, miss: &Miss, fits: &[Str
 }
 
 /// Writes down what a load held. A failure costs a lesson, no answer.
-pub(crate) fn record(app: &App, model: &Model, planned: &Planned, held: Option<Bytes>) {
+pub(crate) fn record(store: &Store, model: &Model, planned: &Planned, held: Option<Bytes>) {
     let Some(held) = held else { return };
     let now = jiff::Timestamp::now().as_second();
     // Nobody can do anything about a lesson lost.
-    let _ = app.store.record_load(&LoadRecord {
+    let _ = store.record_load(&LoadRecord {
         digest: model.digest,
         architecture: planned.plan.model.architecture.clone(),
         settings: learn::kind(&planned.plan.model.settings),

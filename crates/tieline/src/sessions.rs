@@ -46,15 +46,10 @@ pub(crate) struct Session {
     locked: Option<(PathBuf, File)>,
 }
 
-impl Session {
-    /// Writes the record down. A failure only hides the model from `ps`.
-    pub(crate) fn open(
-        home: &Path,
-        model: &Model,
-        loaded: &LocalModel,
-        planned: Option<&Planned>,
-    ) -> Self {
-        let record = Record {
+impl Record {
+    /// Of a model that was loaded now.
+    pub(crate) fn of(model: &Model, loaded: &LocalModel, planned: Option<&Planned>) -> Self {
+        Self {
             pid: std::process::id(),
             runner_pid: loaded.pid().unwrap_or(0),
             model: model.name.clone(),
@@ -65,8 +60,14 @@ impl Session {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),
             planned_bytes: planned.map(Planned::expected),
-        };
-        Self { locked: write(&folder(home), &record).ok() }
+        }
+    }
+}
+
+impl Session {
+    /// Writes the record down. A failure only hides the model from `ps`.
+    pub(crate) fn open(home: &Path, record: &Record) -> Self {
+        Self { locked: write(&folder(home), record).ok() }
     }
 }
 

@@ -57,6 +57,8 @@ pub struct Resident {
     pub uses: f64,
     /// It leaves after being idle for this long; `None`: not for that reason.
     pub keep_alive: Option<Duration>,
+    /// It is to leave when what it answers is answered, and takes no further requests.
+    pub told: bool,
     /// Others had to leave for it.
     pub displaced: bool,
 }
@@ -94,6 +96,8 @@ pub enum Reason {
     RoomFor(Key),
     /// Nobody asked for it for as long as it was to be kept.
     Idle,
+    /// It was told to.
+    Told,
 }
 
 /// Why a model is not loaded.
@@ -165,6 +169,13 @@ fn expire(facts: &Facts, decision: &mut Decision) {
         }
     }
     for resident in facts.residents.iter().filter(|resident| resident.may_leave()) {
+        if resident.told {
+            match resident.busy {
+                0 => decision.evict.push((resident.key, Reason::Told)),
+                _ => decision.drain.push(resident.key),
+            }
+            continue;
+        }
         let Some(keep) = resident.keep_alive.filter(|_| resident.busy == 0) else { continue };
         let end = resident.idle_since.saturating_add(keep);
         if end <= facts.now {
@@ -257,6 +268,16 @@ impl Facts {
 impl Resident {
     fn may_leave(&self) -> bool {
         self.phase == Phase::Ready && !self.pinned
+    }
+
+    /// How long until it leaves if nobody asks for it any more; `None`: when others need the room, or never.
+    pub fn leaves_in(&self, now: Duration) -> Option<Duration> {
+        if !self.may_leave() {
+            return None;
+        }
+        let keep = if self.told { Some(Duration::ZERO) } else { self.keep_alive };
+        let idle_since = if self.busy > 0 { now } else { self.idle_since };
+        keep.map(|keep| idle_since.saturating_add(keep).saturating_sub(now))
     }
 
     /// What missing it would cost: seconds of loading for each request that is to be expected.

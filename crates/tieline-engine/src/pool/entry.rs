@@ -3,23 +3,18 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tieline_types::{BackendError, Event, EventStream, Request};
+use tieline_types::{BackendError, Event, EventStream, Keep};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::decide::{self, Key, Phase, Waiting, decayed};
-use super::{Member, Reply, Resident, Standing};
-
-/// A request that waits for its model.
-pub(super) struct Asked {
-    pub(super) request: Box<Request>,
-    pub(super) reply: Reply,
-    pub(super) since: Duration,
-}
+use super::{Member, Resident, Standing};
 
 /// Where the model is.
 enum Place {
@@ -39,7 +34,13 @@ pub(super) struct Entry {
     /// Others leave for it.
     pub(super) displaces: bool,
     displaced: bool,
-    busy: Arc<AtomicUsize>,
+    /// Why it is to leave as soon as what it answers is answered.
+    pub(super) told: Option<&'static str>,
+    /// It is no member any more once it has left.
+    pub(super) forgotten: bool,
+    /// How long it stays by its callers' wish, until it leaves.
+    keep: Option<Keep>,
+    work: Arc<AtWork>,
     uses: f64,
     used_at: Duration,
     load_time: Duration,
@@ -55,7 +56,10 @@ impl Entry {
             draining: false,
             displaces: false,
             displaced: false,
-            busy: Arc::default(),
+            told: None,
+            forgotten: false,
+            keep: None,
+            work: Arc::default(),
             uses: 0.0,
             used_at: Duration::ZERO,
             load_time: Duration::ZERO,
@@ -81,16 +85,33 @@ impl Entry {
         }
     }
 
-    /// It answers one more request, until what this returns is dropped.
-    pub(super) fn begin(&self, freed: &Arc<Notify>) -> Busy {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy { count: Arc::clone(&self.busy), freed: Arc::clone(freed) }
+    /// It answers one more request, until what this returns is dropped. `started`: when the pool began.
+    pub(super) fn begin(&self, freed: &Arc<Notify>, started: Instant) -> Busy {
+        self.work.count.fetch_add(1, Ordering::Relaxed);
+        Busy { work: Arc::clone(&self.work), freed: Arc::clone(freed), started }
     }
 
     pub(super) fn loading(&mut self) {
         self.place = Place::Loading;
         self.displaced = std::mem::take(&mut self.displaces);
         self.loads += 1;
+    }
+
+    /// Loads so far.
+    pub(super) fn loads(&self) -> u64 {
+        self.loads
+    }
+
+    /// How long it stays after its last use, until it leaves.
+    pub(super) fn keep(&mut self, keep: Keep) {
+        self.keep = Some(keep);
+    }
+
+    /// It is to leave when what it answers is answered. Nothing where it is not there to leave.
+    pub(super) fn tell(&mut self, reason: &'static str) {
+        if matches!(self.place, Place::Loading | Place::Ready { .. }) {
+            self.told = Some(reason);
+        }
     }
 
     pub(super) fn ready(&mut self, model: Arc<dyn Resident>, now: Duration, took: Duration) {
@@ -103,12 +124,16 @@ impl Entry {
     pub(super) fn leave(&mut self) -> Option<Arc<dyn Resident>> {
         let model = self.model()?;
         self.place = Place::Ending;
+        self.told = None;
+        self.keep = None;
         Some(model)
     }
 
     /// It takes no memory any more.
     pub(super) fn ended(&mut self) {
         self.place = Place::Away;
+        self.told = None;
+        self.keep = None;
     }
 
     pub(super) fn phase(&self) -> Option<Phase> {
@@ -139,58 +164,105 @@ impl Entry {
             key,
             bytes: self.member.bytes,
             phase,
-            busy: self.busy.load(Ordering::Relaxed),
-            pinned: self.member.pinned,
-            idle_since: self.used_at.max(ready_since),
+            busy: self.busy(),
+            // Who says so outdoes who pinned it.
+            pinned: self.pinned() && self.told.is_none(),
+            idle_since: self.used_at.max(ready_since).max(self.work.last_end()),
             ready_since,
             load_time: self.load_time,
             uses: self.uses,
-            keep_alive: self.member.keep_alive,
+            keep_alive: self.keep_alive(),
+            told: self.told.is_some(),
             displaced: self.displaced,
         })
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self, now: Duration) -> Standing {
+        let served = self.model().map(|model| model.served());
+        // Its key is of no interest here.
+        let resident = self.resident(Key(0), now);
         Standing {
-            member: self.member.clone(),
+            member: Member {
+                pinned: self.pinned(),
+                keep_alive: self.keep_alive(),
+                ..self.member.clone()
+            },
             phase: self.phase(),
-            busy: self.busy.load(Ordering::Relaxed),
+            served,
+            busy: self.busy(),
             waiting: self.queue.len(),
             loads: self.loads,
+            leaves_in: resident.and_then(|resident| resident.leaves_in(now)),
         }
+    }
+
+    fn busy(&self) -> usize {
+        self.work.count.load(Ordering::Relaxed)
+    }
+
+    fn pinned(&self) -> bool {
+        self.keep.map_or(self.member.pinned, |keep| keep == Keep::Forever)
+    }
+
+    fn keep_alive(&self) -> Option<Duration> {
+        match self.keep {
+            None => self.member.keep_alive,
+            Some(Keep::For(time)) => Some(time),
+            Some(Keep::Forever) => None,
+        }
+    }
+}
+
+/// What a model works on.
+#[derive(Debug, Default)]
+struct AtWork {
+    count: AtomicUsize,
+    /// When the last of it ended, in milliseconds since the pool began.
+    last_end_ms: AtomicU64,
+}
+
+impl AtWork {
+    fn last_end(&self) -> Duration {
+        Duration::from_millis(self.last_end_ms.load(Ordering::Relaxed))
     }
 }
 
 /// A request at work: counted until it is dropped.
 #[derive(Debug)]
 pub(super) struct Busy {
-    count: Arc<AtomicUsize>,
+    work: Arc<AtWork>,
     freed: Arc<Notify>,
+    started: Instant,
 }
 
 impl Busy {
-    /// The stream, counted until it is dropped.
+    /// The stream, counted until its last event or until it is dropped.
     pub(super) fn counted(self, stream: EventStream) -> EventStream {
-        Box::pin(Counted { stream, _busy: self })
+        Box::pin(Counted(Some((stream, self))))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.work.last_end_ms.fetch_max(now, Ordering::Relaxed);
+        self.work.count.fetch_sub(1, Ordering::Relaxed);
         self.freed.notify_one();
     }
 }
 
-struct Counted {
-    stream: EventStream,
-    _busy: Busy,
-}
+struct Counted(Option<(EventStream, Busy)>);
 
 impl Stream for Counted {
     type Item = Result<Event, BackendError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.stream.as_mut().poll_next(context)
+        let Some((stream, _)) = &mut self.0 else { return Poll::Ready(None) };
+        let event = ready!(stream.as_mut().poll_next(context));
+        if matches!(event, None | Some(Err(_) | Ok(Event::Finished(_)))) {
+            // Whoever still holds the stream keeps no model here.
+            self.0 = None;
+        }
+        Poll::Ready(event)
     }
 }

@@ -1,7 +1,7 @@
 //! The loader of real models: a runner process for each.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tieline_types::{BackendError, Digest, ErrorKind, LoadParams, ModelFile};
@@ -15,7 +15,7 @@ use crate::local::LocalModel;
 #[derive(Debug)]
 pub struct Runners {
     config: EngineConfig,
-    models: HashMap<String, (ModelFile, LoadParams)>,
+    models: Mutex<HashMap<String, (ModelFile, LoadParams)>>,
     quarantined: Quarantined,
 }
 
@@ -31,7 +31,16 @@ impl Runners {
             note(&ours, death);
             theirs.iter().for_each(|listener| listener.tell(death));
         }));
-        Self { config, models, quarantined }
+        Self { config, models: Mutex::new(models), quarantined }
+    }
+
+    /// Adds a model, or changes how one is loaded from now on.
+    pub fn add(&self, name: impl Into<String>, file: ModelFile, params: LoadParams) {
+        self.models().insert(name.into(), (file, params));
+    }
+
+    fn models(&self) -> MutexGuard<'_, HashMap<String, (ModelFile, LoadParams)>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why a model is not started, where it is not.
@@ -51,7 +60,7 @@ fn note(quarantined: &Quarantined, death: &Death) {
 #[async_trait]
 impl Loader for Runners {
     async fn load(&self, name: &str) -> Result<Arc<dyn Resident>, BackendError> {
-        let (file, params) = self.models.get(name).cloned().ok_or_else(|| {
+        let (file, params) = self.models().get(name).cloned().ok_or_else(|| {
             let text = format!("nothing is known of a model {name:?}");
             BackendError::new(ErrorKind::Internal, text)
         })?;

@@ -4,7 +4,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
-use tieline_types::{Event, FinishReason, Finished, Prompt, Reach, Timing, Usage};
+use tieline_types::{
+    Digest, Event, FinishReason, Finished, Jail, LoadedModel, MemoryUse, Prompt, Reach,
+    RunnerBuild, Timing, Tokens, Usage,
+};
 use tokio::time::sleep;
 
 use super::*;
@@ -82,8 +85,60 @@ fn finished() -> Box<Finished> {
     })
 }
 
+/// Work that makes its model busy until it is done or dropped.
+struct AtWork(Arc<AtomicU64>);
+
+impl AtWork {
+    fn begin(busy: &Arc<AtomicU64>) -> Self {
+        busy.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(busy))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn served(name: &str) -> Served {
+    let loaded = LoadedModel {
+        description: "fake".to_owned(),
+        parameters: 1,
+        weights: Bytes(1),
+        context: Tokens(512),
+        trained_context: Tokens(512),
+        vocabulary: Tokens(1),
+        embedding_length: 1,
+        has_chat_template: false,
+        kv_tokens: Tokens(512),
+        kv_token_size: Bytes(1),
+        parallel: 1,
+        kernels: Vec::new(),
+        threads: 1,
+        threads_batch: 1,
+        load_time: SECOND,
+        peak_memory: None,
+        architecture: "fake".to_owned(),
+        memory: MemoryUse::default(),
+        jail: Jail::default(),
+    };
+    let build = RunnerBuild::default();
+    Served { name: name.to_owned(), digest: Digest([0; 32]), build, loaded }
+}
+
 #[async_trait]
 impl Resident for Fake {
+    fn served(&self) -> Arc<Served> {
+        Arc::new(served(&self.name))
+    }
+
+    async fn work(&self, _: Work) -> Result<Reply, BackendError> {
+        let _busy = AtWork::begin(&self.busy);
+        sleep(self.answer).await;
+        Ok(Reply::Count(Tokens(7)))
+    }
+
     async fn end(&self) {
         if self.busy.load(Ordering::SeqCst) > 0 || self.pinned {
             self.ledger.broken.fetch_add(1, Ordering::SeqCst);
@@ -111,7 +166,7 @@ impl Loader for Fakes {
         sleep(slow).await;
         if name == "broken" {
             self.ledger.held.fetch_sub(member.bytes.0, Ordering::SeqCst);
-            return Err(BackendError::new(ErrorKind::BadModel, "it is broken"));
+            return Err(BackendError::new(ErrorKind::BadModel, "it is broken").with_hint("mend it"));
         }
         Ok(Arc::new(Fake {
             name: name.to_owned(),
@@ -141,7 +196,7 @@ fn pool(budget: u64, members: Vec<(Member, Duration)>) -> (Pool, Arc<Fakes>) {
 }
 
 async fn ask(pool: &Pool, name: &str) -> Result<(), BackendError> {
-    let mut stream = pool.run(name, Request::new(Prompt::Text("x".into()))).await?;
+    let mut stream = pool.run(name, None, Request::new(Prompt::Text("x".into()))).await?;
     while let Some(event) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
         event?;
     }
@@ -189,8 +244,9 @@ async fn what_cannot_fit_or_load_is_refused_with_the_reason() {
     let error = ask(&pool, "large").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::OutOfMemory);
     assert_eq!(error.to_string(), "large needs 101 B, and the models' budget leaves 100 B for it");
-    assert_eq!(ask(&pool, "broken").await.unwrap_err().kind, ErrorKind::BadModel);
-    assert_eq!(ask(&pool, "none").await.unwrap_err().kind, ErrorKind::InvalidRequest);
+    let error = ask(&pool, "broken").await.unwrap_err();
+    assert_eq!((error.kind, error.hint().as_deref()), (ErrorKind::BadModel, Some("mend it")));
+    assert_eq!(ask(&pool, "none").await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(pool.overview().await.unwrap().taken, Bytes(0));
     pool.shutdown().await;
 }
@@ -232,17 +288,153 @@ async fn idle_models_leave_and_all_end_with_the_pool() {
     assert_eq!(loader.ledger.held.load(Ordering::SeqCst), 0);
 }
 
+fn work() -> Work {
+    Work::Tokenize { text: "x".into(), add_special: false, parse_special: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_come_and_go_while_it_runs() {
+    let (pool, loader) = pool(100, vec![(member("a", 60), SECOND), (member("b", 30), SECOND)]);
+    pool.forget("b").await.unwrap();
+    assert_eq!(ask(&pool, "b").await.unwrap_err().kind, ErrorKind::NotFound);
+    pool.add(member("b", 30)).await.unwrap();
+    // One of this name is there: it stays as it is.
+    pool.add(member("b", 300)).await.unwrap();
+    ask(&pool, "a").await.unwrap();
+    ask(&pool, "b").await.unwrap();
+    let (answer, ()) = tokio::join!(ask(&pool, "a"), async {
+        sleep(Duration::from_millis(100)).await;
+        pool.forget("a").await.unwrap();
+        assert_eq!(ask(&pool, "a").await.unwrap_err().kind, ErrorKind::NotFound);
+    });
+    answer.unwrap();
+    sleep(SECOND).await;
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(
+        overview.members.iter().map(|one| one.member.name.as_str()).collect::<Vec<_>>(),
+        ["b"]
+    );
+    assert_eq!((overview.taken, overview.evictions[0].model.as_str()), (Bytes(30), "a"));
+    assert_eq!(overview.evictions[0].reason, "its model was removed");
+    assert_eq!(loader.ledger.held.load(Ordering::SeqCst), 30);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_told_to_leave_ends_its_answers_first_and_comes_again_when_asked() {
+    let pinned = Member { pinned: true, ..member("m", 60) };
+    let (pool, loader) = pool(100, vec![(pinned, SECOND)]);
+    ask(&pool, "m").await.unwrap();
+    let begun = Instant::now();
+    let (answer, later) = tokio::join!(ask(&pool, "m"), async {
+        sleep(Duration::from_millis(100)).await;
+        pool.unload("m").await.unwrap();
+        ask(&pool, "m").await.map(|()| begun.elapsed())
+    });
+    answer.unwrap();
+    // The answer, the end of the model, a load and another answer.
+    assert!(later.unwrap() > 3 * SECOND);
+    assert_eq!(loader.loads.lock().unwrap().len(), 2);
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(overview.evictions[0].reason, "it was told to leave");
+    assert_eq!(pool.unload("none").await.unwrap_err().kind, ErrorKind::NotFound);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_say_how_long_a_model_stays_after_its_last_use() {
+    let usual = Member { keep_alive: Some(60 * SECOND), ..member("m", 10) };
+    let (pool, _) = pool(100, vec![(usual, SECOND)]);
+    let leaves_in = async || pool.overview().await.unwrap().members[0].leaves_in;
+    assert_eq!(leaves_in().await, None);
+    ask(&pool, "m").await.unwrap();
+    sleep(20 * SECOND).await;
+    assert_eq!(leaves_in().await, Some(40 * SECOND));
+    let served = pool.ready("m", Some(Keep::For(5 * SECOND))).await.unwrap();
+    assert_eq!(served.name, "m");
+    assert_eq!(leaves_in().await, Some(5 * SECOND));
+    pool.ready("m", Some(Keep::Forever)).await.unwrap();
+    sleep(1000 * SECOND).await;
+    let overview = pool.overview().await.unwrap();
+    let one = &overview.members[0];
+    assert!(one.member.pinned && one.served.is_some() && one.leaves_in.is_none());
+    // Whoever says nothing changes nothing; nought means now, but not during the answer.
+    ask(&pool, "m").await.unwrap();
+    let reply = pool.work("m", Some(Keep::For(Duration::ZERO)), work()).await.unwrap();
+    assert_eq!(reply, Reply::Count(Tokens(7)));
+    sleep(SECOND).await;
+    let overview = pool.overview().await.unwrap();
+    assert_eq!((overview.taken, overview.members[0].loads), (Bytes(0), 1));
+    // That was a wish for the time in memory which is over.
+    assert_eq!(overview.members[0].member.keep_alive, Some(60 * SECOND));
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_to_stay_counts_from_the_end_of_the_answer() {
+    let short = Member { keep_alive: Some(SECOND / 2), ..member("m", 10) };
+    let (pool, _) = pool(100, vec![(short, SECOND)]);
+    ask(&pool, "m").await.unwrap();
+    let left = pool.overview().await.unwrap().members[0].leaves_in;
+    assert_eq!(left, Some(SECOND / 2));
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_keeps_its_model_busy_until_it_is_done_or_nobody_waits() {
+    let (pool, loader) = pool(100, vec![(member("a", 60), SECOND), (member("b", 60), SECOND)]);
+    pool.ready("a", None).await.unwrap();
+    let (reply, other) = tokio::join!(pool.work("a", None, work()), ask(&pool, "b"));
+    reply.unwrap();
+    other.unwrap();
+    assert_eq!(loader.ledger.broken.load(Ordering::SeqCst), 0);
+    let dropped = tokio::time::timeout(SECOND / 2, pool.work("b", None, work())).await;
+    assert!(dropped.is_err());
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(pool.overview().await.unwrap().members[1].busy, 0);
+    pool.shutdown().await;
+    let error = pool.work("a", None, work()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+}
+
 #[derive(Clone, Debug)]
 struct Arrival {
     after: u64,
     model: usize,
+    what: What,
     leaves_after: Option<u64>,
 }
 
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Answer,
+    Work,
+    /// To answer, and to leave at once.
+    Last,
+    Unload,
+    Forget,
+}
+
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
-    let one = (0u64..4000, 0usize..5, prop::option::weighted(0.2, 1u64..3000));
-    let one = one.prop_map(|(after, model, leaves_after)| Arrival { after, model, leaves_after });
+    use What::{Answer, Forget, Last, Unload, Work};
+    let what = prop::sample::select(vec![Answer, Answer, Work, Work, Last, Unload, Forget]);
+    let one = (0u64..4000, 0usize..5, what, prop::option::weighted(0.2, 1u64..3000));
+    let one = one.prop_map(|(after, model, what, leaves_after)| {
+        // The pinned one is to stay.
+        let what = if model == 0 { Answer } else { what };
+        Arrival { after, model, what, leaves_after }
+    });
     prop::collection::vec(one, 1..40)
+}
+
+async fn act(pool: &Pool, name: &str, what: What) -> Result<(), BackendError> {
+    match what {
+        What::Answer => ask(pool, name).await,
+        What::Work => pool.work(name, None, work()).await.map(drop),
+        What::Last => pool.work(name, Some(Keep::For(Duration::ZERO)), work()).await.map(drop),
+        What::Unload => pool.unload(name).await,
+        What::Forget => pool.forget(name).await,
+    }
 }
 
 /// Runs one schedule and returns what happened to each request that stayed.
@@ -257,12 +449,13 @@ async fn simulate(
     let (pool, loader) = pool(100, members.collect());
     let pool = Arc::new(pool);
     let mut tasks = tokio::task::JoinSet::new();
-    for Arrival { after, model, leaves_after } in arrivals {
+    for Arrival { after, model, what, leaves_after } in arrivals {
         sleep(Duration::from_millis(after)).await;
-        let pool = Arc::clone(&pool);
+        let (pool, loader) = (Arc::clone(&pool), Arc::clone(&loader));
         tasks.spawn(async move {
             let name = model.to_string();
-            let answer = ask(&pool, &name);
+            pool.add(loader.members[&name].0.clone()).await.unwrap();
+            let answer = act(&pool, &name, what);
             let answer = match leaves_after {
                 Some(time) => tokio::time::timeout(Duration::from_millis(time), answer).await.ok(),
                 None => Some(answer.await),
@@ -272,7 +465,8 @@ async fn simulate(
     }
     let ended: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
     let before_end = loader.ledger.broken.load(Ordering::SeqCst);
-    Arc::into_inner(pool).unwrap().shutdown().await;
+    pool.shutdown().await;
+    assert_eq!(loader.ledger.held.load(Ordering::SeqCst), 0);
     (ended, loader.ledger.most.load(Ordering::SeqCst), before_end)
 }
 
@@ -286,8 +480,10 @@ proptest! {
         prop_assert!(most <= 100, "{most} bytes at once");
         prop_assert_eq!(broken, 0, "a pinned or answering model was ended");
         for end in ended {
-            // Every request ends, and only what cannot fit beside the pinned one is refused.
-            prop_assert!(matches!(end, Ok(()) | Err(ErrorKind::OutOfMemory)), "{end:?}");
+            // Every request ends, and only what cannot fit beside the pinned one is refused, or what is
+            // forgotten meanwhile.
+            let refused = matches!(end, Err(ErrorKind::OutOfMemory | ErrorKind::NotFound));
+            prop_assert!(refused || end.is_ok(), "{end:?}");
         }
     }
 }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_engine::{EngineConfig, Member, Planner, Pool, PoolConfig, Runners};
-use tieline_types::{Bytes, Digest, Event, LoadParams, ModelFile, Tokens};
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    Bytes, Digest, ErrorKind, Event, Keep, LoadParams, ModelFile, Pooling, Tokens,
+};
 
 use crate::{model_file, next, params, question};
 
@@ -33,7 +36,7 @@ async fn pool(share: u64) -> Option<Pool> {
 async fn ask(pool: &Pool, name: &str, tokens: u32) -> String {
     let mut request = question("What is the capital of France?");
     request.max_tokens = Some(Tokens(tokens));
-    let mut stream = pool.run(name, request).await.unwrap();
+    let mut stream = pool.run(name, None, request).await.unwrap();
     let mut text = String::new();
     while let Some(event) = next(&mut stream).await {
         if let Event::Piece(piece) = event.unwrap() {
@@ -69,5 +72,41 @@ async fn two_models_that_do_not_fit_together_take_turns() {
     let said: Vec<&str> = overview.evictions.iter().map(|one| one.reason.as_str()).collect();
     let (small, large) = ("small needed the room", "large needed the room");
     assert_eq!(said, [large, small, large, small, large]);
+    pool.shutdown().await;
+}
+
+#[tokio::test]
+async fn models_that_are_added_later_answer_do_work_and_leave_when_told() {
+    let Some(runner) = testkit::runner() else { return };
+    let loader = Arc::new(Runners::new(EngineConfig::new(runner), HashMap::new()));
+    let config = PoolConfig { budget: Bytes(1000), wait: Duration::from_secs(120) };
+    let pool = Pool::start(config, Vec::new(), Arc::clone(&loader) as _);
+    let bert = testkit::shape(testkit::Shape::Bert);
+    let vectors = LoadParams { embeddings: Some(Pooling::Model), threads: Some(1), ..params() };
+    loader.add("text", model_file(), LoadParams { parallel: 1, ..params() });
+    loader.add("vectors", ModelFile { digest: Digest([4; 32]), path: bert }, vectors);
+    for name in ["text", "vectors"] {
+        let bytes = Bytes(400);
+        let keep_alive = Some(Duration::from_secs(600));
+        pool.add(Member { name: name.into(), bytes, pinned: false, keep_alive }).await.unwrap();
+    }
+    let served = pool.ready("text", None).await.unwrap();
+    assert_eq!((served.name.as_str(), served.loaded.context), ("text", Tokens(512)));
+    let embed = Work::Embed { texts: vec!["w1 w2".into()], normalise: true };
+    let reply = pool.work("vectors", Some(Keep::Forever), embed.clone()).await.unwrap();
+    assert!(matches!(reply, Reply::Embeddings { vectors, .. } if vectors.len() == 1));
+    let error = pool.work("text", None, embed).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unsupported);
+    assert_eq!(ask(&pool, "text", 48).await, ANSWER);
+    let overview = pool.overview().await.unwrap();
+    let [text, vectors] = &overview.members[..] else { panic!("{overview:?}") };
+    assert!(text.leaves_in.is_some() && vectors.member.pinned && vectors.leaves_in.is_none());
+    pool.unload("text").await.unwrap();
+    pool.unload("vectors").await.unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while pool.overview().await.unwrap().taken > Bytes(0) {
+        assert!(tokio::time::Instant::now() < deadline, "they do not leave");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     pool.shutdown().await;
 }

@@ -29,6 +29,14 @@ fn a_home_without_models_says_what_to_do() {
 }
 
 #[test]
+fn a_name_may_end_with_latest() {
+    let home = Home::shared();
+    for name in ["smollm2:latest", "SmolLM2:latest"] {
+        assert_eq!(home.tieline(["show", name, "--json"]).json()["name"], "smollm2");
+    }
+}
+
+#[test]
 fn a_model_comes_and_goes() {
     let home = Home::empty();
     check!(home, home.tieline(["pull", "smollm2"]), @"

@@ -16,6 +16,7 @@ fn resident(key: usize, bytes: u64) -> Resident {
         load_time: SECOND,
         uses: 1.0,
         keep_alive: None,
+        told: false,
         displaced: false,
     }
 }
@@ -76,6 +77,19 @@ fn one_that_is_always_busy_takes_no_more_requests_once_somebody_waits_long() {
 }
 
 #[test]
+fn one_told_to_leave_goes_when_it_is_idle_and_takes_nothing_until_then() {
+    let told = Resident { told: true, busy: 1, keep_alive: Some(900 * SECOND), ..resident(0, 50) };
+    let decision = decide(&facts(vec![told.clone()], vec![]));
+    assert_eq!((decision.drain, decision.evict), (vec![Key(0)], vec![]));
+    let idle = Resident { busy: 0, ..told };
+    assert_eq!(idle.leaves_in(100 * SECOND), Some(Duration::ZERO));
+    let decision = decide(&facts(vec![idle.clone()], vec![]));
+    assert_eq!((decision.drain, decision.evict), (vec![], vec![(Key(0), Reason::Told)]));
+    let loading = Resident { phase: Phase::Loading, ..idle };
+    assert_eq!(decide(&facts(vec![loading], vec![])), Decision::default());
+}
+
+#[test]
 fn nobody_slips_in_before_one_that_waits_for_room() {
     let busy = Resident { busy: 1, ..resident(0, 60) };
     let decision = decide(&facts(vec![busy], vec![waiting(1, 50), waiting(2, 10)]));
@@ -132,6 +146,7 @@ fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
             load_time: Duration::from_secs(load),
             uses,
             keep_alive: (load % 2 == 0).then(|| Duration::from_secs(load)),
+            told: load % 5 == 0,
             displaced,
         },
     )

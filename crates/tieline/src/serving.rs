@@ -1,0 +1,134 @@
+//! This machine as a [`Host`]: the store's models by name, loaded when they are asked for, under one budget
+//! of memory.
+//!
+//! [`host`] says which variant of a model serves a request, [`variants`] tells variants apart, [`needs`] plans
+//! them, [`loader`] starts their runners for the pool, and [`cards`] says what models are.
+
+mod abilities;
+mod cards;
+mod errors;
+mod host;
+mod loader;
+mod needs;
+mod variants;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tieline_engine::plan::fit::Free;
+use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
+use tieline_store::Store;
+use tieline_types::{BackendError, Bytes, Host, Keep, LoadParams, Tokens};
+
+use crate::app::App;
+use crate::args;
+use crate::crashes;
+use crate::failure::Failure;
+use crate::prompts::Quota;
+use cards::Cards;
+use host::Machine;
+use loader::Runners;
+use variants::Variants;
+
+/// How long a model stays after its last use where nobody says otherwise: as users of Ollama know it.
+const KEEP: Duration = Duration::from_secs(300);
+/// Left to other programs: a tenth of what is free, and no more than this.
+const RESERVE: Bytes = Bytes(512_000_000);
+
+/// How models are kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How they are loaded; a request for a longer context changes that one.
+    pub(crate) params: LoadParams,
+    /// What all may take together; `None`: most of what is free now.
+    pub(crate) memory: Option<Bytes>,
+    /// How much may be kept of prompts on disk.
+    pub(crate) prompts: Option<Quota>,
+    /// How long a model stays after its last use where a request says nothing.
+    pub(crate) keep: Keep,
+    /// How long a request may wait for its model to get room.
+    pub(crate) wait: Duration,
+}
+
+impl Settings {
+    /// By the flags, for many callers at once.
+    pub(crate) fn new(load: &args::Load, prompts: Option<Quota>) -> Self {
+        let params = LoadParams {
+            parallel: load.parallel.unwrap_or(LoadParams::DEFAULT_PARALLEL),
+            kv_tokens: load.kv_tokens.map(Tokens),
+            ..LoadParams::from(load)
+        };
+        Self {
+            params,
+            memory: load.memory,
+            prompts,
+            keep: Keep::For(KEEP),
+            wait: pool::DEFAULT_WAIT,
+        }
+    }
+}
+
+/// What the parts share.
+#[derive(Debug)]
+struct Ground {
+    home: PathBuf,
+    store: Store,
+    engine: EngineConfig,
+    budget: Bytes,
+}
+
+/// Ends what [`start`] began.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    machine: Arc<Machine>,
+}
+
+impl Handle {
+    /// Ends all models and waits until they are gone. Whoever asks after that is refused.
+    pub(crate) async fn shutdown(self) {
+        self.machine.pool.shutdown().await;
+    }
+}
+
+/// Makes this machine's models answer by name; none is loaded yet. To be called in the app's runtime.
+///
+/// # Errors
+/// There is no runner.
+pub(crate) fn start(app: &App, settings: Settings) -> Result<(Arc<dyn Host>, Handle), Failure> {
+    let budget = settings.memory.unwrap_or_else(|| usual_budget(Free::now().memory));
+    let engine = EngineConfig {
+        cache: app.prompt_cache(settings.prompts),
+        on_death: Some(crashes::listener(&app.store)),
+        ..app.engine()?
+    };
+    let store = app.store.clone();
+    let ground = Arc::new(Ground { home: app.home.clone(), store, engine, budget });
+    let variants = Arc::new(Variants::default());
+    let loader = Arc::new(Runners::new(Arc::clone(&ground), Arc::clone(&variants)));
+    let config = PoolConfig { budget, wait: settings.wait };
+    let machine = Arc::new(Machine {
+        pool: Pool::start(config, Vec::new(), loader),
+        cards: Cards::new(app.store.clone()),
+        catalogue: Arc::new(app.catalogue.clone()),
+        params: settings.params,
+        keep: settings.keep,
+        ground,
+        variants,
+    });
+    Ok((Arc::clone(&machine) as Arc<dyn Host>, Handle { machine }))
+}
+
+fn usual_budget(free: Bytes) -> Bytes {
+    Bytes(free.0 - (free.0 / 10).min(RESERVE.0))
+}
+
+/// Does what would hold up others: reads files, asks the database.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, BackendError> + Send + 'static,
+) -> Result<T, BackendError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(errors::lost(lost)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! Which variant of a model serves a request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tieline_engine::pool::decide::Phase;
+use tieline_engine::pool::{Eviction, Standing};
+use tieline_engine::{Member, Pool};
+use tieline_store::{Catalogue, Model};
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    Abilities, BackendError, Departure, ErrorKind, EventStream, Host, HostStatus, Keep, LoadParams,
+    ModelCard, ModelDetails, ModelRef, Pooling, Request, Residence, Served, Tokens, Wanted,
+};
+
+use super::cards::Cards;
+use super::variants::{self, Kind, Place, Variant, Variants};
+use super::{Ground, blocking, errors, needs};
+use crate::names;
+
+/// This machine's models by name.
+#[derive(Debug)]
+pub(super) struct Machine {
+    pub(super) ground: Arc<Ground>,
+    pub(super) catalogue: Arc<Catalogue>,
+    pub(super) cards: Cards,
+    pub(super) variants: Arc<Variants>,
+    pub(super) pool: Pool,
+    pub(super) params: LoadParams,
+    pub(super) keep: Keep,
+}
+
+/// What a request needs of a variant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Text,
+    /// Vectors or scores.
+    Vectors,
+    /// Only the tokeniser and the template: any variant has them.
+    Words,
+}
+
+/// A model that is to do something, and how long it stays then.
+struct Placed {
+    model: Model,
+    variant: Arc<Variant>,
+    keep: Option<Keep>,
+}
+
+impl Machine {
+    /// The model of a name, and what it can do.
+    async fn known(&self, name: &str) -> Result<(Model, Abilities), BackendError> {
+        let (cards, name) = (self.cards.clone(), name.to_owned());
+        let find = self.finding(name);
+        blocking(move || {
+            let model = find()?;
+            let abilities = cards.header(&model)?.abilities;
+            Ok((model, abilities))
+        })
+        .await
+    }
+
+    /// What finds the model of a name. Asks the database.
+    fn finding(
+        &self,
+        name: String,
+    ) -> impl FnOnce() -> Result<Model, BackendError> + Send + 'static {
+        let (store, catalogue) = (self.ground.store.clone(), Arc::clone(&self.catalogue));
+        move || {
+            let reference: Option<ModelRef> = name.parse().ok();
+            let found = reference.map(|reference| names::find(&store, &catalogue, &reference));
+            let found = found.transpose().map_err(errors::db)?.flatten();
+            found.filter(|model| !model.missing).ok_or_else(|| {
+                let (text, hint) = names::missing(&store, &catalogue, &name);
+                BackendError::new(ErrorKind::NotFound, text).with_hint(hint)
+            })
+        }
+    }
+
+    /// The variant that serves, as a member of the pool.
+    async fn place(&self, wanted: &Wanted, purpose: Purpose) -> Result<Placed, BackendError> {
+        let (model, abilities) = self.known(&wanted.name).await?;
+        let vectors = vectors(wanted, purpose, abilities);
+        self.check_context(&model, wanted.context)?;
+        let all = self.variants.of(model.digest);
+        let ready = all.iter().find(|one| one.place() == Place::Ready);
+        if let (Purpose::Words, None, Some(ready)) = (purpose, wanted.vectors, ready) {
+            return Ok(self.placed(model, Arc::clone(ready), wanted.keep));
+        }
+        let there: Vec<_> = all
+            .iter()
+            .filter(|one| one.kind.vectors == vectors)
+            .map(|one| (one.kind.context, one.place()))
+            .collect();
+        let sizes = (self.usual_context(&model), model.context_length);
+        let context = variants::context(&there, wanted.context, sizes);
+        let variant = self.planned(&model, Kind { context, vectors }, wanted.context).await?;
+        let inherited = match variant.place() {
+            Place::Away => self.replace(&all, &variant).await?,
+            Place::Loading | Place::Ready => None,
+        };
+        Ok(self.placed(model, variant, wanted.keep.or(inherited)))
+    }
+
+    fn placed(&self, model: Model, variant: Arc<Variant>, keep: Option<Keep>) -> Placed {
+        if let Some(keep) = keep {
+            variant.is_kept(keep);
+        }
+        Placed { model, variant, keep }
+    }
+
+    fn check_context(&self, model: &Model, wanted: Option<Tokens>) -> Result<(), BackendError> {
+        match (wanted, model.context_length) {
+            (Some(wanted), Some(trained)) if wanted > trained => {
+                let name = &model.name;
+                let text = format!(
+                    "a context of {wanted} is asked for, and {name} was trained for {trained}"
+                );
+                Err(BackendError::new(ErrorKind::InvalidRequest, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The context of who asks for none.
+    fn usual_context(&self, model: &Model) -> Tokens {
+        let usual = self.params.context.unwrap_or(LoadParams::DEFAULT_CONTEXT);
+        model.context_length.map_or(usual, |trained| trained.min(usual))
+    }
+
+    /// A variant of this kind that fits the budget; where the usual context does not, one of what is wanted.
+    async fn planned(
+        &self,
+        model: &Model,
+        kind: Kind,
+        wanted: Option<Tokens>,
+    ) -> Result<Arc<Variant>, BackendError> {
+        let least = wanted.map(|wanted| variants::rounded(wanted, model.context_length));
+        let smaller = least.filter(|least| *least < kind.context);
+        match (self.member(model, kind).await, smaller) {
+            (Err(error), Some(context)) if error.kind == ErrorKind::OutOfMemory => {
+                self.member(model, Kind { context, ..kind }).await
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// The variant of this kind, as a member of the pool.
+    async fn member(&self, model: &Model, kind: Kind) -> Result<Arc<Variant>, BackendError> {
+        let (variant, is_new) = self.variants.take(model, kind, &self.params);
+        if is_new {
+            self.forget_removed().await?;
+        }
+        let need = needs::of(&self.ground, &variant).await?;
+        need.check(&variant, self.ground.budget)?;
+        let (keep_alive, pinned) = match self.keep {
+            Keep::For(time) => (Some(time), false),
+            Keep::Forever => (None, true),
+        };
+        let (name, bytes) = (variant.name.clone(), need.bytes());
+        self.pool.add(Member { name, bytes, pinned, keep_alive }).await?;
+        Ok(variant)
+    }
+
+    /// Forgets variants of models that are not in the store any more.
+    async fn forget_removed(&self) -> Result<(), BackendError> {
+        let store = self.ground.store.clone();
+        let models = blocking(move || store.list().map_err(errors::db)).await?;
+        let digests: Vec<_> = models.iter().map(|model| model.digest).collect();
+        for name in self.variants.retain(&digests) {
+            self.pool.forget(&name).await?;
+        }
+        Ok(())
+    }
+
+    /// Has variants leave that a larger one makes superfluous, as soon as they are idle. Returns how long they
+    /// were to stay, where that is for ever.
+    async fn replace(
+        &self,
+        all: &[Arc<Variant>],
+        larger: &Variant,
+    ) -> Result<Option<Keep>, BackendError> {
+        let mut inherited = None;
+        let smaller = all.iter().filter(|one| {
+            one.kind.vectors == larger.kind.vectors
+                && one.kind.context < larger.kind.context
+                && one.place() != Place::Away
+        });
+        for one in smaller {
+            inherited = inherited.or(one.keep().filter(|keep| *keep == Keep::Forever));
+            // It may be forgotten by now: then it leaves as well.
+            match self.pool.keep(&one.name, Keep::For(Duration::ZERO)).await {
+                Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(inherited)
+    }
+
+    fn residence(&self, standing: Standing) -> Option<Residence> {
+        let phase = match standing.phase {
+            Some(Phase::Ready) => "ready",
+            Some(Phase::Ending) => "ending",
+            Some(Phase::Loading) => "loading",
+            // It is about to be loaded.
+            None if standing.waiting > 0 => "loading",
+            None => return None,
+        };
+        let model = &self.variants.named(&standing.member.name)?.model;
+        Some(Residence {
+            name: model.name.clone(),
+            digest: model.digest,
+            phase,
+            planned: standing.member.bytes,
+            served: standing.served,
+            busy: standing.busy,
+            waiting: standing.waiting,
+            loads: standing.loads,
+            pinned: standing.member.pinned,
+            leaves_in: standing.leaves_in,
+        })
+    }
+
+    fn departure(&self, eviction: Eviction, age: Duration) -> Departure {
+        let variant = self.variants.named(&eviction.model);
+        let name = variant.map_or(eviction.model, |variant| variant.model.name.clone());
+        let ago = age.saturating_sub(eviction.at);
+        Departure { name, reason: eviction.reason, ago }
+    }
+}
+
+/// How vectors are made of tokens, where they are to be made.
+fn vectors(wanted: &Wanted, purpose: Purpose, abilities: Abilities) -> Option<Pooling> {
+    // What writes no text cannot be loaded to write any.
+    let needed = purpose == Purpose::Vectors || !abilities.completion;
+    wanted.vectors.or(needed.then_some(Pooling::Model))
+}
+
+fn purpose(work: &Work) -> Purpose {
+    match work {
+        Work::Embed { .. } | Work::Rank { .. } => Purpose::Vectors,
+        Work::Tokenize { .. } | Work::Detokenize { .. } | Work::Render { .. } | Work::Count(_) => {
+            Purpose::Words
+        }
+        Work::Generate(_) | Work::Measure { .. } => Purpose::Text,
+    }
+}
+
+#[async_trait]
+impl Host for Machine {
+    async fn models(&self) -> Result<Vec<ModelCard>, BackendError> {
+        let cards = self.cards.clone();
+        blocking(move || cards.all()).await
+    }
+
+    async fn describe(&self, name: &str) -> Result<ModelDetails, BackendError> {
+        let (cards, find) = (self.cards.clone(), self.finding(name.to_owned()));
+        blocking(move || cards.details(&find()?)).await
+    }
+
+    async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {
+        let Placed { model, variant, keep } = self.place(wanted, Purpose::Text).await?;
+        let served = self.pool.ready(&variant.name, keep).await?;
+        if served.name == model.name {
+            return Ok(served);
+        }
+        // The same content under another of its names.
+        Ok(Arc::new(Served { name: model.name, ..(*served).clone() }))
+    }
+
+    async fn run(&self, wanted: &Wanted, request: Request) -> Result<EventStream, BackendError> {
+        let Placed { variant, keep, .. } = self.place(wanted, Purpose::Text).await?;
+        self.pool.run(&variant.name, keep, request).await
+    }
+
+    async fn work(&self, wanted: &Wanted, work: Work) -> Result<Reply, BackendError> {
+        let Placed { variant, keep, .. } = self.place(wanted, purpose(&work)).await?;
+        self.pool.work(&variant.name, keep, work).await
+    }
+
+    async fn status(&self) -> Result<HostStatus, BackendError> {
+        let overview = self.pool.overview().await?;
+        let age = overview.age;
+        let departures = overview.evictions.into_iter();
+        Ok(HostStatus {
+            budget: overview.budget,
+            taken: overview.taken,
+            models: overview.members.into_iter().filter_map(|one| self.residence(one)).collect(),
+            departures: departures.map(|one| self.departure(one, age)).collect(),
+        })
+    }
+
+    async fn unload(&self, name: &str) -> Result<(), BackendError> {
+        let model = blocking(self.finding(name.to_owned())).await?;
+        for variant in self.variants.of(model.digest) {
+            match self.pool.unload(&variant.name).await {
+                // One that never became a member is not there.
+                Err(error) if error.kind != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

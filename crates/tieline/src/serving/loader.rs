@@ -1,0 +1,138 @@
+//! Starts runners for the pool, and holds what their models need while they are in memory: the lease of the
+//! file, and the record that `tieline ps` reads.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tieline_engine::plan::fit::Free;
+use tieline_engine::pool::Resident;
+use tieline_engine::{EngineConfig, Loader, LocalModel, probe};
+use tieline_store::{Lease, Model, Store};
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    Backend, BackendError, Bytes, ErrorKind, EventStream, ModelFile, Reach, Request, Served,
+};
+
+use super::variants::{Place, Variant, Variants};
+use super::{Ground, blocking, errors};
+use crate::crashes;
+use crate::planning;
+use crate::sessions::{Record, Session};
+
+/// Loads variants by their names in the pool.
+#[derive(Debug)]
+pub(super) struct Runners {
+    ground: Arc<Ground>,
+    variants: Arc<Variants>,
+}
+
+impl Runners {
+    pub(super) fn new(ground: Arc<Ground>, variants: Arc<Variants>) -> Self {
+        Self { ground, variants }
+    }
+
+    async fn bring(&self, variant: &Arc<Variant>) -> Result<Kept, BackendError> {
+        let Ground { store, home, engine, .. } = &*self.ground;
+        let (ours, model) = (store.clone(), variant.model.clone());
+        let prepared = blocking(move || prepare(&ours, &model)).await?;
+        if let Some(need) = variant.need.get() {
+            // Others may have taken what was free when the budget was made.
+            need.check(variant, prepared.free)?;
+        }
+        let config = EngineConfig { past_deaths: prepared.past_deaths, ..engine.clone() };
+        let (name, params) = (variant.model.name.clone(), variant.params.clone());
+        let start = LocalModel::start(config, name, prepared.file, params, |_| {});
+        let model = Box::pin(start).await?;
+        let planned = variant.need.get().map(|need| &need.planned);
+        let record = Record::of(&variant.model, &model, planned);
+        let home = home.clone();
+        let session = blocking(move || Ok(Session::open(&home, &record))).await?;
+        let holds = Mutex::new(Some((prepared.lease, session)));
+        let (store, variant) = (store.clone(), Arc::clone(variant));
+        Ok(Kept { model, variant, store, holds })
+    }
+}
+
+/// What a load begins with.
+struct Prepared {
+    lease: Lease,
+    file: ModelFile,
+    past_deaths: Vec<Duration>,
+    free: Bytes,
+}
+
+fn prepare(store: &Store, model: &Model) -> Result<Prepared, BackendError> {
+    if let Some((text, hint)) = crashes::quarantined(store, model).map_err(errors::db)? {
+        return Err(BackendError::new(ErrorKind::Quarantined, text).with_hint(hint));
+    }
+    let lease = store.lease(model).map_err(errors::lease)?;
+    let file = store.open_model(model).map_err(errors::file)?;
+    let past_deaths = crashes::recent(store, model);
+    Ok(Prepared { lease, file, past_deaths, free: Free::now().memory })
+}
+
+#[async_trait]
+impl Loader for Runners {
+    async fn load(&self, name: &str) -> Result<Arc<dyn Resident>, BackendError> {
+        let variant = self.variants.named(name).ok_or_else(|| {
+            BackendError::new(ErrorKind::NotFound, format!("the model of {name} was removed"))
+        })?;
+        variant.is_at(Place::Loading);
+        let kept = Box::pin(self.bring(&variant)).await;
+        variant.is_at(if kept.is_ok() { Place::Ready } else { Place::Away });
+        Ok(Arc::new(kept?))
+    }
+}
+
+/// A model in memory, and what it holds there.
+#[derive(Debug)]
+struct Kept {
+    model: LocalModel,
+    variant: Arc<Variant>,
+    store: Store,
+    holds: Mutex<Option<(Lease, Session)>>,
+}
+
+#[async_trait]
+impl Resident for Kept {
+    fn served(&self) -> Arc<Served> {
+        self.model.served()
+    }
+
+    async fn work(&self, work: Work) -> Result<Reply, BackendError> {
+        self.model.work(work).await
+    }
+
+    async fn end(&self) {
+        self.variant.is_at(Place::Away);
+        let held = self.model.pid().and_then(probe::resident_memory);
+        self.model.close().await;
+        let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
+        let after = blocking(move || {
+            if let Some(need) = variant.need.get() {
+                planning::record(&store, &variant.model, &need.planned, held);
+            }
+            drop(holds);
+            Ok(())
+        });
+        // Nobody is left to be told.
+        let _ = after.await;
+    }
+}
+
+#[async_trait]
+impl Backend for Kept {
+    fn name(&self) -> &str {
+        self.model.name()
+    }
+
+    fn reach(&self) -> Reach {
+        self.model.reach()
+    }
+
+    async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        self.model.run(request).await
+    }
+}

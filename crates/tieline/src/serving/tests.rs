@@ -1,0 +1,338 @@
+use std::future::poll_fn;
+use std::path::Path;
+
+use tempfile::TempDir;
+use testkit::Shape;
+use tieline_store::gguf::write::Draft;
+use tieline_types::wire::Work;
+use tieline_types::{
+    ErrorKind, Event, Hint, HostStatus, Message, ModelRef, Prompt, Request, Role, Sampling, Wanted,
+};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::args::Global;
+use crate::output::Output;
+use crate::sessions;
+
+/// An app with a home of its own.
+fn app(runner: &Path) -> (App, TempDir) {
+    let home = TempDir::new().unwrap();
+    let global = Global {
+        json: false,
+        quiet: true,
+        home: Some(home.path().join("home")),
+        runner: Some(runner.to_owned()),
+        offline: true,
+        jail: None,
+    };
+    (App::new(global, Output::new(false, true)).unwrap(), home)
+}
+
+/// Without a runner that could load anything.
+fn app_without_runner() -> (App, TempDir) {
+    app(&std::env::current_exe().unwrap())
+}
+
+fn pull(app: &App, path: &Path, name: &str) {
+    app.pull(&ModelRef::File(path.to_owned()), Some(name.to_owned()), None).unwrap();
+}
+
+/// One thread a model: tests run beside each other.
+fn settings(context: u32) -> Settings {
+    let params = LoadParams {
+        context: Some(Tokens(context)),
+        threads: Some(1),
+        parallel: 2,
+        ..LoadParams::default()
+    };
+    Settings {
+        params,
+        memory: None,
+        prompts: Some(Quota::Off),
+        keep: Keep::For(KEEP),
+        wait: Duration::from_secs(60),
+    }
+}
+
+async fn text(host: &dyn Host, wanted: &Wanted, mut request: Request) -> String {
+    request.sampling = Sampling::greedy();
+    request.max_tokens = Some(Tokens(48));
+    let mut stream = host.run(wanted, request).await.unwrap();
+    let mut text = String::new();
+    while let Some(event) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
+        if let Event::Piece(piece) = event.unwrap() {
+            text += piece.text.expose();
+        }
+    }
+    text
+}
+
+/// Waits until what is in memory is as it should be; fails after half a minute.
+async fn until(host: &dyn Host, hope: impl Fn(&HostStatus) -> bool) -> HostStatus {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = host.status().await.unwrap();
+        if hope(&status) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "it never happened: {status:?}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn in_memory(status: &HostStatus) -> Vec<(&str, u32)> {
+    let context = |served: &tieline_types::Served| served.loaded.context.0;
+    let models = status.models.iter();
+    models.map(|one| (one.name.as_str(), one.served.as_deref().map_or(0, context))).collect()
+}
+
+#[test]
+fn what_models_are_is_told_by_all_their_names() {
+    let (app, folder) = app_without_runner();
+    let sample = folder.path().join("sample.gguf");
+    std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
+    pull(&app, &sample, "sample");
+    pull(&app, &testkit::shape(Shape::Bert), "bert:latest");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let cards = host.models().await.unwrap();
+        let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
+        assert_eq!(names, ["bert:latest", "sample"]);
+        assert!(cards[0].abilities.embedding && !cards[0].abilities.completion);
+        assert_eq!(cards[0].embedding_length, Some(64));
+        assert!(cards[1].abilities.chat && cards[1].embedding_length.is_none());
+        let details = host.describe("Sample:latest").await.unwrap();
+        assert_eq!(details.template.as_deref(), Some("{{ messages }}"));
+        assert_eq!(details.card, cards[1]);
+        let entry = |key: &str| details.metadata.iter().find(|(name, _)| name == key);
+        assert_eq!(entry("general.name").unwrap().1, r#""Sample""#);
+        assert_eq!(entry("llama.context_length").unwrap().1, "2048");
+        assert!(entry("tokenizer.chat_template").is_none());
+        assert_eq!(host.describe("bert").await.unwrap().card, cards[0]);
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_name_of_no_model_is_not_found_by_any_method() {
+    let (app, folder) = app_without_runner();
+    let sample = folder.path().join("sample.gguf");
+    std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
+    pull(&app, &sample, "sample");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let words = Work::Detokenize { tokens: vec![1], special: false };
+        for (name, hint) in [
+            ("sampel", "did you mean sample?"),
+            ("smollm2", "tieline pull smollm2"),
+            ("../../etc/passwd", "tieline list shows the models here; tieline pull fetches one"),
+        ] {
+            let wanted = Wanted::named(name);
+            let errors = [
+                host.describe(name).await.unwrap_err(),
+                host.ready(&wanted).await.unwrap_err(),
+                host.run(&wanted, Request::new(Prompt::Text("x".into()))).await.err().unwrap(),
+                host.work(&wanted, words.clone()).await.unwrap_err(),
+                host.unload(name).await.unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+                assert_eq!(error.hint().as_deref(), Some(hint));
+            }
+        }
+        // One that is here and not in memory need not leave it.
+        host.unload("sample").await.unwrap();
+        assert_eq!(host.status().await.unwrap().models, []);
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_context_beyond_what_a_model_was_trained_for_is_refused_with_both_numbers() {
+    let (app, folder) = app_without_runner();
+    let sample = folder.path().join("sample.gguf");
+    std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
+    pull(&app, &sample, "sample");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let wanted = Wanted { context: Some(Tokens(4096)), ..Wanted::named("sample") };
+        let error = host.ready(&wanted).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest);
+        let said = error.to_string();
+        assert!(said.contains("4096") && said.contains("2048"), "{said}");
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn models_answer_by_name_and_are_held_while_they_do() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, testkit::smollm2(), "smollm2");
+    pull(&app, testkit::smollm2(), "other");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let host = &*host;
+        let wanted = Wanted::named("smollm2:latest");
+        let question = vec![
+            Message::new(Role::System, "You answer in one short English sentence."),
+            Message::new(Role::User, "What is the capital of France?"),
+        ];
+        let request = Request::new(Prompt::Chat(question));
+        let tokens = host.count(&wanted, request.clone()).await.unwrap();
+        assert_eq!(text(host, &wanted, request).await, "The capital of France is Paris.");
+        // Both names are one model in memory.
+        let other = host.ready(&Wanted::named("other")).await.unwrap();
+        assert_eq!((other.name.as_str(), other.loaded.context), ("other", Tokens(512)));
+        let ids = host.tokenize(&wanted, "Hello".into(), (false, false)).await.unwrap();
+        assert_eq!(host.detokenize(&wanted, ids, false).await.unwrap().expose(), "Hello");
+        assert!(tokens > Tokens(20));
+        let status = host.status().await.unwrap();
+        assert_eq!(in_memory(&status), [("smollm2", 512)]);
+        assert!(status.models[0].leaves_in.is_some_and(|left| left <= KEEP));
+        assert!(status.taken > Bytes(90_000_000) && status.taken < status.budget);
+        // Others see it, and cannot remove what is behind its last name.
+        let seen = sessions::running(&app.home);
+        assert_eq!((seen.len(), seen[0].model.as_str()), (1, "smollm2"));
+        app.store.remove(&ModelRef::Name("other".to_owned())).unwrap();
+        let name = ModelRef::Name("smollm2".to_owned());
+        assert!(app.store.remove(&name).is_err());
+        host.unload("smollm2").await.unwrap();
+        let status = until(host, |status| status.models.is_empty()).await;
+        assert_eq!(status.departures[0].name, "smollm2");
+        assert_eq!(status.departures[0].reason, "it was told to leave");
+        assert_eq!(sessions::running(&app.home).len(), 0);
+        app.store.remove(&name).unwrap();
+        assert_eq!(host.ready(&wanted).await.unwrap_err().kind, ErrorKind::NotFound);
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_longer_context_replaces_a_shorter_one_and_vectors_stand_beside_text() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    pull(&app, &testkit::shape(Shape::Bert), "bert");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let host = &*host;
+        let forever = Wanted { keep: Some(Keep::Forever), ..Wanted::named("llama") };
+        assert_eq!(host.ready(&forever).await.unwrap().loaded.context, Tokens(512));
+        let longer = Wanted { context: Some(Tokens(1000)), ..Wanted::named("llama") };
+        assert_eq!(host.ready(&longer).await.unwrap().loaded.context, Tokens(1024));
+        let status = until(host, |status| in_memory(status) == [("llama", 1024)]).await;
+        assert!(status.models[0].pinned, "{status:?}");
+        // Who asks for less or nothing is served by it.
+        assert!(
+            !text(host, &Wanted::named("llama"), Request::new(Prompt::Text("w1".into())))
+                .await
+                .is_empty()
+        );
+        assert_eq!(host.status().await.unwrap().models[0].loads, 1);
+        for (name, length) in [("bert", 64), ("llama", 64)] {
+            let vectors =
+                host.embed(&Wanted::named(name), vec!["w1 w2".into()], true).await.unwrap();
+            assert_eq!((vectors.vectors.len(), vectors.vectors[0].len()), (1, length));
+        }
+        let ids = host.tokenize(&Wanted::named("bert"), "w1".into(), (false, false)).await.unwrap();
+        assert!(!ids.is_empty());
+        let error = host.rank(&Wanted::named("bert"), "w1".into(), vec!["w2".into()]).await;
+        assert_eq!(error.unwrap_err().kind, ErrorKind::Unsupported);
+        let request = Request::new(Prompt::Text("w1".into()));
+        let mut stream = host.run(&Wanted::named("bert"), request).await.unwrap();
+        let first = poll_fn(|context| stream.as_mut().poll_next(context)).await.unwrap();
+        assert_eq!(first.unwrap_err().kind, ErrorKind::Unsupported);
+        assert_eq!(host.status().await.unwrap().models.len(), 3);
+        // All variants of a name leave together; nought keeps no longer than the work.
+        host.unload("llama").await.unwrap();
+        let last = Wanted { keep: Some(Keep::For(Duration::ZERO)), ..Wanted::named("bert") };
+        host.embed(&last, vec!["w1".into()], true).await.unwrap();
+        until(host, |status| status.models.is_empty()).await;
+        handle.shutdown().await;
+        assert_eq!(host.ready(&longer).await.unwrap_err().kind, ErrorKind::Unavailable);
+    });
+}
+
+#[test]
+fn many_who_ask_at_once_for_a_model_that_is_away_have_it_loaded_once() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        for at in 0..12 {
+            let host = Arc::clone(&host);
+            tasks.spawn(async move {
+                let wanted = Wanted::named("llama");
+                if at % 3 == 0 {
+                    // Who leaves early takes nobody else along.
+                    let early = Duration::from_millis(at);
+                    let work = host.tokenize(&wanted, "w1".into(), (false, false));
+                    let _ = tokio::time::timeout(early, work).await;
+                    return;
+                }
+                let request = Request::new(Prompt::Text("w1 w2".into()));
+                assert!(!text(&*host, &wanted, request).await.is_empty());
+            });
+        }
+        tasks.join_all().await;
+        let status = until(&*host, |status| status.models.iter().all(|one| one.busy == 0)).await;
+        assert_eq!((status.models.len(), status.models[0].loads), (1, 1));
+        handle.shutdown().await;
+        assert_eq!(sessions::running(&app.home).len(), 0);
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_what_does_and_a_shorter_wish_is_served() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, testkit::smollm2(), "smollm2");
+    app.block_on(async {
+        let memory = Some(Bytes(300_000_000));
+        let (host, handle) = start(&app, Settings { memory, ..settings(8192) }).unwrap();
+        let error = host.ready(&Wanted::named("smollm2")).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::OutOfMemory);
+        let hint = error.hint().unwrap();
+        assert!(hint.starts_with("what fits: ") && hint.contains("--ctx "), "{hint}");
+        let shorter = Wanted { context: Some(Tokens(500)), ..Wanted::named("smollm2") };
+        assert_eq!(host.ready(&shorter).await.unwrap().loaded.context, Tokens(512));
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_quarantined_model_is_not_started() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    let digest = app.installed("llama").unwrap().digest;
+    let reason = "it died".to_owned();
+    app.store.quarantine(&tieline_store::Quarantine { digest, reason, since_unix_s: 1 }).unwrap();
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512)).unwrap();
+        let error = host.ready(&Wanted::named("llama")).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Quarantined);
+        assert_eq!(error.to_string(), "llama is quarantined: it died");
+        app.store.lift_quarantine(digest).unwrap();
+        host.ready(&Wanted::named("llama")).await.unwrap();
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn flags_of_a_server_mean_many_callers_and_a_part_of_the_memory() {
+    use clap::Parser;
+    let args =
+        args::Args::try_parse_from(["tieline", "plan", "m", "--ctx", "100", "--memory", "1GB"]);
+    let args::Command::Plan(plan) = args.unwrap().command else { panic!() };
+    let settings = Settings::new(&plan.load, None);
+    assert_eq!(settings.params.parallel, LoadParams::DEFAULT_PARALLEL);
+    assert_eq!(settings.params.context, Some(Tokens(100)));
+    assert_eq!((settings.params.kv_tokens, settings.memory), (None, Some(Bytes(1_000_000_000))));
+    assert_eq!(usual_budget(Bytes(1000)), Bytes(900));
+    assert_eq!(usual_budget(Bytes(10_000_000_000)), Bytes(9_488_000_000));
+}
