@@ -2,7 +2,9 @@
 //!
 //! A step is one batch through the model. Every request that decodes gets its token in every step; what is
 //! left of the step goes to prompts, in pieces so short that the step takes about as long as running
-//! answers may stand still. Sans-I/O: the caller computes the batch and reports how long it took.
+//! answers may stand still. Of a prompt that is scored every token's logits are wanted, and a step holds few
+//! rows of logits: it comes in shorter pieces, and others get what it leaves. Sans-I/O: the caller computes the
+//! batch and reports how long it took.
 //!
 //! Order of admission: interactive before batch, but while no batch request is at work, at most
 //! [`PASSED_OVER`] interactive ones go before one that waits; among owners the one that got the least
@@ -64,6 +66,8 @@ pub struct Limits {
     pub queue: usize,
     /// Most tokens in a step: at least one.
     pub batch: usize,
+    /// Most tokens in a step whose logits are wanted: at least one for each request at work.
+    pub rows: usize,
     /// How long a step should take while answers run, in seconds.
     pub step: f64,
 }
@@ -79,6 +83,8 @@ pub struct Job {
     pub owner: Owner,
     /// Whether it must run alone.
     pub alone: bool,
+    /// Whether the logits of all its tokens are wanted, and not only of the last.
+    pub scored: bool,
     /// Tokens of its prompt.
     pub prompt: usize,
     /// Most tokens of its answer.
@@ -158,8 +164,9 @@ impl Scheduler {
         let batch = limits.batch.max(1);
         // More slots than tokens in a step: some answer would get none.
         let slots = limits.slots.clamp(1, batch);
+        let (queue, rows) = (limits.queue.max(1), limits.rows.max(slots));
         Self {
-            limits: Limits { slots, batch, queue: limits.queue.max(1), step: limits.step },
+            limits: Limits { slots, batch, rows, queue, step: limits.step },
             waiting: Vec::new(),
             running: Vec::new(),
             served: HashMap::new(),
@@ -421,16 +428,32 @@ impl Scheduler {
             .filter(decodes)
             .map(|r| Share { id: r.job.id, tokens: 1, decodes: true })
             .collect();
-        let budget = self.prompt_budget(shares.len());
+        let budget =
+            Budget { tokens: self.prompt_budget(shares.len()), rows: self.rows_for_scores() };
         let prompts =
             |class| self.running.iter().filter(move |r| r.remaining > 1 && r.job.class == class);
-        let wanted: usize =
-            prompts(Class::Batch).fold(0, |sum: usize, r| sum.saturating_add(r.remaining));
         // A share in pieces worth their place, but never more than half.
-        let for_batch = (budget / BATCH_SHARE).max(PIECE).min(budget / 2).min(wanted);
-        let left = divide(prompts(Class::Interactive), budget - for_batch, &mut shares);
-        divide(prompts(Class::Batch), for_batch + left, &mut shares);
+        let part = |whole: usize, wanted: usize| {
+            (whole / BATCH_SHARE).max(PIECE).min(whole / 2).min(wanted)
+        };
+        let wanted = prompts(Class::Batch).fold(Budget::default(), Budget::with);
+        let for_batch = Budget {
+            tokens: part(budget.tokens, wanted.tokens.saturating_add(wanted.rows.min(budget.rows))),
+            rows: part(budget.rows, wanted.rows),
+        };
+        let mut left =
+            Budget { tokens: budget.tokens - for_batch.tokens, rows: budget.rows - for_batch.rows };
+        divide(prompts(Class::Interactive), &mut left, &mut shares);
+        left.tokens += for_batch.tokens;
+        left.rows += for_batch.rows;
+        divide(prompts(Class::Batch), &mut left, &mut shares);
         shares
+    }
+
+    /// Rows of logits for prompts that are scored: whoever else is at work may want one.
+    fn rows_for_scores(&self) -> usize {
+        let others = self.running.iter().filter(|r| !r.job.scored || r.remaining <= 1).count();
+        self.limits.rows.saturating_sub(others)
     }
 
     /// Prompt tokens in a step beside `answers` tokens of answers.
@@ -486,28 +509,54 @@ impl Scheduler {
     }
 }
 
-/// Divides `budget` tokens among prompts: half to the one that waits longest, so that none starves, and the
-/// rest to the shortest first, so that a short one does not wait for a long one. Returns what is left over.
+/// What prompts get of a step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Budget {
+    tokens: usize,
+    /// Of these tokens, how many may be of prompts that are scored.
+    rows: usize,
+}
+
+impl Budget {
+    /// This and what `running` wants: rows, where it is scored.
+    fn with(mut self, running: &Running) -> Self {
+        let wanted = if running.job.scored { &mut self.rows } else { &mut self.tokens };
+        *wanted = wanted.saturating_add(running.remaining);
+        self
+    }
+
+    /// The greater half.
+    fn half(self) -> Self {
+        Self { tokens: self.tokens.div_ceil(2), rows: self.rows.div_ceil(2) }
+    }
+
+    /// Takes `wanted` tokens of a prompt, or as many as there are.
+    fn take(&mut self, wanted: usize, scored: bool) -> usize {
+        let tokens = wanted.min(self.tokens).min(if scored { self.rows } else { usize::MAX });
+        self.tokens -= tokens;
+        self.rows -= if scored { tokens } else { 0 };
+        tokens
+    }
+}
+
+/// Divides the budget among prompts: half to the one that waits longest, so that none starves, and the rest
+/// to the shortest first, so that a short one does not wait for a long one. What is left over stays in it.
 fn divide<'r>(
     prompts: impl Iterator<Item = &'r Running>,
-    budget: usize,
+    budget: &mut Budget,
     shares: &mut Vec<Share>,
-) -> usize {
+) {
     let mut prompts: Vec<(&Running, usize)> = prompts.map(|r| (r, 0)).collect();
-    let mut left = budget;
-    let give = |prompt: &mut (&Running, usize), most: usize, left: &mut usize| {
-        let tokens = (prompt.0.remaining - prompt.1).min(most).min(*left);
-        prompt.1 += tokens;
-        *left -= tokens;
-    };
-    if let Some(oldest) = prompts.first_mut() {
-        give(oldest, budget.div_ceil(2), &mut left);
+    if let Some((oldest, tokens)) = prompts.first_mut() {
+        *tokens = budget.half().take(oldest.remaining, oldest.job.scored);
+        budget.take(*tokens, oldest.job.scored);
     }
     prompts.sort_by_key(|(running, _)| running.remaining);
-    prompts.iter_mut().for_each(|prompt| give(prompt, usize::MAX, &mut left));
+    for (running, tokens) in &mut prompts {
+        *tokens += budget.take(running.remaining - *tokens, running.job.scored);
+    }
     let given = prompts.into_iter().filter(|(_, tokens)| *tokens > 0);
     shares.extend(given.map(|(r, tokens)| Share { id: r.job.id, tokens, decodes: false }));
-    left
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of tokens, in estimates")]

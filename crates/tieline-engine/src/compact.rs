@@ -200,6 +200,7 @@ impl Compaction {
             max_tokens: Some(most),
             stop: Vec::new(),
             logprobs: None,
+            prompt_logprobs: None,
             ignore_eog: false,
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,

@@ -12,11 +12,13 @@ use tieline_types::{
     Event, FinishReason, Finished, Request, RequestId, Speculation, Started, Timing, Tokens, Usage,
 };
 
+use crate::kv::Caching;
 use crate::llama::{Context, Model, Sampler};
 use crate::logprobs::logprob;
 use crate::process;
 use crate::prompt::Prepared;
 use crate::receipt::Record;
+use crate::score::Score;
 use crate::session::failure;
 use crate::speech::{Speech, Spoken};
 
@@ -40,6 +42,8 @@ pub(crate) struct Answer {
     /// The place in the queue that the caller was told last.
     pub(crate) told: Option<usize>,
     pub(crate) record: Option<Record>,
+    /// What is told of the prompt's tokens, where that was asked for.
+    pub(crate) score: Option<Score>,
     dropped: Tokens,
     sampler: Sampler,
     speech: Speech,
@@ -109,6 +113,7 @@ impl Answer {
         }
         let usage = Usage { prompt_tokens: count(tokens.len()), ..Usage::default() };
         let record = request.deterministic.then(Record::default);
+        let score = Score::of(&request, tokens.len());
         Ok(Self {
             id,
             prompt: tokens.len(),
@@ -119,6 +124,7 @@ impl Answer {
             seq: None,
             told: None,
             record,
+            score,
             dropped,
             sampler,
             speech,
@@ -144,6 +150,7 @@ impl Answer {
             class: self.request.class,
             owner: self.request.owner.clone(),
             alone: self.request.deterministic,
+            scored: self.score.is_some(),
             prompt: self.prompt,
             answer: most.unwrap_or(room).min(room),
         }
@@ -205,10 +212,25 @@ impl Answer {
         self.stops.binary_search(&self.computed).is_ok()
     }
 
-    /// What is known of a prompt that is not computed at all.
-    pub(crate) fn unbegun(&self) -> Event {
-        let (prompt_tokens, dropped_tokens) = (self.usage.prompt_tokens, self.dropped);
-        Event::Started(Started { prompt_tokens, dropped_tokens, ..Started::default() })
+    /// What is done with what is known of its prompt.
+    pub(crate) fn caching(&self) -> Caching {
+        match self.request.cache && !self.request.deterministic {
+            false => Caching::Off,
+            // What is not computed has no logits.
+            true if self.score.is_some_and(|score| !score.is_over()) => Caching::Keep,
+            true => Caching::Full,
+        }
+    }
+
+    /// Whether only its prompt is to be computed.
+    pub(crate) fn is_mute(&self) -> bool {
+        self.request.max_tokens == Some(Tokens(0))
+    }
+
+    /// Its prompt is computed, and no more is wanted.
+    pub(crate) fn end_mute(&mut self) -> FinishReason {
+        self.timing.prefill = self.begun.map_or(Duration::ZERO, |begun| begun.elapsed());
+        FinishReason::MaxTokens
     }
 
     /// Known tokens that are not computed.

@@ -17,7 +17,7 @@ use crate::answer::{Answer, Costs};
 use crate::control::Control;
 use crate::crew::Crew;
 use crate::drafter::Drafter;
-use crate::kv::Kv;
+use crate::kv::{Caching, Kv};
 use crate::llama::Settings;
 use crate::measure::measure;
 use crate::pipe::{Order, Writer};
@@ -71,6 +71,7 @@ impl<'m> Desk<'m> {
             slots: usize::try_from(params.parallel).unwrap_or(1).max(1),
             queue: QUEUE,
             batch: usize::try_from(settings.ubatch).unwrap_or(1),
+            rows: usize::try_from(settings.outputs).unwrap_or(1),
             step: params.step.as_secs_f64(),
         };
         let crew = if params.adapt_threads {
@@ -164,8 +165,7 @@ impl<'m> Desk<'m> {
     ) -> Result<(), FrameError> {
         let taken = match work {
             Work::Generate(request) => match self.take_in(id, *request, arrived) {
-                Ok(true) => return Ok(()),
-                Ok(false) => return self.finish_at_once(line, id),
+                Ok(()) => return Ok(()),
                 Err(failure) => Err(failure),
             },
             Work::Measure { prefill, decode } => {
@@ -195,34 +195,23 @@ impl<'m> Desk<'m> {
         line.writer.last(id, reply)
     }
 
-    /// Queues a request; `false`: there is nothing to compute.
+    /// Queues a request.
     fn take_in(
         &mut self,
         id: RequestId,
         request: Request,
         arrived: Instant,
-    ) -> Result<bool, Failure> {
+    ) -> Result<(), Failure> {
         let context = usize::try_from(self.settings.context).unwrap_or(0);
         if self.scheduler.waiting() >= QUEUE {
             return Err(busy(&QueueFull { length: QUEUE, wait: None }));
         }
         let prepared = self.prompts.prepare(id, &request, context)?;
-        let some = request.max_tokens != Some(Tokens(0));
         let mut answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
         answer.learn_costs(self.costs);
-        if some {
-            self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
-        }
+        self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
         self.answers.insert(id, answer);
-        Ok(some)
-    }
-
-    /// Answers a request for no tokens.
-    fn finish_at_once(&mut self, line: Line<'_>, id: RequestId) -> Result<(), FrameError> {
-        if let Some(answer) = self.answers.get(&id) {
-            line.writer.reply(id, Reply::Event(answer.unbegun()))?;
-        }
-        self.finish(line, id, FinishReason::MaxTokens)
+        Ok(())
     }
 
     fn take_measure(
@@ -237,6 +226,7 @@ impl<'m> Desk<'m> {
             class: Class::Interactive,
             owner: Owner::default(),
             alone: true,
+            scored: false,
             prompt: tokens(prefill),
             answer: tokens(decode),
         };
@@ -372,12 +362,12 @@ impl<'m> Desk<'m> {
             self.kv.drop_cached();
             self.kv.clear();
         }
-        let cache = answer.request.cache && !alone;
-        let mut start = self.kv.start(&answer.request.owner, &answer.tokens, cache);
+        let caching = answer.caching();
+        let mut start = self.kv.start(&answer.request.owner, &answer.tokens, caching);
         if start.is_none() && self.scheduler.running().next().is_none() {
             // Nobody else holds anything, so the account and llama.cpp must have parted.
             self.kv.clear();
-            start = self.kv.start(&answer.request.owner, &answer.tokens, false);
+            start = self.kv.start(&answer.request.owner, &answer.tokens, Caching::Off);
         }
         let Some(start) = start else { return Ok(false) };
         if !self.scheduler.admit(id, answer.tokens.len() - start.cached) {
@@ -385,7 +375,7 @@ impl<'m> Desk<'m> {
             return Ok(false);
         }
         let stops = self.kv.stops(answer.tokens.len(), start.cached, &answer.marks);
-        answer.stop_at(if cache { stops } else { Vec::new() });
+        answer.stop_at(if caching == Caching::Off { Vec::new() } else { stops });
         if let Some(event) = answer.begin(&start) {
             line.writer.reply(id, Reply::Event(event))?;
         }
@@ -395,7 +385,8 @@ impl<'m> Desk<'m> {
     /// Whether another request at work is just reading what this one begins with: to wait for it is to
     /// compute it once.
     fn should_wait_for_another(&self, id: RequestId) -> bool {
-        let Some(answer) = self.answers.get(&id).filter(|a| a.request.cache) else { return false };
+        let finds = |answer: &&Answer| answer.caching() == Caching::Full;
+        let Some(answer) = self.answers.get(&id).filter(finds) else { return false };
         let known = &answer.tokens[..answer.tokens.len() - 1];
         let found = self.kv.would_find(&answer.request.owner, known);
         self.answers.values().any(|other| {

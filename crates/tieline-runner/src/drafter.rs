@@ -15,7 +15,7 @@ use tieline_decode::cells::Seq;
 use tieline_decode::draft::pieces;
 use tieline_decode::schedule::Pace;
 use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{LoadParams, Request, RequestId, Tokens};
+use tieline_types::{LoadParams, RequestId, Tokens};
 
 use crate::answer::Answer;
 use crate::kv::Kv;
@@ -169,9 +169,9 @@ impl<'m> Drafter<'m> {
         if let Some(trail) = self.trails.get(&answer.id) {
             return *trail;
         }
-        let Request { owner, cache, .. } = &answer.request;
         let fits = answer.tokens.len() < self.context;
-        let start = if fits { self.kv.start(owner, &answer.tokens, *cache) } else { None };
+        let (owner, caching) = (&answer.request.owner, answer.caching());
+        let start = if fits { self.kv.start(owner, &answer.tokens, caching) } else { None };
         let seq = start.map(|start| start.seq);
         // Where there is no room it is not asked again for this answer.
         self.trails.insert(answer.id, seq);

@@ -66,6 +66,17 @@ impl Found {
     }
 }
 
+/// What a request has of the cache, and the cache of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// What is known of its prompt is not computed again, and what it computes is kept.
+    Full,
+    /// All of it is computed, and kept.
+    Keep,
+    /// All of it is computed, and nothing kept.
+    Off,
+}
+
 /// A sequence for a request, and what it holds already.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
@@ -113,10 +124,19 @@ impl<'m> Kv<'m> {
     /// Finds a sequence for a prompt, with as much of it as is known. `None`: there is no room now.
     ///
     /// The last token is always left to compute: its logits choose the first token of the answer.
-    pub(crate) fn start(&mut self, owner: &Owner, tokens: &[i32], cache: bool) -> Option<Start> {
+    pub(crate) fn start(
+        &mut self,
+        owner: &Owner,
+        tokens: &[i32],
+        caching: Caching,
+    ) -> Option<Start> {
         let known = &tokens[..tokens.len().saturating_sub(1)];
         let private = self.private(owner);
-        let owner = if cache { owner } else { &private };
+        let (owner, cache) = match caching {
+            Caching::Full => (owner, true),
+            Caching::Keep => (owner, false),
+            Caching::Off => (&private, false),
+        };
         let found = self.find(owner, known, cache);
         let mut miss = self.why_missed(owner, known, cache, found);
         let shared = found.and_then(Found::shared);

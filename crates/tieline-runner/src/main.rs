@@ -23,6 +23,7 @@ mod plan;
 mod process;
 mod prompt;
 mod receipt;
+mod score;
 mod serve;
 mod session;
 mod speech;

@@ -12,6 +12,7 @@ use crate::answer::count;
 use crate::gap::Gap;
 use crate::grammar::Grammar;
 use crate::llama::Model;
+use crate::score;
 use crate::session::{failure, failure_with};
 use crate::speech::Speech;
 use crate::template::{Ask, Template};
@@ -65,6 +66,7 @@ impl<'m> Prompts<'m> {
         let invalid =
             |error: InvalidParameter| failure(FailureKind::InvalidRequest, error.to_string());
         request.validate().map_err(invalid)?;
+        score::refuse_unfit(request)?;
         let (Written { tokens, rendered }, dropped) = self.fitting(request, context)?;
         let marks = self.last_turn(request, &tokens, &rendered).into_iter().collect();
         let format = self.format(request);

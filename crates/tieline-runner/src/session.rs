@@ -22,6 +22,15 @@ const CACHED: u32 = 15;
 /// Rows of logits of a step, at least: for answers and what is guessed ahead of them.
 const OUTPUTS: u32 = 32;
 
+/// As many, where they fit into [`SCORES`]: of a prompt that is scored each token has one, and so many tokens
+/// are what attention on a processor takes together.
+const MOST_OUTPUTS: u32 = 64;
+
+/// Bytes for rows beyond [`OUTPUTS`]. llama.cpp makes room for the most that are allowed in what it computes
+/// with, and the plan counts them again as its output, whether a prompt is ever scored or not. So models with
+/// a large vocabulary, whose rows are long, read such prompts in shorter pieces rather than hold more.
+const SCORES: u32 = 32 * 1024 * 1024;
+
 /// Texts that are embedded together.
 const TEXTS: u16 = 16;
 
@@ -184,12 +193,18 @@ fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
         });
     }
     let sequences = u16::try_from(parallel(params)? + CACHED + 1).unwrap_or(u16::MAX);
-    let outputs = OUTPUTS.max(sequences.into());
+    let outputs = outputs(model).max(sequences.into());
     let ubatch = params.ubatch.0.clamp(1, context);
     // All prompts' pieces, and all answers' tokens and guesses.
     let kv = kv_tokens(model, params, context);
     let batch = params.batch.0.max(ubatch + outputs).min(kv);
     Ok(Settings { context, kv, batch, ubatch, sequences, outputs, threads, threads_batch })
+}
+
+/// Rows of logits of a step, but for those of many answers at once.
+fn outputs(model: &Model) -> u32 {
+    let row = model.vocabulary().max(1).cast_unsigned().saturating_mul(4);
+    (SCORES / row).clamp(OUTPUTS, MOST_OUTPUTS)
 }
 
 fn parallel(params: &LoadParams) -> Result<u32, Failure> {

@@ -22,6 +22,8 @@ pub(crate) struct Answer {
     pub(crate) warnings: Vec<String>,
     /// What was found out about the prompt; `None` for an answer cut short before that.
     pub(crate) started: Option<Started>,
+    /// Those of the prompt's tokens, where they were asked for.
+    pub(crate) prompt_logprobs: Vec<TokenLogprob>,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) finished: Finished,
     /// From sending the request to the first text, on our own clock.
@@ -81,6 +83,7 @@ pub(crate) struct Heard {
     reasoning: String,
     warnings: Vec<String>,
     started: Option<Started>,
+    prompt_logprobs: Vec<TokenLogprob>,
     logprobs: Vec<TokenLogprob>,
 }
 
@@ -124,6 +127,10 @@ impl Heard {
         match event {
             Event::Queued { position, .. } => show(Shown::Queued { position }),
             Event::Started(started) => show(Shown::Started(self.started.insert(started))),
+            Event::PromptLogprobs(entries) => {
+                self.prompt_logprobs.extend(entries);
+                Ok(())
+            }
             Event::Piece(piece) => {
                 self.ttft.get_or_insert_with(|| asked.elapsed());
                 self.text.push_str(piece.text.expose());
@@ -158,6 +165,7 @@ impl Heard {
             reasoning: self.reasoning,
             warnings: self.warnings,
             started: self.started,
+            prompt_logprobs: self.prompt_logprobs,
             logprobs: self.logprobs,
             finished,
             ttft: self.ttft,

@@ -186,6 +186,10 @@ pub(crate) struct Run {
     /// Report each token's log-probability and this many alternatives (with --json)
     #[arg(long, value_name = "N", requires = "json")]
     pub(crate) logprobs: Option<u8>,
+    /// Report the log-probability of each token of the prompt but the first, and this many alternatives
+    /// (with --json)
+    #[arg(long, value_name = "N", requires = "json", conflicts_with = "deterministic")]
+    pub(crate) prompt_logprobs: Option<u8>,
     /// Take the same way each time: alone, in batches of fixed shape, without guesses and caches
     #[arg(long)]
     pub(crate) deterministic: bool,

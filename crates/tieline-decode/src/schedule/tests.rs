@@ -1,7 +1,7 @@
 use super::*;
 
 fn limits() -> Limits {
-    Limits { slots: 4, queue: 8, batch: 512, step: 0.15 }
+    Limits { slots: 4, queue: 8, batch: 512, rows: 32, step: 0.15 }
 }
 
 fn job(id: u64) -> Job {
@@ -10,6 +10,7 @@ fn job(id: u64) -> Job {
         class: Class::Interactive,
         owner: Owner::default(),
         alone: false,
+        scored: false,
         prompt: 100,
         answer: 50,
     }
@@ -68,6 +69,47 @@ fn a_prompt_that_is_cached_to_the_end_still_computes_its_last_token() {
     assert_eq!(scheduler.plan(), [Share { id: RequestId(1), tokens: 1, decodes: true }]);
 }
 
+/// Requests at work, by class, tokens that are not computed, and whether they are scored.
+fn scored(jobs: &[(Class, usize, bool)]) -> Scheduler {
+    let mut scheduler = Scheduler::new(limits());
+    for (id, (class, remaining, scored)) in (1..).zip(jobs) {
+        scheduler.submit(Job { class: *class, scored: *scored, ..job(id) }).unwrap();
+        assert!(scheduler.admit(RequestId(id), *remaining));
+    }
+    scheduler
+}
+
+#[track_caller]
+fn shares(jobs: &[(Class, usize, bool)], want: &[(u64, usize)]) {
+    let plan = scored(jobs).plan();
+    let got: Vec<(u64, usize)> = plan.iter().map(|share| (share.id.0, share.tokens)).collect();
+    assert_eq!(got, want, "{jobs:?}");
+}
+
+#[test]
+fn a_scored_prompt_gets_no_more_tokens_than_there_are_rows() {
+    use Class::Interactive;
+    shares(&[(Interactive, 3000, true)], &[(1, 32)]);
+    // The last of them is one that decodes, as any prompt's last token.
+    shares(&[(Interactive, 1, true)], &[(1, 1)]);
+    // An answer at work, and a prompt that may come to its end, want one row each.
+    shares(&[(Interactive, 1, false), (Interactive, 3000, true)], &[(1, 1), (2, 31)]);
+    shares(&[(Interactive, 3000, true), (Interactive, 100, false)], &[(2, 100), (1, 31)]);
+    // Two share the rows as they would share the tokens.
+    shares(&[(Interactive, 3000, true), (Interactive, 40, true)], &[(2, 16), (1, 16)]);
+    shares(&[(Interactive, 3000, true), (Interactive, 10, true)], &[(2, 10), (1, 22)]);
+}
+
+#[test]
+fn what_a_scored_prompt_leaves_of_a_step_the_others_get() {
+    use Class::{Batch, Interactive};
+    shares(&[(Interactive, 3000, true), (Interactive, 3000, false)], &[(1, 31), (2, 481)]);
+    shares(&[(Interactive, 3000, true), (Batch, 3000, false)], &[(1, 31), (2, 481)]);
+    shares(&[(Batch, 3000, true), (Interactive, 3000, false)], &[(2, 481), (1, 31)]);
+    // A batch request's prompt is not starved of rows either.
+    shares(&[(Batch, 3000, true), (Interactive, 3000, true)], &[(2, 16), (1, 16)]);
+}
+
 #[test]
 fn unknown_ids_do_nothing() {
     let mut scheduler = running(&[(1, Class::Interactive, 100)]);
@@ -97,7 +139,8 @@ fn an_id_is_taken_once() {
 
 #[test]
 fn limits_of_nothing_still_let_one_through() {
-    let mut scheduler = Scheduler::new(Limits { slots: 0, queue: 0, batch: 0, step: f64::NAN });
+    let nothing = Limits { slots: 0, queue: 0, batch: 0, rows: 0, step: f64::NAN };
+    let mut scheduler = Scheduler::new(nothing);
     assert_eq!(scheduler.submit(job(1)).unwrap(), Place { position: 0, wait: Some(0.0) });
     assert!(scheduler.submit(job(2)).is_err());
     assert!(scheduler.admit(RequestId(1), 100));

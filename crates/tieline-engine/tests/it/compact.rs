@@ -87,6 +87,28 @@ async fn the_middle_becomes_a_summary() {
 }
 
 #[tokio::test]
+async fn what_is_read_in_the_end_is_scored_and_the_summary_is_not() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig::new(runner)).await;
+    let scored = |request| Request { prompt_logprobs: Some(0), ..request };
+    let mut stream = model.run(scored(request(conversation(4, 80)))).await.unwrap();
+    let (mut prompt, mut entries) = (0, 0);
+    loop {
+        match next(&mut stream).await.unwrap().unwrap() {
+            Event::Started(started) => {
+                assert!(started.compacted.is_some());
+                prompt = usize::try_from(started.prompt_tokens.0).unwrap();
+            }
+            Event::PromptLogprobs(told) => entries += told.len(),
+            Event::Finished(_) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(entries + 1, prompt);
+    model.shutdown().await;
+}
+
+#[tokio::test]
 async fn an_agents_turn_is_cut_between_calls() {
     let Some(runner) = testkit::runner() else { return };
     let model = start(EngineConfig::new(runner)).await;

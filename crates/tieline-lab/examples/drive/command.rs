@@ -45,6 +45,7 @@ pub(crate) struct Generate {
     tokens: Option<Vec<u32>>,
     messages: Option<Vec<Turn>>,
     max_tokens: Option<u32>,
+    prompt_logprobs: Option<u8>,
     #[serde(default)]
     temperature: f32,
     seed: Option<u32>,
@@ -96,6 +97,7 @@ impl Generate {
                 ..Sampling::default()
             },
             max_tokens: self.max_tokens.map(Tokens),
+            prompt_logprobs: self.prompt_logprobs,
             ignore_eog: self.ignore_eog,
             constraint: self.constraint,
             class: self.class,

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tieline_engine::LocalModel;
-use tieline_types::{Backend as _, BackendError, Event, EventStream, Finished, Piece, Started};
+use tieline_types::{
+    Backend as _, BackendError, Event, EventStream, Finished, Piece, Started, TokenLogprob,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Generate, Tokenize};
@@ -147,6 +149,7 @@ fn described(event: Event, echo: bool) -> (&'static str, Value) {
             ("queued", json!({ "position": position, "expected_wait": expected_wait.map(seconds) }))
         }
         Event::Started(started) => ("started", prompt(&started)),
+        Event::PromptLogprobs(entries) => ("prompt_logprobs", scores(&entries)),
         Event::Piece(piece) => ("text", text(piece, echo)),
         Event::Reasoning(piece) => ("reasoning", text(piece, echo)),
         Event::ToolCall(_) => ("tool_call", Value::Null),
@@ -163,6 +166,13 @@ fn prompt(started: &Started) -> Value {
         "dropped": started.dropped_tokens,
         "miss": started.miss,
     })
+}
+
+/// Each token of the prompt from the second on, and how likely it was.
+fn scores(entries: &[TokenLogprob]) -> Value {
+    let pairs: Vec<Value> =
+        entries.iter().map(|entry| json!([entry.token, entry.logprob])).collect();
+    json!({ "entries": pairs })
 }
 
 fn text(piece: Piece, echo: bool) -> Value {

@@ -8,8 +8,8 @@ use tieline_types::wire::{Failure, FailureKind, FrameError, Reply};
 use tieline_types::{FinishReason, RequestId};
 
 use super::{Desk, Line};
-use crate::answer::Guess;
-use crate::llama::{self, Batch, DecodeError};
+use crate::answer::{Answer, Guess};
+use crate::llama::{self, Batch, Context, DecodeError, Model};
 use crate::session::failure;
 
 /// One request's part of a batch.
@@ -17,6 +17,8 @@ struct Part {
     share: Share,
     /// The rows of its last known token and of its guesses after it; none if its end is not reached.
     rows: Vec<usize>,
+    /// The rows that tell of the prompt's tokens, where that was asked for.
+    scores: Vec<usize>,
     guess: Guess,
 }
 
@@ -105,11 +107,13 @@ impl Desk<'_> {
             let known = answer.computed..answer.computed + share.tokens;
             let Some(tokens) = answer.tokens.get(known.clone()) else { continue };
             let reaches_end = known.end == answer.tokens.len();
-            let mut rows = Vec::new();
+            let (mut rows, mut scores) = (Vec::new(), Vec::new());
             for (position, &token) in known.clone().zip(tokens) {
                 let last = reaches_end && position + 1 == known.end;
-                let row = batch.push(token, position, seq.0, last);
+                let scored = answer.score.is_some_and(|score| score.wants(position));
+                let row = batch.push(token, position, seq.0, last || scored);
                 rows.extend(last.then_some(row));
+                scores.extend(scored.then_some(row));
             }
             for (position, &token) in (known.end..).zip(&guess.tokens) {
                 rows.push(batch.push(token, position, seq.0, true));
@@ -117,7 +121,7 @@ impl Desk<'_> {
             if let Some(record) = &mut answer.record {
                 record.batch(share.tokens);
             }
-            parts.push(Part { share, rows, guess });
+            parts.push(Part { share, rows, scores, guess });
         }
         (batch, parts)
     }
@@ -130,43 +134,31 @@ impl Desk<'_> {
         batch: usize,
         seconds: f64,
     ) -> Result<(), FrameError> {
-        let Part { share, rows, guess } = part;
-        let Some(answer) = self.answers.get_mut(&share.id) else { return Ok(()) };
+        let Some(answer) = self.answers.get_mut(&part.share.id) else { return Ok(()) };
         let Some(seq) = answer.seq else { return Ok(()) };
+        let share = part.share;
         let known = answer.computed..answer.computed + share.tokens;
         self.kv.computed(seq, &answer.tokens[known]);
         answer.computed += share.tokens;
         if answer.is_at_stop() {
             self.kv.copy_state(seq);
         }
-        let mut end = None;
-        let chosen = if rows.is_empty() {
-            Ok(0)
-        } else {
-            verify(&guess.tokens, |at| {
-                let row = rows.get(at).copied().unwrap_or(usize::MAX);
-                let (token, taken) = answer.choose(self.prompts.model, self.kv.context(), row)?;
-                for event in taken.events {
-                    line.writer.reply(share.id, Reply::Event(event))?;
-                }
-                end = taken.end;
-                Ok((token, end.is_none()))
-            })
-        };
+        let chosen = read_rows(answer, self.prompts.model, self.kv.context(), line, &part);
+        let Part { rows, guess, .. } = part;
         // The guesses that were right are what would have been computed next, and are computed.
-        let right = *chosen.as_ref().unwrap_or(&0);
+        let right = chosen.as_ref().map_or(0, |(right, _)| *right);
         self.kv.computed(seq, &guess.tokens[..right]);
         answer.computed += right;
         if !guess.tokens.is_empty() {
             self.kv.drop_guesses(seq);
         }
-        match chosen {
-            Ok(_) => {}
+        let end = match chosen {
+            Ok((_, end)) => end,
             Err(Stopped::Answer(failure)) => {
                 return self.close(line, share.id, Reply::Failed(failure));
             }
             Err(Stopped::Line(error)) => return Err(error),
-        }
+        };
         if share.decodes {
             answer.stepped(&guess, right, batch, seconds);
             let learned = answer.costs();
@@ -238,4 +230,38 @@ impl Desk<'_> {
     ) -> Result<(), FrameError> {
         parts.iter().try_for_each(|part| self.finish(line, part.share.id, reason.clone()))
     }
+}
+
+/// Says what a part's rows tell: of the prompt's tokens first, then what comes next. Returns how many guesses
+/// were right, and why the answer ends, if it does.
+fn read_rows(
+    answer: &mut Answer,
+    model: &Model,
+    context: &mut Context<'_>,
+    line: Line<'_>,
+    part: &Part,
+) -> Result<(usize, Option<FinishReason>), Stopped> {
+    let id = part.share.id;
+    if let Some(score) = &mut answer.score {
+        for event in score.tell(model, context, &answer.tokens, &part.scores)? {
+            line.writer.reply(id, Reply::Event(event))?;
+        }
+    }
+    if part.rows.is_empty() {
+        return Ok((0, None));
+    }
+    if answer.is_mute() {
+        return Ok((0, Some(answer.end_mute())));
+    }
+    let mut end = None;
+    let right = verify(&part.guess.tokens, |at| {
+        let row = part.rows.get(at).copied().unwrap_or(usize::MAX);
+        let (token, taken) = answer.choose(model, context, row)?;
+        for event in taken.events {
+            line.writer.reply(id, Reply::Event(event))?;
+        }
+        end = taken.end;
+        Ok::<_, Stopped>((token, end.is_none()))
+    })?;
+    Ok((right, end))
 }

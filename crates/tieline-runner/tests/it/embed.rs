@@ -1,6 +1,6 @@
 //! Embeddings, several at a time.
 
-use tieline_types::wire::{FailureKind, Reply, ToRunner, Work};
+use tieline_types::wire::{FailureKind, Input, Reply, ToRunner, Work};
 use tieline_types::{LoadParams, Pooling, Private, Tokens};
 
 use crate::peer::{Peer, Random, long_text};
@@ -52,6 +52,50 @@ fn many_at_once_are_as_one_by_one() {
         }
         assert_eq!(tokens, Tokens(sum));
     }
+}
+
+#[test]
+fn tokens_are_as_their_text() {
+    let mut peer = peer(Pooling::Mean);
+    let mut tokens = |text: &Private| {
+        let work = Work::Tokenize { text: text.clone(), add_special: true, parse_special: false };
+        let Reply::Tokens(tokens) = peer.ask(work) else { panic!("no tokens") };
+        tokens
+    };
+    let texts = texts(6);
+    let tokens: Vec<Vec<u32>> = texts.iter().map(&mut tokens).collect();
+    let sum: usize = tokens.iter().map(Vec::len).sum();
+    let (want, _) = embed(&mut peer, texts.clone());
+    // And texts and tokens may stand beside each other.
+    let mixed = tokens.iter().zip(&texts).enumerate().map(|(at, (tokens, text))| match at % 2 {
+        0 => Input::Tokens(tokens.clone()),
+        _ => text.clone().into(),
+    });
+    let inputs = [tokens.iter().cloned().map(Input::Tokens).collect(), mixed.collect::<Vec<_>>()];
+    for texts in inputs {
+        let reply = peer.ask(Work::Embed { texts, normalise: true });
+        let Reply::Embeddings { vectors, prompt_tokens } = reply else { panic!("no embeddings") };
+        assert_eq!(vectors, want);
+        assert_eq!(usize::try_from(prompt_tokens.0), Ok(sum));
+    }
+}
+
+#[test]
+fn tokens_that_are_none_are_refused() {
+    let mut peer = peer(Pooling::Mean);
+    let mut refused = |texts| peer.failure(Work::Embed { texts, normalise: true });
+    for unknown in [49_152, u32::MAX] {
+        let failure = refused(vec!["good".into(), Input::Tokens(vec![1000, unknown])]);
+        assert_eq!(failure.kind, FailureKind::InvalidRequest);
+        let want = format!("token {unknown} is not in the vocabulary of 49152");
+        assert_eq!(failure.message, want);
+    }
+    let failure = refused(vec![Input::Tokens(Vec::new())]);
+    assert_eq!(failure.kind, FailureKind::InvalidRequest);
+    assert_eq!(failure.message, "text 0 is empty");
+    let failure = refused(vec!["good".into(), Input::Tokens(vec![1000; 257])]);
+    assert_eq!(failure.kind, FailureKind::ContextExceeded);
+    assert_eq!(embed(&mut peer, texts(2)).0.len(), 2);
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn alone_or_with_seven_others() {
 }
 
 /// What the shape of a batch moves a log-probability by at most, with float weights: twice what was seen.
-const TIE: f32 = 0.04;
+pub(crate) const TIE: f32 = 0.04;
 
 #[test]
 fn guessed_ahead_or_not() {

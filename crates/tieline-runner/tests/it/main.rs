@@ -25,6 +25,7 @@ mod kernels;
 mod overflow;
 mod peer;
 mod process;
+mod prompt_logprobs;
 mod rigid;
 #[cfg(all(feature = "attacks", target_os = "linux"))]
 mod seal;

@@ -36,6 +36,8 @@ pub(crate) struct Answer {
     pub(crate) queued: Vec<u32>,
     /// `None` where it ended before it started.
     pub(crate) started: Option<Started>,
+    /// Those of the prompt's tokens.
+    pub(crate) scores: Vec<TokenLogprob>,
     pub(crate) text: String,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) finished: Finished,
@@ -84,6 +86,9 @@ impl Answer {
 struct Growing {
     queued: Vec<u32>,
     started: Option<Started>,
+    scores: Vec<TokenLogprob>,
+    /// Something of the answer came.
+    begun: bool,
     text: String,
     logprobs: Vec<TokenLogprob>,
 }
@@ -100,15 +105,21 @@ impl Growing {
                 assert!(self.started.is_none(), "started twice");
                 self.started = Some(started);
             }
+            Event::PromptLogprobs(scores) => {
+                assert!(self.started.is_some() && !self.begun, "the prompt is not told in time");
+                assert!(!scores.is_empty(), "an event that says nothing");
+                self.scores.extend(scores);
+            }
             Event::Piece(piece) => {
                 assert!(self.started.is_some(), "a piece before the start");
+                self.begun = true;
                 self.text += piece.text.expose();
                 self.logprobs.extend(piece.logprobs);
             }
             Event::Finished(finished) => {
-                let Self { queued, started, text, logprobs } = std::mem::take(self);
+                let Self { queued, started, scores, text, logprobs, .. } = std::mem::take(self);
                 let finished = *finished;
-                return Some(Answer { queued, started, text, logprobs, finished });
+                return Some(Answer { queued, started, scores, text, logprobs, finished });
             }
             Event::ToolCall(_) => assert!(self.started.is_some(), "a call before the start"),
             other => panic!("unexpected in an answer: {other:?}"),

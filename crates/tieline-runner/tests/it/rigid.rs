@@ -17,7 +17,7 @@ const RIGID: [Shape; 2] = [Shape::Mamba, Shape::Jamba];
 /// Models with layers that forget what has left their window.
 const WINDOWED: [Shape; 2] = [Shape::Gemma3, Shape::GptOss];
 
-fn loaded(context: u32, kv: u32) -> LoadParams {
+pub(crate) fn loaded(context: u32, kv: u32) -> LoadParams {
     LoadParams {
         context: Some(Tokens(context)),
         kv_tokens: Some(Tokens(kv)),

@@ -275,6 +275,30 @@ fn log_probabilities_come_only_to_who_asked() {
 }
 
 #[test]
+fn what_is_told_of_the_prompt_is_no_part_of_the_score() {
+    let told = |logprob| {
+        let Some(Ok(Event::Piece(piece))) = says("", &[logprob]) else { panic!("no piece") };
+        Some(Ok(Event::PromptLogprobs(piece.logprobs)))
+    };
+    let backend = Scripted::new([
+        Some(vec![told(-1.0), says("a", &[-2.0]), done()]),
+        Some(vec![told(-9.0), told(-9.0), says("b", &[-1.0]), done()]),
+    ]);
+    let request = Request { prompt_logprobs: Some(0), ..request() };
+    let mut choices = started(&backend, request, best(1, 2)).unwrap();
+    let mut events = Vec::new();
+    let mut context = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(step)) = Pin::new(&mut choices).poll_next(&mut context) {
+        events.push(step.event.unwrap());
+    }
+    // The better answer is given with all that was told of its prompt.
+    assert_eq!(choices.score(0), Some(-1.0));
+    let prompts = events.iter().filter(|event| matches!(event, Event::PromptLogprobs(_)));
+    assert_eq!(prompts.count(), 2);
+    assert!(backend.asked.lock().unwrap().iter().all(|asked| asked.prompt_logprobs == Some(0)));
+}
+
+#[test]
 fn a_plan_is_bounded() {
     let check = |plan: ChoicePlan, tokens: Option<u32>, want: &str| {
         let error = plan.validate(tokens.map(Tokens)).map_err(|error| error.to_string());

@@ -53,6 +53,8 @@ struct Choice<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mean_logprob: Option<f64>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    prompt_logprobs: &'a [TokenLogprob],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     logprobs: &'a [TokenLogprob],
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
@@ -273,6 +275,7 @@ fn choice<'a>(index: u32, outcome: &'a Outcome, score: Option<f64>, loaded: &Loa
         seed: whole.map(|answer| answer.finished.seed),
         peak_memory_bytes: whole.and_then(|answer| answer.finished.peak_memory),
         mean_logprob: score,
+        prompt_logprobs: answer.map_or(&[], |answer| &answer.prompt_logprobs),
         logprobs: answer.map_or(&[], |answer| &answer.logprobs),
         error: outcome.as_ref().err().map(|failure| failure.message.as_str()),
     }

@@ -59,6 +59,8 @@ struct Report<'a> {
     kernels: &'a [String],
     jail: JailReport<'a>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    prompt_logprobs: &'a [TokenLogprob],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     logprobs: &'a [TokenLogprob],
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<&'a Receipt>,
@@ -174,6 +176,7 @@ fn report(app: &App, model: &Model, runs: &Loaded, answer: &Answer) -> Result<()
         llama_cpp: &build.llama_cpp,
         kernels: &build.kernels,
         jail: JailReport { level: loaded.jail.level(), layers: &loaded.jail },
+        prompt_logprobs: &answer.prompt_logprobs,
         logprobs: &answer.logprobs,
         receipt: answer.finished.receipt.as_deref(),
     })

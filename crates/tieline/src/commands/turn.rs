@@ -40,6 +40,7 @@ pub(super) fn template(args: &Run) -> Result<Request, Failure> {
         max_tokens: args.sampling.max_tokens.map(Tokens),
         stop: args.sampling.stop.clone(),
         logprobs: args.logprobs,
+        prompt_logprobs: args.prompt_logprobs,
         ignore_eog: args.sampling.ignore_end,
         thinking: (answer.think || answer.no_think).then_some(answer.think),
         constraint: rule::constraint(answer)?,

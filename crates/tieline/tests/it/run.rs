@@ -95,6 +95,20 @@ fn a_report_is_whole_and_adds_up() {
     likelihoods(&report);
 }
 
+#[test]
+fn a_prompt_alone_is_scored() {
+    let Some(runner) = testkit::runner() else { return };
+    let ask = ["run", "smollm2", "--raw", "The sky is blue.", "-n", "0"];
+    let flags = ["--prompt-logprobs", "1", "--threads", "1", "--ctx", "256", "--json"];
+    let report = Home::shared().tieline(ask).args(&flags).runner(&runner).json();
+    let entries = report["prompt_logprobs"].as_array().unwrap();
+    assert_eq!(Some(entries.len() as u64 + 1), report["usage"]["prompt_tokens"].as_u64());
+    assert!(entries.iter().all(|entry| entry["alternatives"].as_array().unwrap().len() == 1));
+    assert_eq!(report["usage"]["completion_tokens"], 0);
+    assert_eq!((&report["answer"], &report["finish_reason"]), (&"".into(), &"max_tokens".into()));
+    assert!(report.get("logprobs").is_none());
+}
+
 /// A rate is rounded to tenths.
 #[track_caller]
 fn close(rate: f64, want: f64) {

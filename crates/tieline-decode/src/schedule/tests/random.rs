@@ -15,8 +15,9 @@ fn some_job(random: &mut Random, id: u64, cells: usize) -> (Job, usize) {
     let class = if random.one_in(3) { Class::Batch } else { Class::Interactive };
     let owner = Owner(random.within(1, 3).to_string());
     let alone = random.one_in(12);
+    let scored = random.one_in(4);
     let answer = target + random.within(0, 100);
-    (Job { id: RequestId(id), class, owner, alone, prompt, answer }, target)
+    (Job { id: RequestId(id), class, owner, alone, scored, prompt, answer }, target)
 }
 
 fn run(seed: u64) {
@@ -25,6 +26,7 @@ fn run(seed: u64) {
         slots: random.within(1, 5),
         queue: random.within(1, 6),
         batch: [16, 64, 512, 512, 2048][random.within(0, 4)],
+        rows: [1, 5, 32, 64][random.within(0, 3)],
         step: [0.0, 0.05, 0.15, 1.0][random.within(0, 3)],
     };
     let cells = [300, 1000, 6000, 20_000][random.within(0, 3)];
@@ -75,7 +77,7 @@ fn every_request_ends_2() {
 fn nobody_starves_in_a_crowd() {
     for seed in 0..4 {
         let mut random = Random::new(seed);
-        let limits = Limits { slots: 3, queue: 12, batch: 256, step: 0.1 };
+        let limits = Limits { slots: 3, queue: 12, batch: 256, rows: 32, step: 0.1 };
         let mut runner = Runner::new(limits, 1200, seed);
         runner.makes_room = random.one_in(2);
         runner.moody = 6;

@@ -282,6 +282,13 @@ impl Runner {
             assert!(live.cached + share.tokens <= live.known, "more than is known");
             assert_eq!(share.decodes, live.known - live.cached == 1);
         }
+        let rows = plan.iter().map(|share| {
+            let live = &self.live[&share.id.0];
+            let ends = live.cached + share.tokens == live.known;
+            if live.job.scored { share.tokens } else { usize::from(ends) }
+        });
+        let rows: usize = rows.sum();
+        assert!(rows <= self.limits.rows.max(self.limits.slots), "{rows} rows of logits");
         for (id, live) in self.live.iter().filter(|(_, l)| l.running) {
             let decodes = live.known - live.cached == 1;
             assert!(!decodes || ids.contains(id), "an answer stands still");
