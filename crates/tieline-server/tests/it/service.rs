@@ -8,7 +8,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use testkit::scripted::Scripted;
 use tieline_router::Router;
-use tieline_server::{App, Config, Library};
+use tieline_server::{App, Config, Library, Peer};
+use tieline_store::keys::{Secret, admin_token};
 use tieline_store::{Catalogue, Environment, Store};
 use tower::ServiceExt;
 
@@ -16,6 +17,8 @@ use tower::ServiceExt;
 pub(crate) struct Service {
     pub(crate) models: Scripted,
     pub(crate) app: App,
+    pub(crate) store: Store,
+    pub(crate) token: Secret,
     service: axum::Router,
     _home: tempfile::TempDir,
 }
@@ -33,21 +36,33 @@ impl Service {
         Self::with(models, Config::default())
     }
 
-    pub(crate) fn with(models: Scripted, config: Config) -> Self {
+    pub(crate) fn with(models: Scripted, mut config: Config) -> Self {
         let home = tempfile::tempdir().unwrap();
+        let token = admin_token(home.path()).unwrap();
+        config.doors.admin_token.get_or_insert(token.clone());
+        let store = Store::open(home.path()).unwrap();
         let library = Library {
-            store: Store::open(home.path()).unwrap(),
+            store: store.clone(),
             catalogue: Arc::new(Catalogue::embedded().unwrap()),
             environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
         };
         let router = Router::new(Arc::new(models.clone()), None);
         let app = App::new(router, library, config);
         let service = tieline_server::app(app.clone());
-        Self { models, app, service, _home: home }
+        Self { models, app, service, store, token, _home: home }
     }
 
-    /// Sends a request and waits for the whole answer.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Said {
+    /// Sends a request as this machine's user and waits for the whole answer.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Said {
+        let bearer = format!("Bearer {}", self.token.expose()).parse().unwrap();
+        request.headers_mut().entry("authorization").or_insert(bearer);
+        request.headers_mut().entry("host").or_insert("localhost:11434".parse().unwrap());
+        request.extensions_mut().insert(Peer::local(11434));
+        self.send_as_is(request).await
+    }
+
+    /// Sends a request as it is and waits for the whole answer.
+    pub(crate) async fn send_as_is(&self, request: Request<Body>) -> Said {
         let response = self.service.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
