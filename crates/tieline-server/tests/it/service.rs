@@ -39,17 +39,23 @@ impl Service {
     pub(crate) fn with(models: Scripted, mut config: Config) -> Self {
         let home = tempfile::tempdir().unwrap();
         let token = admin_token(home.path()).unwrap();
-        config.doors.admin_token.get_or_insert(token.clone());
-        let store = Store::open(home.path()).unwrap();
-        let library = Library {
-            store: store.clone(),
-            catalogue: Arc::new(Catalogue::embedded().unwrap()),
-            environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
-        };
+        config.doors.admin_token.get_or_insert(token);
         let router = Router::new(Arc::new(models.clone()), None);
-        let app = App::new(router, library, config);
+        let store = Store::open(home.path()).unwrap();
+        Self::of(App::new(router, library(store), config), models, home)
+    }
+
+    /// An app that was put together elsewhere, in this home.
+    pub(crate) fn of(app: App, models: Scripted, home: tempfile::TempDir) -> Self {
+        let (store, token) = (Store::open(home.path()).unwrap(), admin_token(home.path()).unwrap());
         let service = tieline_server::app(app.clone());
         Self { models, app, service, store, token, _home: home }
+    }
+
+    /// Another app in the same home.
+    pub(crate) fn app_with(&self, config: Config) -> App {
+        let router = Router::new(Arc::new(self.models.clone()), None);
+        App::new(router, library(self.store.clone()), config)
     }
 
     /// Sends a request as this machine's user and waits for the whole answer.
@@ -91,6 +97,15 @@ impl Service {
 
     pub(crate) async fn get(&self, path: &str) -> Said {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+}
+
+/// What is on disk, and nowhere to look for more.
+pub(crate) fn library(store: Store) -> Library {
+    Library {
+        store,
+        catalogue: Arc::new(Catalogue::embedded().unwrap()),
+        environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
     }
 }
 
