@@ -1,8 +1,9 @@
 //! What happened to each request, without a word of it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 use tieline_types::{Digest, Usage};
@@ -66,20 +67,37 @@ pub struct Record {
 }
 
 /// The latest records, and where all of them go.
-#[derive(Debug)]
 pub struct Records {
     latest: Mutex<VecDeque<Arc<Record>>>,
     sink: Option<mpsc::Sender<Arc<Record>>>,
+    listener: OnceLock<Listener>,
     lost: AtomicU64,
+}
+
+type Listener = Box<dyn Fn(&Record) + Send + Sync>;
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records").field("lost", &self.lost).finish_non_exhaustive()
+    }
 }
 
 impl Records {
     /// Sends each record to `sink` too, where there is one.
     pub fn new(sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
-        Self { latest: Mutex::default(), sink, lost: AtomicU64::new(0) }
+        let (latest, listener) = (Mutex::default(), OnceLock::new());
+        Self { latest, sink, listener, lost: AtomicU64::new(0) }
+    }
+
+    /// Calls `listener` with each record from now on; it must be quick. The first one stays.
+    pub fn listen(&self, listener: impl Fn(&Record) + Send + Sync + 'static) {
+        let _ = self.listener.set(Box::new(listener));
     }
 
     pub(crate) fn add(&self, record: Record) {
+        if let Some(listener) = self.listener.get() {
+            listener(&record);
+        }
         let record = Arc::new(record);
         if let Some(sink) = &self.sink
             && sink.try_send(Arc::clone(&record)).is_err()

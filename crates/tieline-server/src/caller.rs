@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use tieline_types::{Class, Owner};
 
@@ -14,6 +15,20 @@ pub(crate) struct Principal {
     pub(crate) id: String,
     /// The models that it may ask; `None`: all.
     pub(crate) models: Option<Arc<[String]>>,
+}
+
+/// Tells a request apart from all others.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+impl RequestId {
+    pub(crate) fn new() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+
+    pub(crate) fn header(&self) -> HeaderValue {
+        HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
 }
 
 /// A call's own facts.
@@ -40,7 +55,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_default();
         let batch = parts.headers.get("x-tieline-class").is_some_and(|value| value == "batch");
         let class = if batch { Class::Batch } else { Class::Interactive };
-        let request_id = uuid::Uuid::now_v7().simple().to_string();
+        let id = parts.extensions.get::<RequestId>().cloned();
+        let RequestId(request_id) = id.unwrap_or_else(RequestId::new);
         Ok(Self { principal, request_id, class })
     }
 }

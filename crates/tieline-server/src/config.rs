@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tieline_store::keys::Secret;
 use tieline_types::Bytes;
 
 /// What callers may do and how much of it.
@@ -9,6 +10,10 @@ use tieline_types::Bytes;
 pub struct Config {
     /// How much of everything.
     pub limits: Limits,
+    /// Who may come in.
+    pub doors: Doors,
+    /// How long connections may do nothing, and how many there may be.
+    pub connections: Connections,
     /// A streaming answer that has not begun after so long sends its head and goes on in the stream, so that
     /// clients do not give up while a model is loaded.
     pub patience: Duration,
@@ -20,6 +25,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             limits: Limits::default(),
+            doors: Doors::default(),
+            connections: Connections::default(),
             patience: Duration::from_secs(2),
             keep_alive: Duration::from_secs(10),
         }
@@ -41,6 +48,14 @@ pub struct Limits {
     pub texts: usize,
     /// The longest that a whole request may take.
     pub request: Duration,
+    /// The most header fields.
+    pub headers: usize,
+    /// The longest header fields, all together.
+    pub head_bytes: usize,
+    /// The most requests of one key that models answer at once.
+    pub concurrent_per_key: usize,
+    /// The most requests that models answer or have waiting at once.
+    pub concurrent: usize,
 }
 
 impl Default for Limits {
@@ -52,6 +67,67 @@ impl Default for Limits {
             choices: 8,
             texts: 2048,
             request: Duration::from_secs(600),
+            headers: 64,
+            head_bytes: 16 * 1024,
+            concurrent_per_key: 16,
+            concurrent: 256,
+        }
+    }
+}
+
+/// What is asked without a key on listeners that only this machine reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LoopbackAuth {
+    /// Everything.
+    Off,
+    /// Models answer, unless a page asks; to change what is here needs the local admin token or a key.
+    #[default]
+    Manage,
+    /// Nothing.
+    All,
+}
+
+/// Who may come in.
+#[derive(Clone, Debug, Default)]
+pub struct Doors {
+    /// Names of this server beside those of the loopback addresses: `name` or `name:port`.
+    pub hosts: Vec<String>,
+    /// Pages of other sites that may ask, by their exact origins: `https://app.example`.
+    pub origins: Vec<String>,
+    /// What needs no key on this machine.
+    pub loopback_auth: LoopbackAuth,
+    /// The local admin token.
+    pub admin_token: Option<Secret>,
+    /// Listen for other machines without encryption.
+    pub insecure_plaintext: bool,
+}
+
+/// How long connections may do nothing, and how many there may be.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// The most at once.
+    pub most: usize,
+    /// The most from one address.
+    pub most_per_address: usize,
+    /// How long a head may take; a connection that is idle between requests is closed after so long too.
+    pub head: Duration,
+    /// A connection that takes nothing of what is sent is closed after so long.
+    pub stall: Duration,
+    /// How long requests may go on when the server stops.
+    pub drain: Duration,
+    /// How long they have after that to send their error.
+    pub farewell: Duration,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            most: 512,
+            most_per_address: 64,
+            head: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            drain: Duration::from_secs(30),
+            farewell: Duration::from_secs(2),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::http::header::{HeaderValue, RETRY_AFTER};
+use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -25,6 +25,10 @@ pub(crate) enum Fault {
     BadBody,
     /// The body is too long.
     TooLarge,
+    /// The head is too long.
+    HeadTooLarge,
+    /// The body does not come.
+    SlowBody,
     /// The body is not declared as JSON.
     NotJson,
     /// No key, or none that is known.
@@ -68,6 +72,8 @@ impl Fault {
             Self::Backend(kind) => return backend_row(kind),
             Self::BadBody => (400, INVALID, "invalid_json", INVALID),
             Self::TooLarge => (413, INVALID, "request_too_large", "request_too_large"),
+            Self::HeadTooLarge => (431, INVALID, "request_head_too_large", INVALID),
+            Self::SlowBody => (408, INVALID, "request_timeout", INVALID),
             Self::NotJson => (415, INVALID, "unsupported_media_type", INVALID),
             Self::Unauthorized => (401, INVALID, "invalid_api_key", "authentication_error"),
             Self::Forbidden => (403, INVALID, "forbidden", "permission_error"),
@@ -111,6 +117,11 @@ fn backend_row(kind: ErrorKind) -> Row {
 impl ApiError {
     pub(crate) fn new(fault: Fault, message: impl Into<String>) -> Self {
         Self { fault, message: message.into(), param: None, retry_after: None }
+    }
+
+    /// A refusal that ends after some time.
+    pub(crate) fn after(fault: Fault, message: impl Into<String>, time: Duration) -> Self {
+        Self { retry_after: Some(time), ..Self::new(fault, message) }
     }
 
     /// A parameter that is wrong.
@@ -198,8 +209,14 @@ pub(crate) fn render(error: &ApiError, dialect: Dialect) -> Response {
     let json = [("content-type", "application/json")];
     let mut response = (error.fault.row().status, json, body).into_response();
     if let Some(time) = error.retry_after {
-        let seconds = HeaderValue::from(time.as_secs().max(1));
+        // Rounded up: half a second later is no use.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let seconds = HeaderValue::from(seconds.max(1));
         response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    if error.fault == Fault::Unauthorized {
+        let scheme = HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
     response
 }

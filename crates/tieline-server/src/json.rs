@@ -1,15 +1,21 @@
 //! JSON bodies: bounded, declared as JSON, and every member that nobody reads is named.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use bytes::BytesMut;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::error::{ApiError, Fault};
+
+/// A body of which nothing comes for so long is given up.
+const BODY_IDLE: Duration = Duration::from_secs(15);
 
 /// Ignored members that are named at most.
 const NAMED: usize = 16;
@@ -55,13 +61,22 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
 
 /// The whole body, up to `most` bytes.
 pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    match Limited::new(body, most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            let text = format!("the body is longer than {most} bytes");
-            Err(ApiError::new(Fault::TooLarge, text))
+    let mut body = Limited::new(body, most);
+    let mut bytes = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| {
+            let text = format!("nothing of the body came for {} seconds", BODY_IDLE.as_secs());
+            ApiError::new(Fault::SlowBody, text)
+        })?;
+        match frame {
+            None => return Ok(bytes.freeze()),
+            Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                let text = format!("the body is longer than {most} bytes");
+                return Err(ApiError::new(Fault::TooLarge, text));
+            }
+            Some(Err(_)) => return Err(ApiError::new(Fault::BadBody, "the body broke off")),
         }
-        Err(_) => Err(ApiError::new(Fault::BadBody, "the body broke off")),
     }
 }
 

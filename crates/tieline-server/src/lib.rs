@@ -3,22 +3,33 @@
 //! A handler reads its dialect's JSON, converts it by hand to a [`tieline_types::Request`], has the router answer,
 //! and writes the events in its dialect. What is common to all dialects is here once: [`Json`](json::Json) reads
 //! bodies, [`open`] begins answers, [`collect`] gathers whole ones, [`error`] says what went wrong, [`routes`] is
-//! the table of all routes.
+//! the table of all routes, [`doors`] stands before all of them, [`serve`](mod@serve) carries connections.
 
 #![forbid(unsafe_code)]
 
+mod accept;
 mod app;
 mod caller;
 mod collect;
 mod config;
 mod constraint;
+mod doors;
 mod error;
 mod heads;
 mod json;
+mod ledger;
+mod metrics;
 mod open;
 mod openai;
+mod own;
 mod routes;
+mod serve;
 mod sse;
+mod trace;
 
+pub use accept::{Listener, Tls, TlsError};
 pub use app::{App, Library, app};
-pub use config::{Config, Limits};
+pub use config::{Config, Connections, Doors, Limits, LoopbackAuth};
+pub use doors::Peer;
+pub use ledger::Ledger;
+pub use serve::{ServeError, serve};

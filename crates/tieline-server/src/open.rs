@@ -10,8 +10,10 @@ use futures_util::future::Either;
 use futures_util::stream::{self, StreamExt};
 use tieline_router::{Call, Routed};
 use tieline_types::{
-    Backend, BackendError, ChoiceEvent, ChoicePlan, Event, Request, Served, Wanted, choices,
+    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Request, Served, Wanted,
+    choices,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::caller::Caller;
@@ -71,7 +73,8 @@ pub(crate) async fn whole(
 ) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let (served, steps) = begin(routed, request, ask.plan).await?;
+    let stop = app.stop().clone();
+    let (served, steps) = begin(routed, request, ask.plan, stop).await?;
     Ok(Opened { served: Some(served), steps })
 }
 
@@ -84,7 +87,8 @@ pub(crate) async fn streamed(
 ) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let mut beginning = Box::pin(begin(routed, request, ask.plan));
+    let stop = app.stop().clone();
+    let mut beginning = Box::pin(begin(routed, request, ask.plan, stop));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let (served, steps) = begun?;
@@ -114,9 +118,37 @@ fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
     request
 }
 
+/// Begins an answer that ends with an error when the server has to stop.
+async fn begin(
+    routed: Routed,
+    request: Request,
+    plan: Option<ChoicePlan>,
+    stop: CancellationToken,
+) -> Result<(Arc<Served>, Steps), BackendError> {
+    let (served, steps) = tokio::select! {
+        begun = begin_unstopped(routed, request, plan) => begun?,
+        () = stop.cancelled() => return Err(stopping()),
+    };
+    let states = stream::unfold(Some((steps, stop)), |state| async move {
+        let (mut steps, stop) = state?;
+        tokio::select! {
+            biased;
+            step = steps.next() => Some((step?, Some((steps, stop)))),
+            () = stop.cancelled() => {
+                Some((ChoiceEvent { index: 0, event: Err(stopping()) }, None))
+            }
+        }
+    });
+    Ok((served, Box::pin(states)))
+}
+
+fn stopping() -> BackendError {
+    BackendError::new(ErrorKind::Unavailable, "the server is stopping")
+}
+
 /// Has the model made ready and the request accepted, and waits for the first event that is more than a place
 /// in the queue.
-async fn begin(
+async fn begin_unstopped(
     mut routed: Routed,
     request: Request,
     plan: Option<ChoicePlan>,

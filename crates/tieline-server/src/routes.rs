@@ -2,9 +2,10 @@
 
 use axum::http::Method;
 use axum::routing::MethodRouter;
+use tieline_store::keys::Scope;
 
 use crate::app::App;
-use crate::openai;
+use crate::{openai, own};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,9 +67,24 @@ impl Route {
     ) -> Self {
         Self { method, path, dialect, guard, handler }
     }
+
+    /// What a key must be allowed to do here: one of these.
+    pub(crate) fn scopes(&self) -> &'static [Scope] {
+        let vectors = ["embed", "rerank"].iter().any(|word| self.path.contains(word));
+        match self.guard {
+            Guard::Open => &Scope::ALL,
+            // Whoever may use a model may see which there are.
+            Guard::Read => &Scope::ALL,
+            Guard::Infer if vectors => &[Scope::Infer, Scope::Embed],
+            Guard::Infer => &[Scope::Infer],
+            Guard::Manage => &[Scope::WriteModels],
+        }
+    }
 }
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    openai::routes()
+    let mut routes = openai::routes();
+    routes.extend(own::routes());
+    routes
 }

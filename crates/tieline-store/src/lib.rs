@@ -10,10 +10,12 @@ pub mod catalogue;
 mod db;
 mod files;
 pub mod gguf;
+pub mod keys;
 mod ledger;
 mod model;
 mod pull;
 mod remove;
+mod requests;
 mod store;
 mod verify;
 
@@ -27,5 +29,6 @@ pub use pull::{
     Pulled, StorageError, Tuning,
 };
 pub use remove::{Lease, LeaseError, RemoveError, Removed};
+pub use requests::RequestRow;
 pub use store::{OpenError, Store};
 pub use verify::VerifyError;

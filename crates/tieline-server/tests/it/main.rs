@@ -1,5 +1,10 @@
 //! The service, asked in every dialect, in front of models that answer as they are told.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod accept;
+mod doors;
+mod keys;
+mod limits;
+mod numbers;
 mod openai;
 mod service;

@@ -8,7 +8,8 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use testkit::scripted::Scripted;
 use tieline_router::Router;
-use tieline_server::{App, Config, Library};
+use tieline_server::{App, Config, Library, Peer};
+use tieline_store::keys::{Secret, admin_token};
 use tieline_store::{Catalogue, Environment, Store};
 use tower::ServiceExt;
 
@@ -16,6 +17,8 @@ use tower::ServiceExt;
 pub(crate) struct Service {
     pub(crate) models: Scripted,
     pub(crate) app: App,
+    pub(crate) store: Store,
+    pub(crate) token: Secret,
     service: axum::Router,
     _home: tempfile::TempDir,
 }
@@ -33,21 +36,39 @@ impl Service {
         Self::with(models, Config::default())
     }
 
-    pub(crate) fn with(models: Scripted, config: Config) -> Self {
+    pub(crate) fn with(models: Scripted, mut config: Config) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let library = Library {
-            store: Store::open(home.path()).unwrap(),
-            catalogue: Arc::new(Catalogue::embedded().unwrap()),
-            environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
-        };
+        let token = admin_token(home.path()).unwrap();
+        config.doors.admin_token.get_or_insert(token);
         let router = Router::new(Arc::new(models.clone()), None);
-        let app = App::new(router, library, config);
-        let service = tieline_server::app(app.clone());
-        Self { models, app, service, _home: home }
+        let store = Store::open(home.path()).unwrap();
+        Self::of(App::new(router, library(store), config), models, home)
     }
 
-    /// Sends a request and waits for the whole answer.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Said {
+    /// An app that was put together elsewhere, in this home.
+    pub(crate) fn of(app: App, models: Scripted, home: tempfile::TempDir) -> Self {
+        let (store, token) = (Store::open(home.path()).unwrap(), admin_token(home.path()).unwrap());
+        let service = tieline_server::app(app.clone());
+        Self { models, app, service, store, token, _home: home }
+    }
+
+    /// Another app in the same home.
+    pub(crate) fn app_with(&self, config: Config) -> App {
+        let router = Router::new(Arc::new(self.models.clone()), None);
+        App::new(router, library(self.store.clone()), config)
+    }
+
+    /// Sends a request as this machine's user and waits for the whole answer.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Said {
+        let bearer = format!("Bearer {}", self.token.expose()).parse().unwrap();
+        request.headers_mut().entry("authorization").or_insert(bearer);
+        request.headers_mut().entry("host").or_insert("localhost:11434".parse().unwrap());
+        request.extensions_mut().insert(Peer::local(11434));
+        self.send_as_is(request).await
+    }
+
+    /// Sends a request as it is and waits for the whole answer.
+    pub(crate) async fn send_as_is(&self, request: Request<Body>) -> Said {
         let response = self.service.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
@@ -76,6 +97,15 @@ impl Service {
 
     pub(crate) async fn get(&self, path: &str) -> Said {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
+    }
+}
+
+/// What is on disk, and nowhere to look for more.
+pub(crate) fn library(store: Store) -> Library {
+    Library {
+        store,
+        catalogue: Arc::new(Catalogue::embedded().unwrap()),
+        environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
     }
 }
 

@@ -1,0 +1,47 @@
+//! Tieline's own routes: whether it lives, whether it takes requests, and its numbers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use tieline_types::{BackendError, ErrorKind};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::routes::{Dialect, Guard, Route};
+
+pub(crate) fn routes() -> Vec<Route> {
+    let open = (Dialect::Own, Guard::Open);
+    vec![
+        Route::new((Method::GET, "/livez"), open, get(lives)),
+        Route::new((Method::GET, "/readyz"), open, get(ready)),
+        Route::new((Method::GET, "/metrics"), (Dialect::Own, Guard::Read), get(metrics)),
+    ]
+}
+
+async fn lives() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+async fn ready(State(app): State<App>) -> Response {
+    match app.is_ready() {
+        true => Json(json!({ "status": "ready" })).into_response(),
+        false => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response()
+        }
+    }
+}
+
+async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    let status = app.router().host().status().await?;
+    let lost = app.router().records().lost() + app.lost().count();
+    let text = app
+        .metrics()
+        .text(&status, lost)
+        .map_err(|_| BackendError::new(ErrorKind::Internal, "the metrics cannot be written"))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+}

@@ -1,0 +1,308 @@
+//! Connections over loopback.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use serde_json::json;
+use testkit::scripted::{Scripted, Step, piece, started};
+use tieline_server::{Config, Listener, ServeError, Tls, serve};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::service::Service;
+
+/// Long enough for anything here on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    service: Service,
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    running: JoinSet<Result<(), ServeError>>,
+}
+
+fn bound() -> (std::net::TcpListener, SocketAddr) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn start(models: Scripted, config: Config) -> Server {
+    let service = Service::with(models, config);
+    let (listener, address) = bound();
+    let listeners = vec![Listener::tcp(listener).unwrap()];
+    let shutdown = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(serve(listeners, service.app.clone(), shutdown.clone()));
+    Server { service, address, shutdown, running }
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    fn request(&self, stream: bool) -> String {
+        let body = json!({
+            "model": "mock", "messages": [{ "role": "user", "content": "Hi" }], "stream": stream });
+        let (body, address) = (body.to_string(), self.address);
+        format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    async fn stopped(mut self) -> Service {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(PATIENCE, self.running.join_next()).await.unwrap();
+        ended.unwrap().unwrap().unwrap();
+        self.service
+    }
+}
+
+/// All until the other end closes.
+async fn rest(connection: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, connection.read_to_end(&mut bytes)).await.unwrap();
+    // A connection that is cut may end with an error.
+    let _ = read;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+async fn read_until(connection: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 1024];
+    while !text.contains(end) {
+        let read = tokio::time::timeout(PATIENCE, connection.read(&mut buffer)).await.unwrap();
+        let count = read.unwrap();
+        assert_ne!(count, 0, "{text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    text
+}
+
+/// Waits until it is so; whoever makes it so is not ours to be told by.
+async fn until(mut is: impl FnMut() -> bool) {
+    let waits = async {
+        while !is() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap();
+}
+
+fn hanging() -> Scripted {
+    Scripted::default().with("mock", vec![started(), piece("Hel"), Step::Hang])
+}
+
+#[tokio::test]
+async fn a_request_is_answered_and_the_server_stops() {
+    let server = start(Scripted::hello(), Config::default());
+    let mut connection = server.connect().await;
+    connection.write_all(server.request(false).as_bytes()).await.unwrap();
+    let said = read_until(&mut connection, "Hello there.").await;
+    assert!(said.starts_with("HTTP/1.1 200 OK"), "{said}");
+    // An idle connection keeps no server from stopping.
+    server.stopped().await;
+    assert_eq!(rest(&mut connection).await.matches("HTTP/1.1").count(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_ends_the_work() {
+    for stream in [true, false] {
+        let server = start(hanging(), Config::default());
+        let mut connection = server.connect().await;
+        connection.write_all(server.request(stream).as_bytes()).await.unwrap();
+        if stream {
+            read_until(&mut connection, "Hel").await;
+        }
+        until(|| !server.service.models.seen().is_empty()).await;
+        assert_eq!(server.service.models.dropped(), 0);
+        drop(connection);
+        until(|| server.service.models.dropped() == 1).await;
+        server.stopped().await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_ends_the_connection() {
+    let mut config = Config::default();
+    config.connections.head = Duration::from_millis(50);
+    let server = start(Scripted::hello(), config);
+    let mut slow = server.connect().await;
+    slow.write_all(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut silent = server.connect().await;
+    assert!(!rest(&mut slow).await.contains("200"));
+    assert_eq!(rest(&mut silent).await, "");
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused() {
+    let server = start(Scripted::hello(), Config::default());
+    let mut connection = server.connect().await;
+    let head = format!("GET /livez HTTP/1.1\r\nx: {}", "x".repeat(64 * 1024));
+    let _ = connection.write_all(head.as_bytes()).await;
+    assert!(!rest(&mut connection).await.contains("200"));
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_given_up() {
+    let much = vec![piece(&"x".repeat(1 << 20)); 64];
+    let steps = [vec![started()], much, vec![Step::Hang]].concat();
+    let mut config = Config::default();
+    config.connections.stall = Duration::from_millis(100);
+    let server = start(Scripted::default().with("mock", steps), config);
+    let mut connection = server.connect().await;
+    connection.write_all(server.request(true).as_bytes()).await.unwrap();
+    // Nothing is read: the system's buffers fill, and then nothing moves.
+    until(|| server.service.models.dropped() == 1).await;
+    drop(connection);
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn connections_are_counted() {
+    let mut config = Config::default();
+    (config.connections.most, config.connections.most_per_address) = (9, 2);
+    let server = start(Scripted::hello(), config);
+    let ask = format!("GET /livez HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut connection = server.connect().await;
+        connection.write_all(ask.as_bytes()).await.unwrap();
+        read_until(&mut connection, "ok").await;
+        open.push(connection);
+    }
+    let mut refused = server.connect().await;
+    let _ = refused.write_all(ask.as_bytes()).await;
+    assert_eq!(rest(&mut refused).await, "");
+    drop(open);
+    let again = async {
+        loop {
+            let mut connection = server.connect().await;
+            let _ = connection.write_all(ask.as_bytes()).await;
+            let mut byte = [0];
+            if connection.read(&mut byte).await.unwrap_or(0) == 1 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.unwrap();
+    server.stopped().await;
+}
+
+#[tokio::test]
+async fn stopping_ends_streams_with_their_error() {
+    for stream in [true, false] {
+        let mut config = Config::default();
+        config.connections.drain = Duration::from_millis(50);
+        let server = start(hanging(), config);
+        let mut connection = server.connect().await;
+        connection.write_all(server.request(stream).as_bytes()).await.unwrap();
+        until(|| !server.service.models.seen().is_empty()).await;
+        let address = server.address;
+        let service = server.stopped().await;
+        let said = rest(&mut connection).await;
+        assert!(said.contains("the server is stopping"), "{said}");
+        assert!(!said.contains("[DONE]"));
+        assert_eq!(said.starts_with("HTTP/1.1 503"), !stream, "{said}");
+        assert_eq!(service.models.dropped(), 1);
+        assert_eq!(service.get("/readyz").await.status.as_u16(), 503);
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn what_is_on_its_way_may_finish() {
+    let wait = Step::Wait(Duration::from_millis(100));
+    let steps = [vec![wait], testkit::scripted::text(&["late"])].concat();
+    let server = start(Scripted::default().with("mock", steps), Config::default());
+    let mut connection = server.connect().await;
+    connection.write_all(server.request(false).as_bytes()).await.unwrap();
+    until(|| !server.service.models.seen().is_empty()).await;
+    server.stopped().await;
+    assert!(rest(&mut connection).await.contains("late"));
+}
+
+#[tokio::test]
+async fn other_machines_need_a_key_and_encryption() {
+    let service = Service::new(Scripted::hello());
+    let serves = async |plaintext: bool| {
+        let mut config = Config::default();
+        config.doors.insecure_plaintext = plaintext;
+        let app = service.app_with(config);
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        serve(vec![Listener::tcp(listener).unwrap()], app, shutdown).await
+    };
+    assert!(matches!(serves(true).await, Err(ServeError::NoKeys)));
+    let scopes = vec![tieline_store::keys::Scope::Infer];
+    let new = tieline_store::keys::NewKey { scopes, ..Default::default() };
+    service.store.create_key(&new, 1).unwrap();
+    assert!(matches!(serves(false).await, Err(ServeError::Plaintext)));
+    serves(true).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_where_there_is_a_certificate() {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let (chain, key) = (cert.pem(), signing_key.serialize_pem());
+    assert!(Tls::from_pem(b"", key.as_bytes()).is_err());
+    assert!(Tls::from_pem(chain.as_bytes(), b"no key").is_err());
+    let tls = Tls::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    let service = Service::new(Scripted::hello());
+    let (listener, address) = bound();
+    let listener = Listener::tcp(listener).unwrap().with_tls(tls);
+    let shutdown = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(serve(vec![listener], service.app.clone(), shutdown.clone()));
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let port = address.port();
+    let ask = format!("GET /livez HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    let _ = stream.read_to_string(&mut said).await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_socket_in_the_file_system_serves_too() {
+    let service = Service::new(Scripted::hello());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let shutdown = CancellationToken::new();
+    let mut running = JoinSet::new();
+    let listener = Listener::unix(listener).unwrap();
+    running.spawn(serve(vec![listener], service.app.clone(), shutdown.clone()));
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let ask = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(ask).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+}

@@ -1,0 +1,113 @@
+//! Keys, as callers show them.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use testkit::scripted::Scripted;
+use tieline_server::Peer;
+use tieline_store::keys::{NewKey, Scope};
+
+use crate::service::{Said, Service};
+
+const CHAT: &str = "/v1/chat/completions";
+
+/// From another machine.
+async fn ask(service: &Service, model: &str, fields: &[(&str, &str)]) -> Said {
+    let body = json!({ "model": model, "messages": [{ "role": "user", "content": "Hi" }] });
+    let mut request = Request::post(CHAT)
+        .header("content-type", "application/json")
+        .header("host", "localhost:11434");
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let mut request = request.body(Body::from(body.to_string())).unwrap();
+    request.extensions_mut().insert(Peer { loopback: false, ..Peer::local(11434) });
+    service.send_as_is(request).await
+}
+
+fn infer() -> NewKey {
+    NewKey { scopes: vec![Scope::Infer], ..NewKey::default() }
+}
+
+#[tokio::test]
+async fn a_key_is_equal_in_every_header() {
+    let service = Service::new(Scripted::hello());
+    let (secret, key) = service.store.create_key(&infer(), 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let secret = secret.expose();
+    for field in [
+        ("authorization", format!("Bearer {secret}").as_str()),
+        ("x-api-key", secret),
+        ("api-key", secret),
+        ("x-goog-api-key", secret),
+    ] {
+        ask(&service, "mock", &[field]).await.is(200);
+    }
+    assert_eq!(service.models.last().owner.0, key.id);
+    let said = ask(&service, "mock", &[]).await;
+    said.is(401);
+    assert_eq!(said.headers["www-authenticate"], "Bearer");
+    // It is nowhere but in headers that are for keys.
+    ask(&service, "mock", &[("cookie", secret)]).await.is(401);
+    ask(&service, "mock", &[("x-api-key", secret), ("api-key", "other")]).await.is(401);
+}
+
+#[tokio::test]
+async fn a_made_and_a_revoked_key_are_noticed() {
+    let service = Service::new(Scripted::hello());
+    let (secret, key) = service.store.create_key(&infer(), 1).unwrap();
+    let fields = [("x-api-key", secret.expose())];
+    ask(&service, "mock", &fields).await.is(401);
+    service.app.refresh_keys().unwrap();
+    ask(&service, "mock", &fields).await.is(200);
+    service.app.refresh_keys().unwrap();
+    assert!(service.store.keys().unwrap()[0].last_used_at_unix_s.is_some());
+    service.store.revoke_key(&key.id, 2).unwrap();
+    service.app.refresh_keys().unwrap();
+    ask(&service, "mock", &fields).await.is(401);
+}
+
+#[tokio::test]
+async fn a_key_knows_its_models_alone() {
+    let service = Service::new(Scripted::hello().with("other", testkit::scripted::text(&["x"])));
+    let new = NewKey { models: Some(vec!["other".to_owned()]), ..infer() };
+    let (secret, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let fields = [("x-api-key", secret.expose())];
+    ask(&service, "other", &fields).await.is(200);
+    ask(&service, "mock", &fields).await.is(404);
+}
+
+#[tokio::test]
+async fn hostile_keys_are_refused_alike() {
+    let service = Service::new(Scripted::hello());
+    let long = "x".repeat(15_000);
+    let ours = format!("tl_user_{}_zzzzzz", "a".repeat(32));
+    for key in ["' OR 1=1 --", "tl_", "tl_user__", &ours, &long, "%00", "../../admin_token"] {
+        let said = ask(&service, "mock", &[("x-api-key", key)]).await;
+        let body = said.is(401);
+        assert_eq!(body["error"]["code"], "invalid_api_key");
+        assert!(!said.text.contains(key), "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_asks_too_often_is_told_when_to_come_again() {
+    let service = Service::new(Scripted::hello());
+    let new = NewKey { requests_per_minute: Some(3), ..infer() };
+    let (secret, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let fields = [("x-api-key", secret.expose())];
+    for _ in 0..3 {
+        ask(&service, "mock", &fields).await.is(200);
+    }
+    let said = ask(&service, "mock", &fields).await;
+    assert_eq!(said.is(429)["error"]["code"], "rate_limit_exceeded");
+    assert_eq!(said.headers["retry-after"], "20");
+    // A reload of the keys is no way around it.
+    service.store.create_key(&infer(), 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    ask(&service, "mock", &fields).await.is(429);
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    ask(&service, "mock", &fields).await.is(200);
+}

@@ -1,0 +1,1 @@
+-- Nothing: the number belongs to a step of another part of the store.
