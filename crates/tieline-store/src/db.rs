@@ -11,8 +11,11 @@ use crate::files::Stamp;
 use crate::model::{Facts, Model, Trust};
 
 /// Numbered, forward only: a released step never changes.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_models.sql"), include_str!("../migrations/0002_ledger.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_models.sql"),
+    include_str!("../migrations/0002_ledger.sql"),
+    include_str!("../migrations/0003_overlays.sql"),
+];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,
     models.licence, models.pinned, models.pulled_at_unix_s, blobs.size_bytes, blobs.mismatch,
@@ -412,7 +415,7 @@ mod tests {
         let path = folder.path().join("db");
         Db::open(&path).unwrap().lock().pragma_update(None, "user_version", 99).unwrap();
         let error = Db::open(&path).unwrap_err();
-        assert!(matches!(error, DbError::Newer { found: 99, known: 2, .. }), "{error}");
+        assert!(matches!(error, DbError::Newer { found: 99, known: 3, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
     }
 

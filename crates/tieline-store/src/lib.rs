@@ -12,6 +12,7 @@ mod files;
 pub mod gguf;
 mod ledger;
 mod model;
+mod overlay;
 mod pull;
 mod remove;
 mod store;
@@ -22,6 +23,7 @@ pub use db::DbError;
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};
+pub use overlay::{NameError, Overlay};
 pub use pull::{
     Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,
     Pulled, StorageError, Tuning,
