@@ -15,6 +15,8 @@ mod constraint;
 mod error;
 mod heads;
 mod json;
+mod ndjson;
+mod ollama;
 mod open;
 mod openai;
 mod routes;

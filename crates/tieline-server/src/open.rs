@@ -10,7 +10,8 @@ use futures_util::future::Either;
 use futures_util::stream::{self, StreamExt};
 use tieline_router::{Call, Routed};
 use tieline_types::{
-    Backend, BackendError, ChoiceEvent, ChoicePlan, Event, Request, Served, Wanted, choices,
+    Backend, BackendError, ChoiceEvent, ChoicePlan, Event, Host, Prompt, Request, Served, Wanted,
+    choices,
 };
 
 use crate::app::App;
@@ -44,6 +45,16 @@ impl Ask {
     }
 }
 
+/// How a text to go on from is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Special tokens' names in it are plain text.
+    #[default]
+    Plain,
+    /// Special tokens' names in it are these tokens: the caller wrote the template's words himself.
+    Special,
+}
+
 /// Decides who answers this call.
 pub(crate) fn route(
     app: &App,
@@ -69,9 +80,21 @@ pub(crate) async fn whole(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
+    whole_of(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`whole`], with another reading of the prompt.
+pub(crate) async fn whole_of(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let (served, steps) = begin(routed, request, ask.plan).await?;
+    let host = Arc::clone(app.router().host());
+    let (served, steps) = begin(host, routed, (request, reading), ask.plan).await?;
     Ok(Opened { served: Some(served), steps })
 }
 
@@ -82,9 +105,21 @@ pub(crate) async fn streamed(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
+    streamed_of(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`streamed`], with another reading of the prompt.
+pub(crate) async fn streamed_of(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let mut beginning = Box::pin(begin(routed, request, ask.plan));
+    let host = Arc::clone(app.router().host());
+    let mut beginning = Box::pin(begin(host, routed, (request, reading), ask.plan));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let (served, steps) = begun?;
@@ -117,11 +152,16 @@ fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
 /// Has the model made ready and the request accepted, and waits for the first event that is more than a place
 /// in the queue.
 async fn begin(
+    host: Arc<dyn Host>,
     mut routed: Routed,
-    request: Request,
+    (mut request, reading): (Request, Reading),
     plan: Option<ChoicePlan>,
 ) -> Result<(Arc<Served>, Steps), BackendError> {
     let served = routed.ready().await?;
+    if let (Reading::Special, Prompt::Text(text)) = (reading, &request.prompt) {
+        let tokens = host.tokenize(routed.wanted(), text.clone(), (true, true)).await?;
+        request.prompt = Prompt::Tokens(tokens);
+    }
     let mut steps: Steps = match plan {
         Some(plan) => Box::pin(choices(&routed, request, plan).await?),
         None => {

@@ -1,5 +1,8 @@
 //! The service, asked in every dialect, in front of models that answer as they are told.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod ollama;
+mod ollama_manage;
+mod ollama_models;
 mod openai;
 mod service;

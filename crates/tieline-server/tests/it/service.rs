@@ -16,6 +16,7 @@ use tower::ServiceExt;
 pub(crate) struct Service {
     pub(crate) models: Scripted,
     pub(crate) app: App,
+    store: Store,
     service: axum::Router,
     _home: tempfile::TempDir,
 }
@@ -35,15 +36,16 @@ impl Service {
 
     pub(crate) fn with(models: Scripted, config: Config) -> Self {
         let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
         let library = Library {
-            store: Store::open(home.path()).unwrap(),
+            store: store.clone(),
             catalogue: Arc::new(Catalogue::embedded().unwrap()),
             environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
         };
         let router = Router::new(Arc::new(models.clone()), None);
         let app = App::new(router, library, config);
         let service = tieline_server::app(app.clone());
-        Self { models, app, service, _home: home }
+        Self { models, app, store, service, _home: home }
     }
 
     /// Sends a request and waits for the whole answer.
@@ -71,6 +73,17 @@ impl Service {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    /// The models on disk.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Sends JSON to be deleted.
+    pub(crate) async fn delete(&self, path: &str, body: &Value) -> Said {
+        let request = Request::delete(path).header("content-type", "application/json");
         self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
@@ -102,6 +115,12 @@ impl Said {
         };
         let events = blocks.map(|block| (member(block, "event:"), member(block, "data:")));
         events.filter(|(name, data)| !name.is_empty() || !data.is_empty()).collect()
+    }
+
+    /// The values of a stream of lines.
+    #[track_caller]
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The JSON of each event's data that is JSON.
