@@ -64,6 +64,17 @@ CREATE TABLE quarantine (
     since_unix_s INTEGER NOT NULL
 ) STRICT;
 
+-- A model by another name: what is said before its conversations, and how it chooses words.
+CREATE TABLE overlays (
+    name TEXT PRIMARY KEY,
+    base TEXT NOT NULL,
+    system TEXT,
+    template TEXT,
+    licence TEXT,
+    parameters TEXT NOT NULL,
+    messages TEXT NOT NULL,
+    changed_at_unix_s INTEGER NOT NULL
+) STRICT;
 -- Keys that callers show. The secret is not here: it has 190 random bits, so its SHA-256 tells nothing of it.
 CREATE TABLE keys (
     id TEXT PRIMARY KEY CHECK (length(id) = 8),

@@ -19,6 +19,8 @@ mod heads;
 mod json;
 mod ledger;
 mod metrics;
+mod ndjson;
+mod ollama;
 mod open;
 mod openai;
 mod own;

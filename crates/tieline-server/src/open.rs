@@ -10,8 +10,8 @@ use futures_util::future::Either;
 use futures_util::stream::{self, StreamExt};
 use tieline_router::{Call, Routed};
 use tieline_types::{
-    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Request, Served, Wanted,
-    choices,
+    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Host, Prompt, Request,
+    Served, Wanted, choices,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,16 @@ impl Ask {
     }
 }
 
+/// How a text to go on from is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Special tokens' names in it are plain text.
+    #[default]
+    Plain,
+    /// Special tokens' names in it are these tokens: the caller wrote the template's words himself.
+    Special,
+}
+
 /// Decides who answers this call.
 pub(crate) fn route(
     app: &App,
@@ -71,10 +81,20 @@ pub(crate) async fn whole(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
+    whole_of(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`whole`], with another reading of the prompt.
+pub(crate) async fn whole_of(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let stop = app.stop().clone();
-    let (served, steps) = begin(routed, request, ask.plan, stop).await?;
+    let (served, steps) = begin(app, routed, (request, reading), ask.plan).await?;
     Ok(Opened { served: Some(served), steps })
 }
 
@@ -85,10 +105,20 @@ pub(crate) async fn streamed(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
+    streamed_of(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`streamed`], with another reading of the prompt.
+pub(crate) async fn streamed_of(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let stop = app.stop().clone();
-    let mut beginning = Box::pin(begin(routed, request, ask.plan, stop));
+    let mut beginning = Box::pin(begin(app, routed, (request, reading), ask.plan));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let (served, steps) = begun?;
@@ -119,16 +149,24 @@ fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
 }
 
 /// Begins an answer that ends with an error when the server has to stop.
-async fn begin(
+fn begin(
+    app: &App,
     routed: Routed,
-    request: Request,
+    request: (Request, Reading),
     plan: Option<ChoicePlan>,
-    stop: CancellationToken,
-) -> Result<(Arc<Served>, Steps), BackendError> {
-    let (served, steps) = tokio::select! {
-        begun = begin_unstopped(routed, request, plan) => begun?,
-        () = stop.cancelled() => return Err(stopping()),
-    };
+) -> impl Future<Output = Result<(Arc<Served>, Steps), BackendError>> + Send + use<> {
+    let (host, stop) = (Arc::clone(app.router().host()), app.stop().clone());
+    async move {
+        let (served, steps) = tokio::select! {
+            begun = begin_unstopped(host, routed, request, plan) => begun?,
+            () = stop.cancelled() => return Err(stopping()),
+        };
+        Ok((served, until_stopped(steps, stop)))
+    }
+}
+
+/// The same steps, and an error where the server has to stop before their end.
+fn until_stopped(steps: Steps, stop: CancellationToken) -> Steps {
     let states = stream::unfold(Some((steps, stop)), |state| async move {
         let (mut steps, stop) = state?;
         tokio::select! {
@@ -139,7 +177,7 @@ async fn begin(
             }
         }
     });
-    Ok((served, Box::pin(states)))
+    Box::pin(states)
 }
 
 fn stopping() -> BackendError {
@@ -149,11 +187,19 @@ fn stopping() -> BackendError {
 /// Has the model made ready and the request accepted, and waits for the first event that is more than a place
 /// in the queue.
 async fn begin_unstopped(
+    host: Arc<dyn Host>,
     mut routed: Routed,
-    request: Request,
+    (mut request, reading): (Request, Reading),
     plan: Option<ChoicePlan>,
 ) -> Result<(Arc<Served>, Steps), BackendError> {
     let served = routed.ready().await?;
+    if let (Reading::Special, Prompt::Text(text)) = (reading, &request.prompt) {
+        let tokens = host.tokenize(routed.wanted(), text.clone(), (true, true)).await?;
+        // No tokens are no prompt; the text is refused where it is one.
+        if !tokens.is_empty() {
+            request.prompt = Prompt::Tokens(tokens);
+        }
+    }
     let mut steps: Steps = match plan {
         Some(plan) => Box::pin(choices(&routed, request, plan).await?),
         None => {

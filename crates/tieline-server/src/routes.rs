@@ -5,7 +5,7 @@ use axum::routing::MethodRouter;
 use tieline_store::keys::Scope;
 
 use crate::app::App;
-use crate::{openai, own};
+use crate::{ollama, openai, own};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +84,5 @@ impl Route {
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    let mut routes = openai::routes();
-    routes.extend(own::routes());
-    routes
+    [openai::routes(), ollama::routes(), own::routes()].into_iter().flatten().collect()
 }

@@ -14,7 +14,7 @@ use crate::model::{Facts, Model, Trust};
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_models.sql"),
     include_str!("../migrations/0002_ledger.sql"),
-    include_str!("../migrations/0003_reserved.sql"),
+    include_str!("../migrations/0003_overlays.sql"),
     include_str!("../migrations/0004_keys.sql"),
 ];
 

@@ -13,6 +13,7 @@ pub mod gguf;
 pub mod keys;
 mod ledger;
 mod model;
+mod overlay;
 mod pull;
 mod remove;
 mod requests;
@@ -24,6 +25,7 @@ pub use db::DbError;
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};
+pub use overlay::{NameError, Overlay};
 pub use pull::{
     Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,
     Pulled, StorageError, Tuning,

@@ -261,6 +261,10 @@ impl Pull<'_> {
 
     /// The name, unless it means other bytes already: a name never changes its meaning silently.
     fn free_name(&self, name: &str, digest: Digest) -> Result<String, PullError> {
+        if let Some(overlay) = self.store.db.overlay(name)? {
+            let reference = overlay.base;
+            return Err(PullError::NameTaken { name: name.to_owned(), reference });
+        }
         let Some(model) = self.store.db.by_name(name)? else { return Ok(name.to_owned()) };
         let is_same_reference = model.reference == self.target.reference;
         if model.digest == digest || (is_same_reference && self.target.expected.is_some()) {

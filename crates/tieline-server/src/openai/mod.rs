@@ -4,9 +4,9 @@ mod answer;
 mod chat;
 mod message;
 mod models;
-mod sampling;
+pub(crate) mod sampling;
 mod stream;
-mod tools;
+pub(crate) mod tools;
 
 use axum::http::Method;
 use axum::routing::{get, post};

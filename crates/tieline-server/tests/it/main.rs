@@ -6,5 +6,8 @@ mod doors;
 mod keys;
 mod limits;
 mod numbers;
+mod ollama;
+mod ollama_manage;
+mod ollama_models;
 mod openai;
 mod service;

@@ -95,6 +95,17 @@ impl Service {
         self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
+    /// The models on disk.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Sends JSON to be deleted.
+    pub(crate) async fn delete(&self, path: &str, body: &Value) -> Said {
+        let request = Request::delete(path).header("content-type", "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
     pub(crate) async fn get(&self, path: &str) -> Said {
         self.send(Request::get(path).body(Body::empty()).unwrap()).await
     }
@@ -132,6 +143,12 @@ impl Said {
         };
         let events = blocks.map(|block| (member(block, "event:"), member(block, "data:")));
         events.filter(|(name, data)| !name.is_empty() || !data.is_empty()).collect()
+    }
+
+    /// The values of a stream of lines.
+    #[track_caller]
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// The JSON of each event's data that is JSON.

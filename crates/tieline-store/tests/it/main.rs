@@ -13,6 +13,8 @@ mod local;
 #[cfg(test)]
 mod names;
 #[cfg(test)]
+mod overlays;
+#[cfg(test)]
 mod probe;
 #[cfg(test)]
 mod pypi;

@@ -6,7 +6,7 @@ use tieline_types::{Bytes, Hint};
 use crate::world::{World, assert_blobs_are_true, blobs, digest, model, reference, run};
 
 /// A world with one model from a file, under `name`.
-fn world_with(name: &str, size: u64) -> (World, String) {
+pub(crate) fn world_with(name: &str, size: u64) -> (World, String) {
     let mut world = World::new();
     let path = world.folder.path().join("a.gguf");
     std::fs::write(&path, model(size)).unwrap();

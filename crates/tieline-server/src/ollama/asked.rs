@@ -1,0 +1,55 @@
+//! The model that is asked for: one of this machine, or an overlay of one.
+
+use serde_json::{Map, Value};
+use tieline_store::{DbError, Overlay};
+use tieline_types::{BackendError, ErrorKind, Message, Private};
+
+use super::message::{WireMessage, messages};
+use crate::app::App;
+use crate::error::ApiError;
+
+/// A model by its name, and what its overlay adds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// Who answers.
+    pub(crate) base: String,
+    pub(crate) system: Option<Private>,
+    pub(crate) parameters: Map<String, Value>,
+    pub(crate) messages: Vec<Message>,
+}
+
+impl Asked {
+    pub(crate) fn find(app: &App, name: &str) -> Result<Self, ApiError> {
+        match app.library().store.overlay(&bare(name)).map_err(failed)? {
+            Some(overlay) => Self::of(overlay, app.config().limits.messages),
+            None => Ok(Self { base: name.to_owned(), ..Self::default() }),
+        }
+    }
+
+    fn of(overlay: Overlay, most: usize) -> Result<Self, ApiError> {
+        let broken = |_| {
+            let text = format!("what is kept of model {:?} cannot be read", overlay.name);
+            BackendError::new(ErrorKind::Internal, text)
+        };
+        let said: Vec<WireMessage> =
+            serde_json::from_str(overlay.messages.expose()).map_err(broken)?;
+        Ok(Self {
+            parameters: serde_json::from_str(&overlay.parameters).map_err(broken)?,
+            messages: messages(said, most)?,
+            base: overlay.base,
+            system: overlay.system,
+        })
+    }
+}
+
+/// An overlay's name as the store has it: `:latest` says nothing, and case neither.
+pub(crate) fn bare(name: &str) -> String {
+    name.strip_suffix(":latest").unwrap_or(name).to_ascii_lowercase()
+}
+
+/// The store's list could not be read.
+pub(crate) fn failed(error: DbError) -> ApiError {
+    BackendError::new(ErrorKind::Internal, "the list of models cannot be read")
+        .with_source(error)
+        .into()
+}

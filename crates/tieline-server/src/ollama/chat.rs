@@ -1,0 +1,52 @@
+//! `/api/chat`
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use tieline_types::{Message, Prompt, Role};
+
+use super::answer::{Shape, answer, move_model};
+use super::asked::Asked;
+use super::manner::WireManner;
+use super::message::{WireMessage, messages};
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::json::Json;
+use crate::open::Reading;
+use crate::openai::tools::{WireTool, tools};
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct ChatRequest {
+    #[serde(default)]
+    messages: Option<Vec<WireMessage>>,
+    #[serde(default)]
+    tools: Option<Vec<WireTool>>,
+}
+
+pub(crate) async fn chat(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, shared, ignored }: Json<ChatRequest, WireManner>,
+) -> Result<Response, ApiError> {
+    let mut manner = shared.read(&app)?;
+    manner.ignored.extend(ignored);
+    let said = messages(value.messages.unwrap_or_default(), app.config().limits.messages)?;
+    if said.is_empty() {
+        return move_model((&app, &caller), Shape::Chat, manner).await;
+    }
+    let said = with_overlay(&mut manner.asked, said);
+    let mut request = manner.request(Prompt::Chat(said));
+    request.tools = tools(value.tools.unwrap_or_default())?;
+    answer((&app, &caller), Shape::Chat, manner, (request, Reading::Plain)).await
+}
+
+/// The conversation after what the model's overlay puts before it. A system message of the caller's own stands in
+/// the place of the overlay's.
+fn with_overlay(asked: &mut Asked, said: Vec<Message>) -> Vec<Message> {
+    let mut said = said.into_iter().peekable();
+    let own = said.next_if(|message| message.role == Role::System);
+    let kept = asked.system.take().map(|text| Message::new(Role::System, text.into_inner()));
+    let before = std::mem::take(&mut asked.messages);
+    own.or(kept).into_iter().chain(before).chain(said).collect()
+}

@@ -1,0 +1,160 @@
+//! `/api/create`: a model that is another with something before it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::State;
+use axum::response::Response;
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tieline_store::{NameError, Overlay};
+use tieline_types::{BackendError, ErrorKind, Hint, Private};
+
+use super::asked::{bare, failed};
+use super::message::{WireMessage, messages};
+use super::options::Options;
+use super::pull::{Manner, give, status};
+use super::show::Name;
+use crate::app::App;
+use crate::error::{ApiError, Fault};
+use crate::json::Json;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct CreateRequest {
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    from: Option<String>,
+    #[serde(default)]
+    system: Option<Private>,
+    #[serde(default)]
+    template: Option<String>,
+    #[serde(default)]
+    parameters: Option<Map<String, Value>>,
+    #[serde(default)]
+    messages: Option<Vec<Value>>,
+    #[serde(default)]
+    license: Option<Licence>,
+    #[serde(default)]
+    files: Option<Map<String, Value>>,
+    #[serde(default)]
+    adapters: Option<Map<String, Value>>,
+    #[serde(default)]
+    quantize: Option<String>,
+}
+
+/// One text or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Licence {
+    One(String),
+    Many(Vec<String>),
+}
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    Json { value, shared, .. }: Json<CreateRequest, Manner>,
+) -> Result<Response, ApiError> {
+    value.refuse()?;
+    let overlay = value.overlay(&app).await?;
+    app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
+    let steps = ["reading model metadata", "writing manifest", "success"];
+    give(stream::iter(steps.map(|step| Ok(status(step)))), shared.streams()).await
+}
+
+impl CreateRequest {
+    /// What makes new bytes is not done here.
+    fn refuse(&self) -> Result<(), ApiError> {
+        let filled =
+            |map: &Option<Map<String, Value>>| map.as_ref().is_some_and(|map| !map.is_empty());
+        if filled(&self.files) {
+            let text = "files are not taken: pull the model, also from this machine as file:PATH, \
+                        and name it in from";
+            return Err(ApiError::unsupported("files", text));
+        }
+        if filled(&self.adapters) {
+            return Err(ApiError::unsupported("adapters", "adapters are not supported"));
+        }
+        if self.quantize.as_ref().is_some_and(|word| !word.is_empty()) {
+            let text =
+                "quantize is not supported: pull the model in the quantisation that you want";
+            return Err(ApiError::unsupported("quantize", text));
+        }
+        Ok(())
+    }
+
+    /// What is to be kept. What is made of an overlay is made of its base, and begins with what it says.
+    async fn overlay(self, app: &App) -> Result<Overlay, ApiError> {
+        let name = bare(&Name::of(self.model, self.name)?);
+        let from = self.from.filter(|from| !from.is_empty());
+        let from = from.ok_or_else(|| ApiError::invalid("from", "from is missing"))?;
+        let below = app.library().store.overlay(&bare(&from)).map_err(failed)?;
+        let base = below.as_ref().map_or(from.as_str(), |overlay| overlay.base.as_str());
+        let base = base.strip_suffix(":latest").unwrap_or(base).to_owned();
+        // A base that is not here is told now and not at the first question.
+        app.router().host().describe(&base).await?;
+        let (mut parameters, mut said) = match &below {
+            Some(overlay) => read(overlay)?,
+            None => (Map::new(), Vec::new()),
+        };
+        parameters.extend(self.parameters.unwrap_or_default());
+        said.extend(self.messages.unwrap_or_default());
+        check(&parameters, &said, app.config().limits.messages)?;
+        let licence = self.license.map(|licence| match licence {
+            Licence::One(text) => text,
+            Licence::Many(texts) => texts.join("\n\n"),
+        });
+        let below = below.as_ref();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Overlay {
+            name,
+            base,
+            system: self.system.or_else(|| below.and_then(|one| one.system.clone())),
+            template: self.template.or_else(|| below.and_then(|one| one.template.clone())),
+            licence: licence.or_else(|| below.and_then(|one| one.licence.clone())),
+            parameters: Value::Object(parameters).to_string(),
+            messages: Value::Array(said).to_string().into(),
+            changed_at_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        })
+    }
+}
+
+/// What is kept is valid: a question to it does not fail for what somebody else said long ago.
+fn check(parameters: &Map<String, Value>, said: &[Value], most: usize) -> Result<(), ApiError> {
+    let options = Options::read(parameters.clone(), Map::new())?;
+    options.sampling.validate()?;
+    let bad = |_| ApiError::invalid("messages", "messages are no list of messages");
+    let wire: Vec<WireMessage> =
+        serde_json::from_str(&Value::from(said.to_vec()).to_string()).map_err(bad)?;
+    messages(wire, most).map(drop)
+}
+
+fn read(overlay: &Overlay) -> Result<(Map<String, Value>, Vec<Value>), ApiError> {
+    let broken = |_| {
+        let text = format!("what is kept of model {:?} cannot be read", overlay.name);
+        BackendError::new(ErrorKind::Internal, text)
+    };
+    let parameters = serde_json::from_str(&overlay.parameters).map_err(broken)?;
+    let said = serde_json::from_str(overlay.messages.expose()).map_err(broken)?;
+    Ok((parameters, said))
+}
+
+/// Why a name was not given, as a caller may see it.
+pub(crate) fn unnamed(error: NameError) -> ApiError {
+    let kind = match &error {
+        NameError::NotFound { .. } => ErrorKind::NotFound,
+        NameError::Invalid { .. } | NameError::Taken { .. } => ErrorKind::InvalidRequest,
+        _ => {
+            return BackendError::new(ErrorKind::Internal, "the name cannot be kept")
+                .with_source(error)
+                .into();
+        }
+    };
+    let text = match error.hint() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    };
+    ApiError::new(Fault::Backend(kind), text)
+}

@@ -1,0 +1,210 @@
+//! `/api/embed` and the older `/api/embeddings`
+
+use std::time::Instant;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tieline_router::Routed;
+use tieline_types::wire::{Input, Reply, Work};
+use tieline_types::{
+    BackendError, ErrorKind, Overflow, Pooling, Private, Served, Tokens, Vectors, Wanted,
+};
+
+use super::asked::Asked;
+use super::keep_alive::KeepAlive;
+use super::manner::overflow;
+use super::options::Options;
+use super::time::nanos;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::heads::stamp;
+use crate::json::Json;
+use crate::open;
+use crate::routes::Dialect;
+
+const WHAT: (Dialect, &str) = (Dialect::Ollama, "embeddings");
+
+/// Members of both routes.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireModel {
+    model: String,
+    #[serde(default)]
+    options: Option<Map<String, Value>>,
+    #[serde(default)]
+    keep_alive: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct EmbedRequest {
+    #[serde(default)]
+    input: Option<Texts>,
+    #[serde(default)]
+    truncate: Option<bool>,
+    #[serde(default)]
+    dimensions: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct OldRequest {
+    #[serde(default)]
+    prompt: Option<Private>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    One(Private),
+    Many(Vec<Private>),
+}
+
+/// A model that makes vectors, and how its answer is headed.
+struct Maker {
+    name: String,
+    since: Instant,
+    routed: Routed,
+    served: std::sync::Arc<Served>,
+    leaves: bool,
+    ignored: Vec<String>,
+}
+
+pub(crate) async fn embed(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, shared, ignored }: Json<EmbedRequest, WireModel>,
+) -> Result<Response, ApiError> {
+    let texts = match value.input {
+        None => Vec::new(),
+        Some(Texts::One(text)) => vec![text],
+        Some(Texts::Many(texts)) => texts,
+    };
+    let most = app.config().limits.texts;
+    if texts.len() > most {
+        let text = format!("input has {} texts: expected at most {most}", texts.len());
+        return Err(ApiError::invalid("input", text));
+    }
+    let length = dimensions(value.dimensions)?;
+    let maker = Maker::ready(&app, &caller, shared, ignored).await?;
+    let load = maker.since.elapsed();
+    let made = maker.vectors(&app, texts, (true, overflow(value.truncate))).await?;
+    let vectors: Vec<Vec<f32>> =
+        made.vectors.into_iter().map(|vector| shorten(vector, length)).collect();
+    let body = json!({
+        "model": maker.name,
+        "embeddings": vectors,
+        "total_duration": nanos(maker.since.elapsed()),
+        "load_duration": nanos(load),
+        "prompt_eval_count": made.prompt_tokens,
+    });
+    maker.end(&app, &caller, body).await
+}
+
+pub(crate) async fn embeddings(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, shared, ignored }: Json<OldRequest, WireModel>,
+) -> Result<Response, ApiError> {
+    let text = value.prompt.filter(|text| !text.expose().is_empty());
+    let maker = Maker::ready(&app, &caller, shared, ignored).await?;
+    let texts = text.into_iter().collect();
+    let mut made = maker.vectors(&app, texts, (false, Overflow::Error)).await?;
+    let body = json!({ "embedding": made.vectors.pop().unwrap_or_default() });
+    maker.end(&app, &caller, body).await
+}
+
+impl Maker {
+    async fn ready(
+        app: &App,
+        caller: &Caller,
+        model: WireModel,
+        mut ignored: Vec<String>,
+    ) -> Result<Self, ApiError> {
+        let since = Instant::now();
+        let asked = Asked::find(app, &model.model)?;
+        let options = Options::read(asked.parameters, model.options.unwrap_or_default())?;
+        ignored.extend(options.ignored);
+        let keep_alive = KeepAlive::read(model.keep_alive.as_ref())?;
+        let wanted = Wanted {
+            name: asked.base,
+            context: options.context,
+            keep: keep_alive.keep(),
+            vectors: Some(Pooling::Model),
+        };
+        let mut routed = open::route(app, caller, WHAT, wanted)?;
+        let served = routed.ready().await?;
+        let leaves = keep_alive == KeepAlive::Unload;
+        Ok(Self { name: model.model, since, routed, served, leaves, ignored })
+    }
+
+    /// One vector for each text. No text only loads the model.
+    async fn vectors(
+        &self,
+        app: &App,
+        texts: Vec<Private>,
+        (normalise, overflow): (bool, Overflow),
+    ) -> Result<Vectors, ApiError> {
+        if texts.is_empty() {
+            return Ok(Vectors { vectors: Vec::new(), prompt_tokens: Tokens(0) });
+        }
+        let whole = texts.iter().cloned().map(Input::Text).collect();
+        match self.work(whole, normalise).await {
+            Err(error)
+                if error.kind == ErrorKind::ContextExceeded && overflow == Overflow::DropOldest =>
+            {
+                Ok(self.work(self.cut(app, texts).await?, normalise).await?)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    async fn work(&self, texts: Vec<Input>, normalise: bool) -> Result<Vectors, BackendError> {
+        match self.routed.work(Work::Embed { texts, normalise }).await? {
+            Reply::Embeddings { vectors, prompt_tokens } => Ok(Vectors { vectors, prompt_tokens }),
+            _ => Err(BackendError::new(ErrorKind::Internal, "the model sent no vectors")),
+        }
+    }
+
+    /// The beginning of each text, as much as the model can read.
+    async fn cut(&self, app: &App, texts: Vec<Private>) -> Result<Vec<Input>, BackendError> {
+        let most = usize::try_from(self.served.loaded.context.0).unwrap_or(usize::MAX);
+        let (host, wanted) = (app.router().host(), self.routed.wanted());
+        let mut inputs = Vec::new();
+        for text in texts {
+            let mut tokens = host.tokenize(wanted, text, (true, false)).await?;
+            tokens.truncate(most);
+            inputs.push(Input::Tokens(tokens));
+        }
+        Ok(inputs)
+    }
+
+    async fn end(self, app: &App, caller: &Caller, body: Value) -> Result<Response, ApiError> {
+        if self.leaves {
+            // The vectors are made; a model that cannot leave now goes when others need its room.
+            let _ = app.router().host().unload(&self.routed.wanted().name).await;
+        }
+        let response = axum::Json(body).into_response();
+        Ok(stamp(response, caller, Some(&self.served), &self.ignored))
+    }
+}
+
+fn dimensions(number: Option<i64>) -> Result<Option<usize>, ApiError> {
+    match number {
+        None | Some(0) => Ok(None),
+        Some(number) => usize::try_from(number).map(Some).map_err(|_| {
+            ApiError::invalid("dimensions", format!("dimensions is {number}: expected 0 or more"))
+        }),
+    }
+}
+
+/// The beginning of a vector, at length 1 again.
+fn shorten(mut vector: Vec<f32>, length: Option<usize>) -> Vec<f32> {
+    let Some(length) = length.filter(|length| *length < vector.len()) else { return vector };
+    vector.truncate(length);
+    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if norm > 0.0 {
+        vector.iter_mut().for_each(|x| *x /= norm);
+    }
+    vector
+}

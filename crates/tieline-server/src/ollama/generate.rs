@@ -1,0 +1,97 @@
+//! `/api/generate`
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tieline_types::{Message, Private, Prompt, Role};
+
+use super::answer::{Shape, answer, move_model};
+use super::asked::Asked;
+use super::manner::WireManner;
+use super::message::no_images;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::json::Json;
+use crate::open::Reading;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct GenerateRequest {
+    #[serde(default)]
+    prompt: Option<Private>,
+    #[serde(default)]
+    suffix: Option<Private>,
+    #[serde(default)]
+    system: Option<Private>,
+    #[serde(default)]
+    template: Option<String>,
+    #[serde(default)]
+    context: Option<Vec<i64>>,
+    #[serde(default)]
+    raw: Option<bool>,
+    #[serde(default)]
+    images: Option<Vec<Box<RawValue>>>,
+}
+
+pub(crate) async fn generate(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, shared, ignored }: Json<GenerateRequest, WireManner>,
+) -> Result<Response, ApiError> {
+    let mut manner = shared.read(&app)?;
+    manner.ignored.extend(ignored);
+    value.refuse()?;
+    let Some((prompt, reading)) = value.prompt(&mut manner.asked)? else {
+        return move_model((&app, &caller), Shape::Generate, manner).await;
+    };
+    let request = manner.request(prompt);
+    answer((&app, &caller), Shape::Generate, manner, (request, reading)).await
+}
+
+impl GenerateRequest {
+    /// What cannot be done here is not left out silently.
+    fn refuse(&self) -> Result<(), ApiError> {
+        if self.images.as_ref().is_some_and(|images| !images.is_empty()) {
+            return Err(no_images("images"));
+        }
+        if self.template.as_ref().is_some_and(|template| !template.is_empty()) {
+            let text =
+                "template is not supported: a model's own template is used, or none with raw";
+            return Err(ApiError::unsupported("template", text));
+        }
+        if self.context.as_ref().is_some_and(|context| !context.is_empty()) {
+            let text = "context is not supported: send the conversation to /api/chat, which is \
+                        as fast since its prompt is cached";
+            return Err(ApiError::unsupported("context", text));
+        }
+        Ok(())
+    }
+
+    /// What the model reads; `None` where nothing is asked.
+    fn prompt(self, asked: &mut Asked) -> Result<Option<(Prompt, Reading)>, ApiError> {
+        let filled = |text: Option<Private>| text.filter(|text| !text.expose().is_empty());
+        let system = filled(self.system);
+        let prompt = self.prompt.unwrap_or_default();
+        if let Some(suffix) = filled(self.suffix) {
+            let prompt = Prompt::Infill { prefix: prompt, suffix };
+            return Ok(Some((prompt, Reading::Plain)));
+        }
+        if prompt.expose().is_empty() {
+            return Ok(None);
+        }
+        if self.raw.unwrap_or(false) {
+            if system.is_some() {
+                let text = "system and raw exclude each other: a raw prompt is read as it is";
+                return Err(ApiError::invalid("raw", text));
+            }
+            return Ok(Some((Prompt::Text(prompt), Reading::Special)));
+        }
+        let system = system.or(asked.system.take());
+        let system = system.map(|text| Message::new(Role::System, text.into_inner()));
+        let before = std::mem::take(&mut asked.messages);
+        let last = Message::new(Role::User, prompt.into_inner());
+        let said = system.into_iter().chain(before).chain([last]).collect();
+        Ok(Some((Prompt::Chat(said), Reading::Plain)))
+    }
+}

@@ -1,0 +1,128 @@
+//! `/api/tags` and `/api/ps`
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use tieline_store::Overlay;
+use tieline_types::{Abilities, ModelCard, Residence};
+
+use super::asked::failed;
+use super::time;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+
+pub(crate) async fn tags(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
+    let cards = app.router().host().models().await?;
+    let overlays = app.library().store.overlays().map_err(failed)?;
+    let own = cards.iter().map(tag);
+    let made = overlays.iter().filter_map(|overlay| {
+        let base = cards.iter().find(|card| card.name == overlay.base)?;
+        Some(made(overlay, base))
+    });
+    let may_ask = |model: &Value| {
+        let name = |at: &Value| at.as_str().is_some_and(|name| caller.may_ask(name));
+        let parent = &model["details"]["parent_model"];
+        name(&model["name"]) || name(parent)
+    };
+    let models: Vec<Value> = own.chain(made).filter(may_ask).collect();
+    Ok(Json(json!({ "models": models })))
+}
+
+fn tag(card: &ModelCard) -> Value {
+    json!({
+        "name": card.name,
+        "model": card.name,
+        "modified_at": time::at(card.created_at_unix_s),
+        "size": card.size,
+        "digest": card.digest.hex(),
+        "details": details(card, ""),
+        "capabilities": capabilities(card.abilities),
+    })
+}
+
+/// An overlay in the list: its base's bytes, its own name and time.
+fn made(overlay: &Overlay, base: &ModelCard) -> Value {
+    let mut value = tag(base);
+    value["name"] = json!(overlay.name);
+    value["model"] = json!(overlay.name);
+    value["modified_at"] = json!(time::at(overlay.changed_at_unix_s));
+    value["details"] = details(base, &overlay.base);
+    value
+}
+
+pub(crate) async fn ps(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
+    let host = app.router().host();
+    let (status, cards) = (host.status().await?, host.models().await?);
+    let loaded = status.models.iter().filter(|one| one.served.is_some());
+    let models: Vec<Value> = loaded
+        .filter(|one| caller.may_ask(&one.name))
+        .map(|one| resident(one, cards.iter().find(|card| card.name == one.name)))
+        .collect();
+    Ok(Json(json!({ "models": models })))
+}
+
+fn resident(residence: &Residence, card: Option<&ModelCard>) -> Value {
+    let leaves = residence.leaves_in.filter(|_| !residence.pinned);
+    json!({
+        "name": residence.name,
+        "model": residence.name,
+        "size": residence.planned,
+        "digest": residence.digest.hex(),
+        "details": card.map(|card| details(card, "")),
+        "expires_at": time::after(leaves),
+        "size_vram": 0,
+        "context_length": residence.served.as_ref().map(|served| served.loaded.context),
+    })
+}
+
+pub(crate) fn details(card: &ModelCard, parent: &str) -> Value {
+    let family = card.architecture.as_deref().unwrap_or("unknown");
+    json!({
+        "parent_model": parent,
+        "format": "gguf",
+        "family": family,
+        "families": [family],
+        "parameter_size": card.parameters.map(size).unwrap_or_default(),
+        "quantization_level": card.quantisation.as_deref().unwrap_or("unknown"),
+        "context_length": card.context_length,
+        "embedding_length": card.embedding_length,
+    })
+}
+
+/// A count of weights as people say it.
+fn size(parameters: u64) -> String {
+    const STEPS: [(u64, &str); 3] = [(1_000_000_000, "B"), (1_000_000, "M"), (1_000, "K")];
+    match STEPS.iter().find(|(step, _)| parameters >= *step) {
+        Some((step, unit)) => {
+            let tenths = u128::from(parameters) * 10 / u128::from(*step);
+            format!("{}.{}{unit}", tenths / 10, tenths % 10)
+        }
+        None => parameters.to_string(),
+    }
+}
+
+/// What clients switch parts of themselves on by.
+pub(crate) fn capabilities(abilities: Abilities) -> Vec<&'static str> {
+    let words = [
+        (abilities.completion && !abilities.embedding && !abilities.rerank, "completion"),
+        (abilities.tools, "tools"),
+        (abilities.insert, "insert"),
+        (abilities.thinking, "thinking"),
+        (abilities.embedding, "embedding"),
+    ];
+    words.into_iter().filter_map(|(can, word)| can.then_some(word)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_are_counted_as_people_do() {
+        assert_eq!(size(134_515_008), "134.5M");
+        assert_eq!(size(8_030_261_248), "8.0B");
+        assert_eq!(size(1_500), "1.5K");
+        assert_eq!(size(999), "999");
+    }
+}

@@ -1,0 +1,169 @@
+//! What Ollama's clients change: pulled, made, copied and removed models.
+
+use serde_json::{Value, json};
+use testkit::scripted::Scripted;
+use tieline_store::gguf::write::Draft;
+use tieline_types::{Prompt, Role};
+
+use crate::service::Service;
+
+/// A model's file, and the reference to it.
+fn file() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.gguf");
+    std::fs::write(&path, Draft::sample(128_000).bytes()).unwrap();
+    let reference = format!("file:{}", path.display());
+    (folder, reference)
+}
+
+fn statuses(lines: &[Value]) -> Vec<&str> {
+    lines.iter().filter_map(|line| line["status"].as_str()).collect()
+}
+
+#[tokio::test]
+async fn a_pull_tells_its_steps() {
+    let service = Service::new(Scripted::hello());
+    let (_folder, reference) = file();
+    let said = service.post("/api/pull", &json!({ "model": reference })).await;
+    assert_eq!(said.headers["content-type"], "application/x-ndjson");
+    let lines = said.lines();
+    let statuses = statuses(&lines);
+    assert_eq!(statuses[0], "pulling manifest");
+    assert!(statuses.contains(&"verifying sha256 digest"));
+    assert_eq!(statuses[statuses.len() - 2..], ["writing manifest", "success"]);
+    let bytes = lines.iter().find(|line| line.get("digest").is_some()).unwrap();
+    let short = &bytes["digest"].as_str().unwrap()[7..19];
+    assert_eq!(bytes["status"], format!("pulling {short}"));
+    assert!(bytes["total"].as_u64().unwrap() > 128_000);
+    assert_eq!(bytes["completed"], bytes["total"]);
+    assert_eq!(service.store().list().unwrap()[0].name, "small");
+    let body = json!({ "name": "small", "stream": false });
+    assert_eq!(service.post("/api/pull", &body).await.is(200), json!({ "status": "success" }));
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_says_why() {
+    let service = Service::new(Scripted::hello());
+    let lines = service.post("/api/pull", &json!({ "model": "smolm2" })).await.lines();
+    let error = lines.last().unwrap()["error"].as_str().unwrap();
+    assert!(error.contains("smolm2") && error.contains("did you mean"), "{error}");
+    let body = json!({ "model": "smolm2", "stream": false });
+    assert!(service.post("/api/pull", &body).await.is(404)["error"].is_string());
+    service.post("/api/pull", &json!({ "model": "a$b" })).await.is(400);
+    service.post("/api/pull", &json!({})).await.is(400);
+    service.post("/api/push", &json!({ "model": "mock" })).await.is(400);
+}
+
+#[tokio::test]
+async fn a_made_model_says_its_own_first() {
+    let service = Service::new(Scripted::hello());
+    let body = json!({
+        "model": "Mario:latest", "from": "mock", "system": "You are Mario.", "license": ["A", "B"],
+        "template": "{{ .Prompt }}",
+        "parameters": { "temperature": 0.25, "num_ctx": 8192, "stop": ["a", "b"] },
+        "messages": [{ "role": "user", "content": "Hi?" }, { "role": "assistant", "content": "Mamma mia" }],
+    });
+    let lines = service.post("/api/create", &body).await.lines();
+    assert_eq!(statuses(&lines).last(), Some(&"success"));
+
+    let ask = json!({ "model": "mario", "stream": false,
+        "messages": [{ "role": "user", "content": "Go" }], "options": { "stop": "c" } });
+    assert_eq!(service.post("/api/chat", &ask).await.is(200)["model"], "mario");
+    let (wanted, asked) = service.models.seen().pop().unwrap();
+    assert_eq!((wanted.name.as_str(), wanted.context.map(|c| c.0)), ("mock", Some(8192)));
+    assert_eq!((asked.sampling.temperature, asked.stop), (0.25, vec!["c".to_owned()]));
+    let Prompt::Chat(messages) = asked.prompt else { panic!("no chat") };
+    let texts: Vec<&str> = messages.iter().map(|message| message.content.expose()).collect();
+    assert_eq!(texts, ["You are Mario.", "Hi?", "Mamma mia", "Go"]);
+
+    let own = json!({ "model": "mario", "system": "Be Luigi.", "prompt": "Go" });
+    service.post("/api/generate", &own).await;
+    let Prompt::Chat(messages) = service.models.last().prompt else { panic!("no chat") };
+    assert_eq!((messages.len(), messages[0].role), (4, Role::System));
+    assert_eq!(messages[0].content.expose(), "Be Luigi.");
+
+    let shown = service.post("/api/show", &json!({ "model": "mario" })).await.is(200);
+    assert_eq!((&shown["license"], &shown["system"]), (&json!("A\n\nB"), &json!("You are Mario.")));
+    assert_eq!(shown["details"]["parent_model"], "mock");
+    let parameters = shown["parameters"].as_str().unwrap();
+    let has = |name: &str, value: &str| {
+        parameters.lines().any(|line| line.split_whitespace().eq([name, value]))
+    };
+    assert!(has("num_ctx", "8192") && has("stop", "\"a\"") && has("stop", "\"b\""), "{parameters}");
+    let file = shown["modelfile"].as_str().unwrap();
+    assert!(file.starts_with("FROM mock\nTEMPLATE \"\"\"{{ .Prompt }}\"\"\"\n"), "{file}");
+    assert!(file.contains("PARAMETER temperature") && file.contains("MESSAGE assistant"));
+    let models = service.get("/api/tags").await.is(200)["models"].clone();
+    assert_eq!(models[1]["name"], "mario");
+}
+
+#[tokio::test]
+async fn a_model_made_of_a_made_one_is_its_bases() {
+    let service = Service::new(Scripted::hello());
+    let make = async |body: Value| service.post("/api/create", &body).await;
+    make(json!({ "model": "one", "from": "mock", "system": "S", "parameters": { "seed": 1, "top_k": 2 } }))
+        .await
+        .lines();
+    let body =
+        json!({ "model": "two", "from": "one", "parameters": { "seed": 3 }, "stream": false });
+    assert_eq!(make(body).await.is(200)["status"], "success");
+    let shown = service.post("/api/show", &json!({ "model": "two" })).await.is(200);
+    assert_eq!(
+        (&shown["details"]["parent_model"], &shown["system"]),
+        (&json!("mock"), &json!("S"))
+    );
+    service.post("/api/generate", &json!({ "model": "two", "prompt": "x" })).await;
+    let sampling = service.models.last().sampling;
+    assert_eq!((sampling.seed, sampling.top_k), (Some(3), 2));
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_is_refused() {
+    let service = Service::new(Scripted::hello());
+    let make = async |more: Value| {
+        let mut body = json!({ "model": "x", "from": "mock" });
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        service.post("/api/create", &body).await
+    };
+    for more in [
+        json!({ "from": "" }),
+        json!({ "model": "" }),
+        json!({ "model": "../x" }),
+        json!({ "files": { "a.gguf": "sha256:00" } }),
+        json!({ "adapters": { "a.gguf": "sha256:00" } }),
+        json!({ "quantize": "q4_K_M" }),
+        json!({ "parameters": { "temperature": "hot" } }),
+        json!({ "parameters": { "temperature": 99 } }),
+        json!({ "messages": [{ "role": "CANARY" }] }),
+    ] {
+        let said = make(more.clone()).await;
+        assert!(said.is(400)["error"].is_string(), "{more}");
+        assert!(!said.text.contains("CANARY"));
+    }
+    make(json!({ "from": "nobody" })).await.is(404);
+    assert!(service.store().overlays().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn models_are_copied_and_removed() {
+    let service = Service::new(Scripted::hello());
+    let (_folder, reference) = file();
+    service.post("/api/pull", &json!({ "model": reference })).await.lines();
+    let copy = async |from: &str, to: &str| {
+        service.post("/api/copy", &json!({ "source": from, "destination": to })).await
+    };
+    assert_eq!(copy("small", "second:latest").await.status.as_u16(), 200);
+    copy("nobody", "x").await.is(404);
+    copy("small", "../x").await.is(400);
+    service.post("/api/create", &json!({ "model": "made", "from": "mock" })).await.lines();
+    copy("small", "made").await.is(400);
+    assert_eq!(copy("made", "made2").await.status.as_u16(), 200);
+    let remove = async |name: &str| service.delete("/api/delete", &json!({ "model": name })).await;
+    for name in ["small:latest", "second", "made", "made2"] {
+        assert_eq!(remove(name).await.status.as_u16(), 200, "{name}");
+        remove(name).await.is(404);
+    }
+    assert!(service.store().list().unwrap().is_empty());
+}
