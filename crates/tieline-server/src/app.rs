@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use tieline_router::Router;
 use tieline_store::{Catalogue, Environment, Store};
 
+use crate::caller::RequestId;
 use crate::config::Config;
 use crate::error::{ApiError, Fault, dress, render};
 use crate::routes::{self, Dialect};
@@ -68,13 +69,13 @@ pub fn app(app: App) -> axum::Router {
 async fn no_route(request: Request) -> Response {
     let path = request.uri().path();
     let text = format!("nothing is at {} {path}", request.method());
-    render(&ApiError::new(Fault::NoRoute, text), dialect_of(path))
+    render(&ApiError::new(Fault::NoRoute, text), dialect_of(path), &RequestId::new())
 }
 
 async fn no_method(request: Request) -> Response {
     let path = request.uri().path();
     let text = format!("{path} does not take {}", request.method());
-    render(&ApiError::new(Fault::NoMethod, text), dialect_of(path)).into_response()
+    render(&ApiError::new(Fault::NoMethod, text), dialect_of(path), &RequestId::new())
 }
 
 /// The dialect of a path that is in no table: what its caller most likely reads.

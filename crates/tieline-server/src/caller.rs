@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::Extensions;
 use axum::http::request::Parts;
 use tieline_types::{Class, Owner};
 
@@ -14,6 +15,22 @@ pub(crate) struct Principal {
     pub(crate) id: String,
     /// The models that it may ask; `None`: all.
     pub(crate) models: Option<Arc<[String]>>,
+}
+
+/// Tells a call apart from all others. Given to it before its handler, so that errors have it too.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) String);
+
+impl RequestId {
+    /// A new one.
+    pub(crate) fn new() -> Self {
+        Self(uuid::Uuid::now_v7().simple().to_string())
+    }
+
+    /// The call's own; a new one where it has none yet.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_else(Self::new)
+    }
 }
 
 /// A call's own facts.
@@ -40,7 +57,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_default();
         let batch = parts.headers.get("x-tieline-class").is_some_and(|value| value == "batch");
         let class = if batch { Class::Batch } else { Class::Interactive };
-        let request_id = uuid::Uuid::now_v7().simple().to_string();
+        let request_id = RequestId::of(&parts.extensions).0;
         Ok(Self { principal, request_id, class })
     }
 }

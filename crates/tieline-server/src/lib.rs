@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anthropic;
 mod app;
 mod caller;
 mod collect;
@@ -19,6 +20,7 @@ mod open;
 mod openai;
 mod routes;
 mod sse;
+mod time;
 
 pub use app::{App, Library, app};
 pub use config::{Config, Limits};

@@ -4,7 +4,7 @@ use axum::http::Method;
 use axum::routing::MethodRouter;
 
 use crate::app::App;
-use crate::openai;
+use crate::{anthropic, openai};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,5 +70,6 @@ impl Route {
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    openai::routes()
+    let all = [openai::routes(), anthropic::routes()];
+    all.into_iter().flatten().collect()
 }
