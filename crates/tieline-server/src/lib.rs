@@ -18,6 +18,7 @@ mod heads;
 mod json;
 mod open;
 mod openai;
+mod own;
 mod routes;
 mod sse;
 mod time;

@@ -4,7 +4,7 @@ use axum::http::Method;
 use axum::routing::MethodRouter;
 
 use crate::app::App;
-use crate::{anthropic, openai};
+use crate::{anthropic, openai, own};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +70,6 @@ impl Route {
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    let all = [openai::routes(), anthropic::routes()];
+    let all = [openai::routes(), anthropic::routes(), own::routes()];
     all.into_iter().flatten().collect()
 }

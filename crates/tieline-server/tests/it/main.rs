@@ -3,4 +3,5 @@
 
 mod anthropic;
 mod openai;
+mod own;
 mod service;

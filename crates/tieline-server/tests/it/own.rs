@@ -1,0 +1,58 @@
+//! Tieline's own API.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+use testkit::scripted::Scripted;
+
+use crate::service::Service;
+
+#[tokio::test]
+async fn models_and_memory_are_shown_and_changed() {
+    let service = Service::new(Scripted::hello());
+    let body = service.get("/tieline/v1/models").await.is(200);
+    assert_eq!(body["models"][0]["name"], "mock");
+    assert_eq!(body["models"][0]["abilities"]["tools"], true);
+    let body = service.get("/tieline/v1/models/mock:latest").await.is(200);
+    assert_eq!(body["metadata"]["llama.context_length"], 8192);
+    assert_eq!(body["licence"], "apache-2.0");
+    let body = service.get("/tieline/v1/status").await.is(200);
+    assert_eq!(body["models"][0]["jail"], "none");
+    assert_eq!(body["models"][0]["leaves_in_s"], 300);
+    let body = service.post("/tieline/v1/models/mock/load", &json!({})).await.is(200);
+    assert_eq!(body["context"], 4096);
+    service.post("/tieline/v1/models/mock/unload", &json!({})).await.is(200);
+    assert_eq!(service.models.unloaded(), ["mock"]);
+    let body = service.post("/tieline/v1/models/nobody/load", &json!({})).await.is(404);
+    assert_eq!(body["error"]["code"], "model_not_found");
+    let request = Request::delete("/tieline/v1/models/nobody").body(Body::empty()).unwrap();
+    assert_eq!(service.send(request).await.is(404)["error"]["code"], "model_not_found");
+}
+
+#[tokio::test]
+async fn decisions_tell_what_happened_and_no_word_of_it() {
+    let service = Service::new(Scripted::hello());
+    let body = json!({ "model": "mock", "max_tokens": 9,
+        "messages": [{ "role": "user", "content": "CANARY" }] });
+    let said = service.post("/v1/messages", &body).await;
+    let id = said.headers["x-request-id"].to_str().unwrap();
+    let listed = service.get("/tieline/v1/decisions?limit=1").await;
+    assert_eq!(listed.is(200)["decisions"][0]["id"], id);
+    assert!(!listed.text.contains("CANARY"));
+    let one = service.get(&format!("/tieline/v1/decisions/{id}")).await.is(200);
+    assert_eq!((&one["dialect"], &one["outcome"]), (&json!("anthropic"), &json!("answered")));
+    service.get("/tieline/v1/decisions/none").await.is(404);
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_ends_with_an_error() {
+    let service = Service::new(Scripted::hello());
+    let post = async |reference: &str| {
+        service.post("/tieline/v1/pull", &json!({ "reference": reference })).await
+    };
+    assert_eq!(post("../x").await.is(400)["error"]["param"], "reference");
+    let events = post("no-such-model-anywhere").await.events();
+    let [(name, data)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(name, "error");
+    assert!(data.contains("model_not_found"), "{data}");
+}
