@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
 use testkit::scripted::Scripted;
+use tieline_store::gguf::write::Draft;
 
 use crate::service::Service;
 
@@ -55,4 +56,23 @@ async fn a_pull_that_fails_ends_with_an_error() {
     let [(name, data)] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(name, "error");
     assert!(data.contains("model_not_found"), "{data}");
+}
+
+#[tokio::test]
+async fn a_pull_tells_how_it_goes_and_what_came_can_be_removed() {
+    let service = Service::new(Scripted::hello());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.gguf");
+    std::fs::write(&path, Draft::sample(65_536).bytes()).unwrap();
+    let body = json!({ "reference": format!("file:{}", path.display()), "name": "mock" });
+    let events = service.post("/tieline/v1/pull", &body).await.events();
+    let (last, steps) = events.split_last().unwrap();
+    assert!(!steps.is_empty() && steps.iter().all(|(name, _)| name == "progress"), "{events:?}");
+    assert_eq!(last.0, "done", "{}", last.1);
+    assert!(last.1.contains(r#""name":"mock""#), "{}", last.1);
+    let remove = || Request::delete("/tieline/v1/models/mock").body(Body::empty()).unwrap();
+    let removed = service.send(remove()).await.is(200);
+    assert_eq!(removed["kept_by"], json!([]));
+    assert!(removed["freed_bytes"].as_u64().unwrap() > 0);
+    service.send(remove()).await.is(404);
 }
