@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use tieline_types::{Digest, Usage};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::plan::Decision;
 
 /// Records that are kept in memory.
 const KEPT: usize = 5000;
+
+/// Records that wait for a slow listener.
+const HEARD: usize = 256;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -70,17 +73,26 @@ pub struct Record {
 pub struct Records {
     latest: Mutex<VecDeque<Arc<Record>>>,
     sink: Option<mpsc::Sender<Arc<Record>>>,
+    heard: broadcast::Sender<Arc<Record>>,
     lost: AtomicU64,
 }
 
 impl Records {
     /// Sends each record to `sink` too, where there is one.
     pub fn new(sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
-        Self { latest: Mutex::default(), sink, lost: AtomicU64::new(0) }
+        let heard = broadcast::channel(HEARD).0;
+        Self { latest: Mutex::default(), sink, heard, lost: AtomicU64::new(0) }
+    }
+
+    /// Each record from now on. Whoever is slow learns how many it missed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.heard.subscribe()
     }
 
     pub(crate) fn add(&self, record: Record) {
         let record = Arc::new(record);
+        // Nobody may listen.
+        let _ = self.heard.send(Arc::clone(&record));
         if let Some(sink) = &self.sink
             && sink.try_send(Arc::clone(&record)).is_err()
         {

@@ -39,7 +39,7 @@ pub(crate) async fn one(
 }
 
 /// This machine's user sees all; a key its own.
-fn may_see(caller: &Caller, record: &Record) -> bool {
+pub(super) fn may_see(caller: &Caller, record: &Record) -> bool {
     let key = &caller.principal.id;
     key.is_empty() || *key == record.key
 }

@@ -1,6 +1,7 @@
 //! Tieline's own API.
 
 mod decisions;
+mod events;
 mod models;
 mod pull;
 
@@ -27,5 +28,6 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new((Method::POST, "/tieline/v1/pull"), manage, post(pull::pull)),
         Route::new((Method::GET, "/tieline/v1/decisions"), read, get(decisions::list)),
         Route::new((Method::GET, "/tieline/v1/decisions/{id}"), read, get(decisions::one)),
+        Route::new((Method::GET, "/tieline/v1/events"), read, get(events::events)),
     ]
 }

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::Request;
+use http_body_util::BodyExt;
 use serde_json::json;
 use testkit::scripted::Scripted;
 use tieline_store::gguf::write::Draft;
@@ -75,4 +76,25 @@ async fn a_pull_tells_how_it_goes_and_what_came_can_be_removed() {
     assert_eq!(removed["kept_by"], json!([]));
     assert!(removed["freed_bytes"].as_u64().unwrap() > 0);
     service.send(remove()).await.is(404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_of_memory_and_of_requests() {
+    let service = Service::new(Scripted::hello());
+    let mut body = service.open("/tieline/v1/events").await;
+    let mut next = async || {
+        let frame = body.frame().await.unwrap().unwrap();
+        String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+    };
+    let first = next().await;
+    assert!(first.starts_with("event: memory\n") && first.contains("mock"), "{first}");
+    let ask = json!({ "model": "mock", "messages": [{ "role": "user", "content": "CANARY" }] });
+    let post = async || service.post("/v1/chat/completions", &ask).await.is(200);
+    post().await;
+    let second = next().await;
+    assert!(second.starts_with("event: decision\n") && !second.contains("CANARY"), "{second}");
+    for _ in 0..300 {
+        post().await;
+    }
+    assert_eq!(next().await.trim_end(), "event: lagged\ndata: {\"missed\":44}");
 }

@@ -55,6 +55,12 @@ impl Service {
         Said { status: head.status, headers: head.headers, text }
     }
 
+    /// Begins an answer that may have no end.
+    pub(crate) async fn open(&self, path: &str) -> Body {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.service.clone().oneshot(request).await.unwrap().into_body()
+    }
+
     /// Posts JSON.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Said {
         self.post_with(path, &[], body).await
