@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Serialize;
 use tieline_types::{Digest, Usage};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::plan::Decision;
 
 /// Records that are kept in memory.
 const KEPT: usize = 5000;
+
+/// Records that wait for a slow listener.
+const HEARD: usize = 256;
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -71,6 +74,7 @@ pub struct Records {
     latest: Mutex<VecDeque<Arc<Record>>>,
     sink: Option<mpsc::Sender<Arc<Record>>>,
     listener: OnceLock<Listener>,
+    heard: broadcast::Sender<Arc<Record>>,
     lost: AtomicU64,
 }
 
@@ -85,8 +89,13 @@ impl fmt::Debug for Records {
 impl Records {
     /// Sends each record to `sink` too, where there is one.
     pub fn new(sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
-        let (latest, listener) = (Mutex::default(), OnceLock::new());
-        Self { latest, sink, listener, lost: AtomicU64::new(0) }
+        Self {
+            latest: Mutex::default(),
+            sink,
+            listener: OnceLock::new(),
+            heard: broadcast::channel(HEARD).0,
+            lost: AtomicU64::new(0),
+        }
     }
 
     /// Calls `listener` with each record from now on; it must be quick. The first one stays.
@@ -94,11 +103,18 @@ impl Records {
         let _ = self.listener.set(Box::new(listener));
     }
 
+    /// Each record from now on. Whoever is slow learns how many it missed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.heard.subscribe()
+    }
+
     pub(crate) fn add(&self, record: Record) {
         if let Some(listener) = self.listener.get() {
             listener(&record);
         }
         let record = Arc::new(record);
+        // Nobody may listen.
+        let _ = self.heard.send(Arc::clone(&record));
         if let Some(sink) = &self.sink
             && sink.try_send(Arc::clone(&record)).is_err()
         {

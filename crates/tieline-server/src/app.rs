@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::extract::Request;
 use axum::middleware;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use tieline_router::Router;
 use tieline_store::{Catalogue, DbError, Environment, Store};
 use tokio_util::sync::CancellationToken;
 
+use crate::caller::RequestId;
 use crate::config::Config;
 use crate::doors::held::Places;
 use crate::doors::keyring::Keyring;
@@ -157,13 +158,21 @@ pub(crate) fn service(routes: Vec<Route>, app: App) -> axum::Router {
 async fn no_route(request: Request) -> Response {
     let path = request.uri().path();
     let text = format!("nothing is at {} {path}", request.method());
-    render(&ApiError::new(Fault::NoRoute, text), dialect_of(path))
+    render(
+        &ApiError::new(Fault::NoRoute, text),
+        dialect_of(path),
+        &RequestId::of(request.extensions()),
+    )
 }
 
 async fn no_method(request: Request) -> Response {
     let path = request.uri().path();
     let text = format!("{path} does not take {}", request.method());
-    render(&ApiError::new(Fault::NoMethod, text), dialect_of(path)).into_response()
+    render(
+        &ApiError::new(Fault::NoMethod, text),
+        dialect_of(path),
+        &RequestId::of(request.extensions()),
+    )
 }
 
 /// The dialect of a path that is in no table: what its caller most likely reads.

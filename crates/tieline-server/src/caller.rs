@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::Extensions;
 use axum::http::HeaderValue;
 use axum::http::request::Parts;
 use tieline_types::{Class, Owner};
@@ -17,17 +18,23 @@ pub(crate) struct Principal {
     pub(crate) models: Option<Arc<[String]>>,
 }
 
-/// Tells a request apart from all others.
+/// Tells a call apart from all others. Given to it before its handler, so that errors have it too.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestId(pub(crate) String);
 
 impl RequestId {
+    /// A new one.
     pub(crate) fn new() -> Self {
         Self(uuid::Uuid::now_v7().simple().to_string())
     }
 
     pub(crate) fn header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    }
+
+    /// The call's own; a new one where it has none yet.
+    pub(crate) fn of(extensions: &Extensions) -> Self {
+        extensions.get::<Self>().cloned().unwrap_or_else(Self::new)
     }
 }
 
@@ -55,8 +62,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_default();
         let batch = parts.headers.get("x-tieline-class").is_some_and(|value| value == "batch");
         let class = if batch { Class::Batch } else { Class::Interactive };
-        let id = parts.extensions.get::<RequestId>().cloned();
-        let RequestId(request_id) = id.unwrap_or_else(RequestId::new);
+        let request_id = RequestId::of(&parts.extensions).0;
         Ok(Self { principal, request_id, class })
     }
 }

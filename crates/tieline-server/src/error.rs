@@ -14,6 +14,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, Retry};
 
+use crate::anthropic;
+use crate::caller::RequestId;
 use crate::routes::Dialect;
 
 /// Kinds of failure at this edge.
@@ -136,6 +138,25 @@ impl ApiError {
         Self { param: Some(param.to_owned()), ..error }
     }
 
+    /// [`Self::body`], with the request's id where the dialect has a member for it.
+    pub(crate) fn named(&self, dialect: Dialect, request_id: &str) -> Value {
+        let mut body = self.body(dialect);
+        if dialect == Dialect::Anthropic {
+            body["request_id"] = request_id.into();
+        }
+        body
+    }
+
+    /// Clients shorten their conversation where they read Anthropic's own words for one that is too long.
+    fn anthropic_message(&self) -> String {
+        match self.fault {
+            Fault::Backend(ErrorKind::ContextExceeded) => {
+                format!("prompt is too long: {}", self.message)
+            }
+            _ => self.message.clone(),
+        }
+    }
+
     /// The body of an answer in this dialect.
     pub(crate) fn body(&self, dialect: Dialect) -> Value {
         let row = self.fault.row();
@@ -143,7 +164,7 @@ impl ApiError {
             Dialect::Ollama => json!({ "error": self.message }),
             Dialect::Anthropic => json!({
                 "type": "error",
-                "error": { "type": row.anthropic, "message": self.message },
+                "error": { "type": row.anthropic, "message": self.anthropic_message() },
             }),
             // llama-server's errors have a numeric code and its own types; clients read `message` and `type`.
             Dialect::Llama => json!({
@@ -195,19 +216,35 @@ impl IntoResponse for ApiError {
 }
 
 /// Writes errors as the route's dialect does.
-pub(crate) async fn dress(dialect: Dialect, request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
-    let Some(error) = response.extensions().get::<Arc<ApiError>>().cloned() else {
-        return response;
+pub(crate) async fn dress(dialect: Dialect, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(request.extensions());
+    request.extensions_mut().insert(id.clone());
+    // Two dialects have `/v1/models`.
+    let dialect = match dialect {
+        Dialect::OpenAi if anthropic::models::is_spoken(request.headers()) => Dialect::Anthropic,
+        other => other,
     };
-    render(&error, dialect)
+    let mut response = next.run(request).await;
+    if let Some(error) = response.extensions().get::<Arc<ApiError>>().cloned() {
+        response = render(&error, dialect, &id);
+    }
+    if dialect == Dialect::Anthropic
+        && let Ok(id) = HeaderValue::from_str(&id.0)
+    {
+        // The name that its clients read.
+        response.headers_mut().insert("request-id", id);
+    }
+    response
 }
 
 /// An error as a whole response.
-pub(crate) fn render(error: &ApiError, dialect: Dialect) -> Response {
-    let body = error.body(dialect).to_string();
+pub(crate) fn render(error: &ApiError, dialect: Dialect, RequestId(id): &RequestId) -> Response {
+    let body = error.named(dialect, id).to_string();
     let json = [("content-type", "application/json")];
     let mut response = (error.fault.row().status, json, body).into_response();
+    if let Ok(id) = HeaderValue::from_str(id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
     if let Some(time) = error.retry_after {
         // Rounded up: half a second later is no use.
         let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod accept;
+mod anthropic;
 mod app;
 mod caller;
 mod collect;
@@ -16,6 +17,7 @@ mod constraint;
 mod doors;
 mod error;
 mod heads;
+mod health;
 mod json;
 mod ledger;
 mod metrics;
@@ -27,6 +29,7 @@ mod own;
 mod routes;
 mod serve;
 mod sse;
+mod time;
 mod trace;
 
 pub use accept::{Listener, Tls, TlsError};

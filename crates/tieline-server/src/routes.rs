@@ -5,7 +5,7 @@ use axum::routing::MethodRouter;
 use tieline_store::keys::Scope;
 
 use crate::app::App;
-use crate::{ollama, openai, own};
+use crate::{anthropic, health, ollama, openai, own};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,5 +84,6 @@ impl Route {
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    [openai::routes(), ollama::routes(), own::routes()].into_iter().flatten().collect()
+    let dialects = [openai::routes(), anthropic::routes(), ollama::routes()];
+    dialects.into_iter().chain([own::routes(), health::routes()]).flatten().collect()
 }

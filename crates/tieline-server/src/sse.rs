@@ -11,9 +11,25 @@ use crate::app::App;
 
 /// A stream of events; a comment where it is silent for long.
 pub(crate) fn response(app: &App, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    keep(app, events, Event::default().comment("keep-alive"))
+}
+
+/// A stream of events; an event named `ping` where it is silent for long.
+pub(crate) fn with_pings(
+    app: &App,
+    events: impl Stream<Item = Event> + Send + 'static,
+) -> Response {
+    keep(app, events, Event::default().event("ping").data(r#"{"type":"ping"}"#))
+}
+
+fn keep(
+    app: &App,
+    events: impl Stream<Item = Event> + Send + 'static,
+    when_silent: Event,
+) -> Response {
     use futures_util::StreamExt;
     let events = events.map(Ok::<_, Infallible>);
-    let keep_alive = KeepAlive::new().interval(app.config().keep_alive).text("keep-alive");
+    let keep_alive = KeepAlive::new().interval(app.config().keep_alive).event(when_silent);
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
     // Proxies that gather would defeat the stream.
     response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
@@ -22,5 +38,14 @@ pub(crate) fn response(app: &App, events: impl Stream<Item = Event> + Send + 'st
 
 /// An event of one JSON value. What cannot be written is an empty object: our types always can.
 pub(crate) fn data(value: &impl Serialize) -> Event {
-    Event::default().data(serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned()))
+    Event::default().data(text(value))
+}
+
+/// An event with a name, which comes first: some clients read line by line.
+pub(crate) fn named(name: &str, value: &impl Serialize) -> Event {
+    Event::default().event(name).data(text(value))
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "{}".to_owned())
 }

@@ -36,7 +36,7 @@ pub(crate) async fn outer(app: App, mut request: Request, next: Next) -> Respons
     let span = trace.span();
     let checked = check(&app, &request);
     let mut response = match checked {
-        Err(error) => render(&error, dialect),
+        Err(error) => render(&error, dialect, &id),
         Ok(page) if is_preflight(&request) => preflight(&page, request.headers()),
         Ok(page) => {
             let extensions = request.extensions_mut();

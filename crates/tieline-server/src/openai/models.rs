@@ -2,23 +2,33 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use tieline_types::{BackendError, ErrorKind, ModelCard};
 
+use crate::anthropic;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
 
-pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
     let models = app.router().host().models().await?;
-    let data: Vec<Value> =
-        models.iter().filter(|card| caller.may_ask(&card.name)).map(model).collect();
+    let allowed = models.iter().filter(|card| caller.may_ask(&card.name));
+    if anthropic::models::is_spoken(&headers) {
+        return Ok(Json(anthropic::models::list(allowed)));
+    }
+    let data: Vec<Value> = allowed.map(model).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
 
 pub(crate) async fn one(
     State(app): State<App>,
     caller: Caller,
+    headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     let models = app.router().host().models().await?;
@@ -28,7 +38,12 @@ pub(crate) async fn one(
         let text = format!("no model {name:?} is here");
         BackendError::new(ErrorKind::NotFound, text).with_hint("GET /v1/models lists the models")
     };
-    Ok(Json(model(card.ok_or_else(missing)?)))
+    let card = card.ok_or_else(missing)?;
+    Ok(Json(if anthropic::models::is_spoken(&headers) {
+        anthropic::models::model(card)
+    } else {
+        model(card)
+    }))
 }
 
 fn model(card: &ModelCard) -> Value {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod accept;
+mod anthropic;
 mod doors;
 mod keys;
 mod limits;
@@ -10,4 +11,5 @@ mod ollama;
 mod ollama_manage;
 mod ollama_models;
 mod openai;
+mod own;
 mod service;

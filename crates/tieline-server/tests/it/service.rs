@@ -76,6 +76,12 @@ impl Service {
         Said { status: head.status, headers: head.headers, text }
     }
 
+    /// Begins an answer that may have no end.
+    pub(crate) async fn open(&self, path: &str) -> Body {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.service.clone().oneshot(request).await.unwrap().into_body()
+    }
+
     /// Posts JSON.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Said {
         self.post_with(path, &[], body).await
@@ -107,7 +113,16 @@ impl Service {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Said {
-        self.send(Request::get(path).body(Body::empty()).unwrap()).await
+        self.get_with(path, &[]).await
+    }
+
+    /// Gets with more headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Said {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::empty()).unwrap()).await
     }
 }
 

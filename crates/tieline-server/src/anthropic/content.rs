@@ -1,0 +1,109 @@
+//! Content: text, or blocks of several kinds.
+
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::error::ApiError;
+
+/// Text, or blocks. Read without serde's `untagged`, which would hide what nobody reads.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Text(String),
+    Blocks(Vec<Block>),
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrBlocks)
+    }
+}
+
+struct TextOrBlocks;
+
+impl<'de> Visitor<'de> for TextOrBlocks {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of blocks")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Content, E> {
+        Ok(Content::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Content, A::Error> {
+        Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(Content::Blocks)
+    }
+}
+
+/// A block: which members it has depends on its kind.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Block {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) text: Option<String>,
+    #[serde(default)]
+    pub(crate) thinking: Option<String>,
+    #[serde(default)]
+    pub(crate) id: Option<String>,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    #[serde(default)]
+    pub(crate) input: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub(crate) tool_use_id: Option<String>,
+    #[serde(default)]
+    pub(crate) content: Option<Content>,
+    #[serde(default)]
+    pub(crate) is_error: Option<bool>,
+    /// Every prompt is kept for the next here, marked or not.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, and always so")]
+    cache_control: Option<Value>,
+    /// Ours says nothing, and nobody else's can be checked.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, and of no use here")]
+    signature: Option<String>,
+    /// Thoughts that only their vendor can read.
+    #[serde(default)]
+    #[expect(dead_code, reason = "known, and of no use here")]
+    data: Option<String>,
+}
+
+impl Content {
+    /// The text alone; blocks of other kinds are refused. Blocks are parted by a line break.
+    pub(crate) fn into_text(self, param: &str) -> Result<String, ApiError> {
+        let blocks = match self {
+            Self::Text(text) => return Ok(text),
+            Self::Blocks(blocks) => blocks,
+        };
+        let texts = blocks.into_iter().map(|block| match block.kind.as_str() {
+            "text" => Ok(block.text.unwrap_or_default()),
+            _ => Err(block.refuse(param)),
+        });
+        Ok(texts.collect::<Result<Vec<String>, ApiError>>()?.join("\n"))
+    }
+}
+
+impl Block {
+    /// A block that no model here can read, or that does not belong there.
+    pub(crate) fn refuse(&self, param: &str) -> ApiError {
+        let kind: String = self.kind.chars().filter(|c| !c.is_control()).take(40).collect();
+        let text = format!("{param} has a block of type {kind:?}");
+        match self.kind.as_str() {
+            "text" | "thinking" | "redacted_thinking" | "tool_use" | "tool_result" => {
+                ApiError::invalid(param, format!("{text}: it does not belong there"))
+            }
+            _ => {
+                let text = format!("{text}: the models here read text and tools' calls alone");
+                ApiError::unsupported(param, text)
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! `/v1/messages` and `/v1/messages/count_tokens`
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{
+    BackendError, Constraint, ErrorKind, Prompt, Request, Role, Sampling, Tokens, Wanted,
+};
+
+use super::answer::{self, Head};
+use super::content::Content;
+use super::conversation::{WireMessage, conversation};
+use super::stream;
+use super::tools::{Tooling, WireChoice, WireTool};
+use crate::app::App;
+use crate::caller::Caller;
+use crate::config::Limits;
+use crate::constraint;
+use crate::error::ApiError;
+use crate::heads::stamp;
+use crate::json::Json;
+use crate::open::{self, Ask};
+use crate::routes::Dialect;
+use crate::sse;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct MessagesRequest {
+    max_tokens: u32,
+    #[serde(default)]
+    stream: Option<bool>,
+    #[serde(default)]
+    temperature: Option<f32>,
+    #[serde(default)]
+    top_p: Option<f32>,
+    #[serde(default)]
+    top_k: Option<u32>,
+    #[serde(default)]
+    stop_sequences: Option<Vec<String>>,
+}
+
+/// What says how long a prompt is: all that both routes read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Asked {
+    model: String,
+    messages: Vec<WireMessage>,
+    #[serde(default)]
+    system: Option<Content>,
+    #[serde(default)]
+    tools: Option<Vec<WireTool>>,
+    #[serde(default)]
+    tool_choice: Option<WireChoice>,
+    #[serde(default)]
+    thinking: Option<Thinking>,
+    #[serde(default)]
+    output_config: Option<OutputConfig>,
+    #[serde(default)]
+    output_format: Option<Format>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Thinking {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct OutputConfig {
+    #[serde(default)]
+    format: Option<Format>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Format {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    schema: Option<Value>,
+}
+
+/// Counting reads no more than what both routes read.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CountRequest {}
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, shared, ignored }: Json<MessagesRequest, Asked>,
+) -> Result<Response, ApiError> {
+    const WHAT: (Dialect, &str) = (Dialect::Anthropic, "messages");
+    let stream = value.stream.unwrap_or(false);
+    let (one_call, ask) = value.ask(shared, &app.config().limits)?;
+    let head = Head::new(&caller.request_id, &ask.wanted.name, one_call);
+    if stream {
+        let opened = open::streamed(&app, &caller, WHAT, ask).await?;
+        let events = stream::events(head, opened.steps);
+        let response = sse::with_pings(&app, events);
+        return Ok(stamp(response, &caller, opened.served.as_deref(), &ignored));
+    }
+    let opened = open::whole(&app, &caller, WHAT, ask).await?;
+    let body = axum::Json(answer::whole(&head, opened.steps).await?).into_response();
+    Ok(stamp(body, &caller, opened.served.as_deref(), &ignored))
+}
+
+pub(crate) async fn count(
+    State(app): State<App>,
+    caller: Caller,
+    Json { shared, ignored, .. }: Json<CountRequest, Asked>,
+) -> Result<Response, ApiError> {
+    const WHAT: (Dialect, &str) = (Dialect::Anthropic, "count_tokens");
+    let (_, Ask { wanted, request, .. }) = shared.ask(&app.config().limits)?;
+    request.validate()?;
+    let mut routed = open::route(&app, &caller, WHAT, wanted)?;
+    let served = routed.ready().await?;
+    let Reply::Count(tokens) = routed.work(Work::Count(Box::new(request))).await? else {
+        let error = BackendError::new(ErrorKind::Internal, "the model sent no count");
+        return Err(error.into());
+    };
+    let body = axum::Json(json!({ "input_tokens": tokens })).into_response();
+    Ok(stamp(body, &caller, Some(&served), &ignored))
+}
+
+impl MessagesRequest {
+    /// In our words; and whether only the first call counts.
+    fn ask(self, asked: Asked, limits: &Limits) -> Result<(bool, Ask), ApiError> {
+        let (one_call, mut ask) = asked.ask(limits)?;
+        if self.max_tokens == 0 {
+            return Err(ApiError::invalid("max_tokens", "max_tokens is 0: expected 1 or more"));
+        }
+        if let Prompt::Chat(messages) = &ask.request.prompt
+            && messages.last().is_some_and(|message| message.role == Role::Assistant)
+        {
+            let text = "the last of messages is the assistant's: an answer cannot be begun for it \
+                        here; a schema in output_config.format bounds how it looks";
+            return Err(ApiError::unsupported("messages", text));
+        }
+        let usual = Sampling::default();
+        ask.request.max_tokens = Some(Tokens(self.max_tokens));
+        ask.request.stop = self.stop_sequences.unwrap_or_default();
+        ask.request.sampling = Sampling {
+            temperature: self.temperature.unwrap_or(usual.temperature),
+            top_p: self.top_p.unwrap_or(usual.top_p),
+            top_k: self.top_k.unwrap_or(usual.top_k),
+            ..usual
+        };
+        ask.request.validate()?;
+        Ok((one_call, ask))
+    }
+}
+
+impl Asked {
+    fn ask(self, limits: &Limits) -> Result<(bool, Ask), ApiError> {
+        let Tooling { tools, choice, one_call } = Tooling::of(self.tools, self.tool_choice)?;
+        let format = self.output_config.and_then(|config| config.format).or(self.output_format);
+        let messages = conversation(self.system, self.messages, limits.messages)?;
+        let request = Request {
+            tools,
+            tool_choice: choice,
+            thinking: thinking(self.thinking.as_ref())?,
+            constraint: format.map(rule).transpose()?,
+            ..Request::new(Prompt::Chat(messages))
+        };
+        Ok((one_call, Ask::one(Wanted::named(self.model), request)))
+    }
+}
+
+/// Whoever does not ask for thoughts gets none; with `adaptive` the model's template decides.
+fn thinking(wire: Option<&Thinking>) -> Result<Option<bool>, ApiError> {
+    match wire.map(|thinking| thinking.kind.as_str()) {
+        None | Some("disabled") => Ok(Some(false)),
+        Some("enabled") => Ok(Some(true)),
+        Some("adaptive") => Ok(None),
+        Some(_) => Err(ApiError::invalid(
+            "thinking",
+            "thinking has another type: expected enabled, disabled or adaptive",
+        )),
+    }
+}
+
+fn rule(format: Format) -> Result<Constraint, ApiError> {
+    const PARAM: &str = "output_config.format";
+    match (format.kind.as_str(), format.schema) {
+        ("json_schema", Some(schema)) => constraint::schema(PARAM, &schema),
+        _ => {
+            let text = format!("{PARAM} is no JSON schema: expected type json_schema and a schema");
+            Err(ApiError::invalid(PARAM, text))
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Anthropic's Messages API.
+
+mod answer;
+mod content;
+mod conversation;
+mod messages;
+pub(crate) mod models;
+mod stream;
+mod tools;
+
+use axum::http::Method;
+use axum::routing::post;
+
+use crate::routes::{Dialect, Guard, Route};
+
+/// The routes of this dialect. Its `/v1/models` are OpenAI's, answered in this shape by [`models`].
+pub(crate) fn routes() -> Vec<Route> {
+    let infer = (Dialect::Anthropic, Guard::Infer);
+    vec![
+        Route::new((Method::POST, "/v1/messages"), infer, post(messages::create)),
+        Route::new((Method::POST, "/v1/messages/count_tokens"), infer, post(messages::count)),
+    ]
+}

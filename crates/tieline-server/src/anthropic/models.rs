@@ -1,0 +1,31 @@
+//! `/v1/models` for clients that send an `anthropic-version`.
+
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+use tieline_types::ModelCard;
+
+use crate::time::rfc3339;
+
+/// Whether the caller speaks Anthropic's dialect on a route that OpenAI's has too.
+pub(crate) fn is_spoken(headers: &HeaderMap) -> bool {
+    headers.contains_key("anthropic-version")
+}
+
+/// All models, on one page.
+pub(crate) fn list<'a>(cards: impl Iterator<Item = &'a ModelCard>) -> Value {
+    let data: Vec<Value> = cards.map(model).collect();
+    let id = |model: Option<&Value>| model.map_or(Value::Null, |model| model["id"].clone());
+    let (first, last) = (id(data.first()), id(data.last()));
+    json!({ "data": data, "has_more": false, "first_id": first, "last_id": last })
+}
+
+/// One of them.
+pub(crate) fn model(card: &ModelCard) -> Value {
+    json!({
+        "type": "model",
+        "id": card.name,
+        "display_name": card.name,
+        "created_at": rfc3339(card.created_at_unix_s),
+        "max_input_tokens": card.context_length,
+    })
+}

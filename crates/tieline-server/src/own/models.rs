@@ -1,0 +1,156 @@
+//! Models: which there are, which are in memory, and what changes that.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+use tieline_store::RemoveError;
+use tieline_types::{
+    BackendError, Departure, ErrorKind, Hint, ModelCard, ModelRef, Residence, Wanted,
+};
+
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+
+type Answer = Result<Json<Value>, ApiError>;
+
+pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Answer {
+    let models = app.router().host().models().await?;
+    let allowed = models.iter().filter(|card| caller.may_ask(&card.name));
+    Ok(Json(json!({ "models": allowed.map(model).collect::<Vec<_>>() })))
+}
+
+pub(crate) async fn one(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer {
+    let details = app.router().host().describe(allowed(&caller, &name)?).await?;
+    let mut body = model(&details.card);
+    body["template"] = json!(details.template);
+    body["metadata"] = details
+        .metadata
+        .into_iter()
+        // A value that is no JSON is shown as text.
+        .map(|(key, text)| (key, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        .collect();
+    Ok(Json(body))
+}
+
+pub(crate) async fn load(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer {
+    let wanted = Wanted::named(allowed(&caller, &name)?);
+    let served = app.router().host().ready(&wanted).await?;
+    let context = served.loaded.context;
+    Ok(Json(json!({ "name": served.name, "digest": served.digest, "context": context })))
+}
+
+pub(crate) async fn unload(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer {
+    let name = allowed(&caller, &name)?;
+    app.router().host().unload(name).await?;
+    Ok(Json(json!({ "name": name })))
+}
+
+pub(crate) async fn remove(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Answer {
+    let name = allowed(&caller, &name)?;
+    let reference: ModelRef =
+        name.parse().map_err(|_| ApiError::invalid("name", "this is no model's name"))?;
+    let store = app.library().store.clone();
+    let task = tokio::task::spawn_blocking(move || store.remove(&reference)).await;
+    let stopped = |_| BackendError::new(ErrorKind::Internal, "the removal stopped");
+    let removed = task.map_err(stopped)?.map_err(|error| told(&error))?;
+    Ok(Json(json!({
+        "name": removed.name,
+        "digest": removed.digest,
+        "freed_bytes": removed.freed,
+        "kept_by": removed.kept_by,
+    })))
+}
+
+pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
+    let status = app.router().host().status().await?;
+    let models = status.models.iter().filter(|model| caller.may_ask(&model.name));
+    let gone = status.departures.iter().filter(|gone| caller.may_ask(&gone.name));
+    Ok(Json(json!({
+        "budget_bytes": status.budget,
+        "taken_bytes": status.taken,
+        "models": models.map(residence).collect::<Vec<_>>(),
+        "departures": gone.map(departure).collect::<Vec<_>>(),
+    })))
+}
+
+/// The bare name, where the caller may ask for it.
+fn allowed<'a>(caller: &Caller, name: &'a str) -> Result<&'a str, ApiError> {
+    let bare = name.strip_suffix(":latest").unwrap_or(name);
+    if caller.may_ask(bare) {
+        return Ok(bare);
+    }
+    Err(BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here")).into())
+}
+
+fn told(error: &RemoveError) -> ApiError {
+    let kind = match error {
+        RemoveError::NotFound { .. } => ErrorKind::NotFound,
+        RemoveError::InUse { .. } => ErrorKind::Busy,
+        _ => ErrorKind::Internal,
+    };
+    let told = BackendError::new(kind, error.to_string());
+    match error.hint() {
+        Some(hint) => told.with_hint(hint).into(),
+        None => told.into(),
+    }
+}
+
+fn model(card: &ModelCard) -> Value {
+    let can = card.abilities;
+    json!({
+        "name": card.name,
+        "digest": card.digest,
+        "size_bytes": card.size,
+        "source": card.source,
+        "licence": card.licence,
+        "architecture": card.architecture,
+        "quantisation": card.quantisation,
+        "parameters": card.parameters,
+        "context_length": card.context_length,
+        "embedding_length": card.embedding_length,
+        "created_at_unix_s": card.created_at_unix_s,
+        "abilities": {
+            "completion": can.completion, "chat": can.chat, "tools": can.tools,
+            "thinking": can.thinking, "insert": can.insert,
+            "embedding": can.embedding, "rerank": can.rerank,
+        },
+    })
+}
+
+fn residence(model: &Residence) -> Value {
+    let loaded = model.served.as_ref().map(|served| &served.loaded);
+    json!({
+        "name": model.name,
+        "digest": model.digest,
+        "phase": model.phase,
+        "context": loaded.map(|loaded| loaded.context),
+        "jail": loaded.map(|loaded| loaded.jail.level()),
+        "planned_bytes": model.planned,
+        "busy": model.busy,
+        "waiting": model.waiting,
+        "loads": model.loads,
+        "pinned": model.pinned,
+        "leaves_in_s": model.leaves_in.map(|time| time.as_secs()),
+    })
+}
+
+fn departure(gone: &Departure) -> Value {
+    json!({ "name": gone.name, "reason": gone.reason, "ago_s": gone.ago.as_secs() })
+}

@@ -1,0 +1,100 @@
+//! Tieline's own API.
+
+use axum::body::Body;
+use axum::http::Request;
+use http_body_util::BodyExt;
+use serde_json::json;
+use testkit::scripted::Scripted;
+use tieline_store::gguf::write::Draft;
+
+use crate::service::Service;
+
+#[tokio::test]
+async fn models_and_memory_are_shown_and_changed() {
+    let service = Service::new(Scripted::hello());
+    let body = service.get("/tieline/v1/models").await.is(200);
+    assert_eq!(body["models"][0]["name"], "mock");
+    assert_eq!(body["models"][0]["abilities"]["tools"], true);
+    let body = service.get("/tieline/v1/models/mock:latest").await.is(200);
+    assert_eq!(body["metadata"]["llama.context_length"], 8192);
+    assert_eq!(body["licence"], "apache-2.0");
+    let body = service.get("/tieline/v1/status").await.is(200);
+    assert_eq!(body["models"][0]["jail"], "none");
+    assert_eq!(body["models"][0]["leaves_in_s"], 300);
+    let body = service.post("/tieline/v1/models/mock/load", &json!({})).await.is(200);
+    assert_eq!(body["context"], 4096);
+    service.post("/tieline/v1/models/mock/unload", &json!({})).await.is(200);
+    assert_eq!(service.models.unloaded(), ["mock"]);
+    let body = service.post("/tieline/v1/models/nobody/load", &json!({})).await.is(404);
+    assert_eq!(body["error"]["code"], "model_not_found");
+    let request = Request::delete("/tieline/v1/models/nobody").body(Body::empty()).unwrap();
+    assert_eq!(service.send(request).await.is(404)["error"]["code"], "model_not_found");
+}
+
+#[tokio::test]
+async fn decisions_tell_what_happened_and_no_word_of_it() {
+    let service = Service::new(Scripted::hello());
+    let body = json!({ "model": "mock", "max_tokens": 9,
+        "messages": [{ "role": "user", "content": "CANARY" }] });
+    let said = service.post("/v1/messages", &body).await;
+    let id = said.headers["x-request-id"].to_str().unwrap();
+    let listed = service.get("/tieline/v1/decisions?limit=1").await;
+    assert_eq!(listed.is(200)["decisions"][0]["id"], id);
+    assert!(!listed.text.contains("CANARY"));
+    let one = service.get(&format!("/tieline/v1/decisions/{id}")).await.is(200);
+    assert_eq!((&one["dialect"], &one["outcome"]), (&json!("anthropic"), &json!("answered")));
+    service.get("/tieline/v1/decisions/none").await.is(404);
+}
+
+#[tokio::test]
+async fn a_pull_that_fails_ends_with_an_error() {
+    let service = Service::new(Scripted::hello());
+    let post = async |reference: &str| {
+        service.post("/tieline/v1/pull", &json!({ "reference": reference })).await
+    };
+    assert_eq!(post("../x").await.is(400)["error"]["param"], "reference");
+    let events = post("no-such-model-anywhere").await.events();
+    let [(name, data)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(name, "error");
+    assert!(data.contains("model_not_found"), "{data}");
+}
+
+#[tokio::test]
+async fn a_pull_tells_how_it_goes_and_what_came_can_be_removed() {
+    let service = Service::new(Scripted::hello());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("small.gguf");
+    std::fs::write(&path, Draft::sample(65_536).bytes()).unwrap();
+    let body = json!({ "reference": format!("file:{}", path.display()), "name": "mock" });
+    let events = service.post("/tieline/v1/pull", &body).await.events();
+    let (last, steps) = events.split_last().unwrap();
+    assert!(!steps.is_empty() && steps.iter().all(|(name, _)| name == "progress"), "{events:?}");
+    assert_eq!(last.0, "done", "{}", last.1);
+    assert!(last.1.contains(r#""name":"mock""#), "{}", last.1);
+    let remove = || Request::delete("/tieline/v1/models/mock").body(Body::empty()).unwrap();
+    let removed = service.send(remove()).await.is(200);
+    assert_eq!(removed["kept_by"], json!([]));
+    assert!(removed["freed_bytes"].as_u64().unwrap() > 0);
+    service.send(remove()).await.is(404);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_tell_of_memory_and_of_requests() {
+    let service = Service::new(Scripted::hello());
+    let mut body = service.open("/tieline/v1/events").await;
+    let mut next = async || {
+        let frame = body.frame().await.unwrap().unwrap();
+        String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()
+    };
+    let first = next().await;
+    assert!(first.starts_with("event: memory\n") && first.contains("mock"), "{first}");
+    let ask = json!({ "model": "mock", "messages": [{ "role": "user", "content": "CANARY" }] });
+    let post = async || service.post("/v1/chat/completions", &ask).await.is(200);
+    post().await;
+    let second = next().await;
+    assert!(second.starts_with("event: decision\n") && !second.contains("CANARY"), "{second}");
+    for _ in 0..300 {
+        post().await;
+    }
+    assert_eq!(next().await.trim_end(), "event: lagged\ndata: {\"missed\":44}");
+}
