@@ -1,7 +1,9 @@
 //! OpenAI's API.
 
 mod answer;
+mod calls;
 mod chat;
+mod format;
 mod message;
 mod models;
 mod sampling;
