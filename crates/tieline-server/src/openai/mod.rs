@@ -3,12 +3,16 @@
 mod answer;
 mod calls;
 mod chat;
+mod embeddings;
 mod format;
 mod message;
 mod models;
+mod rerank;
 mod sampling;
 mod stream;
+mod texts;
 mod tools;
+mod work;
 
 use axum::http::Method;
 use axum::routing::{get, post};
@@ -21,6 +25,11 @@ pub(crate) fn routes() -> Vec<Route> {
     let read = (Dialect::OpenAi, Guard::Read);
     vec![
         Route::new((Method::POST, "/v1/chat/completions"), infer, post(chat::chat)),
+        Route::new((Method::POST, "/v1/embeddings"), infer, post(embeddings::embeddings)),
+        Route::new((Method::POST, "/v1/rerank"), infer, post(rerank::rerank)),
+        Route::new((Method::POST, "/rerank"), infer, post(rerank::rerank)),
+        Route::new((Method::POST, "/v1/reranking"), infer, post(rerank::rerank)),
+        Route::new((Method::POST, "/reranking"), infer, post(rerank::rerank)),
         Route::new((Method::GET, "/v1/models"), read, get(models::list)),
         Route::new((Method::GET, "/v1/models/{*name}"), read, get(models::one)),
     ]
