@@ -3,8 +3,10 @@
 mod answer;
 mod calls;
 mod chat;
+mod completions;
 mod embeddings;
 mod format;
+mod legacy;
 mod message;
 mod models;
 mod rerank;
@@ -25,6 +27,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let read = (Dialect::OpenAi, Guard::Read);
     vec![
         Route::new((Method::POST, "/v1/chat/completions"), infer, post(chat::chat)),
+        Route::new((Method::POST, "/v1/completions"), infer, post(completions::completions)),
         Route::new((Method::POST, "/v1/embeddings"), infer, post(embeddings::embeddings)),
         Route::new((Method::POST, "/v1/rerank"), infer, post(rerank::rerank)),
         Route::new((Method::POST, "/rerank"), infer, post(rerank::rerank)),

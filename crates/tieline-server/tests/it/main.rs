@@ -1,6 +1,7 @@
 //! The service, asked in every dialect, in front of models that answer as they are told.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod completions;
 mod embeddings;
 mod openai;
 mod rerank;
