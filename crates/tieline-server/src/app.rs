@@ -10,6 +10,7 @@ use tieline_store::{Catalogue, Environment, Store};
 
 use crate::config::Config;
 use crate::error::{ApiError, Fault, dress, render};
+use crate::openai::responses::Responses;
 use crate::routes::{self, Dialect};
 
 /// What handlers work with. Cheap to clone.
@@ -21,6 +22,7 @@ struct Parts {
     router: Router,
     library: Library,
     config: Config,
+    responses: Responses,
 }
 
 /// Where models come from and lie, for routes that change what is here.
@@ -37,7 +39,17 @@ pub struct Library {
 impl App {
     /// Puts the parts together.
     pub fn new(router: Router, library: Library, config: Config) -> Self {
-        Self(Arc::new(Parts { router, library, config }))
+        let responses = Responses::new(&config.limits);
+        Self(Arc::new(Parts { router, library, config, responses }))
+    }
+
+    /// Ends what is made in the background, and waits for it.
+    pub async fn close(&self) {
+        self.0.responses.close().await;
+    }
+
+    pub(crate) fn responses(&self) -> &Responses {
+        &self.0.responses
     }
 
     pub(crate) fn router(&self) -> &Router {

@@ -10,6 +10,7 @@ mod legacy;
 mod message;
 mod models;
 mod rerank;
+pub(crate) mod responses;
 mod sampling;
 mod stream;
 mod texts;
@@ -17,7 +18,7 @@ mod tools;
 mod work;
 
 use axum::http::Method;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 use crate::routes::{Dialect, Guard, Route};
 
@@ -33,6 +34,15 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new((Method::POST, "/rerank"), infer, post(rerank::rerank)),
         Route::new((Method::POST, "/v1/reranking"), infer, post(rerank::rerank)),
         Route::new((Method::POST, "/reranking"), infer, post(rerank::rerank)),
+        Route::new((Method::POST, "/v1/responses"), infer, post(responses::create)),
+        Route::new((Method::GET, "/v1/responses/{id}"), infer, get(responses::get)),
+        Route::new((Method::DELETE, "/v1/responses/{id}"), infer, delete(responses::delete)),
+        Route::new((Method::POST, "/v1/responses/{id}/cancel"), infer, post(responses::cancel)),
+        Route::new(
+            (Method::GET, "/v1/responses/{id}/input_items"),
+            infer,
+            get(responses::input_items),
+        ),
         Route::new((Method::GET, "/v1/models"), read, get(models::list)),
         Route::new((Method::GET, "/v1/models/{*name}"), read, get(models::one)),
     ]

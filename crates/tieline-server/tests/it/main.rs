@@ -5,4 +5,5 @@ mod completions;
 mod embeddings;
 mod openai;
 mod rerank;
+mod responses;
 mod service;
