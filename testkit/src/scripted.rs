@@ -351,6 +351,17 @@ pub fn piece(text: &str) -> Step {
     Step::Say(Event::Piece(Piece { text: text.into(), logprobs: vec![entry] }))
 }
 
+/// How likely the prompt's tokens are: from its second on.
+pub fn prompt_logprobs(tokens: &[(&str, f32)]) -> Step {
+    let entry = |&(text, logprob): &(&str, f32)| TokenLogprob {
+        token: 1,
+        bytes: text.as_bytes().to_vec(),
+        logprob,
+        alternatives: Vec::new(),
+    };
+    Step::Say(Event::PromptLogprobs(tokens.iter().map(entry).collect()))
+}
+
 /// Some thought.
 pub fn thought(text: &str) -> Step {
     Step::Say(Event::Reasoning(Piece { text: text.into(), logprobs: Vec::new() }))

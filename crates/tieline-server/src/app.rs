@@ -18,6 +18,7 @@ use crate::doors::keyring::Keyring;
 use crate::doors::layers::{Dialects, guarded, outer};
 use crate::error::{ApiError, Fault, dress, render};
 use crate::metrics::{Lost, Metrics};
+use crate::openai::responses::Responses;
 use crate::routes::{self, Dialect, Route};
 
 /// What handlers work with. Cheap to clone.
@@ -36,6 +37,7 @@ struct Parts {
     dialects: Dialects,
     ready: AtomicBool,
     stop: CancellationToken,
+    responses: Responses,
 }
 
 /// Where models come from and lie, for routes that change what is here.
@@ -57,6 +59,7 @@ impl App {
         router.records().listen(move |record| heard.record(record));
         let dialects: HashMap<_, _> =
             routes::table().iter().map(|route| (route.path, route.dialect)).collect();
+        let responses = Responses::new(&config.limits);
         Self(Arc::new(Parts {
             router,
             library,
@@ -68,6 +71,7 @@ impl App {
             dialects: Arc::new(dialects),
             ready: AtomicBool::new(true),
             stop: CancellationToken::new(),
+            responses,
         }))
     }
 
@@ -116,6 +120,15 @@ impl App {
     /// The dialect of a route's path, or what the caller of a path in no table most likely reads.
     pub(crate) fn dialect_of(&self, path: &str) -> Dialect {
         self.0.dialects.get(path).copied().unwrap_or_else(|| dialect_of(path))
+    }
+
+    /// Ends what is made in the background, and waits for it.
+    pub async fn close(&self) {
+        self.0.responses.close().await;
+    }
+
+    pub(crate) fn responses(&self) -> &Responses {
+        &self.0.responses
     }
 
     pub(crate) fn router(&self) -> &Router {

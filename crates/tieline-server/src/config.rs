@@ -46,6 +46,12 @@ pub struct Limits {
     pub choices: u32,
     /// The most texts to embed or rank at once.
     pub texts: usize,
+    /// The most responses that are kept for later turns; the least recently used goes first.
+    pub responses: usize,
+    /// The most that they take together; one that is longer is not kept.
+    pub responses_bytes: Bytes,
+    /// The most responses that are made in the background at once.
+    pub background: usize,
     /// The longest that a whole request may take.
     pub request: Duration,
     /// The most header fields.
@@ -66,6 +72,9 @@ impl Default for Limits {
             messages: 4096,
             choices: 8,
             texts: 2048,
+            responses: 1000,
+            responses_bytes: Bytes(128 * 1024 * 1024),
+            background: 16,
             request: Duration::from_secs(600),
             headers: 64,
             head_bytes: 16 * 1024,

@@ -84,8 +84,13 @@ pub(crate) fn logprobs(entries: &[TokenLogprob]) -> Value {
     json!({ "content": content.collect::<Vec<_>>(), "refusal": null })
 }
 
-/// The usage of all answers to one prompt, as OpenAI writes it. The prompt counts once.
+/// The usage of all answers to one prompt, as OpenAI writes it.
 pub(crate) fn total<'a>(ends: impl Iterator<Item = &'a Finished>) -> Value {
+    usage(&sum(ends))
+}
+
+/// What all answers to one prompt used. The prompt counts once.
+pub(crate) fn sum<'a>(ends: impl Iterator<Item = &'a Finished>) -> Usage {
     let mut sum: Option<Usage> = None;
     for finished in ends {
         let usage = finished.usage;
@@ -98,7 +103,7 @@ pub(crate) fn total<'a>(ends: impl Iterator<Item = &'a Finished>) -> Value {
         sum.completion_tokens.0 += usage.completion_tokens.0;
         sum.reasoning_tokens.0 += usage.reasoning_tokens.0;
     }
-    usage(&sum.unwrap_or_default())
+    sum.unwrap_or_default()
 }
 
 /// A usage as OpenAI writes it.

@@ -3,10 +3,13 @@
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
-use tieline_types::{ChoicePlan, Class, Constraint, Prompt, Request, Wanted};
+use tieline_types::{ChoicePlan, Class, Prompt, Request, Wanted};
 
 use super::answer;
+use super::calls::first_call;
+use super::format::{ResponseFormat, Rules};
 use super::message::{WireMessage, messages};
 use super::sampling::{OneOrMany, WireSampling, max_tokens, overflow};
 use super::stream::{self, Head};
@@ -15,11 +18,10 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::collect::collect;
 use crate::config::Limits;
-use crate::constraint;
 use crate::error::ApiError;
 use crate::heads::stamp;
 use crate::json::Json;
-use crate::open::{self, Ask};
+use crate::open::{self, Ask, Steps};
 use crate::routes::Dialect;
 use crate::sse;
 
@@ -58,7 +60,15 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     service_tier: Option<String>,
     #[serde(default)]
+    json_schema: Option<Value>,
+    #[serde(default)]
     grammar: Option<String>,
+    #[serde(default)]
+    parallel_tool_calls: Option<bool>,
+    #[serde(default)]
+    functions: Option<IgnoredAny>,
+    #[serde(default)]
+    function_call: Option<IgnoredAny>,
     #[serde(default)]
     cache_prompt: Option<bool>,
     #[serde(default)]
@@ -68,32 +78,13 @@ pub(crate) struct ChatRequest {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(crate) struct StreamOptions {
     #[serde(default)]
-    include_usage: bool,
+    pub(crate) include_usage: bool,
 }
 
 #[derive(Debug, Deserialize)]
-struct TemplateWords {
+pub(crate) struct TemplateWords {
     #[serde(default)]
     enable_thinking: Option<bool>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum ResponseFormat {
-    Text,
-    JsonObject {
-        #[serde(default)]
-        schema: Option<Value>,
-    },
-    JsonSchema {
-        json_schema: NamedSchema,
-    },
-}
-
-#[derive(Debug, Deserialize)]
-struct NamedSchema {
-    #[serde(default)]
-    schema: Option<Value>,
 }
 
 /// How the answer is to be written.
@@ -102,6 +93,7 @@ struct Manner {
     stream: bool,
     include_usage: bool,
     count: u32,
+    one_call: bool,
 }
 
 pub(crate) async fn chat(
@@ -113,24 +105,40 @@ pub(crate) async fn chat(
     let head = Head::new(&caller.request_id, &ask.wanted.name);
     if manner.stream {
         let opened = open::streamed(&app, &caller, WHAT, ask).await?;
-        let events = stream::chunks(head, opened.steps, manner.include_usage);
+        let events = stream::chunks(head, manner.steps(opened.steps), manner.include_usage);
         return Ok(stamp(sse::response(&app, events), &caller, opened.served.as_deref(), &ignored));
     }
     let opened = open::whole(&app, &caller, WHAT, ask).await?;
-    let answers = collect(opened.steps, manner.count).await?;
+    let answers = collect(manner.steps(opened.steps), manner.count).await?;
     let body = axum::Json(answer::completion(&head, answers)).into_response();
     Ok(stamp(body, &caller, opened.served.as_deref(), &ignored))
+}
+
+impl Manner {
+    fn steps(self, steps: Steps) -> Steps {
+        if self.one_call { first_call(steps, self.count) } else { steps }
+    }
 }
 
 impl ChatRequest {
     /// In our words.
     fn ask(self, sampling: WireSampling, limits: &Limits) -> Result<(Manner, Ask), ApiError> {
+        if self.functions.is_some() || self.function_call.is_some() {
+            let text = "functions and function_call are not supported: use tools and tool_choice";
+            return Err(ApiError::unsupported("functions", text));
+        }
         let manner = Manner {
+            one_call: self.parallel_tool_calls == Some(false),
             stream: self.stream.unwrap_or(false),
             include_usage: self.stream_options.unwrap_or_default().include_usage,
             count: count(self.n, limits)?,
         };
-        let constraint = rule(self.response_format, self.grammar)?;
+        let rules = Rules {
+            response_format: self.response_format,
+            json_schema: self.json_schema,
+            grammar: self.grammar,
+        };
+        let constraint = rules.constraint()?;
         let thinking = thinking(self.reasoning_effort.as_deref(), self.chat_template_kwargs);
         let class = match self.service_tier.as_deref() {
             Some("flex") => Class::Batch,
@@ -175,33 +183,7 @@ fn logprobs(asked: Option<bool>, top: Option<u8>) -> Result<Option<u8>, ApiError
     }
 }
 
-fn thinking(effort: Option<&str>, words: Option<TemplateWords>) -> Option<bool> {
+pub(crate) fn thinking(effort: Option<&str>, words: Option<TemplateWords>) -> Option<bool> {
     let said = words.and_then(|words| words.enable_thinking);
     said.or_else(|| effort.map(|effort| effort != "none"))
-}
-
-fn rule(
-    format: Option<ResponseFormat>,
-    grammar: Option<String>,
-) -> Result<Option<Constraint>, ApiError> {
-    let format = match format {
-        None | Some(ResponseFormat::Text) => None,
-        Some(ResponseFormat::JsonObject { schema: None }) => Some(Constraint::JsonObject),
-        Some(ResponseFormat::JsonObject { schema: Some(schema) }) => {
-            Some(constraint::schema("response_format.schema", &schema)?)
-        }
-        Some(ResponseFormat::JsonSchema { json_schema }) => {
-            let param = "response_format.json_schema.schema";
-            let schema = json_schema
-                .schema
-                .ok_or_else(|| ApiError::invalid(param, format!("{param} is missing")))?;
-            Some(constraint::schema(param, &schema)?)
-        }
-    };
-    match (format, grammar) {
-        (Some(_), Some(_)) => {
-            Err(ApiError::invalid("grammar", "grammar and response_format exclude each other"))
-        }
-        (format, grammar) => Ok(format.or(grammar.map(Constraint::Gbnf))),
-    }
 }

@@ -107,7 +107,7 @@ pub(crate) fn text(at: usize, content: Content) -> Result<String, ApiError> {
     let mut whole = String::new();
     for part in parts {
         match part.kind.as_str() {
-            "text" | "input_text" | "output_text" => {
+            "text" | "input_text" | "output_text" | "reasoning_text" | "summary_text" => {
                 whole.push_str(part.text.as_deref().unwrap_or_default());
             }
             "refusal" => whole.push_str(part.refusal.as_deref().unwrap_or_default()),

@@ -3,7 +3,9 @@
 
 mod accept;
 mod anthropic;
+mod completions;
 mod doors;
+mod embeddings;
 mod keys;
 mod limits;
 mod numbers;
@@ -12,4 +14,6 @@ mod ollama_manage;
 mod ollama_models;
 mod openai;
 mod own;
+mod rerank;
+mod responses;
 mod service;

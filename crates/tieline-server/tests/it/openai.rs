@@ -146,7 +146,7 @@ async fn several_answers_have_their_numbers() {
 }
 
 #[track_caller]
-fn refused(body: &Value, code: &str, param: Option<&str>) {
+pub(crate) fn refused(body: &Value, code: &str, param: Option<&str>) {
     assert_eq!(body["error"]["code"], code, "{body}");
     assert_eq!(body["error"]["param"], json!(param));
     assert!(body["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
@@ -159,6 +159,9 @@ async fn bad_requests_say_what_is_wrong() {
     refused(&post(json!({ "temperature": 9 })).await, "invalid_request", Some("temperature"));
     refused(&post(json!({ "messages": [] })).await, "invalid_request", Some("prompt"));
     refused(&post(json!({ "messages": "no" })).await, "invalid_json", None);
+    refused(&post(json!({ "functions": [] })).await, "unsupported", Some("functions"));
+    let rules = json!({ "grammar": "root ::= \"a\"", "json_schema": {} });
+    refused(&post(rules).await, "invalid_request", Some("grammar"));
     refused(&post(json!({ "top_logprobs": 3 })).await, "invalid_request", Some("top_logprobs"));
     refused(&post(json!({ "logit_bias": { "1": 2 } })).await, "unsupported", Some("logit_bias"));
     refused(&post(json!({ "max_tokens": -7 })).await, "invalid_request", Some("max_tokens"));
@@ -224,4 +227,37 @@ async fn models_are_listed() {
     assert_eq!(body["data"][0]["id"], "mock");
     assert_eq!(service.get("/v1/models/mock").await.is(200)["object"], "model");
     assert_eq!(service.get("/v1/models/mock:latest").await.is(200)["id"], "mock");
+}
+
+#[tokio::test]
+async fn where_one_call_is_wanted_the_answer_ends_after_it() {
+    let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+    let two = || call(0, "a", "f", ["{", "}"]).into_iter().chain(call(1, "b", "f", ["{", "}"]));
+    let steps = [started()].into_iter().chain(two()).chain([Step::Hang]).collect();
+    let service = Service::new(Scripted::default().with("mock", steps));
+    let wish = json!({ "tools": tools, "parallel_tool_calls": false });
+    let body = service.post(CHAT, &ask(&wish)).await.is(200);
+    let choice = &body["choices"][0];
+    assert_eq!(choice["finish_reason"], "tool_calls");
+    assert_eq!(choice["message"]["tool_calls"].as_array().unwrap().len(), 1);
+    assert_eq!(body["usage"]["prompt_tokens"], 9);
+    assert!(body["warnings"][0].as_str().unwrap().contains("first call"));
+    assert_eq!(service.models.dropped(), 1);
+    let wish = json!({ "tools": tools, "parallel_tool_calls": false, "stream": true });
+    let said = service.post(CHAT, &ask(&wish)).await;
+    assert!(!said.text.contains("\"b\"") && said.text.contains("[DONE]"), "{}", said.text);
+}
+
+#[tokio::test]
+async fn an_end_of_the_model_after_one_call_is_its_own() {
+    let mut steps = vec![started()];
+    steps.extend(call(0, "a", "f", ["{", "}"]));
+    steps.extend([piece("\n"), finished(FinishReason::ToolCalls, 12)]);
+    let service = Service::new(Scripted::default().with("mock", steps));
+    let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+    let wish = json!({ "tools": tools, "parallel_tool_calls": false, "n": 2 });
+    let body = service.post(CHAT, &ask(&wish)).await.is(200);
+    assert_eq!(body["usage"]["completion_tokens"], 24);
+    assert_eq!(body["warnings"], Value::Null);
+    assert_eq!(service.models.dropped(), 0);
 }

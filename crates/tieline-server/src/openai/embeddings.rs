@@ -1,0 +1,148 @@
+//! `/v1/embeddings`
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tieline_types::wire::{Reply, Work};
+
+use super::texts::Texts;
+use super::work::{self, unexpected};
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::heads::stamp;
+use crate::json::Json;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct EmbeddingsRequest {
+    model: String,
+    input: Texts,
+    #[serde(default)]
+    encoding_format: Option<String>,
+    #[serde(default)]
+    dimensions: Option<usize>,
+    #[serde(default)]
+    normalize: Option<bool>,
+    /// llama-server's word: 2 is the length 1, and -1 leaves vectors as they are.
+    #[serde(default)]
+    embd_normalize: Option<i32>,
+}
+
+/// How vectors are to be written.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    base64: bool,
+    dimensions: Option<usize>,
+    normalise: bool,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    object: &'static str,
+    index: usize,
+    embedding: Written,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Written {
+    Floats(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct List {
+    object: &'static str,
+    data: Vec<Entry>,
+    model: String,
+    usage: serde_json::Value,
+}
+
+pub(crate) async fn embeddings(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, ignored, .. }: Json<EmbeddingsRequest>,
+) -> Result<Response, ApiError> {
+    let manner = value.manner()?;
+    let texts = value.input.inputs("input", app.config().limits.texts)?;
+    let work = Work::Embed { texts, normalise: manner.normalise };
+    let (served, reply) =
+        work::vectors(&app, &caller, "embeddings", (value.model.clone(), work)).await?;
+    let Reply::Embeddings { vectors, prompt_tokens } = reply else { return Err(unexpected()) };
+    let vectors = vectors.into_iter().map(|vector| manner.write(vector));
+    let data = vectors.collect::<Result<Vec<_>, _>>()?.into_iter().enumerate();
+    let entry = |(index, embedding)| Entry { object: "embedding", index, embedding };
+    let body = List {
+        object: "list",
+        data: data.map(entry).collect(),
+        model: value.model,
+        usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
+    };
+    Ok(stamp(axum::Json(body).into_response(), &caller, Some(&served), &ignored))
+}
+
+impl EmbeddingsRequest {
+    fn manner(&self) -> Result<Manner, ApiError> {
+        let base64 = match self.encoding_format.as_deref() {
+            None | Some("float") => false,
+            Some("base64") => true,
+            Some(_) => {
+                let text = "encoding_format is another word: expected float or base64";
+                return Err(ApiError::invalid("encoding_format", text));
+            }
+        };
+        let by_number = match self.embd_normalize {
+            None => None,
+            Some(2) => Some(true),
+            Some(-1) => Some(false),
+            Some(_) => {
+                let text = "embd_normalize is another norm: expected 2 or -1";
+                return Err(ApiError::unsupported("embd_normalize", text));
+            }
+        };
+        let normalise = self.normalize.or(by_number).unwrap_or(true);
+        if self.dimensions == Some(0) {
+            return Err(ApiError::invalid("dimensions", "dimensions is 0: expected 1 or more"));
+        }
+        Ok(Manner { base64, dimensions: self.dimensions, normalise })
+    }
+}
+
+impl Manner {
+    fn write(self, mut vector: Vec<f32>) -> Result<Written, ApiError> {
+        if let Some(dimensions) = self.dimensions {
+            cut(&mut vector, dimensions)?;
+            if self.normalise {
+                normalise(&mut vector);
+            }
+        }
+        Ok(if self.base64 {
+            let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+            Written::Base64(STANDARD.encode(bytes))
+        } else {
+            Written::Floats(vector)
+        })
+    }
+}
+
+fn cut(vector: &mut Vec<f32>, dimensions: usize) -> Result<(), ApiError> {
+    let most = vector.len();
+    if dimensions > most {
+        let text =
+            format!("dimensions is {dimensions}: this model's vectors have {most}, expected fewer");
+        return Err(ApiError::invalid("dimensions", text));
+    }
+    vector.truncate(dimensions);
+    Ok(())
+}
+
+fn normalise(vector: &mut [f32]) {
+    let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
+    // A vector of nothing has no direction.
+    if length > 0.0 {
+        vector.iter_mut().for_each(|number| *number /= length);
+    }
+}

@@ -1,0 +1,115 @@
+//! `/v1/rerank`, in the form that Jina, Cohere and llama-server share.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tieline_types::Private;
+use tieline_types::wire::{Reply, Work};
+
+use super::texts::within;
+use super::work::{self, unexpected};
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::heads::stamp;
+use crate::json::Json;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RerankRequest {
+    model: String,
+    query: Private,
+    documents: Vec<Document>,
+    #[serde(default)]
+    top_n: Option<usize>,
+    #[serde(default)]
+    return_documents: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Document {
+    Text(Private),
+    Object { text: Private },
+}
+
+#[derive(Serialize)]
+struct Ranked {
+    index: usize,
+    relevance_score: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<Text>,
+}
+
+#[derive(Serialize)]
+struct Text {
+    text: Private,
+}
+
+#[derive(Serialize)]
+struct Ranking {
+    id: String,
+    object: &'static str,
+    model: String,
+    results: Vec<Ranked>,
+    usage: serde_json::Value,
+}
+
+pub(crate) async fn rerank(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, ignored, .. }: Json<RerankRequest>,
+) -> Result<Response, ApiError> {
+    value.validate(app.config().limits.texts)?;
+    let texts: Vec<Private> = value.documents.into_iter().map(Document::into_text).collect();
+    let kept = value.return_documents.unwrap_or(false).then(|| texts.clone());
+    let work = Work::Rank { query: value.query, texts };
+    let asked = (value.model.clone(), work);
+    let (served, reply) = work::vectors(&app, &caller, "rerank", asked).await?;
+    let Reply::Scores { scores, prompt_tokens } = reply else { return Err(unexpected()) };
+    let body = Ranking {
+        id: format!("rerank-{}", caller.request_id),
+        object: "list",
+        model: value.model,
+        results: ranked(scores, value.top_n, kept.as_deref()),
+        usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
+    };
+    Ok(stamp(axum::Json(body).into_response(), &caller, Some(&served), &ignored))
+}
+
+impl RerankRequest {
+    fn validate(&self, most: usize) -> Result<(), ApiError> {
+        if self.documents.is_empty() {
+            return Err(ApiError::invalid(
+                "documents",
+                "documents is empty: expected at least one",
+            ));
+        }
+        if self.top_n == Some(0) {
+            return Err(ApiError::invalid("top_n", "top_n is 0: expected 1 or more"));
+        }
+        within("documents", self.documents.len(), most)
+    }
+}
+
+impl Document {
+    fn into_text(self) -> Private {
+        match self {
+            Self::Text(text) | Self::Object { text } => text,
+        }
+    }
+}
+
+/// The best first; of equal ones the first given.
+fn ranked(scores: Vec<f32>, most: Option<usize>, texts: Option<&[Private]>) -> Vec<Ranked> {
+    let mut order: Vec<(usize, f32)> = scores.into_iter().enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    order.truncate(most.unwrap_or(usize::MAX));
+    let document = |index: usize| Some(Text { text: texts?.get(index)?.clone() });
+    let ranked = order.into_iter().map(|(index, relevance_score)| Ranked {
+        index,
+        relevance_score,
+        document: document(index),
+    });
+    ranked.collect()
+}

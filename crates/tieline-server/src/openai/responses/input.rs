@@ -1,0 +1,224 @@
+//! Items of a conversation as messages.
+
+use serde_json::{Value, json};
+use tieline_types::{Message, Private, Role, ToolCall};
+
+use super::wire::{Item, WireInput};
+use crate::error::ApiError;
+use crate::openai::message::{Content, text};
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// The messages of this call alone.
+    pub(crate) messages: Vec<Message>,
+    /// The items as they are listed.
+    pub(crate) items: Vec<Value>,
+}
+
+/// Reads the input of the response `id`, which goes on from `earlier` messages.
+pub(crate) fn read(
+    input: WireInput,
+    earlier: &[Message],
+    id: &str,
+    most: usize,
+) -> Result<Read, ApiError> {
+    let items = match input {
+        WireInput::Text(text) => {
+            let mut read = Read::default();
+            read.items.push(listed("user", &item_id(None, id, 0), text.expose()));
+            read.messages.push(Message::new(Role::User, text));
+            return Ok(read);
+        }
+        WireInput::Items(items) => items,
+    };
+    if items.is_empty() {
+        return Err(ApiError::invalid("input", "input is empty: expected at least one item"));
+    }
+    if items.len().saturating_add(earlier.len()) > most {
+        let text =
+            format!("input has {} items: expected at most {most} with those before", items.len());
+        return Err(ApiError::invalid("input", text));
+    }
+    let mut reader = Reader { earlier, id, read: Read::default() };
+    for (at, item) in items.into_iter().enumerate() {
+        reader.item(at, item)?;
+    }
+    Ok(reader.read)
+}
+
+/// Instructions, what was said before, and what is said now. Several instructions at the beginning become one
+/// message: most templates know no more.
+pub(crate) fn conversation(
+    instructions: Option<Private>,
+    earlier: Vec<Message>,
+    now: Vec<Message>,
+) -> Vec<Message> {
+    let instructions = instructions.filter(|text| !text.expose().is_empty());
+    let mut all: Vec<Message> =
+        instructions.into_iter().map(|text| Message::new(Role::System, text)).collect();
+    for message in earlier.into_iter().chain(now) {
+        match all.as_mut_slice() {
+            [first] if first.role == Role::System && message.role == Role::System => {
+                let text = format!("{}\n\n{}", first.content.expose(), message.content.expose());
+                first.content = text.into();
+            }
+            _ => all.push(message),
+        }
+    }
+    all
+}
+
+struct Reader<'a> {
+    earlier: &'a [Message],
+    id: &'a str,
+    read: Read,
+}
+
+impl Reader<'_> {
+    fn item(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
+        match item.kind.as_str() {
+            "message" => self.message(at, item),
+            "reasoning" => self.reasoning(at, item),
+            "function_call" => self.call(at, item),
+            "function_call_output" => self.result(at, item),
+            "item_reference" => {
+                let param = format!("input[{at}]");
+                let text = format!(
+                    "{param} is a reference: send the item itself, or previous_response_id"
+                );
+                Err(ApiError::unsupported(&param, text))
+            }
+            other => {
+                let kind: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
+                let param = format!("input[{at}]");
+                let text = format!(
+                    "{param} is of type {kind:?}: expected message, reasoning, function_call or function_call_output"
+                );
+                Err(ApiError::unsupported(&param, text))
+            }
+        }
+    }
+
+    fn message(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
+        let role = match item.role.as_deref() {
+            Some("user") => Role::User,
+            Some("assistant") => Role::Assistant,
+            Some("system" | "developer") => Role::System,
+            _ => {
+                let text = "a message's role must be user, assistant, system or developer";
+                return Err(ApiError::invalid(&format!("input[{at}].role"), text));
+            }
+        };
+        let said = plain(at, "content", item.content)?;
+        let id = item_id(item.id, self.id, at);
+        self.read.items.push(listed(item.role.as_deref().unwrap_or("user"), &id, &said));
+        if role == Role::Assistant {
+            let only_thought = |message: &Message| is_bare(message);
+            self.assistant(only_thought).content = said.into();
+        } else {
+            self.read.messages.push(Message::new(role, said));
+        }
+        Ok(())
+    }
+
+    fn reasoning(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
+        let content = plain(at, "content", item.content)?;
+        let summary = plain(at, "summary", item.summary)?;
+        let thought = if content.is_empty() { summary } else { content };
+        self.read.items.push(json!({
+            "type": "reasoning",
+            "id": item_id(item.id, self.id, at),
+            "summary": [],
+            "content": [{ "type": "reasoning_text", "text": thought }],
+        }));
+        // Thoughts that only their maker can read tell a model here nothing.
+        if !thought.is_empty() {
+            self.assistant(is_bare).reasoning = Some(thought.into());
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
+        let missing = |member: &str| {
+            let param = format!("input[{at}].{member}");
+            ApiError::invalid(&param, format!("{param} is missing"))
+        };
+        let call_id = item.call_id.ok_or_else(|| missing("call_id"))?;
+        let name = item.name.ok_or_else(|| missing("name"))?;
+        let arguments = item.arguments.unwrap_or_default();
+        self.read.items.push(json!({
+            "type": "function_call",
+            "id": item_id(item.id, self.id, at),
+            "call_id": call_id,
+            "name": name,
+            "arguments": arguments.expose(),
+            "status": "completed",
+        }));
+        self.assistant(|_| true).tool_calls.push(ToolCall { id: call_id, name, arguments });
+        Ok(())
+    }
+
+    fn result(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
+        let param = format!("input[{at}].call_id");
+        let call_id = item.call_id.unwrap_or_default();
+        let messages = self.earlier.iter().chain(&self.read.messages);
+        let calls = messages.flat_map(|message| &message.tool_calls);
+        let mut names = calls.filter(|call| call.id == call_id).map(|call| call.name.clone());
+        let Some(name) = names.next_back() else {
+            let text = format!("{param} names no call before it");
+            return Err(ApiError::invalid(&param, text));
+        };
+        let output = plain(at, "output", item.output)?;
+        self.read.items.push(json!({
+            "type": "function_call_output",
+            "id": item_id(item.id, self.id, at),
+            "call_id": call_id,
+            "output": output,
+            "status": "completed",
+        }));
+        self.read.messages.push(Message {
+            tool_call_id: Some(call_id),
+            name: Some(name),
+            ..Message::new(Role::Tool, output)
+        });
+        Ok(())
+    }
+
+    /// The assistant's turn at the end, if it is such a one; else a new one.
+    fn assistant(&mut self, fits: impl Fn(&Message) -> bool) -> &mut Message {
+        let messages = &mut self.read.messages;
+        let last = messages.last();
+        if !last.is_some_and(|last| last.role == Role::Assistant && fits(last)) {
+            messages.push(Message::new(Role::Assistant, ""));
+        }
+        let at = messages.len() - 1;
+        &mut messages[at]
+    }
+}
+
+/// Nothing but thoughts so far.
+fn is_bare(message: &Message) -> bool {
+    message.content.expose().is_empty() && message.tool_calls.is_empty()
+}
+
+fn plain(at: usize, member: &str, content: Option<Content>) -> Result<String, ApiError> {
+    let Some(content) = content else { return Ok(String::new()) };
+    text(at, content).map_err(|_| {
+        let param = format!("input[{at}].{member}");
+        let text = format!("{param} has a part that is no text: the models here read text alone");
+        ApiError::unsupported(&param, text)
+    })
+}
+
+fn listed(role: &str, id: &str, text: &str) -> Value {
+    let part = match role {
+        "assistant" => json!({ "type": "output_text", "text": text, "annotations": [] }),
+        _ => json!({ "type": "input_text", "text": text }),
+    };
+    json!({ "type": "message", "id": id, "role": role, "status": "completed", "content": [part] })
+}
+
+fn item_id(given: Option<String>, response: &str, at: usize) -> String {
+    given.unwrap_or_else(|| format!("item_{}_{at}", response.trim_start_matches("resp_")))
+}

@@ -1,0 +1,288 @@
+//! Responses that are kept: in memory, for those who asked for them, and gone when the server ends.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+use tieline_types::{BackendError, ErrorKind, Message};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Limits;
+
+/// All that are kept, and those that are being made in the background.
+#[derive(Debug)]
+pub(crate) struct Responses {
+    kept: Mutex<Kept>,
+    places: Arc<Semaphore>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Kept {
+    all: HashMap<String, Entry>,
+    bytes: usize,
+    clock: u64,
+    most: usize,
+    most_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: Record,
+    /// When it was last asked for.
+    used: u64,
+    bytes: usize,
+    /// It is being made; this ends it.
+    running: Option<CancellationToken>,
+}
+
+/// What is kept of a response.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    /// The id of the key that asked.
+    pub(crate) owner: String,
+    pub(crate) response: Value,
+    /// The input's items.
+    pub(crate) items: Vec<Value>,
+    /// The whole conversation, without instructions.
+    pub(crate) messages: Vec<Message>,
+}
+
+/// What became of the wish to end a response.
+pub(crate) enum Cancelled {
+    /// It is as it is now: cancelled, or over before.
+    Now(Value),
+    /// It was not made in the background.
+    Never,
+    /// There is none.
+    Unknown,
+}
+
+impl Responses {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let kept = Kept {
+            all: HashMap::new(),
+            bytes: 0,
+            clock: 0,
+            most: limits.responses,
+            most_bytes: usize::try_from(limits.responses_bytes.0).unwrap_or(usize::MAX),
+        };
+        Self {
+            kept: Mutex::new(kept),
+            places: Arc::new(Semaphore::new(limits.background)),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place in the background.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, BackendError> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            BackendError::new(ErrorKind::Busy, "too many responses are made in the background")
+        })
+    }
+
+    /// Has a task run until it ends, is cancelled, or the server ends.
+    pub(crate) fn spawn(
+        &self,
+        cancel: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = closing.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    /// Ends all tasks and waits for them.
+    pub(crate) async fn close(&self) {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Keeps a response that is over, or begins one in the background.
+    pub(crate) fn put(&self, id: &str, record: Record, running: Option<CancellationToken>) {
+        self.kept().put(id, record, running);
+    }
+
+    /// A response of this owner.
+    pub(crate) fn find(&self, id: &str, owner: &str) -> Option<Record> {
+        let mut kept = self.kept();
+        kept.touch(id, owner).map(|entry| entry.record.clone())
+    }
+
+    /// Whether it is still being made.
+    pub(crate) fn is_running(&self, id: &str) -> bool {
+        self.kept().all.get(id).is_some_and(|entry| entry.running.is_some())
+    }
+
+    /// What is made in the background got further. One that was cancelled or deleted stays so.
+    pub(crate) fn progress(&self, id: &str, response: Value) {
+        let mut kept = self.kept();
+        if let Some(entry) = kept.all.get_mut(id).filter(|entry| entry.running.is_some()) {
+            entry.record.response = response;
+        }
+    }
+
+    /// What was made in the background is over.
+    pub(crate) fn finish(&self, id: &str, response: Value, messages: Vec<Message>) {
+        let mut kept = self.kept();
+        if kept.all.get(id).is_none_or(|entry| entry.running.is_none()) {
+            return;
+        }
+        if let Some(mut entry) = kept.take(id) {
+            entry.record.response = response;
+            entry.record.messages = messages;
+            kept.put(id, entry.record, None);
+        }
+    }
+
+    /// Removes a response of this owner, and ends it where it is being made.
+    pub(crate) fn remove(&self, id: &str, owner: &str) -> bool {
+        let mut kept = self.kept();
+        if kept.touch(id, owner).is_none() {
+            return false;
+        }
+        if let Some(running) = kept.take(id).and_then(|entry| entry.running) {
+            running.cancel();
+        }
+        true
+    }
+
+    /// Ends a response of this owner that is made in the background.
+    pub(crate) fn cancel(&self, id: &str, owner: &str) -> Cancelled {
+        let mut kept = self.kept();
+        let Some(entry) = kept.touch(id, owner) else { return Cancelled::Unknown };
+        if entry.record.response["background"] != json!(true) {
+            return Cancelled::Never;
+        }
+        if let Some(running) = entry.running.take() {
+            running.cancel();
+            entry.record.response["status"] = json!("cancelled");
+        }
+        Cancelled::Now(entry.record.response.clone())
+    }
+}
+
+impl Kept {
+    fn touch(&mut self, id: &str, owner: &str) -> Option<&mut Entry> {
+        self.clock += 1;
+        let entry = self.all.get_mut(id).filter(|entry| entry.record.owner == owner)?;
+        entry.used = self.clock;
+        Some(entry)
+    }
+
+    fn take(&mut self, id: &str) -> Option<Entry> {
+        let entry = self.all.remove(id)?;
+        self.bytes = self.bytes.saturating_sub(entry.bytes);
+        Some(entry)
+    }
+
+    fn put(&mut self, id: &str, record: Record, running: Option<CancellationToken>) {
+        self.take(id);
+        let bytes = record.bytes();
+        if bytes > self.most_bytes {
+            return;
+        }
+        self.clock += 1;
+        self.bytes += bytes;
+        let entry = Entry { record, used: self.clock, bytes, running };
+        self.all.insert(id.to_owned(), entry);
+        self.shrink();
+    }
+
+    /// Drops the least recently used, but none that is being made.
+    fn shrink(&mut self) {
+        while self.all.len() > self.most || self.bytes > self.most_bytes {
+            let over = self.all.iter().filter(|(_, entry)| entry.running.is_none());
+            let oldest = over.min_by_key(|(_, entry)| entry.used).map(|(id, _)| id.clone());
+            let Some(oldest) = oldest else { return };
+            self.take(&oldest);
+        }
+    }
+}
+
+impl Record {
+    fn bytes(&self) -> usize {
+        let items = self.items.iter().map(|item| item.to_string().len()).sum::<usize>();
+        let message = |message: &Message| {
+            let calls = message.tool_calls.iter().map(|call| call.arguments.expose().len() + 100);
+            let thought = message.reasoning.as_ref().map_or(0, |text| text.expose().len());
+            message.content.expose().len() + thought + calls.sum::<usize>() + 100
+        };
+        self.response.to_string().len() + items + self.messages.iter().map(message).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_types::{Bytes, Role};
+
+    use super::*;
+
+    fn record(owner: &str, text: &str) -> Record {
+        Record {
+            owner: owner.to_owned(),
+            response: json!({ "background": true }),
+            items: Vec::new(),
+            messages: vec![Message::new(Role::User, text)],
+        }
+    }
+
+    fn responses(responses: usize, bytes: u64) -> Responses {
+        Responses::new(&Limits { responses, responses_bytes: Bytes(bytes), ..Limits::default() })
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_at_the_limit() {
+        let all = responses(2, 10_000);
+        all.put("a", record("", "x"), None);
+        all.put("b", record("", "x"), None);
+        assert!(all.find("a", "").is_some());
+        all.put("c", record("", "x"), None);
+        assert!(all.find("b", "").is_none());
+        assert!(all.find("a", "").is_some() && all.find("c", "").is_some());
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_a_giant_moves_nobody() {
+        let all = responses(100, 1000);
+        all.put("a", record("", &"x".repeat(500)), None);
+        all.put("giant", record("", &"x".repeat(2000)), None);
+        assert!(all.find("giant", "").is_none() && all.find("a", "").is_some());
+        all.put("b", record("", &"x".repeat(500)), None);
+        assert!(all.find("a", "").is_none() && all.find("b", "").is_some());
+        assert!(all.kept().bytes <= 1000);
+        assert!(all.remove("b", ""));
+        assert_eq!(all.kept().bytes, 0);
+    }
+
+    #[test]
+    fn what_is_being_made_is_not_dropped_and_what_is_cancelled_stays_so() {
+        let all = responses(1, 10_000);
+        let cancel = CancellationToken::new();
+        all.put("a", record("", "x"), Some(cancel.clone()));
+        all.put("b", record("", "x"), None);
+        assert!(all.find("a", "").is_some() && all.find("b", "").is_none());
+        assert!(matches!(all.cancel("a", "other"), Cancelled::Unknown));
+        assert!(matches!(all.cancel("a", ""), Cancelled::Now(_)));
+        assert!(cancel.is_cancelled());
+        all.finish("a", json!({ "status": "completed" }), Vec::new());
+        assert_eq!(all.find("a", "").unwrap().response["status"], "cancelled");
+    }
+}
