@@ -15,6 +15,7 @@ mod constraint;
 mod error;
 mod heads;
 mod json;
+mod llama;
 mod open;
 mod openai;
 mod routes;

@@ -9,8 +9,10 @@ use futures_core::Stream;
 use futures_util::future::Either;
 use futures_util::stream::{self, StreamExt};
 use tieline_router::{Call, Routed};
+use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, ChoiceEvent, ChoicePlan, Event, Request, Served, Wanted, choices,
+    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Prompt, Request, Served,
+    Wanted, choices,
 };
 
 use crate::app::App;
@@ -44,6 +46,15 @@ impl Ask {
     }
 }
 
+/// How the text of a prompt becomes tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// All of it is text.
+    Plain,
+    /// Names of special tokens in it are these tokens: the caller rendered a template.
+    Special,
+}
+
 /// Decides who answers this call.
 pub(crate) fn route(
     app: &App,
@@ -69,9 +80,20 @@ pub(crate) async fn whole(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
+    whole_read(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`whole`], with the prompt read so.
+pub(crate) async fn whole_read(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let (served, steps) = begin(routed, request, ask.plan).await?;
+    let (served, steps) = begin(routed, request, ask.plan, reading).await?;
     Ok(Opened { served: Some(served), steps })
 }
 
@@ -82,9 +104,20 @@ pub(crate) async fn streamed(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
+    streamed_read(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`streamed`], with the prompt read so.
+pub(crate) async fn streamed_read(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
     let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
-    let mut beginning = Box::pin(begin(routed, request, ask.plan));
+    let mut beginning = Box::pin(begin(routed, request, ask.plan, reading));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let (served, steps) = begun?;
@@ -118,10 +151,14 @@ fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
 /// in the queue.
 async fn begin(
     mut routed: Routed,
-    request: Request,
+    mut request: Request,
     plan: Option<ChoicePlan>,
+    reading: Reading,
 ) -> Result<(Arc<Served>, Steps), BackendError> {
     let served = routed.ready().await?;
+    if reading == Reading::Special {
+        read_special(&routed, &mut request).await?;
+    }
     let mut steps: Steps = match plan {
         Some(plan) => Box::pin(choices(&routed, request, plan).await?),
         None => {
@@ -141,4 +178,19 @@ async fn begin(
         }
     }
     Ok((served, Box::pin(stream::iter(first).chain(steps))))
+}
+
+/// Makes a text's tokens the prompt, with the special ones among them.
+async fn read_special(routed: &Routed, request: &mut Request) -> Result<(), BackendError> {
+    let Prompt::Text(text) = &request.prompt else { return Ok(()) };
+    let work = Work::Tokenize { text: text.clone(), add_special: true, parse_special: true };
+    match routed.prepare(work).await? {
+        // No tokens are no prompt; the text is refused where it is one.
+        Reply::Tokens(tokens) if tokens.is_empty() => {}
+        Reply::Tokens(tokens) => request.prompt = Prompt::Tokens(tokens),
+        _ => {
+            return Err(BackendError::new(ErrorKind::Internal, "the runner answered no tokens"));
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use axum::http::Method;
 use axum::routing::MethodRouter;
 
 use crate::app::App;
-use crate::openai;
+use crate::{llama, openai};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,5 +70,7 @@ impl Route {
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    openai::routes()
+    let mut table = openai::routes();
+    table.extend(llama::routes());
+    table
 }

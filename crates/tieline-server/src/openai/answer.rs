@@ -123,9 +123,11 @@ pub(crate) struct Timings {
     cache_n: u32,
     prompt_n: u32,
     prompt_ms: f64,
+    prompt_per_token_ms: Option<f64>,
     prompt_per_second: Option<f64>,
     predicted_n: u32,
     predicted_ms: f64,
+    predicted_per_token_ms: Option<f64>,
     predicted_per_second: Option<f64>,
     queue_ms: f64,
     draft_n: u32,
@@ -135,13 +137,16 @@ pub(crate) struct Timings {
 impl Timings {
     pub(crate) fn of(finished: &Finished) -> Self {
         let (usage, timing) = (&finished.usage, &finished.timing);
+        let per_token = |rate: Option<f64>| rate.map(|rate| 1e3 / rate);
         Self {
             cache_n: usage.cached_tokens.0,
             prompt_n: usage.prompt_tokens.0.saturating_sub(usage.cached_tokens.0),
             prompt_ms: timing.prefill.as_secs_f64() * 1e3,
+            prompt_per_token_ms: per_token(finished.prefill_tps()),
             prompt_per_second: finished.prefill_tps(),
             predicted_n: usage.completion_tokens.0,
             predicted_ms: timing.decode.as_secs_f64() * 1e3,
+            predicted_per_token_ms: per_token(finished.decode_tps()),
             predicted_per_second: finished.decode_tps(),
             queue_ms: timing.queue.as_secs_f64() * 1e3,
             draft_n: usage.drafted_tokens.0,

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use tieline_types::{ChoicePlan, Class, Constraint, Prompt, Request, Wanted};
@@ -25,7 +26,7 @@ use crate::sse;
 
 const WHAT: (Dialect, &str) = (Dialect::OpenAi, "chat");
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct ChatRequest {
     model: String,
     messages: Vec<WireMessage>,
@@ -65,19 +66,19 @@ pub(crate) struct ChatRequest {
     overflow: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct TemplateWords {
     #[serde(default)]
     enable_thinking: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ResponseFormat {
     Text,
@@ -90,7 +91,7 @@ enum ResponseFormat {
     },
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct NamedSchema {
     #[serde(default)]
     schema: Option<Value>,

@@ -1,12 +1,12 @@
 //! OpenAI's API.
 
-mod answer;
-mod chat;
-mod message;
+pub(crate) mod answer;
+pub(crate) mod chat;
+pub(crate) mod message;
 mod models;
-mod sampling;
-mod stream;
-mod tools;
+pub(crate) mod sampling;
+pub(crate) mod stream;
+pub(crate) mod tools;
 
 use axum::http::Method;
 use axum::routing::{get, post};

@@ -1,5 +1,6 @@
 //! The service, asked in every dialect, in front of models that answer as they are told.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod llama;
 mod openai;
 mod service;

@@ -1,15 +1,16 @@
 //! A service in front of scripted models, and what it says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use testkit::scripted::Scripted;
-use tieline_router::Router;
+use tieline_router::{Record, Router};
 use tieline_server::{App, Config, Library};
 use tieline_store::{Catalogue, Environment, Store};
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 /// A service and the models behind it.
@@ -17,6 +18,7 @@ pub(crate) struct Service {
     pub(crate) models: Scripted,
     pub(crate) app: App,
     service: axum::Router,
+    records: Mutex<mpsc::Receiver<Arc<Record>>>,
     _home: tempfile::TempDir,
 }
 
@@ -40,10 +42,17 @@ impl Service {
             catalogue: Arc::new(Catalogue::embedded().unwrap()),
             environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
         };
-        let router = Router::new(Arc::new(models.clone()), None);
+        let (sink, records) = mpsc::channel(64);
+        let router = Router::new(Arc::new(models.clone()), Some(sink));
         let app = App::new(router, library, config);
         let service = tieline_server::app(app.clone());
-        Self { models, app, service, _home: home }
+        Self { models, app, service, records: Mutex::new(records), _home: home }
+    }
+
+    /// What was recorded since this was asked last.
+    pub(crate) fn records(&self) -> Vec<Arc<Record>> {
+        let mut records = self.records.lock().unwrap();
+        std::iter::from_fn(|| records.try_recv().ok()).collect()
     }
 
     /// Sends a request and waits for the whole answer.
