@@ -16,6 +16,7 @@ mod error;
 mod heads;
 mod json;
 mod llama;
+mod lmstudio;
 mod open;
 mod openai;
 mod routes;

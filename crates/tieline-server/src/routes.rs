@@ -4,7 +4,7 @@ use axum::http::Method;
 use axum::routing::MethodRouter;
 
 use crate::app::App;
-use crate::{llama, openai};
+use crate::{llama, lmstudio, openai};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,5 +72,6 @@ impl Route {
 pub(crate) fn table() -> Vec<Route> {
     let mut table = openai::routes();
     table.extend(llama::routes());
+    table.extend(lmstudio::routes());
     table
 }

@@ -10,7 +10,8 @@ use crate::collect::Collected;
 /// A chat completion of these answers.
 pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Value {
     let usage = total(answers.iter().filter_map(|answer| answer.finished.as_deref()));
-    let timings = answers.first().and_then(|answer| answer.finished.as_deref()).map(Timings::of);
+    let first = answers.first().and_then(|answer| answer.finished.clone());
+    let timings = first.as_deref().map(Timings::of);
     let warnings: Vec<String> =
         answers.iter().flat_map(|answer| answer.warnings.iter().cloned()).collect();
     let choices: Vec<Value> = answers.into_iter().enumerate().map(choice).collect();
@@ -25,6 +26,9 @@ pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Value {
     });
     if !warnings.is_empty() {
         body["warnings"] = json!(warnings);
+    }
+    if let Some(finished) = first {
+        head.add_extra(&mut body, &finished);
     }
     body
 }

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use tieline_types::{ChoicePlan, Class, Constraint, Prompt, Request, Wanted};
@@ -10,7 +9,7 @@ use tieline_types::{ChoicePlan, Class, Constraint, Prompt, Request, Wanted};
 use super::answer;
 use super::message::{WireMessage, messages};
 use super::sampling::{OneOrMany, WireSampling, max_tokens, overflow};
-use super::stream::{self, Head};
+use super::stream::{self, Extra, Head};
 use super::tools::{WireChoice, WireTool, choice, tools};
 use crate::app::App;
 use crate::caller::Caller;
@@ -26,7 +25,7 @@ use crate::sse;
 
 const WHAT: (Dialect, &str) = (Dialect::OpenAi, "chat");
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct ChatRequest {
     model: String,
     messages: Vec<WireMessage>,
@@ -66,19 +65,19 @@ pub(crate) struct ChatRequest {
     overflow: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub(crate) struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
 struct TemplateWords {
     #[serde(default)]
     enable_thinking: Option<bool>,
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ResponseFormat {
     Text,
@@ -91,7 +90,7 @@ enum ResponseFormat {
     },
 }
 
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
 struct NamedSchema {
     #[serde(default)]
     schema: Option<Value>,
@@ -108,22 +107,37 @@ struct Manner {
 pub(crate) async fn chat(
     State(app): State<App>,
     caller: Caller,
+    json: Json<ChatRequest, WireSampling>,
+) -> Result<Response, ApiError> {
+    respond(&app, &caller, (WHAT, None), json).await
+}
+
+/// Answers a chat in this dialect or one that only adds to it.
+pub(crate) async fn respond(
+    app: &App,
+    caller: &Caller,
+    (what, extra): ((Dialect, &'static str), Option<Extra>),
     Json { value, shared, ignored }: Json<ChatRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
     let (manner, ask) = value.ask(shared, &app.config().limits)?;
-    let head = Head::new(&caller.request_id, &ask.wanted.name);
+    let head = Head { extra, ..Head::new(&caller.request_id, &ask.wanted.name) };
     if manner.stream {
-        let opened = open::streamed(&app, &caller, WHAT, ask).await?;
+        let opened = open::streamed(app, caller, what, ask).await?;
         let events = stream::chunks(head, opened.steps, manner.include_usage);
-        return Ok(stamp(sse::response(&app, events), &caller, opened.served.as_deref(), &ignored));
+        return Ok(stamp(sse::response(app, events), caller, opened.served.as_deref(), &ignored));
     }
-    let opened = open::whole(&app, &caller, WHAT, ask).await?;
+    let opened = open::whole(app, caller, what, ask).await?;
     let answers = collect(opened.steps, manner.count).await?;
     let body = axum::Json(answer::completion(&head, answers)).into_response();
-    Ok(stamp(body, &caller, opened.served.as_deref(), &ignored))
+    Ok(stamp(body, caller, opened.served.as_deref(), &ignored))
 }
 
 impl ChatRequest {
+    /// The model that is asked.
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
     /// In our words.
     fn ask(self, sampling: WireSampling, limits: &Limits) -> Result<(Manner, Ask), ApiError> {
         let manner = Manner {
