@@ -19,8 +19,10 @@ mod llama;
 mod lmstudio;
 mod open;
 mod openai;
+mod openapi;
 mod routes;
 mod sse;
 
 pub use app::{App, Library, app};
 pub use config::{Config, Limits};
+pub use openapi::{openapi, routes_text};

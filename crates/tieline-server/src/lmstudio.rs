@@ -19,6 +19,7 @@ use crate::json;
 use crate::openai::chat::{self, ChatRequest};
 use crate::openai::sampling::WireSampling;
 use crate::openai::stream::Extra;
+use crate::openapi::Chat;
 use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.
@@ -26,9 +27,12 @@ pub(crate) fn routes() -> Vec<Route> {
     let infer = (Dialect::LmStudio, Guard::Infer);
     let read = (Dialect::LmStudio, Guard::Read);
     vec![
-        Route::new((Method::GET, "/api/v0/models"), read, get(list)),
-        Route::new((Method::GET, "/api/v0/models/{*name}"), read, get(one)),
-        Route::new((Method::POST, "/api/v0/chat/completions"), infer, post(complete)),
+        Route::new((Method::GET, "/api/v0/models"), read, get(list)).about("The models."),
+        Route::new((Method::GET, "/api/v0/models/{*name}"), read, get(one)).about("One model."),
+        Route::new((Method::POST, "/api/v0/chat/completions"), infer, post(complete))
+            .about("Answers a conversation, with figures.")
+            .body::<Chat>()
+            .streams("text/event-stream"),
     ]
 }
 

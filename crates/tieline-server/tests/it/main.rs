@@ -4,4 +4,5 @@
 mod llama;
 mod lmstudio;
 mod openai;
+mod openapi;
 mod service;
