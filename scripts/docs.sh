@@ -14,3 +14,5 @@ generate() {
 }
 
 generate docs/cli.md cargo run --quiet -p tieline -- reference
+generate docs/openapi.json cargo run --quiet -p tieline-server --example openapi
+generate docs/routes.txt cargo run --quiet -p tieline-server --example openapi -- routes

@@ -38,6 +38,7 @@ pub enum Step {
 pub struct Scripted {
     models: BTreeMap<String, Vec<Step>>,
     refusals: BTreeMap<String, (ErrorKind, &'static str)>,
+    busy: BTreeMap<String, usize>,
     seen: Arc<Mutex<Vec<(Wanted, Request)>>>,
     works: Arc<Mutex<Vec<(Wanted, Work)>>>,
     unloaded: Arc<Mutex<Vec<String>>>,
@@ -62,6 +63,13 @@ impl Scripted {
     pub fn refusing(mut self, name: &str, kind: ErrorKind, message: &'static str) -> Self {
         self.models.insert(name.to_owned(), Vec::new());
         self.refusals.insert(name.to_owned(), (kind, message));
+        self
+    }
+
+    /// With a model that says that it is at so many requests.
+    #[must_use]
+    pub fn busy(mut self, name: &str, requests: usize) -> Self {
+        self.busy.insert(name.to_owned(), requests);
         self
     }
 
@@ -213,7 +221,7 @@ impl Host for Scripted {
             phase: "ready",
             planned: Bytes(200_000_000),
             served: Some(Arc::new(Self::served(name))),
-            busy: 0,
+            busy: self.busy.get(name).copied().unwrap_or(0),
             waiting: 0,
             loads: 1,
             pinned: false,

@@ -147,6 +147,41 @@ impl Routed {
         reply
     }
 
+    /// Work that a request or other work follows, such as turning its prompt into tokens. Recorded only where
+    /// it fails, since then nothing follows.
+    ///
+    /// # Errors
+    /// As the model's.
+    pub async fn prepare(&self, work: Work) -> Result<Reply, BackendError> {
+        let mut entry = self.open_entry();
+        let reply = self.host.work(&self.wanted, work).await;
+        match &reply {
+            Ok(_) => entry.closed = true,
+            Err(error) => entry.fail(error),
+        }
+        reply
+    }
+
+    /// Several pieces of work, one after the other, which are one call.
+    ///
+    /// # Errors
+    /// As the model's; nothing after the first error is done.
+    pub async fn works(&self, works: Vec<Work>) -> Result<Vec<Reply>, BackendError> {
+        let mut entry = self.open_entry();
+        let mut replies = Vec::with_capacity(works.len());
+        for work in works {
+            match self.host.work(&self.wanted, work).await {
+                Ok(reply) => replies.push(reply),
+                Err(error) => {
+                    entry.fail(&error);
+                    return Err(error);
+                }
+            }
+        }
+        entry.close(Outcome::Answered);
+        Ok(replies)
+    }
+
     fn open_entry(&self) -> Entry {
         Entry { routed: self.clone(), usage: None, first_token: None, error: None, closed: false }
     }

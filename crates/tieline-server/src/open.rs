@@ -9,9 +9,10 @@ use futures_core::Stream;
 use futures_util::future::Either;
 use futures_util::stream::{self, StreamExt};
 use tieline_router::{Call, Routed};
+use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Host, Prompt, Request,
-    Served, Wanted, choices,
+    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Prompt, Request, Served,
+    Wanted, choices,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +85,7 @@ pub(crate) async fn whole(
     whole_of(app, caller, what, ask, Reading::Plain).await
 }
 
-/// As [`whole`], with another reading of the prompt.
+/// As [`whole`], with the prompt read so.
 pub(crate) async fn whole_of(
     app: &App,
     caller: &Caller,
@@ -155,10 +156,10 @@ fn begin(
     request: (Request, Reading),
     plan: Option<ChoicePlan>,
 ) -> impl Future<Output = Result<(Arc<Served>, Steps), BackendError>> + Send + use<> {
-    let (host, stop) = (Arc::clone(app.router().host()), app.stop().clone());
+    let stop = app.stop().clone();
     async move {
         let (served, steps) = tokio::select! {
-            begun = begin_unstopped(host, routed, request, plan) => begun?,
+            begun = begin_unstopped(routed, request, plan) => begun?,
             () = stop.cancelled() => return Err(stopping()),
         };
         Ok((served, until_stopped(steps, stop)))
@@ -187,18 +188,13 @@ fn stopping() -> BackendError {
 /// Has the model made ready and the request accepted, and waits for the first event that is more than a place
 /// in the queue.
 async fn begin_unstopped(
-    host: Arc<dyn Host>,
     mut routed: Routed,
     (mut request, reading): (Request, Reading),
     plan: Option<ChoicePlan>,
 ) -> Result<(Arc<Served>, Steps), BackendError> {
     let served = routed.ready().await?;
-    if let (Reading::Special, Prompt::Text(text)) = (reading, &request.prompt) {
-        let tokens = host.tokenize(routed.wanted(), text.clone(), (true, true)).await?;
-        // No tokens are no prompt; the text is refused where it is one.
-        if !tokens.is_empty() {
-            request.prompt = Prompt::Tokens(tokens);
-        }
+    if reading == Reading::Special {
+        read_special(&routed, &mut request).await?;
     }
     let mut steps: Steps = match plan {
         Some(plan) => Box::pin(choices(&routed, request, plan).await?),
@@ -219,4 +215,19 @@ async fn begin_unstopped(
         }
     }
     Ok((served, Box::pin(stream::iter(first).chain(steps))))
+}
+
+/// Makes a text's tokens the prompt, with the special ones among them.
+async fn read_special(routed: &Routed, request: &mut Request) -> Result<(), BackendError> {
+    let Prompt::Text(text) = &request.prompt else { return Ok(()) };
+    let work = Work::Tokenize { text: text.clone(), add_special: true, parse_special: true };
+    match routed.prepare(work).await? {
+        // No tokens are no prompt; the text is refused where it is one.
+        Reply::Tokens(tokens) if tokens.is_empty() => {}
+        Reply::Tokens(tokens) => request.prompt = Prompt::Tokens(tokens),
+        _ => {
+            return Err(BackendError::new(ErrorKind::Internal, "the runner answered no tokens"));
+        }
+    }
+    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use axum::http::Method;
 use axum::routing::MethodRouter;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tieline_store::keys::Scope;
 
 use crate::app::App;
-use crate::{anthropic, health, ollama, openai, own};
+use crate::{anthropic, health, llama, lmstudio, ollama, openai, openapi, own};
 
 /// An API that clients speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +26,10 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::OpenAi, Self::Anthropic, Self::Ollama, Self::Llama, Self::LmStudio, Self::Own];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::OpenAi => "openai",
@@ -50,6 +55,17 @@ pub(crate) enum Guard {
     Manage,
 }
 
+impl Guard {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Infer => "infer",
+            Self::Manage => "manage",
+        }
+    }
+}
+
 /// One route.
 pub(crate) struct Route {
     pub(crate) method: Method,
@@ -57,7 +73,16 @@ pub(crate) struct Route {
     pub(crate) dialect: Dialect,
     pub(crate) guard: Guard,
     pub(crate) handler: MethodRouter<App>,
+    /// What it does, in a few words.
+    pub(crate) about: Option<&'static str>,
+    /// The forms of its body: a body fits all of them.
+    pub(crate) bodies: Vec<Describe>,
+    /// How a streamed answer is declared, where it has one.
+    pub(crate) streams: Option<&'static str>,
 }
+
+/// Describes a form.
+pub(crate) type Describe = fn(&mut SchemaGenerator) -> Schema;
 
 impl Route {
     pub(crate) fn new(
@@ -65,7 +90,27 @@ impl Route {
         (dialect, guard): (Dialect, Guard),
         handler: MethodRouter<App>,
     ) -> Self {
-        Self { method, path, dialect, guard, handler }
+        let (about, bodies, streams) = (None, Vec::new(), None);
+        Self { method, path, dialect, guard, handler, about, bodies, streams }
+    }
+
+    /// Says what the route does.
+    #[must_use]
+    pub(crate) fn about(self, about: &'static str) -> Self {
+        Self { about: Some(about), ..self }
+    }
+
+    /// Says what its body looks like; twice where members are read in two passes.
+    #[must_use]
+    pub(crate) fn body<T: JsonSchema>(mut self) -> Self {
+        self.bodies.push(|generator| generator.subschema_for::<T>());
+        self
+    }
+
+    /// Says that it answers with a stream of this media type where the caller asks for one.
+    #[must_use]
+    pub(crate) fn streams(self, media: &'static str) -> Self {
+        Self { streams: Some(media), ..self }
     }
 
     /// What a key must be allowed to do here: one of these.
@@ -84,6 +129,13 @@ impl Route {
 
 /// The table.
 pub(crate) fn table() -> Vec<Route> {
-    let dialects = [openai::routes(), anthropic::routes(), ollama::routes()];
-    dialects.into_iter().chain([own::routes(), health::routes()]).flatten().collect()
+    let theirs = [
+        openai::routes(),
+        anthropic::routes(),
+        ollama::routes(),
+        llama::routes(),
+        lmstudio::routes(),
+    ];
+    let ours = [own::routes(), health::routes(), openapi::routes()];
+    theirs.into_iter().chain(ours).flatten().collect()
 }

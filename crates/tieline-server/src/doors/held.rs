@@ -25,6 +25,7 @@ impl Places {
     }
 
     /// How many are taken.
+    #[cfg(test)]
     pub(crate) fn taken(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }

@@ -10,7 +10,8 @@ use crate::collect::Collected;
 /// A chat completion of these answers.
 pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Value {
     let usage = total(answers.iter().filter_map(|answer| answer.finished.as_deref()));
-    let timings = answers.first().and_then(|answer| answer.finished.as_deref()).map(Timings::of);
+    let first = answers.first().and_then(|answer| answer.finished.clone());
+    let timings = first.as_deref().map(Timings::of);
     let warnings: Vec<String> =
         answers.iter().flat_map(|answer| answer.warnings.iter().cloned()).collect();
     let choices: Vec<Value> = answers.into_iter().enumerate().map(choice).collect();
@@ -25,6 +26,9 @@ pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Value {
     });
     if !warnings.is_empty() {
         body["warnings"] = json!(warnings);
+    }
+    if let Some(finished) = first {
+        head.add_extra(&mut body, &finished);
     }
     body
 }
@@ -128,9 +132,11 @@ pub(crate) struct Timings {
     cache_n: u32,
     prompt_n: u32,
     prompt_ms: f64,
+    prompt_per_token_ms: Option<f64>,
     prompt_per_second: Option<f64>,
     predicted_n: u32,
     predicted_ms: f64,
+    predicted_per_token_ms: Option<f64>,
     predicted_per_second: Option<f64>,
     queue_ms: f64,
     draft_n: u32,
@@ -140,13 +146,16 @@ pub(crate) struct Timings {
 impl Timings {
     pub(crate) fn of(finished: &Finished) -> Self {
         let (usage, timing) = (&finished.usage, &finished.timing);
+        let per_token = |rate: Option<f64>| rate.map(|rate| 1e3 / rate);
         Self {
             cache_n: usage.cached_tokens.0,
             prompt_n: usage.prompt_tokens.0.saturating_sub(usage.cached_tokens.0),
             prompt_ms: timing.prefill.as_secs_f64() * 1e3,
+            prompt_per_token_ms: per_token(finished.prefill_tps()),
             prompt_per_second: finished.prefill_tps(),
             predicted_n: usage.completion_tokens.0,
             predicted_ms: timing.decode.as_secs_f64() * 1e3,
+            predicted_per_token_ms: per_token(finished.decode_tps()),
             predicted_per_second: finished.decode_tps(),
             queue_ms: timing.queue.as_secs_f64() * 1e3,
             draft_n: usage.drafted_tokens.0,

@@ -12,7 +12,7 @@ use super::calls::first_call;
 use super::format::{ResponseFormat, Rules};
 use super::message::{WireMessage, messages};
 use super::sampling::{OneOrMany, WireSampling, max_tokens, overflow};
-use super::stream::{self, Head};
+use super::stream::{self, Extra, Head};
 use super::tools::{WireChoice, WireTool, choice, tools};
 use crate::app::App;
 use crate::caller::Caller;
@@ -99,19 +99,29 @@ struct Manner {
 pub(crate) async fn chat(
     State(app): State<App>,
     caller: Caller,
+    json: Json<ChatRequest, WireSampling>,
+) -> Result<Response, ApiError> {
+    respond(&app, &caller, (WHAT, None), json).await
+}
+
+/// Answers a chat in this dialect or one that only adds to it.
+pub(crate) async fn respond(
+    app: &App,
+    caller: &Caller,
+    (what, extra): ((Dialect, &'static str), Option<Extra>),
     Json { value, shared, ignored }: Json<ChatRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
     let (manner, ask) = value.ask(shared, &app.config().limits)?;
-    let head = Head::new(&caller.request_id, &ask.wanted.name);
+    let head = Head { extra, ..Head::new(&caller.request_id, &ask.wanted.name) };
     if manner.stream {
-        let opened = open::streamed(&app, &caller, WHAT, ask).await?;
+        let opened = open::streamed(app, caller, what, ask).await?;
         let events = stream::chunks(head, manner.steps(opened.steps), manner.include_usage);
-        return Ok(stamp(sse::response(&app, events), &caller, opened.served.as_deref(), &ignored));
+        return Ok(stamp(sse::response(app, events), caller, opened.served.as_deref(), &ignored));
     }
-    let opened = open::whole(&app, &caller, WHAT, ask).await?;
+    let opened = open::whole(app, caller, what, ask).await?;
     let answers = collect(manner.steps(opened.steps), manner.count).await?;
     let body = axum::Json(answer::completion(&head, answers)).into_response();
-    Ok(stamp(body, &caller, opened.served.as_deref(), &ignored))
+    Ok(stamp(body, caller, opened.served.as_deref(), &ignored))
 }
 
 impl Manner {
@@ -121,6 +131,11 @@ impl Manner {
 }
 
 impl ChatRequest {
+    /// The model that is asked.
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
     /// In our words.
     fn ask(self, sampling: WireSampling, limits: &Limits) -> Result<(Manner, Ask), ApiError> {
         if self.functions.is_some() || self.function_call.is_some() {

@@ -1,11 +1,12 @@
 //! Messages of a conversation.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tieline_types::{Message, Private, Role, ToolCall};
 
 use crate::error::ApiError;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct WireMessage {
     role: WireRole,
     #[serde(default)]
@@ -22,7 +23,7 @@ pub(crate) struct WireMessage {
     refusal: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum WireRole {
     System,
@@ -34,14 +35,14 @@ enum WireRole {
 }
 
 /// Text, or parts of several kinds.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Part {
     #[serde(rename = "type")]
     kind: String,
@@ -51,17 +52,18 @@ pub(crate) struct Part {
     refusal: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WireCall {
     #[serde(default)]
     id: String,
     function: WireFunction,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WireFunction {
     name: String,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     arguments: Option<Private>,
 }
 

@@ -1,18 +1,18 @@
 //! OpenAI's API.
 
-mod answer;
+pub(crate) mod answer;
 mod calls;
-mod chat;
+pub(crate) mod chat;
 mod completions;
 mod embeddings;
 mod format;
 mod legacy;
-mod message;
+pub(crate) mod message;
 mod models;
 mod rerank;
 pub(crate) mod responses;
 pub(crate) mod sampling;
-mod stream;
+pub(crate) mod stream;
 mod texts;
 pub(crate) mod tools;
 mod work;
@@ -20,6 +20,7 @@ mod work;
 use axum::http::Method;
 use axum::routing::{delete, get, post};
 
+use crate::openapi::Chat;
 use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.
@@ -27,7 +28,10 @@ pub(crate) fn routes() -> Vec<Route> {
     let infer = (Dialect::OpenAi, Guard::Infer);
     let read = (Dialect::OpenAi, Guard::Read);
     vec![
-        Route::new((Method::POST, "/v1/chat/completions"), infer, post(chat::chat)),
+        Route::new((Method::POST, "/v1/chat/completions"), infer, post(chat::chat))
+            .about("Answers a conversation.")
+            .body::<Chat>()
+            .streams("text/event-stream"),
         Route::new((Method::POST, "/v1/completions"), infer, post(completions::completions)),
         Route::new((Method::POST, "/v1/embeddings"), infer, post(embeddings::embeddings)),
         Route::new((Method::POST, "/v1/rerank"), infer, post(rerank::rerank)),

@@ -1,13 +1,14 @@
 //! How tokens are chosen, and other members that chat and plain completions share.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tieline_types::{Overflow, Sampling, Tokens};
 
 use crate::error::ApiError;
 
 /// Members that several routes have.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct WireSampling {
     #[serde(default)]
     temperature: Option<f32>,
@@ -26,13 +27,13 @@ pub(crate) struct WireSampling {
     #[serde(default)]
     seed: Option<i64>,
     #[serde(default)]
-    logit_bias: Option<Map<String, Value>>,
+    logit_bias: Option<Value>,
 }
 
 impl WireSampling {
     /// In our words. What is not given is as llama.cpp has it.
     pub(crate) fn sampling(self) -> Result<Sampling, ApiError> {
-        if self.logit_bias.is_some_and(|bias| !bias.is_empty()) {
+        if self.logit_bias.is_some_and(|bias| !is_empty(&bias)) {
             let text = "logit_bias is not supported: a grammar or a schema bounds an answer";
             return Err(ApiError::unsupported("logit_bias", text));
         }
@@ -52,6 +53,15 @@ impl WireSampling {
     }
 }
 
+/// Whether it is an object or, as llama-server also has it, a list of nothing.
+fn is_empty(bias: &Value) -> bool {
+    match bias {
+        Value::Object(pairs) => pairs.is_empty(),
+        Value::Array(pairs) => pairs.is_empty(),
+        other => other.is_null(),
+    }
+}
+
 /// Any whole number is a seed; minus one means any.
 pub(crate) fn seed(number: i64) -> Option<u32> {
     const SEEDS: i64 = u32::MAX as i64;
@@ -59,7 +69,7 @@ pub(crate) fn seed(number: i64) -> Option<u32> {
 }
 
 /// One text or several.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum OneOrMany {
     One(String),

@@ -1,12 +1,13 @@
 //! Chat completions piece by piece.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::response::sse::Event as Sse;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tieline_types::{BackendError, ChoiceEvent, Event, Finished, Piece, ToolCallStep};
 
 use super::answer::{Timings, logprobs, reason, total};
@@ -15,12 +16,16 @@ use crate::open::Steps;
 use crate::routes::Dialect;
 use crate::sse::data;
 
+/// Members that another dialect adds to a whole answer, and to the last chunk of a streamed one.
+pub(crate) type Extra = Arc<dyn Fn(&Finished) -> Map<String, Value> + Send + Sync>;
+
 /// What every chunk of an answer repeats.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) id: String,
     pub(crate) created: u64,
     pub(crate) model: String,
+    pub(crate) extra: Option<Extra>,
 }
 
 impl Head {
@@ -30,6 +35,14 @@ impl Head {
             id: format!("chatcmpl-{request_id}"),
             created: now.as_secs(),
             model: model.to_owned(),
+            extra: None,
+        }
+    }
+
+    /// Adds what another dialect has more.
+    pub(crate) fn add_extra(&self, body: &mut Value, finished: &Finished) {
+        if let (Some(extra), Value::Object(members)) = (&self.extra, body) {
+            members.extend(extra(finished));
         }
     }
 
@@ -152,6 +165,7 @@ impl Writer {
             json!([{ "index": index, "delta": {}, "finish_reason": reason(&finished.reason) }]);
         let mut chunk = self.head.chunk(&choice);
         chunk["timings"] = json!(Timings::of(&finished));
+        self.head.add_extra(&mut chunk, &finished);
         if !self.warnings.is_empty() {
             chunk["warnings"] = json!(std::mem::take(&mut self.warnings));
         }

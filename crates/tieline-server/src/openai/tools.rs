@@ -1,12 +1,13 @@
 //! Tools and how they are chosen.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tieline_types::{Tool, ToolChoice};
 
 use crate::error::ApiError;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct WireTool {
     #[serde(rename = "type")]
     kind: String,
@@ -14,7 +15,7 @@ pub(crate) struct WireTool {
     function: Option<WireFunction>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 struct WireFunction {
     name: String,
     #[serde(default)]
@@ -27,14 +28,14 @@ struct WireFunction {
     strict: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum WireChoice {
     Word(String),
     Named { function: WireName },
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct WireName {
     name: String,
 }

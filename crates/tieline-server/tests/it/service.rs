@@ -1,16 +1,17 @@
 //! A service in front of scripted models, and what it says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use testkit::scripted::Scripted;
-use tieline_router::Router;
+use tieline_router::{Record, Router};
 use tieline_server::{App, Config, Library, Peer};
 use tieline_store::keys::{Secret, admin_token};
 use tieline_store::{Catalogue, Environment, Store};
+use tokio::sync::mpsc;
 use tower::ServiceExt;
 
 /// A service and the models behind it.
@@ -20,6 +21,7 @@ pub(crate) struct Service {
     pub(crate) store: Store,
     pub(crate) token: Secret,
     service: axum::Router,
+    records: Mutex<mpsc::Receiver<Arc<Record>>>,
     _home: tempfile::TempDir,
 }
 
@@ -40,16 +42,25 @@ impl Service {
         let home = tempfile::tempdir().unwrap();
         let token = admin_token(home.path()).unwrap();
         config.doors.admin_token.get_or_insert(token);
-        let router = Router::new(Arc::new(models.clone()), None);
+        let (sink, records) = mpsc::channel(64);
+        let router = Router::new(Arc::new(models.clone()), Some(sink));
         let store = Store::open(home.path()).unwrap();
-        Self::of(App::new(router, library(store), config), models, home)
+        let of = Self::of(App::new(router, library(store), config), models, home);
+        Self { records: Mutex::new(records), ..of }
+    }
+
+    /// What was recorded since this was asked last.
+    pub(crate) fn records(&self) -> Vec<Arc<Record>> {
+        let mut records = self.records.lock().unwrap();
+        std::iter::from_fn(|| records.try_recv().ok()).collect()
     }
 
     /// An app that was put together elsewhere, in this home.
     pub(crate) fn of(app: App, models: Scripted, home: tempfile::TempDir) -> Self {
         let (store, token) = (Store::open(home.path()).unwrap(), admin_token(home.path()).unwrap());
         let service = tieline_server::app(app.clone());
-        Self { models, app, service, store, token, _home: home }
+        let records = Mutex::new(mpsc::channel(1).1);
+        Self { models, app, service, store, token, records, _home: home }
     }
 
     /// Another app in the same home.
@@ -59,12 +70,17 @@ impl Service {
     }
 
     /// Sends a request as this machine's user and waits for the whole answer.
-    pub(crate) async fn send(&self, mut request: Request<Body>) -> Said {
+    pub(crate) async fn send(&self, request: Request<Body>) -> Said {
+        self.send_as_is(self.mine(request)).await
+    }
+
+    /// A request as this machine's user sends it.
+    fn mine(&self, mut request: Request<Body>) -> Request<Body> {
         let bearer = format!("Bearer {}", self.token.expose()).parse().unwrap();
         request.headers_mut().entry("authorization").or_insert(bearer);
         request.headers_mut().entry("host").or_insert("localhost:11434".parse().unwrap());
         request.extensions_mut().insert(Peer::local(11434));
-        self.send_as_is(request).await
+        request
     }
 
     /// Sends a request as it is and waits for the whole answer.
@@ -76,10 +92,15 @@ impl Service {
         Said { status: head.status, headers: head.headers, text }
     }
 
+    /// How a request is answered; the body is not read: it may be a stream without end.
+    pub(crate) async fn status(&self, request: Request<Body>) -> StatusCode {
+        self.service.clone().oneshot(self.mine(request)).await.unwrap().status()
+    }
+
     /// Begins an answer that may have no end.
     pub(crate) async fn open(&self, path: &str) -> Body {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        self.service.clone().oneshot(request).await.unwrap().into_body()
+        self.service.clone().oneshot(self.mine(request)).await.unwrap().into_body()
     }
 
     /// Posts JSON.

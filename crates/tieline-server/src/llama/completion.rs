@@ -1,0 +1,68 @@
+//! `/completion`, `/completions`
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use tieline_types::{Request, Wanted};
+
+use super::answer::{self, Head};
+use super::choose::choose;
+use super::prompt::{CompletionRequest, Manner, prompt};
+use crate::app::App;
+use crate::caller::Caller;
+use crate::collect::collect;
+use crate::error::ApiError;
+use crate::heads::stamp;
+use crate::json::Json;
+use crate::open::{self, Ask, Reading};
+use crate::openai::sampling::WireSampling;
+use crate::routes::Dialect;
+use crate::sse;
+
+/// A completion that is asked for.
+pub(crate) struct Asked {
+    pub(crate) operation: &'static str,
+    pub(crate) wanted: Wanted,
+    pub(crate) request: Request,
+    pub(crate) reading: Reading,
+    pub(crate) manner: Manner,
+    pub(crate) ignored: Vec<String>,
+}
+
+pub(crate) async fn completion(
+    State(app): State<App>,
+    caller: Caller,
+    Json { mut value, shared, ignored }: Json<CompletionRequest, WireSampling>,
+) -> Result<Response, ApiError> {
+    if value.input_prefix.is_some() || value.input_suffix.is_some() {
+        let text = "input_prefix and input_suffix are read by POST /infill alone";
+        return Err(ApiError::invalid("input_prefix", text));
+    }
+    let (model, manner, prompt) =
+        (value.model.take(), value.manner(), prompt(value.prompt.take())?);
+    let request = value.request(shared, prompt)?;
+    let wanted = choose(&app, &caller, model).await?;
+    let operation = "completion";
+    let asked = Asked { operation, wanted, request, reading: Reading::Special, manner, ignored };
+    complete(&app, &caller, asked).await
+}
+
+/// Has it answered, whole or piece by piece.
+pub(crate) async fn complete(
+    app: &App,
+    caller: &Caller,
+    asked: Asked,
+) -> Result<Response, ApiError> {
+    let Asked { operation, wanted, request, reading, manner, ignored } = asked;
+    let what = (Dialect::Llama, operation);
+    let head = Head::new(&wanted.name, &request, manner);
+    let ask = Ask::one(wanted, request);
+    if head.manner.stream {
+        let opened = open::streamed_of(app, caller, what, ask, reading).await?;
+        let events = answer::chunks(head, opened.steps);
+        return Ok(stamp(sse::response(app, events), caller, opened.served.as_deref(), &ignored));
+    }
+    let opened = open::whole_of(app, caller, what, ask, reading).await?;
+    let answers = collect(opened.steps, 1).await?;
+    let body = axum::Json(answers.first().map(|answer| head.whole(answer))).into_response();
+    Ok(stamp(body, caller, opened.served.as_deref(), &ignored))
+}

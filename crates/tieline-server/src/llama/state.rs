@@ -1,0 +1,166 @@
+//! What is here and what it does: `/health`, `/props`, `/slots`, `/models`
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tieline_types::{ErrorKind, ModelCard, Residence, Sampling};
+
+use super::answer::settings;
+use super::choose::choose;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::{ApiError, Fault};
+
+/// That the service lives. Anybody may ask, so it tells no model's name.
+pub(crate) async fn health(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    let status = app.router().host().status().await?;
+    let served = status.models.iter().filter_map(|model| model.served.as_deref());
+    // The worst of all: one runner that is not shut in is what an operator must see.
+    let jail = served.map(|served| served.loaded.jail.level()).min();
+    Ok(Json(json!({
+        "status": "ok",
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": status.models.iter().any(|model| model.served.is_some()),
+        "jail": jail,
+    })))
+}
+
+/// The query of routes that describe a model.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Which {
+    #[serde(default)]
+    model: Option<String>,
+}
+
+/// A model's properties. It is not loaded for that.
+pub(crate) async fn props(
+    State(app): State<App>,
+    caller: Caller,
+    Query(which): Query<Which>,
+) -> Result<Json<Value>, ApiError> {
+    let host = app.router().host();
+    let wanted = choose(&app, &caller, which.model).await?;
+    let name = wanted.name.strip_suffix(":latest").unwrap_or(&wanted.name);
+    if !caller.may_ask(name) {
+        let text = format!("no model {name:?} is here");
+        return Err(ApiError::new(Fault::Backend(ErrorKind::NotFound), text));
+    }
+    let details = host.describe(name).await?;
+    let status = host.status().await?;
+    let residence = status.models.iter().find(|model| model.name == details.card.name);
+    Ok(Json(describe(&details.card, details.template, residence)))
+}
+
+fn describe(card: &ModelCard, template: Option<String>, residence: Option<&Residence>) -> Value {
+    let served = residence.and_then(|residence| residence.served.as_deref());
+    let context = served.map(|served| served.loaded.context).or(card.context_length);
+    let mut props = json!({
+        "default_generation_settings": {
+            "n_ctx": context,
+            "params": settings(&Sampling::default(), None),
+        },
+        "model_alias": card.name,
+        "model_path": card.name,
+        "chat_template": template.unwrap_or_default(),
+        "chat_template_caps": {
+            "supports_tools": card.abilities.tools,
+            "supports_tool_calls": card.abilities.tools,
+        },
+        "modalities": { "vision": false, "audio": false },
+        "is_sleeping": served.is_none(),
+    });
+    if let Some(served) = served {
+        props["total_slots"] = json!(served.loaded.parallel);
+        props["build_info"] =
+            json!(format!("tieline {}, {}", served.build.version, served.build.llama_cpp));
+    }
+    props
+}
+
+/// The query of `/slots`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SlotsQuery {
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    fail_on_no_slot: Option<String>,
+}
+
+/// The places of each model in memory, those that answer first.
+pub(crate) async fn slots(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<SlotsQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let status = app.router().host().status().await?;
+    let meant = |name: &str| query.model.as_deref().is_none_or(|model| model == name);
+    let models = status.models.iter().filter(|model| caller.may_ask(&model.name));
+    let slots: Vec<Value> = models
+        .filter(|model| meant(&model.name))
+        .flat_map(places)
+        .enumerate()
+        .map(numbered)
+        .collect();
+    let fails = query.fail_on_no_slot.is_some_and(|value| !matches!(value.as_str(), "" | "0"));
+    if fails && !slots.is_empty() && slots.iter().all(|slot| slot["is_processing"] == true) {
+        return Err(ApiError::new(Fault::Backend(ErrorKind::Busy), "no slot is free"));
+    }
+    Ok(Json(json!(slots)))
+}
+
+fn places(model: &Residence) -> Vec<Value> {
+    let Some(served) = model.served.as_deref() else { return Vec::new() };
+    let place = |at: u32| {
+        json!({
+            "id": 0,
+            "model": model.name,
+            "n_ctx": served.loaded.context,
+            "is_processing": usize::try_from(at).is_ok_and(|at| at < model.busy),
+            "requests_deferred": model.waiting,
+        })
+    };
+    (0..served.loaded.parallel).map(place).collect()
+}
+
+fn numbered((id, mut slot): (usize, Value)) -> Value {
+    slot["id"] = json!(id);
+    slot
+}
+
+/// The models, as llama-server lists them where it has several.
+pub(crate) async fn models(
+    State(app): State<App>,
+    caller: Caller,
+) -> Result<Json<Value>, ApiError> {
+    let host = app.router().host();
+    let status = host.status().await?;
+    let phases: BTreeMap<&str, &str> =
+        status.models.iter().map(|model| (model.name.as_str(), model.phase)).collect();
+    let cards = host.models().await?;
+    let entry = |card: &ModelCard| {
+        let phase = match phases.get(card.name.as_str()) {
+            Some(&"ready") => "loaded",
+            Some(&"loading") => "loading",
+            _ => "unloaded",
+        };
+        json!({
+            "id": card.name,
+            "object": "model",
+            "created": card.created_at_unix_s,
+            "owned_by": "tieline",
+            "status": { "value": phase },
+            "meta": {
+                "n_ctx_train": card.context_length,
+                "n_embd": card.embedding_length,
+                "n_params": card.parameters,
+                "size": card.size,
+            },
+        })
+    };
+    let data: Vec<Value> =
+        cards.iter().filter(|card| caller.may_ask(&card.name)).map(entry).collect();
+    Ok(Json(json!({ "object": "list", "data": data })))
+}

@@ -1,0 +1,153 @@
+//! Text to tokens and back: `/tokenize`, `/detokenize`, `/apply-template`
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tieline_router::Routed;
+use tieline_types::wire::{Reply, Work};
+use tieline_types::{BackendError, ErrorKind, Private};
+
+use super::choose::choose;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::heads::stamp;
+use crate::json::Json;
+use crate::open;
+use crate::openai::message::{WireMessage, messages};
+use crate::openai::tools::{WireTool, tools};
+use crate::routes::Dialect;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct Tokenize {
+    #[serde(default)]
+    model: Option<String>,
+    #[schemars(with = "String")]
+    content: Private,
+    /// Add the tokens of a beginning and an end that the model's file asks for.
+    #[serde(default)]
+    add_special: bool,
+    /// Read the names of special tokens as these tokens.
+    #[serde(default = "yes")]
+    parse_special: bool,
+    /// Tell each token's text.
+    #[serde(default)]
+    with_pieces: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+pub(crate) async fn tokenize(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, ignored, .. }: Json<Tokenize>,
+) -> Result<Response, ApiError> {
+    let most = app.config().limits.texts;
+    let (routed, with_pieces) =
+        (route(&app, &caller, "tokenize", value.model).await?, value.with_pieces);
+    let work = Work::Tokenize {
+        text: value.content,
+        add_special: value.add_special,
+        parse_special: value.parse_special,
+    };
+    let tokens = if with_pieces {
+        pieces(&routed, tokens(routed.prepare(work).await?)?, most).await?
+    } else {
+        json!(tokens(routed.work(work).await?)?)
+    };
+    Ok(answer(&caller, &json!({ "tokens": tokens }), &ignored))
+}
+
+/// Each token with its text, which is asked for one by one: they may make no text together.
+async fn pieces(routed: &Routed, tokens: Vec<u32>, most: usize) -> Result<Value, ApiError> {
+    if tokens.len() > most {
+        let text =
+            format!("the text has {} tokens: with_pieces tells at most {most}", tokens.len());
+        return Err(ApiError::invalid("with_pieces", text));
+    }
+    let work = |&token: &u32| Work::Detokenize { tokens: vec![token], special: true };
+    let texts = routed.works(tokens.iter().map(work).collect()).await?;
+    let pairs = tokens
+        .into_iter()
+        .zip(texts)
+        .map(|(token, reply)| Ok(json!({ "id": token, "piece": text(reply)?.expose() })));
+    Ok(json!(pairs.collect::<Result<Vec<_>, ApiError>>()?))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct Detokenize {
+    #[serde(default)]
+    model: Option<String>,
+    tokens: Vec<u32>,
+}
+
+pub(crate) async fn detokenize(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, ignored, .. }: Json<Detokenize>,
+) -> Result<Response, ApiError> {
+    let routed = route(&app, &caller, "detokenize", value.model).await?;
+    let work = Work::Detokenize { tokens: value.tokens, special: true };
+    let text = text(routed.work(work).await?)?;
+    Ok(answer(&caller, &json!({ "content": text.expose() }), &ignored))
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(crate) struct ApplyTemplate {
+    #[serde(default)]
+    model: Option<String>,
+    messages: Vec<WireMessage>,
+    #[serde(default)]
+    tools: Option<Vec<WireTool>>,
+}
+
+pub(crate) async fn apply_template(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, ignored, .. }: Json<ApplyTemplate>,
+) -> Result<Response, ApiError> {
+    let work = Work::Render {
+        messages: messages(value.messages, app.config().limits.messages)?,
+        tools: tools(value.tools.unwrap_or_default())?,
+    };
+    let routed = route(&app, &caller, "template", value.model).await?;
+    let prompt = text(routed.work(work).await?)?;
+    Ok(answer(&caller, &json!({ "prompt": prompt.expose() }), &ignored))
+}
+
+async fn route(
+    app: &App,
+    caller: &Caller,
+    operation: &'static str,
+    model: Option<String>,
+) -> Result<Routed, ApiError> {
+    let wanted = choose(app, caller, model).await?;
+    open::route(app, caller, (Dialect::Llama, operation), wanted)
+}
+
+fn answer(caller: &Caller, body: &Value, ignored: &[String]) -> Response {
+    stamp(axum::Json(body).into_response(), caller, None, ignored)
+}
+
+/// The tokens of a reply.
+pub(crate) fn tokens(reply: Reply) -> Result<Vec<u32>, BackendError> {
+    match reply {
+        Reply::Tokens(tokens) => Ok(tokens),
+        _ => Err(unexpected()),
+    }
+}
+
+fn text(reply: Reply) -> Result<Private, BackendError> {
+    match reply {
+        Reply::Text(text) => Ok(text),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> BackendError {
+    BackendError::new(ErrorKind::Internal, "the runner answered something else")
+}
