@@ -67,7 +67,7 @@ fn models() -> Scripted {
 
 fn thinker() -> Vec<Step> {
     let mut steps = vec![started(), thought("Let me"), thought(" think.")];
-    steps.extend(["Four", "ty", "-two."].map(piece));
+    steps.extend(["For", "ty", "-two."].map(piece));
     steps.push(finished(FinishReason::EndOfTurn, 8));
     steps
 }
