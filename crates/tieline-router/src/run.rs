@@ -81,6 +81,9 @@ impl Router {
     }
 }
 
+/// What records call a model that is not here.
+const UNKNOWN: &str = "unknown";
+
 #[derive(Clone, Debug)]
 struct Arrival {
     call: Call,
@@ -228,6 +231,14 @@ struct Entry {
 }
 
 impl Entry {
+    /// A name that no model has may be anything, a prompt too: it is not kept.
+    fn told(&self, decision: &Decision) -> Decision {
+        match self.error {
+            Some(ErrorKind::NotFound) => Decision { model: UNKNOWN.to_owned(), ..decision.clone() },
+            _ => decision.clone(),
+        }
+    }
+
     fn fail(&mut self, error: &BackendError) {
         self.error = Some(error.kind);
         self.close(Outcome::Failed);
@@ -246,7 +257,7 @@ impl Entry {
             key: call.key.clone(),
             dialect: call.dialect,
             operation: call.operation,
-            decision: decision.clone(),
+            decision: self.told(decision),
             digest: *digest,
             outcome,
             error: self.error.map(|kind| format!("{kind:?}")),

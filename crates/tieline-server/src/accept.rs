@@ -45,6 +45,8 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
+impl tieline_types::Hint for TlsError {}
+
 impl Tls {
     /// A chain of certificates and a private key, both in PEM files.
     ///

@@ -131,6 +131,8 @@ pub enum KeyError {
     Db(#[from] DbError),
 }
 
+impl tieline_types::Hint for KeyError {}
+
 impl Store {
     /// Makes a key. Its secret is given here and never again.
     ///

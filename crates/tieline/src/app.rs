@@ -267,6 +267,11 @@ impl App {
         existing(program.with_file_name("tieline-runner"))
     }
 
+    /// What pulls may use of the world outside.
+    pub(crate) fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// The Python whose pip fetches models.
     pub(crate) fn python(&self) -> &Path {
         &self.environment.python

@@ -1,5 +1,7 @@
 //! What the user typed, exactly. What it means is worked out in `app` and `commands`.
 
+mod serving;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -8,6 +10,8 @@ use tieline_types::Bytes;
 
 use crate::env;
 use crate::prompts::{self, Quota};
+
+pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
 #[derive(Debug, Parser)]
@@ -72,6 +76,23 @@ pub(crate) enum Command {
         lists its commands, and Ctrl-C stops the answer, not the program.\n\
         A model that is not here is pulled first.")]
     Run(Box<Run>),
+    /// Serve the models here to other programs
+    #[command(long_about = "Serve the models here to other programs.\n\n\
+        Speaks the APIs of OpenAI, Anthropic, Ollama, llama-server and LM Studio, on this machine alone unless\n\
+        told otherwise. Models are loaded when they are asked for, and leave when others need the room.\n\
+        Ctrl-C ends what is being answered in good order; a second one ends at once.")]
+    Serve(Box<Serve>),
+    /// Make, list and revoke the keys that the server knows
+    Key {
+        /// What to do
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Start a tool that asks this server
+    #[command(long_about = "Start a tool that asks this server.\n\n\
+        The tool is told where and what to ask by its own arguments and environment; no file of yours is changed.\n\
+        What stands after -- is given to the tool.")]
+    Launch(Launch),
     /// Make an answer again from its receipt, and compare
     #[command(long_about = "Make an answer again from its receipt, and compare.\n\n\
         `tieline run --deterministic --receipt FILE` writes the receipt. Exit code 0: tokens, batches and\n\

@@ -16,13 +16,19 @@ pub(crate) const PROMPT_CACHE: &str = "TIELINE_PROMPT_CACHE";
 pub(crate) const MEMORY: &str = "TIELINE_MEMORY";
 /// What to do where this system cannot shut a runner in. Since 0.1.0.
 pub(crate) const JAIL: &str = "TIELINE_JAIL";
+/// Where the server listens. Since 0.1.0.
+pub(crate) const LISTEN: &str = "TIELINE_LISTEN";
+/// How much the server logs. Since 0.1.0.
+pub(crate) const LOG: &str = "TIELINE_LOG";
+/// The key for a server. Since 0.1.0.
+pub(crate) const KEY: &str = "TIELINE_KEY";
 /// The Hugging Face hub or a mirror of it. Since 0.1.0.
 pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
 /// The token for that hub. Since 0.1.0.
 pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
 
 /// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
-pub(crate) const ALL: [(&str, &str); 12] = [
+pub(crate) const ALL: [(&str, &str); 15] = [
     (HOME, "where models and state lie, and computed prompts then too"),
     (RUNNER, "the runner program"),
     (OFFLINE, "`true`: ask nobody outside this machine"),
@@ -31,6 +37,9 @@ pub(crate) const ALL: [(&str, &str); 12] = [
     (PROMPT_CACHE, "most disk space for what was computed of prompts, such as `2GB`, or `off`"),
     (MEMORY, "memory that a model may take at most, such as `2GB`"),
     (JAIL, "`required` or `best-effort`, as `--jail`"),
+    (LISTEN, "where the server listens, such as `127.0.0.1:11435`"),
+    (LOG, "`error`, `warn`, `info` or `debug`, as `--log`"),
+    (KEY, "the key that `tieline launch` has a tool send"),
     (HF_ENDPOINT, "the Hugging Face hub, or a mirror of it"),
     (HF_TOKEN, "the token for that hub; sent to it alone"),
     ("SSL_CERT_FILE", "certificates to trust beside the system's and the bundled ones"),

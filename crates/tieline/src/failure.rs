@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt::Write;
 
+use tieline_server::{ServeError, TlsError};
+use tieline_store::keys::{KeyError, TokenError};
 use tieline_store::{DbError, LeaseError, OpenError, PullError, RemoveError, VerifyError};
 use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, ParseModelRefError};
 
@@ -108,6 +110,12 @@ impl From<BackendError> for Failure {
     }
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::ours(format!("the system refused: {error}"))
+    }
+}
+
 macro_rules! failure_from {
     ($($error:ty => $code:ident),+ $(,)?) => {$(
         impl From<$error> for Failure {
@@ -120,6 +128,10 @@ macro_rules! failure_from {
 
 failure_from! {
     DbError => OURS,
+    ServeError => OURS,
+    TlsError => USER,
+    KeyError => OURS,
+    TokenError => USER,
     LeaseError => USER,
     OpenError => USER,
     RemoveError => USER,

@@ -11,13 +11,13 @@ mod commands;
 mod crashes;
 mod env;
 mod failure;
+mod log;
 mod names;
 mod output;
 mod plain;
 mod planning;
 mod prompts;
 mod screen;
-#[cfg_attr(not(test), expect(dead_code, reason = "no command serves yet"))]
 mod serving;
 mod sessions;
 

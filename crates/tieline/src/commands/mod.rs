@@ -6,7 +6,9 @@ mod chat;
 mod choices;
 mod doctor;
 mod draft;
+mod key;
 pub(crate) mod kv_cost;
+mod launch;
 mod list;
 mod load_params;
 mod plan;
@@ -19,6 +21,7 @@ mod replay;
 mod rm;
 mod rule;
 mod run;
+mod serve;
 mod show;
 mod turn;
 
@@ -48,6 +51,9 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Show(args) => show::show(&app, &args),
                 Command::Rm(args) => rm::rm(&app, &args),
                 Command::Run(args) => run::run(&app, &args),
+                Command::Serve(args) => serve::serve(&app, &args),
+                Command::Key { command } => key::key(&app, &command),
+                Command::Launch(args) => launch::launch(&app, &args),
                 Command::Replay(args) => replay::replay(&app, &args),
                 Command::Certify(args) => certify::certify(&app, &args),
                 Command::Plan(args) => plan::plan(&app, &args),

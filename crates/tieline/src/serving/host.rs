@@ -93,7 +93,9 @@ impl Machine {
             .filter(|one| one.kind.vectors == vectors)
             .map(|one| (one.kind.context, one.place()))
             .collect();
-        let sizes = (self.usual_context(&model), model.context_length);
+        // How long a text a model makes one vector of, the runner knows best.
+        let usual = if vectors.is_some() { variants::OWN } else { self.usual_context(&model) };
+        let sizes = (usual, model.context_length);
         let context = variants::context(&there, wanted.context, sizes);
         let variant = self.planned(&model, Kind { context, vectors }, wanted.context).await?;
         let inherited = match variant.place() {

@@ -103,7 +103,8 @@ impl Variants {
             // The name meant something else when that was loaded.
             name = format!("{name} ({})", model.digest.short());
         }
-        let (context, embeddings) = (Some(kind.context), kind.vectors);
+        let context = Some(kind.context).filter(|context| *context != OWN);
+        let embeddings = kind.vectors;
         let params = LoadParams { context, embeddings, ..params.clone() };
         let (need, state) = (OnceCell::new(), Mutex::default());
         let new = Arc::new(Variant { name, model: model.clone(), kind, params, need, state });
@@ -122,6 +123,9 @@ impl Variants {
     }
 }
 
+/// The context that a runner chooses by itself.
+pub(super) const OWN: Tokens = Tokens(0);
+
 fn words(name: &str, kind: Kind) -> String {
     let what = match kind.vectors {
         None => "",
@@ -130,7 +134,10 @@ fn words(name: &str, kind: Kind) -> String {
         Some(Pooling::Cls) => " for vectors of first tokens",
         Some(Pooling::Last) => " for vectors of last tokens",
     };
-    format!("{name}{what} with a context of {}", kind.context)
+    match kind.context {
+        OWN => format!("{name}{what}"),
+        context => format!("{name}{what} with a context of {context}"),
+    }
 }
 
 /// The context to serve a wish with: that of a variant which is there and long enough, the longest, else the

@@ -1,13 +1,14 @@
 //! The built program from outside: what it prints, how it exits, what it leaves behind.
 //!
 //! Real weights always; what needs the runner is skipped, said aloud, without `TIELINE_RUNNER`.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod certify;
 mod choices;
 mod docs;
 mod errors;
 mod home;
+mod http;
 mod kv_cost;
 mod machine;
 mod memory;
@@ -19,5 +20,7 @@ mod prompts;
 mod replay;
 mod rules;
 mod run;
+#[cfg(unix)]
+mod serve;
 #[cfg(unix)]
 mod terminal;

@@ -1,0 +1,167 @@
+//! `tieline serve`
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tieline_router::Router;
+use tieline_server::{Config, Doors, Ledger, Library, Listener, ServeError, Tls};
+use tieline_store::keys;
+use tieline_types::Keep;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::args::{LoopbackAuth, Serve};
+use crate::failure::Failure;
+use crate::serving::{self, Settings};
+
+/// Where it listens unless told otherwise.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11435);
+/// Where Ollama listens.
+const OLLAMA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11434);
+/// How long the last rows of the ledger may take.
+const LEDGER: Duration = Duration::from_secs(5);
+
+pub(super) fn serve(app: &App, args: &Serve) -> Result<(), Failure> {
+    crate::log::start(args.log, app.output);
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(chain), Some(key)) => Some(Tls::from_files(chain, key)?),
+        _ => None,
+    };
+    let sockets = addresses(args).into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let urls: Vec<String> = sockets
+        .iter()
+        .map(|socket| socket.local_addr().map(|address| format!("{scheme}://{address}")))
+        .collect::<io::Result<_>>()?;
+    let config = config(app, args)?;
+    app.block_on(async {
+        let listen = |socket| {
+            let listener = Listener::tcp(socket)?;
+            Ok(match &tls {
+                Some(tls) => listener.with_tls(tls.clone()),
+                None => listener,
+            })
+        };
+        let listeners = sockets.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
+        run(app, args, config, (listeners, urls)).await
+    })
+}
+
+/// Puts the parts together, serves, and takes them apart in order.
+async fn run(
+    app: &App,
+    args: &Serve,
+    config: Config,
+    (listeners, urls): (Vec<Listener>, Vec<String>),
+) -> Result<(), Failure> {
+    let mut settings = Settings::new(&args.load, args.prompt_cache);
+    if let Some(time) = args.keep_alive {
+        settings.keep = Keep::For(time);
+    }
+    let (host, models) = serving::start(app, settings)?;
+    let (sink, ledger) = Ledger::start(app.store.clone())?;
+    let library = Library {
+        store: app.store.clone(),
+        catalogue: Arc::new(app.catalogue.clone()),
+        environment: Arc::new(app.environment().clone()),
+    };
+    let server = tieline_server::App::new(Router::new(host, Some(sink)), library, config);
+    server.watch_lost(ledger.lost());
+    let shutdown = CancellationToken::new();
+    let serving = tieline_server::serve(listeners, server.clone(), shutdown.clone());
+    let result = tokio::select! {
+        result = serving => result.map_err(refusal),
+        result = told(app, &urls, &shutdown) => result,
+    };
+    server.close().await;
+    drop(server);
+    models.shutdown().await;
+    // A disk that hangs keeps nobody here; rows that were not written are missing then.
+    let written = tokio::task::spawn_blocking(|| ledger.finish());
+    if tokio::time::timeout(LEDGER, written).await.is_err() {
+        app.output.warn("the ledger's last rows could not be written in time");
+    }
+    result
+}
+
+/// Says where it listens and waits for signals: the first ends it in order, the second at once.
+async fn told(app: &App, urls: &[String], shutdown: &CancellationToken) -> Result<(), Failure> {
+    if app.output.is_json() {
+        app.output.line(&json!({ "listening": urls }).to_string())?;
+    }
+    urls.iter().for_each(|url| app.output.talk(&format!("listening on {url}")));
+    signal().await?;
+    app.output.talk("ending what is being answered; again ends at once");
+    shutdown.cancel();
+    signal().await?;
+    Err(Failure::interrupted("ended before all was answered"))
+}
+
+/// Ctrl-C, or what a service manager sends.
+async fn signal() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => pressed,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+fn addresses(args: &Serve) -> Vec<SocketAddr> {
+    let mut addresses = args.listen.clone();
+    if addresses.is_empty() {
+        addresses.push(USUAL);
+    }
+    if args.ollama {
+        addresses.push(OLLAMA);
+    }
+    addresses
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        let failure = Failure::user(format!("cannot listen on {address}: {error}"));
+        match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                failure.with_hint("another program listens there; --listen takes another address")
+            }
+            _ => failure,
+        }
+    })
+}
+
+fn config(app: &App, args: &Serve) -> Result<Config, Failure> {
+    let loopback_auth = match args.loopback_auth {
+        LoopbackAuth::Off => tieline_server::LoopbackAuth::Off,
+        LoopbackAuth::Manage => tieline_server::LoopbackAuth::Manage,
+        LoopbackAuth::All => tieline_server::LoopbackAuth::All,
+    };
+    let doors = Doors {
+        hosts: args.host.clone(),
+        origins: args.origin.clone(),
+        loopback_auth,
+        admin_token: Some(keys::admin_token(&app.home)?),
+        insecure_plaintext: args.insecure_plaintext,
+    };
+    Ok(Config { doors, ..Config::default() })
+}
+
+/// A refusal to serve, with the flags that would mend it.
+fn refusal(error: ServeError) -> Failure {
+    let hint = match &error {
+        ServeError::NoKeys => "`tieline key create NAME` makes one; or listen on 127.0.0.1",
+        ServeError::Plaintext => {
+            "give --tls-cert and --tls-key; or say --insecure-plaintext where something else encrypts"
+        }
+        _ => return error.into(),
+    };
+    Failure::user(error.to_string()).with_hint(hint)
+}

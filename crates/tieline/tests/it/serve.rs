@@ -1,0 +1,261 @@
+//! The daemon with a real model: every dialect, who may do what, and how it ends.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::home::{ANSWER, Home, QUESTION, SYSTEM};
+use super::http::{Said, begin, get, post, send};
+
+/// A `tieline serve` on a port of its own.
+struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    stderr: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Daemon {
+    /// Starts it and waits until it says where it listens.
+    fn start(home: &Home, runner: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--threads", "1"]);
+        command.args(args).envs(home.environment()).env("TIELINE_RUNNER", runner);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        let Ok(said) = serde_json::from_str::<Value>(&line) else {
+            panic!("{line}{}", stderr.join().unwrap())
+        };
+        let address = said["listening"][0].as_str().unwrap();
+        let address = address.strip_prefix("http://").unwrap().parse().unwrap();
+        Self { child, address, stderr: Some(stderr) }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Said {
+        post(self.address, path, body)
+    }
+
+    fn get(&self, path: &str) -> Said {
+        get(self.address, path)
+    }
+
+    /// Has it end in good order; gives what it said.
+    fn end(mut self) -> String {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let said = self.stderr.take().unwrap().join().unwrap();
+        assert!(status.success(), "{status}: {said}");
+        said
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn messages(prompt: &str) -> Value {
+    json!([{ "role": "system", "content": SYSTEM }, { "role": "user", "content": prompt }])
+}
+
+fn question(more: &Value) -> Value {
+    let mut body = json!({ "model": "smollm2", "temperature": 0, "messages": messages(QUESTION) });
+    for (name, value) in more.as_object().unwrap() {
+        body[name] = value.clone();
+    }
+    body
+}
+
+/// The data of each event, or each line where there are no events.
+fn chunks(said: &Said) -> Vec<Value> {
+    let lines = said.body.lines().map(|line| line.strip_prefix("data: ").unwrap_or(line));
+    lines.filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[test]
+fn one_model_answers_in_every_dialect() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let daemon = Daemon::start(&home, &runner, &[]);
+
+    let said = daemon.post("/v1/chat/completions", &question(&json!({})));
+    let body = said.is(200);
+    assert_eq!(body["choices"][0]["message"]["content"], ANSWER);
+    assert_eq!(said.header("x-tieline-context"), Some("8192"));
+    assert!(body["usage"]["prompt_tokens"].as_u64().unwrap() > 20);
+
+    let said = daemon.post("/v1/chat/completions", &question(&json!({ "stream": true })));
+    let chunked = chunks(&said);
+    let text = chunked.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+    assert_eq!(text.collect::<String>(), ANSWER);
+
+    let body = json!({ "model": "smollm2", "max_tokens": 40, "temperature": 0, "system": SYSTEM,
+        "messages": [{ "role": "user", "content": QUESTION }] });
+    let message = daemon.post("/v1/messages", &body).is(200);
+    assert_eq!(message["content"][0]["text"], ANSWER);
+    let counted = daemon.post("/v1/messages/count_tokens", &body).is(200);
+    let (usage, counted) = (&message["usage"], counted["input_tokens"].as_u64().unwrap());
+    let read = usage["input_tokens"].as_u64().unwrap()
+        + usage["cache_read_input_tokens"].as_u64().unwrap();
+    assert_eq!(counted, read);
+
+    let body = json!({ "model": "smollm2", "messages": messages(QUESTION),
+        "options": { "temperature": 0, "num_ctx": 4096 } });
+    let lines = chunks(&daemon.post("/api/chat", &body));
+    let text = lines.iter().filter_map(|line| line["message"]["content"].as_str());
+    assert_eq!(text.collect::<String>(), ANSWER);
+    assert_eq!(lines.last().unwrap()["done_reason"], "stop");
+
+    let body =
+        json!({ "model": "smollm2", "temperature": 0, "input": QUESTION, "instructions": SYSTEM });
+    let response = daemon.post("/v1/responses", &body).is(200);
+    assert_eq!(response["output"][0]["content"][0]["text"], ANSWER);
+
+    let body = json!({ "model": "smollm2", "content": "Hello there" });
+    assert!(!daemon.post("/tokenize", &body).is(200)["tokens"].as_array().unwrap().is_empty());
+    let body = json!({ "model": "smollm2", "input": ["Hello", "there"] });
+    let vectors = daemon.post("/v1/embeddings", &body).is(200);
+    assert_eq!(vectors["data"][1]["embedding"].as_array().unwrap().len(), 576);
+    assert_eq!(daemon.get("/v1/models").is(200)["data"][0]["id"], "smollm2");
+    assert_eq!(daemon.get("/health").is(200)["status"], "ok");
+    daemon.end();
+}
+
+#[test]
+fn a_prompts_likelihood_is_that_of_its_answer() {
+    let Some(runner) = testkit::runner() else { return };
+    let daemon = Daemon::start(Home::shared(), &runner, &[]);
+    let prompt = "The capital of France is";
+    let body = json!({ "model": "smollm2", "prompt": prompt, "temperature": 0, "max_tokens": 2, "logprobs": 1 });
+    let made = daemon.post("/v1/completions", &body).is(200);
+    let made = &made["choices"][0];
+    let text = format!("{prompt}{}", made["text"].as_str().unwrap());
+    let body = json!({ "model": "smollm2", "prompt": text, "temperature": 0, "max_tokens": 0,
+        "logprobs": 1, "echo": true });
+    let read = daemon.post("/v1/completions", &body).is(200);
+    let sum = |value: &Value| -> f64 {
+        let all = value["logprobs"]["token_logprobs"].as_array().unwrap();
+        all.iter().rev().take(2).map(|one| one.as_f64().unwrap()).sum()
+    };
+    let (made, read) = (sum(made), sum(&read["choices"][0]));
+    assert!((made - read).abs() < 0.2, "{made} {read}");
+    daemon.end();
+}
+
+#[test]
+fn what_changes_the_models_needs_the_local_token() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let daemon = Daemon::start(&home, &runner, &[]);
+    let body = json!({ "model": "smollm2" }).to_string();
+    let json = ("content-type", "application/json");
+    let delete = |headers: &[(&str, &str)]| {
+        send(daemon.address, ("DELETE", "/api/delete"), headers, &body).status
+    };
+    assert_eq!(delete(&[json]), 401);
+    assert_eq!(delete(&[json, ("authorization", "Bearer wrong")]), 401);
+    let page = [json, ("origin", "https://evil.example")];
+    let chat = question(&json!({})).to_string();
+    assert_eq!(send(daemon.address, ("POST", "/v1/chat/completions"), &page, &chat).status, 403);
+    let token = std::fs::read_to_string(home.path().join("admin_token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    assert_eq!(delete(&[json, ("authorization", &bearer)]), 200);
+    assert_eq!(daemon.get("/v1/models").is(200)["data"], json!([]));
+    daemon.end();
+}
+
+#[test]
+fn a_client_who_leaves_frees_the_model() {
+    let Some(runner) = testkit::runner() else { return };
+    let daemon = Daemon::start(Home::shared(), &runner, &["--parallel", "1"]);
+    let long = json!({ "model": "smollm2", "stream": true, "messages": messages("Tell me a long story.") });
+    let json = [("content-type", "application/json")];
+    for _ in 0..3 {
+        let mut reader =
+            begin(daemon.address, ("POST", "/v1/chat/completions"), &json, &long.to_string());
+        reader.read_exact(&mut [0; 400]).unwrap();
+        drop(reader);
+    }
+    // The only place is free again, or this would wait for three stories.
+    let body = daemon.post("/v1/chat/completions", &question(&json!({}))).is(200);
+    assert_eq!(body["choices"][0]["message"]["content"], ANSWER);
+    daemon.end();
+}
+
+#[test]
+fn nothing_of_a_prompt_is_logged_or_kept() {
+    const CANARY: &str = "CANARY-served";
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let daemon = Daemon::start(&home, &runner, &[]);
+    let prompt = format!("Repeat after me: {CANARY}");
+    let bodies = [
+        (
+            "/v1/chat/completions",
+            json!({ "model": "smollm2", "max_tokens": 16, "messages": messages(&prompt) }),
+        ),
+        ("/v1/completions", json!({ "model": "smollm2", "max_tokens": 8, "prompt": prompt })),
+        ("/v1/chat/completions", json!({ "model": CANARY, "messages": messages(&prompt) })),
+        ("/v1/chat/completions", json!({ "model": "smollm2", "messages": CANARY })),
+        (
+            "/v1/messages",
+            json!({ "model": "smollm2", "max_tokens": 8, "messages": [{ "role": "user", "content": prompt }] }),
+        ),
+        (
+            "/api/generate",
+            json!({ "model": "smollm2", "prompt": prompt, "options": { "num_predict": 8 } }),
+        ),
+        ("/tokenize", json!({ "model": "smollm2", "content": prompt })),
+    ];
+    for (path, body) in &bodies {
+        daemon.post(path, body);
+    }
+    let said = daemon.end();
+    assert!(!said.contains(CANARY), "{said}");
+    let mut grep = Command::new("grep");
+    let found = grep.args(["-rlaF", CANARY]).arg(home.path()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+}
+
+#[test]
+fn it_does_not_open_to_the_network_unguarded() {
+    let home = Home::empty();
+    let serve = |args: &[&str]| {
+        let runner = Path::new("/bin/true");
+        let output = home.tieline(["serve"]).runner(runner).args(args).output();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = serve(&["--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("tieline key create"), "{said}");
+    home.tieline(["key", "create", "laptop", "--json"]).json();
+    let (code, said) = serve(&["--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("--tls-cert") && said.contains("--insecure-plaintext"), "{said}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (code, said) = serve(&["--listen", &taken.local_addr().unwrap().to_string()]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("another program listens there"), "{said}");
+}
