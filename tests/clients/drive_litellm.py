@@ -78,15 +78,18 @@ else:
         same([item["embedding"] for item in answer.data], [[0.5, 0.5, -0.5, 0.5]] * 2)
 
 
-@driver.feature
-def reasoning():
-    wishes = {
-        "openai": {},
-        "anthropic": {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 2048},
-        "ollama": {"reasoning_effort": "medium"},
-    }
-    message = ask("thinker", **wishes[API]).choices[0].message
-    same((message.reasoning_content, message.content), (THOUGHT, ANSWER))
+if API == "anthropic":
+    driver.lacks("litellm refuses `thinking` for models whose names it does not know", "reasoning")
+else:
+
+    @driver.feature
+    def reasoning():
+        wishes = {
+            "openai": {},
+            "ollama": {"reasoning_effort": "medium"},
+        }
+        message = ask("thinker", **wishes[API]).choices[0].message
+        same((message.reasoning_content, message.content), (THOUGHT, ANSWER))
 
 
 @driver.feature

@@ -6,6 +6,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use bytes::BytesMut;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
@@ -39,7 +40,7 @@ impl<T: DeserializeOwned, S: DeserializeOwned> FromRequest<App> for Json<T, S> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
-        if !is_json(&head.headers) {
+        if !is_json(&head.headers) && !is_undeclared(&head) {
             let text = "the body must be declared as JSON: Content-Type: application/json";
             return Err(ApiError::new(Fault::NotJson, text));
         }
@@ -47,6 +48,14 @@ impl<T: DeserializeOwned, S: DeserializeOwned> FromRequest<App> for Json<T, S> {
         let most = usize::try_from(limits.body.0).unwrap_or(usize::MAX);
         parse(&read(body, most).await?, limits.depth)
     }
+}
+
+/// Whether it is a body without a type of a client of Ollama's, some of which declare none. A page can send such
+/// a body too, but not without saying that it is a page.
+fn is_undeclared(head: &Parts) -> bool {
+    let says = |name: &str| head.headers.contains_key(name);
+    head.uri.path().starts_with("/api/")
+        && !["content-type", "origin", "sec-fetch-site", "referer"].into_iter().any(says)
 }
 
 /// Whether a body is declared as JSON: what a page of another site cannot do without being asked.
@@ -202,6 +211,23 @@ mod tests {
         let error = parse::<Form, Nothing>(br#"{"known":"CANARY"}"#, 64).unwrap_err();
         assert!(!error.message.contains("CANARY"), "{}", error.message);
         assert!(parse::<Form, Nothing>(br#"{"known":1} CANARY"#, 64).is_err());
+    }
+
+    #[test]
+    fn a_client_of_ollamas_need_not_declare_json_and_a_page_must() {
+        let check = |path: &str, header: Option<(&'static str, &str)>, want: bool| {
+            let mut request = axum::http::Request::post(path);
+            if let Some((name, value)) = header {
+                request = request.header(name, value);
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(is_undeclared(&head), want, "{path} {header:?}");
+        };
+        check("/api/chat", None, true);
+        check("/v1/chat/completions", None, false);
+        check("/api/chat", Some(("content-type", "text/plain")), false);
+        check("/api/chat", Some(("origin", "https://a.example")), false);
+        check("/api/chat", Some(("sec-fetch-site", "cross-site")), false);
     }
 
     #[test]

@@ -100,6 +100,21 @@ async fn a_stream_tells_every_item_in_order() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_summary_of_thoughts_gets_them_as_one() {
+    let service = Service::new(busy(FinishReason::ToolCalls));
+    let wish = json!({ "stream": true, "reasoning": { "summary": "auto" } });
+    let said = service.post(PATH, &ask(&wish)).await;
+    let chunks = said.chunks();
+    let of = |kind: &str| chunks.iter().find(|chunk| chunk["type"] == format!("response.{kind}"));
+    let delta = of("reasoning_summary_text.delta").unwrap();
+    assert_eq!((&delta["summary_index"], &delta["delta"]), (&json!(0), &json!("Rain?")));
+    assert!(of("reasoning_text.delta").is_none());
+    let item = &of("completed").unwrap()["response"]["output"][0];
+    assert_eq!(item["summary"], json!([{ "type": "summary_text", "text": "Rain?" }]));
+    assert_eq!(item["content"], json!([]));
+}
+
+#[tokio::test]
 async fn a_request_is_read_whole() {
     let service = Service::new(Scripted::hello());
     let wish = json!({

@@ -24,6 +24,7 @@ pub(super) struct Turn {
     /// `None`: it is not stored.
     pub(super) keep: Option<Keep>,
     pub(super) logprobs: bool,
+    pub(super) thoughts: Thoughts,
 }
 
 /// What is stored beside a response.
@@ -59,11 +60,59 @@ enum Open {
     Call { index: u32, call: ToolCall },
 }
 
+/// Where thoughts are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Thoughts {
+    /// As what they are, as of models whose thoughts are no secret.
+    Content,
+    /// As a summary, where one is asked for: clients written for models that hide their thoughts read no other.
+    /// Nothing is summarised.
+    Summary,
+}
+
+impl Thoughts {
+    /// The events: a part begins, more of its text, its text is whole, the part is whole.
+    fn events(self) -> [&'static str; 4] {
+        match self {
+            Self::Content => [
+                "response.content_part.added",
+                "response.reasoning_text.delta",
+                "response.reasoning_text.done",
+                "response.content_part.done",
+            ],
+            Self::Summary => [
+                "response.reasoning_summary_part.added",
+                "response.reasoning_summary_text.delta",
+                "response.reasoning_summary_text.done",
+                "response.reasoning_summary_part.done",
+            ],
+        }
+    }
+
+    fn part(self, text: &str) -> Value {
+        let kind = match self {
+            Self::Content => "reasoning_text",
+            Self::Summary => "summary_text",
+        };
+        json!({ "type": kind, "text": text })
+    }
+
+    /// A member of the only part.
+    fn indexed(self, member: &str, value: &Value) -> Value {
+        let index = match self {
+            Self::Content => "content_index",
+            Self::Summary => "summary_index",
+        };
+        json!({ index: 0, member: value })
+    }
+}
+
 /// Makes items of events.
 #[derive(Debug)]
 pub(super) struct Writer {
     id: String,
     logprobs: bool,
+    thoughts: Thoughts,
     done: Vec<Value>,
     open: Option<Open>,
     /// Blanks that are text only if text follows.
@@ -80,6 +129,7 @@ impl Writer {
         Self {
             id: turn.id.trim_start_matches("resp_").to_owned(),
             logprobs: turn.logprobs,
+            thoughts: turn.thoughts,
             done: Vec::new(),
             open: None,
             held: String::new(),
@@ -155,18 +205,15 @@ impl Writer {
             self.open = Some(Open::Thought { text: String::new() });
             let item = json!({ "id": self.item_id("rs"), "type": "reasoning", "summary": [], "content": [] });
             told.push(self.item("response.output_item.added", &item));
-            let part = json!({ "type": "reasoning_text", "text": "" });
-            told.push(self.at(
-                "response.content_part.added",
-                "rs",
-                json!({ "content_index": 0, "part": part }),
-            ));
+            let [added, ..] = self.thoughts.events();
+            let part = self.thoughts.part("");
+            told.push(self.at(added, "rs", self.thoughts.indexed("part", &part)));
         }
         if let Some(Open::Thought { text }) = &mut self.open {
             text.push_str(piece);
         }
-        let more = json!({ "content_index": 0, "delta": piece });
-        told.push(self.at("response.reasoning_text.delta", "rs", more));
+        let [_, delta, ..] = self.thoughts.events();
+        told.push(self.at(delta, "rs", self.thoughts.indexed("delta", &json!(piece))));
         told
     }
 
@@ -210,23 +257,20 @@ impl Writer {
     }
 
     fn close_thought(&mut self, text: &str) -> (Vec<Told>, Value) {
-        let part = json!({ "type": "reasoning_text", "text": text });
+        let part = self.thoughts.part(text);
+        let [.., text_done, part_done] = self.thoughts.events();
         let told = vec![
-            self.at(
-                "response.reasoning_text.done",
-                "rs",
-                json!({ "content_index": 0, "text": text }),
-            ),
-            self.at(
-                "response.content_part.done",
-                "rs",
-                json!({ "content_index": 0, "part": part }),
-            ),
+            self.at(text_done, "rs", self.thoughts.indexed("text", &json!(text))),
+            self.at(part_done, "rs", self.thoughts.indexed("part", &part)),
         ];
         let before = self.said.reasoning.take().map(Private::into_inner).unwrap_or_default();
         self.said.reasoning = Some((before + text).into());
         let id = self.item_id("rs");
-        (told, json!({ "id": id, "type": "reasoning", "summary": [], "content": [part] }))
+        let (summary, content) = match self.thoughts {
+            Thoughts::Content => (json!([]), json!([part])),
+            Thoughts::Summary => (json!([part]), json!([])),
+        };
+        (told, json!({ "id": id, "type": "reasoning", "summary": summary, "content": content }))
     }
 
     fn close_text(&mut self, text: &str, logprobs: &[Value], status: &str) -> (Vec<Told>, Value) {

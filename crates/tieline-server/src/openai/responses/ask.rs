@@ -6,7 +6,7 @@ use tieline_types::{
     Wanted,
 };
 
-use super::answer::{Keep, Turn};
+use super::answer::{Keep, Thoughts, Turn};
 use super::input::{self, Read};
 use super::missing;
 use super::wire::{Format, ResponsesRequest, TextOptions, WireChoice, WireTool};
@@ -54,6 +54,7 @@ impl ResponsesRequest {
         let all: Vec<Message> = earlier.iter().chain(&messages).cloned().collect();
         let logprobs = self.logprobs();
         let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
+        let summary = self.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone());
         let batch = self.service_tier.as_deref() == Some("flex");
         let request = Request {
             sampling,
@@ -70,7 +71,9 @@ impl ResponsesRequest {
         };
         request.validate()?;
         let keep = store.then(|| Keep { owner: caller.principal.id.clone(), items, messages: all });
-        let turn = Turn { id, base, keep, logprobs: logprobs.is_some() };
+        let summary = summary.is_some();
+        let thoughts = if summary { Thoughts::Summary } else { Thoughts::Content };
+        let turn = Turn { id, base, keep, logprobs: logprobs.is_some(), thoughts };
         let ask = Ask::one(Wanted::named(self.model), request);
         Ok(Asked { way, one_call: self.parallel_tool_calls == Some(false), turn, ask })
     }
@@ -147,7 +150,7 @@ impl ResponsesRequest {
             "previous_response_id": self.previous_response_id,
             "reasoning": {
                 "effort": self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.clone()),
-                "summary": null,
+                "summary": self.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone()),
             },
             "service_tier": self.service_tier.as_deref().unwrap_or("default"),
             "store": self.store.unwrap_or(true),
