@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test clients lint fmt docs fuzz versus versus-engine prove-engine
+.PHONY: help demo build runner portable test clients lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ test: lint runner ## everything that must pass before a merge
 
 clients: ## real clients against scripted models; writes docs/conformance.md
 	@scripts/clients.py
+
+lm-eval: build ## lm-evaluation-harness against the server, compared with the engine: needs a pulled smollm2
+	scripts/lm_eval_check.py --tieline "$(TARGET)/release/tieline"
+
+overhead: ## what the server itself costs, with wrk; see bench/RESULTS.md
+	bench/serve/run.sh
 
 fmt: ## format the code
 	cargo fmt --all

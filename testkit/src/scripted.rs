@@ -172,7 +172,11 @@ impl Host for Scripted {
 
     async fn describe(&self, name: &str) -> Result<ModelDetails, BackendError> {
         self.known(name)?;
-        let metadata = [("general.architecture", "\"llama\""), ("llama.context_length", "8192")];
+        let metadata = [
+            ("general.architecture", "\"llama\""),
+            ("llama.context_length", "8192"),
+            ("tokenizer.ggml.eos_token_id", "2"),
+        ];
         Ok(ModelDetails {
             card: Self::card(name),
             template: Some(

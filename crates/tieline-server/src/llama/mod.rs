@@ -10,6 +10,7 @@ mod infill;
 mod prompt;
 mod state;
 mod text;
+mod tokenizer;
 
 use axum::http::Method;
 use axum::routing::{get, post};
@@ -39,6 +40,8 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new((Method::POST, "/tokenize"), infer, post(text::tokenize))
             .about("Text to tokens.")
             .body::<Tokenize>(),
+        Route::new((Method::GET, "/tokenizer_info"), infer, get(tokenizer::info))
+            .about("Special tokens and the chat template, as vLLM tells them."),
         Route::new((Method::POST, "/detokenize"), infer, post(text::detokenize))
             .about("Tokens to text.")
             .body::<Detokenize>(),

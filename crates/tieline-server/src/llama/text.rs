@@ -24,10 +24,13 @@ use crate::routes::Dialect;
 pub(crate) struct Tokenize {
     #[serde(default)]
     model: Option<String>,
+    /// vLLM's name for it is `prompt`.
+    #[serde(alias = "prompt")]
     #[schemars(with = "String")]
     content: Private,
-    /// Add the tokens of a beginning and an end that the model's file asks for.
-    #[serde(default)]
+    /// Add the tokens of a beginning and an end that the model's file asks for. vLLM's name for it is
+    /// `add_special_tokens`.
+    #[serde(default, alias = "add_special_tokens")]
     add_special: bool,
     /// Read the names of special tokens as these tokens.
     #[serde(default = "yes")]
@@ -93,7 +96,7 @@ pub(crate) async fn detokenize(
     let routed = route(&app, &caller, "detokenize", value.model).await?;
     let work = Work::Detokenize { tokens: value.tokens, special: true };
     let text = text(routed.work(work).await?)?;
-    Ok(answer(&caller, &json!({ "content": text.expose() }), &ignored))
+    Ok(answer(&caller, &json!({ "content": text.expose(), "prompt": text.expose() }), &ignored))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -119,7 +122,7 @@ pub(crate) async fn apply_template(
     Ok(answer(&caller, &json!({ "prompt": prompt.expose() }), &ignored))
 }
 
-async fn route(
+pub(super) async fn route(
     app: &App,
     caller: &Caller,
     operation: &'static str,
@@ -129,7 +132,7 @@ async fn route(
     open::route(app, caller, (Dialect::Llama, operation), wanted)
 }
 
-fn answer(caller: &Caller, body: &Value, ignored: &[String]) -> Response {
+pub(super) fn answer(caller: &Caller, body: &Value, ignored: &[String]) -> Response {
     stamp(axum::Json(body).into_response(), caller, None, ignored)
 }
 
@@ -141,7 +144,7 @@ pub(crate) fn tokens(reply: Reply) -> Result<Vec<u32>, BackendError> {
     }
 }
 
-fn text(reply: Reply) -> Result<Private, BackendError> {
+pub(super) fn text(reply: Reply) -> Result<Private, BackendError> {
     match reply {
         Reply::Text(text) => Ok(text),
         _ => Err(unexpected()),

@@ -89,7 +89,7 @@ async fn text_becomes_tokens_and_text_again() {
     assert_eq!(body["tokens"], pieces);
 
     let body = service.post("/detokenize", &json!({ "tokens": [7, 8] })).await.is(200);
-    assert_eq!(body, json!({ "content": "w7 w8 " }));
+    assert_eq!(body, json!({ "content": "w7 w8 ", "prompt": "w7 w8 " }));
     let messages =
         json!([{ "role": "system", "content": "Be." }, { "role": "user", "content": "Hi" }]);
     let body = service.post("/apply-template", &json!({ "messages": messages })).await.is(200);
@@ -306,4 +306,17 @@ async fn a_stream_that_breaks_ends_with_an_error() {
     assert_eq!(error["error"]["type"], "engine_crashed");
     assert_eq!(error["error"]["code"], 503);
     service.post("/completion", &json!({ "prompt": "x" })).await.is(503);
+}
+
+#[tokio::test]
+async fn a_tokenizer_is_told_as_vllm_tells_it() {
+    let service = Service::new(Scripted::hello());
+    let info = service.get("/tokenizer_info").await.is(200);
+    assert_eq!(info["eos_token"], "w2 ");
+    assert_eq!(info["bos_token"], Value::Null);
+    assert!(info["chat_template"].as_str().unwrap().contains("messages"));
+    let ask = json!({ "prompt": "one two", "add_special_tokens": false });
+    assert_eq!(service.post("/tokenize", &ask).await.is(200)["tokens"], json!([1, 2]));
+    let text = service.post("/detokenize", &json!({ "tokens": [1, 2] })).await.is(200);
+    assert_eq!((&text["prompt"], &text["content"]), (&json!("w1 w2 "), &json!("w1 w2 ")));
 }
