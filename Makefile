@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test clients lint fmt docs fuzz versus versus-engine prove-engine
+.PHONY: help demo build runner portable test clients agents lint fmt docs fuzz versus versus-engine prove-engine
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ test: lint runner ## everything that must pass before a merge
 
 clients: ## real clients against scripted models; writes docs/conformance.md
 	@scripts/clients.py
+
+agents: ## real agents, a turn each; writes docs/conformance-agents.md
+	@scripts/clients.py --agents
 
 fmt: ## format the code
 	cargo fmt --all
