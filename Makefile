@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test clients lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
+.PHONY: help demo build runner portable test clients agents lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,8 @@ lm-eval: build ## lm-evaluation-harness against the server, compared with the en
 
 overhead: ## what the server itself costs, with wrk; see bench/RESULTS.md
 	bench/serve/run.sh
+agents: ## real agents, a turn each; writes docs/conformance-agents.md
+	@scripts/clients.py --agents
 
 fmt: ## format the code
 	cargo fmt --all

@@ -20,6 +20,7 @@ import venv
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CLIENTS = ROOT / "tests" / "clients"
 DOCUMENT = ROOT / "docs" / "conformance.md"
+AGENTS_DOCUMENT = ROOT / "docs" / "conformance-agents.md"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "tieline" / "clients"
 DRIVER_S = 180
 START_S = 20
@@ -67,6 +68,15 @@ DRIVERS = [
     ("node", "drive_ai.mjs", "anthropic"),
 ]
 
+# Apart, since they are large: a turn each.
+AGENTS = [
+    ("agents", "drive_agent.py", "codex"),
+    ("agents", "drive_agent.py", "opencode"),
+    ("aider", "drive_agent.py", "aider"),
+]
+# Environments that npm makes, from the folder of the same name.
+NPM = {"node", "agents"}
+
 
 def say(text):
     print(f"clients: {text}", file=sys.stderr, flush=True)
@@ -74,8 +84,8 @@ def say(text):
 
 def environment(kind):
     """The folder of a ready environment, made when it is not there yet."""
-    pins = CLIENTS / ("node/package-lock.json" if kind == "node" else f"{kind}.txt")
-    system = "" if kind == "node" else f"python{sys.version_info.major}.{sys.version_info.minor}"
+    pins = CLIENTS / (f"{kind}/package-lock.json" if kind in NPM else f"{kind}.txt")
+    system = "" if kind in NPM else f"python{sys.version_info.major}.{sys.version_info.minor}"
     name = hashlib.sha256(pins.read_bytes() + system.encode()).hexdigest()[:16]
     folder = CACHE / f"{kind}-{name}"
     ready = folder / ".ready"
@@ -84,9 +94,9 @@ def environment(kind):
     say(f"making {folder}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    if kind == "node":
+    if kind in NPM:
         for file in ("package.json", "package-lock.json"):
-            shutil.copy(CLIENTS / "node" / file, folder)
+            shutil.copy(CLIENTS / kind / file, folder)
         subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
     else:
         venv.create(folder, with_pip=True)
@@ -99,7 +109,8 @@ def environment(kind):
 def command(kind, folder, driver, *words):
     if kind == "node":
         return ["node", str(CLIENTS / "node" / driver), *words]
-    return [str(folder / "bin" / "python"), "-B", str(CLIENTS / driver), *words]
+    python = sys.executable if kind in NPM else str(folder / "bin" / "python")
+    return [python, "-B", str(CLIENTS / driver), *words]
 
 
 def drive(job, url):
@@ -109,7 +120,7 @@ def drive(job, url):
     # Only what it needs: a key or a proxy of the caller's is none of a client's business.
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     with tempfile.TemporaryDirectory() as home:
-        settings = {"TIELINE_URL": url, "TIELINE_CLIENTS_NODE": str(folder), "HOME": home}
+        settings = {"TIELINE_URL": url, "TIELINE_CLIENTS_FOLDER": str(folder), "HOME": home}
         more = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "DO_NOT_TRACK": "1"}
         said = subprocess.Popen(
             command(kind, folder, driver, *words),
@@ -158,27 +169,30 @@ def cell(line):
     return {True: "yes", False: "FAIL", None: "-"}[line["ok"]]
 
 
-def document(lines):
+def document(lines, title, target):
     """The table, what it means, and why something is missing."""
     clients = {}
     for line in lines:
         clients.setdefault((line["client"], line["version"]), {})[line["feature"]] = line
+    asked = {line["feature"] for line in lines}
+    features = {name: meaning for name, meaning in FEATURES.items() if name in asked}
     text = [
-        "# Which clients work",
+        f"# {title}",
         "",
-        "Written by `make clients`: each client is the real package, against models that say the same each time.",
-        "Retries are off. `-`: the client or its API has no such thing; the reasons are below. Nothing here says how good",
-        "a model's answers are.",
+        f"Written by `make {target}`: each client is the real package, against models that say the same each time.",
+        "Retries are off. `-`: the client or its API has no such thing; the reasons are below. An empty cell is not tried.",
+        "Nothing here says how good a model's answers are.",
         "",
-        "| client | version | " + " | ".join(name.replace("_", " ") for name in FEATURES) + " |",
-        "|---|---|" + "---|" * len(FEATURES),
+        "| client | version | " + " | ".join(name.replace("_", " ") for name in features) + " |",
+        "|---|---|" + "---|" * len(features),
     ]
     for (client, version), cells in clients.items():
-        row = " | ".join(cell(cells.get(name)) for name in FEATURES)
+        row = " | ".join(cell(cells.get(name)) for name in features)
         text.append(f"| {client} | {version} | {row} |")
     text += ["", "What the columns ask:", ""]
-    text += [f"- {name.replace('_', ' ')}: {meaning}" for name, meaning in FEATURES.items()]
-    text += ["", "Why something is `-`:", ""]
+    text += [f"- {name.replace('_', ' ')}: {meaning}" for name, meaning in features.items()]
+    if any(line["ok"] is None for line in lines):
+        text += ["", "Why something is `-`:", ""]
     for (client, _), cells in clients.items():
         reasons = {}
         for line in cells.values():
@@ -192,10 +206,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", help="the example `scripted`, built; else it is built")
     parser.add_argument("--only", default="", help="drivers whose name has this; writes no document")
+    parser.add_argument("--agents", action="store_true", help="agents instead: docs/conformance-agents.md")
     parser.add_argument("--install", action="store_true", help="only make the environments")
     parser.add_argument("--json", help="also write the lines here")
     arguments = parser.parse_args()
-    jobs = [job for job in DRIVERS if arguments.only in " ".join(job)]
+    jobs = [job for job in (AGENTS if arguments.agents else DRIVERS) if arguments.only in " ".join(job)]
     if arguments.install:
         for kind in sorted({job[0] for job in jobs}):
             print(environment(kind))
@@ -213,8 +228,10 @@ def main():
             lines += drive(job, url)
     if arguments.json:
         pathlib.Path(arguments.json).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    if not arguments.only:
-        DOCUMENT.write_text(document(lines))
+    if not arguments.only and arguments.agents:
+        AGENTS_DOCUMENT.write_text(document(lines, "Which agents work", "agents"))
+    elif not arguments.only:
+        DOCUMENT.write_text(document(lines, "Which clients work", "clients"))
     failed = sum(line["ok"] is False for line in lines)
     passed = sum(line["ok"] is True for line in lines)
     say(f"{passed} pass, {failed} fail, {len(lines) - passed - failed} not in the client")

@@ -44,9 +44,9 @@ QUESTION = [{"role": "user", "content": "What is the weather in Paris?"}]
 class Driver:
     """One client and what it can do."""
 
-    def __init__(self, client, package, via=""):
+    def __init__(self, client, package="", via="", version=""):
         self.client = client + (f" ({via})" if via else "")
-        self.version = importlib.metadata.version(package)
+        self.version = version or importlib.metadata.version(package)
         self.features = {}
         self.missing = {}
 

@@ -32,8 +32,8 @@ export const CITY_SCHEMA = {
 };
 export const QUESTION = [{ role: "user", content: "What is the weather in Paris?" }];
 
-// The environment lies outside the tree; TIELINE_CLIENTS_NODE names its folder.
-const environment = process.env.TIELINE_CLIENTS_NODE ?? import.meta.dirname;
+// The environment lies outside the tree; TIELINE_CLIENTS_FOLDER names its folder.
+const environment = process.env.TIELINE_CLIENTS_FOLDER ?? import.meta.dirname;
 const require = createRequire(join(environment, "package.json"));
 
 export function load(name) {
