@@ -33,7 +33,7 @@ pub enum Step {
     Hang,
 }
 
-/// Models by name, and their answers.
+/// Models by name, and their answers. As in the store, a name's case says nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Scripted {
     models: BTreeMap<String, Vec<Step>>,
@@ -103,7 +103,7 @@ impl Scripted {
     }
 
     fn known(&self, name: &str) -> Result<&Vec<Step>, BackendError> {
-        self.models.get(name).ok_or_else(|| {
+        self.models.get(&name.to_ascii_lowercase()).ok_or_else(|| {
             BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here"))
                 .with_hint(format!("tieline pull {name}"))
         })
@@ -188,7 +188,7 @@ impl Host for Scripted {
 
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {
         self.known(&wanted.name)?;
-        let mut served = Self::served(&wanted.name);
+        let mut served = Self::served(&wanted.name.to_ascii_lowercase());
         if let Some(context) = wanted.context {
             served.loaded.context = context.max(CONTEXT);
         }

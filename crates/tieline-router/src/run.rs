@@ -123,6 +123,8 @@ impl Routed {
             Ok(served) => {
                 entry.closed = true;
                 self.arrival.digest = Some(served.digest);
+                // Callers spell a name as they like; records and numbers know a model by one.
+                self.arrival.decision.model.clone_from(&served.name);
                 Ok(served)
             }
             Err(error) => {

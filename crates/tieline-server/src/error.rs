@@ -227,6 +227,10 @@ pub(crate) async fn dress(dialect: Dialect, mut request: Request, next: Next) ->
     let mut response = next.run(request).await;
     if let Some(error) = response.extensions().get::<Arc<ApiError>>().cloned() {
         response = render(&error, dialect, &id);
+    } else if response.status() == StatusCode::BAD_REQUEST {
+        // A path or a query that axum itself refused, in plain words of its own.
+        let text = "the path or the query cannot be read";
+        response = render(&ApiError::new(Fault::BadBody, text), dialect, &id);
     }
     if dialect == Dialect::Anthropic
         && let Ok(id) = HeaderValue::from_str(&id.0)

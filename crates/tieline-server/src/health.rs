@@ -10,7 +10,8 @@ use serde_json::json;
 use tieline_types::{BackendError, ErrorKind};
 
 use crate::app::App;
-use crate::error::ApiError;
+use crate::caller::Caller;
+use crate::error::{ApiError, Fault};
 use crate::routes::{Dialect, Guard, Route};
 
 pub(crate) fn routes() -> Vec<Route> {
@@ -35,7 +36,11 @@ async fn ready(State(app): State<App>) -> Response {
     }
 }
 
-async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, ApiError> {
+    if caller.principal.models.is_some() {
+        let text = "this key is for some models only, and the metrics tell of all";
+        return Err(ApiError::new(Fault::Forbidden, text));
+    }
     let status = app.router().host().status().await?;
     let lost = app.router().records().lost() + app.lost().count();
     let text = app

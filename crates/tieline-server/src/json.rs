@@ -46,7 +46,8 @@ impl<T: DeserializeOwned, S: DeserializeOwned> FromRequest<App> for Json<T, S> {
         }
         let limits = &app.config().limits;
         let most = usize::try_from(limits.body.0).unwrap_or(usize::MAX);
-        parse(&read(body, most).await?, limits.depth)
+        let bytes = read_within(limits.request, body, most).await?;
+        parse(&bytes, limits.depth)
     }
 }
 
@@ -66,6 +67,14 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let media = declared.split(';').next().unwrap_or_default().trim();
     media.eq_ignore_ascii_case("application/json")
         || (media.len() > 5 && media[media.len() - 5..].eq_ignore_ascii_case("+json"))
+}
+
+/// The whole body, within this time: a byte now and then would keep a place for days.
+async fn read_within(time: Duration, body: Body, most: usize) -> Result<Bytes, ApiError> {
+    tokio::time::timeout(time, read(body, most)).await.unwrap_or_else(|_| {
+        let text = format!("the body did not come within {} seconds", time.as_secs());
+        Err(ApiError::new(Fault::SlowBody, text))
+    })
 }
 
 /// The whole body, up to `most` bytes.
@@ -130,7 +139,8 @@ fn name(path: &serde_ignored::Path<'_>) -> String {
 /// serde's words without what the caller wrote, which may be a prompt: only what was expected, and where.
 fn tell(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.find(", expected ") {
+    // The last: the caller's own text may hold these words too.
+    match text.rfind(", expected ") {
         Some(at) => text[at + 2..].to_owned(),
         None if text.starts_with("unknown variant") => {
             "a word that is none of those known".to_owned()
@@ -208,9 +218,24 @@ mod tests {
 
     #[test]
     fn what_the_caller_wrote_is_not_repeated() {
-        let error = parse::<Form, Nothing>(br#"{"known":"CANARY"}"#, 64).unwrap_err();
-        assert!(!error.message.contains("CANARY"), "{}", error.message);
+        for text in ["CANARY", "x, expected CANARY"] {
+            let body = format!(r#"{{"known":"{text}"}}"#);
+            let error = parse::<Form, Nothing>(body.as_bytes(), 64).unwrap_err();
+            assert!(!error.message.contains("CANARY"), "{}", error.message);
+        }
         assert!(parse::<Form, Nothing>(br#"{"known":1} CANARY"#, 64).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up() {
+        let drips = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_secs(14)).await;
+            Some((Ok::<_, std::convert::Infallible>(" "), ()))
+        });
+        let begun = tokio::time::Instant::now();
+        let read = read_within(Duration::from_secs(600), Body::from_stream(drips), 1 << 20);
+        assert_eq!(read.await.unwrap_err().fault, Fault::SlowBody);
+        assert_eq!(begun.elapsed().as_secs(), 600);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use tieline_types::{BackendError, ErrorKind, Message, Private};
 
 use super::message::{WireMessage, messages};
 use crate::app::App;
+use crate::caller::Caller;
 use crate::error::ApiError;
 
 /// A model by its name, and what its overlay adds.
@@ -19,8 +20,10 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    pub(crate) fn find(app: &App, name: &str) -> Result<Self, ApiError> {
+    pub(crate) fn find(app: &App, caller: &Caller, name: &str) -> Result<Self, ApiError> {
         match app.library().store.overlay(&bare(name)).map_err(failed)? {
+            // Not the router's refusal: that would tell which model it is made of.
+            Some(overlay) if !caller.may_ask(bare_base(&overlay)) => Err(not_here(name)),
             Some(overlay) => Self::of(overlay, app.config().limits.messages),
             None => Ok(Self { base: name.to_owned(), ..Self::default() }),
         }
@@ -45,6 +48,24 @@ impl Asked {
 /// An overlay's name as the store has it: `:latest` says nothing, and case neither.
 pub(crate) fn bare(name: &str) -> String {
     name.strip_suffix(":latest").unwrap_or(name).to_ascii_lowercase()
+}
+
+fn bare_base(overlay: &Overlay) -> &str {
+    overlay.base.strip_suffix(":latest").unwrap_or(&overlay.base)
+}
+
+/// Whoever changes a model must be allowed to ask it, or the one that it is made of.
+pub(crate) fn permit(app: &App, caller: &Caller, name: &str) -> Result<(), ApiError> {
+    let name = bare(name);
+    let overlay = app.library().store.overlay(&name).map_err(failed)?;
+    match caller.may_ask(overlay.as_ref().map_or(&name, bare_base)) {
+        true => Ok(()),
+        false => Err(not_here(&name)),
+    }
+}
+
+fn not_here(name: &str) -> ApiError {
+    BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here")).into()
 }
 
 /// The store's list could not be read.

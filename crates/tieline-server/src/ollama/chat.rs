@@ -29,7 +29,7 @@ pub(crate) async fn chat(
     caller: Caller,
     Json { value, shared, ignored }: Json<ChatRequest, WireManner>,
 ) -> Result<Response, ApiError> {
-    let mut manner = shared.read(&app)?;
+    let mut manner = shared.read(&app, &caller)?;
     manner.ignored.extend(ignored);
     let said = messages(value.messages.unwrap_or_default(), app.config().limits.messages)?;
     if said.is_empty() {

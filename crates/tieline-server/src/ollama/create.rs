@@ -10,12 +10,13 @@ use serde_json::{Map, Value};
 use tieline_store::{NameError, Overlay};
 use tieline_types::{BackendError, ErrorKind, Hint, Private};
 
-use super::asked::{bare, failed};
+use super::asked::{bare, failed, permit};
 use super::message::{WireMessage, messages};
 use super::options::Options;
 use super::pull::{Manner, give, status};
 use super::show::Name;
 use crate::app::App;
+use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::json::Json;
 
@@ -55,10 +56,11 @@ enum Licence {
 
 pub(crate) async fn create(
     State(app): State<App>,
+    caller: Caller,
     Json { value, shared, .. }: Json<CreateRequest, Manner>,
 ) -> Result<Response, ApiError> {
     value.refuse()?;
-    let overlay = value.overlay(&app).await?;
+    let overlay = value.overlay(&app, &caller).await?;
     app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
     let steps = ["reading model metadata", "writing manifest", "success"];
     give(stream::iter(steps.map(|step| Ok(status(step)))), shared.streams()).await
@@ -86,10 +88,11 @@ impl CreateRequest {
     }
 
     /// What is to be kept. What is made of an overlay is made of its base, and begins with what it says.
-    async fn overlay(self, app: &App) -> Result<Overlay, ApiError> {
+    async fn overlay(self, app: &App, caller: &Caller) -> Result<Overlay, ApiError> {
         let name = bare(&Name::of(self.model, self.name)?);
         let from = self.from.filter(|from| !from.is_empty());
         let from = from.ok_or_else(|| ApiError::invalid("from", "from is missing"))?;
+        permit(app, caller, &from)?;
         let below = app.library().store.overlay(&bare(&from)).map_err(failed)?;
         let base = below.as_ref().map_or(from.as_str(), |overlay| overlay.base.as_str());
         let base = base.strip_suffix(":latest").unwrap_or(base).to_owned();

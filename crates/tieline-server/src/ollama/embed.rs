@@ -122,7 +122,7 @@ impl Maker {
         mut ignored: Vec<String>,
     ) -> Result<Self, ApiError> {
         let since = Instant::now();
-        let asked = Asked::find(app, &model.model)?;
+        let asked = Asked::find(app, caller, &model.model)?;
         let options = Options::read(asked.parameters, model.options.unwrap_or_default())?;
         ignored.extend(options.ignored);
         let keep_alive = KeepAlive::read(model.keep_alive.as_ref())?;

@@ -39,7 +39,7 @@ pub(crate) async fn generate(
     caller: Caller,
     Json { value, shared, ignored }: Json<GenerateRequest, WireManner>,
 ) -> Result<Response, ApiError> {
-    let mut manner = shared.read(&app)?;
+    let mut manner = shared.read(&app, &caller)?;
     manner.ignored.extend(ignored);
     value.refuse()?;
     let Some((prompt, reading)) = value.prompt(&mut manner.asked)? else {

@@ -6,11 +6,12 @@ use serde::Deserialize;
 use tieline_store::{RemoveError, Store};
 use tieline_types::{BackendError, ErrorKind, Hint, ModelRef};
 
-use super::asked::bare;
+use super::asked::{bare, permit};
 use super::create::unnamed;
 use super::pull::reference;
 use super::show::Name;
 use crate::app::App;
+use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::json::Json;
 
@@ -22,8 +23,11 @@ pub(crate) struct CopyRequest {
 
 pub(crate) async fn copy(
     State(app): State<App>,
+    caller: Caller,
     Json { value, .. }: Json<CopyRequest>,
 ) -> Result<StatusCode, ApiError> {
+    // A name that this key may ask for must not come to mean a model that it may not.
+    permit(&app, &caller, &value.source)?;
     let from = reference(&value.source)?;
     app.library().store.copy(&from, &bare(&value.destination)).map_err(unnamed)?;
     Ok(StatusCode::OK)
@@ -31,9 +35,12 @@ pub(crate) async fn copy(
 
 pub(crate) async fn delete(
     State(app): State<App>,
+    caller: Caller,
     Json { value, .. }: Json<Name>,
 ) -> Result<StatusCode, ApiError> {
-    let reference = reference(&value.get()?)?;
+    let name = value.get()?;
+    permit(&app, &caller, &name)?;
+    let reference = reference(&name)?;
     let store = app.library().store.clone();
     // Deleting gigabytes takes a disk its time.
     let task = tokio::task::spawn_blocking(move || remove(&store, &reference));

@@ -8,6 +8,7 @@ use super::asked::Asked;
 use super::keep_alive::KeepAlive;
 use super::options::Options;
 use crate::app::App;
+use crate::caller::Caller;
 use crate::constraint;
 use crate::error::ApiError;
 
@@ -53,8 +54,8 @@ pub(crate) struct Manner {
 }
 
 impl WireManner {
-    pub(crate) fn read(self, app: &App) -> Result<Manner, ApiError> {
-        let mut asked = Asked::find(app, &self.model)?;
+    pub(crate) fn read(self, app: &App, caller: &Caller) -> Result<Manner, ApiError> {
+        let mut asked = Asked::find(app, caller, &self.model)?;
         let parameters = std::mem::take(&mut asked.parameters);
         let mut options = Options::read(parameters, self.options.unwrap_or_default())?;
         let keep_alive = KeepAlive::read(self.keep_alive.as_ref())?;

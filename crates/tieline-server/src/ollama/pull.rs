@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::show::Name;
 use crate::app::{App, Library};
+use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::json::Json;
 use crate::ndjson;
@@ -43,9 +44,14 @@ impl Manner {
 
 pub(crate) async fn pull(
     State(app): State<App>,
+    caller: Caller,
     Json { value, shared, .. }: Json<Name, Manner>,
 ) -> Result<Response, ApiError> {
     let reference = reference(&value.get()?)?;
+    if matches!(reference, ModelRef::File(_)) && !caller.principal.id.is_empty() {
+        let text = "model is a file of this machine: only its user may take it in";
+        return Err(ApiError::invalid("model", text));
+    }
     let lines = lines(app.library().clone(), Wish { reference, name: None, expected: None });
     give(lines, shared.streams()).await
 }

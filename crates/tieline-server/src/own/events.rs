@@ -57,6 +57,10 @@ impl Watch {
                     Err(RecvError::Closed) => return None,
                 },
                 _ = self.tick.tick() => {
+                    // Who only listens keeps no server from stopping.
+                    if !self.app.is_ready() {
+                        return None;
+                    }
                     let memory = self.look().await?;
                     if memory != self.memory {
                         self.memory = memory.clone();

@@ -306,3 +306,13 @@ async fn a_socket_in_the_file_system_serves_too() {
     shutdown.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn who_listens_to_events_keeps_no_server_from_stopping() {
+    let server = start(Scripted::hello(), Config::default());
+    let mut listening = server.connect().await;
+    let ask = format!("GET /tieline/v1/events HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    listening.write_all(ask.as_bytes()).await.unwrap();
+    listening.read_u8().await.unwrap();
+    server.stopped().await;
+}

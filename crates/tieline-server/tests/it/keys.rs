@@ -73,9 +73,13 @@ async fn a_key_knows_its_models_alone() {
     let new = NewKey { models: Some(vec!["other".to_owned()]), ..infer() };
     let (secret, _) = service.store.create_key(&new, 1).unwrap();
     service.app.refresh_keys().unwrap();
-    let fields = [("x-api-key", secret.expose())];
+    let (fields, bearer) =
+        ([("x-api-key", secret.expose())], format!("Bearer {}", secret.expose()));
     ask(&service, "other", &fields).await.is(200);
     ask(&service, "mock", &fields).await.is(404);
+    // The metrics name all models.
+    let said = service.get_with("/metrics", &[("authorization", &bearer)]).await;
+    said.is(403);
 }
 
 #[tokio::test]

@@ -48,6 +48,20 @@ async fn the_metrics_tell_what_was_asked() {
 }
 
 #[tokio::test]
+async fn a_model_is_one_label_however_it_is_spelled() {
+    let service = Service::new(Scripted::hello());
+    for name in ["mock", "MOCK", "mOck:latest"] {
+        let body = json!({ "model": name, "messages": [{ "role": "user", "content": "x" }] });
+        service.post("/v1/chat/completions", &body).await.is(200);
+    }
+    let said = service.get("/metrics").await;
+    let line = r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="output"} 9"#;
+    assert!(said.text.contains(line), "{}", said.text);
+    assert!(!said.text.to_lowercase().contains("mock:latest") && !said.text.contains("MOCK"));
+    assert!(service.records().iter().all(|record| record.decision.model == "mock"));
+}
+
+#[tokio::test]
 async fn every_request_has_its_row() {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(home.path()).unwrap();

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use testkit::scripted::Scripted;
 use tieline_store::gguf::write::Draft;
+use tieline_store::keys::{NewKey, Scope};
 use tieline_types::{Prompt, Role};
 
 use crate::service::Service;
@@ -166,4 +167,45 @@ async fn models_are_copied_and_removed() {
         remove(name).await.is(404);
     }
     assert!(service.store().list().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_of_some_models_changes_no_others() {
+    let service = Service::new(Scripted::hello().with("own", testkit::scripted::text(&["x"])));
+    let made = json!({ "model": "pirate", "from": "mock", "system": "Arr.", "stream": false });
+    service.post("/api/create", &made).await.is(200);
+    let (_folder, reference) = file();
+    service.post("/api/pull", &json!({ "model": reference, "stream": false })).await.is(200);
+    let new = NewKey {
+        scopes: vec![Scope::Infer, Scope::WriteModels],
+        models: Some(vec!["own".to_owned(), "free".to_owned()]),
+        ..NewKey::default()
+    };
+    let (secret, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let bearer = format!("Bearer {}", secret.expose());
+    let key = [("authorization", bearer.as_str())];
+    let copy = json!({ "source": "small", "destination": "free" });
+    service.post_with("/api/copy", &key, &copy).await.is(404);
+    for from in ["mock", "pirate"] {
+        let body = json!({ "model": "free", "from": from });
+        service.post_with("/api/create", &key, &body).await.is(404);
+    }
+    for name in ["small", "pirate"] {
+        let request = axum::http::Request::delete("/api/delete")
+            .header("content-type", "application/json")
+            .header("authorization", &bearer)
+            .body(json!({ "model": name }).to_string().into())
+            .unwrap();
+        service.send(request).await.is(404);
+    }
+    // A file's path is this machine's user's.
+    service.post_with("/api/pull", &key, &json!({ "model": reference })).await.is(400);
+    // What a model is made of is not told.
+    let said = json!({ "model": "pirate", "messages": [{ "role": "user", "content": "Hi" }] });
+    let said = service.post_with("/api/chat", &key, &said).await;
+    assert!(said.is(404)["error"].as_str().unwrap().contains("pirate"));
+    assert!(!said.text.contains("mock"), "{}", said.text);
+    let own = json!({ "model": "free", "from": "own", "stream": false });
+    service.post_with("/api/create", &key, &own).await.is(200);
 }

@@ -44,6 +44,9 @@ async fn decisions_tell_what_happened_and_no_word_of_it() {
     let one = service.get(&format!("/tieline/v1/decisions/{id}")).await.is(200);
     assert_eq!((&one["dialect"], &one["outcome"]), (&json!("anthropic"), &json!("answered")));
     service.get("/tieline/v1/decisions/none").await.is(404);
+    for path in ["/tieline/v1/decisions?limit=x", "/tieline/v1/models/%ff", "/v1/models/%ff"] {
+        assert_eq!(service.get(path).await.is(400)["error"]["type"], "invalid_request_error");
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,8 @@ fn create(app: &App, args: &KeyCreate) -> Result<(), Failure> {
     let new = NewKey {
         label: args.name.clone(),
         scopes: args.scope.iter().copied().map(scope).collect(),
-        models: (!args.model.is_empty()).then(|| args.model.clone()),
+        models: (!args.model.is_empty())
+            .then(|| args.model.iter().map(|name| plain(name)).collect()),
         requests_per_minute: args.rate,
         expires_at_unix_s: lasts.map(|lasts| now.saturating_add(lasts)),
     };
@@ -53,6 +54,12 @@ fn create(app: &App, args: &KeyCreate) -> Result<(), Failure> {
     app.output
         .talk(&format!("key {} for {}: this is the only time that it is shown", key.id, key.label));
     Ok(())
+}
+
+/// A model's name as requests are compared with it: in small letters, without `:latest`.
+fn plain(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    name.strip_suffix(":latest").unwrap_or(&name).to_owned()
 }
 
 fn list(app: &App) -> Result<(), Failure> {
@@ -126,5 +133,18 @@ fn scope(scope: Scope) -> keys::Scope {
         Scope::ModelsRead => keys::Scope::ReadModels,
         Scope::ModelsWrite => keys::Scope::WriteModels,
         Scope::Admin => keys::Scope::Admin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_name_is_kept_as_requests_are_compared_with_it() {
+        for name in ["smollm2", "SmolLM2", "smollm2:latest", "SMOLLM2:LATEST"] {
+            assert_eq!(plain(name), "smollm2");
+        }
+        assert_eq!(plain("qwen3:0.6b"), "qwen3:0.6b");
     }
 }

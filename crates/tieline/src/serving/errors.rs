@@ -6,7 +6,7 @@ use tokio::task::JoinError;
 
 /// The database cannot be read.
 pub(super) fn db(error: DbError) -> BackendError {
-    from(ErrorKind::Internal, error)
+    from(ErrorKind::Internal, "the list of models cannot be read".to_owned(), error)
 }
 
 /// A model's file cannot be used.
@@ -16,7 +16,14 @@ pub(super) fn file(error: VerifyError) -> BackendError {
         VerifyError::Mismatch { .. } => ErrorKind::BadModel,
         _ => ErrorKind::Internal,
     };
-    from(kind, error)
+    // Where files lie is not told: callers may be other machines.
+    let text = match &error {
+        VerifyError::Missing { name, .. } => format!("the file of model {name:?} is missing"),
+        VerifyError::Mismatch { .. } => error.to_string(),
+        VerifyError::Io { name, .. } => format!("the file of model {name:?} cannot be read"),
+        _ => "a model's file cannot be checked".to_owned(),
+    };
+    from(kind, text, error)
 }
 
 /// A model's file cannot be held.
@@ -25,7 +32,11 @@ pub(super) fn lease(error: LeaseError) -> BackendError {
         LeaseError::Gone { .. } => ErrorKind::NotFound,
         _ => ErrorKind::Internal,
     };
-    from(kind, error)
+    let text = match &error {
+        LeaseError::Gone { .. } => error.to_string(),
+        _ => "a model's file cannot be held".to_owned(),
+    };
+    from(kind, text, error)
 }
 
 /// A task of ours died, or the program ends.
@@ -33,11 +44,30 @@ pub(super) fn lost(error: JoinError) -> BackendError {
     BackendError::new(ErrorKind::Internal, "a task of this program ended early").with_source(error)
 }
 
-fn from(kind: ErrorKind, error: impl Hint + Send + Sync + 'static) -> BackendError {
-    let same = BackendError::new(kind, error.to_string());
+fn from(kind: ErrorKind, text: String, error: impl Hint + Send + Sync + 'static) -> BackendError {
+    let same = BackendError::new(kind, text);
     let same = match error.hint() {
         Some(hint) => same.with_hint(hint),
         None => same,
     };
     same.with_source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_files_lie_is_not_told() {
+        let path = || std::path::PathBuf::from("/home/somebody/blobs/x");
+        let gone = VerifyError::Missing { name: "smollm2".to_owned(), path: path() };
+        let source = || std::io::Error::other("gone");
+        let unread = VerifyError::Io { name: "smollm2".to_owned(), path: path(), source: source() };
+        let unlocked =
+            LeaseError::Io { name: "smollm2".to_owned(), path: path(), source: source() };
+        for error in [file(gone), file(unread), lease(unlocked)] {
+            let text = format!("{error} {}", error.hint().unwrap_or_default());
+            assert!(!text.contains("somebody"), "{text}");
+        }
+    }
 }
