@@ -68,6 +68,7 @@ lm-eval: build ## lm-evaluation-harness against the server, compared with the en
 
 overhead: ## what the server itself costs, with wrk; see bench/RESULTS.md
 	bench/serve/run.sh
+
 agents: ## real agents, a turn each; writes docs/conformance-agents.md
 	@scripts/clients.py --agents
 

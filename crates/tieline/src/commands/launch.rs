@@ -78,10 +78,12 @@ fn start(tool: Tool, base: &str, key: &str, model: &str) -> Start {
             let provider = format!(
                 r#"model_providers.tieline={{name="Tieline",base_url="{base}/v1",wire_api="responses",env_key="TIELINE_KEY"}}"#
             );
+            // Its search runs at its vendor's, and its helpers are tools of a kind that is no function.
+            let off = ["-c", "web_search=\"disabled\"", "-c", "features.multi_agent=false"];
             let words = ["-c", "model_provider=\"tieline\"", "-c", &provider, "-m", model];
             Start {
                 program: "codex",
-                arguments: words.map(str::to_owned).to_vec(),
+                arguments: words.into_iter().chain(off).map(str::to_owned).collect(),
                 environment: vec![("TIELINE_KEY", key)],
             }
         }
