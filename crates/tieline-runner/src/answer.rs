@@ -16,7 +16,7 @@ use crate::kv::Caching;
 use crate::llama::{Context, Model, Sampler};
 use crate::logprobs::logprob;
 use crate::process;
-use crate::prompt::Prepared;
+use crate::prompt::{Prepared, known_tokens};
 use crate::receipt::Record;
 use crate::score::Score;
 use crate::session::failure;
@@ -104,6 +104,9 @@ impl Answer {
         prepared: Prepared,
         arrived: Instant,
     ) -> Result<Self, Failure> {
+        let biased: Vec<u32> =
+            request.sampling.logit_bias.iter().map(|(token, _)| *token).collect();
+        known_tokens(model, &biased)?;
         let seed = request.sampling.seed.unwrap_or_else(any_seed);
         let mut sampler = Sampler::new(model, &request.sampling, seed)
             .ok_or_else(|| failure(FailureKind::Internal, "cannot make the sampler"))?;
@@ -379,7 +382,7 @@ impl Answer {
         Ok((token, Taken { events, end: end.or(full.then_some(FinishReason::MaxTokens)) }))
     }
 
-    /// Samples by what the rule allows, where there is one.
+    /// Samples by the biased logits, and by what the rule allows, where there is one.
     fn sample(
         &mut self,
         model: &Model,
@@ -387,6 +390,12 @@ impl Answer {
         row: usize,
     ) -> Result<i32, Failure> {
         let no_logits = || failure(FailureKind::Internal, "llama.cpp gave no logits");
+        // Before the rule, which wins; after the receipt and the log-probabilities, which are of raw logits.
+        let logits = context.logits(row).ok_or_else(no_logits)?;
+        for &(token, bias) in &self.request.sampling.logit_bias {
+            let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
+            *place.ok_or_else(no_logits)? += bias;
+        }
         if self.speech.may_begin_elsewhere() {
             // Whether it thinks or calls a tool first is the model's free choice.
             let free = crate::logprobs::likeliest_of(context.logits(row).ok_or_else(no_logits)?);

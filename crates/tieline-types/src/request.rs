@@ -151,6 +151,10 @@ pub struct Sampling {
     pub penalty_window: Tokens,
     /// Makes the random choices repeatable; `None` draws one, which [`crate::Finished`] reports.
     pub seed: Option<u32>,
+    /// Added to the logits of these tokens before all else; a token that is named twice gets both. Receipts of
+    /// earlier versions have none.
+    #[serde(default)]
+    pub logit_bias: Vec<(u32, f32)>,
 }
 
 impl Default for Sampling {
@@ -165,11 +169,15 @@ impl Default for Sampling {
             frequency_penalty: 0.0,
             penalty_window: Tokens(64),
             seed: None,
+            logit_bias: Vec::new(),
         }
     }
 }
 
 impl Sampling {
+    /// The most tokens whose logits are biased.
+    pub const MAX_LOGIT_BIAS: usize = 1024;
+
     /// Always the likeliest token.
     pub fn greedy() -> Self {
         Self { temperature: 0.0, ..Self::default() }
@@ -189,7 +197,14 @@ impl Sampling {
         at_most("top_k", self.top_k, 1_000_000)?;
         // The highest number means "any" to llama.cpp, which would not be repeatable.
         at_most("seed", self.seed.unwrap_or(0), u32::MAX - 1)?;
-        at_most("penalty_window", self.penalty_window.0, 1_000_000)
+        at_most("penalty_window", self.penalty_window.0, 1_000_000)?;
+        let biases = self.logit_bias.len();
+        if biases > Self::MAX_LOGIT_BIAS {
+            let expected = format!("at most {}", Self::MAX_LOGIT_BIAS);
+            let value = format!("{biases} tokens");
+            return Err(InvalidParameter { name: "logit_bias", value, expected });
+        }
+        self.logit_bias.iter().try_for_each(|&(_, bias)| within("logit_bias", bias, -100.0, 100.0))
     }
 }
 
@@ -415,6 +430,18 @@ mod tests {
             |r| r.sampling.repeat_penalty = 0.0,
             "repeat_penalty is 0: expected a number from 0.01 to 10",
         );
+        refused(
+            |r| r.sampling.logit_bias = vec![(1, 0.5), (2, -100.5)],
+            "logit_bias is -100.5: expected a number from -100 to 100",
+        );
+        refused(
+            |r| r.sampling.logit_bias = vec![(1, f32::NAN)],
+            "logit_bias is NaN: expected a number from -100 to 100",
+        );
+        refused(
+            |r| r.sampling.logit_bias = vec![(1, 1.0); 1025],
+            "logit_bias is 1025 tokens: expected at most 1024",
+        );
         refused(|r| r.logprobs = Some(21), "logprobs is 21: expected at most 20");
         refused(
             |r| r.stop = vec![String::new()],
@@ -433,6 +460,8 @@ mod tests {
         request.stop = vec!["x".repeat(1024); 16];
         request.logprobs = Some(20);
         request.sampling.temperature = 5.0;
+        request.sampling.logit_bias =
+            [vec![(1, -100.0); 512], vec![(u32::MAX, 100.0); 512]].concat();
         assert_eq!(request.validate(), Ok(()));
     }
 }

@@ -163,6 +163,17 @@ fn a_rule_is_part_of_the_receipt() {
 }
 
 #[test]
+fn a_bias_is_part_of_the_receipt() {
+    let mut peer = Peer::ready_with(params());
+    let free = again(&mut peer, |_| ());
+    let bias = vec![(free.answer[0], -100.0)];
+    let biased = again(&mut peer, |request| request.sampling.logit_bias = bias.clone());
+    assert_eq!(biased.sampling.logit_bias, bias);
+    assert!(!biased.answer.contains(&free.answer[0]));
+    assert_ne!(biased.answer, free.answer);
+}
+
+#[test]
 fn a_call_that_had_to_be_made_is_made_again() {
     let mut peer = Peer::ready_with(params());
     let parameters = r#"{"type":"object","properties":{"name":{"type":"string","maxLength":6}},"required":["name"]}"#;

@@ -114,6 +114,24 @@ fn greedy_text_is_the_same_token_for_token() {
 }
 
 #[test]
+fn guesses_are_checked_by_the_biased_logits() {
+    let mut peer = drafting();
+    let (mut accepted, mut whole) = (0, 0);
+    for mut request in questions() {
+        // What the draft model guesses too, since it knows of no bias.
+        let forbidden = peer.generate(plain(&request)).logprobs[0].token;
+        request.sampling.logit_bias = vec![(forbidden, -100.0)];
+        let want = peer.generate(plain(&request));
+        let answer = peer.generate(guessed(&request));
+        assert!(answer.logprobs.iter().all(|entry| entry.token != forbidden));
+        is_sound(&answer);
+        whole += u32::from(answer.is_equal(&want, TIE));
+        accepted += answer.usage().model_accepted_tokens.0;
+    }
+    assert!(accepted > 0 && whole >= 6, "{accepted} accepted, {whole} of 8 the same");
+}
+
+#[test]
 fn a_seed_gives_the_same_text() {
     // Not always: a draw can fall where rounding decides. A rule that prefers what was guessed would change most.
     let mut peer = drafting();

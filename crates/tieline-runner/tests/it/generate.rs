@@ -1,7 +1,9 @@
 //! Generating text.
 
 use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
-use tieline_types::{Event, FinishReason, LoadParams, Prompt, Request, Sampling, Tokens};
+use tieline_types::{
+    Event, FinishReason, LoadParams, Prompt, Request, Sampling, Speculation, Tokens,
+};
 
 use crate::peer::{Peer, long_text, question};
 
@@ -59,8 +61,14 @@ fn a_seed_makes_sampling_repeatable() {
     let mut peer = Peer::ready();
     let mut ask = |seed| {
         let sampling = Sampling { temperature: 1.5, seed, ..Sampling::default() };
-        // A cached prompt is computed in steps of another shape, which rounds otherwise.
-        let request = Request { sampling, cache: false, ..question("Tell me a story.") };
+        // What a seed promises holds for steps of the same shape. A cached prompt is computed in others, and
+        // how much is guessed ahead follows the time that steps took; both round otherwise.
+        let request = Request {
+            sampling,
+            cache: false,
+            speculation: Speculation::Off,
+            ..question("Tell me a story.")
+        };
         let answer = peer.generate(request);
         (answer.text, answer.finished.seed)
     };

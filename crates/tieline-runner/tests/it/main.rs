@@ -9,6 +9,7 @@
 #[cfg(all(feature = "attacks", target_os = "linux"))]
 mod attacks;
 mod batch;
+mod bias;
 mod cache;
 #[cfg(all(feature = "attacks", target_os = "linux"))]
 mod calls;

@@ -30,15 +30,14 @@ pub(crate) struct WireSampling {
     logit_bias: Option<Value>,
 }
 
+/// Far enough below all others that the token is never chosen.
+const NEVER: f32 = -100.0;
+
 impl WireSampling {
     /// In our words. What is not given is as llama.cpp has it.
     pub(crate) fn sampling(self) -> Result<Sampling, ApiError> {
-        if self.logit_bias.is_some_and(|bias| !is_empty(&bias)) {
-            let text = "logit_bias is not supported: a grammar or a schema bounds an answer";
-            return Err(ApiError::unsupported("logit_bias", text));
-        }
         let usual = Sampling::default();
-        Ok(Sampling {
+        let sampling = Sampling {
             temperature: self.temperature.unwrap_or(usual.temperature),
             // Zero or less keeps all, as in llama.cpp.
             top_k: self.top_k.map_or(usual.top_k, |k| u32::try_from(k.max(0)).unwrap_or(u32::MAX)),
@@ -48,18 +47,51 @@ impl WireSampling {
             presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
             seed: self.seed.and_then(seed),
+            logit_bias: self.logit_bias.map(logit_bias).transpose()?.unwrap_or_default(),
             ..usual
-        })
+        };
+        sampling.validate()?;
+        Ok(sampling)
     }
 }
 
-/// Whether it is an object or, as llama-server also has it, a list of nothing.
-fn is_empty(bias: &Value) -> bool {
+/// OpenAI's object of tokens' numbers as text, or llama-server's list of pairs.
+fn logit_bias(wire: Value) -> Result<Vec<(u32, f32)>, ApiError> {
+    let pairs = match wire {
+        Value::Null => Vec::new(),
+        Value::Object(pairs) => {
+            pairs.into_iter().map(|(token, bias)| (Value::String(token), bias)).collect()
+        }
+        Value::Array(pairs) => pairs
+            .into_iter()
+            .map(|pair| serde_json::from_value::<(Value, Value)>(pair).ok())
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| bad_bias("expected pairs of a token's number and a bias"))?,
+        _ => return Err(bad_bias("expected an object, or a list of pairs")),
+    };
+    pairs.into_iter().map(|(token, bias)| Ok((token_number(&token)?, bias_of(bias)?))).collect()
+}
+
+fn token_number(token: &Value) -> Result<u32, ApiError> {
+    let number = match token {
+        Value::String(text) => text.parse().ok(),
+        token => token.as_u64().and_then(|token| u32::try_from(token).ok()),
+    };
+    // What is no number may be text of the prompt's kind: not to be repeated.
+    number.ok_or_else(|| {
+        bad_bias("a token is not a whole number: text is not supported here, POST /tokenize makes tokens of it")
+    })
+}
+
+fn bias_of(bias: Value) -> Result<f32, ApiError> {
     match bias {
-        Value::Object(pairs) => pairs.is_empty(),
-        Value::Array(pairs) => pairs.is_empty(),
-        other => other.is_null(),
+        Value::Bool(false) => Ok(NEVER),
+        bias => serde_json::from_value(bias).map_err(|_| bad_bias("a bias is not a number")),
     }
+}
+
+fn bad_bias(why: &str) -> ApiError {
+    ApiError::invalid("logit_bias", format!("logit_bias: {why}"))
 }
 
 /// Any whole number is a seed; minus one means any.
@@ -110,6 +142,8 @@ pub(crate) fn max_tokens(number: Option<i64>) -> Result<Option<Tokens>, ApiError
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -122,13 +156,55 @@ mod tests {
         assert!(seed(i64::MIN).is_some() && seed(i64::MAX).is_some());
     }
 
+    fn bias(wire: &Value) -> Result<Vec<(u32, f32)>, ApiError> {
+        let body = serde_json::json!({ "logit_bias": wire });
+        let wire: WireSampling = serde_json::from_value(body).unwrap();
+        wire.sampling().map(|sampling| sampling.logit_bias)
+    }
+
     #[test]
-    fn a_bias_is_refused_and_an_empty_one_is_none() {
-        let read = |text: &str| serde_json::from_str::<WireSampling>(text).unwrap().sampling();
-        assert!(read(r#"{"logit_bias":{}}"#).is_ok());
-        assert_eq!(
-            read(r#"{"logit_bias":{"5":1}}"#).unwrap_err().param.as_deref(),
-            Some("logit_bias")
-        );
+    fn a_bias_is_an_object_or_a_list_of_pairs() {
+        for none in [json!(null), json!({}), json!([])] {
+            assert_eq!(bias(&none).unwrap(), []);
+        }
+        let mut both = bias(&json!({ "5": 1, "70000": -100 })).unwrap();
+        both.sort_by_key(|(token, _)| *token);
+        assert_eq!(both, [(5, 1.0), (70_000, -100.0)]);
+        let pairs = json!([[5, -0.5], ["6", 100], [7, false]]);
+        assert_eq!(bias(&pairs).unwrap(), [(5, -0.5), (6, 100.0), (7, -100.0)]);
+        assert_eq!(bias(&json!({ "5": false })).unwrap(), [(5, -100.0)]);
+    }
+
+    #[test]
+    fn a_bad_bias_is_refused_without_its_text() {
+        let bad = [
+            json!({ "secret": 1 }),
+            json!([["secret", false]]),
+            json!({ "5": "secret" }),
+            json!({ "5": true }),
+            json!({ "-1": 1 }),
+            json!({ "4294967296": 1 }),
+            json!([[1.5, 1]]),
+            json!([[1]]),
+            json!([[1, 2, 3]]),
+            json!([5]),
+            json!("secret"),
+            json!(5),
+            json!({ "5": 100.5 }),
+            json!({ "5": 1e300 }),
+        ];
+        for wire in bad {
+            let error = bias(&wire).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("logit_bias"), "{wire}");
+            assert!(!error.message.contains("secret"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_bias_has_at_most_1024_tokens() {
+        let many =
+            |count: u32| bias(&json!((0..count).map(|token| (token, 1)).collect::<Vec<_>>()));
+        assert_eq!(many(1024).unwrap().len(), 1024);
+        assert_eq!(many(1025).unwrap_err().param.as_deref(), Some("logit_bias"));
     }
 }

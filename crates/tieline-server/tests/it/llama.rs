@@ -147,7 +147,7 @@ async fn a_completion_is_read_whole() {
     let body = json!({
         "prompt": [5, 6], "n_predict": -1, "temperature": 0, "top_k": 3, "repeat_last_n": -1,
         "stop": ["END", ""], "seed": 7, "grammar": "root ::= \"a\"", "n_probs": 2,
-        "cache_prompt": false, "ignore_eos": true, "logit_bias": [], "id_slot": 3, "samplers": ["top_k"],
+        "cache_prompt": false, "ignore_eos": true, "logit_bias": [[5, false], [6, 1.5]], "id_slot": 3, "samplers": ["top_k"],
     });
     let said = service.post("/completions", &body).await;
     let answer = said.is(200);
@@ -160,6 +160,7 @@ async fn a_completion_is_read_whole() {
     assert_eq!((asked.cache, asked.ignore_eog), (false, true));
     assert_eq!(asked.stop, ["END"]);
     assert_eq!((asked.sampling.top_k, asked.sampling.seed), (3, Some(7)));
+    assert_eq!(asked.sampling.logit_bias, [(5, -100.0), (6, 1.5)]);
     assert_eq!(asked.sampling.penalty_window.0, 1_000_000);
     assert_eq!(asked.constraint, Some(Constraint::Gbnf("root ::= \"a\"".to_owned())));
     assert_eq!(asked.overflow, Overflow::Error);
@@ -265,7 +266,7 @@ async fn bad_requests_are_refused_with_words() {
         ("/completion", json!({ "prompt": "a", "n_predict": -3 }), "max_tokens is -3"),
         ("/completion", json!({ "prompt": "a", "grammar": "g", "json_schema": {} }), "exclude"),
         ("/completion", json!({ "prompt": "a", "json_schema": 5 }), "no JSON schema"),
-        ("/completion", json!({ "prompt": "a", "logit_bias": [[1, 2]] }), "logit_bias"),
+        ("/completion", json!({ "prompt": "a", "logit_bias": [["a", 2]] }), "POST /tokenize"),
         ("/completion", json!({ "prompt": "a", "input_prefix": "b" }), "/infill"),
         ("/infill", json!({ "input_suffix": "b" }), "input_prefix is missing"),
         ("/infill", json!({ "input_prefix": "b" }), "input_suffix is missing"),

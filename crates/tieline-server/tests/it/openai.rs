@@ -163,7 +163,16 @@ async fn bad_requests_say_what_is_wrong() {
     let rules = json!({ "grammar": "root ::= \"a\"", "json_schema": {} });
     refused(&post(rules).await, "invalid_request", Some("grammar"));
     refused(&post(json!({ "top_logprobs": 3 })).await, "invalid_request", Some("top_logprobs"));
-    refused(&post(json!({ "logit_bias": { "1": 2 } })).await, "unsupported", Some("logit_bias"));
+    refused(
+        &post(json!({ "logit_bias": { "a": 2 } })).await,
+        "invalid_request",
+        Some("logit_bias"),
+    );
+    refused(
+        &post(json!({ "logit_bias": { "1": 101 } })).await,
+        "invalid_request",
+        Some("logit_bias"),
+    );
     refused(&post(json!({ "max_tokens": -7 })).await, "invalid_request", Some("max_tokens"));
     refused(&post(json!({ "tool_choice": "maybe" })).await, "invalid_request", Some("tool_choice"));
     let picture = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "x" } }] }]);

@@ -27,6 +27,7 @@ fn sampling(args: &args::Sampling) -> Result<Sampling, Failure> {
         frequency_penalty: args.frequency_penalty.unwrap_or(default.frequency_penalty),
         penalty_window: default.penalty_window,
         seed: args.seed,
+        ..default
     };
     sampling.validate()?;
     Ok(sampling)
