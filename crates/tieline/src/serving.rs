@@ -20,6 +20,7 @@ use tieline_engine::plan::fit::Free;
 use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
 use tieline_store::Store;
 use tieline_types::{BackendError, Bytes, Host, Keep, LoadParams, Tokens};
+use tokio::sync::Semaphore;
 
 use crate::app::App;
 use crate::args;
@@ -35,6 +36,8 @@ use variants::Variants;
 const KEEP: Duration = Duration::from_secs(300);
 /// Left to other programs: a tenth of what is free, and no more than this.
 const RESERVE: Bytes = Bytes(512_000_000);
+/// Plans that are made at once.
+const PLANNERS: usize = 2;
 
 /// How models are kept.
 #[derive(Clone, Debug)]
@@ -76,6 +79,8 @@ struct Ground {
     store: Store,
     engine: EngineConfig,
     budget: Bytes,
+    /// Places for planners, each of which is a process.
+    planning: Semaphore,
 }
 
 /// Ends what [`start`] began.
@@ -103,7 +108,13 @@ pub(crate) fn start(app: &App, settings: Settings) -> Result<(Arc<dyn Host>, Han
         ..app.engine()?
     };
     let store = app.store.clone();
-    let ground = Arc::new(Ground { home: app.home.clone(), store, engine, budget });
+    let ground = Arc::new(Ground {
+        home: app.home.clone(),
+        store,
+        engine,
+        budget,
+        planning: Semaphore::new(PLANNERS),
+    });
     let variants = Arc::new(Variants::default());
     let loader = Arc::new(Runners::new(Arc::clone(&ground), Arc::clone(&variants)));
     let config = PoolConfig { budget, wait: settings.wait };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tieline_engine::Planner;
 use tieline_engine::plan::fit::{self, Free};
 use tieline_types::{BackendError, Bytes, ErrorKind};
+use tokio::sync::AcquireError;
 
 use super::variants::Variant;
 use super::{Ground, blocking, errors};
@@ -48,9 +49,15 @@ pub(super) async fn of<'v>(
     variant.need.get_or_try_init(|| Box::pin(plan(ground, variant))).await
 }
 
+fn closed(error: AcquireError) -> BackendError {
+    BackendError::new(ErrorKind::Internal, "nothing is planned any more").with_source(error)
+}
+
 async fn plan(ground: &Arc<Ground>, variant: &Variant) -> Result<Need, BackendError> {
     let (store, model) = (ground.store.clone(), variant.model.clone());
     let file = blocking(move || store.open_model(&model).map_err(errors::file)).await?;
+    // Each is a process that reads the file's header: callers who wish for many contexts at once take turns.
+    let _place = ground.planning.acquire().await.map_err(closed)?;
     let mut planner = Planner::start(&ground.engine, &file).await?;
     let plan = planner.plan(&variant.params).await?;
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
