@@ -73,6 +73,8 @@ async fn run(
     let shutdown = CancellationToken::new();
     let serving = tieline_server::serve(listeners, server.clone(), shutdown.clone());
     let result = tokio::select! {
+        // First, so that nobody is told of an address at which nothing is served.
+        biased;
         result = serving => result.map_err(refusal),
         result = told(app, &urls, &shutdown) => result,
     };
