@@ -43,6 +43,7 @@ pub struct Scripted {
     works: Arc<Mutex<Vec<(Wanted, Work)>>>,
     unloaded: Arc<Mutex<Vec<String>>>,
     dropped: Arc<AtomicUsize>,
+    forgets: bool,
 }
 
 impl Scripted {
@@ -71,6 +72,12 @@ impl Scripted {
     pub fn busy(mut self, name: &str, requests: usize) -> Self {
         self.busy.insert(name.to_owned(), requests);
         self
+    }
+
+    /// Remembers nothing of what it is asked: for load without end.
+    #[must_use]
+    pub fn forgetful(self) -> Self {
+        Self { forgets: true, ..self }
     }
 
     /// What was asked so far.
@@ -200,7 +207,10 @@ impl Host for Scripted {
         request
             .validate()
             .map_err(|error| BackendError::new(ErrorKind::InvalidRequest, error.to_string()))?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push((wanted.clone(), request));
+        if !self.forgets {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.push((wanted.clone(), request));
+        }
         if let Some((kind, message)) = self.refusals.get(&wanted.name) {
             return Err(BackendError::new(*kind, *message));
         }

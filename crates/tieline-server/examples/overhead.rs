@@ -23,8 +23,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let new = NewKey { label: "load".to_owned(), scopes: vec![Scope::Infer], ..NewKey::default() };
     let (secret, _) = store.create_key(&new, 0)?;
     let (sink, ledger) = Ledger::start(store.clone())?;
-    let models =
-        Scripted::default().with("mock", text(&["Hello"])).with("chunks", text(&["word "; 20]));
+    let models = Scripted::default()
+        .forgetful()
+        .with("mock", text(&["Hello"]))
+        .with("chunks", text(&["word "; 20]));
     let library = Library {
         store,
         catalogue: Arc::new(Catalogue::embedded()?),

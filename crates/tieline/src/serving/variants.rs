@@ -8,8 +8,8 @@ use tokio::sync::OnceCell;
 
 use super::needs::Need;
 
-/// Contexts are multiples of this, so that nearly the same wish is the same variant.
-const STEP: u32 = 256;
+/// No shorter context is offered.
+const LEAST: u32 = 256;
 
 /// What tells variants of a model apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,9 +157,10 @@ pub(super) fn context(
     }
 }
 
-/// The least context that is offered for so many tokens.
+/// The least context that is offered for so many tokens: a power of two, so that callers who each wish for another
+/// have few ways to load a model.
 pub(super) fn rounded(tokens: Tokens, most: Option<Tokens>) -> Tokens {
-    let up = Tokens(tokens.0.max(1).checked_next_multiple_of(STEP).unwrap_or(u32::MAX));
+    let up = Tokens(tokens.0.max(LEAST).checked_next_power_of_two().unwrap_or(u32::MAX));
     most.map_or(up, |most| up.min(most))
 }
 
@@ -182,7 +183,7 @@ mod tests {
         check(&[], None, USUAL);
         check(&[], Some(0), USUAL);
         check(&[], Some(USUAL), USUAL);
-        check(&[], Some(USUAL + 1), USUAL + STEP);
+        check(&[], Some(USUAL + 1), 2 * USUAL);
         check(&[], Some(39_999), 40_000);
     }
 
@@ -194,7 +195,7 @@ mod tests {
         check(&[(USUAL, Ready), (16_384, Ready)], None, 16_384);
         check(&[(USUAL, Ready), (16_384, Loading)], None, USUAL);
         check(&[(USUAL, Ready), (16_384, Loading)], Some(10_000), 16_384);
-        check(&[(USUAL, Ready), (16_384, Away)], Some(10_000), 10_240);
+        check(&[(USUAL, Ready), (16_384, Away)], Some(10_000), 16_384);
     }
 
     #[test]
