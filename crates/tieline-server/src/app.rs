@@ -1,25 +1,17 @@
-//! The service: the table of routes made into something that answers.
+//! What handlers work with.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use axum::extract::Request;
-use axum::middleware;
-use axum::response::Response;
 use tieline_router::Router;
 use tieline_store::{Catalogue, DbError, Environment, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::caller::RequestId;
 use crate::config::Config;
 use crate::doors::held::Places;
 use crate::doors::keyring::Keyring;
-use crate::doors::layers::{Dialects, guarded, outer};
-use crate::error::{ApiError, Fault, dress, render};
+use crate::kept::Responses;
 use crate::metrics::{Lost, Metrics};
-use crate::openai::responses::Responses;
-use crate::routes::{self, Dialect, Route};
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -34,7 +26,6 @@ struct Parts {
     places: Places,
     metrics: Arc<Metrics>,
     lost: Lost,
-    dialects: Dialects,
     ready: AtomicBool,
     stop: CancellationToken,
     responses: Responses,
@@ -57,8 +48,6 @@ impl App {
         let metrics = Arc::new(Metrics::default());
         let heard = Arc::clone(&metrics);
         router.records().listen(move |record| heard.record(record));
-        let dialects: HashMap<_, _> =
-            routes::table().iter().map(|route| (route.path, route.dialect)).collect();
         let responses = Responses::new(&config.limits);
         Self(Arc::new(Parts {
             router,
@@ -68,7 +57,6 @@ impl App {
             places: Places::default(),
             metrics,
             lost: Lost::default(),
-            dialects: Arc::new(dialects),
             ready: AtomicBool::new(true),
             stop: CancellationToken::new(),
             responses,
@@ -117,11 +105,6 @@ impl App {
         &self.0.stop
     }
 
-    /// The dialect of a route's path, or what the caller of a path in no table most likely reads.
-    pub(crate) fn dialect_of(&self, path: &str) -> Dialect {
-        self.0.dialects.get(path).copied().unwrap_or_else(|| dialect_of(path))
-    }
-
     /// Ends what is made in the background, and waits for it.
     pub async fn close(&self) {
         self.0.responses.close().await;
@@ -141,59 +124,5 @@ impl App {
 
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
-    }
-}
-
-/// The service of this app.
-pub fn app(app: App) -> axum::Router {
-    service(routes::table(), app)
-}
-
-/// The service of these routes. The door around everything is the outermost: nothing is answered before it, not
-/// even that there is no such route.
-pub(crate) fn service(routes: Vec<Route>, app: App) -> axum::Router {
-    let mut service = axum::Router::new();
-    for route in routes {
-        let (dialect, what, guard) = (route.dialect, (route.guard, route.scopes()), app.clone());
-        let dressed =
-            middleware::from_fn(move |request: Request, next| dress(dialect, request, next));
-        let guarded = middleware::from_fn(move |request: Request, next| {
-            guarded(guard.clone(), what, request, next)
-        });
-        service = service.route(route.path, route.handler.route_layer(guarded).layer(dressed));
-    }
-    let around = app.clone();
-    let outer =
-        middleware::from_fn(move |request: Request, next| outer(around.clone(), request, next));
-    service.fallback(no_route).method_not_allowed_fallback(no_method).layer(outer).with_state(app)
-}
-
-async fn no_route(request: Request) -> Response {
-    let path = request.uri().path();
-    let text = format!("nothing is at {} {path}", request.method());
-    render(
-        &ApiError::new(Fault::NoRoute, text),
-        dialect_of(path),
-        &RequestId::of(request.extensions()),
-    )
-}
-
-async fn no_method(request: Request) -> Response {
-    let path = request.uri().path();
-    let text = format!("{path} does not take {}", request.method());
-    render(
-        &ApiError::new(Fault::NoMethod, text),
-        dialect_of(path),
-        &RequestId::of(request.extensions()),
-    )
-}
-
-/// The dialect of a path that is in no table: what its caller most likely reads.
-fn dialect_of(path: &str) -> Dialect {
-    match path {
-        _ if path.starts_with("/api/v0/") => Dialect::LmStudio,
-        _ if path.starts_with("/api/") => Dialect::Ollama,
-        _ if path.starts_with("/v1/messages") => Dialect::Anthropic,
-        _ => Dialect::OpenAi,
     }
 }

@@ -14,9 +14,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, Retry};
 
-use crate::anthropic;
 use crate::caller::RequestId;
-use crate::routes::Dialect;
+use crate::dialect::{Dialect, is_anthropic};
 
 /// Kinds of failure at this edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -221,7 +220,7 @@ pub(crate) async fn dress(dialect: Dialect, mut request: Request, next: Next) ->
     request.extensions_mut().insert(id.clone());
     // Two dialects have `/v1/models`.
     let dialect = match dialect {
-        Dialect::OpenAi if anthropic::models::is_spoken(request.headers()) => Dialect::Anthropic,
+        Dialect::OpenAi if is_anthropic(request.headers()) => Dialect::Anthropic,
         other => other,
     };
     let mut response = next.run(request).await;

@@ -2,7 +2,7 @@
 //!
 //! A handler reads its dialect's JSON, converts it by hand to a [`tieline_types::Request`], has the router answer,
 //! and writes the events in its dialect. What is common to all dialects is here once: [`Json`](json::Json) reads
-//! bodies, [`open`] begins answers, [`collect`] gathers whole ones, [`error`] says what went wrong, [`routes`] is
+//! bodies, [`open`] begins answers, [`collect`] gathers whole ones, [`error`] says what went wrong, [`table`] is
 //! the table of all routes, [`doors`] stands before all of them, [`serve`](mod@serve) carries connections.
 
 #![forbid(unsafe_code)]
@@ -14,11 +14,13 @@ mod caller;
 mod collect;
 mod config;
 mod constraint;
+mod dialect;
 mod doors;
 mod error;
 mod heads;
 mod health;
 mod json;
+mod kept;
 mod ledger;
 mod llama;
 mod lmstudio;
@@ -31,14 +33,17 @@ mod openapi;
 mod own;
 mod routes;
 mod serve;
+mod service;
 mod sse;
+mod table;
 mod time;
 mod trace;
 
 pub use accept::{Listener, Tls, TlsError};
-pub use app::{App, Library, app};
+pub use app::{App, Library};
 pub use config::{Config, Connections, Doors, Limits, LoopbackAuth};
 pub use doors::Peer;
 pub use ledger::Ledger;
 pub use openapi::{openapi, routes_text};
 pub use serve::{ServeError, serve};
+pub use service::app;

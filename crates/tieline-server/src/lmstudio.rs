@@ -19,7 +19,7 @@ use crate::json;
 use crate::openai::chat::{self, ChatRequest};
 use crate::openai::sampling::WireSampling;
 use crate::openai::stream::Extra;
-use crate::openapi::Chat;
+use crate::openapi::forms::Chat;
 use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.

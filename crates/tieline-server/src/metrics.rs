@@ -15,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tieline_router::Record;
 use tieline_types::HostStatus;
 
-use crate::routes::Dialect;
+use crate::dialect::Dialect;
 
 /// Prefill on a processor takes longer than the 81.92 s and 10 s at which OpenTelemetry's buckets end.
 const DURATION: [f64; 16] = [

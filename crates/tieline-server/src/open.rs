@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::caller::Caller;
+use crate::dialect::Dialect;
 use crate::error::ApiError;
-use crate::routes::Dialect;
 
 /// Steps of one answer or several, as they come.
 pub(crate) type Steps = Pin<Box<dyn Stream<Item = ChoiceEvent> + Send>>;

@@ -1,4 +1,4 @@
-//! All routes: what they are, whose dialect they speak and who may use them.
+//! A route: what it is, whose dialect it speaks and who may use it.
 
 use axum::http::Method;
 use axum::routing::MethodRouter;
@@ -6,65 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tieline_store::keys::Scope;
 
 use crate::app::App;
-use crate::{anthropic, health, llama, lmstudio, ollama, openai, openapi, own};
-
-/// An API that clients speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Dialect {
-    /// OpenAI's.
-    OpenAi,
-    /// Anthropic's.
-    Anthropic,
-    /// Ollama's.
-    Ollama,
-    /// llama-server's own.
-    Llama,
-    /// LM Studio's.
-    LmStudio,
-    /// Tieline's own.
-    Own,
-}
-
-impl Dialect {
-    /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::OpenAi, Self::Anthropic, Self::Ollama, Self::Llama, Self::LmStudio, Self::Own];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Anthropic => "anthropic",
-            Self::Ollama => "ollama",
-            Self::Llama => "llama",
-            Self::LmStudio => "lmstudio",
-            Self::Own => "tieline",
-        }
-    }
-}
-
-/// Who may use a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Guard {
-    /// Anybody: it tells nothing of models or people.
-    Open,
-    /// Whoever may see which models are here.
-    Read,
-    /// Whoever may have a model work.
-    Infer,
-    /// Whoever may change what is here: the local admin token, or a key for it.
-    Manage,
-}
-
-impl Guard {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Read => "read",
-            Self::Infer => "infer",
-            Self::Manage => "manage",
-        }
-    }
-}
+pub(crate) use crate::dialect::{Dialect, Guard};
 
 /// One route.
 pub(crate) struct Route {
@@ -125,17 +67,4 @@ impl Route {
             Guard::Manage => &[Scope::WriteModels],
         }
     }
-}
-
-/// The table.
-pub(crate) fn table() -> Vec<Route> {
-    let theirs = [
-        openai::routes(),
-        anthropic::routes(),
-        ollama::routes(),
-        llama::routes(),
-        lmstudio::routes(),
-    ];
-    let ours = [own::routes(), health::routes(), openapi::routes()];
-    theirs.into_iter().chain(ours).flatten().collect()
 }

@@ -24,9 +24,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::accept::{Admissions, Boxed, Listener, Patient};
-use crate::app::{self, App};
+use crate::app::App;
 use crate::config::Connections;
 use crate::doors::Peer;
+use crate::service;
 
 /// How often changed keys are looked for.
 const KEYS: Duration = Duration::from_secs(1);
@@ -95,7 +96,7 @@ pub async fn serve(
     }
     let tasks = TaskTracker::new();
     let shared = Shared {
-        service: TowerToHyperService::new(app::app(app.clone())),
+        service: TowerToHyperService::new(service::app(app.clone())),
         app: app.clone(),
         admissions: Admissions::default(),
         tasks: tasks.clone(),

@@ -9,8 +9,8 @@ use tracing::{Span, info, info_span};
 
 use crate::app::App;
 use crate::caller::RequestId;
+use crate::dialect::Dialect;
 use crate::doors::layers::since;
-use crate::routes::Dialect;
 
 /// A request on its way.
 #[derive(Debug)]

@@ -1,15 +1,9 @@
 //! `/v1/models` for clients that send an `anthropic-version`.
 
-use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use tieline_types::ModelCard;
 
 use crate::time::rfc3339;
-
-/// Whether the caller speaks Anthropic's dialect on a route that OpenAI's has too.
-pub(crate) fn is_spoken(headers: &HeaderMap) -> bool {
-    headers.contains_key("anthropic-version")
-}
 
 /// All models, on one page.
 pub(crate) fn list<'a>(cards: impl Iterator<Item = &'a ModelCard>) -> Value {

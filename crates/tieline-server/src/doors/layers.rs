@@ -18,19 +18,24 @@ use super::policy::{self, Facts, Known};
 use super::{Peer, host, origin, shown};
 use crate::app::App;
 use crate::caller::RequestId;
+use crate::dialect::{Dialect, Guard, likely};
 use crate::error::{ApiError, Fault, render};
-use crate::routes::{Dialect, Guard};
 use crate::trace::Trace;
 
 /// An id that a caller gives is given back up to this length.
 const LONGEST_ID: usize = 64;
 
 /// Around everything, also what is in no table: counts, names and checks each request.
-pub(crate) async fn outer(app: App, mut request: Request, next: Next) -> Response {
+pub(crate) async fn outer(
+    (app, dialects): (App, Dialects),
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = RequestId::new();
     let echoed = echo(request.headers()).unwrap_or_else(|| id.header());
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let dialect = app.dialect_of(path.as_deref().unwrap_or(request.uri().path()));
+    let asked = path.as_deref().unwrap_or(request.uri().path());
+    let dialect = dialects.get(asked).copied().unwrap_or_else(|| likely(asked));
     let method = request.method().clone();
     let trace = Trace::begin(&app, &id, (dialect, &method), path.as_deref());
     let span = trace.span();

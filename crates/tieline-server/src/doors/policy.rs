@@ -7,8 +7,8 @@ use tieline_store::keys::Scope;
 use super::keyring::Entry;
 use crate::caller::Principal;
 use crate::config::LoopbackAuth;
+use crate::dialect::Guard;
 use crate::error::{ApiError, Fault};
-use crate::routes::Guard;
 
 /// Whom a request says it is from.
 #[derive(Clone, Debug)]

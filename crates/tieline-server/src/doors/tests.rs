@@ -15,9 +15,11 @@ use tieline_store::{Catalogue, Environment, Store};
 use tower::ServiceExt;
 
 use super::Peer;
-use crate::app::{App, Library, service};
+use crate::app::{App, Library};
 use crate::config::{Config, Doors, LoopbackAuth};
-use crate::routes::{Dialect, Guard, Route, table};
+use crate::routes::{Dialect, Guard, Route};
+use crate::service::service;
+use crate::table::table;
 
 const PAGE: &str = "https://app.example";
 

@@ -20,7 +20,7 @@ mod work;
 use axum::http::Method;
 use axum::routing::{delete, get, post};
 
-use crate::openapi::Chat;
+use crate::openapi::forms::Chat;
 use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.

@@ -9,6 +9,7 @@ use tieline_types::{BackendError, ErrorKind, ModelCard};
 use crate::anthropic;
 use crate::app::App;
 use crate::caller::Caller;
+use crate::dialect::is_anthropic;
 use crate::error::ApiError;
 
 pub(crate) async fn list(
@@ -18,7 +19,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     let models = app.router().host().models().await?;
     let allowed = models.iter().filter(|card| caller.may_ask(&card.name));
-    if anthropic::models::is_spoken(&headers) {
+    if is_anthropic(&headers) {
         return Ok(Json(anthropic::models::list(allowed)));
     }
     let data: Vec<Value> = allowed.map(model).collect();
@@ -39,11 +40,7 @@ pub(crate) async fn one(
         BackendError::new(ErrorKind::NotFound, text).with_hint("GET /v1/models lists the models")
     };
     let card = card.ok_or_else(missing)?;
-    Ok(Json(if anthropic::models::is_spoken(&headers) {
-        anthropic::models::model(card)
-    } else {
-        model(card)
-    }))
+    Ok(Json(if is_anthropic(&headers) { anthropic::models::model(card) } else { model(card) }))
 }
 
 fn model(card: &ModelCard) -> Value {

@@ -3,7 +3,7 @@
 //! Every route is in both, also one that says nothing of itself; what it says is only added.
 
 mod errors;
-mod forms;
+pub(crate) mod forms;
 mod write;
 
 use std::sync::LazyLock;
@@ -12,9 +12,9 @@ use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
-pub(crate) use forms::Chat;
 
-use crate::routes::{self, Dialect, Guard, Route};
+use crate::routes::{Dialect, Guard, Route};
+use crate::table::table;
 
 /// The routes of the document itself.
 pub(crate) fn routes() -> Vec<Route> {
@@ -31,14 +31,14 @@ async fn document() -> impl IntoResponse {
 
 /// The OpenAPI document of all routes.
 pub fn openapi() -> String {
-    let mut text = format!("{:#}", write::document(&routes::table()));
+    let mut text = format!("{:#}", write::document(&table()));
     text.push('\n');
     text
 }
 
 /// All routes, one a line: method, path, dialect, and who may use it.
 pub fn routes_text() -> String {
-    let mut rows: Vec<(&str, String, &str, &str)> = routes::table()
+    let mut rows: Vec<(&str, String, &str, &str)> = table()
         .iter()
         .map(|route| {
             let (dialect, guard) = (route.dialect.as_str(), route.guard.as_str());

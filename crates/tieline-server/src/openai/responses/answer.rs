@@ -7,8 +7,8 @@ use tieline_types::{
     Event, FinishReason, Finished, Message, Private, Role, TokenLogprob, ToolCall, ToolCallStep,
 };
 
-use super::state::Record;
 use crate::error::ApiError;
+use crate::kept::Record;
 use crate::openai::answer::{Timings, logprobs};
 use crate::routes::Dialect;
 

@@ -4,7 +4,6 @@ mod answer;
 mod ask;
 mod background;
 mod input;
-mod state;
 mod stream;
 mod wire;
 
@@ -18,8 +17,6 @@ use tieline_types::{BackendError, ErrorKind};
 
 use self::answer::{Turn, Writer};
 use self::ask::{Asked, Way};
-pub(crate) use self::state::Responses;
-use self::state::{Cancelled, Record};
 use self::wire::ResponsesRequest;
 use super::calls::first_call;
 use super::sampling::WireSampling;
@@ -28,6 +25,7 @@ use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::heads::stamp;
 use crate::json::Json;
+use crate::kept::{Cancelled, Record};
 use crate::open::{self, Steps};
 use crate::routes::Dialect;
 use crate::sse;
