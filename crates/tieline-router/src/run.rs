@@ -309,3 +309,75 @@ impl Stream for Recorded {
         polled
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use testkit::scripted::{Scripted, Step, piece, started};
+    use tieline_types::Prompt;
+
+    use super::*;
+
+    const CANARY: &str = "CANARY";
+
+    fn call(model: &str) -> Call {
+        Call {
+            id: "1".to_owned(),
+            key: String::new(),
+            allowed: None,
+            dialect: "openai",
+            operation: "chat",
+            wanted: Wanted::named(model),
+        }
+    }
+
+    fn request() -> Request {
+        Request::new(Prompt::Text(CANARY.into()))
+    }
+
+    /// The only record, without the request's text.
+    #[track_caller]
+    fn only(router: &Router) -> Arc<Record> {
+        let records = router.records().latest(10);
+        assert_eq!(records.len(), 1, "{records:?}");
+        assert!(!format!("{records:?}").contains(CANARY));
+        Arc::clone(&records[0])
+    }
+
+    #[tokio::test]
+    async fn an_answered_call_has_one_record_with_what_was_used() {
+        let router = Router::new(Arc::new(Scripted::hello()), None);
+        let mut routed = router.route(call("mock:latest")).unwrap();
+        routed.ready().await.unwrap();
+        routed.run(request()).await.unwrap().count().await;
+        let record = only(&router);
+        assert_eq!((record.outcome, record.decision.model.as_str()), (Outcome::Answered, "mock"));
+        assert_eq!(record.usage.unwrap().completion_tokens, Tokens(3));
+        assert!(record.digest.is_some() && record.first_token_us.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_leaves_and_what_breaks_have_one_record_too() {
+        let breaks = vec![started(), Step::Fail(ErrorKind::Crashed, "it died")];
+        let hangs = vec![started(), piece("Hel"), Step::Hang];
+        for (steps, want) in [(breaks, Outcome::Failed), (hangs, Outcome::Left)] {
+            let router = Router::new(Arc::new(Scripted::default().with("mock", steps)), None);
+            let routed = router.route(call("mock")).unwrap();
+            let mut stream = routed.run(request()).await.unwrap();
+            for _ in 0..2 {
+                stream.next().await.unwrap().ok();
+            }
+            drop(stream);
+            assert_eq!(only(&router).outcome, want);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_model_has_is_not_kept() {
+        let router = Router::new(Arc::new(Scripted::hello()), None);
+        let mut routed = router.route(call(CANARY)).unwrap();
+        assert_eq!(routed.ready().await.unwrap_err().kind, ErrorKind::NotFound);
+        let record = only(&router);
+        assert_eq!((record.outcome, record.decision.model.as_str()), (Outcome::Failed, UNKNOWN));
+    }
+}
