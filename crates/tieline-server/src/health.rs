@@ -19,7 +19,8 @@ pub(crate) fn routes() -> Vec<Route> {
     vec![
         Route::new((Method::GET, "/livez"), open, get(lives)),
         Route::new((Method::GET, "/readyz"), open, get(ready)),
-        Route::new((Method::GET, "/metrics"), (Dialect::Own, Guard::Read), get(metrics)),
+        Route::new((Method::GET, "/metrics"), (Dialect::Own, Guard::Read), get(metrics))
+            .streams("application/openmetrics-text"),
     ]
 }
 

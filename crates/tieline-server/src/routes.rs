@@ -49,7 +49,7 @@ impl Route {
         self
     }
 
-    /// Says that it answers with a stream of this media type where the caller asks for one.
+    /// Says that it answers with this media type too, always or where the caller asks for a stream.
     #[must_use]
     pub(crate) fn streams(self, media: &'static str) -> Self {
         Self { streams: Some(media), ..self }

@@ -30,7 +30,7 @@ pub(crate) fn routes() -> Vec<Route> {
     let infer = (Dialect::Ollama, Guard::Infer);
     let manage = (Dialect::Ollama, Guard::Manage);
     vec![
-        Route::new((Method::GET, "/"), open, get(account::banner)),
+        Route::new((Method::GET, "/"), open, get(account::banner)).streams("text/plain"),
         Route::new((Method::GET, "/api/version"), open, get(account::version)),
         Route::new((Method::GET, "/api/status"), open, get(account::status)),
         Route::new((Method::POST, "/api/me"), open, post(account::me)),

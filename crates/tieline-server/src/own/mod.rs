@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new((Method::POST, "/tieline/v1/pull"), manage, post(pull::pull)),
         Route::new((Method::GET, "/tieline/v1/decisions"), read, get(decisions::list)),
         Route::new((Method::GET, "/tieline/v1/decisions/{id}"), read, get(decisions::one)),
-        Route::new((Method::GET, "/tieline/v1/events"), read, get(events::events)),
+        Route::new((Method::GET, "/tieline/v1/events"), read, get(events::events))
+            .streams("text/event-stream"),
     ]
 }
