@@ -89,8 +89,10 @@ impl App {
     ) -> Result<T, Failure> {
         self.block_on(async {
             tokio::select! {
-                result = work => result,
+                // First: who is asked second is not listening yet when the work has started its processes.
+                biased;
                 _ = tokio::signal::ctrl_c() => Err(Failure::interrupted(interrupted)),
+                result = work => result,
             }
         })
     }

@@ -91,30 +91,55 @@ async fn run(
 
 /// Says where it listens and waits for signals: the first ends it in order, the second at once.
 async fn told(app: &App, urls: &[String], shutdown: &CancellationToken) -> Result<(), Failure> {
+    // Before it says anything: whoever reads where it listens may end it at once.
+    let mut signals = Signals::new()?;
     if app.output.is_json() {
         app.output.line(&json!({ "listening": urls }).to_string())?;
     }
     urls.iter().for_each(|url| app.output.talk(&format!("listening on {url}")));
-    signal().await?;
+    signals.next().await?;
     app.output.talk("ending what is being answered; again ends at once");
     shutdown.cancel();
-    signal().await?;
+    signals.next().await?;
     Err(Failure::interrupted("ended before all was answered"))
 }
 
 /// Ctrl-C, or what a service manager sends.
-async fn signal() -> io::Result<()> {
+struct Signals {
     #[cfg(unix)]
-    {
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Listens from now on.
+    #[cfg(unix)]
+    fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            pressed = tokio::signal::ctrl_c() => pressed,
-            _ = terminate.recv() => Ok(()),
-        }
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
     }
+
+    #[cfg(unix)]
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+        Ok(())
+    }
+
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    #[expect(clippy::unnecessary_wraps, reason = "where there are signals, listening may fail")]
+    fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) -> io::Result<()> {
+        tokio::signal::ctrl_c().await
+    }
 }
 
 fn addresses(args: &Serve) -> Vec<SocketAddr> {
