@@ -113,6 +113,7 @@ fn both(a: Usage, b: Usage) -> Usage {
     Usage {
         prompt_tokens: sum(a.prompt_tokens, b.prompt_tokens),
         cached_tokens: sum(a.cached_tokens, b.cached_tokens),
+        cache_write_tokens: sum(a.cache_write_tokens, b.cache_write_tokens),
         completion_tokens: sum(a.completion_tokens, b.completion_tokens),
         reasoning_tokens: sum(a.reasoning_tokens, b.reasoning_tokens),
         drafted_tokens: sum(a.drafted_tokens, b.drafted_tokens),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Backend, BackendError, ErrorKind, EventStream, LoadParams, LoadedModel, Message, ModelFile,
-    Overflow, Private, Reach, Request, RunnerBuild, Served, Tokens,
+    Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -273,8 +273,8 @@ impl Backend for LocalModel {
         &self.name
     }
 
-    fn reach(&self) -> Reach {
-        Reach::ThisMachine
+    fn zone(&self) -> Zone {
+        Zone::Host
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use futures_core::Stream;
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Digest, ErrorKind, Event, EventStream, Host, Reach, Request, Served,
-    Tokens, Usage, Wanted,
+    Backend, BackendError, Digest, ErrorKind, Event, EventStream, Host, Request, Served, Tokens,
+    Usage, Wanted, Zone,
 };
 use tokio::sync::mpsc;
 
@@ -207,8 +207,8 @@ impl Backend for Routed {
         &self.wanted.name
     }
 
-    fn reach(&self) -> Reach {
-        Reach::ThisMachine
+    fn zone(&self) -> Zone {
+        Zone::Host
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {

@@ -108,6 +108,9 @@ fn backend_row(kind: ErrorKind) -> Row {
         ErrorKind::OutOfMemory => row(503, SERVER, "out_of_memory", "overloaded_error"),
         ErrorKind::Busy => row(503, SERVER, "overloaded", "overloaded_error"),
         ErrorKind::Timeout => row(504, SERVER, "timeout", "timeout_error"),
+        ErrorKind::Denied => row(403, INVALID, "policy_denied", "permission_error"),
+        ErrorKind::OverBudget => row(402, INVALID, "budget_exceeded", "billing_error"),
+        ErrorKind::Upstream => row(502, SERVER, "upstream_error", "api_error"),
         ErrorKind::Crashed => row(503, SERVER, "engine_crashed", "api_error"),
         ErrorKind::Unavailable => row(503, SERVER, "unavailable", "overloaded_error"),
         // The enum may grow; what is unknown here is our fault.

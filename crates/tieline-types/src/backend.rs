@@ -6,18 +6,7 @@ use std::pin::Pin;
 use async_trait::async_trait;
 use futures_core::Stream;
 
-use crate::{BackendError, Event, Request};
-
-/// How far a request travels to be answered. Policy and ledger read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reach {
-    /// A process on this machine.
-    ThisMachine,
-    /// Another machine on the local network.
-    Lan,
-    /// A machine of somebody else's.
-    Internet,
-}
+use crate::{BackendError, Event, Request, Zone};
 
 /// What a backend answers with, in order: any number of [`Event::Queued`], [`Event::Started`], any number
 /// of [`Event::PromptLogprobs`] where they were asked for, any number of pieces, then exactly one
@@ -32,7 +21,7 @@ pub trait Backend: fmt::Debug + Send + Sync {
     fn name(&self) -> &str;
 
     /// How far a request travels.
-    fn reach(&self) -> Reach;
+    fn zone(&self) -> Zone;
 
     /// Starts to answer `request`.
     ///

@@ -32,6 +32,12 @@ pub enum ErrorKind {
     Busy,
     /// A deadline passed.
     Timeout,
+    /// The policy lets nobody answer this.
+    Denied,
+    /// It may cost more than is left to spend.
+    OverBudget,
+    /// The vendor or host that was asked failed, or answered what is no answer.
+    Upstream,
     /// The process that ran the model died.
     Crashed,
     /// The model crashed too often and is not started again.
@@ -85,6 +91,13 @@ impl BackendError {
         Self { kind, origin, retry, message: message.into(), hint: None, source: None }
     }
 
+    /// The same error of another's doing.
+    #[must_use]
+    pub fn of(mut self, origin: Origin, retry: Retry) -> Self {
+        (self.origin, self.retry) = (origin, retry);
+        self
+    }
+
     /// Adds what the user can do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -106,7 +119,10 @@ fn usual(kind: ErrorKind) -> (Origin, Retry) {
         ErrorKind::InvalidRequest
         | ErrorKind::NotFound
         | ErrorKind::ContextExceeded
-        | ErrorKind::Unsupported => (Origin::Caller, Retry::No),
+        | ErrorKind::Unsupported
+        | ErrorKind::Denied
+        | ErrorKind::OverBudget => (Origin::Caller, Retry::No),
+        ErrorKind::Upstream => (Origin::Upstream, Retry::Elsewhere),
         ErrorKind::BadModel | ErrorKind::Quarantined => (Origin::Here, Retry::No),
         ErrorKind::Busy | ErrorKind::Timeout => {
             (Origin::Here, Retry::After(Duration::from_secs(1)))

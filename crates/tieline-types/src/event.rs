@@ -168,6 +168,8 @@ pub enum FinishReason {
     Deadline,
     /// The model called tools and waits for their results.
     ToolCalls,
+    /// Whoever answered held the rest of it back.
+    Filtered,
 }
 
 /// What was used.
@@ -177,6 +179,9 @@ pub struct Usage {
     pub prompt_tokens: Tokens,
     /// Tokens of the prompt that were not computed again.
     pub cached_tokens: Tokens,
+    /// Tokens of the prompt that a vendor wrote to its cache, where it has a price for that; no others of them
+    /// are among the cached ones.
+    pub cache_write_tokens: Tokens,
     /// Tokens of the answer, with the end-of-generation token where the model made one.
     pub completion_tokens: Tokens,
     /// Those of them that the model thought with, where its format tells.

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::wire::{Input, Reply, Work};
 use crate::{
     Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, LoadedModel, Message, Pooling,
-    Private, Reach, Request, RunnerBuild, Tokens, Tool,
+    Private, Request, RunnerBuild, Tokens, Tool, Zone,
 };
 
 /// Which model is asked for, and how it is to be loaded where it is not in memory.
@@ -327,8 +327,8 @@ impl Backend for Named {
         &self.wanted.name
     }
 
-    fn reach(&self) -> Reach {
-        Reach::ThisMachine
+    fn zone(&self) -> Zone {
+        Zone::Host
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {

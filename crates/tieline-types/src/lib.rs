@@ -15,14 +15,16 @@ pub mod jail;
 pub mod load;
 pub mod memory;
 pub mod model_ref;
+pub mod money;
 pub mod private;
 pub mod receipt;
 pub mod request;
 pub mod tool;
 pub mod units;
 pub mod wire;
+pub mod zone;
 
-pub use backend::{Backend, EventStream, Reach};
+pub use backend::{Backend, EventStream};
 pub use choices::{ChoiceEvent, ChoicePlan, Choices, choices};
 pub use constraint::Constraint;
 pub use digest::Digest;
@@ -39,6 +41,7 @@ pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
 pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 pub use model_ref::{ModelRef, ParseModelRefError};
+pub use money::{MicroUsd, Price};
 pub use private::Private;
 pub use receipt::Receipt;
 pub use request::{
@@ -46,3 +49,4 @@ pub use request::{
 };
 pub use tool::{Tool, ToolCall, ToolCallStep, ToolChoice};
 pub use units::{Bytes, RequestId, Tokens};
+pub use zone::{DataClass, UnknownClass, Zone};

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tieline_types::{
-    Digest, Event, FinishReason, Finished, Jail, LoadedModel, MemoryUse, Prompt, Reach,
-    RunnerBuild, Timing, Tokens, Usage,
+    Digest, Event, FinishReason, Finished, Jail, LoadedModel, MemoryUse, Prompt, RunnerBuild,
+    Timing, Tokens, Usage, Zone,
 };
 use tokio::time::sleep;
 
@@ -38,8 +38,8 @@ impl Backend for Fake {
         &self.name
     }
 
-    fn reach(&self) -> Reach {
-        Reach::ThisMachine
+    fn zone(&self) -> Zone {
+        Zone::Host
     }
 
     async fn run(&self, _: Request) -> Result<EventStream, BackendError> {

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tieline_engine::{EngineConfig, LocalModel, State, inspect};
 use tieline_types::{
     Backend, BackendError, Digest, ErrorKind, Event, EventStream, FinishReason, Hint, LoadParams,
-    Message, ModelFile, Prompt, Reach, Request, Role, Sampling, Speculation, Tokens, Usage,
+    Message, ModelFile, Prompt, Request, Role, Sampling, Speculation, Tokens, Usage, Zone,
 };
 use tokio::time::{Instant, sleep};
 
@@ -97,7 +97,7 @@ async fn a_model_answers() {
     );
     let model = model.await.unwrap();
     assert!(shares.is_sorted());
-    assert_eq!((model.name(), model.reach()), ("smollm2", Reach::ThisMachine));
+    assert_eq!((model.name(), model.zone()), ("smollm2", Zone::Host));
     assert_eq!(model.loaded().context, Tokens(512));
     let mut stream = model.run(question("What is the capital of France?")).await.unwrap();
     assert!(matches!(next(&mut stream).await, Some(Ok(Event::Started(_)))));

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{FinishReason, Finished, Prompt, Reach, Timing, TokenLogprob};
+use crate::{FinishReason, Finished, Prompt, Timing, TokenLogprob, Zone};
 
 /// A step of a script: `None` is a wait.
 type Step = Option<Result<Event, BackendError>>;
@@ -60,8 +60,8 @@ impl Backend for Scripted {
         "scripted"
     }
 
-    fn reach(&self) -> Reach {
-        Reach::ThisMachine
+    fn zone(&self) -> Zone {
+        Zone::Host
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {

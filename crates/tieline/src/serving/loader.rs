@@ -11,7 +11,7 @@ use tieline_engine::{EngineConfig, Loader, LocalModel, probe};
 use tieline_store::{Lease, Model, Store};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Bytes, ErrorKind, EventStream, ModelFile, Reach, Request, Served,
+    Backend, BackendError, Bytes, ErrorKind, EventStream, ModelFile, Request, Served, Zone,
 };
 
 use super::variants::{Place, Variant, Variants};
@@ -128,8 +128,8 @@ impl Backend for Kept {
         self.model.name()
     }
 
-    fn reach(&self) -> Reach {
-        self.model.reach()
+    fn zone(&self) -> Zone {
+        self.model.zone()
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {

@@ -1,0 +1,79 @@
+//! What the protocols have in common: a request becomes a JSON body, and the frames of the answer become events.
+//!
+//! Pure: a protocol opens no connection. So each is tested with texts alone.
+
+use serde_json::Value;
+use tieline_types::{BackendError, Event, Request};
+
+/// A request in a vendor's words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The path after the base URL, with its first slash.
+    pub path: String,
+    /// Headers, besides the content's type.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Value,
+    /// What was left out, since the vendor has no word for it and the answer is right without it. Shown to the
+    /// caller as [`Event::Warning`].
+    pub warnings: Vec<String>,
+}
+
+/// How frames are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// Server-sent events.
+    Sse,
+    /// A JSON value on each line.
+    Lines,
+}
+
+/// One frame of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The event's name; empty where it has none.
+    pub event: &'a str,
+    /// What it holds.
+    pub data: &'a str,
+}
+
+/// A vendor's dialect.
+pub trait Protocol: std::fmt::Debug + Send + Sync {
+    /// The request in the vendor's words, for an answer in a stream.
+    ///
+    /// # Errors
+    /// [`tieline_types::ErrorKind::Unsupported`]: the vendor cannot express what the request needs.
+    fn write(
+        &self,
+        request: &Request,
+        model: &str,
+        key: Option<&str>,
+    ) -> Result<Written, BackendError>;
+
+    /// How the answer's frames are divided.
+    fn framing(&self) -> Framing {
+        Framing::Sse
+    }
+
+    /// Reads one answer.
+    fn reader(&self) -> Box<dyn Reader>;
+
+    /// What the vendor's error object says: its kind, type or code, never its text, which may repeat the prompt.
+    fn error_code(&self, body: &Value) -> Option<String>;
+}
+
+/// Reads the frames of one answer.
+pub trait Reader: Send {
+    /// Adds the events of a frame to `events`: pieces, reasoning, steps of calls, warnings, and at the end one
+    /// `Finished`. After that no more frames are given.
+    ///
+    /// # Errors
+    /// The frame is none of this protocol, or it says that the vendor failed.
+    fn read(&mut self, frame: Frame<'_>, events: &mut Vec<Event>) -> Result<(), BackendError>;
+
+    /// The connection ended. Adds `Finished` where the answer was whole.
+    ///
+    /// # Errors
+    /// The answer broke off.
+    fn end(&mut self, events: &mut Vec<Event>) -> Result<(), BackendError>;
+}
