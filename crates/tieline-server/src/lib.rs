@@ -16,6 +16,7 @@ mod config;
 mod constraint;
 mod dialect;
 mod doors;
+mod ends;
 mod error;
 mod heads;
 mod health;

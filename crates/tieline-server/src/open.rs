@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::dialect::Dialect;
+use crate::ends::ended;
 use crate::error::ApiError;
 
 /// Steps of one answer or several, as they come.
@@ -214,7 +215,8 @@ async fn begin_unstopped(
             }
         }
     }
-    Ok((served, Box::pin(stream::iter(first).chain(steps))))
+    let steps = Box::pin(stream::iter(first).chain(steps));
+    Ok((served, ended(steps, plan.map_or(1, |plan| plan.n))))
 }
 
 /// Makes a text's tokens the prompt, with the special ones among them.

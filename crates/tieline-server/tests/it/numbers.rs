@@ -105,8 +105,10 @@ async fn the_log_says_how_it_went_and_not_what_was_said() {
         .json()
         .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
         .with_writer(move || writer.clone())
+        .with_thread_names(true)
         .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // For all threads: what one thread hears alone depends on which thread met a place of the log first.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let service = Service::new(Scripted::hello());
     let body = json!({ "model": "mock", "messages": [{ "role": "user", "content": CANARY }] });
     let key = [("x-api-key", CANARY), ("x-request-id", CANARY)];
@@ -116,6 +118,9 @@ async fn the_log_says_how_it_went_and_not_what_was_said() {
     let request = Request::get(format!("/{CANARY}")).body(Body::empty()).unwrap();
     service.send(request).await.is(404);
     let log = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    // Other tests of this program may write beside this one.
+    let here = format!("\"threadName\":\"{}\"", std::thread::current().name().unwrap());
+    let log = log.lines().filter(|line| line.contains(&here)).collect::<Vec<_>>().join("\n");
     assert_eq!(log.lines().count(), 4, "{log}");
     let line: serde_json::Value = serde_json::from_str(log.lines().nth(1).unwrap()).unwrap();
     assert_eq!(line["span"]["route"], "/v1/chat/completions");
