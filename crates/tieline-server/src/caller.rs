@@ -16,6 +16,8 @@ pub(crate) struct Principal {
     pub(crate) id: String,
     /// The models that it may ask; `None`: all.
     pub(crate) models: Option<Arc<[String]>>,
+    /// A key that may have models answer, and may not say which of them are in memory.
+    pub(crate) guest: bool,
 }
 
 /// Tells a call apart from all others. Given to it before its handler, so that errors have it too.

@@ -71,7 +71,8 @@ fn entry_for(entry: &Entry, scopes: &[Scope]) -> Result<Principal, ApiError> {
         let text = format!("this key may not do this: it lacks {}", words.join(" or "));
         return Err(ApiError::new(Fault::Forbidden, text));
     }
-    Ok(Principal { id: key.id.clone(), models: entry.models() })
+    let guest = !key.scopes.iter().any(|s| matches!(s, Scope::Admin | Scope::WriteModels));
+    Ok(Principal { id: key.id.clone(), models: entry.models(), guest })
 }
 
 fn unauthorized(text: &str) -> ApiError {

@@ -125,7 +125,8 @@ impl Maker {
         let asked = Asked::find(app, caller, &model.model)?;
         let options = Options::read(asked.parameters, model.options.unwrap_or_default())?;
         ignored.extend(options.ignored);
-        let keep_alive = KeepAlive::read(model.keep_alive.as_ref())?;
+        let guest = caller.principal.guest;
+        let keep_alive = KeepAlive::of_caller(model.keep_alive.as_ref(), guest, &mut ignored)?;
         let wanted = Wanted {
             name: asked.base,
             context: options.context,

@@ -22,7 +22,7 @@ pub(crate) enum KeepAlive {
 }
 
 impl KeepAlive {
-    pub(crate) fn read(value: Option<&Value>) -> Result<Self, ApiError> {
+    fn read(value: Option<&Value>) -> Result<Self, ApiError> {
         let seconds = match value {
             None | Some(Value::Null) => return Ok(Self::Usual),
             Some(Value::Number(number)) => number.as_f64(),
@@ -36,6 +36,21 @@ impl KeepAlive {
             ApiError::invalid("keep_alive", text)
         };
         Ok(Self::of(seconds.ok_or_else(bad)?))
+    }
+
+    /// What this caller may have: a guest's wish is ignored, and named among what was, since the model's time
+    /// in memory is everybody's.
+    pub(crate) fn of_caller(
+        value: Option<&Value>,
+        guest: bool,
+        ignored: &mut Vec<String>,
+    ) -> Result<Self, ApiError> {
+        let wish = Self::read(value)?;
+        if guest && wish != Self::Usual {
+            ignored.push("keep_alive".to_owned());
+            return Ok(Self::Usual);
+        }
+        Ok(wish)
     }
 
     fn of(seconds: f64) -> Self {
@@ -130,6 +145,19 @@ mod tests {
         check(&json!("+2s"), seconds(2));
         check(&json!("1500ms"), KeepAlive::For(Duration::from_millis(1500)));
         check(&json!("3µs"), KeepAlive::For(Duration::from_micros(3)));
+    }
+
+    #[test]
+    fn a_guest_moves_no_model() {
+        let mut ignored = Vec::new();
+        for value in [json!(0), json!(-1), json!("24h")] {
+            let keep = KeepAlive::of_caller(Some(&value), true, &mut ignored);
+            assert_eq!(keep.unwrap(), KeepAlive::Usual);
+        }
+        assert_eq!(ignored, ["keep_alive"; 3]);
+        assert_eq!(KeepAlive::of_caller(None, true, &mut ignored).unwrap(), KeepAlive::Usual);
+        let keep = KeepAlive::of_caller(Some(&json!(0)), false, &mut ignored);
+        assert_eq!((keep.unwrap(), ignored.len()), (KeepAlive::Unload, 3));
     }
 
     #[test]

@@ -58,8 +58,9 @@ impl WireManner {
         let mut asked = Asked::find(app, caller, &self.model)?;
         let parameters = std::mem::take(&mut asked.parameters);
         let mut options = Options::read(parameters, self.options.unwrap_or_default())?;
-        let keep_alive = KeepAlive::read(self.keep_alive.as_ref())?;
         let mut ignored = std::mem::take(&mut options.ignored);
+        let guest = caller.principal.guest;
+        let keep_alive = KeepAlive::of_caller(self.keep_alive.as_ref(), guest, &mut ignored)?;
         if self.shift == Some(true) {
             // An answer ends where the context is full; it never forgets its own beginning.
             ignored.push("shift".to_owned());
