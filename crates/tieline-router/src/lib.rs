@@ -12,4 +12,4 @@ pub mod run;
 
 pub use plan::{Decision, Facts, plan};
 pub use record::{Outcome, Record, Records};
-pub use run::{Call, Routed, Router};
+pub use run::{Call, Hints, Routed, Router};

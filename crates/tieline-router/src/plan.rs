@@ -1,5 +1,7 @@
 //! Who answers. Pure: it asks nobody and reads no clock.
 
+use std::fmt;
+
 use serde::Serialize;
 use tieline_types::{BackendError, ErrorKind};
 
@@ -19,6 +21,12 @@ pub struct Decision {
     pub model: String,
     /// Why this one: a word for programs.
     pub reason: &'static str,
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; reason={}", self.model, self.reason)
+    }
 }
 
 /// Decides.

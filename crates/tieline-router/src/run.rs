@@ -33,6 +33,25 @@ pub struct Call {
     pub operation: &'static str,
     /// The model, as the caller names it.
     pub wanted: Wanted,
+    /// What the call says of itself.
+    pub hints: Hints,
+}
+
+/// What a call says of itself besides what it asks: all of it is the caller's word, as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints {
+    /// The class of its text; a word that is no class is refused.
+    pub data_class: Option<String>,
+    /// What kind of task it is.
+    pub task: Option<String>,
+    /// The project that it belongs to.
+    pub project: Option<String>,
+    /// The file or folder that it is about.
+    pub path: Option<String>,
+    /// The conversation that it belongs to.
+    pub session: Option<String>,
+    /// The headers that policies may read, by their names in lower case.
+    pub headers: Vec<(String, String)>,
 }
 
 /// Decides for each call who answers.
@@ -58,10 +77,19 @@ impl Router {
         &self.records
     }
 
-    /// Whoever answers this call. Its arrival is now.
+    /// Whoever answers this request. Its arrival is now.
     ///
     /// # Errors
     /// Nobody may answer it.
+    pub async fn decide(&self, call: Call, request: &Request) -> Result<Routed, BackendError> {
+        let _ = request;
+        self.route(call)
+    }
+
+    /// The model of this machine that does work for this call, whose name it says. Its arrival is now.
+    ///
+    /// # Errors
+    /// The caller may not ask it.
     pub fn route(&self, call: Call) -> Result<Routed, BackendError> {
         let facts = Facts { asked: &call.wanted.name, allowed: call.allowed.as_deref() };
         let decision = plan(facts)?;
@@ -103,6 +131,11 @@ pub struct Routed {
 }
 
 impl Routed {
+    /// Whether a model of this machine answers, and no other.
+    pub fn is_here(&self) -> bool {
+        true
+    }
+
     /// The decision.
     pub fn decision(&self) -> &Decision {
         &self.arrival.decision
@@ -328,6 +361,7 @@ mod tests {
             dialect: "openai",
             operation: "chat",
             wanted: Wanted::named(model),
+            hints: Hints::default(),
         }
     }
 

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::Extensions;
-use axum::http::HeaderValue;
 use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue};
+use tieline_router::Hints;
 use tieline_types::{Class, Owner};
 
 /// The key that asks, as the door found it; without one, this machine's user.
@@ -48,6 +48,8 @@ pub(crate) struct Caller {
     pub(crate) request_id: String,
     /// Whether a person waits, where the caller says so by header.
     pub(crate) class: Class,
+    /// What it says of itself for the choice of who answers.
+    pub(crate) hints: Hints,
 }
 
 impl Caller {
@@ -65,8 +67,40 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let batch = parts.headers.get("x-tieline-class").is_some_and(|value| value == "batch");
         let class = if batch { Class::Batch } else { Class::Interactive };
         let request_id = RequestId::of(&parts.extensions).0;
-        Ok(Self { principal, request_id, class })
+        Ok(Self { principal, request_id, class, hints: hints(&parts.headers) })
     }
+}
+
+/// Headers of ours, and the client's name: what policies may read. The longest that is read, in bytes.
+const HINT: usize = 1024;
+
+fn hints(headers: &HeaderMap) -> Hints {
+    let mut hints = Hints::default();
+    for (name, value) in headers {
+        let name = name.as_str();
+        let ours = name.strip_prefix("x-tieline-");
+        let Ok(value) = value.to_str() else {
+            // What cannot be read declares something all the same: the router refuses it.
+            if ours == Some("data-class") {
+                hints.data_class = Some(String::new());
+            }
+            continue;
+        };
+        if (ours.is_none() && name != "user-agent") || value.len() > HINT {
+            continue;
+        }
+        let kept = || Some(value.to_owned());
+        match ours {
+            Some("data-class") => hints.data_class = kept(),
+            Some("task") => hints.task = kept(),
+            Some("project") => hints.project = kept(),
+            Some("path") => hints.path = kept(),
+            Some("session") => hints.session = kept(),
+            _ => {}
+        }
+        hints.headers.push((name.to_owned(), value.to_owned()));
+    }
+    hints
 }
 
 impl Caller {

@@ -1,16 +1,35 @@
-//! Headers that every answer carries: which request it was, which model answered, with which context.
+//! Headers that every answer carries: which request it was, who answers, with which context.
+
+use std::sync::Arc;
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use tieline_router::Decision;
 use tieline_types::Served;
 
 use crate::caller::Caller;
+
+/// What is known of who answers when an answer begins.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    /// The model of this machine; `None` where it is still being loaded, or another machine answers.
+    pub(crate) served: Option<Arc<Served>>,
+    /// Who was chosen, and why.
+    pub(crate) decision: Option<Decision>,
+}
+
+impl Marks {
+    /// A model of this machine.
+    pub(crate) fn here(served: &Arc<Served>) -> Self {
+        Self { served: Some(Arc::clone(served)), decision: None }
+    }
+}
 
 /// Marks an answer.
 pub(crate) fn stamp(
     mut response: Response,
     caller: &Caller,
-    served: Option<&Served>,
+    marks: &Marks,
     ignored: &[String],
 ) -> Response {
     let headers = response.headers_mut();
@@ -21,9 +40,12 @@ pub(crate) fn stamp(
         }
     };
     set("x-request-id", caller.request_id.clone());
-    if let Some(served) = served {
+    if let Some(served) = &marks.served {
         set("x-tieline-model", served.digest.to_string());
         set("x-tieline-context", served.loaded.context.0.to_string());
+    }
+    if let Some(decision) = &marks.decision {
+        set("x-tieline-decision", decision.to_string());
     }
     if !ignored.is_empty() {
         set("x-tieline-ignored", ignored.join(", "));

@@ -21,17 +21,21 @@ use crate::caller::Caller;
 use crate::dialect::Dialect;
 use crate::ends::ended;
 use crate::error::ApiError;
+use crate::heads::Marks;
 
 /// Steps of one answer or several, as they come.
 pub(crate) type Steps = Pin<Box<dyn Stream<Item = ChoiceEvent> + Send>>;
 
 /// An answer that has begun.
 pub(crate) struct Opened {
-    /// The model; `None` where it is still being loaded.
-    pub(crate) served: Option<Arc<Served>>,
+    /// Who answers, as far as that is known.
+    pub(crate) marks: Marks,
     /// Each answer's steps; each ends with exactly one end.
     pub(crate) steps: Steps,
 }
+
+/// The model of this machine, where one answers, and the steps.
+type Begun = (Option<Arc<Served>>, Steps);
 
 /// What is asked of which model.
 pub(crate) struct Ask {
@@ -58,22 +62,26 @@ pub(crate) enum Reading {
     Special,
 }
 
-/// Decides who answers this call.
+/// The model of this machine that does work for this call.
 pub(crate) fn route(
     app: &App,
     caller: &Caller,
-    (dialect, operation): (Dialect, &'static str),
+    what: (Dialect, &'static str),
     wanted: Wanted,
 ) -> Result<Routed, ApiError> {
-    let call = Call {
+    Ok(app.router().route(call(caller, what, wanted))?)
+}
+
+fn call(caller: &Caller, (dialect, operation): (Dialect, &'static str), wanted: Wanted) -> Call {
+    Call {
         id: caller.request_id.clone(),
         key: caller.principal.id.clone(),
         allowed: caller.principal.models.clone(),
         dialect: dialect.as_str(),
         operation,
         wanted,
-    };
-    Ok(app.router().route(call)?)
+        hints: caller.hints.clone(),
+    }
 }
 
 /// Begins an answer that is given whole: waits as long as it takes.
@@ -94,10 +102,11 @@ pub(crate) async fn whole_of(
     ask: Ask,
     reading: Reading,
 ) -> Result<Opened, ApiError> {
-    let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
+    let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
+    let decision = Some(routed.decision().clone());
     let (served, steps) = begin(app, routed, (request, reading), ask.plan).await?;
-    Ok(Opened { served: Some(served), steps })
+    Ok(Opened { marks: Marks { served, decision }, steps })
 }
 
 /// Begins an answer that is given piece by piece: after some patience its errors come in the stream.
@@ -118,13 +127,14 @@ pub(crate) async fn streamed_of(
     ask: Ask,
     reading: Reading,
 ) -> Result<Opened, ApiError> {
-    let routed = route(app, caller, what, ask.wanted)?;
     let request = finish(app, caller, ask.request);
+    let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
+    let decision = Some(routed.decision().clone());
     let mut beginning = Box::pin(begin(app, routed, (request, reading), ask.plan));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let (served, steps) = begun?;
-            Ok(Opened { served: Some(served), steps })
+            Ok(Opened { marks: Marks { served, decision }, steps })
         }
         Err(_) => {
             let later = stream::once(beginning).flat_map(|begun| match begun {
@@ -134,7 +144,7 @@ pub(crate) async fn streamed_of(
                     Either::Right(stream::iter([end]))
                 }
             });
-            Ok(Opened { served: None, steps: Box::pin(later) })
+            Ok(Opened { marks: Marks { served: None, decision }, steps: Box::pin(later) })
         }
     }
 }
@@ -156,7 +166,7 @@ fn begin(
     routed: Routed,
     request: (Request, Reading),
     plan: Option<ChoicePlan>,
-) -> impl Future<Output = Result<(Arc<Served>, Steps), BackendError>> + Send + use<> {
+) -> impl Future<Output = Result<Begun, BackendError>> + Send + use<> {
     let stop = app.stop().clone();
     async move {
         let (served, steps) = tokio::select! {
@@ -192,8 +202,8 @@ async fn begin_unstopped(
     mut routed: Routed,
     (mut request, reading): (Request, Reading),
     plan: Option<ChoicePlan>,
-) -> Result<(Arc<Served>, Steps), BackendError> {
-    let served = routed.ready().await?;
+) -> Result<Begun, BackendError> {
+    let served = if routed.is_here() { Some(routed.ready().await?) } else { None };
     if reading == Reading::Special {
         read_special(&routed, &mut request).await?;
     }

@@ -19,7 +19,7 @@ use crate::caller::Caller;
 use crate::config::Limits;
 use crate::constraint;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open::{self, Ask};
 use crate::routes::Dialect;
@@ -96,11 +96,11 @@ pub(crate) async fn create(
         let opened = open::streamed(&app, &caller, WHAT, ask).await?;
         let events = stream::events(head, opened.steps);
         let response = sse::with_pings(&app, events);
-        return Ok(stamp(response, &caller, opened.served.as_deref(), &ignored));
+        return Ok(stamp(response, &caller, &opened.marks, &ignored));
     }
     let opened = open::whole(&app, &caller, WHAT, ask).await?;
     let body = axum::Json(answer::whole(&head, opened.steps).await?).into_response();
-    Ok(stamp(body, &caller, opened.served.as_deref(), &ignored))
+    Ok(stamp(body, &caller, &opened.marks, &ignored))
 }
 
 pub(crate) async fn count(
@@ -118,7 +118,7 @@ pub(crate) async fn count(
         return Err(error.into());
     };
     let body = axum::Json(json!({ "input_tokens": tokens })).into_response();
-    Ok(stamp(body, &caller, Some(&served), &ignored))
+    Ok(stamp(body, &caller, &Marks::here(&served), &ignored))
 }
 
 impl MessagesRequest {

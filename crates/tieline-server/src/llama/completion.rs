@@ -59,10 +59,10 @@ pub(crate) async fn complete(
     if head.manner.stream {
         let opened = open::streamed_of(app, caller, what, ask, reading).await?;
         let events = answer::chunks(head, opened.steps);
-        return Ok(stamp(sse::response(app, events), caller, opened.served.as_deref(), &ignored));
+        return Ok(stamp(sse::response(app, events), caller, &opened.marks, &ignored));
     }
     let opened = open::whole_of(app, caller, what, ask, reading).await?;
     let answers = collect(opened.steps, 1).await?;
     let body = axum::Json(answers.first().map(|answer| head.whole(answer))).into_response();
-    Ok(stamp(body, caller, opened.served.as_deref(), &ignored))
+    Ok(stamp(body, caller, &opened.marks, &ignored))
 }

@@ -12,7 +12,7 @@ use super::choose::choose;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open;
 use crate::routes::Dialect;
@@ -71,7 +71,7 @@ pub(crate) async fn embedding(
     // A list of lists: llama-server has one vector for each token where it is not told to pool.
     let entry = |(index, vector)| json!({ "index": index, "embedding": [vector] });
     let body: Vec<Value> = vectors.into_iter().enumerate().map(entry).collect();
-    Ok(stamp(axum::Json(body).into_response(), &caller, Some(&served), &ignored))
+    Ok(stamp(axum::Json(body).into_response(), &caller, &Marks::here(&served), &ignored))
 }
 
 fn texts(given: Option<Content>, most: usize) -> Result<Vec<Input>, ApiError> {

@@ -13,7 +13,7 @@ use super::choose::choose;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open;
 use crate::openai::message::{WireMessage, messages};
@@ -133,7 +133,7 @@ pub(super) async fn route(
 }
 
 pub(super) fn answer(caller: &Caller, body: &Value, ignored: &[String]) -> Response {
-    stamp(axum::Json(body).into_response(), caller, None, ignored)
+    stamp(axum::Json(body).into_response(), caller, &Marks::default(), ignored)
 }
 
 /// The tokens of a reply.

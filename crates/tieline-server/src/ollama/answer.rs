@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::collect::{Collected, collect};
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::open::{self, Ask, Reading};
 use crate::routes::Dialect;
 
@@ -165,7 +165,7 @@ pub(crate) async fn answer(
         let opened = open::streamed_of(app, caller, shape.what(), ask, reading).await?;
         let lines = stream::lines(head, opened.steps, (app.clone(), leaves));
         let response = crate::ndjson::response(lines);
-        return Ok(stamp(response, caller, opened.served.as_deref(), &manner.ignored));
+        return Ok(stamp(response, caller, &opened.marks, &manner.ignored));
     }
     let opened = open::whole_of(app, caller, shape.what(), ask, reading).await?;
     let begun = Instant::now();
@@ -176,7 +176,7 @@ pub(crate) async fn answer(
         let _ = app.router().host().unload(&name).await;
     }
     let response = axum::Json(body).into_response();
-    Ok(stamp(response, caller, opened.served.as_deref(), &manner.ignored))
+    Ok(stamp(response, caller, &opened.marks, &manner.ignored))
 }
 
 fn whole(head: &Head, collected: Collected, begun: Instant) -> Result<Value, ApiError> {
@@ -213,7 +213,8 @@ pub(crate) async fn move_model(
         (Some(served), head.moved("load", head.since.elapsed()))
     };
     let response = axum::Json(body).into_response();
-    Ok(stamp(response, caller, served.as_deref(), &manner.ignored))
+    let marks = Marks { served, decision: None };
+    Ok(stamp(response, caller, &marks, &manner.ignored))
 }
 
 /// The model's name as the host has it.

@@ -20,7 +20,7 @@ use super::time::nanos;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open;
 use crate::routes::Dialect;
@@ -186,7 +186,7 @@ impl Maker {
             let _ = app.router().host().unload(&self.routed.wanted().name).await;
         }
         let response = axum::Json(body).into_response();
-        Ok(stamp(response, caller, Some(&self.served), &self.ignored))
+        Ok(stamp(response, caller, &Marks::here(&self.served), &self.ignored))
     }
 }
 

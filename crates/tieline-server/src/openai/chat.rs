@@ -116,12 +116,12 @@ pub(crate) async fn respond(
     if manner.stream {
         let opened = open::streamed(app, caller, what, ask).await?;
         let events = stream::chunks(head, manner.steps(opened.steps), manner.include_usage);
-        return Ok(stamp(sse::response(app, events), caller, opened.served.as_deref(), &ignored));
+        return Ok(stamp(sse::response(app, events), caller, &opened.marks, &ignored));
     }
     let opened = open::whole(app, caller, what, ask).await?;
     let answers = collect(manner.steps(opened.steps), manner.count).await?;
     let body = axum::Json(answer::completion(&head, answers)).into_response();
-    Ok(stamp(body, caller, opened.served.as_deref(), &ignored))
+    Ok(stamp(body, caller, &opened.marks, &ignored))
 }
 
 impl Manner {

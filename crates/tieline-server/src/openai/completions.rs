@@ -25,7 +25,7 @@ use crate::caller::Caller;
 use crate::collect::{Collected, collect};
 use crate::config::Limits;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open::{self, Ask, Opened};
 use crate::routes::Dialect;
@@ -102,17 +102,17 @@ pub(crate) async fn completions(
     let echoes = echoes(&app, &caller, &asked).await?;
     if asked.manner.stream {
         let manner = asked.manner;
-        let (served, steps) = stream::begin(&app, &caller, asked).await?;
+        let (marks, steps) = stream::begin(&app, &caller, asked).await?;
         let events = stream::chunks(head, steps, manner, echoes);
-        return Ok(stamp(sse::response(&app, events), &caller, served.as_deref(), &ignored));
+        return Ok(stamp(sse::response(&app, events), &caller, &marks, &ignored));
     }
     let most = app.config().limits.request;
     let manner = asked.manner;
-    let (served, answers) = tokio::time::timeout(most, whole(&app, &caller, asked))
+    let (marks, answers) = tokio::time::timeout(most, whole(&app, &caller, asked))
         .await
         .map_err(|_| BackendError::new(ErrorKind::Timeout, "the prompts took too long"))??;
     let body = axum::Json(completion(&head, manner, &answers, &echoes)).into_response();
-    Ok(stamp(body, &caller, served.as_deref(), &ignored))
+    Ok(stamp(body, &caller, &marks, &ignored))
 }
 
 impl CompletionRequest {
@@ -202,7 +202,7 @@ async fn echoes(app: &App, caller: &Caller, asked: &Asked) -> Result<Vec<Echo>, 
     Ok(echoes)
 }
 
-type Answered = (Option<std::sync::Arc<tieline_types::Served>>, Vec<Vec<Collected>>);
+type Answered = (Marks, Vec<Vec<Collected>>);
 
 /// All answers, those to one prompt together.
 async fn whole(app: &App, caller: &Caller, asked: Asked) -> Result<Answered, ApiError> {
@@ -212,18 +212,13 @@ async fn whole(app: &App, caller: &Caller, asked: Asked) -> Result<Answered, Api
         let (app, caller, wanted) = (app.clone(), caller.clone(), Wanted::named(&model));
         async move {
             let ask = Ask { wanted, request, plan: manner.plan };
-            let Opened { served, steps } = open::whole(&app, &caller, WHAT, ask).await?;
-            Ok::<_, ApiError>((served, collect(steps, manner.count).await?))
+            let Opened { marks, steps } = open::whole(&app, &caller, WHAT, ask).await?;
+            Ok::<_, ApiError>((marks, collect(steps, manner.count).await?))
         }
     });
     let answers: Vec<_> = streams::iter(answers).buffered(AT_ONCE).try_collect().await?;
-    let mut served = None;
-    let answers = answers.into_iter().map(|(by, answers)| {
-        served = served.take().or(by);
-        answers
-    });
-    let answers = answers.collect();
-    Ok((served, answers))
+    let (mut marks, answers): (Vec<_>, _) = answers.into_iter().unzip();
+    Ok((marks.pop().unwrap_or_default(), answers))
 }
 
 fn completion(head: &Head, manner: Manner, answers: &[Vec<Collected>], echoes: &[Echo]) -> Value {

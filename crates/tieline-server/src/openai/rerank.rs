@@ -12,7 +12,7 @@ use super::work::{self, unexpected};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 
 #[derive(Debug, Deserialize)]
@@ -74,7 +74,7 @@ pub(crate) async fn rerank(
         results: ranked(scores, value.top_n, kept.as_deref()),
         usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
     };
-    Ok(stamp(axum::Json(body).into_response(), &caller, Some(&served), &ignored))
+    Ok(stamp(axum::Json(body).into_response(), &caller, &Marks::here(&served), &ignored))
 }
 
 impl RerankRequest {

@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::decisions::may_see;
 use crate::app::App;
 use crate::caller::Caller;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::sse;
 
 /// How often memory is looked at.
@@ -39,7 +39,7 @@ pub(crate) async fn events(State(app): State<App>, caller: Caller) -> Response {
         let (name, value) = watch.next().await?;
         Some((sse::named(name, &value), watch))
     });
-    stamp(sse::response(&app, events), &caller, None, &[])
+    stamp(sse::response(&app, events), &caller, &Marks::default(), &[])
 }
 
 impl Watch {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::app::{App, Library};
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::routes::Dialect;
 use crate::sse;
@@ -57,7 +57,7 @@ pub(crate) async fn pull(
             done = &mut work => Some((end(done), None)),
         }
     });
-    Ok(stamp(sse::response(&app, events), &caller, None, &ignored))
+    Ok(stamp(sse::response(&app, events), &caller, &Marks::default(), &ignored))
 }
 
 async fn work(

@@ -1,7 +1,6 @@
 //! Completions piece by piece.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::response::sse::Event as Sse;
 use futures_core::Stream;
@@ -9,14 +8,14 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
 use tieline_types::{
-    BackendError, ChoiceEvent, ErrorKind, Event, Finished, Piece, Served, TokenLogprob, Usage,
-    Wanted,
+    BackendError, ChoiceEvent, ErrorKind, Event, Finished, Piece, TokenLogprob, Usage, Wanted,
 };
 
 use super::{AT_ONCE, Asked, Manner, WHAT, add, ended_unheard};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
+use crate::heads::Marks;
 use crate::open::{self, Ask, Steps};
 use crate::openai::answer::{self, Timings, reason, sum};
 use crate::openai::legacy::{Echo, Lists};
@@ -29,7 +28,7 @@ pub(super) async fn begin(
     app: &App,
     caller: &Caller,
     asked: Asked,
-) -> Result<(Option<Arc<Served>>, Steps), ApiError> {
+) -> Result<(Marks, Steps), ApiError> {
     let Asked { manner, model, requests, .. } = asked;
     let mut asks = requests.into_iter().map(move |request| Ask {
         wanted: Wanted::named(&model),
@@ -47,7 +46,7 @@ pub(super) async fn begin(
         let base = at.saturating_mul(manner.count);
         steps.map(move |step| ChoiceEvent { index: base + step.index, ..step })
     });
-    Ok((first.served, Box::pin(all.flatten_unordered(AT_ONCE))))
+    Ok((first.marks, Box::pin(all.flatten_unordered(AT_ONCE))))
 }
 
 /// An answer that begins when it is first asked for a step.

@@ -23,7 +23,7 @@ use super::sampling::WireSampling;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
-use crate::heads::stamp;
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::kept::{Cancelled, Record};
 use crate::open::{self, Steps};
@@ -41,18 +41,18 @@ pub(crate) async fn create(
     let Asked { way, one_call, .. } = asked;
     if way == Way::Background {
         let queued = background::begin(&app, &caller, asked)?;
-        return Ok(stamp(axum::Json(queued).into_response(), &caller, None, &ignored));
+        return Ok(stamp(axum::Json(queued).into_response(), &caller, &Marks::default(), &ignored));
     }
     let Asked { turn, ask, .. } = asked;
     if way == Way::Stream {
         let opened = open::streamed(&app, &caller, WHAT, ask).await?;
         let events = stream::events(&app, turn, steps(opened.steps, one_call));
-        return Ok(stamp(sse::response(&app, events), &caller, opened.served.as_deref(), &ignored));
+        return Ok(stamp(sse::response(&app, events), &caller, &opened.marks, &ignored));
     }
     let opened = open::whole(&app, &caller, WHAT, ask).await?;
     let response = whole(&app, &turn, steps(opened.steps, one_call)).await?;
     let body = axum::Json(response).into_response();
-    Ok(stamp(body, &caller, opened.served.as_deref(), &ignored))
+    Ok(stamp(body, &caller, &opened.marks, &ignored))
 }
 
 fn steps(steps: Steps, one_call: bool) -> Steps {
