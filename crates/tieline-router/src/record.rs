@@ -67,6 +67,9 @@ pub struct Record {
     pub first_token_us: Option<u64>,
     /// From arrival to the end, in microseconds.
     pub total_us: u64,
+    /// The caller's place in a trace, as W3C's `traceparent` has it.
+    #[serde(skip)]
+    pub trace_parent: Option<String>,
 }
 
 /// The latest records, and where all of them go.

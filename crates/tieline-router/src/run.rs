@@ -50,6 +50,8 @@ pub struct Hints {
     pub path: Option<String>,
     /// The conversation that it belongs to.
     pub session: Option<String>,
+    /// Its place in a trace, as W3C's `traceparent` has it.
+    pub trace_parent: Option<String>,
     /// The headers that policies may read, by their names in lower case.
     pub headers: Vec<(String, String)>,
 }
@@ -299,6 +301,7 @@ impl Entry {
             usage: self.usage,
             first_token_us: self.first_token.map(micros),
             total_us: micros(since.elapsed()),
+            trace_parent: call.hints.trace_parent.clone(),
         });
     }
 }

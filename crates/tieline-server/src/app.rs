@@ -114,7 +114,8 @@ impl App {
         &self.0.responses
     }
 
-    pub(crate) fn router(&self) -> &Router {
+    /// Decides who answers, and knows what happened.
+    pub fn router(&self) -> &Router {
         &self.0.router
     }
 

@@ -73,6 +73,8 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
 /// Headers of ours, and the client's name: what policies may read. The longest that is read, in bytes.
 const HINT: usize = 1024;
+/// The longest `traceparent`: those of later versions may be longer than today's.
+const TRACE: usize = 128;
 
 fn hints(headers: &HeaderMap) -> Hints {
     let mut hints = Hints::default();
@@ -86,6 +88,9 @@ fn hints(headers: &HeaderMap) -> Hints {
             }
             continue;
         };
+        if name == "traceparent" && value.len() <= TRACE {
+            hints.trace_parent = Some(value.to_owned());
+        }
         if (ours.is_none() && name != "user-agent") || value.len() > HINT {
             continue;
         }

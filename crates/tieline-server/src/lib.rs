@@ -31,6 +31,7 @@ mod ollama;
 mod open;
 mod openai;
 mod openapi;
+pub mod otlp;
 mod own;
 mod routes;
 mod serve;

@@ -16,6 +16,7 @@ mod ollama_manage;
 mod ollama_models;
 mod openai;
 mod openapi;
+mod otlp;
 mod own;
 mod rerank;
 mod responses;

@@ -1,0 +1,214 @@
+"""The gateways that are compared: how each is started in front of one upstream that speaks OpenAI's chat.
+
+Each needs to be installed first, in virtual environments of its own under the folder GATEWAYS:
+
+    python3 -m venv litellm    && litellm/bin/pip install 'litellm[proxy]==1.108.1'
+    python3 -m venv tensorzero && tensorzero/bin/pip install tensorzero==2026.6.0
+    mkdir portkey && cd portkey && npm install @portkey-ai/gateway@1.15.2
+
+What is not there is left out, and said.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+TENSORZERO = """
+import sys, time, tensorzero
+gateway = tensorzero._start_http_gateway(
+    config_file=sys.argv[1], clickhouse_url=None, postgres_url=None, valkey_url=None, async_setup=False)
+print("URL", gateway.base_url, flush=True)
+time.sleep(100000)
+"""
+
+
+@dataclass
+class Gateway:
+    """One gateway that runs."""
+
+    name: str
+    url: str
+    model: str
+    version: str
+    headers: dict = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+    cold_start_s: float | None = None
+
+    def request(self, prompt, stream):
+        body = {"model": self.model, "stream": stream, "messages": [{"role": "user", "content": prompt}]}
+        return json.dumps(body)
+
+    def family(self):
+        """The numbers of the process and its children."""
+        found, left = [], [] if self.process is None else [self.process.pid]
+        while left:
+            pid = left.pop()
+            found.append(pid)
+            for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+                left += [int(child) for child in children.read_text().split()]
+        return found
+
+    def memory_kb(self):
+        """Resident size of the process and its children now."""
+        total = 0
+        for pid in self.family():
+            status = pathlib.Path(f"/proc/{pid}/status").read_text()
+            total += sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        return total
+
+    def cpu_s(self):
+        """Processor time of the process and its children so far."""
+        ticks = 0
+        for pid in self.family():
+            fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def end(self):
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+
+
+def answers(gateway):
+    """Whether a whole answer comes; None while nobody listens."""
+    headers = {"content-type": "application/json", "authorization": "Bearer none", **gateway.headers}
+    body = gateway.request("Hello", False).encode()
+    request = urllib.request.Request(gateway.url + "/chat/completions", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return "word" in json.load(response)["choices"][0]["message"]["content"]
+    except urllib.error.HTTPError as error:
+        text = error.read()[:500]
+        if error.code in (502, 503):
+            return None
+        raise RuntimeError(f"{gateway.name}: {error.code} {text!r}") from error
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return None
+
+
+def wait_for(gateway, begun, limit_s=120):
+    while time.monotonic() - begun < limit_s:
+        if gateway.process is not None and gateway.process.poll() is not None:
+            raise RuntimeError(f"{gateway.name} ended with {gateway.process.returncode}")
+        if answers(gateway):
+            gateway.cold_start_s = time.monotonic() - begun
+            return gateway
+        time.sleep(0.02)
+    gateway.end()
+    raise RuntimeError(f"{gateway.name} did not answer within {limit_s} s")
+
+
+def start(command, env, log, stdout=None):
+    return subprocess.Popen(command, env=env, stdout=stdout or log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+def tieline(tieline_program, upstream, port, folder, log):
+    policy = folder / "policy.toml"
+    policy.write_text(f"""
+[backends.mock]
+protocol = "openai"
+url = "{upstream}"
+zone = "cloud"
+
+[backends.mock.models.mock]
+context = 100000
+
+[[rule]]
+class = "internal"
+zones = ["cloud"]
+""")
+    env = {"TIELINE_HOME": str(folder / "home"), "TIELINE_POLICY": str(policy), "PATH": "/usr/bin:/bin"}
+    begun = time.monotonic()
+    process = start([tieline_program, "serve", "--listen", f"127.0.0.1:{port}"], env, log)
+    version = subprocess.run([tieline_program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    gateway = Gateway("tieline", f"http://127.0.0.1:{port}/v1", "mock/mock", version, process=process)
+    return wait_for(gateway, begun)
+
+
+def litellm(folder, upstream, port, scratch, log):
+    config = scratch / "litellm.yaml"
+    config.write_text(f"""
+model_list:
+  - model_name: mock
+    litellm_params: {{model: openai/mock, api_base: "{upstream}", api_key: none}}
+litellm_settings: {{telemetry: false, drop_params: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
+""")
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(scratch), "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    begun = time.monotonic()
+    command = [str(folder / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    process = start([*command, "--num_workers", "1"], env, log)
+    version = "litellm " + installed(folder, "litellm")
+    return wait_for(Gateway("litellm", f"http://127.0.0.1:{port}/v1", "mock", version, process=process), begun)
+
+
+def tensorzero(folder, upstream, port, scratch, log):
+    config = scratch / "tensorzero.toml"
+    config.write_text(f"""
+[gateway.observability]
+enabled = false
+[models.mock]
+routing = ["mock"]
+[models.mock.providers.mock]
+type = "openai"
+model_name = "mock"
+api_base = "{upstream}"
+api_key_location = "none"
+""")
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(scratch)}
+    begun = time.monotonic()
+    process = start([str(folder / "bin/python"), "-c", TENSORZERO, str(config)], env, log, subprocess.PIPE)
+    # Its log goes to stdout too.
+    said = (line.decode() for line in process.stdout)
+    url = next(line for line in said if line.startswith("URL ")).split()[1].rstrip("/")
+    name = "tensorzero::model_name::mock"
+    gateway = Gateway("tensorzero", url, name, "tensorzero " + installed(folder, "tensorzero"), process=process)
+    return wait_for(gateway, begun)
+
+
+def portkey(folder, upstream, port, scratch, log):
+    package = folder / "node_modules/@portkey-ai/gateway"
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(scratch), "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"}
+    begun = time.monotonic()
+    process = start(["node", str(package / "build/start-server.js"), f"--port={port}", "--headless"], env, log)
+    headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": upstream}
+    version = "portkey " + json.loads((package / "package.json").read_text())["version"]
+    gateway = Gateway("portkey", f"http://127.0.0.1:{port}/v1", "mock", version, headers, process)
+    return wait_for(gateway, begun)
+
+
+def installed(folder, package):
+    found = next(folder.glob(f"lib/python*/site-packages/{package}-*.dist-info"))
+    return found.name.removeprefix(f"{package}-").removesuffix(".dist-info")
+
+
+def start_all(folder, tieline_program, upstream, log, only=None):
+    """Each gateway that is there, in front of the upstream; and why others are not."""
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="gateways-"))
+    direct = Gateway("direct", upstream, "mock", "the upstream itself")
+    running, missing = [direct], {}
+    peers = {"litellm": litellm, "tensorzero": tensorzero, "portkey": portkey}
+    for number, (name, begin) in enumerate([("tieline", None), *peers.items()]):
+        if only and name not in only:
+            continue
+        try:
+            port = 18400 + number
+            if begin is None:
+                running.append(tieline(tieline_program, upstream, port, scratch, log))
+            elif not (folder / name).exists():
+                missing[name] = "not installed"
+            else:
+                running.append(begin(folder / name, upstream, port, scratch, log))
+        except (RuntimeError, OSError) as error:
+            missing[name] = str(error)
+    return running, missing

@@ -1,0 +1,196 @@
+//! What happened to requests, as spans of OpenTelemetry: OTLP's JSON, with the names of its conventions for
+//! generative AI. Never a text of a request: what the conventions call content is left out.
+//!
+//! [`export`] gathers records and gives batches to whoever sends them; nothing waits for that.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tieline_router::{Outcome, Record};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, timeout_at};
+use tracing::warn;
+
+/// Spans in one message.
+const BATCH: usize = 256;
+/// How long a span may wait for others.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Sends the spans of all records until their source ends, and what is left then. What cannot be sent is lost and
+/// said; a collector that is away holds up nobody.
+pub async fn export<F: Future<Output = Result<(), String>>>(
+    mut records: Receiver<Arc<Record>>,
+    send: impl Fn(Vec<u8>) -> F,
+) {
+    let mut open = true;
+    while open {
+        let mut batch = Vec::new();
+        open = gather(&mut records, &mut batch).await;
+        if batch.is_empty() {
+            continue;
+        }
+        if let Err(why) = send(message(&batch).to_string().into_bytes()).await {
+            warn!(spans = batch.len(), why, "spans could not be sent");
+        }
+    }
+}
+
+/// Waits for a first record and, a while, for others. Says whether more may come.
+async fn gather(records: &mut Receiver<Arc<Record>>, batch: &mut Vec<Arc<Record>>) -> bool {
+    let mut until = None;
+    while batch.len() < BATCH {
+        let next = match until {
+            None => records.recv().await,
+            Some(until) => match timeout_at(until, records.recv()).await {
+                Ok(next) => next,
+                Err(_) => return true,
+            },
+        };
+        match next {
+            Ok(record) => {
+                until.get_or_insert_with(|| Instant::now() + WAIT);
+                batch.push(record);
+            }
+            Err(RecvError::Lagged(missed)) => warn!(missed, "spans were lost"),
+            Err(RecvError::Closed) => return false,
+        }
+    }
+    true
+}
+
+/// An `ExportTraceServiceRequest`.
+fn message(records: &[Arc<Record>]) -> Value {
+    let version = env!("CARGO_PKG_VERSION");
+    let spans: Vec<Value> = records.iter().zip(0u64..).map(|(one, at)| span(one, at)).collect();
+    let service = json!([text("service.name", "tieline"), text("service.version", version)]);
+    json!({ "resourceSpans": [{
+        "resource": { "attributes": service },
+        "scopeSpans": [{ "scope": { "name": "tieline", "version": version }, "spans": spans }],
+    }] })
+}
+
+fn span(record: &Record, at: u64) -> Value {
+    let (trace, parent) = record.trace_parent.as_deref().and_then(parse).unzip();
+    let begin_ns = u128::from(record.at_unix_ms) * 1_000_000;
+    let end_ns = begin_ns + u128::from(record.total_us) * 1000;
+    let failed = record.outcome == Outcome::Failed;
+    json!({
+        "traceId": trace.unwrap_or_else(|| hash(&record.id, 0) + &hash(&record.id, 1)),
+        "spanId": hash(&record.id, 2 + (at << 1) + record.total_us),
+        "parentSpanId": parent.unwrap_or_default(),
+        "name": format!("{} {}", operation(record.operation), record.decision.model),
+        // A server's.
+        "kind": 2,
+        "startTimeUnixNano": begin_ns.to_string(),
+        "endTimeUnixNano": end_ns.to_string(),
+        "attributes": attributes(record),
+        "status": if failed { json!({ "code": 2 }) } else { json!({}) },
+    })
+}
+
+fn attributes(record: &Record) -> Vec<Value> {
+    let mut all = vec![
+        text("gen_ai.operation.name", operation(record.operation)),
+        text("gen_ai.provider.name", "tieline"),
+        text("gen_ai.request.model", &record.decision.model),
+        text("gen_ai.response.id", &record.id),
+        text("tieline.dialect", record.dialect),
+        text("tieline.reason", record.decision.reason),
+        text("tieline.outcome", record.outcome.as_str()),
+    ];
+    if let Some(digest) = record.digest {
+        all.push(text("tieline.model.digest", &digest.to_string()));
+    }
+    if let Some(error) = &record.error {
+        all.push(text("error.type", error));
+    }
+    if let Some(first_us) = record.first_token_us {
+        // Exact enough: a double holds days of microseconds.
+        #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
+        let seconds = first_us as f64 / 1e6;
+        let name = "gen_ai.response.time_to_first_chunk";
+        all.push(json!({ "key": name, "value": { "doubleValue": seconds } }));
+    }
+    if let Some(usage) = record.usage {
+        for (name, tokens) in [
+            ("gen_ai.usage.input_tokens", usage.prompt_tokens),
+            ("gen_ai.usage.output_tokens", usage.completion_tokens),
+            ("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens),
+            ("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_tokens),
+            ("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens),
+        ] {
+            // OTLP's JSON writes 64-bit integers as texts.
+            all.push(json!({ "key": name, "value": { "intValue": tokens.0.to_string() } }));
+        }
+    }
+    all
+}
+
+/// The conventions' name of an operation; ours where they have none.
+fn operation(ours: &str) -> &str {
+    match ours {
+        "completion" | "generate" | "infill" => "text_completion",
+        "embedding" | "embed" => "embeddings",
+        "responses" | "messages" => "chat",
+        other => other,
+    }
+}
+
+fn text(key: &str, value: &str) -> Value {
+    json!({ "key": key, "value": { "stringValue": value } })
+}
+
+/// Eight bytes as hex digits, never all zero: that is no id.
+fn hash(id: &str, salt: u64) -> String {
+    let mut hasher = DefaultHasher::new();
+    (id, salt).hash(&mut hasher);
+    format!("{:016x}", hasher.finish().max(1))
+}
+
+/// The trace and the caller's span of a `traceparent` of W3C; `None` where it is none.
+fn parse(text: &str) -> Option<(String, String)> {
+    let mut parts = text.split('-');
+    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |part: &str, len: usize| {
+        part.len() == len
+            && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            && part.bytes().any(|byte| byte != b'0')
+    };
+    let known = version.len() == 2 && version != "ff" && hex(trace, 32) && hex(span, 16);
+    known.then(|| (trace.to_owned(), span.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(traceparent: &str, want: Option<(&str, &str)>) {
+        let parsed = parse(traceparent);
+        let parsed = parsed.as_ref().map(|(trace, span)| (trace.as_str(), span.as_str()));
+        assert_eq!(parsed, want, "{traceparent}");
+    }
+
+    #[test]
+    fn a_callers_trace_is_gone_on_with_where_it_is_one() {
+        let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+        check(&format!("00-{trace}-{span}-01"), Some((trace, span)));
+        check(&format!("00-{trace}-{span}"), Some((trace, span)));
+        check(&format!("ff-{trace}-{span}-01"), None);
+        check(&format!("00-{}-{span}-01", "0".repeat(32)), None);
+        check(&format!("00-{trace}-{}-01", "0".repeat(16)), None);
+        check(&format!("00-{}-{span}-01", trace.to_uppercase()), None);
+        check("", None);
+        check("00-x-y-z", None);
+    }
+
+    #[test]
+    fn ids_have_their_length_and_differ() {
+        assert_eq!(hash("a", 0).len(), 16);
+        assert_ne!(hash("a", 0), hash("a", 1));
+        assert_ne!(hash("a", 0), hash("b", 0));
+    }
+}

@@ -1,0 +1,174 @@
+//! Where the keys of backends come from: the environment, a file that the user alone can read, or the system's
+//! store of secrets. Never from the policy itself, which people share.
+
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tieline_providers::Secret;
+
+use crate::failure::Failure;
+
+/// The longest key, in bytes.
+const MOST: usize = 16 * 1024;
+/// The name under which the system's store has our keys.
+const SERVICE: &str = "tieline";
+
+/// Where a key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeySource {
+    /// In this environment variable.
+    Environment(String),
+    /// In this file, alone, that only its owner can read.
+    File(PathBuf),
+    /// In the system's store of secrets, by this account of the service `tieline`.
+    Keyring(String),
+}
+
+/// Reads a key of `backend`.
+///
+/// # Errors
+/// It is not there, is empty, or others could read it. The message never holds it.
+pub(crate) fn read(backend: &str, source: &KeySource) -> Result<Secret, Failure> {
+    let text = match source {
+        KeySource::Environment(name) => of_environment(backend, name)?,
+        KeySource::File(path) => of_file(backend, path)?,
+        KeySource::Keyring(account) => of_keyring(backend, account, &lookup(account))?,
+    };
+    let key = text.trim();
+    // It becomes a header's value.
+    let fits = !key.is_empty() && key.len() <= MOST && key.bytes().all(|b| (0x21..0x7f).contains(&b));
+    if fits {
+        return Ok(Secret::new(key));
+    }
+    let text = format!("the key of backend {backend:?} is empty, too long or no plain text");
+    Err(Failure::user(text).with_hint("it is one word of printable ASCII characters"))
+}
+
+fn of_environment(backend: &str, name: &str) -> Result<String, Failure> {
+    std::env::var(name).map_err(|_| {
+        let text = format!("no key for backend {backend:?}: the variable {name} is not set");
+        Failure::user(text).with_hint(format!("export {name}=…, or change `key` in the policy"))
+    })
+}
+
+fn of_file(backend: &str, path: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| {
+        let path = path.display();
+        Failure::user(format!("cannot read the key of backend {backend:?} from {path}: {error}"))
+    };
+    let about = fs::metadata(path).map_err(failed)?;
+    if others_may_read(&about) {
+        let text = format!("others may read the key of backend {backend:?} in {}", path.display());
+        return Err(Failure::user(text).with_hint(format!("chmod 600 {}", path.display())));
+    }
+    if about.len() > 2 * MOST as u64 {
+        let text = format!("{} is too long for a key of backend {backend:?}", path.display());
+        return Err(Failure::user(text));
+    }
+    fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(unix)]
+fn others_may_read(about: &Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    about.permissions().mode() & 0o077 != 0
+}
+
+#[cfg(not(unix))]
+fn others_may_read(_: &Metadata) -> bool {
+    // Not told by the standard library; the file's rights are the user's care there.
+    false
+}
+
+/// The system's own program for its store of secrets: no library, no daemon of ours.
+fn lookup(account: &str) -> Vec<String> {
+    let words: &[&str] = if cfg!(target_os = "macos") {
+        &["security", "find-generic-password", "-w", "-s", SERVICE, "-a"]
+    } else {
+        &["secret-tool", "lookup", "service", SERVICE, "account"]
+    };
+    words.iter().copied().chain([account]).map(str::to_owned).collect()
+}
+
+fn of_keyring(backend: &str, account: &str, command: &[String]) -> Result<String, Failure> {
+    let missing = |why: String| {
+        let text = format!("no key for backend {backend:?} in the system's store of secrets: {why}");
+        let hint = format!(
+            "`secret-tool store --label Tieline service {SERVICE} account {account}` keeps one"
+        );
+        Failure::user(text).with_hint(hint)
+    };
+    let [program, rest @ ..] = command else { return Err(missing("no program".to_owned())) };
+    let mut command = Command::new(program);
+    command.args(rest).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = command.output().map_err(|error| missing(format!("{program}: {error}")))?;
+    if !output.status.success() || output.stdout.is_empty() {
+        return Err(missing(format!("{program} has none of account {account:?}")));
+    }
+    String::from_utf8(output.stdout).map_err(|_| missing("it is no text".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "sk-CANARY";
+
+    #[track_caller]
+    fn check(source: &KeySource, want: Result<&str, &str>) {
+        match (read("openai", source), want) {
+            (Ok(secret), Ok(key)) => assert_eq!(secret.expose(), key),
+            (Err(failure), Err(part)) => {
+                assert!(failure.message.contains(part), "{}", failure.message);
+                assert!(failure.message.contains("openai"), "{}", failure.message);
+                assert!(!failure.message.contains("CANARY"), "{}", failure.message);
+            }
+            (read, want) => panic!("{:?} is not {want:?}", read.map_err(|failure| failure.message)),
+        }
+    }
+
+    fn file(text: &str, mode: u32) -> (tempfile::TempDir, KeySource) {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        (folder, KeySource::File(path))
+    }
+
+    #[test]
+    fn a_file_is_read_where_its_owner_alone_can() {
+        let (_folder, source) = file(&format!("{KEY}\n"), 0o600);
+        check(&source, Ok(KEY));
+        for mode in [0o640, 0o604, 0o644] {
+            let (_folder, source) = file(KEY, mode);
+            check(&source, Err("others may read"));
+        }
+        check(&KeySource::File("/no/such/file".into()), Err("cannot read"));
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        for text in ["", " \n", "two words CANARY", "CANARY\u{e9}", &"CANARY".repeat(4000)] {
+            let (_folder, source) = file(text, 0o600);
+            check(&source, Err("key"));
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_named() {
+        check(&KeySource::Environment("TIELINE_NO_SUCH_KEY".to_owned()), Err("TIELINE_NO_SUCH_KEY"));
+    }
+
+    #[test]
+    fn the_systems_store_is_asked_by_its_own_program() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(of_keyring("openai", "me", &words("echo sk-CANARY me")).unwrap(), "sk-CANARY me\n");
+        for broken in ["false", "/no/such/program", "true"] {
+            let failure = of_keyring("openai", "me", &words(broken)).unwrap_err();
+            assert!(failure.hint.unwrap().contains("account me"));
+        }
+        assert!(lookup("me").ends_with(&["account".to_owned(), "me".to_owned()]) || cfg!(target_os = "macos"));
+    }
+}
