@@ -18,6 +18,7 @@ mod overlay;
 mod pull;
 mod remove;
 mod requests;
+pub mod spend;
 mod store;
 mod verify;
 
