@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
+use tieline_store::budget;
 use tieline_store::spend::{self, By, Spend, Totals, energy_cost};
 use tieline_store::{RequestRow, Source};
 use tieline_types::{MicroUsd, Usage, Zone};
@@ -39,6 +40,19 @@ struct Report {
     groups: Vec<Group>,
     total: Sums,
     baselines: Baselines,
+    budgets: Vec<Account>,
+}
+
+/// What a budget's period holds: all of them, whatever --since says.
+#[derive(Serialize)]
+struct Account {
+    kind: String,
+    id: String,
+    period: String,
+    settled_micro_usd: MicroUsd,
+    /// The part of it that is of requests whose end nobody saw, at what they may have cost at most.
+    uncertain_micro_usd: MicroUsd,
+    open_micro_usd: MicroUsd,
 }
 
 #[derive(Serialize)]
@@ -197,7 +211,20 @@ fn report(
             all_cloud,
             all_local: AllLocal { cost_micro_usd: MicroUsd::ZERO, energy },
         },
+        budgets: accounts(app)?,
     })
+}
+
+fn accounts(app: &App) -> Result<Vec<Account>, Failure> {
+    let account = |(account, balance): (budget::Account, budget::Balance)| Account {
+        kind: account.kind,
+        id: account.id,
+        period: account.period,
+        settled_micro_usd: balance.settled,
+        uncertain_micro_usd: balance.uncertain,
+        open_micro_usd: balance.open,
+    };
+    Ok(app.store.balances()?.into_iter().map(account).collect())
 }
 
 fn groups(groups: std::collections::BTreeMap<String, Totals>) -> Vec<Group> {

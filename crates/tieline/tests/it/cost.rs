@@ -1,6 +1,7 @@
 //! `tieline cost` over rows that a server could have written.
 
 use serde_json::Value;
+use tieline_store::budget::{Period, Scope, ScopeKind};
 use tieline_store::{RequestRow, Source, Store, UsageSources};
 use tieline_types::{MicroUsd, Zone};
 
@@ -120,6 +121,24 @@ fn people_read_a_table_with_bars_and_two_bills() {
         let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01", "--by", by]).text();
         assert!(text.contains("total: at least $0.006001 for 5 attempts"), "{text}");
     }
+}
+
+#[test]
+fn what_nobody_saw_the_end_of_is_shown_beside_its_budget() {
+    let home = home();
+    let store = Store::open(&home.path()).unwrap();
+    let cap = MicroUsd(1_000_000);
+    let scope = Scope { kind: ScopeKind::Key, id: "k1".to_owned(), period: Period::Total, cap };
+    let dead = store.budgets().unwrap();
+    dead.reserve(&[scope], MicroUsd(170_000), "1", 0).unwrap();
+    drop(dead);
+    store.budgets().unwrap().recover(0).unwrap();
+    let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01"]).text();
+    let want =
+        "budget of key k1, total: $0.17 of the $0.17 spent is of requests whose end nobody saw";
+    assert!(text.contains(want), "{text}");
+    let json = home.tieline(["cost", "--json"]).json();
+    assert_eq!(json["budgets"][0]["uncertain_micro_usd"], 170_000);
 }
 
 #[test]

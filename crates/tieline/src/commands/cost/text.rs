@@ -3,7 +3,7 @@
 use comfy_table::CellAlignment;
 
 use super::super::list::{table, trimmed};
-use super::{AllCloud, Energy, Group, Report, Sums};
+use super::{Account, AllCloud, Energy, Group, Report, Sums};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -99,12 +99,23 @@ fn below(report: &Report) -> Vec<String> {
         ),
         None => "all here: $0.00 to vendors; electricity unknown without --watts and --tariff".to_owned(),
     });
+    lines.extend(
+        report.budgets.iter().filter(|account| account.uncertain_micro_usd.0 > 0).map(uncertain),
+    );
     lines.push(format!(
         "prices as of {}, digest {}, in US dollars; days are those of UTC",
         report.prices.as_of,
         short(&report.prices.digest)
     ));
     lines
+}
+
+fn uncertain(account: &Account) -> String {
+    let Account { kind, id, period, settled_micro_usd, uncertain_micro_usd, .. } = account;
+    let name = if id.is_empty() { kind.clone() } else { format!("{kind} {id}") };
+    format!(
+        "budget of {name}, {period}: {uncertain_micro_usd} of the {settled_micro_usd} spent is of requests whose end nobody saw, at their most"
+    )
 }
 
 fn short(digest: &str) -> &str {
