@@ -422,13 +422,34 @@ mod tests {
     #[test]
     fn rows_from_before_are_of_this_machine_and_measured() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(folder.path()).unwrap();
-        let sql = "INSERT INTO requests (id, at_unix_ms, key, dialect, operation, model, reason,
-                outcome, prompt_tokens, total_us)
-            VALUES ('old', 1, '', 'openai', 'chat', 'smollm2', 'named', 'answered', 7, 9)";
-        store.db.run("insert", |db| db.execute(sql, []).map(drop)).unwrap();
-        let row = store.latest_requests(1).unwrap().remove(0);
-        assert_eq!((row.zone, row.attempt, row.cost), (Zone::Host, 1, None));
-        assert_eq!(row.sources, UsageSources::all(Source::Measured));
+        let old = rusqlite::Connection::open(folder.path().join("store.sqlite")).unwrap();
+        for step in [
+            include_str!("../migrations/0001_models.sql"),
+            include_str!("../migrations/0002_ledger.sql"),
+            include_str!("../migrations/0003_overlays.sql"),
+            include_str!("../migrations/0004_keys.sql"),
+            "INSERT INTO requests (id, at_unix_ms, key, dialect, operation, model, reason, outcome,
+                prompt_tokens, total_us)
+                VALUES ('old', 1, '', 'openai', 'chat', 'smollm2', 'named', 'answered', 7, 9)",
+        ] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", 4).unwrap();
+        drop(old);
+        let row = Store::open(folder.path()).unwrap().latest_requests(1).unwrap().remove(0);
+        let want = RequestRow {
+            id: "old".to_owned(),
+            at_unix_ms: 1,
+            dialect: "openai".to_owned(),
+            operation: "chat".to_owned(),
+            model: "smollm2".to_owned(),
+            reason: "named".to_owned(),
+            outcome: "answered".to_owned(),
+            prompt_tokens: Some(7),
+            total_us: 9,
+            sources: UsageSources::all(Source::Measured),
+            ..RequestRow::default()
+        };
+        assert_eq!(row, want);
     }
 }
