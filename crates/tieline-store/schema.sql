@@ -106,7 +106,50 @@ CREATE TABLE requests (
     cached_tokens INTEGER,
     completion_tokens INTEGER,
     first_token_us INTEGER,
-    total_us INTEGER NOT NULL
+    total_us INTEGER NOT NULL,
+    backend TEXT NOT NULL DEFAULT '',
+    vendor TEXT NOT NULL DEFAULT '',
+    zone TEXT NOT NULL DEFAULT 'host',
+    attempt INTEGER NOT NULL DEFAULT 1 CHECK (attempt > 0),
+    project TEXT NOT NULL DEFAULT '',
+    data_class TEXT,
+    policy_rule TEXT,
+    cache_write_tokens INTEGER,
+    reasoning_tokens INTEGER,
+    sources TEXT NOT NULL DEFAULT 'mmmmm' CHECK (length(sources) = 5),
+    price_source TEXT,
+    price_date TEXT,
+    cost_micro_usd INTEGER,
+    cost_at_least INTEGER NOT NULL DEFAULT 0 CHECK (cost_at_least IN (0, 1)),
+    reserved_micro_usd INTEGER,
+    sent_bytes INTEGER,
+    redacted INTEGER
 ) STRICT;
 
 CREATE INDEX requests_by_time ON requests (at_unix_ms);
+
+-- What a scope spent in a period, and what is reserved of it now. The open amount is the sum of the scope's open
+-- reservations; the uncertain one is the part of the settled one that nobody confirmed.
+CREATE TABLE budgets (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    period TEXT NOT NULL,
+    settled_micro_usd INTEGER NOT NULL DEFAULT 0 CHECK (settled_micro_usd >= 0),
+    uncertain_micro_usd INTEGER NOT NULL DEFAULT 0 CHECK (uncertain_micro_usd >= 0),
+    open_micro_usd INTEGER NOT NULL DEFAULT 0 CHECK (open_micro_usd >= 0),
+    PRIMARY KEY (kind, id, period)
+) STRICT, WITHOUT ROWID;
+
+-- What requests on their way may cost at most. `owner` names the lock that the process holds which made it.
+CREATE TABLE reservations (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    amount_micro_usd INTEGER NOT NULL CHECK (amount_micro_usd >= 0),
+    state TEXT NOT NULL CHECK (state IN ('open', 'settled', 'released', 'uncertain')),
+    settled_micro_usd INTEGER CHECK (settled_micro_usd >= 0),
+    created_at_unix_s INTEGER NOT NULL,
+    closed_at_unix_s INTEGER
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX reservations_by_state ON reservations (state, closed_at_unix_s);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use tieline_router::Record;
-use tieline_store::{RequestRow, Store};
+use tieline_store::{RequestRow, Source, Store, UsageSources};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::error;
 
@@ -84,5 +84,7 @@ fn row(record: &Record) -> RequestRow {
         completion_tokens: usage.map(|usage| usage.completion_tokens.0),
         first_token_us: record.first_token_us.map(number),
         total_us: number(record.total_us),
+        sources: UsageSources::all(Source::Measured),
+        ..RequestRow::default()
     }
 }

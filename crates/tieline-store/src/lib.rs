@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod budget;
 pub mod catalogue;
 mod db;
 mod files;
@@ -17,6 +18,7 @@ mod overlay;
 mod pull;
 mod remove;
 mod requests;
+pub mod spend;
 mod store;
 mod verify;
 
@@ -31,6 +33,6 @@ pub use pull::{
     Pulled, StorageError, Tuning,
 };
 pub use remove::{Lease, LeaseError, RemoveError, Removed};
-pub use requests::RequestRow;
+pub use requests::{RequestRow, Source, UsageSources};
 pub use store::{OpenError, Store};
 pub use verify::VerifyError;

@@ -1,6 +1,7 @@
-//! What happened to requests: one row for each, without a word of it.
+//! What happened to requests: one row for each attempt, without a word of it.
 
-use rusqlite::{Row, TransactionBehavior, params};
+use rusqlite::{Row, ToSql, TransactionBehavior, params};
+use tieline_types::{MicroUsd, Zone};
 
 use crate::db::DbError;
 use crate::store::Store;
@@ -8,10 +9,94 @@ use crate::store::Store;
 /// Rows that are kept.
 const KEPT: i64 = 1_000_000;
 
-/// One request, from its arrival to its end.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How a number came to be known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Counted on this machine by what computed it.
+    Measured,
+    /// Said by the vendor.
+    Reported,
+    /// Worked out from what was seen.
+    Estimated,
+    /// Nobody said.
+    #[default]
+    Unknown,
+}
+
+impl Source {
+    /// All, the surest first.
+    pub const ALL: [Self; 4] = [Self::Measured, Self::Reported, Self::Estimated, Self::Unknown];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::Reported => "reported",
+            Self::Estimated => "estimated",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn letter(self) -> char {
+        match self {
+            Self::Measured => 'm',
+            Self::Reported => 'r',
+            Self::Estimated => 'e',
+            Self::Unknown => 'u',
+        }
+    }
+
+    fn of_letter(letter: u8) -> Self {
+        let same = |source: &Self| source.letter() == char::from(letter);
+        Self::ALL.into_iter().find(same).unwrap_or_default()
+    }
+}
+
+/// Where each number of a row's usage is from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UsageSources {
+    /// Of the tokens read.
+    pub prompt: Source,
+    /// Of those that were known already.
+    pub cached: Source,
+    /// Of those that were written to a cache.
+    pub cache_write: Source,
+    /// Of the tokens written.
+    pub completion: Source,
+    /// Of those that were thought.
+    pub reasoning: Source,
+}
+
+impl UsageSources {
+    /// The same for all numbers.
+    pub fn all(source: Source) -> Self {
+        let [prompt, cached, cache_write, completion, reasoning] = [source; 5];
+        Self { prompt, cached, cache_write, completion, reasoning }
+    }
+
+    fn letters(self) -> String {
+        let Self { prompt, cached, cache_write, completion, reasoning } = self;
+        [prompt, cached, cache_write, completion, reasoning].map(Source::letter).iter().collect()
+    }
+
+    fn of_letters(letters: &str) -> Self {
+        let at = |index| {
+            letters.as_bytes().get(index).map_or(Source::Unknown, |&l| Source::of_letter(l))
+        };
+        Self {
+            prompt: at(0),
+            cached: at(1),
+            cache_write: at(2),
+            completion: at(3),
+            reasoning: at(4),
+        }
+    }
+}
+
+/// One attempt to answer a request, from the request's arrival to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRow {
-    /// Tells the call apart; several answers to one call have a row each.
+    /// Tells the call apart; several answers to one call, and several attempts at one, have a row each.
     pub id: String,
     /// When it came, in milliseconds since 1970.
     pub at_unix_ms: i64,
@@ -27,7 +112,7 @@ pub struct RequestRow {
     pub reason: String,
     /// The model's content, in hex digits, where it was loaded.
     pub digest: Option<String>,
-    /// How it ended.
+    /// How it ended: `answered`, `failed`, `left`, `cancelled`, `hedge_lost`.
     pub outcome: String,
     /// What the failure was, as a word.
     pub error: Option<String>,
@@ -41,7 +126,88 @@ pub struct RequestRow {
     pub first_token_us: Option<i64>,
     /// From arrival to the end, in microseconds.
     pub total_us: i64,
+    /// The backend's name, as the policy knows it; empty: a model of this machine.
+    pub backend: String,
+    /// Whose prices it has, such as `openai`; empty: nobody's.
+    pub vendor: String,
+    /// How far the request travelled.
+    pub zone: Zone,
+    /// Which attempt of its call this was, from 1.
+    pub attempt: u32,
+    /// The project that it was asked for; empty: none was named.
+    pub project: String,
+    /// What its text was held to be, as a word.
+    pub data_class: Option<String>,
+    /// The rule of the policy that let it go there.
+    pub policy_rule: Option<String>,
+    /// Tokens of the prompt that a vendor wrote to its cache.
+    pub cache_write_tokens: Option<u32>,
+    /// Tokens of the answer that were thought.
+    pub reasoning_tokens: Option<u32>,
+    /// Where each of these numbers is from.
+    pub sources: UsageSources,
+    /// What the price was taken from: `table` or `policy`.
+    pub price_source: Option<String>,
+    /// The day that the price is known for, `YYYY-MM-DD`.
+    pub price_date: Option<String>,
+    /// What it cost by the prices of its time, in millionths of a dollar; `None`: nobody knows.
+    pub cost: Option<MicroUsd>,
+    /// Whether the cost covers only what was seen: a stream broke off before its usage was told.
+    pub cost_at_least: bool,
+    /// What was reserved for it at most.
+    pub reserved: Option<MicroUsd>,
+    /// Bytes that left this machine for it; `None`: nobody counted.
+    pub sent_bytes: Option<i64>,
+    /// Texts that were replaced before it left.
+    pub redacted: Option<u32>,
 }
+
+impl Default for RequestRow {
+    /// A first attempt on this machine of which nothing else is known.
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            at_unix_ms: 0,
+            key: String::new(),
+            dialect: String::new(),
+            operation: String::new(),
+            model: String::new(),
+            reason: String::new(),
+            digest: None,
+            outcome: String::new(),
+            error: None,
+            prompt_tokens: None,
+            cached_tokens: None,
+            completion_tokens: None,
+            first_token_us: None,
+            total_us: 0,
+            backend: String::new(),
+            vendor: String::new(),
+            zone: Zone::Host,
+            attempt: 1,
+            project: String::new(),
+            data_class: None,
+            policy_rule: None,
+            cache_write_tokens: None,
+            reasoning_tokens: None,
+            sources: UsageSources::default(),
+            price_source: None,
+            price_date: None,
+            cost: None,
+            cost_at_least: false,
+            reserved: None,
+            sent_bytes: None,
+            redacted: None,
+        }
+    }
+}
+
+/// All columns that a row is written to and read from, in the order of [`values`] and [`request`].
+const COLUMNS: &str = "id, at_unix_ms, key, dialect, operation, model, reason, digest, outcome,
+    error, prompt_tokens, cached_tokens, completion_tokens, first_token_us, total_us, backend,
+    vendor, zone, attempt, project, data_class, policy_rule, cache_write_tokens, reasoning_tokens,
+    sources, price_source, price_date, cost_micro_usd, cost_at_least, reserved_micro_usd,
+    sent_bytes, redacted";
 
 impl Store {
     /// Writes these rows in one transaction, and lets the oldest of too many go.
@@ -49,32 +215,14 @@ impl Store {
     /// # Errors
     /// The database cannot be written; then none of them is there.
     pub fn record_requests(&self, rows: &[RequestRow]) -> Result<(), DbError> {
-        let sql = "INSERT INTO requests (id, at_unix_ms, key, dialect, operation, model, reason,
-                digest, outcome, error, prompt_tokens, cached_tokens, completion_tokens,
-                first_token_us, total_us)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+        let places = vec!["?"; COLUMNS.split(',').count()].join(", ");
+        let sql = format!("INSERT INTO requests ({COLUMNS}) VALUES ({places})");
         let old = "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?1";
         self.db.run("record requests", |db| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut insert = transaction.prepare_cached(sql)?;
+            let mut insert = transaction.prepare_cached(&sql)?;
             for row in rows {
-                insert.execute(params![
-                    row.id,
-                    row.at_unix_ms,
-                    row.key,
-                    row.dialect,
-                    row.operation,
-                    row.model,
-                    row.reason,
-                    row.digest,
-                    row.outcome,
-                    row.error,
-                    row.prompt_tokens,
-                    row.cached_tokens,
-                    row.completion_tokens,
-                    row.first_token_us,
-                    row.total_us,
-                ])?;
+                insert_row(&mut insert, row)?;
             }
             drop(insert);
             transaction.execute(old, [KEPT])?;
@@ -87,14 +235,77 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn latest_requests(&self, most: u32) -> Result<Vec<RequestRow>, DbError> {
-        let sql = "SELECT id, at_unix_ms, key, dialect, operation, model, reason, digest, outcome,
-                error, prompt_tokens, cached_tokens, completion_tokens, first_token_us, total_us
-            FROM requests ORDER BY number DESC LIMIT ?1";
-        self.db.run("list requests", |db| db.prepare(sql)?.query_map([most], request)?.collect())
+        let sql = format!("SELECT {COLUMNS} FROM requests ORDER BY number DESC LIMIT ?1");
+        self.db.run("list requests", |db| db.prepare(&sql)?.query_map([most], request)?.collect())
+    }
+
+    /// Hands each request that came from `since_unix_ms` on to `each`, the oldest first, one at a time: a year of
+    /// them need not fit into memory.
+    ///
+    /// # Errors
+    /// The database cannot be read; then `each` saw some of them.
+    pub fn requests_since(
+        &self,
+        since_unix_ms: i64,
+        mut each: impl FnMut(&RequestRow),
+    ) -> Result<(), DbError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM requests WHERE at_unix_ms >= ?1 ORDER BY at_unix_ms, number"
+        );
+        self.db.run("read requests", |db| {
+            let mut statement = db.prepare(&sql)?;
+            let mut rows = statement.query(params![since_unix_ms])?;
+            while let Some(row) = rows.next()? {
+                each(&request(row)?);
+            }
+            Ok(())
+        })
     }
 }
 
+fn insert_row(insert: &mut rusqlite::Statement<'_>, row: &RequestRow) -> rusqlite::Result<()> {
+    let sources = row.sources.letters();
+    let (cost, reserved) = (row.cost.map(|cost| cost.0), row.reserved.map(|cost| cost.0));
+    let values: [&dyn ToSql; 32] = [
+        &row.id,
+        &row.at_unix_ms,
+        &row.key,
+        &row.dialect,
+        &row.operation,
+        &row.model,
+        &row.reason,
+        &row.digest,
+        &row.outcome,
+        &row.error,
+        &row.prompt_tokens,
+        &row.cached_tokens,
+        &row.completion_tokens,
+        &row.first_token_us,
+        &row.total_us,
+        &row.backend,
+        &row.vendor,
+        &row.zone.as_str(),
+        &row.attempt,
+        &row.project,
+        &row.data_class,
+        &row.policy_rule,
+        &row.cache_write_tokens,
+        &row.reasoning_tokens,
+        &sources,
+        &row.price_source,
+        &row.price_date,
+        &cost,
+        &row.cost_at_least,
+        &reserved,
+        &row.sent_bytes,
+        &row.redacted,
+    ];
+    insert.execute(&values[..]).map(drop)
+}
+
 fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
+    let zone: String = row.get(17)?;
+    let sources: String = row.get(24)?;
     Ok(RequestRow {
         id: row.get(0)?,
         at_unix_ms: row.get(1)?,
@@ -111,6 +322,24 @@ fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         completion_tokens: row.get(12)?,
         first_token_us: row.get(13)?,
         total_us: row.get(14)?,
+        backend: row.get(15)?,
+        vendor: row.get(16)?,
+        // A word of a later version is the farthest: nothing is called near that may not be.
+        zone: Zone::ALL.into_iter().find(|known| known.as_str() == zone).unwrap_or(Zone::Cloud),
+        attempt: row.get(18)?,
+        project: row.get(19)?,
+        data_class: row.get(20)?,
+        policy_rule: row.get(21)?,
+        cache_write_tokens: row.get(22)?,
+        reasoning_tokens: row.get(23)?,
+        sources: UsageSources::of_letters(&sources),
+        price_source: row.get(25)?,
+        price_date: row.get(26)?,
+        cost: row.get::<_, Option<i64>>(27)?.map(MicroUsd),
+        cost_at_least: row.get(28)?,
+        reserved: row.get::<_, Option<i64>>(29)?.map(MicroUsd),
+        sent_bytes: row.get(30)?,
+        redacted: row.get(31)?,
     })
 }
 
@@ -137,5 +366,90 @@ mod tests {
         store.record_requests(&[row("b")]).unwrap();
         assert_eq!(store.latest_requests(2).unwrap(), [row("b"), row("b")]);
         assert_eq!(store.latest_requests(9).unwrap().len(), 3);
+    }
+    #[test]
+    fn every_column_comes_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let sources = UsageSources {
+            prompt: Source::Reported,
+            cached: Source::Measured,
+            completion: Source::Estimated,
+            ..UsageSources::default()
+        };
+        let row = RequestRow {
+            id: "a".to_owned(),
+            at_unix_ms: 5,
+            key: "k".to_owned(),
+            dialect: "openai".to_owned(),
+            operation: "chat".to_owned(),
+            model: "gpt-4o".to_owned(),
+            reason: "named".to_owned(),
+            digest: Some("00".to_owned()),
+            outcome: "hedge_lost".to_owned(),
+            error: Some("Timeout".to_owned()),
+            prompt_tokens: Some(1),
+            cached_tokens: Some(2),
+            completion_tokens: Some(3),
+            first_token_us: Some(4),
+            total_us: 5,
+            backend: "work".to_owned(),
+            vendor: "openai".to_owned(),
+            zone: Zone::CloudZeroRetention,
+            attempt: 2,
+            project: "tie".to_owned(),
+            data_class: Some("internal".to_owned()),
+            policy_rule: Some("day work".to_owned()),
+            cache_write_tokens: Some(6),
+            reasoning_tokens: Some(7),
+            sources,
+            price_source: Some("table".to_owned()),
+            price_date: Some("2026-01-01".to_owned()),
+            cost: Some(MicroUsd(8)),
+            cost_at_least: true,
+            reserved: Some(MicroUsd(9)),
+            sent_bytes: Some(10),
+            redacted: Some(11),
+        };
+        store.record_requests(std::slice::from_ref(&row)).unwrap();
+        assert_eq!(store.latest_requests(1).unwrap(), std::slice::from_ref(&row));
+        let mut seen = Vec::new();
+        store.requests_since(5, |row| seen.push(row.clone())).unwrap();
+        assert_eq!(seen, [row]);
+        store.requests_since(6, |row| panic!("{row:?} is older")).unwrap();
+    }
+
+    #[test]
+    fn rows_from_before_are_of_this_machine_and_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = rusqlite::Connection::open(folder.path().join("store.sqlite")).unwrap();
+        for step in [
+            include_str!("../migrations/0001_models.sql"),
+            include_str!("../migrations/0002_ledger.sql"),
+            include_str!("../migrations/0003_overlays.sql"),
+            include_str!("../migrations/0004_keys.sql"),
+            "INSERT INTO requests (id, at_unix_ms, key, dialect, operation, model, reason, outcome,
+                prompt_tokens, total_us)
+                VALUES ('old', 1, '', 'openai', 'chat', 'smollm2', 'named', 'answered', 7, 9)",
+        ] {
+            old.execute_batch(step).unwrap();
+        }
+        old.pragma_update(None, "user_version", 4).unwrap();
+        drop(old);
+        let row = Store::open(folder.path()).unwrap().latest_requests(1).unwrap().remove(0);
+        let want = RequestRow {
+            id: "old".to_owned(),
+            at_unix_ms: 1,
+            dialect: "openai".to_owned(),
+            operation: "chat".to_owned(),
+            model: "smollm2".to_owned(),
+            reason: "named".to_owned(),
+            outcome: "answered".to_owned(),
+            prompt_tokens: Some(7),
+            total_us: 9,
+            sources: UsageSources::all(Source::Measured),
+            ..RequestRow::default()
+        };
+        assert_eq!(row, want);
     }
 }

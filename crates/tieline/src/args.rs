@@ -1,5 +1,6 @@
 //! What the user typed, exactly. What it means is worked out in `app` and `commands`.
 
+mod cost;
 mod serving;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use tieline_types::Bytes;
 use crate::env;
 use crate::prompts::{self, Quota};
 
+pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
@@ -110,6 +112,12 @@ pub(crate) enum Command {
     Plan(Plan),
     /// List the models that run now
     Ps,
+    /// Say what requests cost, and what they would have cost elsewhere
+    #[command(long_about = "Say what requests cost, and what they would have cost elsewhere.\n\n\
+        Reckons the tokens on record with the prices of today. What is not known is counted, and a sum that\n\
+        lacks something says at least. Two bills stand beside: everything asked of one vendor's model, and\n\
+        everything computed here.")]
+    Cost(Cost),
     /// Show or lift what keeps models that crash from being started
     #[command(long_about = "Show or lift what keeps models that crash from being started.\n\n\
         A model whose runner dies three times within a minute is quarantined: its content, whatever it is\n\

@@ -11,6 +11,8 @@ mod hub;
 #[cfg(test)]
 mod local;
 #[cfg(test)]
+mod money;
+#[cfg(test)]
 mod names;
 #[cfg(test)]
 mod overlays;

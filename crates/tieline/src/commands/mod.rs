@@ -4,6 +4,7 @@ mod bench;
 mod certify;
 mod chat;
 mod choices;
+mod cost;
 mod doctor;
 mod draft;
 mod key;
@@ -59,6 +60,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Plan(args) => plan::plan(&app, &args),
                 Command::Quarantine { command } => quarantine::quarantine(&app, &command),
                 Command::Ps => ps::ps(&app),
+                Command::Cost(args) => cost::cost(&app, args),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),
                 Command::Completions { .. } | Command::Man | Command::Reference => Ok(()),

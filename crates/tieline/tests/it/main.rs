@@ -5,6 +5,7 @@
 
 mod certify;
 mod choices;
+mod cost;
 mod docs;
 mod errors;
 mod home;

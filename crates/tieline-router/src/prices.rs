@@ -1,0 +1,195 @@
+//! What an answer costs: a dated table of prices inside the program, and the policy's own.
+//!
+//! The table is data that was true on a day: each row says on which, and where from. Its digest is shown beside a price
+//! so that two people can tell whether they reckon with the same numbers; it is not signed by a key. A model that no row
+//! names has no price: nothing is guessed from a name. Pure: asks nobody and reads no clock.
+
+mod decimal;
+mod glob;
+mod row;
+#[cfg(test)]
+mod tests;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use sha2::{Digest as _, Sha256};
+use tieline_types::{Digest, MicroUsd, Price, Tokens, Usage};
+
+pub use decimal::{NoAmount, parse_usd};
+pub use row::{PriceError, PriceRow, PriceTier};
+
+use row::Compiled;
+
+/// The table as it is in the program.
+const TABLE: &str = include_str!("prices/prices.toml");
+
+/// A price that nobody has looked at for so long is said to be old, in days.
+const STALE_DAYS: i64 = 90;
+
+/// Whose price is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The backend's name in the policy.
+    pub backend: &'a str,
+    /// The vendor behind it, such as `openai`.
+    pub vendor: &'a str,
+    /// The model, as the vendor names it.
+    pub model: &'a str,
+}
+
+/// Where a price is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PriceSource {
+    /// The program's own table.
+    Table {
+        /// The day that it is known for.
+        date: Date,
+        /// The vendor's page.
+        url: String,
+    },
+    /// The user's policy.
+    Policy {
+        /// The day that it is known for, where the policy says.
+        date: Option<Date>,
+    },
+}
+
+impl PriceSource {
+    /// The word for it in ledgers.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Table { .. } => "table",
+            Self::Policy { .. } => "policy",
+        }
+    }
+
+    /// The day that the price is known for.
+    pub fn date(&self) -> Option<Date> {
+        match self {
+            Self::Table { date, .. } => Some(*date),
+            Self::Policy { date } => *date,
+        }
+    }
+}
+
+/// What a model's answers cost, and how we know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Priced {
+    /// The price.
+    pub price: Price,
+    /// The price of all tokens of a request whose prompt has more than so many, where the vendor has another.
+    pub above: Option<(Tokens, Price)>,
+    /// Where it is from.
+    pub source: PriceSource,
+}
+
+impl Priced {
+    /// The price of a request whose prompt has so many tokens.
+    pub fn of_prompt(&self, prompt: Tokens) -> Price {
+        match self.above {
+            Some((most, price)) if prompt > most => price,
+            Some(_) | None => self.price,
+        }
+    }
+
+    /// What an answer cost. Thoughts are among the tokens written, and paid once.
+    pub fn cost(&self, usage: &Usage) -> MicroUsd {
+        self.of_prompt(usage.prompt_tokens).cost(usage)
+    }
+
+    /// The most that a request can cost whose prompt has at most so many tokens and whose answer has at most so many:
+    /// every token of the prompt at the dearest of its three prices, and all of the answer.
+    pub fn worst(&self, prompt: Tokens, completion: Tokens) -> MicroUsd {
+        let usage =
+            Usage { prompt_tokens: prompt, completion_tokens: completion, ..Usage::default() };
+        let dearest = |price: Price| {
+            let input = price.input.max(price.cached_input).max(price.cache_write);
+            Price { input, ..price }.cost(&usage)
+        };
+        match self.above {
+            Some((most, above)) if prompt > most => dearest(above).max(dearest(self.price)),
+            Some(_) | None => dearest(self.price),
+        }
+    }
+
+    /// How old the price is, in days, where that is more than it should be.
+    pub fn stale_days(&self, now_unix_s: i64) -> Option<i64> {
+        self.source.date().and_then(|date| stale_days(date, now_unix_s))
+    }
+}
+
+/// All prices that are known.
+#[derive(Clone, Debug)]
+pub struct Prices {
+    policy: Vec<Compiled>,
+    table: Vec<Compiled>,
+    as_of: Date,
+    digest: Digest,
+}
+
+impl Prices {
+    /// The table of the program alone.
+    ///
+    /// # Errors
+    /// The table cannot be read, which a test rules out.
+    pub fn builtin() -> Result<Self, PriceError> {
+        Self::new(&[])
+    }
+
+    /// The table of the program, and before it the policy's prices.
+    ///
+    /// # Errors
+    /// A row of the policy has no amount, no model or no date where one must be.
+    pub fn new(policy: &[PriceRow]) -> Result<Self, PriceError> {
+        let table: Vec<Compiled> =
+            row::read(TABLE)?.iter().map(Compiled::of_table).collect::<Result<_, _>>()?;
+        let policy = policy.iter().map(Compiled::of_policy).collect::<Result<_, _>>()?;
+        let as_of = table.iter().filter_map(|row| row.priced.source.date()).max();
+        let digest = Digest(Sha256::digest(TABLE).into());
+        Ok(Self { policy, table, as_of: as_of.unwrap_or_default(), digest })
+    }
+
+    /// The price of the row that names this model most exactly; the policy's rows come first. `None`: nobody knows.
+    pub fn find(&self, target: Target<'_>) -> Option<&Priced> {
+        best(&self.policy, target).or_else(|| best(&self.table, target))
+    }
+
+    /// The newest day that any price of the table is known for. Others may be older: see [`Priced::source`].
+    pub fn as_of(&self) -> Date {
+        self.as_of
+    }
+
+    /// The SHA-256 of the table.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// How old the newest price of the table is, in days, where that is more than it should be.
+    pub fn stale_days(&self, now_unix_s: i64) -> Option<i64> {
+        stale_days(self.as_of, now_unix_s)
+    }
+
+    /// Which table this is, in a few words for people.
+    pub fn edition(&self) -> String {
+        format!("prices as of {}, digest {}", self.as_of, self.digest.short())
+    }
+}
+
+fn best<'a>(rows: &'a [Compiled], target: Target<'_>) -> Option<&'a Priced> {
+    let mut found: Option<(usize, &Priced)> = None;
+    for row in rows {
+        // Of two that are as exact the first one counts.
+        if let Some(exact) = row.matches(target)
+            && found.is_none_or(|(before, _)| exact > before)
+        {
+            found = Some((exact, &row.priced));
+        }
+    }
+    found.map(|(_, priced)| priced)
+}
+
+fn stale_days(date: Date, now_unix_s: i64) -> Option<i64> {
+    let began = date.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second();
+    let days = now_unix_s.saturating_sub(began) / 86_400;
+    (days > STALE_DAYS).then_some(days)
+}

@@ -1,0 +1,317 @@
+//! `tieline cost`
+
+mod text;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+use tieline_router::prices::{PriceSource, Priced, Prices, Target};
+use tieline_store::budget;
+use tieline_store::spend::{self, By, Spend, Totals, energy_cost};
+use tieline_store::{RequestRow, Source};
+use tieline_types::{MicroUsd, Usage, Zone};
+
+use crate::app::App;
+use crate::args::{self, Cost, Since, VendorModel};
+use crate::failure::Failure;
+
+/// What the arguments mean.
+struct Settings {
+    by: By,
+    since: Timestamp,
+    compare: Option<VendorModel>,
+    power: Option<Power>,
+}
+
+/// What the electricity of this machine's models costs.
+#[derive(Clone, Copy, Serialize)]
+struct Power {
+    milliwatts: u32,
+    tariff_micro_usd_per_kwh: MicroUsd,
+}
+
+/// The whole answer.
+#[derive(Serialize)]
+struct Report {
+    by: &'static str,
+    /// In UTC.
+    since: String,
+    prices: Edition,
+    groups: Vec<Group>,
+    total: Sums,
+    baselines: Baselines,
+    budgets: Vec<Account>,
+}
+
+/// What a budget's period holds: all of them, whatever --since says.
+#[derive(Serialize)]
+struct Account {
+    kind: String,
+    id: String,
+    period: String,
+    settled_micro_usd: MicroUsd,
+    /// The part of it that is of requests whose end nobody saw, at what they may have cost at most.
+    uncertain_micro_usd: MicroUsd,
+    open_micro_usd: MicroUsd,
+}
+
+#[derive(Serialize)]
+struct Edition {
+    as_of: String,
+    digest: String,
+    /// How old the newest price is, where it is too old.
+    stale_days: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct Group {
+    name: String,
+    #[serde(flatten)]
+    sums: Sums,
+}
+
+#[derive(Clone, Serialize)]
+struct Sums {
+    attempts: u64,
+    cost_micro_usd: MicroUsd,
+    /// Whether the true cost may be higher.
+    at_least: bool,
+    recorded_micro_usd: MicroUsd,
+    attempts_by_source: Sources,
+    attempts_estimated: u64,
+    attempts_at_least: u64,
+    attempts_unknown: u64,
+    prompt_tokens: u64,
+    cached_tokens: u64,
+    completion_tokens: u64,
+    reasoning_tokens: u64,
+    local_us: u64,
+    sent_bytes: u64,
+    redacted: u64,
+}
+
+/// Attempts by the weakest source of their tokens.
+#[derive(Clone, Serialize)]
+struct Sources {
+    measured: u64,
+    reported: u64,
+    estimated: u64,
+    unknown: u64,
+}
+
+#[derive(Serialize)]
+struct Baselines {
+    /// Everything asked of one vendor's model.
+    all_cloud: Option<AllCloud>,
+    /// Everything asked of this machine.
+    all_local: AllLocal,
+}
+
+#[derive(Serialize)]
+struct AllCloud {
+    vendor: String,
+    model: String,
+    cost_micro_usd: MicroUsd,
+    at_least: bool,
+    source: &'static str,
+}
+
+#[derive(Serialize)]
+struct AllLocal {
+    cost_micro_usd: MicroUsd,
+    /// What the electricity of what did run here cost; what the rest would have taken here is not known.
+    energy: Option<Energy>,
+}
+
+#[derive(Serialize)]
+struct Energy {
+    #[serde(flatten)]
+    power: Power,
+    cost_micro_usd: MicroUsd,
+    source: &'static str,
+}
+
+pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
+    let now = Timestamp::now();
+    let settings = settings(args, now)?;
+    let prices =
+        Prices::builtin().map_err(|error| Failure::ours(crate::failure::with_causes(&error)))?;
+    let report = report(app, &settings, &prices, now)?;
+    if app.output.is_json() {
+        return app.output.value(&report);
+    }
+    text::show(&app.output, &report)
+}
+
+fn settings(args: Cost, now: Timestamp) -> Result<Settings, Failure> {
+    let far = || Failure::user("cannot look so far back").with_hint("give a later --since");
+    let since = match args.since {
+        Since::Ago(seconds) => {
+            let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+            now.checked_sub(ago).map_err(|_| far())?
+        }
+        Since::Day(day) => day.to_zoned(TimeZone::UTC).map_err(|_| far())?.timestamp(),
+    };
+    let by = match args.by {
+        args::CostBy::Day => By::Day,
+        args::CostBy::Model => By::Model,
+        args::CostBy::Key => By::Key,
+        args::CostBy::Project => By::Project,
+        args::CostBy::Zone => By::Zone,
+        args::CostBy::Backend => By::Backend,
+    };
+    let power = args.watts.zip(args.tariff).map(|(milliwatts, tariff_micro_usd_per_kwh)| Power {
+        milliwatts,
+        tariff_micro_usd_per_kwh,
+    });
+    Ok(Settings { by, since, compare: args.compare, power })
+}
+
+fn report(
+    app: &App,
+    settings: &Settings,
+    prices: &Prices,
+    now: Timestamp,
+) -> Result<Report, Failure> {
+    let since = settings.since.as_millisecond();
+    let price_of =
+        |row: &RequestRow, usage: &Usage| today(prices, row).map(|priced| priced.cost(usage));
+    let mut spend = Spend::new(settings.by);
+    let mut first = None;
+    app.store.requests_since(since, |row| {
+        spend.add(row, spend::reprice(row, &price_of));
+        if first.is_none() && row.zone > Zone::Host && today(prices, row).is_some() {
+            first = Some(VendorModel { vendor: row.vendor.clone(), model: row.model.clone() });
+        }
+    })?;
+    let all_cloud = match settings.compare.clone().or(first) {
+        Some(model) => Some(all_cloud(app, prices, model, since)?),
+        None => None,
+    };
+    let energy = settings.power.map(|power| Energy {
+        power,
+        cost_micro_usd: energy_cost(
+            spend.total.local_us,
+            power.milliwatts,
+            power.tariff_micro_usd_per_kwh,
+        ),
+        source: Source::Estimated.as_str(),
+    });
+    Ok(Report {
+        by: settings.by.as_str(),
+        since: settings.since.strftime("%FT%TZ").to_string(),
+        prices: Edition {
+            as_of: prices.as_of().to_string(),
+            digest: prices.digest().to_string(),
+            stale_days: prices.stale_days(now.as_second()),
+        },
+        groups: groups(spend.groups),
+        total: sums(&spend.total),
+        baselines: Baselines {
+            all_cloud,
+            all_local: AllLocal { cost_micro_usd: MicroUsd::ZERO, energy },
+        },
+        budgets: accounts(app)?,
+    })
+}
+
+fn accounts(app: &App) -> Result<Vec<Account>, Failure> {
+    let account = |(account, balance): (budget::Account, budget::Balance)| Account {
+        kind: account.kind,
+        id: account.id,
+        period: account.period,
+        settled_micro_usd: balance.settled,
+        uncertain_micro_usd: balance.uncertain,
+        open_micro_usd: balance.open,
+    };
+    Ok(app.store.balances()?.into_iter().map(account).collect())
+}
+
+fn groups(groups: std::collections::BTreeMap<String, Totals>) -> Vec<Group> {
+    groups.into_iter().map(|(name, totals)| Group { name, sums: sums(&totals) }).collect()
+}
+
+/// The price of today. A row that the policy priced keeps what it was recorded at: the table knows it less.
+fn today<'a>(prices: &'a Prices, row: &RequestRow) -> Option<&'a Priced> {
+    let target = Target { backend: &row.backend, vendor: &row.vendor, model: &row.model };
+    let by_policy = row.price_source.as_deref() == Some("policy");
+    prices.find(target).filter(|priced| match priced.source {
+        PriceSource::Table { .. } => !by_policy,
+        PriceSource::Policy { .. } => true,
+    })
+}
+
+/// What all of it would have cost with one vendor's model: what was asked of vendors at what it cost, and what was
+/// computed here at that model's price, none of it cached. Another model counts tokens otherwise, so it is an estimate.
+fn all_cloud(
+    app: &App,
+    prices: &Prices,
+    model: VendorModel,
+    since_unix_ms: i64,
+) -> Result<AllCloud, Failure> {
+    let VendorModel { vendor, model } = model;
+    let target = Target { backend: &vendor, vendor: &vendor, model: &model };
+    let priced = prices.find(target).ok_or_else(|| {
+        Failure::user(format!("no price of {vendor}/{model} is known"))
+            .with_hint("name it as its vendor does, such as openai/gpt-4o")
+    })?;
+    let price_of = |row: &RequestRow, usage: &Usage| match row.zone {
+        Zone::Host => Some(priced.cost(&fresh(usage))),
+        Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => {
+            today(prices, row).map(|priced| priced.cost(usage))
+        }
+    };
+    let mut sum = Spend::new(By::Zone);
+    app.store.requests_since(since_unix_ms, |row| {
+        let cost = match row.zone {
+            // As if it had been asked of a vendor, so that what is not known of it counts.
+            Zone::Host => {
+                let mut cost = spend::reprice(
+                    &RequestRow { zone: Zone::Cloud, ..row.clone() },
+                    &|_, usage| price_of(row, usage),
+                );
+                let unwritten = row.prompt_tokens.is_some() && row.completion_tokens.is_none();
+                if unwritten && cost.certainty == spend::Certainty::AtLeast {
+                    // Vectors and scores: nothing is written, and nothing is lacking.
+                    cost.certainty = spend::Certainty::Estimated;
+                }
+                cost
+            }
+            Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => spend::reprice(row, &price_of),
+        };
+        sum.add(row, cost);
+    })?;
+    let source = Source::Estimated.as_str();
+    let (cost, at_least) = (sum.total.cost, sum.total.is_at_least());
+    Ok(AllCloud { vendor, model, cost_micro_usd: cost, at_least, source })
+}
+
+/// Without what this machine's cache knew: the vendor's would have known other things.
+fn fresh(usage: &Usage) -> Usage {
+    Usage {
+        cached_tokens: tieline_types::Tokens(0),
+        cache_write_tokens: tieline_types::Tokens(0),
+        ..*usage
+    }
+}
+
+fn sums(totals: &Totals) -> Sums {
+    let [measured, reported, estimated, unknown] = totals.sources;
+    Sums {
+        attempts: totals.rows,
+        cost_micro_usd: totals.cost,
+        at_least: totals.is_at_least(),
+        recorded_micro_usd: totals.recorded,
+        attempts_by_source: Sources { measured, reported, estimated, unknown },
+        attempts_estimated: totals.estimated,
+        attempts_at_least: totals.at_least,
+        attempts_unknown: totals.unknown,
+        prompt_tokens: totals.prompt_tokens,
+        cached_tokens: totals.cached_tokens,
+        completion_tokens: totals.completion_tokens,
+        reasoning_tokens: totals.reasoning_tokens,
+        local_us: totals.local_us,
+        sent_bytes: totals.sent_bytes,
+        redacted: totals.redacted,
+    }
+}

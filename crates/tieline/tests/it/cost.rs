@@ -1,0 +1,157 @@
+//! `tieline cost` over rows that a server could have written.
+
+use serde_json::Value;
+use tieline_store::budget::{Period, Scope, ScopeKind};
+use tieline_store::{RequestRow, Source, Store, UsageSources};
+use tieline_types::{MicroUsd, Zone};
+
+use super::home::Home;
+
+const DAY_MS: i64 = 86_400_000;
+/// 2026-11-01.
+const START_MS: i64 = 1_793_491_200_000;
+
+fn local(day: i64, prompt: u32, completion: u32) -> RequestRow {
+    RequestRow {
+        id: "l".to_owned(),
+        at_unix_ms: START_MS + day * DAY_MS,
+        model: "smollm2".to_owned(),
+        outcome: "answered".to_owned(),
+        prompt_tokens: Some(prompt),
+        completion_tokens: Some(completion),
+        total_us: 3_600_000_000,
+        sources: UsageSources::all(Source::Measured),
+        ..RequestRow::default()
+    }
+}
+
+fn remote(day: i64, model: &str, prompt: Option<u32>, completion: Option<u32>) -> RequestRow {
+    RequestRow {
+        id: "r".to_owned(),
+        key: "k1".to_owned(),
+        model: model.to_owned(),
+        backend: "work".to_owned(),
+        vendor: "openai".to_owned(),
+        zone: Zone::Cloud,
+        project: "tie".to_owned(),
+        prompt_tokens: prompt,
+        cached_tokens: Some(0),
+        completion_tokens: completion,
+        price_source: Some("table".to_owned()),
+        price_date: Some("2025-01-01".to_owned()),
+        cost: Some(MicroUsd(1)),
+        sent_bytes: Some(100),
+        redacted: Some(2),
+        sources: UsageSources::all(Source::Reported),
+        ..local(day, 0, 0)
+    }
+}
+
+fn home() -> Home {
+    let home = Home::empty();
+    let store = Store::open(&home.path()).unwrap();
+    let rows = [
+        local(0, 1_000_000, 100_000),
+        remote(0, "gpt-4o", Some(1000), Some(100)),
+        local(1, 1000, 0),
+        remote(1, "gpt-4o", Some(1000), None),
+        remote(2, "gpt-unheard-of", Some(5), Some(5)),
+        remote(-90, "gpt-4o", Some(1_000_000), Some(0)),
+    ];
+    store.record_requests(&rows).unwrap();
+    home
+}
+
+#[test]
+fn nothing_on_record_is_said() {
+    let home = Home::empty();
+    let output = home.tieline(["cost"]).output();
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no requests are on record since 20"));
+    let json = home.tieline(["cost", "--json"]).json();
+    assert_eq!(json["total"]["cost_micro_usd"], 0);
+    assert_eq!(json["baselines"]["all_cloud"], Value::Null);
+}
+
+#[test]
+fn sums_are_reckoned_anew_and_say_what_they_lack() {
+    let json = home().tieline(["cost", "--since", "2026-11-01", "--by", "model", "--json"]).json();
+    let total = &json["total"];
+    // gpt-4o: 3500 for the whole one, 2500 for what was read by the one that broke off; the other has no price, so
+    // its recorded cost of 1 stands.
+    assert_eq!(total["cost_micro_usd"], 3500 + 2500 + 1);
+    assert_eq!((&total["at_least"], &total["attempts_at_least"]), (&true.into(), &1.into()));
+    assert_eq!(total["recorded_micro_usd"], 3);
+    assert_eq!((&total["sent_bytes"], &total["redacted"]), (&300.into(), &6.into()));
+    let sources = serde_json::json!({"measured": 2, "reported": 2, "estimated": 0, "unknown": 1});
+    assert_eq!(total["attempts_by_source"], sources);
+    let names: Vec<&str> = json["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["gpt-4o", "gpt-unheard-of", "smollm2"]);
+    // All of it at gpt-4o's price, the first that was asked: $2.50 and $1.00 for the local one.
+    let cloud = &json["baselines"]["all_cloud"];
+    assert_eq!((&cloud["vendor"], &cloud["model"]), (&"openai".into(), &"gpt-4o".into()));
+    assert_eq!(cloud["cost_micro_usd"], 2_500_000 + 1_000_000 + 2500 + 3500 + 2500 + 1);
+    assert_eq!(cloud["at_least"], true);
+}
+
+#[test]
+fn people_read_a_table_with_bars_and_two_bills() {
+    let home = home();
+    let args = ["cost", "--quiet", "--since", "2026-11-01", "--watts", "65", "--tariff", "0.30"];
+    let text = home.tieline(args).args(&["--compare", "anthropic/claude-haiku-4-5"]).text();
+    insta::assert_snapshot!(text, @r"
+    DAY                     COST                            ATTEMPTS     READ  WRITTEN
+    2026-11-01           $0.0035  ████████████████████████         2  1001000   100100
+    2026-11-02  at least $0.0025  █████████████████▏               2     2000        0
+    2026-11-03         $0.000001  ▏                                1        5        5
+
+    total: at least $0.006001 for 5 attempts
+    tokens: measured in 2 attempts, reported by a vendor in 2, estimated in 0, unknown in 1
+    by the prices of their time: $0.000003
+    all in the cloud: at least $1.507001 with anthropic/claude-haiku-4-5 for what ran here (estimated)
+    all here: $0.00 to vendors; electricity of what ran here: about $0.039 (estimated)
+    prices as of 2026-08-02, digest 7187718227e0, in US dollars; days are those of UTC
+    ");
+    for by in ["key", "project", "zone", "backend"] {
+        let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01", "--by", by]).text();
+        assert!(text.contains("total: at least $0.006001 for 5 attempts"), "{text}");
+    }
+}
+
+#[test]
+fn what_nobody_saw_the_end_of_is_shown_beside_its_budget() {
+    let home = home();
+    let store = Store::open(&home.path()).unwrap();
+    let cap = MicroUsd(1_000_000);
+    let scope = Scope { kind: ScopeKind::Key, id: "k1".to_owned(), period: Period::Total, cap };
+    let dead = store.budgets().unwrap();
+    dead.reserve(&[scope], MicroUsd(170_000), "1", 0).unwrap();
+    drop(dead);
+    store.budgets().unwrap().recover(0).unwrap();
+    let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01"]).text();
+    let want =
+        "budget of key k1, total: $0.17 of the $0.17 spent is of requests whose end nobody saw";
+    assert!(text.contains(want), "{text}");
+    let json = home.tieline(["cost", "--json"]).json();
+    assert_eq!(json["budgets"][0]["uncertain_micro_usd"], 170_000);
+}
+
+#[test]
+fn what_cannot_be_reckoned_is_refused() {
+    let home = home();
+    for (args, want) in [
+        (&["--compare", "openai/gpt-9"][..], "no price of openai/gpt-9 is known"),
+        (&["--since", "soon"][..], "expected a time such as 7d"),
+        (&["--watts", "65"][..], "--tariff"),
+    ] {
+        let output = home.tieline(["cost"]).args(args).output();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(want), "{said}");
+    }
+}
