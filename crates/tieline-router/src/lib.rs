@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod metered;
 pub mod plan;
 pub mod prices;
 pub mod record;
