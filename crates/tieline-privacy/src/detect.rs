@@ -1,17 +1,10 @@
 //! Finds personal text and secrets.
 
+mod entity;
+
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
-
-/// What kind of thing was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Entity {
-    /// An e-mail address.
-    Email,
-}
+pub use entity::Entity;
 
 /// Something that was found in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
