@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use tieline_types::Bytes;
 
 use super::*;
 
@@ -94,6 +95,13 @@ fn a_price_that_nobody_looked_at_for_a_season_is_old() {
     assert_eq!(prices.stale_days(0), None);
     let old = prices.find(target("openai", "gpt-4o")).unwrap();
     assert_eq!((old.stale_days(NOW), old.source.as_str()), (Some(512), "table"));
+}
+
+#[test]
+fn a_prompt_has_no_more_tokens_than_its_body_has_bytes() {
+    assert_eq!(most_prompt_tokens(Bytes(0)), Tokens(1024));
+    assert_eq!(most_prompt_tokens(Bytes(1000)), Tokens(2024));
+    assert_eq!(most_prompt_tokens(Bytes(u64::MAX)), Tokens(u32::MAX));
 }
 
 fn policy(text: &str) -> Result<Prices, PriceError> {
