@@ -2,6 +2,9 @@
 
 mod text;
 
+use std::cell::Cell;
+
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -61,6 +64,8 @@ struct Edition {
     digest: String,
     /// How old the newest price is, where it is too old.
     stale_days: Option<i64>,
+    /// The day of the oldest price that was reckoned with.
+    oldest_used: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -174,8 +179,13 @@ fn report(
     now: Timestamp,
 ) -> Result<Report, Failure> {
     let since = settings.since.as_millisecond();
-    let price_of =
-        |row: &RequestRow, usage: &Usage| today(prices, row).map(|priced| priced.cost(usage));
+    let oldest: Cell<Option<Date>> = Cell::new(None);
+    let price_of = |row: &RequestRow, usage: &Usage| {
+        let priced = today(prices, row)?;
+        let dates = [oldest.get(), priced.source.date()];
+        oldest.set(dates.into_iter().flatten().min());
+        Some(priced.cost(usage))
+    };
     let mut spend = Spend::new(settings.by);
     let mut first = None;
     app.store.requests_since(since, |row| {
@@ -204,6 +214,7 @@ fn report(
             as_of: prices.as_of().to_string(),
             digest: prices.digest().to_string(),
             stale_days: prices.stale_days(now.as_second()),
+            oldest_used: oldest.get().map(|date| date.to_string()),
         },
         groups: groups(spend.groups),
         total: sums(&spend.total),
