@@ -35,6 +35,7 @@ fn answers_cost_what_the_vendors_say_to_the_micro_dollar() {
     // Fresh, read from the cache, written to it: each token has one of three prices.
     check("anthropic", "claude-sonnet-4-5", usage(1000, 500, 300, 10, 0), 600 + 150 + 1125 + 150);
     check("anthropic", "claude-haiku-4-5-20251001", usage(10, 10, 0, 1, 0), 6);
+    check("mistral", "mistral-large-2512", usage(1000, 400, 0, 100, 0), 300 + 20 + 150);
     check("google", "gemini-2.5-pro", usage(0, 0, 0, 0, 0), 0);
     check("groq", "llama-3.1-8b-instant", usage(1, 0, 0, 0, 0), 0);
     check("groq", "llama-3.1-8b-instant", usage(10, 0, 0, 0, 0), 1);
