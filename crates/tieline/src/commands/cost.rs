@@ -266,29 +266,13 @@ fn all_cloud(
         Failure::user(format!("no price of {vendor}/{model} is known"))
             .with_hint("name it as its vendor does, such as openai/gpt-4o")
     })?;
-    let price_of = |row: &RequestRow, usage: &Usage| match row.zone {
-        Zone::Host => Some(priced.cost(&fresh(usage))),
-        Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => {
-            today(prices, row).map(|priced| priced.cost(usage))
-        }
-    };
+    let here = |_: &RequestRow, usage: &Usage| Some(priced.cost(&fresh(usage)));
+    let there = |row: &RequestRow, usage: &Usage| Some(today(prices, row)?.cost(usage));
     let mut sum = Spend::new(By::Zone);
     app.store.requests_since(since_unix_ms, |row| {
         let cost = match row.zone {
-            // As if it had been asked of a vendor, so that what is not known of it counts.
-            Zone::Host => {
-                let mut cost = spend::reprice(
-                    &RequestRow { zone: Zone::Cloud, ..row.clone() },
-                    &|_, usage| price_of(row, usage),
-                );
-                let unwritten = row.prompt_tokens.is_some() && row.completion_tokens.is_none();
-                if unwritten && cost.certainty == spend::Certainty::AtLeast {
-                    // Vectors and scores: nothing is written, and nothing is lacking.
-                    cost.certainty = spend::Certainty::Estimated;
-                }
-                cost
-            }
-            Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => spend::reprice(row, &price_of),
+            Zone::Host => spend::elsewhere(row, &here),
+            Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => spend::reprice(row, &there),
         };
         sum.add(row, cost);
     })?;
