@@ -13,7 +13,7 @@ mod tests;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use sha2::{Digest as _, Sha256};
-use tieline_types::{Digest, MicroUsd, Price, Tokens, Usage};
+use tieline_types::{Bytes, Digest, MicroUsd, Price, Tokens, Usage};
 
 pub use decimal::{NoAmount, parse_usd};
 pub use row::{PriceError, PriceRow, PriceTier};
@@ -25,6 +25,18 @@ const TABLE: &str = include_str!("prices/prices.toml");
 
 /// A price that nobody has looked at for so long is said to be old, in days.
 const STALE_DAYS: i64 = 90;
+
+/// What vendors may add to a prompt that we did not write, such as the instructions for tools, in tokens. Anthropic
+/// documents some 800 at most.
+const ADDED_TOKENS: u32 = 1024;
+
+/// The most tokens that the prompt in a request's body can have. Tokenisers of bytes make no more tokens than there are
+/// bytes, and a body has its text's bytes at least. Too much by a factor of three or four for plain text, which the
+/// settlement gives back; pictures behind a link are not in the body, and not counted.
+pub fn most_prompt_tokens(body: Bytes) -> Tokens {
+    let bytes = u32::try_from(body.0).unwrap_or(u32::MAX);
+    Tokens(bytes.saturating_add(ADDED_TOKENS))
+}
 
 /// Whose price is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -55,9 +55,11 @@ fn say(what: &str, mut times: Vec<Duration>, took: Duration) {
 }
 
 async fn measure(till: &Till) {
+    // Several of these may share a folder.
+    let process = std::process::id();
     let (mut times, began) = (Vec::new(), Instant::now());
     for number in 0..ALONE {
-        let (time, held) = reserve(till, format!("alone/{number}")).await;
+        let (time, held) = reserve(till, format!("{process}/alone/{number}")).await;
         times.push(time);
         // As after an answer: nobody waits for that.
         held.settle_later(MicroUsd(9_000));
@@ -70,7 +72,7 @@ async fn measure(till: &Till) {
         tasks.spawn(async move {
             let mut times = Vec::new();
             for number in 0..EACH {
-                let (time, held) = reserve(&till, format!("{task}/{number}")).await;
+                let (time, held) = reserve(&till, format!("{process}/{task}/{number}")).await;
                 times.push(time);
                 held.settle_later(MicroUsd(9_000));
             }

@@ -343,12 +343,10 @@ impl Budgets {
     pub fn recover(&self, now_unix_s: i64) -> Result<Recovered, BudgetError> {
         let root = &self.root;
         let owners = self.db.run("list reservations", |db| judge::owners(db))?;
-        // Held until the change is committed, so that of two who recover one does.
-        let dead: Vec<owner::Dead> = owners
-            .into_iter()
-            .filter(|owner| *owner != self.owner.name())
-            .filter_map(|owner| owner::Dead::find(root, &owner))
-            .collect();
+        // Our own lock is held, so we are not among them. Theirs are held until the change is committed, so that of two
+        // who recover one does.
+        let dead: Vec<owner::Dead> =
+            owners.into_iter().filter_map(|owner| owner::Dead::find(root, &owner)).collect();
         let names: Vec<&str> = dead.iter().map(owner::Dead::name).collect();
         let recovered =
             self.db.run("recover reservations", |db| judge::recover(db, &names, now_unix_s))?;

@@ -40,14 +40,22 @@ pub type PriceOf<'a> = &'a dyn Fn(&RequestRow, &Usage) -> Option<MicroUsd>;
 /// What was computed on this machine costs nothing; on the local network it costs what the policy says.
 pub fn reprice(row: &RequestRow, price_of: PriceOf<'_>) -> Cost {
     let free = Cost { amount: MicroUsd::ZERO, certainty: Certainty::Exact };
-    if row.zone == Zone::Host {
-        return free;
+    match row.zone {
+        Zone::Host => free,
+        Zone::Lan => match elsewhere(row, price_of) {
+            Cost { certainty: Certainty::Unknown, .. } => free,
+            cost => cost,
+        },
+        Zone::CloudZeroRetention | Zone::Cloud => elsewhere(row, price_of),
     }
+}
+
+/// The same as if a vendor had answered, wherever it was computed.
+pub fn elsewhere(row: &RequestRow, price_of: PriceOf<'_>) -> Cost {
     let usage = usage(row);
     let priced = usage.and_then(|usage| price_of(row, &usage));
     match priced.or(row.cost) {
         Some(amount) => Cost { amount, certainty: certainty(row, usage.is_some()) },
-        None if row.zone == Zone::Lan => free,
         None => Cost { amount: MicroUsd::ZERO, certainty: Certainty::Unknown },
     }
 }
@@ -198,13 +206,9 @@ impl Totals {
 
 /// Of the tokens read and written: what the sum of them is worth.
 fn weakest(row: &RequestRow) -> Source {
-    let source =
-        |tokens: Option<u32>, source| if tokens.is_none() { Source::Unknown } else { source };
-    // What makes vectors and scores writes nothing.
-    let writes =
-        row.completion_tokens.is_some() || row.zone != Zone::Host || row.prompt_tokens.is_none();
+    let source = |tokens: Option<u32>, source| tokens.map_or(Source::Unknown, |_| source);
     let prompt = source(row.prompt_tokens, row.sources.prompt);
-    if writes { prompt.max(source(row.completion_tokens, row.sources.completion)) } else { prompt }
+    prompt.max(source(row.completion_tokens, row.sources.completion))
 }
 
 /// What was spent, by something.

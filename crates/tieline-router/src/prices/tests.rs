@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use tieline_types::Bytes;
 
 use super::*;
 
@@ -34,6 +35,7 @@ fn answers_cost_what_the_vendors_say_to_the_micro_dollar() {
     // Fresh, read from the cache, written to it: each token has one of three prices.
     check("anthropic", "claude-sonnet-4-5", usage(1000, 500, 300, 10, 0), 600 + 150 + 1125 + 150);
     check("anthropic", "claude-haiku-4-5-20251001", usage(10, 10, 0, 1, 0), 6);
+    check("mistral", "mistral-large-2512", usage(1000, 400, 0, 100, 0), 300 + 20 + 150);
     check("google", "gemini-2.5-pro", usage(0, 0, 0, 0, 0), 0);
     check("groq", "llama-3.1-8b-instant", usage(1, 0, 0, 0, 0), 0);
     check("groq", "llama-3.1-8b-instant", usage(10, 0, 0, 0, 0), 1);
@@ -94,6 +96,13 @@ fn a_price_that_nobody_looked_at_for_a_season_is_old() {
     assert_eq!(prices.stale_days(0), None);
     let old = prices.find(target("openai", "gpt-4o")).unwrap();
     assert_eq!((old.stale_days(NOW), old.source.as_str()), (Some(512), "table"));
+}
+
+#[test]
+fn a_prompt_has_no_more_tokens_than_its_body_has_bytes() {
+    assert_eq!(most_prompt_tokens(Bytes(0)), Tokens(1024));
+    assert_eq!(most_prompt_tokens(Bytes(1000)), Tokens(2024));
+    assert_eq!(most_prompt_tokens(Bytes(u64::MAX)), Tokens(u32::MAX));
 }
 
 fn policy(text: &str) -> Result<Prices, PriceError> {

@@ -66,6 +66,7 @@ fn the_truth_is_settled_below_and_above_what_was_reserved() {
     assert_eq!((settled.reserved.0, settled.actual.0, settled.above.0), (30 * CENT, CENT, 0));
     assert_eq!(budgets.settle("more", MicroUsd(120 * CENT), NOW).unwrap().above.0, 90 * CENT);
     budgets.release("back", NOW).unwrap();
+    assert!(matches!(budgets.settle_unknown("back", NOW), Err(BudgetError::Closed { .. })));
     check(&store, ScopeKind::Everything, (121 * CENT, 0, 0));
     let error = budgets.reserve(&dollar(), MicroUsd(1), "next", NOW).unwrap_err();
     assert!(matches!(&error, BudgetError::Over(over) if over.left == MicroUsd::ZERO), "{error}");
@@ -136,6 +137,9 @@ fn what_a_dead_process_left_is_spent_until_the_truth_is_known() {
     assert_eq!((recovered.ids, recovered.amount), (vec!["theirs".to_owned()], MicroUsd(50 * CENT)));
     check(&store, ScopeKind::Everything, (50 * CENT, 50 * CENT, 40 * CENT));
     assert_eq!(budgets.recover(NOW).unwrap(), Recovered::default());
+    // It may have been billed: only the truth frees what is uncertain, and not a second thought.
+    assert!(matches!(budgets.release("theirs", NOW), Err(BudgetError::Closed { .. })));
+    assert!(matches!(budgets.settle_unknown("theirs", NOW), Err(BudgetError::Closed { .. })));
     budgets.settle("theirs", MicroUsd(2 * CENT), NOW).unwrap();
     budgets.settle_unknown("mine", NOW).unwrap();
     check(&store, ScopeKind::Everything, (42 * CENT, 40 * CENT, 0));

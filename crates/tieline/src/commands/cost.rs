@@ -2,6 +2,9 @@
 
 mod text;
 
+use std::cell::Cell;
+
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -61,6 +64,8 @@ struct Edition {
     digest: String,
     /// How old the newest price is, where it is too old.
     stale_days: Option<i64>,
+    /// The day of the oldest price that was reckoned with.
+    oldest_used: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -174,8 +179,13 @@ fn report(
     now: Timestamp,
 ) -> Result<Report, Failure> {
     let since = settings.since.as_millisecond();
-    let price_of =
-        |row: &RequestRow, usage: &Usage| today(prices, row).map(|priced| priced.cost(usage));
+    let oldest: Cell<Option<Date>> = Cell::new(None);
+    let price_of = |row: &RequestRow, usage: &Usage| {
+        let priced = today(prices, row)?;
+        let dates = [oldest.get(), priced.source.date()];
+        oldest.set(dates.into_iter().flatten().min());
+        Some(priced.cost(usage))
+    };
     let mut spend = Spend::new(settings.by);
     let mut first = None;
     app.store.requests_since(since, |row| {
@@ -204,6 +214,7 @@ fn report(
             as_of: prices.as_of().to_string(),
             digest: prices.digest().to_string(),
             stale_days: prices.stale_days(now.as_second()),
+            oldest_used: oldest.get().map(|date| date.to_string()),
         },
         groups: groups(spend.groups),
         total: sums(&spend.total),
@@ -255,29 +266,13 @@ fn all_cloud(
         Failure::user(format!("no price of {vendor}/{model} is known"))
             .with_hint("name it as its vendor does, such as openai/gpt-4o")
     })?;
-    let price_of = |row: &RequestRow, usage: &Usage| match row.zone {
-        Zone::Host => Some(priced.cost(&fresh(usage))),
-        Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => {
-            today(prices, row).map(|priced| priced.cost(usage))
-        }
-    };
+    let here = |_: &RequestRow, usage: &Usage| Some(priced.cost(&fresh(usage)));
+    let there = |row: &RequestRow, usage: &Usage| Some(today(prices, row)?.cost(usage));
     let mut sum = Spend::new(By::Zone);
     app.store.requests_since(since_unix_ms, |row| {
         let cost = match row.zone {
-            // As if it had been asked of a vendor, so that what is not known of it counts.
-            Zone::Host => {
-                let mut cost = spend::reprice(
-                    &RequestRow { zone: Zone::Cloud, ..row.clone() },
-                    &|_, usage| price_of(row, usage),
-                );
-                let unwritten = row.prompt_tokens.is_some() && row.completion_tokens.is_none();
-                if unwritten && cost.certainty == spend::Certainty::AtLeast {
-                    // Vectors and scores: nothing is written, and nothing is lacking.
-                    cost.certainty = spend::Certainty::Estimated;
-                }
-                cost
-            }
-            Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => spend::reprice(row, &price_of),
+            Zone::Host => spend::elsewhere(row, &here),
+            Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => spend::reprice(row, &there),
         };
         sum.add(row, cost);
     })?;

@@ -115,7 +115,7 @@ fn people_read_a_table_with_bars_and_two_bills() {
     by the prices of their time: $0.000003
     all in the cloud: at least $1.507001 with anthropic/claude-haiku-4-5 for what ran here (estimated)
     all here: $0.00 to vendors; electricity of what ran here: about $0.039 (estimated)
-    prices as of 2026-08-02, digest 7187718227e0, in US dollars; days are those of UTC
+    prices as of 2026-08-02 (the oldest used: 2025-07-04), digest 7187718227e0, in US dollars; days are those of UTC
     ");
     for by in ["key", "project", "zone", "backend"] {
         let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01", "--by", by]).text();

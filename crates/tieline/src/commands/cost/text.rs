@@ -3,7 +3,7 @@
 use comfy_table::CellAlignment;
 
 use super::super::list::{table, trimmed};
-use super::{Account, AllCloud, Energy, Group, Report, Sums};
+use super::{Account, AllCloud, Edition, Energy, Group, Report, Sums};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -102,10 +102,12 @@ fn below(report: &Report) -> Vec<String> {
     lines.extend(
         report.budgets.iter().filter(|account| account.uncertain_micro_usd.0 > 0).map(uncertain),
     );
+    let Edition { as_of, digest, oldest_used, .. } = &report.prices;
+    let oldest = oldest_used.as_ref().filter(|oldest| *oldest != as_of);
+    let oldest = oldest.map_or(String::new(), |oldest| format!(" (the oldest used: {oldest})"));
+    let digest = short(digest);
     lines.push(format!(
-        "prices as of {}, digest {}, in US dollars; days are those of UTC",
-        report.prices.as_of,
-        short(&report.prices.digest)
+        "prices as of {as_of}{oldest}, digest {digest}, in US dollars; days are those of UTC"
     ));
     lines
 }
