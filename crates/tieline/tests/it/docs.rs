@@ -2,7 +2,8 @@
 
 use super::home::Home;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
+    "cost",
     "pull",
     "list",
     "show",
