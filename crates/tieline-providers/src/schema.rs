@@ -1,0 +1,311 @@
+//! JSON Schema in the words of vendors that know only a part of it.
+//!
+//! Where a vendor would refuse a keyword, so do we, by its name. Where it would take no notice of one, the caller is
+//! told. Nothing is weakened in silence.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+use tieline_types::{BackendError, ErrorKind, Tool};
+
+/// Keywords that say something to people alone.
+const NOTES: [&str; 8] = [
+    "$schema",
+    "$comment",
+    "examples",
+    "default",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "example",
+];
+const MAPS: [&str; 4] = ["properties", "$defs", "definitions", "patternProperties"];
+const LISTS: [&str; 4] = ["anyOf", "oneOf", "allOf", "prefixItems"];
+const SINGLE: [&str; 9] = [
+    "items",
+    "additionalProperties",
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "propertyNames",
+    "unevaluatedProperties",
+];
+
+/// A schema in a vendor's words.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Translated {
+    /// The schema to send.
+    pub(crate) schema: Value,
+    /// Keywords that the vendor does not enforce.
+    pub(crate) loose: BTreeSet<&'static str>,
+}
+
+/// The schema of a constraint.
+///
+/// # Errors
+/// It is no JSON object.
+pub(crate) fn parse(text: &str) -> Result<Value, BackendError> {
+    match serde_json::from_str(text) {
+        Ok(schema @ Value::Object(_)) => Ok(schema),
+        Ok(_) | Err(_) => {
+            Err(BackendError::new(ErrorKind::InvalidRequest, "the JSON schema is no JSON object"))
+        }
+    }
+}
+
+/// The schema of a tool's arguments; without one, an object of any members.
+///
+/// # Errors
+/// It is no JSON object.
+pub(crate) fn parameters(tool: &Tool) -> Result<Value, BackendError> {
+    if tool.parameters.trim().is_empty() {
+        return Ok(json!({"type": "object", "properties": {}}));
+    }
+    parse(&tool.parameters)
+}
+
+/// A warning of keywords that are not enforced.
+pub(crate) fn warn_loose(of: &str, loose: &BTreeSet<&'static str>, warnings: &mut Vec<String>) {
+    if !loose.is_empty() {
+        let words: Vec<&str> = loose.iter().copied().collect();
+        warnings.push(format!("the vendor does not enforce in {of}: {}", words.join(", ")));
+    }
+}
+
+/// Calls `see` with each schema in `schema`, outer ones first. The names of members are no keywords.
+fn walk<E>(
+    schema: &mut Value,
+    see: &mut impl FnMut(&mut Map<String, Value>) -> Result<(), E>,
+) -> Result<(), E> {
+    let Value::Object(object) = schema else { return Ok(()) };
+    see(object)?;
+    for (keyword, value) in object.iter_mut() {
+        let keyword = keyword.as_str();
+        match value {
+            Value::Object(members) if MAPS.contains(&keyword) => {
+                members.values_mut().try_for_each(|member| walk(member, see))?;
+            }
+            Value::Array(entries) if LISTS.contains(&keyword) || keyword == "items" => {
+                entries.iter_mut().try_for_each(|entry| walk(entry, see))?;
+            }
+            Value::Object(_) if SINGLE.contains(&keyword) => walk(value, see)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The schema as Anthropic's structured outputs take it.
+///
+/// They want every object closed. Closing one that names its members keeps to the caller's schema, since what has
+/// fewer members than are allowed is still allowed.
+///
+/// # Errors
+/// A keyword that they refuse.
+pub(crate) fn anthropic(mut schema: Value) -> Result<Translated, BackendError> {
+    let mut loose = BTreeSet::new();
+    walk(&mut schema, &mut |object| {
+        NOTES.iter().filter(|note| **note != "default").for_each(|note| {
+            object.shift_remove(*note);
+        });
+        if let Some(entries) = object.shift_remove("oneOf") {
+            if object.contains_key("anyOf") {
+                return Err(refused("oneOf beside anyOf"));
+            }
+            object.insert("anyOf".to_owned(), entries);
+            loose.insert("oneOf (any of them may match)");
+        }
+        check_anthropic(object)?;
+        close(object)
+    })?;
+    Ok(Translated { schema, loose })
+}
+
+fn refused(what: &str) -> BackendError {
+    let message = format!("anthropic's structured outputs do not know {what} in a JSON schema");
+    BackendError::new(ErrorKind::Unsupported, message)
+}
+
+fn check_anthropic(object: &Map<String, Value>) -> Result<(), BackendError> {
+    const KNOWN: [&str; 19] = [
+        "$defs",
+        "$id",
+        "$ref",
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "const",
+        "default",
+        "definitions",
+        "description",
+        "enum",
+        "format",
+        "items",
+        "minItems",
+        "pattern",
+        "properties",
+        "required",
+        "title",
+        "type",
+    ];
+    if let Some(keyword) = object.keys().find(|keyword| !KNOWN.contains(&keyword.as_str())) {
+        let short: String = keyword.chars().take(40).collect();
+        return Err(refused(&format!("{short:?}")));
+    }
+    if object.get("minItems").and_then(Value::as_u64).is_some_and(|least| least > 1) {
+        return Err(refused("\"minItems\" above 1"));
+    }
+    let many = |entries: &Vec<Value>| entries.len() > 1;
+    if object.get("allOf").and_then(Value::as_array).is_some_and(many) {
+        return Err(refused("\"allOf\" of several schemas"));
+    }
+    Ok(())
+}
+
+fn close(object: &mut Map<String, Value>) -> Result<(), BackendError> {
+    let is_object = says_object(object) || object.contains_key("properties");
+    if !is_object {
+        return Ok(());
+    }
+    let named = object.get("properties").and_then(Value::as_object).is_some_and(|m| !m.is_empty());
+    match object.get("additionalProperties") {
+        Some(Value::Bool(false)) => Ok(()),
+        None | Some(Value::Bool(true)) if named => {
+            object.insert("additionalProperties".to_owned(), Value::Bool(false));
+            Ok(())
+        }
+        _ => Err(refused("an object of members without names")),
+    }
+}
+
+fn says_object(object: &Map<String, Value>) -> bool {
+    match object.get("type") {
+        Some(Value::String(one)) => one == "object",
+        Some(Value::Array(several)) => several.iter().any(|one| one == "object"),
+        _ => false,
+    }
+}
+
+/// The schema as Gemini takes it: keywords that it would take no notice of are left out and told.
+pub(crate) fn gemini(mut schema: Value) -> Translated {
+    const KNOWN: [&str; 20] = [
+        "$anchor",
+        "$defs",
+        "$id",
+        "$ref",
+        "additionalProperties",
+        "anyOf",
+        "description",
+        "enum",
+        "format",
+        "items",
+        "maxItems",
+        "maximum",
+        "minItems",
+        "minimum",
+        "oneOf",
+        "prefixItems",
+        "properties",
+        "propertyOrdering",
+        "required",
+        "type",
+    ];
+    let mut loose = BTreeSet::new();
+    let seen: Result<(), std::convert::Infallible> = walk(&mut schema, &mut |object| {
+        NOTES.iter().for_each(|note| {
+            object.shift_remove(*note);
+        });
+        if let Some(value) = object.shift_remove("const") {
+            object.insert("enum".to_owned(), Value::Array(vec![value]));
+        }
+        if let Some(definitions) = object.shift_remove("definitions") {
+            object.entry("$defs").or_insert(definitions);
+        }
+        if let Some(Value::String(place)) = object.get_mut("$ref") {
+            *place = place.replacen("#/definitions/", "#/$defs/", 1);
+        }
+        let known = |keyword: &str| KNOWN.contains(&keyword) || keyword == "title";
+        object.retain(|keyword, _| known(keyword) || !loose.insert(told(keyword)));
+        Ok(())
+    });
+    match seen {
+        Ok(()) => Translated { schema, loose },
+    }
+}
+
+/// The keyword, where it is one of JSON Schema's: a caller's own word is not repeated.
+fn told(keyword: &str) -> &'static str {
+    const WORDS: [&str; 27] = [
+        "allOf",
+        "contains",
+        "contentEncoding",
+        "contentMediaType",
+        "dependencies",
+        "dependentRequired",
+        "dependentSchemas",
+        "else",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "if",
+        "maxContains",
+        "maxLength",
+        "maxProperties",
+        "minContains",
+        "minLength",
+        "minProperties",
+        "multipleOf",
+        "not",
+        "nullable",
+        "pattern",
+        "patternProperties",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+        "uniqueItems",
+    ];
+    WORDS.into_iter().find(|word| *word == keyword).unwrap_or("a keyword of none of JSON Schema's")
+}
+
+/// Why OpenAI's strict mode would refuse a schema; `None` where it takes it. Without strict mode a schema is
+/// followed, but not enforced.
+pub(crate) fn not_strict(schema: &Value) -> Option<&'static str> {
+    const UNKNOWN: [&str; 9] = [
+        "allOf",
+        "not",
+        "if",
+        "oneOf",
+        "patternProperties",
+        "dependentRequired",
+        "dependentSchemas",
+        "propertyNames",
+        "unevaluatedProperties",
+    ];
+    let root = schema.as_object();
+    if !root.is_some_and(|root| says_object(root) && !root.contains_key("anyOf")) {
+        return Some("its root is no object");
+    }
+    let mut copy = schema.clone();
+    let seen = walk(&mut copy, &mut |object| {
+        if object.keys().any(|keyword| UNKNOWN.contains(&keyword.as_str())) {
+            return Err("a keyword that strict mode does not know");
+        }
+        if !says_object(object) && !object.contains_key("properties") {
+            return Ok(());
+        }
+        if object.get("additionalProperties") != Some(&Value::Bool(false)) {
+            return Err("an object without \"additionalProperties\": false");
+        }
+        let required = object.get("required").and_then(Value::as_array);
+        let is_required =
+            |name: &String| required.is_some_and(|names| names.iter().any(|one| one == name));
+        let members = object.get("properties").and_then(Value::as_object);
+        match members.is_none_or(|members| members.keys().all(is_required)) {
+            true => Ok(()),
+            false => Err("a member that is not required"),
+        }
+    });
+    seen.err()
+}
