@@ -290,3 +290,78 @@ fn order_results(turn: &mut Turn<'_>) {
         Part::Text(_) | Part::System(_) | Part::Call(_) => usize::MAX,
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay;
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Vec<Message>), want: &str) {
+        let mut messages = replay::agent();
+        change(&mut messages);
+        let error = talk(&messages, Later::Moves).unwrap_err();
+        assert_eq!((error.kind, error.to_string().as_str()), (ErrorKind::InvalidRequest, want));
+    }
+
+    #[test]
+    fn results_and_calls_belong_together() {
+        let no_call = "a tool's result in the conversation answers no call before it";
+        refused(|messages| messages[4].tool_call_id = Some("call_9".to_owned()), no_call);
+        refused(|messages| messages[3].name = Some("get_time".to_owned()), no_call);
+        refused(|messages| messages.insert(2, Message::new(Role::Tool, "x")), no_call);
+        let twice = |messages: &mut Vec<Message>| messages.insert(5, messages[4].clone());
+        refused(twice, no_call);
+        let no_result = "a call in the conversation has no result, though it goes on";
+        refused(|messages| _ = messages.remove(4), no_result);
+        let nothing = "the conversation has no turn that says anything";
+        refused(|messages| messages.truncate(1), nothing);
+    }
+
+    #[test]
+    fn results_find_their_calls_by_order_where_nothing_names_them() {
+        let mut messages = replay::agent();
+        (messages[3].name, messages[4].tool_call_id) = (None, None);
+        let talk = talk(&messages, Later::Moves).unwrap();
+        let result = |part: &Part<'_>| match part {
+            Part::Result { call, text, .. } => Some(format!("{} {text}", call.name)),
+            Part::Text(_) | Part::System(_) | Part::Call(_) => None,
+        };
+        let results: Vec<_> = talk.turns[2].parts.iter().filter_map(result).collect();
+        assert_eq!(results, ["get_weather 12:00", "now {\"sky\":\"rain\"}"]);
+        assert_eq!(talk.calls(1).len(), 2);
+    }
+
+    #[test]
+    fn sides_alternate_and_the_empty_is_left_out() {
+        let roles = [Role::User, Role::User, Role::Assistant, Role::User, Role::Assistant];
+        let texts = ["a", "b", "", "c", "d"];
+        let messages: Vec<_> =
+            roles.into_iter().zip(texts).map(|(role, text)| Message::new(role, text)).collect();
+        let talk = talk(&messages, Later::Moves).unwrap();
+        let sizes: Vec<_> =
+            talk.turns.iter().map(|turn| (turn.assistant, turn.parts.len())).collect();
+        assert_eq!(sizes, [(false, 3), (true, 1)]);
+    }
+
+    #[test]
+    fn numbers_are_the_shortest() {
+        assert_eq!(decimal(0.7).to_string(), "0.7");
+        assert_eq!(decimal(1.0).to_string(), "1.0");
+        assert_eq!(decimal(f32::NAN), Value::Null);
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_are_not_repeated() {
+        let call = |arguments: &str| ToolCall {
+            id: "i".to_owned(),
+            name: "n".to_owned(),
+            arguments: arguments.into(),
+        };
+        let error = arguments(&call("CANARY")).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert!(!format!("{error:?}").contains("CANARY"));
+        assert!(arguments(&call("[]")).is_err());
+        assert!(arguments(&call(" ")).unwrap().is_empty());
+    }
+}

@@ -189,3 +189,74 @@ impl Call {
 fn is_object(text: &str) -> bool {
     text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str) -> (String, String) {
+        (format!("id-{name}"), name.to_owned())
+    }
+
+    #[track_caller]
+    fn check(events: &[Event], want: &[&str]) {
+        let told: Vec<String> = events.iter().map(crate::replay::line).collect();
+        assert_eq!(told, want);
+    }
+
+    #[test]
+    fn calls_that_overlap_are_told_in_turn() {
+        let (mut calls, mut events) = (Calls::default(), Vec::new());
+        calls.begin(7, named("a"), &mut events).unwrap();
+        calls.begin(3, named("b"), &mut events).unwrap();
+        calls.add(3, "{\"b\"", &mut events).unwrap();
+        calls.add(7, "{}", &mut events).unwrap();
+        calls.add(3, ":1}", &mut events).unwrap();
+        calls.close(3, &mut events);
+        check(&events, &["call 0 begin id-a a", "call 0 add \"{}\""]);
+        events.clear();
+        calls.close(7, &mut events);
+        let want =
+            ["call 0 end", "call 1 begin id-b b", "call 1 add \"{\\\"b\\\":1}\"", "call 1 end"];
+        check(&events, &want);
+        calls.close(7, &mut events);
+        calls.close_all(&mut events);
+        assert_eq!(events.len(), 4);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let (mut calls, mut events) = (Calls::default(), Vec::new());
+        assert!(calls.add(0, "{", &mut events).is_err());
+        assert!(calls.begin(0, (String::new(), "a".to_owned()), &mut events).is_err());
+        calls.begin(0, named("a"), &mut events).unwrap();
+        assert!(calls.begin(0, named("a"), &mut events).is_err());
+        calls.close(0, &mut events);
+        assert!(calls.add(0, "{", &mut events).is_err());
+    }
+
+    #[test]
+    fn arguments_that_are_no_object_have_no_end() {
+        for text in ["[]", "1", "{\"a\":", "{} {}", "null"] {
+            let (mut calls, mut events) = (Calls::default(), Vec::new());
+            calls.begin(0, named("a"), &mut events).unwrap();
+            calls.add(0, text, &mut events).unwrap();
+            calls.close_all(&mut events);
+            assert!(matches!(events.last(), Some(Event::Warning(_))), "{text}");
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_kept() {
+        let (mut calls, mut events) = (Calls::default(), Vec::new());
+        for key in 0..256 {
+            calls.begin(key, named("a"), &mut events).unwrap();
+        }
+        assert!(calls.begin(256, named("a"), &mut events).is_err());
+        let part = "x".repeat(1 << 20);
+        let whole: Result<Vec<()>, _> =
+            (0..9).map(|_| calls.add(200, &part, &mut events)).collect();
+        assert_eq!(whole.unwrap_err().kind, ErrorKind::Upstream);
+        assert!(!format!("{calls:?}").contains('x'));
+    }
+}

@@ -95,3 +95,42 @@ pub(crate) fn unknown_end(said: &str, events: &mut Vec<Event>) -> FinishReason {
     )));
     FinishReason::EndOfTurn
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(code: &str, want: ErrorKind) {
+        let error = failed("v", Some(code));
+        assert_eq!((error.kind, error.retry), (want, Retry::Elsewhere), "{code}");
+    }
+
+    #[test]
+    fn codes_tell_the_kind() {
+        check("overloaded_error", ErrorKind::Busy);
+        check("rate_limit_error", ErrorKind::Busy);
+        check("rate_limit_exceeded", ErrorKind::Busy);
+        check("RESOURCE_EXHAUSTED", ErrorKind::Busy);
+        check("UNAVAILABLE", ErrorKind::Busy);
+        check("timeout_error", ErrorKind::Timeout);
+        check("DEADLINE_EXCEEDED", ErrorKind::Timeout);
+        check("api_error", ErrorKind::Upstream);
+        check("server_error", ErrorKind::Upstream);
+    }
+
+    #[test]
+    fn a_text_is_no_code() {
+        assert_eq!(code(&"rate_limit".into()).as_deref(), Some("rate_limit"));
+        assert_eq!(code(&429.into()).as_deref(), Some("429"));
+        assert_eq!(code(&"your prompt said".into()), None);
+        assert_eq!(code(&"x".repeat(65).into()), None);
+        assert_eq!(code(&Value::Null), None);
+    }
+
+    #[test]
+    fn a_count_too_great_is_the_greatest() {
+        assert_eq!(tokens(Some(u64::MAX)), Tokens(u32::MAX));
+        assert_eq!(tokens(None), Tokens(0));
+    }
+}

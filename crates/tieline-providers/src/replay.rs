@@ -47,7 +47,8 @@ pub(crate) fn check(protocol: &dyn Protocol, transcript: &str, want: &str) {
     assert!(told == want, "told:\n{told}\nbut should:\n{want}");
 }
 
-fn line(event: &Event) -> String {
+/// An event in a line.
+pub(crate) fn line(event: &Event) -> String {
     match event {
         Event::Piece(piece) => format!("say {:?}", piece.text.expose()),
         Event::Reasoning(piece) => format!("think {:?}", piece.text.expose()),

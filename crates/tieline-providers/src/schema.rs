@@ -157,11 +157,40 @@ fn check_anthropic(object: &Map<String, Value>) -> Result<(), BackendError> {
     if object.get("minItems").and_then(Value::as_u64).is_some_and(|least| least > 1) {
         return Err(refused("\"minItems\" above 1"));
     }
-    let many = |entries: &Vec<Value>| entries.len() > 1;
-    if object.get("allOf").and_then(Value::as_array).is_some_and(many) {
-        return Err(refused("\"allOf\" of several schemas"));
+    let all = object.get("allOf").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    if all.len() > 1 || all.iter().any(|one| one.get("$ref").is_some()) {
+        return Err(refused("\"allOf\" of several schemas or of a reference"));
     }
-    Ok(())
+    let local = |place: &str| place.starts_with('#');
+    if object.get("$ref").is_some_and(|place| !place.as_str().is_some_and(local)) {
+        return Err(refused("\"$ref\" to another document"));
+    }
+    check_values(object)
+}
+
+fn check_values(object: &Map<String, Value>) -> Result<(), BackendError> {
+    const FORMATS: [&str; 10] = [
+        "date",
+        "date-time",
+        "duration",
+        "email",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "time",
+        "uri",
+        "uuid",
+    ];
+    let known = |format: &Value| format.as_str().is_some_and(|format| FORMATS.contains(&format));
+    if object.get("format").is_some_and(|format| !known(format)) {
+        return Err(refused("this \"format\""));
+    }
+    let values = object.get("enum").and_then(Value::as_array).map(Vec::as_slice);
+    let composed = |value: &Value| value.is_array() || value.is_object();
+    match values.unwrap_or_default().iter().any(composed) {
+        true => Err(refused("objects and arrays of \"enum\"")),
+        false => Ok(()),
+    }
 }
 
 fn close(object: &mut Map<String, Value>) -> Result<(), BackendError> {
@@ -308,4 +337,146 @@ pub(crate) fn not_strict(schema: &Value) -> Option<&'static str> {
         }
     });
     seen.err()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn anthropics(schema: Value, want: Result<Value, &str>) {
+        let told = anthropic(schema).map(|told| told.schema).map_err(|error| error.to_string());
+        let start = "anthropic's structured outputs do not know ";
+        let end = " in a JSON schema";
+        assert_eq!(told, want.map_err(|what| format!("{start}{what}{end}")));
+    }
+
+    #[test]
+    fn objects_are_closed_for_anthropic_at_every_depth() {
+        let inner = json!({"type": "object", "properties": {"type": {"type": "string"}}});
+        let closed = json!({
+            "type": "object", "properties": {"type": {"type": "string"}}, "additionalProperties": false,
+        });
+        let with = |inner: &Value| {
+            json!({
+                "$defs": {"a": inner},
+                "properties": {"pattern": {"type": "array", "items": inner, "minItems": 1}},
+                "anyOf": [inner, {"$ref": "#/$defs/a"}],
+            })
+        };
+        let mut want = with(&closed);
+        want["additionalProperties"] = json!(false);
+        anthropics(with(&inner), Ok(want));
+    }
+
+    #[test]
+    fn anthropic_is_not_asked_for_what_it_refuses() {
+        let number = json!({"type": "integer", "minimum": 1});
+        anthropics(json!({"properties": {"a": number}}), Err("\"minimum\""));
+        anthropics(json!({"type": "array", "minItems": 2}), Err("\"minItems\" above 1"));
+        anthropics(json!({"type": "object"}), Err("an object of members without names"));
+        let open = json!({"type": ["object", "null"], "additionalProperties": {"type": "string"}});
+        anthropics(open, Err("an object of members without names"));
+        let several = "\"allOf\" of several schemas or of a reference";
+        anthropics(json!({"allOf": [{}, {}]}), Err(several));
+        anthropics(json!({"allOf": [{"$ref": "#/$defs/a"}]}), Err(several));
+        anthropics(json!({"$ref": "https://example.com/a"}), Err("\"$ref\" to another document"));
+        anthropics(json!({"type": "string", "format": "regex"}), Err("this \"format\""));
+        anthropics(json!({"enum": [1, []]}), Err("objects and arrays of \"enum\""));
+    }
+
+    #[test]
+    fn one_of_is_weakened_aloud() {
+        let told = anthropic(json!({"$schema": "x", "oneOf": [{"type": "null"}]})).unwrap();
+        assert_eq!(told.schema, json!({"anyOf": [{"type": "null"}]}));
+        let mut warnings = Vec::new();
+        warn_loose("the JSON schema", &told.loose, &mut warnings);
+        let want = "the vendor does not enforce in the JSON schema: oneOf (any of them may match)";
+        assert_eq!(warnings, [want]);
+    }
+
+    #[test]
+    fn gemini_gets_what_it_knows_and_the_rest_is_told() {
+        let schema = json!({
+            "$schema": "x",
+            "title": "A",
+            "definitions": {"b": {"const": "x"}},
+            "type": "object",
+            "properties": {
+                "pattern": {"$ref": "#/definitions/b"},
+                "c": {"type": "string", "pattern": "^a", "minLength": 1, "description": "d"},
+            },
+            "x-secret": 1,
+        });
+        let told = gemini(schema);
+        let want = json!({
+            "title": "A",
+            "type": "object",
+            "properties": {
+                "pattern": {"$ref": "#/$defs/b"},
+                "c": {"type": "string", "description": "d"},
+            },
+            "$defs": {"b": {"enum": ["x"]}},
+        });
+        assert_eq!(told.schema, want);
+        let loose: Vec<_> = told.loose.into_iter().collect();
+        assert_eq!(loose, ["a keyword of none of JSON Schema's", "minLength", "pattern"]);
+    }
+
+    #[track_caller]
+    fn strict(schema: &Value, want: Option<&str>) {
+        assert_eq!(not_strict(schema), want);
+    }
+
+    #[test]
+    fn strict_mode_is_known() {
+        let whole = json!({"type": "object", "properties": {"a": {"type": "string"}},
+            "required": ["a"], "additionalProperties": false});
+        strict(&whole, None);
+        strict(&json!({"type": "array", "items": whole}), Some("its root is no object"));
+        let mut open = whole.clone();
+        open["properties"]["a"] = json!({"type": "object"});
+        strict(&open, Some("an object without \"additionalProperties\": false"));
+        let mut optional = whole.clone();
+        optional["required"] = json!([]);
+        strict(&optional, Some("a member that is not required"));
+        let mut other = whole;
+        other["properties"]["a"] = json!({"oneOf": []});
+        strict(&other, Some("a keyword that strict mode does not know"));
+    }
+
+    #[test]
+    fn a_schema_is_an_object() {
+        let error = |text: &str| parse(text).unwrap_err().to_string();
+        assert_eq!(error("CANARY"), "the JSON schema is no JSON object");
+        assert_eq!(error("[]"), "the JSON schema is no JSON object");
+        let deep = "[".repeat(10_000);
+        assert_eq!(error(&format!("{{\"a\":{deep}")), "the JSON schema is no JSON object");
+    }
+
+    proptest! {
+        #[test]
+        fn any_schema_is_translated_or_refused(schema in crate::replay::any_schema()) {
+            let _ = anthropic(schema.clone());
+            let _ = not_strict(&schema);
+            let once = gemini(schema);
+            // What was translated needs no more translation.
+            let twice = gemini(once.schema.clone());
+            prop_assert!(twice.loose.is_empty());
+            prop_assert_eq!(once.schema, twice.schema);
+        }
+
+        #[test]
+        fn what_anthropic_gets_is_closed(schema in crate::replay::any_schema()) {
+            if let Ok(mut told) = anthropic(schema) {
+                let seen = walk(&mut told.schema, &mut |object| {
+                    let closed = object.get("additionalProperties") == Some(&Value::Bool(false));
+                    if says_object(object) && !closed { Err(()) } else { Ok(()) }
+                });
+                prop_assert!(seen.is_ok());
+            }
+        }
+    }
 }

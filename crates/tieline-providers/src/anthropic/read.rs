@@ -57,12 +57,6 @@ struct Counts {
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
-    output_tokens_details: Option<Details>,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-struct Details {
-    thinking_tokens: Option<u64>,
 }
 
 impl Counts {
@@ -74,20 +68,19 @@ impl Counts {
         self.cache_creation_input_tokens =
             self.cache_creation_input_tokens.max(later.cache_creation_input_tokens);
         self.output_tokens = self.output_tokens.max(later.output_tokens);
-        self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
     }
 
-    /// The vendor's `input_tokens` are those that touched no cache; ours are all.
+    /// The vendor's `input_tokens` are those that touched no cache; ours are all. It counts thoughts as a part of the
+    /// answer, without telling how great a part.
     fn usage(&self) -> Usage {
         let (read, written) = (self.cache_read_input_tokens, self.cache_creation_input_tokens);
         let prompt = [self.input_tokens, read, written].into_iter().flatten();
-        let thinking = self.output_tokens_details.and_then(|details| details.thinking_tokens);
         Usage {
             prompt_tokens: heard::tokens(Some(prompt.fold(0, u64::saturating_add))),
             cached_tokens: heard::tokens(read),
             cache_write_tokens: heard::tokens(written),
             completion_tokens: heard::tokens(self.output_tokens),
-            reasoning_tokens: heard::tokens(thinking),
+            reasoning_tokens: Tokens(0),
             drafted_tokens: Tokens(0),
             accepted_tokens: Tokens(0),
             model_drafted_tokens: Tokens(0),
