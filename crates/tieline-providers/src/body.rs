@@ -117,12 +117,14 @@ pub(crate) fn warn_left_out(request: &Request, knows: Knows, warnings: &mut Vec<
         (differs(asked.min_p, usual.min_p), "min_p"),
         (differs(asked.repeat_penalty, usual.repeat_penalty), "repeat_penalty"),
         (!knows.penalties && penalties, "presence_penalty and frequency_penalty"),
-        (asked.penalty_window != usual.penalty_window, "the penalties' window"),
+        (asked.penalty_window != usual.penalty_window, "window of penalties"),
         (!knows.seed && asked.seed.is_some(), "seed, so the answer is not repeatable"),
-        (request.overflow != Overflow::Error, "the overflow rule: a prompt too long is refused"),
     ];
     let said = left_out.into_iter().filter(|(missed, _)| *missed);
     warnings.extend(said.map(|(_, what)| format!("left out: the vendor has no {what}")));
+    if request.overflow != Overflow::Error {
+        warnings.push("the vendor refuses a prompt that is too long: it drops nothing".to_owned());
+    }
 }
 
 /// Says what of the conversation is left out or elsewhere.

@@ -11,6 +11,8 @@ mod call_steps;
 pub mod endpoint;
 pub mod gemini;
 mod heard;
+#[cfg(test)]
+mod matrix;
 pub mod protocol;
 #[cfg(test)]
 mod replay;

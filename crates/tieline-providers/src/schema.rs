@@ -255,8 +255,13 @@ pub(crate) fn gemini(mut schema: Value) -> Translated {
         if let Some(Value::String(place)) = object.get_mut("$ref") {
             *place = place.replacen("#/definitions/", "#/$defs/", 1);
         }
-        let known = |keyword: &str| KNOWN.contains(&keyword) || keyword == "title";
-        object.retain(|keyword, _| known(keyword) || !loose.insert(told(keyword)));
+        object.retain(|keyword, _| {
+            let known = KNOWN.contains(&keyword.as_str()) || keyword == "title";
+            if !known {
+                loose.insert(told(keyword));
+            }
+            known
+        });
         Ok(())
     });
     match seen {
@@ -423,6 +428,12 @@ mod tests {
         assert_eq!(told.schema, want);
         let loose: Vec<_> = told.loose.into_iter().collect();
         assert_eq!(loose, ["a keyword of none of JSON Schema's", "minLength", "pattern"]);
+    }
+
+    #[test]
+    fn a_keyword_is_left_out_wherever_it_stands() {
+        let schema = json!({"not": {}, "items": {"not": {}, "type": "string"}});
+        assert_eq!(gemini(schema).schema, json!({"items": {"type": "string"}}));
     }
 
     #[track_caller]

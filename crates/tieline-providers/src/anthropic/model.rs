@@ -35,11 +35,6 @@ impl Model {
         self.is_from((4, 6))
     }
 
-    /// Refuses to start from the beginning of an answer.
-    pub(super) fn takes_no_prefill(self) -> bool {
-        self.is_from((4, 6))
-    }
-
     /// Refuses temperature, `top_p` and `top_k`, and shows its thoughts only where asked.
     pub(super) fn samples_alone(self) -> bool {
         self.is_from((4, 7))

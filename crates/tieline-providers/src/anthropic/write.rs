@@ -5,7 +5,7 @@ use tieline_types::{BackendError, Constraint, Request, Sampling, Tool, ToolCall,
 
 use super::VENDOR;
 use super::model::Model;
-use crate::body::{self, Knows, Later, Part, Talk, Turn, unsupported};
+use crate::body::{self, Knows, Later, Part, Talk, unsupported};
 use crate::protocol::Written;
 use crate::schema;
 
@@ -74,12 +74,9 @@ impl Draft<'_> {
         if self.talk.turns.first().is_some_and(|turn| turn.assistant) {
             return Err(unsupported(VENDOR, "a conversation that the assistant begins"));
         }
-        let Some(Turn { assistant: true, parts }) = self.talk.turns.last() else { return Ok(()) };
-        if parts.iter().any(|part| matches!(part, Part::Call(_))) {
-            return Err(unsupported(VENDOR, "a conversation that ends with calls"));
-        }
-        if self.model.takes_no_prefill() {
-            return Err(unsupported(VENDOR, "the beginning of an answer, with this model"));
+        // The vendor would go on with that turn, where we mean a new one.
+        if self.talk.turns.last().is_some_and(|turn| turn.assistant) {
+            return Err(unsupported(VENDOR, "a conversation that the assistant ends"));
         }
         Ok(())
     }
@@ -112,15 +109,11 @@ impl Draft<'_> {
         turns.filter(|(_, turn)| !turn.assistant).map(|(at, _)| at).take(2).collect()
     }
 
-    fn messages(&mut self) -> Result<Value, BackendError> {
+    fn messages(&self) -> Result<Value, BackendError> {
         let marks = self.marks();
-        let last = self.talk.turns.len().saturating_sub(1);
         let mut messages = Vec::with_capacity(self.talk.turns.len());
         for (at, turn) in self.talk.turns.iter().enumerate() {
             let mut blocks = turn.parts.iter().map(block).collect::<Result<Vec<_>, _>>()?;
-            if at == last && turn.assistant {
-                self.trim(&mut blocks);
-            }
             if let Some(block) = blocks.last_mut().filter(|_| marks.contains(&at)) {
                 *block = self.marked(block.take());
             }
@@ -128,25 +121,6 @@ impl Draft<'_> {
             messages.push(json!({"role": role, "content": blocks}));
         }
         Ok(Value::Array(messages))
-    }
-
-    /// The vendor refuses a beginning of an answer that ends in white space.
-    fn trim(&mut self, blocks: &mut Vec<Value>) {
-        let Some(text) = blocks.last().and_then(|block| block["text"].as_str()) else { return };
-        let trimmed = text.trim_end();
-        if trimmed.len() == text.len() {
-            return;
-        }
-        self.warnings
-            .push("white space at the end of the answer's beginning was cut off".to_owned());
-        match trimmed.is_empty() {
-            true => _ = blocks.pop(),
-            false => {
-                let block = json!({"type": "text", "text": trimmed});
-                blocks.pop();
-                blocks.push(block);
-            }
-        }
     }
 
     fn tools(&mut self, body: &mut Map<String, Value>) -> Result<(), BackendError> {
@@ -219,10 +193,6 @@ impl Draft<'_> {
             (
                 budgeted && self.ends_in_results(),
                 "the vendor wants the thoughts before the calls back, with their signature",
-            ),
-            (
-                self.talk.turns.last().is_some_and(|turn| turn.assistant),
-                "the answer's beginning is given",
             ),
         ];
         reasons.into_iter().find(|(applies, _)| *applies).map(|(_, why)| why)

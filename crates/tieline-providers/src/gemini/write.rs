@@ -71,6 +71,10 @@ impl Draft<'_> {
     }
 
     fn contents(&mut self) -> Result<Value, BackendError> {
+        // The vendor would go on with that turn, where we mean a new one.
+        if self.talk.turns.last().is_some_and(|turn| turn.assistant) {
+            return Err(unsupported(VENDOR, "a conversation that the assistant ends"));
+        }
         let mut contents = Vec::with_capacity(self.talk.turns.len());
         let mut unsigned = false;
         for turn in &self.talk.turns {
