@@ -80,6 +80,23 @@ pub(crate) fn thought(text: String, events: &mut Vec<Event>) {
     }
 }
 
+/// Whether a frame is there to keep the connection open and says nothing.
+pub(crate) fn is_silent(frame: Frame<'_>) -> bool {
+    frame.data.trim().is_empty()
+}
+
+/// The vendor left out how many tokens were used: what was used is not nothing, but unknown.
+pub(crate) fn warn_no_counts(counts: [Option<u64>; 2], events: &mut Vec<Event>) {
+    let [prompt, answer] = counts;
+    let what = match (prompt, answer) {
+        (Some(_), Some(_)) => return,
+        (None, None) => "tokens of the prompt and the answer",
+        (None, Some(_)) => "tokens of the prompt",
+        (Some(_), None) => "tokens of the answer",
+    };
+    events.push(Event::Warning(format!("the vendor did not tell how many {what} there were")));
+}
+
 /// The end. Whoever holds the clock fills in the times; a vendor's seed is unknown.
 pub(crate) fn finished(reason: FinishReason, usage: Usage) -> Event {
     let timing = Timing { queue: Duration::ZERO, prefill: Duration::ZERO, decode: Duration::ZERO };

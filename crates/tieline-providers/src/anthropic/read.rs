@@ -102,7 +102,7 @@ pub(super) struct Answer {
 
 impl Reader for Answer {
     fn read(&mut self, frame: Frame<'_>, events: &mut Vec<Event>) -> Result<(), BackendError> {
-        if self.finished {
+        if self.finished || heard::is_silent(frame) {
             return Ok(());
         }
         let told: Told = heard::json(frame, VENDOR)?;
@@ -229,6 +229,8 @@ impl Answer {
             "model_context_window_exceeded" => FinishReason::ContextFull,
             other => heard::unknown_end(other, events),
         };
+        let Counts { input_tokens, output_tokens, .. } = self.counts;
+        heard::warn_no_counts([input_tokens, output_tokens], events);
         events.push(heard::finished(reason, self.counts.usage()));
     }
 }

@@ -106,6 +106,8 @@ pub(super) struct Answer {
     stop: Option<String>,
     blocked: Option<String>,
     strange: bool,
+    /// Whether anything of the answer came.
+    told: bool,
     finished: bool,
 }
 
@@ -119,6 +121,7 @@ impl Answer {
             stop: None,
             blocked: None,
             strange: false,
+            told: false,
             finished: false,
         }
     }
@@ -179,6 +182,9 @@ impl Answer {
 
 impl Reader for Answer {
     fn read(&mut self, frame: Frame<'_>, events: &mut Vec<Event>) -> Result<(), BackendError> {
+        if heard::is_silent(frame) {
+            return Ok(());
+        }
         let told: Told = heard::json(frame, VENDOR)?;
         if let Some(error) = told.error {
             let code = error.get("status").and_then(heard::code);
@@ -196,6 +202,7 @@ impl Reader for Answer {
         // One answer was asked for.
         for candidate in candidates.into_iter().filter(|one| one.index.unwrap_or(0) == 0) {
             let parts = candidate.content.and_then(|content| content.parts).unwrap_or_default();
+            self.told |= !parts.is_empty();
             for part in parts {
                 self.part(part, events)?;
             }
@@ -218,6 +225,12 @@ impl Reader for Answer {
             }
             (None, None) => return Err(heard::broke_off(VENDOR)),
         };
+        let Counts { prompt_token_count, candidates_token_count, thoughts_token_count, .. } =
+            self.counts;
+        // An answer of nothing has no count.
+        let answer =
+            candidates_token_count.or(thoughts_token_count).or(Some(0).filter(|_| !self.told));
+        heard::warn_no_counts([prompt_token_count, answer], events);
         events.push(heard::finished(reason, self.counts.usage()));
         Ok(())
     }

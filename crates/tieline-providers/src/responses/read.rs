@@ -115,7 +115,7 @@ pub(super) struct Answer {
 
 impl Reader for Answer {
     fn read(&mut self, frame: Frame<'_>, events: &mut Vec<Event>) -> Result<(), BackendError> {
-        if self.finished || frame.data.trim() == "[DONE]" {
+        if self.finished || heard::is_silent(frame) || frame.data.trim() == "[DONE]" {
             return Ok(());
         }
         let told: Told = heard::json(frame, VENDOR)?;
@@ -270,6 +270,7 @@ impl Answer {
             None => FinishReason::EndOfTurn,
         };
         let counts = response.usage.unwrap_or_default();
+        heard::warn_no_counts([counts.input_tokens, counts.output_tokens], events);
         events.push(heard::finished(reason, counts.usage()));
     }
 }

@@ -284,6 +284,18 @@ fn an_errors_code_is_a_code() {
     assert_eq!(code(json!({"detail": "CANARY"})), None);
 }
 
+#[test]
+fn counts_that_were_not_told_are_not_nothing() {
+    let frames = ["", r#"{"type":"response.completed","response":{}}"#];
+    let frames = frames.map(|data| (String::new(), data.to_owned()));
+    let (events, error) = replay::read(Responses.reader(), &frames);
+    assert!(error.is_none());
+    let lines: Vec<_> = events.iter().map(replay::line).collect();
+    let said =
+        "warn the vendor did not tell how many tokens of the prompt and the answer there were";
+    assert_eq!(lines[lines.len() - 2], said);
+}
+
 proptest! {
     #[test]
     fn any_conversation_is_written_or_refused(request in replay::any_request()) {
