@@ -101,14 +101,20 @@ impl Calls {
         text: &str,
         events: &mut Vec<Event>,
     ) -> Result<(), BackendError> {
-        self.bytes = self.bytes.saturating_add(text.len());
-        if self.bytes > MAX_BYTES {
-            return Err(fault("their arguments are longer than 8 MiB"));
-        }
+        self.weigh(text.len())?;
         let call = self.open(key)?;
         call.arguments.push_str(text);
         self.tell(events);
         Ok(())
+    }
+
+    /// Counts bytes that are kept for the calls.
+    pub(crate) fn weigh(&mut self, bytes: usize) -> Result<(), BackendError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        match self.bytes > MAX_BYTES {
+            true => Err(fault("their arguments are longer than 8 MiB")),
+            false => Ok(()),
+        }
     }
 
     /// The whole of a call's arguments, of which a part may have come before.

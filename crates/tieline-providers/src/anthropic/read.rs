@@ -176,6 +176,7 @@ impl Answer {
                 self.calls.begin(index, named, events)?;
                 // Empty where the arguments follow. Hosts that speak this dialect may tell them at once.
                 let given = block.input.filter(|input| !is_empty(input.get()));
+                self.calls.weigh(given.as_ref().map_or(0, |input| input.get().len()))?;
                 self.given.extend(given.map(|input| (index, input)));
             }
             // `redacted_thinking` is encrypted, and of the vendor's own tools we asked for none.

@@ -311,6 +311,19 @@ fn what_has_no_word_is_refused() {
 }
 
 #[test]
+fn texts_of_nothing_are_left_out() {
+    let mut messages = replay::agent();
+    messages[2].content = "\n".into();
+    messages[3].content = "".into();
+    let mut request = replay::request(messages);
+    request.tools = replay::tools();
+    let body = Anthropic.write(&request, MODEL, None).unwrap().body;
+    assert_eq!(body["messages"][1]["content"][0]["type"], "tool_use");
+    let want = json!({"type": "tool_result", "tool_use_id": "call_2"});
+    assert_eq!(body["messages"][2]["content"][1], want);
+}
+
+#[test]
 fn ids_of_other_vendors_fit() {
     let mut messages = replay::agent();
     messages[2].tool_calls[0].id = "fn:1.x".to_owned();

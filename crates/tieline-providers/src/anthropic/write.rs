@@ -113,7 +113,12 @@ impl Draft<'_> {
         let marks = self.marks();
         let mut messages = Vec::with_capacity(self.talk.turns.len());
         for (at, turn) in self.talk.turns.iter().enumerate() {
-            let mut blocks = turn.parts.iter().map(block).collect::<Result<Vec<_>, _>>()?;
+            // The vendor refuses a text of white space alone. A turn of nothing else is left to it to refuse.
+            let says =
+                |part: &&Part<'_>| !matches!(part, Part::Text(text) if text.trim().is_empty());
+            let some = turn.parts.iter().any(|part| says(&part));
+            let parts = turn.parts.iter().filter(|part| !some || says(part));
+            let mut blocks = parts.map(block).collect::<Result<Vec<_>, _>>()?;
             if let Some(block) = blocks.last_mut().filter(|_| marks.contains(&at)) {
                 *block = self.marked(block.take());
             }
@@ -278,7 +283,11 @@ fn block(part: &Part<'_>) -> Result<Value, BackendError> {
             "input": body::arguments(call)?,
         }),
         Part::Result { call, text, .. } => {
-            json!({"type": "tool_result", "tool_use_id": id(call)?, "content": text})
+            let mut result = json!({"type": "tool_result", "tool_use_id": id(call)?});
+            if !text.is_empty() {
+                result["content"] = json!(text);
+            }
+            result
         }
     })
 }
