@@ -20,6 +20,7 @@ fn columns() -> Vec<(&'static str, Box<dyn Protocol>)> {
     vec![
         ("claude-sonnet-4-5", Box::new(Anthropic)),
         ("claude-opus-4-7", Box::new(Anthropic)),
+        ("claude-opus-5-5", Box::new(Anthropic)),
         ("gemini-2.5-flash", Box::new(Gemini::default())),
         ("gemini-3-pro-preview", Box::new(Gemini::default())),
         ("gpt-5.1", Box::new(Responses)),

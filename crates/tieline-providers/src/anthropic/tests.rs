@@ -186,6 +186,21 @@ fn thinking_is_asked_for_in_the_models_way() {
 }
 
 #[test]
+fn newer_models_are_told_not_to_think_in_their_own_way() {
+    let written = replay::written(&Anthropic, "claude-opus-5-5", |r| r.thinking = Some(false));
+    assert_eq!(written.body.get("thinking"), None);
+    assert_eq!(written.body["output_config"], json!({"effort": "low"}));
+    assert_eq!(written.warnings, ["the model thinks a little: it cannot be told not to"]);
+    let written = replay::written(&Anthropic, "claude-sonnet-5-5", |r| r.thinking = Some(false));
+    assert_eq!(written.body["thinking"], json!({"type": "between_tools"}));
+    let refused = replay::refused(&Anthropic, "claude-sonnet-5-5", |r| {
+        r.tools = replay::tools();
+        r.tool_choice = ToolChoice::Required;
+    });
+    assert_eq!(refused, "anthropic has no word for a required call, with this model");
+}
+
+#[test]
 fn amid_a_tool_loop_a_budgeted_model_does_not_think() {
     let mut request = replay::request(replay::agent()[..5].to_vec());
     request.tools = replay::tools();

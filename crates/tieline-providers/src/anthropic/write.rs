@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use tieline_types::{BackendError, Constraint, Request, Sampling, Tool, ToolCall, ToolChoice};
 
 use super::VENDOR;
-use super::model::Model;
+use super::model::{Model, Quiet};
 use crate::body::{self, Knows, Later, Part, Talk, unsupported};
 use crate::protocol::Written;
 use crate::schema;
@@ -64,8 +64,9 @@ impl Draft<'_> {
             self.check_stops()?;
             body.insert("stop_sequences".to_owned(), json!(self.request.stop));
         }
-        if let Some(format) = self.format()? {
-            body.insert("output_config".to_owned(), json!({"format": format}));
+        let config = self.output_config()?;
+        if !config.is_empty() {
+            body.insert("output_config".to_owned(), Value::Object(config));
         }
         Ok(Value::Object(body))
     }
@@ -139,6 +140,11 @@ impl Draft<'_> {
             *last = self.marked(last.take());
         }
         body.insert("tools".to_owned(), Value::Array(tools));
+        let forced =
+            matches!(self.request.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
+        if forced && self.model.is_never_forced() {
+            return Err(unsupported(VENDOR, "a required call, with this model"));
+        }
         let choice = match &self.request.tool_choice {
             ToolChoice::Auto => return Ok(()),
             ToolChoice::None => json!({"type": "none"}),
@@ -161,7 +167,11 @@ impl Draft<'_> {
     fn thinking(&mut self, max_tokens: u32) -> Option<Value> {
         match self.request.thinking {
             None => None,
-            Some(false) => self.model.may_think_unasked().then(|| json!({"type": "disabled"})),
+            Some(false) => match self.model.quiet() {
+                Quiet::Unasked | Quiet::Little => None,
+                Quiet::Disabled => Some(json!({"type": "disabled"})),
+                Quiet::BetweenTools => Some(json!({"type": "between_tools"})),
+            },
             Some(true) => match self.no_thinking(max_tokens) {
                 Some(why) => {
                     self.warnings.push(format!("the model was not asked to think: {why}"));
@@ -190,7 +200,10 @@ impl Draft<'_> {
         let budgeted = !self.model.is_adaptive();
         let reasons = [
             (self.model.cannot_think(), "it cannot"),
-            (forced, "the vendor does not let it when a call is required"),
+            (
+                forced && self.model.thinks_or_is_forced(),
+                "the vendor does not let it when a call is required",
+            ),
             (
                 budgeted && max_tokens <= LEAST_THINKING,
                 "the vendor wants more than 1,024 tokens for it and the answer",
@@ -238,6 +251,16 @@ impl Draft<'_> {
         if top_k && asked.top_k > 0 {
             body.insert("top_k".to_owned(), json!(asked.top_k));
         }
+    }
+
+    fn output_config(&mut self) -> Result<Map<String, Value>, BackendError> {
+        let mut config = Map::new();
+        if self.request.thinking == Some(false) && self.model.quiet() == Quiet::Little {
+            self.warnings.push("the model thinks a little: it cannot be told not to".to_owned());
+            config.insert("effort".to_owned(), json!("low"));
+        }
+        config.extend(self.format()?.map(|format| ("format".to_owned(), format)));
+        Ok(config)
     }
 
     fn format(&mut self) -> Result<Option<Value>, BackendError> {
