@@ -49,6 +49,7 @@ struct Delta {
     partial_json: Option<String>,
     stop_reason: Option<String>,
     stop_sequence: Option<String>,
+    stop_details: Option<Value>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -57,6 +58,12 @@ struct Counts {
     cache_read_input_tokens: Option<u64>,
     cache_creation_input_tokens: Option<u64>,
     output_tokens: Option<u64>,
+    output_tokens_details: Option<Details>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+struct Details {
+    thinking_tokens: Option<u64>,
 }
 
 impl Counts {
@@ -68,19 +75,20 @@ impl Counts {
         self.cache_creation_input_tokens =
             self.cache_creation_input_tokens.max(later.cache_creation_input_tokens);
         self.output_tokens = self.output_tokens.max(later.output_tokens);
+        self.output_tokens_details = later.output_tokens_details.or(self.output_tokens_details);
     }
 
-    /// The vendor's `input_tokens` are those that touched no cache; ours are all. It counts thoughts as a part of the
-    /// answer, without telling how great a part.
+    /// The vendor's `input_tokens` are those that touched no cache; ours are all.
     fn usage(&self) -> Usage {
         let (read, written) = (self.cache_read_input_tokens, self.cache_creation_input_tokens);
         let prompt = [self.input_tokens, read, written].into_iter().flatten();
+        let thinking = self.output_tokens_details.and_then(|details| details.thinking_tokens);
         Usage {
             prompt_tokens: heard::tokens(Some(prompt.fold(0, u64::saturating_add))),
             cached_tokens: heard::tokens(read),
             cache_write_tokens: heard::tokens(written),
             completion_tokens: heard::tokens(self.output_tokens),
-            reasoning_tokens: Tokens(0),
+            reasoning_tokens: heard::tokens(thinking),
             drafted_tokens: Tokens(0),
             accepted_tokens: Tokens(0),
             model_drafted_tokens: Tokens(0),
@@ -97,6 +105,8 @@ pub(super) struct Answer {
     given: Vec<(u64, Box<RawValue>)>,
     counts: Counts,
     stop: Option<(String, Option<String>)>,
+    /// What kind of thing was refused.
+    category: Option<String>,
     finished: bool,
 }
 
@@ -133,6 +143,9 @@ impl Reader for Answer {
                 let delta = told.delta.unwrap_or_default();
                 let stop = delta.stop_reason.map(|reason| (reason, delta.stop_sequence));
                 self.stop = stop.or(self.stop.take());
+                let details = delta.stop_details.as_ref();
+                let category = details.and_then(|details| heard::code(details.get("category")?));
+                self.category = category.or(self.category.take());
                 Ok(())
             }
             "message_stop" => {
@@ -226,7 +239,11 @@ impl Answer {
             "max_tokens" => FinishReason::MaxTokens,
             "stop_sequence" => FinishReason::StopText(stop.unwrap_or_default()),
             "tool_use" => FinishReason::ToolCalls,
-            "refusal" => FinishReason::Filtered,
+            "refusal" => {
+                let said = self.category.take().map(|kind| format!("the vendor refused: {kind}"));
+                events.extend(said.map(Event::Warning));
+                FinishReason::Filtered
+            }
             "model_context_window_exceeded" => FinishReason::ContextFull,
             other => heard::unknown_end(other, events),
         };

@@ -168,8 +168,15 @@ impl Answer {
             "STOP" if self.calls.any() => FinishReason::ToolCalls,
             "STOP" => FinishReason::EndOfTurn,
             "MAX_TOKENS" => FinishReason::MaxTokens,
-            "SAFETY" | "RECITATION" | "LANGUAGE" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII"
-            | "IMAGE_SAFETY" => FinishReason::Filtered,
+            "SAFETY"
+            | "RECITATION"
+            | "LANGUAGE"
+            | "BLOCKLIST"
+            | "PROHIBITED_CONTENT"
+            | "SPII"
+            | "IMAGE_SAFETY"
+            | "IMAGE_PROHIBITED_CONTENT"
+            | "MODEL_ARMOR" => FinishReason::Filtered,
             "MALFORMED_FUNCTION_CALL" | "UNEXPECTED_TOOL_CALL" | "TOO_MANY_TOOL_CALLS" => {
                 let said = format!("the model made a call that the vendor cannot read: {said}");
                 events.push(Event::Warning(said));

@@ -22,18 +22,11 @@ impl Model {
         if ["o1", "o3", "o4"].iter().any(|family| is_family(name, family)) {
             return Self::AlwaysThinks;
         }
-        let Some(rest) = name.strip_prefix("gpt-") else { return Self::Unknown };
-        let number = rest.split('-').next().unwrap_or_default();
-        let mut parts = number.split('.');
-        // `4o` is a 4.
-        let digits = |part: &str| part.trim_end_matches('o').parse::<u32>().ok();
-        let major = parts.next().and_then(digits);
-        let minor = parts.next().and_then(digits).unwrap_or(0);
-        match major {
+        match version(name) {
             None => Self::Unknown,
             Some(_) if name.contains("-chat") => Self::NeverThinks,
-            Some(0..=4) => Self::NeverThinks,
-            Some(5) if minor == 0 => Self::ThinksALittle,
+            Some((0..=4, _)) => Self::NeverThinks,
+            Some((5, 0)) => Self::ThinksALittle,
             Some(_) => Self::ThinksIfAsked,
         }
     }
@@ -48,6 +41,20 @@ impl Model {
     }
 }
 
+/// Whether a model takes options for the vendor's cache, by which it is switched off.
+pub(super) fn has_cache_options(name: &str) -> bool {
+    version(name.rsplit('/').next().unwrap_or(name)).is_some_and(|version| version >= (5, 6))
+}
+
+fn version(name: &str) -> Option<(u32, u32)> {
+    let number = name.strip_prefix("gpt-")?.split('-').next()?;
+    let mut parts = number.split('.');
+    // `4o` is a 4.
+    let digits = |part: &str| part.trim_end_matches('o').parse::<u32>().ok();
+    let major = parts.next().and_then(digits)?;
+    Some((major, parts.next().and_then(digits).unwrap_or(0)))
+}
+
 fn is_family(name: &str, family: &str) -> bool {
     name.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
@@ -59,6 +66,12 @@ mod tests {
     #[track_caller]
     fn check(name: &str, want: Model) {
         assert_eq!(Model::of(name), want, "{name}");
+    }
+
+    #[test]
+    fn newer_models_take_options_for_the_cache() {
+        assert!(has_cache_options("openai/gpt-5.6-mini") && has_cache_options("gpt-6"));
+        assert!(!has_cache_options("gpt-5.5") && !has_cache_options("o3"));
     }
 
     #[test]

@@ -77,6 +77,7 @@ struct Counts {
 #[derive(Clone, Copy, Default, Deserialize)]
 struct InputDetails {
     cached_tokens: Option<u64>,
+    cache_write_tokens: Option<u64>,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -87,12 +88,12 @@ struct OutputDetails {
 impl Counts {
     /// The vendor's input counts cached tokens and its output reasoning, as ours do.
     fn usage(&self) -> Usage {
-        let cached = self.input_tokens_details.and_then(|details| details.cached_tokens);
+        let input = self.input_tokens_details.unwrap_or_default();
         let reasoning = self.output_tokens_details.and_then(|details| details.reasoning_tokens);
         Usage {
             prompt_tokens: heard::tokens(self.input_tokens),
-            cached_tokens: heard::tokens(cached),
-            cache_write_tokens: Tokens(0),
+            cached_tokens: heard::tokens(input.cached_tokens),
+            cache_write_tokens: heard::tokens(input.cache_write_tokens),
             completion_tokens: heard::tokens(self.output_tokens),
             reasoning_tokens: heard::tokens(reasoning),
             drafted_tokens: Tokens(0),

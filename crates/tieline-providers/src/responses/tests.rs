@@ -202,6 +202,13 @@ fn json_is_asked_for_and_what_is_not_enforced_is_said() {
 }
 
 #[test]
+fn caching_is_switched_off_where_it_can_be() {
+    let written = replay::written(&Responses, "gpt-5.6", |request| request.cache = false);
+    assert_eq!(written.body["prompt_cache_options"], json!({"mode": "explicit"}));
+    assert!(written.warnings.is_empty());
+}
+
+#[test]
 fn choices_are_written() {
     let with = |choice: ToolChoice| {
         replay::written(&Responses, MODEL, |request| {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use tieline_types::{BackendError, Constraint, Request, Sampling, Tool, ToolCall, ToolChoice};
 
 use super::VENDOR;
-use super::model::Model;
+use super::model::{Model, has_cache_options};
 use crate::body::{self, Knows, Later, Part, Talk, unsupported};
 use crate::protocol::Written;
 use crate::schema;
@@ -42,13 +42,20 @@ impl Draft<'_> {
         body::warn_talk(self.talk, &mut self.warnings);
         let knows = Knows { top_k: false, penalties: false, seed: false };
         body::warn_left_out(self.request, knows, &mut self.warnings);
-        if !self.request.cache {
-            self.warnings.push("the vendor's own caching cannot be switched off".to_owned());
-        }
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(model));
         body.insert("stream".to_owned(), json!(true));
         body.insert("store".to_owned(), json!(false));
+        match (self.request.cache, has_cache_options(model)) {
+            (true, _) => {}
+            // Nothing is cached but up to places of our own, and there are none.
+            (false, true) => {
+                body.insert("prompt_cache_options".to_owned(), json!({"mode": "explicit"}));
+            }
+            (false, false) => {
+                self.warnings.push("the vendor's own caching cannot be switched off".to_owned());
+            }
+        }
         if let Some(text) = self.talk.instructions() {
             body.insert("instructions".to_owned(), json!(text));
         }
