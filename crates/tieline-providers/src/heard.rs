@@ -37,6 +37,9 @@ pub(crate) fn failed(vendor: &str, code: Option<&str>) -> BackendError {
         let lower = said.to_ascii_lowercase();
         words.iter().any(|word| lower.contains(word))
     };
+    if says(&["context_length"]) {
+        return BackendError::new(ErrorKind::ContextExceeded, message);
+    }
     let kind = match () {
         () if says(&busy) => ErrorKind::Busy,
         () if says(&slow) => ErrorKind::Timeout,
@@ -134,6 +137,12 @@ mod tests {
         check("DEADLINE_EXCEEDED", ErrorKind::Timeout);
         check("api_error", ErrorKind::Upstream);
         check("server_error", ErrorKind::Upstream);
+    }
+
+    #[test]
+    fn a_prompt_too_long_is_the_callers() {
+        let error = failed("v", Some("context_length_exceeded"));
+        assert_eq!((error.kind, error.retry), (ErrorKind::ContextExceeded, Retry::No));
     }
 
     #[test]
