@@ -4,7 +4,7 @@
 //! 32,000 stands for "to its own end" with Claude 4 and later, and 4,096 with all others. The prompt is marked for the
 //! vendor's cache at up to four places unless the request uses no cache. Thoughts of earlier turns are left out, since
 //! the vendor takes them only with a signature. A model's abilities are read from its name, as far as its name is
-//! known; see [`Model`](model::Model).
+//! known.
 
 mod model;
 mod read;
