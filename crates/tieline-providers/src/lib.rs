@@ -5,7 +5,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod anthropic;
+mod body;
+mod call_steps;
 pub mod endpoint;
+pub mod gemini;
+mod heard;
+#[cfg(test)]
+mod matrix;
 pub mod protocol;
+#[cfg(test)]
+mod replay;
+pub mod responses;
+mod schema;
 
 pub use endpoint::{Endpoint, Secret};
