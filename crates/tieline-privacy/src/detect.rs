@@ -1,10 +1,42 @@
 //! Finds personal text and secrets.
+//!
+//! One automaton finds the words and prefixes that tell of something, one pass over the bytes finds digits, `@` and
+//! colons, and each family looks at those places alone: with small pure checks, and with patterns that are tried at
+//! one place and never searched for. Every look is bounded, so the time is linear in the text.
 
+mod address;
+mod birth;
+mod card;
+mod checks;
+mod cue;
 mod entity;
+mod iban;
+mod keys;
+mod mail;
+mod national;
+mod net;
+mod overlap;
+mod path;
+mod pattern;
+mod phone;
+mod place;
+mod plain;
+mod secret;
+mod terms;
+#[cfg(test)]
+mod tests;
+mod text;
+mod url;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use entity::Entity;
+
+use cue::Cues;
+use plain::Plain;
+use terms::Terms;
+use text::{Candidate, Text};
 
 /// Something that was found in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +50,7 @@ pub struct Finding {
 /// What this user calls private: names of customers, code names, paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dictionary {
-    /// The terms.
+    /// The terms, each of 3 visible signs or more; case, diacritics, blanks and look-alikes do not matter.
     pub terms: Vec<String>,
 }
 
@@ -28,8 +60,11 @@ pub struct Dictionary {
 pub struct DictionaryError(pub String);
 
 /// Finds personal text and secrets. Cheap to share, and the same for every request.
-#[derive(Debug, Default)]
-pub struct Detectors {}
+#[derive(Clone, Debug, Default)]
+pub struct Detectors {
+    cues: Arc<Cues>,
+    terms: Option<Arc<Terms>>,
+}
 
 impl Detectors {
     /// Detectors that know this dictionary too.
@@ -37,15 +72,49 @@ impl Detectors {
     /// # Errors
     /// A term is too short to mean anything.
     pub fn new(dictionary: &Dictionary) -> Result<Self, DictionaryError> {
-        match dictionary.terms.iter().find(|term| term.chars().count() < 3) {
+        let terms = &dictionary.terms;
+        match terms.iter().find(|term| terms::length(term) < terms::SHORTEST) {
             Some(short) => Err(DictionaryError(short.clone())),
-            None => Ok(Self {}),
+            None => Ok(Self { cues: Arc::default(), terms: Terms::new(terms).map(Arc::new) }),
         }
     }
 
     /// All findings, in order, none of which overlaps another.
     pub fn find(&self, text: &str) -> Vec<Finding> {
-        let _ = text;
-        Vec::new()
+        let plain = Plain::new(text);
+        let hits = self.cues.find(&plain.text);
+        let mut candidates = look(&Text::new(&plain.text, hits));
+        for found in &mut candidates {
+            found.range = plain.given(found.range.clone(), text);
+        }
+        if let Some(terms) = &self.terms {
+            terms.find(text, &mut candidates);
+        }
+        let settled = overlap::settle(candidates).into_iter();
+        settled.map(|found| Finding { range: found.range, entity: found.entity }).collect()
     }
+}
+
+/// What each family finds.
+fn look(text: &Text<'_>) -> Vec<Candidate> {
+    let mut out = Vec::new();
+    let families = [
+        keys::find,
+        url::find,
+        secret::find,
+        mail::find,
+        iban::find,
+        card::find,
+        national::find,
+        net::find,
+        place::find,
+        birth::find,
+        address::find,
+        phone::find,
+        path::find,
+    ];
+    for find in families {
+        find(text, &mut out);
+    }
+    out
 }

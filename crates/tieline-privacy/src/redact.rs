@@ -60,17 +60,20 @@ pub(crate) fn redact(
 ) -> Result<Redaction, Refusal> {
     let valid = || serde_json::from_str::<IgnoredAny>(text).is_ok();
     let format = if format == Format::Json && valid() { format } else { Format::Plain };
-    let mut spans = found(find, text, format)?;
-    spans.extend(within(lookalikes(text), text, format));
+    let first = found(find, text, format)?;
+    let mut spans = within(lookalikes(text), text, format);
+    spans.extend(first.iter().cloned());
     let spans = merged(spans);
     let redaction = apply(vault, text, &spans, format)?;
     let left = left_over(find, &redaction, format)?;
     if left.is_empty() {
         return Ok(redaction);
     }
-    // A pseudonym can complete what was no finding before: then all of it is one.
-    let grown: Option<Vec<Span>> = left.iter().map(|span| redaction.before(span)).collect();
-    let grown = grown.ok_or(Refusal::LeftOver)?;
+    // Either the detectors cannot be relied on, or a text with pseudonyms reads differently: then that is hidden too.
+    if found(find, text, format)? != first {
+        return Err(Refusal::LeftOver);
+    }
+    let grown = left.into_iter().map(|span| redaction.before(span));
     let spans = merged(within(spans.into_iter().chain(grown).collect(), text, format));
     let redaction = apply(vault, text, &spans, format)?;
     match left_over(find, &redaction, format)?.is_empty() {
@@ -215,15 +218,10 @@ impl Redaction {
         shown(from..range.end.max(from))
     }
 
-    /// A part that touches a pseudonym, as it was before.
-    fn before(&self, span: &Span) -> Option<Span> {
-        let touches = |placed: &Placed| {
-            placed.range.start < span.range.end && span.range.start < placed.range.end
-        };
-        self.placed.iter().any(touches).then(|| Span {
-            range: self.source(span.range.start, false)..self.source(span.range.end, true),
-            ..span.clone()
-        })
+    /// A part, and all of each pseudonym that it touches, as it was before.
+    fn before(&self, span: Span) -> Span {
+        let range = self.source(span.range.start, false)..self.source(span.range.end, true);
+        Span { range, ..span }
     }
 
     fn source(&self, at: usize, is_end: bool) -> usize {

@@ -131,6 +131,23 @@ fn a_pseudonym_that_completes_a_finding_becomes_part_of_it() {
 }
 
 #[test]
+fn what_is_found_only_beside_a_pseudonym_is_hidden_too() {
+    // A word tells of the other end of the text, as far as it reaches.
+    let find: Box<Find> = Box::new(|text| {
+        let name = text.find("Müller").map(|at| (at..at + 7, Entity::Term));
+        let end = text.find("TLX_").map(|_| (text.len() - 4..text.len(), Entity::Secret));
+        let found =
+            name.or(end).filter(|(range, _)| text[range.clone()] == *"1234" || range.len() == 7);
+        found.map(|(range, entity)| Finding { range, entity }).into_iter().collect()
+    });
+    let vault = vault();
+    let redaction = redact(&*find, &vault, "Müller, with 1234", Format::Plain).unwrap();
+    assert!(!redaction.text.contains("1234"), "{}", redaction.text);
+    assert_eq!(redaction.placed.len(), 2);
+    assert_eq!(restored(&vault, &redaction.text, Target::Text), "Müller, with 1234");
+}
+
+#[test]
 fn detectors_that_lie_are_caught() {
     let lies = |first: usize| -> Box<Find> {
         let calls = Mutex::new(0);
