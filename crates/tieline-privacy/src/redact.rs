@@ -44,10 +44,14 @@ pub(crate) struct Placed {
     pub(crate) kind: Kind,
 }
 
+/// How often more is hidden, where pseudonyms change what is found.
+const MAX_GROWTH: usize = 4;
+
 /// A text that may leave.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Redaction {
     pub(crate) text: String,
+    format: Format,
     pub(crate) placed: Vec<Placed>,
 }
 
@@ -73,13 +77,30 @@ pub(crate) fn redact(
     if found(find, text, format)? != first {
         return Err(Refusal::LeftOver);
     }
-    let grown = left.into_iter().map(|span| redaction.before(span));
-    let spans = merged(within(spans.into_iter().chain(grown).collect(), text, format));
-    let redaction = apply(vault, text, &spans, format)?;
-    match left_over(find, &redaction, format)?.is_empty() {
-        true => Ok(redaction),
-        false => Err(Refusal::LeftOver),
+    grow(text, spans, (redaction, left), |spans| {
+        let redaction = apply(vault, text, spans, format)?;
+        let left = left_over(find, &redaction, format)?;
+        Ok((redaction, left))
+    })
+}
+
+/// Hides more until nothing is found any more.
+fn grow(
+    text: &str,
+    mut spans: Vec<Span>,
+    (mut redaction, mut left): (Redaction, Vec<Span>),
+    again: impl Fn(&[Span]) -> Result<(Redaction, Vec<Span>), Refusal>,
+) -> Result<Redaction, Refusal> {
+    for _ in 0..MAX_GROWTH {
+        let grown = left.iter().map(|span| redaction.before(span)).collect();
+        spans.extend(within(grown, text, redaction.format));
+        spans = merged(spans);
+        (redaction, left) = again(&spans)?;
+        if left.is_empty() {
+            return Ok(redaction);
+        }
     }
+    Err(Refusal::LeftOver)
 }
 
 /// Whether anything is found in a text.
@@ -167,10 +188,11 @@ fn merged(mut spans: Vec<Span>) -> Vec<Span> {
 
 fn apply(vault: &Vault, text: &str, spans: &[Span], format: Format) -> Result<Redaction, Refusal> {
     if spans.is_empty() {
-        return Ok(Redaction { text: text.to_owned(), placed: Vec::new() });
+        return Ok(Redaction { text: text.to_owned(), format, placed: Vec::new() });
     }
     let mut vault = vault.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut redaction = Redaction { text: String::with_capacity(text.len()), placed: Vec::new() };
+    let mut redaction =
+        Redaction { text: String::with_capacity(text.len()), format, placed: Vec::new() };
     let mut from = 0;
     for span in spans {
         let raw = &text[span.range.clone()];
@@ -219,9 +241,9 @@ impl Redaction {
     }
 
     /// A part, and all of each pseudonym that it touches, as it was before.
-    fn before(&self, span: Span) -> Span {
+    fn before(&self, span: &Span) -> Span {
         let range = self.source(span.range.start, false)..self.source(span.range.end, true);
-        Span { range, ..span }
+        Span { range, ..*span }
     }
 
     fn source(&self, at: usize, is_end: bool) -> usize {
@@ -242,6 +264,8 @@ impl Redaction {
 struct Literal {
     range: Range<usize>,
     bare: bool,
+    /// A member's name.
+    is_name: bool,
 }
 
 /// All strings and numbers of valid JSON, in order.
@@ -257,13 +281,14 @@ fn literals(text: &str) -> Vec<Literal> {
                 at += if bytes[at] == b'\\' { 2 } else { 1 };
             }
             let end = at.min(text.len());
-            literals.push(Literal { range: start + 1..end, bare: false });
             at += 1;
+            let is_name = text.get(at..).is_some_and(|rest| rest.trim_start().starts_with(':'));
+            literals.push(Literal { range: start + 1..end, bare: false, is_name });
         } else if byte == b'-' || byte.is_ascii_digit() {
             let more =
                 |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
             at += bytes[at..].iter().take_while(|byte| more(byte)).count();
-            literals.push(Literal { range: start..at, bare: true });
+            literals.push(Literal { range: start..at, bare: true, is_name: false });
         }
     }
     literals
@@ -279,6 +304,13 @@ fn within(spans: Vec<Span>, text: &str, format: Format) -> Vec<Span> {
     for span in spans {
         let first = literals.partition_point(|literal| literal.range.end <= span.range.start);
         for literal in literals[first..].iter().take_while(|l| l.range.start < span.range.end) {
+            // Between two numbers of one finding: its structure.
+            if literal.is_name
+                && span.range.start < literal.range.start
+                && literal.range.end < span.range.end
+            {
+                continue;
+            }
             let range = if literal.bare {
                 literal.range.clone()
             } else {

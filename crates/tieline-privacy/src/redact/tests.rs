@@ -1,9 +1,9 @@
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::detect::Entity;
+use crate::detect::{Detectors, Dictionary, Entity};
 use crate::pseudonym::{Id, write};
 use crate::restore::{Restorer, Target};
 use crate::vault::{Pseudonyms, RootKey, Session, VaultLimits};
@@ -96,6 +96,21 @@ fn a_finding_across_strings_takes_what_is_in_them() {
     let redaction = redact(&*find, &vault, r#"["one","two"]"#, Format::Json).unwrap();
     assert_eq!(redaction.placed.len(), 2);
     assert_eq!(restored(&vault, &redaction.text, Target::Json), r#"["one","two"]"#);
+}
+
+#[test]
+fn the_names_between_two_numbers_stay() {
+    let find: Box<Find> = Box::new(|text| {
+        let place = "52.5, \"lng\": 13.4";
+        let found = text.match_indices(place);
+        found
+            .map(|(at, _)| Finding { range: at..at + place.len(), entity: Entity::Coordinates })
+            .collect()
+    });
+    let redaction =
+        redact(&*find, &vault(), r#"{"lat": 52.5, "lng": 13.4}"#, Format::Json).unwrap();
+    let sent: serde_json::Value = serde_json::from_str(&redaction.text).unwrap();
+    assert!(sent["lat"].is_string() && sent["lng"].is_string(), "{sent}");
 }
 
 #[test]
@@ -197,6 +212,65 @@ fn text() -> impl Strategy<Value = String> {
     let part =
         prop_oneof![4 => proptest::sample::select(parts), 1 => ".{0,6}", 1 => "[a-zTLX0-9_]{0,9}"];
     proptest::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+}
+
+/// Texts that the real detectors stop at.
+fn telling() -> impl Strategy<Value = String> {
+    let parts = proptest::sample::select(vec![
+        "user:pa55@",
+        "://",
+        "-----BEGIN PRIVATE KEY-----",
+        "password: ",
+        "password",
+        " is ",
+        "token=",
+        "9f8A7c6D5e4B3a2F1x",
+        "4111 1111 1111 1111",
+        "DE89 3704 0044 0532 0130 00",
+        "1990-01-02",
+        "born ",
+        "/home/",
+        "jane",
+        "\\Users\\",
+        "00:1a:",
+        "1.2.3.4",
+        "rue de ",
+        "straße 5",
+        "lat: 52.52, lon: 13.4",
+        "Author: ",
+        "<a@b.example.org>",
+        "(at)",
+        "Server=",
+        "Tel.",
+        "12345678",
+        "Falke",
+        "\n",
+        " ",
+        "\"",
+        ",",
+    ]);
+    proptest::collection::vec(parts, 0..25).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn the_real_detectors_find_nothing_in_what_leaves(text in telling()) {
+        static DETECTORS: LazyLock<Detectors> = LazyLock::new(|| {
+            Detectors::new(&Dictionary { terms: vec!["Falke".to_owned()] }).unwrap()
+        });
+        let find: Box<Find> = Box::new(|text| DETECTORS.find(text));
+        let vault = vault();
+        match redact(&*find, &vault, &text, Format::Plain) {
+            Ok(redaction) => {
+                let left = left_over(&*find, &redaction, Format::Plain).unwrap();
+                prop_assert_eq!(left, Vec::new());
+                prop_assert_eq!(restored(&vault, &redaction.text, Target::Text), text);
+            }
+            Err(refusal) => prop_assert_eq!(refusal, Refusal::LeftOver),
+        }
+    }
 }
 
 proptest! {
