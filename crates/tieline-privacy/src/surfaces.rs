@@ -43,7 +43,9 @@ pub enum Surface {
     ToolChoice,
     /// A text that ends the answer.
     Stop(usize),
-    /// The rule of the answer's text.
+    /// The schema of the answer.
+    Schema,
+    /// Another rule of the answer's text.
     Constraint,
 }
 
@@ -67,7 +69,7 @@ impl fmt::Display for Surface {
             Self::ToolParameters(at) => write!(f, "tools[{at}].parameters"),
             Self::ToolChoice => f.write_str("tool_choice"),
             Self::Stop(at) => write!(f, "stop[{at}]"),
-            Self::Constraint => f.write_str("constraint"),
+            Self::Schema | Self::Constraint => f.write_str("constraint"),
         }
     }
 }
@@ -83,9 +85,7 @@ impl Surface {
     pub(crate) fn format(self) -> Option<Format> {
         match self {
             Self::CallName(..) | Self::ToolName(_) | Self::ToolChoice => None,
-            Self::CallArguments(..) | Self::ToolParameters(_) | Self::Constraint => {
-                Some(Format::Json)
-            }
+            Self::CallArguments(..) | Self::ToolParameters(_) | Self::Schema => Some(Format::Json),
             Self::Content(_)
             | Self::Reasoning(_)
             | Self::Name(_)
@@ -95,7 +95,8 @@ impl Surface {
             | Self::Prefix
             | Self::Suffix
             | Self::ToolDescription(_)
-            | Self::Stop(_) => Some(Format::Plain),
+            | Self::Stop(_)
+            | Self::Constraint => Some(Format::Plain),
         }
     }
 }
@@ -155,12 +156,10 @@ pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), 
         plain(Surface::Stop(at), stop, visit)?;
     }
     match constraint {
-        Some(
-            Constraint::JsonSchema(text)
-            | Constraint::Regex(text)
-            | Constraint::Lark(text)
-            | Constraint::Gbnf(text),
-        ) => plain(Surface::Constraint, text, visit),
+        Some(Constraint::JsonSchema(text)) => plain(Surface::Schema, text, visit),
+        Some(Constraint::Regex(text) | Constraint::Lark(text) | Constraint::Gbnf(text)) => {
+            plain(Surface::Constraint, text, visit)
+        }
         Some(Constraint::JsonObject) | None => Ok(()),
     }
 }
