@@ -126,16 +126,12 @@ pub(crate) fn may_begin(byte: u8) -> bool {
 
 /// Reads the pseudonym at the begin of `text`. After `whole` nothing more comes.
 pub(crate) fn scan(text: &str, whole: bool) -> Scan {
-    let mut reader = Reader { text, at: 0, gap: false };
-    match read(&mut reader) {
-        Err(Stop::More) if !whole && text.len() < MAX_SPREAD => Scan::Partial,
+    // Nobody looks farther, so that it does not matter how much of the text is there already.
+    let whole = whole || text.len() >= MAX_SPREAD;
+    let text = &text[..text.floor_char_boundary(MAX_SPREAD)];
+    match read(&mut Reader { text, at: 0, gap: false }) {
+        Err(Stop::More) | Ok(Read { cut: true, .. }) if !whole => Scan::Partial,
         Err(Stop::More | Stop::Other) => Scan::Other,
-        Ok(Read { scan: Scan::Lookalike { .. }, cut: true })
-            if !whole && text.len() < MAX_SPREAD =>
-        {
-            Scan::Partial
-        }
-        Ok(Read { scan: Scan::Pseudonym { bytes, .. }, .. }) if bytes > MAX_SPREAD => Scan::Other,
         Ok(read) => read.scan,
     }
 }

@@ -107,6 +107,21 @@ async fn text_thoughts_and_calls_are_restored_in_their_order() {
 }
 
 #[tokio::test]
+async fn what_is_held_back_goes_out_before_another_kind() {
+    let events = vec![text("a TL"), thought("b TL"), text("c"), finished(FinishReason::EndOfTurn)];
+    let want = [
+        text("a "),
+        text("TL"),
+        thought("b "),
+        thought("TL"),
+        text("c"),
+        warning(),
+        finished(FinishReason::EndOfTurn),
+    ];
+    check(answer(ok(events)).await, &want, [0, 0, 0]);
+}
+
+#[tokio::test]
 async fn a_call_with_what_stands_for_nothing_is_held_back() {
     let token = vault().1;
     let bad = call(0, &["{\"to\":\"TLX_EMAIL_1\"}"]);

@@ -122,6 +122,15 @@ fn a_request_without_findings_leaves_as_it_is_but_for_its_owner() {
 }
 
 #[test]
+fn log_probabilities_are_not_asked_for_where_they_would_show_pseudonyms() {
+    let mut request = text(SECRET);
+    (request.logprobs, request.prompt_logprobs) = (Some(2), Some(0));
+    let prepared = guard().prepare(request, &release(Treatment::Redacted)).unwrap();
+    let sent = prepared.outbound.into_request();
+    assert_eq!((sent.logprobs, sent.prompt_logprobs), (None, None));
+}
+
+#[test]
 fn names_of_tools_that_hold_a_finding_are_refused() {
     let tool =
         || Tool { name: SECRET.to_owned(), description: String::new(), parameters: String::new() };

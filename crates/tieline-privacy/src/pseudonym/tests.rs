@@ -88,6 +88,20 @@ fn a_wrong_digit_and_two_exchanged_ones_are_noticed() {
 }
 
 #[test]
+fn any_two_wrong_digits_are_noticed() {
+    let right = id().digits();
+    let want = check(KIND, right);
+    for (first, second) in (0..ID_DIGITS).flat_map(|at| (0..at).map(move |other| (other, at))) {
+        for (one, two) in (1..29).flat_map(|one| (1..29).map(move |two| (one, two))) {
+            let mut wrong = right;
+            wrong[first] = (wrong[first] + one) % 29;
+            wrong[second] = (wrong[second] + two) % 29;
+            assert_ne!(check(KIND, wrong), want);
+        }
+    }
+}
+
+#[test]
 fn what_is_none_is_left_alone() {
     for text in ["The", "TLX", "tlx email", "TLX_OTHER_1", "T LX_EMAIL_1", "TLX_EMAIL", "\\", ""] {
         assert_eq!(scan(text, true), Scan::Other, "{text:?}");
@@ -105,6 +119,10 @@ fn every_beginning_may_still_become_one() {
     for end in 1..token.len() {
         assert_eq!(scan(&token[..end], false), Scan::Partial, "{end}");
     }
+    let wide: Vec<String> = "TLXEMAIL000".chars().map(String::from).collect();
+    assert_eq!(scan(&wide.join(&"-".repeat(20)), false), Scan::Partial);
+    let wider = scan(&wide.join(&"-".repeat(30)), false);
+    assert_eq!(wider, Scan::Lookalike { bytes: 8 * 31 + 1 });
     let spread = format!("TLX{}", "_".repeat(MAX_SPREAD));
     assert_eq!(scan(&spread, false), Scan::Other);
 }

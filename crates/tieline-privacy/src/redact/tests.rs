@@ -181,6 +181,22 @@ fn detectors_that_lie_are_caught() {
 }
 
 #[test]
+fn what_overlaps_is_one_of_the_kind_of_the_longest_finding() {
+    let span = |range: Range<usize>, kind| Span { range, kind, bare: false };
+    let [term, mail] = [Entity::Term, Entity::Email].map(Kind::Found);
+    let overlapping = vec![
+        span(4..9, mail),
+        span(0..5, Kind::Lookalike),
+        span(20..22, term),
+        span(8..10, term),
+        span(21..29, mail),
+        span(29..30, term),
+    ];
+    let want = vec![span(0..10, mail), span(20..29, mail), span(29..30, term)];
+    assert_eq!(merged(overlapping), want);
+}
+
+#[test]
 fn findings_outside_of_the_text_are_refused() {
     for range in [0..99, 1..1, 3..4] {
         let find: Box<Find> =
