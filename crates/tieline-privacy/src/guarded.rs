@@ -1,19 +1,26 @@
 //! A remote that sees what was released, and nothing else.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tieline_types::{Backend, BackendError, EventStream, Request, Zone};
 
-use crate::outbound::{Egress, Outbound};
+use crate::answer::Restored;
+use crate::guard::{Guard, Prepared};
+use crate::outbound::Egress;
 use crate::remote::Remote;
+use crate::restore::Tally;
+use crate::vault::Session;
 
 /// What is done to a request before it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// It leaves as it is.
+    /// It leaves as it is, but for whose it is.
     AsItIs,
+    /// What is found in it is replaced by pseudonyms, and put back in the answer.
+    Redacted,
 }
 
 /// Leave for a request to leave.
@@ -23,12 +30,15 @@ pub struct Release {
     pub treatment: Treatment,
     /// The policy's rule that lets it leave.
     pub rule: String,
+    /// Whose pseudonyms it uses.
+    pub session: Session,
 }
 
 /// Somebody else's model behind the guard.
 #[derive(Clone)]
 pub struct Guarded {
     remote: Arc<dyn Remote>,
+    guard: Arc<Guard>,
 }
 
 impl fmt::Debug for Guarded {
@@ -39,8 +49,8 @@ impl fmt::Debug for Guarded {
 
 impl Guarded {
     /// Puts the guard before `remote`.
-    pub fn new(remote: Arc<dyn Remote>) -> Self {
-        Self { remote }
+    pub fn new(remote: Arc<dyn Remote>, guard: Arc<Guard>) -> Self {
+        Self { remote, guard }
     }
 
     /// The backend's name.
@@ -55,21 +65,35 @@ impl Guarded {
 
     /// The same for requests that leave so.
     pub fn released(&self, release: Release) -> Released {
-        Released { guarded: self.clone(), release }
+        let account = Egress::new(&release.rule);
+        Released {
+            guarded: self.clone(),
+            release,
+            account: Arc::new(Mutex::new(account)),
+            tally: Arc::default(),
+        }
     }
 }
 
-/// A [`Guarded`] remote and the leave of one request.
+/// A [`Guarded`] remote and the leave of one request. Clones share their account.
 #[derive(Clone, Debug)]
 pub struct Released {
     guarded: Guarded,
     release: Release,
+    account: Arc<Mutex<Egress>>,
+    tally: Arc<Tally>,
 }
 
 impl Released {
-    /// The account of what left.
+    /// The account of what left: none before a request ran, and of its answer as far as it came.
     pub fn egress(&self) -> Egress {
-        Egress { rule: self.release.rule.clone() }
+        let account = self.account.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Egress {
+            restored: self.tally.restored.load(Ordering::Relaxed),
+            unrestored: self.tally.unrestored.load(Ordering::Relaxed),
+            withheld_calls: self.tally.withheld.load(Ordering::Relaxed),
+            ..account
+        }
     }
 }
 
@@ -83,9 +107,18 @@ impl Backend for Released {
         self.guarded.zone()
     }
 
+    /// As the remote's; [`ErrorKind::Denied`](tieline_types::ErrorKind) where nothing left.
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        match self.release.treatment {
-            Treatment::AsItIs => self.guarded.remote.send(Outbound::new(request)).await,
-        }
+        let logprobs = request.logprobs.is_some() || request.prompt_logprobs.is_some();
+        let Prepared { outbound, egress, vault } =
+            self.guarded.guard.prepare(request, &self.release)?;
+        *self.account.lock().unwrap_or_else(PoisonError::into_inner) = egress;
+        let stream = self.guarded.remote.send(outbound).await?;
+        Ok(match vault {
+            Some(vault) => {
+                Box::pin(Restored::new(stream, vault, Arc::clone(&self.tally), logprobs))
+            }
+            None => stream,
+        })
     }
 }

@@ -6,12 +6,24 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod detect;
+pub mod guard;
 pub mod guarded;
 pub mod outbound;
+pub mod pseudonym;
+mod redact;
 pub mod remote;
+pub mod restore;
+pub mod surfaces;
+pub mod vault;
+mod view;
 
 pub use detect::{Detectors, Dictionary, DictionaryError, Entity, Finding};
+pub use guard::{Guard, GuardLimits, Preview, Refusal, would_leave};
 pub use guarded::{Guarded, Release, Released, Treatment};
-pub use outbound::{Egress, Outbound};
+pub use outbound::{Egress, Outbound, Part, SurfaceEgress, Why};
 pub use remote::Remote;
+pub use restore::{Restorer, Target};
+pub use surfaces::Surface;
+pub use vault::{Pseudonyms, RootKey, Session, Vault, VaultLimits};

@@ -1,6 +1,14 @@
 //! What leaves, and by which rule.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
 use tieline_types::Request;
+
+use crate::detect::Entity;
+use crate::pseudonym::Kind;
+use crate::redact::Placed;
+use crate::surfaces::Surface;
 
 /// A request that may leave. Made by this crate alone.
 #[derive(Debug)]
@@ -24,9 +32,98 @@ impl Outbound {
     }
 }
 
-/// The account of a request that left.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The account of a request that left. Holds no text of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Egress {
     /// The policy's rule that let it leave.
     pub rule: String,
+    /// Bytes of text that left, on all surfaces.
+    pub bytes: u64,
+    /// Tokens that left as they are, as a prompt or part of one.
+    pub tokens: u64,
+    /// Where text left, in the request's order.
+    pub surfaces: Vec<SurfaceEgress>,
+    /// How many values of each kind were replaced.
+    pub replaced: BTreeMap<Entity, u64>,
+    /// How many texts were replaced since they look like pseudonyms.
+    pub lookalikes: u64,
+    /// How many pseudonyms of the answer were put back, so far.
+    pub restored: u64,
+    /// How many that look like pseudonyms could not be, so far.
+    pub unrestored: u64,
+    /// How many tool calls were held back for that, so far.
+    pub withheld_calls: u64,
+}
+
+/// What left at one place of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SurfaceEgress {
+    /// The place.
+    pub surface: Surface,
+    /// Its bytes, each in exactly one part.
+    pub parts: Vec<Part>,
+}
+
+/// Bytes that follow each other and left for the same reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// The first byte, from 0, in the text that left.
+    pub start: usize,
+    /// The byte after the last.
+    pub end: usize,
+    /// Why it may leave.
+    pub why: Why,
+}
+
+/// Why bytes may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Why {
+    /// The rule of the account lets them.
+    Rule,
+    /// They are a pseudonym of such a value.
+    Pseudonym(Entity),
+    /// They are a pseudonym of a text that looked like one.
+    Lookalike,
+}
+
+impl Egress {
+    pub(crate) fn new(rule: &str) -> Self {
+        Self { rule: rule.to_owned(), ..Self::default() }
+    }
+
+    /// Whether a pseudonym is in it.
+    pub(crate) fn has_pseudonyms(&self) -> bool {
+        !self.replaced.is_empty() || self.lookalikes > 0
+    }
+
+    pub(crate) fn add(&mut self, surface: Surface, bytes: usize, placed: &[Placed]) {
+        if bytes == 0 {
+            return;
+        }
+        let mut parts = Vec::with_capacity(2 * placed.len() + 1);
+        let mut from = 0;
+        for Placed { range, kind, .. } in placed {
+            let why = match kind {
+                Kind::Found(entity) => {
+                    *self.replaced.entry(*entity).or_default() += 1;
+                    Why::Pseudonym(*entity)
+                }
+                Kind::Lookalike => {
+                    self.lookalikes += 1;
+                    Why::Lookalike
+                }
+            };
+            if from < range.start {
+                parts.push(Part { start: from, end: range.start, why: Why::Rule });
+            }
+            parts.push(Part { start: range.start, end: range.end, why });
+            from = range.end;
+        }
+        if from < bytes {
+            parts.push(Part { start: from, end: bytes, why: Why::Rule });
+        }
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.surfaces.push(SurfaceEgress { surface, parts });
+    }
 }

@@ -1,0 +1,222 @@
+//! Decides what of a request may leave, and refuses where it cannot tell.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tieline_types::{BackendError, ErrorKind, Origin, Private, Prompt, Request, Retry};
+
+use crate::detect::Detectors;
+use crate::guarded::{Release, Treatment};
+use crate::outbound::{Egress, Outbound};
+use crate::redact::{Find, is_clean, redact};
+use crate::surfaces::{Surface, walk};
+use crate::vault::{RootKey, Session, Vault, VaultFull, VaultLimits, Vaults};
+
+/// Tells whether the time for a request is over.
+pub type Expired = Box<dyn Fn() -> bool + Send>;
+/// Begins to measure the time of a request.
+pub type Stopwatch = Arc<dyn Fn() -> Expired + Send + Sync>;
+
+/// How much is looked through and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardLimits {
+    /// The most bytes of text in a request that is redacted.
+    pub bytes: usize,
+    /// What is kept of sessions.
+    pub vaults: VaultLimits,
+}
+
+impl Default for GuardLimits {
+    fn default() -> Self {
+        Self { bytes: 16 << 20, vaults: VaultLimits::default() }
+    }
+}
+
+/// Why a request does not leave. Tells where, and nothing of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The prompt is tokens.
+    #[error("a prompt of tokens cannot be redacted")]
+    Tokens,
+    /// A tool's name holds what must not leave.
+    #[error("{0} holds what must not leave, and names of tools cannot be replaced")]
+    ToolName(Surface),
+    /// There is too much text.
+    #[error("there is more text than is looked through")]
+    TooLarge,
+    /// It took too long.
+    #[error("the time for the redaction is over")]
+    Expired,
+    /// The session has no room for more pseudonyms.
+    #[error(transparent)]
+    VaultFull(#[from] VaultFull),
+    /// Something was found again in what was to leave.
+    #[error("something was still found in the redacted text")]
+    LeftOver,
+    /// The detectors or the redaction failed.
+    #[error("the redaction failed")]
+    Defect,
+}
+
+impl From<Refusal> for BackendError {
+    fn from(refusal: Refusal) -> Self {
+        // A model of this machine may still answer it.
+        let error = Self::new(ErrorKind::Denied, format!("the request does not leave: {refusal}"))
+            .of(Origin::Here, Retry::Elsewhere)
+            .with_source(refusal);
+        match refusal {
+            Refusal::Tokens => error.with_hint("send the prompt as text"),
+            Refusal::ToolName(_) => error.with_hint("rename the tool"),
+            Refusal::TooLarge => error.with_hint("send less text, or ask a model of this machine"),
+            Refusal::VaultFull(_) => error.with_hint("begin a new session"),
+            Refusal::Expired | Refusal::LeftOver | Refusal::Defect => {
+                error.with_hint("ask a model of this machine")
+            }
+        }
+    }
+}
+
+/// What all remotes share: the detectors, and the sessions' pseudonyms.
+pub struct Guard {
+    find: Box<Find>,
+    vaults: Vaults,
+    limits: GuardLimits,
+    stopwatch: Stopwatch,
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// A request that may leave, its account and what its answer is restored with.
+pub(crate) struct Prepared {
+    pub(crate) outbound: Outbound,
+    pub(crate) egress: Egress,
+    /// `None`: no pseudonym left, so that none can come back.
+    pub(crate) vault: Option<Vault>,
+}
+
+impl Guard {
+    /// A guard without a limit of time. `root` is random, and of this process alone.
+    pub fn new(detectors: Arc<Detectors>, root: RootKey, limits: GuardLimits) -> Self {
+        Self::finding(Box::new(move |text| detectors.find(text)), root, limits)
+    }
+
+    pub(crate) fn finding(find: Box<Find>, root: RootKey, limits: GuardLimits) -> Self {
+        let stopwatch: Stopwatch = Arc::new(|| Box::new(|| false));
+        Self { find, vaults: Vaults::new(root, limits.vaults), limits, stopwatch }
+    }
+
+    /// The same with a limit of time for each request. It is looked at before and after each text.
+    #[must_use]
+    pub fn with_stopwatch(self, stopwatch: Stopwatch) -> Self {
+        Self { stopwatch, ..self }
+    }
+
+    /// Forgets what the pseudonyms of a session stand for. Answers under way still know.
+    pub fn forget(&self, session: Session) {
+        self.vaults.forget(session);
+    }
+
+    /// Makes a request ready to leave.
+    ///
+    /// # Errors
+    /// It must not, or it is not certain that it may. Panics of the detectors are such errors.
+    pub(crate) fn prepare(&self, request: Request, release: &Release) -> Result<Prepared, Refusal> {
+        match release.treatment {
+            Treatment::AsItIs => Ok(as_it_is(request, release)),
+            Treatment::Redacted => {
+                let redacted = || self.redacted(request, release);
+                catch_unwind(AssertUnwindSafe(redacted)).unwrap_or(Err(Refusal::Defect))
+            }
+        }
+    }
+
+    fn redacted(&self, mut request: Request, release: &Release) -> Result<Prepared, Refusal> {
+        if matches!(request.prompt, Prompt::Tokens(_) | Prompt::Rendered(_)) {
+            return Err(Refusal::Tokens);
+        }
+        let expired = (self.stopwatch)();
+        let in_time = || if expired() { Err(Refusal::Expired) } else { Ok(()) };
+        let vault = self.vaults.of(release.session);
+        let mut egress = Egress::new(&release.rule);
+        let mut looked_at: usize = 0;
+        walk(&mut request, &mut |surface, text| {
+            looked_at = looked_at.saturating_add(text.len());
+            if looked_at > self.limits.bytes {
+                return Err(Refusal::TooLarge);
+            }
+            in_time()?;
+            let Some(format) = surface.format() else {
+                return match is_clean(&*self.find, &text)? {
+                    true => {
+                        egress.add(surface, text.len(), &[]);
+                        Ok(text)
+                    }
+                    false => Err(Refusal::ToolName(surface)),
+                };
+            };
+            let redaction = redact(&*self.find, &vault, &text, format)?;
+            egress.add(surface, redaction.text.len(), &redaction.placed);
+            Ok(redaction.text)
+        })?;
+        in_time()?;
+        let vault = egress.has_pseudonyms().then_some(vault);
+        if vault.is_some() {
+            // Their entries would tell of pseudonyms, and are left out of the answer.
+            request.logprobs = None;
+            request.prompt_logprobs = None;
+        }
+        Ok(Prepared { outbound: Outbound::new(request), egress, vault })
+    }
+}
+
+fn as_it_is(mut request: Request, release: &Release) -> Prepared {
+    let mut egress = Egress::new(&release.rule);
+    if let Prompt::Tokens(tokens) | Prompt::Rendered(tokens) = &request.prompt {
+        egress.tokens = u64::try_from(tokens.len()).unwrap_or(u64::MAX);
+    }
+    let Ok(()) = walk::<Infallible>(&mut request, &mut |surface, text| {
+        egress.add(surface, text.len(), &[]);
+        Ok(text)
+    });
+    Prepared { outbound: Outbound::new(request), egress, vault: None }
+}
+
+/// What would leave, without its leaving.
+#[derive(Debug)]
+pub struct Preview {
+    /// The text of each surface as it would leave; those without text are left out.
+    pub surfaces: Vec<(Surface, Private)>,
+    /// The account that it would have.
+    pub egress: Egress,
+}
+
+/// Shows what would leave of a request. The pseudonyms are those that the session really uses.
+///
+/// # Errors
+/// The request would not leave.
+pub fn would_leave(
+    request: &Request,
+    release: &Release,
+    guard: &Guard,
+) -> Result<Preview, BackendError> {
+    let Prepared { outbound, egress, .. } = guard.prepare(request.clone(), release)?;
+    let mut surfaces = Vec::new();
+    let mut request = outbound.into_request();
+    let Ok(()) = walk::<Infallible>(&mut request, &mut |surface, text| {
+        if !text.is_empty() {
+            surfaces.push((surface, Private::new(text)));
+        }
+        Ok(String::new())
+    });
+    Ok(Preview { surfaces, egress })
+}
+
+#[cfg(test)]
+mod tests;
