@@ -2,16 +2,20 @@
 //! ([`record`]).
 //!
 //! The plan is pure: facts in, decision out. Today it knows one kind of backend, the models of this machine by
-//! their names; it never names one itself.
+//! their names; it never names one itself. [`choose`] decides among all candidates by the [`policy`], as purely;
+//! nothing asks it yet.
 
 #![forbid(unsafe_code)]
 
+pub mod choose;
 pub mod metered;
 pub mod plan;
+pub mod policy;
 pub mod prices;
 pub mod record;
 pub mod run;
 
 pub use plan::{Decision, Facts, plan};
+pub use policy::{Policy, PolicyError};
 pub use record::{Outcome, Record, Records};
 pub use run::{Call, Hints, Routed, Router};

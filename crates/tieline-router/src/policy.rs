@@ -1,0 +1,368 @@
+//! The policy: one TOML file in which a person says who may read what, and what an answer may cost.
+//!
+//! It is read whole or not at all. Nothing here opens a file or asks for a key: a policy names where a key is.
+//! What is not said is not allowed: without a rule for its class, no request leaves this machine.
+
+mod amount;
+mod candidates;
+mod check;
+mod classify;
+mod fault;
+mod glob;
+mod read;
+mod read_models;
+mod table;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tieline_privacy::Entity;
+use tieline_types::{DataClass, Digest, MicroUsd, Price, Tokens, Zone};
+
+pub use check::{CheckReport, Expected, PolicyTest, TestResult};
+pub use classify::{ClassSource, ClassWhy};
+pub use fault::{Fault, PolicyError};
+pub use glob::Glob;
+
+/// The whole policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// SHA-256 of the file's text: names the policy in decisions.
+    pub digest: Digest,
+    /// Who may be asked besides this machine, by name.
+    pub backends: BTreeMap<String, BackendPolicy>,
+    /// What is known of models of this machine, by name. A model needs no entry.
+    pub local: BTreeMap<String, ModelPolicy>,
+    /// Names that stand for several models.
+    pub aliases: BTreeMap<String, Alias>,
+    /// The class of a request that nothing else classifies.
+    pub default_class: DataClass,
+    /// Whether a caller's own word may lower a class that no rule gave.
+    pub trust_declared: bool,
+    /// What gives a request its class. The highest wins.
+    pub classify: Vec<Classify>,
+    /// What may leave, where to, and how. The first that fits counts.
+    pub rules: Vec<Rule>,
+    /// Licences that a model of this machine may have; `None`: any.
+    pub licences: Option<Vec<String>>,
+    /// How long an answer may take, where the caller does not say.
+    pub deadlines: Deadlines,
+    /// What may be spent.
+    pub budgets: Vec<Budget>,
+    /// What counts how much.
+    pub preferences: Preferences,
+    /// The farthest zone that may be asked at all, whatever the rules say; `None`: no limit.
+    pub offline: Option<Zone>,
+    /// Whether answers may be kept and given again.
+    pub cache: CachePolicy,
+    /// Whether two may be asked at once.
+    pub hedge: HedgePolicy,
+    /// Requests and what must become of them.
+    pub tests: Vec<PolicyTest>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            digest: digest_of(""),
+            backends: BTreeMap::new(),
+            local: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            default_class: DataClass::Internal,
+            trust_declared: false,
+            classify: Vec::new(),
+            rules: Vec::new(),
+            licences: None,
+            deadlines: Deadlines::default(),
+            budgets: Vec::new(),
+            preferences: Preferences::default(),
+            offline: None,
+            cache: CachePolicy::default(),
+            hedge: HedgePolicy::default(),
+            tests: Vec::new(),
+        }
+    }
+}
+
+impl Policy {
+    /// Reads a policy.
+    ///
+    /// # Errors
+    /// All faults of the text, each with its line and column.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let mut policy = read::policy(text)?;
+        policy.digest = digest_of(text);
+        Ok(policy)
+    }
+}
+
+fn digest_of(text: &str) -> Digest {
+    Digest(Sha256::digest(text.as_bytes()).into())
+}
+
+/// Somebody else's models, or another server's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendPolicy {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// Whose version of it: `groq`, `openrouter`, `vllm`, …
+    pub flavour: Option<String>,
+    /// The URL that the protocol's paths are added to.
+    pub url: String,
+    /// How far a request travels.
+    pub zone: Zone,
+    /// Where its key is; `None`: it needs none.
+    pub key: Option<KeySource>,
+    /// Its models, by its own names.
+    pub models: BTreeMap<String, ModelPolicy>,
+}
+
+/// What a backend speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// OpenAI's chat completions.
+    Openai,
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Google's Gemini.
+    Gemini,
+    /// Ollama's chat.
+    Ollama,
+    /// Another Tieline.
+    Tieline,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Openai, Self::Responses, Self::Anthropic, Self::Gemini, Self::Ollama, Self::Tieline];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Responses => "responses",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
+            Self::Tieline => "tieline",
+        }
+    }
+}
+
+/// Where a key is. Never the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// In this variable of the environment.
+    Env(String),
+    /// In this file, alone.
+    File(String),
+    /// In the system's key ring, under this name.
+    Keyring(String),
+}
+
+/// What is known of a model. What is not said of an ability is: no.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelPolicy {
+    /// The most tokens of prompt and answer together.
+    pub context: Option<Tokens>,
+    /// The most tokens of an answer.
+    pub max_output: Option<Tokens>,
+    /// Whether it calls tools.
+    pub tools: Option<bool>,
+    /// Whether it reads pictures.
+    pub vision: Option<bool>,
+    /// Whether it keeps to a JSON Schema.
+    pub json_schema: Option<bool>,
+    /// Whether it thinks before it answers.
+    pub reasoning: Option<bool>,
+    /// Whether it tells the probabilities of its tokens.
+    pub logprobs: Option<bool>,
+    /// Its licence, as an SPDX word.
+    pub licence: Option<String>,
+    /// What it costs, where the price table is not to be asked.
+    pub price: Option<Price>,
+    /// How good it is, from 0 to 1, by task; `any` for all others.
+    pub quality: BTreeMap<String, f64>,
+    /// Tokens of a prompt that it reads in a second.
+    pub prefill_tps: Option<f64>,
+    /// Tokens that it writes in a second.
+    pub decode_tps: Option<f64>,
+    /// From a request's arrival to its first token, besides reading the prompt.
+    pub first_token: Option<Duration>,
+}
+
+/// A name that stands for several models.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Alias {
+    /// What the request is about: `code`, `summarise`, …
+    pub task: Option<String>,
+    /// Who may answer; empty: anybody.
+    pub candidates: Vec<Glob>,
+    /// The farthest zone that it may reach, besides the rules; `None`: the rules alone.
+    pub farthest: Option<Zone>,
+}
+
+/// What gives a request its class. All that is said must hold; of several values one must.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Classify {
+    /// What decisions call it.
+    pub name: String,
+    /// The class.
+    pub class: DataClass,
+    /// Paths of files or folders.
+    pub path: Vec<Glob>,
+    /// Ids or labels of keys.
+    pub key: Vec<String>,
+    /// Values of the header `X-Tieline-Label`.
+    pub label: Vec<String>,
+    /// Folders of projects.
+    pub project: Vec<Glob>,
+    /// What was found in the text.
+    pub entity: Vec<Entity>,
+    /// How many of those at least.
+    pub at_least: u32,
+}
+
+/// What is done to a request before it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Treatment {
+    /// It leaves as it is.
+    AsIs,
+    /// What the detectors find is replaced first.
+    Redacted,
+}
+
+impl Treatment {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AsIs => "as-is",
+            Self::Redacted => "redacted",
+        }
+    }
+}
+
+/// What may leave, where to, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// What decisions and the egress ledger call it.
+    pub name: String,
+    /// Requests of these classes. Secret ones only where the word stands here.
+    pub classes: Vec<DataClass>,
+    /// May reach these zones.
+    pub zones: Vec<Zone>,
+    /// Of these candidates alone; empty: all of the zones.
+    pub to: Vec<Glob>,
+    /// When asked by these keys alone; empty: by all.
+    pub keys: Vec<String>,
+    /// When treated so.
+    pub treatment: Treatment,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until the first token.
+    pub first_token: Duration,
+    /// Between two tokens.
+    pub idle: Duration,
+    /// Until the end.
+    pub total: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_token: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
+            total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Whose spending is counted together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BudgetScope {
+    /// All of it.
+    Everything,
+    /// What one key spends.
+    Key(String),
+    /// What one project spends.
+    Project(String),
+}
+
+/// What may be spent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// By whom.
+    pub scope: BudgetScope,
+    /// On one day.
+    pub day: Option<MicroUsd>,
+    /// In one month.
+    pub month: Option<MicroUsd>,
+}
+
+/// What counts how much. The unit is quality, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Preferences {
+    /// How much quality a dollar is worth.
+    pub cost_per_usd: f64,
+    /// How much quality a missed deadline is worth.
+    pub deadline: f64,
+    /// How much quality a second of waiting is worth.
+    pub wait_per_s: f64,
+    /// How much the loss of what a backend remembers of a session counts; 1: as much as it costs.
+    pub switch: f64,
+    /// How much quality a thousand joules are worth.
+    pub energy_per_kj: f64,
+    /// How much better another backend must be before a session moves.
+    pub margin: f64,
+    /// How much worse a model of this machine may look and still be tried first.
+    pub cascade_margin: f64,
+    /// How many others may be tried before the first byte.
+    pub fallbacks: u32,
+}
+
+impl Default for Preferences {
+    fn default() -> Self {
+        Self {
+            cost_per_usd: 5.0,
+            deadline: 0.3,
+            wait_per_s: 0.002,
+            switch: 1.0,
+            energy_per_kj: 0.01,
+            margin: 0.05,
+            cascade_margin: 0.1,
+            fallbacks: 2,
+        }
+    }
+}
+
+/// Whether answers may be kept and given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CachePolicy {
+    /// Whether the answer to exactly the same request may be given again.
+    pub exact: bool,
+    /// For how long.
+    pub keep: Option<Duration>,
+}
+
+/// Whether two may be asked at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HedgePolicy {
+    /// The most that a day's second requests may cost together; zero: never.
+    pub day: MicroUsd,
+    /// How long the first is waited for.
+    pub after: Option<Duration>,
+}

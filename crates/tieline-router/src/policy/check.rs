@@ -1,0 +1,171 @@
+//! Shows what a policy means, and runs its own tests.
+
+use std::fmt;
+
+use tieline_types::{DataClass, Zone};
+
+use super::glob::Glob;
+use super::{Policy, Treatment};
+use crate::choose::{Asked, Candidate, Decision, decide};
+
+/// A request and what must become of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyTest {
+    /// What it shows.
+    pub name: String,
+    /// The request.
+    pub asked: Asked,
+    /// What must become of it.
+    pub expected: Expected,
+}
+
+/// What must become of a request. What is not said may be anything.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Expected {
+    /// Who is tried first.
+    pub first: Option<Glob>,
+    /// Whether nobody may answer.
+    pub refused: Option<bool>,
+    /// The class.
+    pub class: Option<DataClass>,
+    /// Nobody farther than this is tried.
+    pub farthest: Option<Zone>,
+    /// What is done to it before it goes to the first.
+    pub treatment: Option<Treatment>,
+    /// The rule by which it goes to the first.
+    pub rule: Option<String>,
+}
+
+/// How a test of the policy ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestResult {
+    /// The test's name.
+    pub name: String,
+    /// What differs; empty: it passed.
+    pub problems: Vec<String>,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// What a policy means, and how its tests ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckReport {
+    /// Who may reach what, a sentence each.
+    pub lines: Vec<String>,
+    /// The tests.
+    pub tests: Vec<TestResult>,
+}
+
+impl CheckReport {
+    /// Whether every test passed.
+    pub fn passed(&self) -> bool {
+        self.tests.iter().all(|test| test.problems.is_empty())
+    }
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for line in &self.lines {
+            writeln!(f, "{line}")?;
+        }
+        for TestResult { name, problems, .. } in &self.tests {
+            match problems.is_empty() {
+                true => writeln!(f, "test {name:?}: passed")?,
+                false => writeln!(f, "test {name:?}: failed: {}", problems.join("; "))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Policy {
+    /// What the policy means, and its tests, with its own backends' models and these of this machine.
+    pub fn check(&self, local: &[Candidate]) -> CheckReport {
+        let mut candidates = self.remote_candidates();
+        candidates.extend(local.iter().cloned().map(|candidate| self.with_local(candidate)));
+        let run = |test: &PolicyTest| {
+            let decision = decide(self, &test.asked, &candidates);
+            let problems = test.expected.differs(&decision);
+            TestResult { name: test.name.clone(), problems, decision }
+        };
+        CheckReport { lines: self.explain(), tests: self.tests.iter().map(run).collect() }
+    }
+
+    /// Who may reach what, a sentence each.
+    fn explain(&self) -> Vec<String> {
+        let mut lines =
+            vec![format!("a request that nothing classifies is {}", self.default_class)];
+        for class in DataClass::ALL {
+            let rules = self.rules.iter().filter(|rule| rule.classes.contains(&class));
+            let mut ways: Vec<String> = Vec::new();
+            for rule in rules {
+                let zones: Vec<&str> = rule.zones.iter().map(|zone| zone.as_str()).collect();
+                let mut way = format!("{} {}", zones.join(" or "), rule.treatment.as_str());
+                if !rule.to.is_empty() {
+                    let to: Vec<&str> = rule.to.iter().map(Glob::as_str).collect();
+                    way += &format!(" to {}", to.join(" or "));
+                }
+                if !rule.keys.is_empty() {
+                    way += &format!(" by key {}", rule.keys.join(" or "));
+                }
+                ways.push(format!("{way} (rule {:?})", rule.name));
+            }
+            lines.push(match ways.is_empty() {
+                true => format!("{class} stays on this machine"),
+                false => format!("{class} may reach {}", ways.join(", or else ")),
+            });
+        }
+        if let Some(zone) = self.offline {
+            lines.push(format!("offline: nothing goes farther than {zone} at the moment"));
+        }
+        for (name, backend) in &self.backends {
+            let models = backend.models.len();
+            lines.push(format!("backend {name} is in zone {} with {models} models", backend.zone));
+        }
+        for rule in &self.rules {
+            let reached = |zone| self.backends.values().any(|backend| backend.zone == zone);
+            if !rule.zones.iter().any(|zone| reached(*zone)) {
+                lines.push(format!("note: rule {:?} allows zones where no backend is", rule.name));
+            }
+        }
+        lines
+    }
+}
+
+impl Expected {
+    fn differs(&self, decision: &Decision) -> Vec<String> {
+        let first = decision.tries.first();
+        let mut problems = Vec::new();
+        let mut compare = |what: &str, wanted: Option<String>, got: String, same: bool| {
+            if let Some(wanted) = wanted.filter(|_| !same) {
+                problems.push(format!("{what} is {got}, not {wanted}"));
+            }
+        };
+        let name = first.map_or("nobody", |first| &first.name);
+        let fits = self.first.as_ref().is_some_and(|glob| glob.fits(name));
+        compare("the first", self.first.as_ref().map(Glob::to_string), name.to_owned(), fits);
+        let refused = decision.refusal.is_some();
+        let same = self.refused == Some(refused);
+        compare("refused", self.refused.map(|flag| flag.to_string()), refused.to_string(), same);
+        let class = decision.class;
+        let same = self.class == Some(class);
+        compare("the class", self.class.map(|class| class.to_string()), class.to_string(), same);
+        let farthest = decision.tries.iter().map(|attempt| attempt.zone).max();
+        let same = self.farthest.is_some_and(|most| farthest.is_none_or(|zone| zone <= most));
+        let got = farthest.map_or("none", Zone::as_str).to_owned();
+        compare("the farthest zone", self.farthest.map(|zone| zone.to_string()), got, same);
+        let treatment = first.map(|first| first.treatment);
+        let same = self.treatment.is_some() && self.treatment == treatment;
+        let wanted = self.treatment.map(|treatment| treatment.as_str().to_owned());
+        compare(
+            "the treatment",
+            wanted,
+            treatment.map_or("none", Treatment::as_str).to_owned(),
+            same,
+        );
+        let rule = first.map_or("none", |first| &first.rule);
+        let same = self.rule.as_deref() == Some(rule);
+        compare("the rule", self.rule.clone(), format!("{rule:?}"), same);
+        problems
+    }
+}

@@ -1,0 +1,335 @@
+//! Reads a policy from its text.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use tieline_privacy::Entity;
+use tieline_types::{DataClass, Zone};
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Faults, PolicyError};
+use super::read_models::{aliases, backends, models, zones};
+use super::table::{Table, hint, read_count};
+use super::{
+    Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Policy,
+    PolicyTest, Preferences, Rule, Treatment,
+};
+use crate::choose::{Asked, ConstraintKind, Needs};
+
+/// The longest policy, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+
+/// Reads all but the digest.
+pub(super) fn policy(text: &str) -> Result<Policy, PolicyError> {
+    let mut faults = Faults::new(text);
+    if text.len() > MAX_BYTES {
+        faults.add(&(0..0), "", "a policy may have 1 MiB at most");
+        return faults.finish(Policy::default());
+    }
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        // The message alone: the error's own form repeats the line, which may hold a key.
+        faults.add(&error.span().unwrap_or(0..0), "", error.message());
+    }
+    if !errors.is_empty() {
+        return faults.finish(Policy::default());
+    }
+    let mut root = Table::root(table.get_ref());
+    let policy = whole(&mut root, &mut faults);
+    root.finish(&mut faults);
+    faults.finish(policy)
+}
+
+fn classes() -> [(&'static str, DataClass); 4] {
+    DataClass::ALL.map(|class| (class.as_str(), class))
+}
+
+fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
+    let default = Policy::default();
+    let licences = root.texts("licences", faults);
+    Policy {
+        digest: default.digest,
+        backends: backends(root, faults),
+        local: models("local", root, faults),
+        aliases: aliases(root, faults),
+        default_class: root
+            .word("default_class", &classes(), faults)
+            .unwrap_or(default.default_class),
+        trust_declared: root.flag("trust_declared", faults).unwrap_or(false),
+        classify: classify(root, faults),
+        rules: rules(root, faults),
+        licences: (!licences.is_empty()).then_some(licences),
+        deadlines: deadlines(root, faults),
+        budgets: budgets(root, faults),
+        preferences: preferences(root, faults),
+        offline: offline(root, faults),
+        cache: cache(root, faults),
+        hedge: hedge(root, faults),
+        tests: tests(root, faults),
+    }
+}
+
+fn classify(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<Classify> {
+    const CONDITIONS: [&str; 5] = ["path", "key", "label", "project", "entity"];
+    let mut all = Vec::new();
+    for (number, mut table) in (1..).zip(root.rows("classify", faults)) {
+        let class = table.word("class", &classes(), faults);
+        let rule = Classify {
+            name: table.text("name", faults).unwrap_or_else(|| format!("classify {number}")),
+            class: class.unwrap_or(DataClass::Secret),
+            path: table.globs("path", faults),
+            key: table.texts("key", faults),
+            label: table.texts("label", faults),
+            project: table.globs("project", faults),
+            entity: table.words("entity", &Entity::ALL.map(|one| (one.as_str(), one)), faults),
+            at_least: table.count("at_least", faults).unwrap_or(1),
+        };
+        if table.value("class").is_none() {
+            table.fault("", "the key \"class\" is missing", faults);
+        }
+        if CONDITIONS.iter().all(|key| table.value(key).is_none()) {
+            let problem = "it says nothing that must hold: path, key, label, project or entity";
+            table.fault("", problem, faults);
+        }
+        table.finish(faults);
+        all.push(rule);
+    }
+    all
+}
+
+const TREATMENTS: [(&str, Treatment); 2] =
+    [("as-is", Treatment::AsIs), ("redacted", Treatment::Redacted)];
+
+fn rules(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<Rule> {
+    // Secret has no part in "any": it is named, or it stays.
+    const ANY: &[DataClass] = &[DataClass::Public, DataClass::Internal, DataClass::Private];
+    let mut words: Vec<(&'static str, &[DataClass])> = vec![("any", ANY)];
+    let each: [&[DataClass]; 4] =
+        [&[DataClass::Public], &[DataClass::Internal], &[DataClass::Private], &[DataClass::Secret]];
+    words.extend(DataClass::ALL.iter().map(|class| class.as_str()).zip(each));
+    let mut all: Vec<Rule> = Vec::new();
+    for mut table in root.rows("rule", faults) {
+        for key in ["name", "class", "zone", "as"] {
+            if table.value(key).is_none() {
+                table.fault("", format!("the key {key:?} is missing"), faults);
+            }
+        }
+        let rule = Rule {
+            name: table.text("name", faults).unwrap_or_default(),
+            classes: table.words("class", &words, faults).concat(),
+            zones: table.words("zone", &zones(), faults),
+            to: table.globs("to", faults),
+            keys: table.texts("key", faults),
+            treatment: table.word("as", &TREATMENTS, faults).unwrap_or(Treatment::Redacted),
+        };
+        if rule.zones.contains(&Zone::Host) {
+            table.fault(
+                "zone",
+                "what stays on this machine needs no rule: leave \"host\" out",
+                faults,
+            );
+        }
+        if all.iter().any(|other| other.name == rule.name && !rule.name.is_empty()) {
+            table.fault("name", "another rule has this name, and ledgers know rules by it", faults);
+        }
+        table.finish(faults);
+        all.push(rule);
+    }
+    all
+}
+
+fn deadlines(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Deadlines {
+    let default = Deadlines::default();
+    let Some(mut table) = root.table("deadlines", faults) else { return default };
+    let deadlines = Deadlines {
+        connect: table.time("connect", faults).unwrap_or(default.connect),
+        first_token: table.time("first_token", faults).unwrap_or(default.first_token),
+        idle: table.time("idle", faults).unwrap_or(default.idle),
+        total: table.time("total", faults).unwrap_or(default.total),
+    };
+    for key in ["connect", "first_token", "idle", "total"] {
+        if table.time(key, &mut Faults::new("")).is_some_and(|time| time.is_zero()) {
+            table.fault(key, "no time at all is no deadline", faults);
+        }
+    }
+    if deadlines.first_token > deadlines.total {
+        table.fault("first_token", "it is later than the end, which is \"total\"", faults);
+    }
+    table.finish(faults);
+    deadlines
+}
+
+fn budgets(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<Budget> {
+    let mut all: Vec<Budget> = Vec::new();
+    for mut table in root.rows("budget", faults) {
+        let key = table.text("key", faults);
+        let project = table.text("project", faults);
+        let scope = match (key, project) {
+            (None, None) => BudgetScope::Everything,
+            (Some(key), None) => BudgetScope::Key(key),
+            (None, Some(project)) => BudgetScope::Project(project),
+            (Some(_), Some(_)) => {
+                table.fault("project", "a budget is for a key or for a project", faults);
+                BudgetScope::Everything
+            }
+        };
+        let budget =
+            Budget { scope, day: table.money("day", faults), month: table.money("month", faults) };
+        if table.value("day").is_none() && table.value("month").is_none() {
+            table.fault("", "it says no amount: day or month", faults);
+        }
+        if all.iter().any(|other| other.scope == budget.scope) {
+            table.fault("", "another budget is for the same", faults);
+        }
+        table.finish(faults);
+        all.push(budget);
+    }
+    all
+}
+
+fn preferences(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Preferences {
+    const WEIGHT: Range<f64> = 0.0..1e6;
+    const MARGIN: Range<f64> = 0.0..1.0;
+    let default = Preferences::default();
+    let Some(mut table) = root.table("preferences", faults) else { return default };
+    let mut number = |key, limits, default| table.number(key, limits, faults).unwrap_or(default);
+    let mut preferences = Preferences {
+        cost_per_usd: number("cost_per_usd", WEIGHT, default.cost_per_usd),
+        deadline: number("deadline", WEIGHT, default.deadline),
+        wait_per_s: number("wait_per_s", WEIGHT, default.wait_per_s),
+        switch: number("switch", WEIGHT, default.switch),
+        energy_per_kj: number("energy_per_kj", WEIGHT, default.energy_per_kj),
+        margin: number("margin", MARGIN, default.margin),
+        cascade_margin: number("cascade_margin", MARGIN, default.cascade_margin),
+        fallbacks: default.fallbacks,
+    };
+    preferences.fallbacks = table.count("fallbacks", faults).unwrap_or(default.fallbacks);
+    table.finish(faults);
+    preferences
+}
+
+fn offline(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Option<Zone> {
+    let mut table = root.table("offline", faults)?;
+    let enabled = table.flag("enabled", faults).unwrap_or(true);
+    let farthest = table.word("farthest", &zones(), faults).unwrap_or(Zone::Host);
+    table.finish(faults);
+    enabled.then_some(farthest)
+}
+
+fn cache(root: &mut Table<'_>, faults: &mut Faults<'_>) -> CachePolicy {
+    let Some(mut table) = root.table("cache", faults) else { return CachePolicy::default() };
+    let cache = CachePolicy {
+        exact: table.flag("exact", faults).unwrap_or(false),
+        keep: table.time("keep", faults),
+    };
+    table.finish(faults);
+    cache
+}
+
+fn hedge(root: &mut Table<'_>, faults: &mut Faults<'_>) -> HedgePolicy {
+    let Some(mut table) = root.table("hedge", faults) else { return HedgePolicy::default() };
+    let hedge = HedgePolicy {
+        day: table.money("day", faults).unwrap_or_default(),
+        after: table.time("after", faults),
+    };
+    table.finish(faults);
+    hedge
+}
+
+fn tests(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<PolicyTest> {
+    let mut all = Vec::new();
+    for (number, mut table) in (1..).zip(root.rows("test", faults)) {
+        let name = table.text("name", faults).unwrap_or_else(|| format!("test {number}"));
+        let asked = table.table("request", faults).map(|request| asked(request, faults));
+        let expected = table.table("expect", faults).map(|expect| expected(expect, faults));
+        for key in ["request", "expect"] {
+            if table.value(key).is_none() {
+                table.fault("", format!("the key {key:?} is missing"), faults);
+            }
+        }
+        table.finish(faults);
+        if let (Some(asked), Some(expected)) = (asked, expected) {
+            all.push(PolicyTest { name, asked, expected });
+        }
+    }
+    all
+}
+
+fn asked(mut table: Table<'_>, faults: &mut Faults<'_>) -> Asked {
+    const CONSTRAINTS: [(&str, ConstraintKind); 3] = [
+        ("json_object", ConstraintKind::JsonObject),
+        ("json_schema", ConstraintKind::JsonSchema),
+        ("grammar", ConstraintKind::Grammar),
+    ];
+    let millis = |time: std::time::Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    let asked = Asked {
+        asked: table.text("model", faults).unwrap_or_else(|| crate::choose::AUTO.to_owned()),
+        key: table.text("key", faults).unwrap_or_default(),
+        key_label: table.text("key_label", faults),
+        project: table.text("project", faults),
+        path: table.text("path", faults),
+        declared_class: table.word("class", &classes(), faults),
+        labels: table.texts("label", faults),
+        found: entities(&mut table, faults),
+        prompt_tokens: table.tokens("prompt_tokens", faults).unwrap_or_default(),
+        max_tokens: table.tokens("max_tokens", faults),
+        needs: Needs {
+            tools: table.flag("tools", faults).unwrap_or(false),
+            vision: table.flag("vision", faults).unwrap_or(false),
+            constraint: table.word("constraint", &CONSTRAINTS, faults),
+            logprobs: table.flag("logprobs", faults).unwrap_or(false),
+            deterministic: table.flag("deterministic", faults).unwrap_or(false),
+            ..Needs::default()
+        },
+        task: table.text("task", faults),
+        first_token_ms: table.time("first_token", faults).map(millis),
+        total_ms: table.time("total", faults).map(millis),
+        offline: table.flag("offline", faults).unwrap_or(false),
+        ..Asked::default()
+    };
+    table.finish(faults);
+    asked
+}
+
+/// A table of what was found and how often, or a list of what was found once.
+fn entities(table: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap<Entity, u32> {
+    let words = Entity::ALL.map(|one| (one.as_str(), one));
+    let Some(value) = table.value("entities") else { return BTreeMap::new() };
+    if !matches!(value.get_ref(), DeValue::Table(_)) {
+        return table.words("entities", &words, faults).into_iter().map(|one| (one, 1)).collect();
+    }
+    let mut all = BTreeMap::new();
+    let Some(counts) = table.table("entities", faults) else { return all };
+    for (name, value) in counts.entries() {
+        let count = read_count(value, "entities", faults);
+        match words.iter().find(|(word, _)| *word == name) {
+            Some((_, entity)) => all.extend(count.map(|count| (*entity, count))),
+            None => {
+                let known = words.iter().map(|(word, _)| *word).collect();
+                let problem = format!("there is no entity {name:?}{}", hint(name, &known));
+                faults.add(&value.span(), "entities", problem);
+            }
+        }
+    }
+    all
+}
+
+fn expected(mut table: Table<'_>, faults: &mut Faults<'_>) -> Expected {
+    let mut first = table.globs("first", faults);
+    let expected = Expected {
+        first: first.pop(),
+        refused: table.flag("refused", faults),
+        class: table.word("class", &classes(), faults),
+        farthest: table.word("farthest", &zones(), faults),
+        treatment: table.word("as", &TREATMENTS, faults),
+        rule: table.text("rule", faults),
+    };
+    if !first.is_empty() {
+        table.fault("first", "one name or pattern", faults);
+    }
+    if expected == Expected::default() {
+        table.fault("", "it expects nothing", faults);
+    }
+    table.finish(faults);
+    expected
+}
