@@ -6,6 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod endpoint;
+mod errors;
+pub mod frames;
+pub mod http;
 pub mod protocol;
+pub mod remote;
 
 pub use endpoint::{Endpoint, Secret};
+pub use http::{EndpointError, Transport};
+pub use remote::{Patience, Speaker};
