@@ -4,6 +4,7 @@ mod float;
 pub mod scripted;
 mod shape;
 mod tiny;
+pub mod vendor;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,0 +1,395 @@
+//! A vendor on this machine: answers in every dialect from one script, fails as it is told, and keeps what it
+//! was asked, what it should be paid and who went away.
+//!
+//! The path of a request chooses the dialect. Each connection carries one request.
+
+mod anthropic;
+mod connection;
+mod gemini;
+mod ollama;
+mod openai;
+mod responses;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use connection::serve;
+
+/// A step of an answer, in no vendor's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More text.
+    Text(String),
+    /// More of the thoughts.
+    Reasoning(String),
+    /// A call begins.
+    Call {
+        /// Its number, from 0.
+        index: usize,
+        /// Its id.
+        id: String,
+        /// The tool's name.
+        name: String,
+    },
+    /// More of a call's arguments: JSON text.
+    Arguments {
+        /// The call's number.
+        index: usize,
+        /// The text.
+        text: String,
+    },
+}
+
+/// Why the answer ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// The model is done, or waits for its calls.
+    #[default]
+    Done,
+    /// The limit of tokens.
+    Length,
+    /// A filter.
+    Filtered,
+}
+
+/// What the answer truly used, in tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Truth {
+    /// The whole prompt.
+    pub prompt: u32,
+    /// Of it, read from the cache.
+    pub cached: u32,
+    /// Of it, written to the cache.
+    pub cache_write: u32,
+    /// The whole answer.
+    pub completion: u32,
+    /// Of it, thoughts.
+    pub reasoning: u32,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// This status, with this `Retry-After` where there is one, and an error object with this code.
+    Status {
+        /// The status.
+        status: u16,
+        /// The header's value.
+        retry_after: Option<String>,
+        /// The code in the error object. Its message is [`CANARY`].
+        code: String,
+    },
+    /// The connection is closed before the head.
+    Close,
+    /// Nothing comes.
+    HangBeforeHead,
+    /// The head comes and so many frames, then nothing.
+    HangAfter(usize),
+    /// So many frames come, then the connection breaks.
+    CutAfter(usize),
+    /// So many frames come, then one that is none.
+    BrokenAfter(usize),
+    /// So many frames come, then the vendor's error object with [`CANARY`] as its message.
+    ErrorAfter(usize),
+    /// All comes but the frames that end an answer; the body itself ends well.
+    NoEnd,
+    /// No usage is told.
+    NoUsage,
+    /// The usage that is told is this.
+    WrongUsage(Truth),
+}
+
+/// Stands in the text of each error, as a vendor that repeats the prompt would write it.
+pub const CANARY: &str = "CANARY-of-the-prompt";
+
+/// What is answered.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    /// The answer.
+    pub steps: Vec<Step>,
+    /// Why it ends.
+    pub end: End,
+    /// What it used.
+    pub usage: Truth,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// How long before each frame.
+    pub pace: Option<Duration>,
+    /// Writes one byte at a time.
+    pub drip: bool,
+}
+
+impl Script {
+    /// An answer of these pieces of text, which used 7 and 3 tokens.
+    pub fn text(pieces: &[&str]) -> Self {
+        let steps = pieces.iter().map(|&piece| Step::Text(piece.to_owned())).collect();
+        Self {
+            usage: Truth { prompt: 7, completion: 3, ..Truth::default() },
+            steps,
+            ..Self::default()
+        }
+    }
+
+    /// The same, and this goes wrong.
+    #[must_use]
+    pub fn failing(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    fn calls(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Call { .. }))
+    }
+
+    /// What is told of the usage.
+    fn told(&self) -> Option<Truth> {
+        match &self.fault {
+            Fault::NoUsage => None,
+            Fault::WrongUsage(usage) => Some(*usage),
+            _ => Some(self.usage),
+        }
+    }
+}
+
+/// A vendor's way of speaking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's older completions.
+    Completions,
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Gemini's `streamGenerateContent`.
+    Gemini,
+    /// Ollama's chat.
+    Ollama,
+}
+
+impl Dialect {
+    fn of(path: &str) -> Option<Self> {
+        let path = path.split('?').next().unwrap_or_default();
+        let dialects = [
+            ("/chat/completions", Self::Chat),
+            ("/completions", Self::Completions),
+            ("/responses", Self::Responses),
+            ("/messages", Self::Anthropic),
+            (":streamGenerateContent", Self::Gemini),
+            ("/api/chat", Self::Ollama),
+        ];
+        dialects.iter().find(|(end, _)| path.ends_with(end)).map(|&(_, dialect)| dialect)
+    }
+
+    /// The frames of an answer, as bytes; and how many of them at the end say that it ended.
+    fn frames(self, script: &Script) -> (Vec<String>, usize) {
+        match self {
+            Self::Chat => openai::chat(script),
+            Self::Completions => openai::completions(script),
+            Self::Responses => responses::frames(script),
+            Self::Anthropic => anthropic::frames(script),
+            Self::Gemini => gemini::frames(script),
+            Self::Ollama => ollama::frames(script),
+        }
+    }
+
+    /// The vendor's error object.
+    fn error(self, code: &str) -> serde_json::Value {
+        use serde_json::json;
+        match self {
+            Self::Chat | Self::Completions | Self::Responses => {
+                json!({"error": {"message": CANARY, "type": "mock_error", "param": null, "code": code}})
+            }
+            Self::Anthropic => json!({"type": "error", "error": {"type": code, "message": CANARY}}),
+            Self::Gemini => json!({"error": {"code": 500, "message": CANARY, "status": code}}),
+            Self::Ollama => json!({"error": CANARY}),
+        }
+    }
+
+    /// A frame that says that the vendor failed.
+    fn error_frame(self) -> String {
+        let error = self.error("mock_failure");
+        match self {
+            Self::Ollama => format!("{error}\n"),
+            Self::Anthropic => format!("event: error\ndata: {error}\n\n"),
+            Self::Responses => {
+                let error = serde_json::json!({
+                    "type": "error", "code": "mock_failure", "message": CANARY, "param": null
+                });
+                format!("event: error\ndata: {error}\n\n")
+            }
+            Self::Chat | Self::Completions | Self::Gemini => format!("data: {error}\n\n"),
+        }
+    }
+
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Ollama => "application/x-ndjson",
+            Self::Chat | Self::Completions | Self::Responses | Self::Anthropic | Self::Gemini => {
+                "text/event-stream; charset=utf-8"
+            }
+        }
+    }
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// Every byte of it.
+    pub raw: Vec<u8>,
+    /// `POST`.
+    pub method: String,
+    /// The path, with what follows `?`.
+    pub path: String,
+    /// The headers, their names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Captured {
+    /// The first header of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(header, _)| header == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// How an exchange ended, for the vendor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was sent.
+    Whole,
+    /// It went wrong as the script says.
+    Failed,
+    /// The client went away before.
+    Disconnected,
+}
+
+/// One line of the vendor's own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How the exchange ended.
+    pub outcome: Outcome,
+    /// What the vendor will charge.
+    pub usage: Truth,
+}
+
+/// What a vendor remembers.
+#[derive(Debug, Default)]
+struct Memory {
+    captured: Vec<Captured>,
+    ledger: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct State {
+    scripts: Vec<Script>,
+    memory: Mutex<Memory>,
+    /// Exchanges that ended.
+    ended: watch::Sender<usize>,
+}
+
+impl State {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a request; what it is answered with.
+    fn capture(&self, captured: Captured) -> Script {
+        let mut memory = self.memory();
+        let number = memory.captured.len().min(self.scripts.len().saturating_sub(1));
+        memory.captured.push(captured);
+        self.scripts.get(number).cloned().unwrap_or_default()
+    }
+
+    fn account(&self, entry: Entry) {
+        self.memory().ledger.push(entry);
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+}
+
+/// A vendor that listens on a port of this machine until it is dropped.
+#[derive(Debug)]
+pub struct Vendor {
+    /// Where, such as `http://127.0.0.1:4711`. Protocols whose base ends in `/v1` may add it.
+    pub url: String,
+    state: Arc<State>,
+    _tasks: JoinSet<()>,
+}
+
+impl Vendor {
+    /// A vendor that answers each request so.
+    ///
+    /// # Panics
+    /// No port of this machine can be had.
+    pub async fn start(script: Script) -> Self {
+        Self::start_each(vec![script]).await
+    }
+
+    /// A vendor that answers the requests with these in turn; the last is repeated.
+    ///
+    /// # Panics
+    /// No port of this machine can be had.
+    pub async fn start_each(scripts: Vec<Script>) -> Self {
+        let (listener, url) = listen().await;
+        let state =
+            Arc::new(State { scripts, memory: Mutex::default(), ended: watch::Sender::new(0) });
+        let mut tasks = JoinSet::new();
+        let shared = Arc::clone(&state);
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&shared)));
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Self { url, state, _tasks: tasks }
+    }
+
+    /// The URL of a port that nobody listens on.
+    ///
+    /// # Panics
+    /// No port of this machine can be had.
+    pub async fn refusing() -> String {
+        listen().await.1
+    }
+
+    /// All requests so far.
+    pub fn captured(&self) -> Vec<Captured> {
+        self.state.memory().captured.clone()
+    }
+
+    /// What the vendor will charge for, in the order of the ends.
+    pub fn ledger(&self) -> Vec<Entry> {
+        self.state.memory().ledger.clone()
+    }
+
+    /// Waits until so many exchanges have ended.
+    pub async fn ended(&self, exchanges: usize) {
+        let mut ended = self.state.ended.subscribe();
+        // The sender lives as long as `self`.
+        let _ = ended.wait_for(|&ended| ended >= exchanges).await;
+    }
+}
+
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await;
+    let listener = listener.unwrap_or_else(|error| crate::fail(&format!("cannot listen: {error}")));
+    let address = listener.local_addr();
+    let address = address.unwrap_or_else(|error| crate::fail(&format!("has no address: {error}")));
+    (listener, format!("http://{address}"))
+}
