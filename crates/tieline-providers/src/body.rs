@@ -8,6 +8,8 @@ use tieline_types::{
     ToolCall,
 };
 
+use crate::errors;
+
 /// A part of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part<'a> {
@@ -54,7 +56,7 @@ pub(crate) struct Talk<'a> {
 
 /// The vendor cannot express what the request needs.
 pub(crate) fn unsupported(vendor: &str, what: &str) -> BackendError {
-    BackendError::new(ErrorKind::Unsupported, format!("{vendor} has no word for {what}"))
+    errors::unsupported(what, vendor)
 }
 
 fn invalid(what: &str) -> BackendError {

@@ -8,15 +8,23 @@
 pub mod anthropic;
 mod body;
 mod call_steps;
+#[cfg(test)]
+mod contract;
 pub mod endpoint;
+mod errors;
+pub mod frames;
 pub mod gemini;
 mod heard;
+pub mod http;
 #[cfg(test)]
 mod matrix;
 pub mod protocol;
+pub mod remote;
 #[cfg(test)]
 mod replay;
 pub mod responses;
 mod schema;
 
 pub use endpoint::{Endpoint, Secret};
+pub use http::{EndpointError, Transport};
+pub use remote::{Patience, Speaker};

@@ -5,8 +5,15 @@
 use serde_json::Value;
 use tieline_types::{BackendError, Event, Request};
 
+/// The warning before a [`Event::Finished`] whose usage the vendor did not tell: its counts are 0 then, which no
+/// real answer has, and must not be taken for free.
+pub const USAGE_UNKNOWN: &str = "the vendor did not tell what was used: its counts are unknown";
+
+/// Stands for the id of a token in [`tieline_types::TokenLogprob`]: vendors tell its text alone.
+pub const UNKNOWN_TOKEN: u32 = u32::MAX;
+
 /// A request in a vendor's words.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Written {
     /// The path after the base URL, with its first slash.
     pub path: String,
@@ -17,6 +24,18 @@ pub struct Written {
     /// What was left out, since the vendor has no word for it and the answer is right without it. Shown to the
     /// caller as [`Event::Warning`].
     pub warnings: Vec<String>,
+}
+
+// The body is the prompt, and a header is the key.
+impl std::fmt::Debug for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Written")
+            .field("path", &self.path)
+            .field("headers", &headers)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How frames are divided.

@@ -227,7 +227,7 @@ fn choices_are_written() {
 #[test]
 fn what_has_no_word_is_refused() {
     let check = |want: &str, change: fn(&mut Request)| {
-        let want = format!("openai-responses has no word for {want}");
+        let want = format!("openai-responses cannot be asked for {want}");
         assert_eq!(replay::refused(&Responses, MODEL, change), want);
     };
     check("stop texts", |r| r.stop = vec!["x".to_owned()]);
@@ -298,8 +298,7 @@ fn counts_that_were_not_told_are_not_nothing() {
     let (events, error) = replay::read(Responses.reader(), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
-    let said =
-        "warn the vendor did not tell how many tokens of the prompt and the answer there were";
+    let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
     assert_eq!(lines[lines.len() - 2], said);
 }
 
