@@ -87,7 +87,6 @@ pub(crate) fn refuse_local(request: &Request, vendor: &str) -> Result<(), Backen
         Some(Constraint::JsonObject | Constraint::JsonSchema(_)) | None => false,
     };
     let refused = [
-        (request.logprobs.is_some(), "log-probabilities with our token numbers"),
         (request.prompt_logprobs.is_some(), "log-probabilities of the prompt"),
         (!request.sampling.logit_bias.is_empty(), "biases of our token numbers"),
         (request.ignore_eog, "going on past the end of an answer"),
@@ -96,6 +95,14 @@ pub(crate) fn refuse_local(request: &Request, vendor: &str) -> Result<(), Backen
     ];
     match refused.into_iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(unsupported(vendor, what)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses log-probabilities, where the vendor does not tell them or no model's that is asked.
+pub(crate) fn refuse_logprobs(request: &Request, vendor: &str) -> Result<(), BackendError> {
+    match request.logprobs {
+        Some(_) => Err(unsupported(vendor, "log-probabilities")),
         None => Ok(()),
     }
 }

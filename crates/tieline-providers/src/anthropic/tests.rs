@@ -298,7 +298,7 @@ fn what_has_no_word_is_refused() {
     check(&no("a grammar or regular expression"), MODEL, |r| {
         r.constraint = Some(Constraint::Regex("a".to_owned()));
     });
-    check(&no("log-probabilities with our token numbers"), MODEL, |r| r.logprobs = Some(0));
+    check(&no("log-probabilities"), MODEL, |r| r.logprobs = Some(0));
     check(&no("biases of our token numbers"), MODEL, |r| r.sampling.logit_bias = vec![(1, 1.0)]);
     check(&no("an answer that can be made again with a receipt"), MODEL, |r| {
         r.deterministic = true
