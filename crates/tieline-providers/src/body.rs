@@ -8,6 +8,8 @@ use tieline_types::{
     ToolCall,
 };
 
+use crate::errors;
+
 /// A part of a turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part<'a> {
@@ -54,7 +56,7 @@ pub(crate) struct Talk<'a> {
 
 /// The vendor cannot express what the request needs.
 pub(crate) fn unsupported(vendor: &str, what: &str) -> BackendError {
-    BackendError::new(ErrorKind::Unsupported, format!("{vendor} has no word for {what}"))
+    errors::unsupported(what, vendor)
 }
 
 fn invalid(what: &str) -> BackendError {
@@ -85,7 +87,6 @@ pub(crate) fn refuse_local(request: &Request, vendor: &str) -> Result<(), Backen
         Some(Constraint::JsonObject | Constraint::JsonSchema(_)) | None => false,
     };
     let refused = [
-        (request.logprobs.is_some(), "log-probabilities with our token numbers"),
         (request.prompt_logprobs.is_some(), "log-probabilities of the prompt"),
         (!request.sampling.logit_bias.is_empty(), "biases of our token numbers"),
         (request.ignore_eog, "going on past the end of an answer"),
@@ -94,6 +95,14 @@ pub(crate) fn refuse_local(request: &Request, vendor: &str) -> Result<(), Backen
     ];
     match refused.into_iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(unsupported(vendor, what)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses log-probabilities, where the vendor does not tell them or no model's that is asked.
+pub(crate) fn refuse_logprobs(request: &Request, vendor: &str) -> Result<(), BackendError> {
+    match request.logprobs {
+        Some(_) => Err(unsupported(vendor, "log-probabilities")),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use tieline_types::{
     Usage,
 };
 
-use crate::protocol::Frame;
+use crate::protocol::{Frame, USAGE_UNKNOWN};
 
 /// Reads a frame's JSON. The parser's own words are not passed on: they may repeat the answer.
 pub(crate) fn json<T: DeserializeOwned>(frame: Frame<'_>, vendor: &str) -> Result<T, BackendError> {
@@ -90,14 +90,9 @@ pub(crate) fn is_silent(frame: Frame<'_>) -> bool {
 
 /// The vendor left out how many tokens were used: what was used is not nothing, but unknown.
 pub(crate) fn warn_no_counts(counts: [Option<u64>; 2], events: &mut Vec<Event>) {
-    let [prompt, answer] = counts;
-    let what = match (prompt, answer) {
-        (Some(_), Some(_)) => return,
-        (None, None) => "tokens of the prompt and the answer",
-        (None, Some(_)) => "tokens of the prompt",
-        (Some(_), None) => "tokens of the answer",
-    };
-    events.push(Event::Warning(format!("the vendor did not tell how many {what} there were")));
+    if counts.iter().any(Option::is_none) {
+        events.push(Event::Warning(USAGE_UNKNOWN.to_owned()));
+    }
 }
 
 /// The end. Whoever holds the clock fills in the times; a vendor's seed is unknown.

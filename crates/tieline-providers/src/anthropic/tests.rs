@@ -197,7 +197,7 @@ fn newer_models_are_told_not_to_think_in_their_own_way() {
         r.tools = replay::tools();
         r.tool_choice = ToolChoice::Required;
     });
-    assert_eq!(refused, "anthropic has no word for a required call, with this model");
+    assert_eq!(refused, "anthropic cannot be asked for a required call, with this model");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn what_has_no_word_is_refused() {
     let check = |want: &str, model: &str, change: fn(&mut Request)| {
         assert_eq!(replay::refused(&Anthropic, model, change), want);
     };
-    let no = |what: &str| format!("anthropic has no word for {what}");
+    let no = |what: &str| format!("anthropic cannot be asked for {what}");
     check(&no("a JSON object"), MODEL, |r| r.constraint = Some(Constraint::JsonObject));
     check(&no("a JSON schema, with this model"), "claude-opus-4-1", |r| {
         r.constraint = Some(Constraint::JsonSchema("{}".to_owned()));
@@ -298,7 +298,7 @@ fn what_has_no_word_is_refused() {
     check(&no("a grammar or regular expression"), MODEL, |r| {
         r.constraint = Some(Constraint::Regex("a".to_owned()));
     });
-    check(&no("log-probabilities with our token numbers"), MODEL, |r| r.logprobs = Some(0));
+    check(&no("log-probabilities"), MODEL, |r| r.logprobs = Some(0));
     check(&no("biases of our token numbers"), MODEL, |r| r.sampling.logit_bias = vec![(1, 1.0)]);
     check(&no("an answer that can be made again with a receipt"), MODEL, |r| {
         r.deterministic = true
@@ -395,8 +395,7 @@ fn counts_that_were_not_told_are_not_nothing() {
     let (events, error) = replay::read(Anthropic.reader(), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
-    let said =
-        "warn the vendor did not tell how many tokens of the prompt and the answer there were";
+    let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
     assert_eq!(lines[lines.len() - 2], said);
 }
 

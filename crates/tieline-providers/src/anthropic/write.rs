@@ -20,6 +20,7 @@ pub(super) fn written(
     key: Option<&str>,
 ) -> Result<Written, BackendError> {
     body::refuse_local(request, VENDOR)?;
+    body::refuse_logprobs(request, VENDOR)?;
     let talk = body::talk(body::messages(request, VENDOR)?, Later::Moves)?;
     let mut draft = Draft { request, model: Model::of(model), talk: &talk, warnings: Vec::new() };
     let body = draft.body(model)?;

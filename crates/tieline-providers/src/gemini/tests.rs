@@ -260,7 +260,7 @@ fn what_has_no_word_is_refused() {
     let check = |want: &str, change: fn(&mut Request)| {
         assert_eq!(
             replay::refused(&gemini(), MODEL, change),
-            format!("gemini has no word for {want}")
+            format!("gemini cannot be asked for {want}")
         );
     };
     check("more than 5 stop texts", |r| r.stop = vec!["x".to_owned(); 6]);
@@ -340,8 +340,7 @@ fn counts_that_were_not_told_are_not_nothing() {
     let (events, error) = replay::read(gemini().reader(), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
-    let said =
-        "warn the vendor did not tell how many tokens of the prompt and the answer there were";
+    let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
     assert_eq!(lines[lines.len() - 2], said);
 }
 

@@ -22,6 +22,7 @@ pub(super) fn written(
     key: Option<&str>,
 ) -> Result<Written, BackendError> {
     body::refuse_local(request, VENDOR)?;
+    body::refuse_logprobs(request, VENDOR)?;
     let talk = body::talk(body::messages(request, VENDOR)?, Later::Moves)?;
     let path = path(model)?;
     let mut draft = Draft { request, model: Model::of(model), talk: &talk, warnings: Vec::new() };

@@ -31,7 +31,7 @@ impl Model {
         }
     }
 
-    /// Refuses temperature and `top_p`.
+    /// Refuses temperature, `top_p` and log-probabilities.
     pub(super) fn samples_alone(self, thinking: Option<bool>) -> bool {
         match self {
             Self::AlwaysThinks | Self::ThinksALittle => true,

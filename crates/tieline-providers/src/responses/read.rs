@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::Value;
-use tieline_types::{BackendError, Event, FinishReason, Tokens, Usage};
+use tieline_types::{
+    Alternative, BackendError, Event, FinishReason, Piece, TokenLogprob, Tokens, Usage,
+};
 
 use super::VENDOR;
 use crate::call_steps::Calls;
 use crate::heard;
-use crate::protocol::{Frame, Reader};
+use crate::protocol::{Frame, Reader, UNKNOWN_TOKEN};
 
 /// The most items in an answer.
 const MAX_ITEMS: usize = 4_096;
@@ -23,10 +25,42 @@ struct Told {
     summary_index: Option<u64>,
     item: Option<Item>,
     delta: Option<Value>,
+    logprobs: Option<Vec<Entry>>,
     arguments: Option<String>,
     response: Option<Response>,
     error: Option<Failure>,
     code: Option<Value>,
+}
+
+/// A token's log-probability. Those of its alternatives have no alternatives.
+#[derive(Deserialize)]
+struct Entry {
+    token: String,
+    logprob: f32,
+    /// Left out where the token is whole characters.
+    bytes: Option<Vec<u8>>,
+    top_logprobs: Option<Vec<Entry>>,
+}
+
+impl Entry {
+    fn bytes(&mut self) -> Vec<u8> {
+        self.bytes.take().unwrap_or_else(|| std::mem::take(&mut self.token).into_bytes())
+    }
+
+    fn told(mut self) -> TokenLogprob {
+        let others = self.top_logprobs.take().unwrap_or_default().into_iter();
+        let alternatives = others.map(|mut other| Alternative {
+            token: UNKNOWN_TOKEN,
+            bytes: other.bytes(),
+            logprob: other.logprob,
+        });
+        TokenLogprob {
+            token: UNKNOWN_TOKEN,
+            alternatives: alternatives.collect(),
+            bytes: self.bytes(),
+            logprob: self.logprob,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -125,7 +159,12 @@ impl Reader for Answer {
             "response.output_item.done" => self.item(told, true, events),
             "response.output_text.delta" => {
                 self.speak(told.output_index)?;
-                heard::piece(delta(told.delta)?, events);
+                let entries = told.logprobs.unwrap_or_default().into_iter();
+                let logprobs: Vec<TokenLogprob> = entries.map(Entry::told).collect();
+                let text = delta(told.delta)?;
+                if !text.is_empty() || !logprobs.is_empty() {
+                    events.push(Event::Piece(Piece { text: text.into(), logprobs }));
+                }
                 Ok(())
             }
             "response.refusal.delta" => {

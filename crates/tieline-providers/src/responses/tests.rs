@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 use serde_json::json;
-use tieline_types::{Constraint, ErrorKind, Message, Role, Tokens, ToolChoice};
+use tieline_types::{
+    Alternative, Constraint, ErrorKind, Event, Message, Piece, Role, TokenLogprob, Tokens,
+    ToolChoice,
+};
 
 use super::*;
 use crate::replay;
@@ -209,6 +212,31 @@ fn caching_is_switched_off_where_it_can_be() {
 }
 
 #[test]
+fn log_probabilities_are_asked_for_and_told() {
+    let written = replay::written(&Responses, "gpt-4.1", |request| request.logprobs = Some(1));
+    assert_eq!(written.body["include"], json!(["message.output_text.logprobs"]));
+    assert_eq!(written.body["top_logprobs"], json!(1));
+    let refused = replay::refused(&Responses, "o3", |request| request.logprobs = Some(1));
+    assert_eq!(refused, "openai-responses cannot be asked for log-probabilities");
+    let frame = json!({
+        "type": "response.output_text.delta", "output_index": 0, "delta": "Zü", "logprobs": [{
+            "token": "Z\u{fc}", "logprob": -0.5, "bytes": [90, 195, 188],
+            "top_logprobs": [{"token": "B", "logprob": -1.5}],
+        }],
+    });
+    let (events, _) = replay::read(Responses.reader(), &[(String::new(), frame.to_string())]);
+    let token = crate::protocol::UNKNOWN_TOKEN;
+    let other = Alternative { token, bytes: b"B".to_vec(), logprob: -1.5 };
+    let entry = TokenLogprob {
+        token,
+        bytes: "Zü".as_bytes().to_vec(),
+        logprob: -0.5,
+        alternatives: vec![other],
+    };
+    assert!(events == [Event::Piece(Piece { text: "Zü".into(), logprobs: vec![entry] })]);
+}
+
+#[test]
 fn choices_are_written() {
     let with = |choice: ToolChoice| {
         replay::written(&Responses, MODEL, |request| {
@@ -227,7 +255,7 @@ fn choices_are_written() {
 #[test]
 fn what_has_no_word_is_refused() {
     let check = |want: &str, change: fn(&mut Request)| {
-        let want = format!("openai-responses has no word for {want}");
+        let want = format!("openai-responses cannot be asked for {want}");
         assert_eq!(replay::refused(&Responses, MODEL, change), want);
     };
     check("stop texts", |r| r.stop = vec!["x".to_owned()]);
@@ -298,8 +326,7 @@ fn counts_that_were_not_told_are_not_nothing() {
     let (events, error) = replay::read(Responses.reader(), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
-    let said =
-        "warn the vendor did not tell how many tokens of the prompt and the answer there were";
+    let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
     assert_eq!(lines[lines.len() - 2], said);
 }
 

@@ -63,6 +63,7 @@ impl Draft<'_> {
         self.tools(&mut body)?;
         self.max_tokens(&mut body)?;
         self.sampling(&mut body);
+        self.logprobs(&mut body)?;
         if let Some(reasoning) = self.reasoning() {
             body.insert("reasoning".to_owned(), reasoning);
         }
@@ -128,6 +129,17 @@ impl Draft<'_> {
         if top_p {
             body.insert("top_p".to_owned(), body::decimal(asked.top_p));
         }
+    }
+
+    /// A model that thinks does not tell them.
+    fn logprobs(&self, body: &mut Map<String, Value>) -> Result<(), BackendError> {
+        let Some(alternatives) = self.request.logprobs else { return Ok(()) };
+        if self.model.samples_alone(self.request.thinking) {
+            return body::refuse_logprobs(self.request, VENDOR);
+        }
+        body.insert("include".to_owned(), json!(["message.output_text.logprobs"]));
+        body.insert("top_logprobs".to_owned(), json!(alternatives));
+        Ok(())
     }
 
     fn reasoning(&mut self) -> Option<Value> {
