@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod carry;
 pub mod plan;
 pub mod record;
 pub mod run;
