@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod carry;
 pub mod choose;
 pub mod metered;
 pub mod plan;

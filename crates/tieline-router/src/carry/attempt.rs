@@ -1,0 +1,372 @@
+//! One attempt: a candidate that is asked, watched from the sending to its end, whatever the end is.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use tieline_types::{
+    Backend, BackendError, ErrorKind, Event, Origin, Piece, Request, Retry, Tokens, Usage, Zone,
+};
+use tokio::time::Instant;
+
+use super::breaker::{self, Breakers, Outcome, attribute, is_connection};
+use super::deadlines::{self, Deadlines, Timed, Whose, is_answer};
+use super::offline::Network;
+
+/// Somebody who may answer.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The name in records and errors.
+    pub name: String,
+    /// How far the request travels.
+    pub zone: Zone,
+    /// Who answers.
+    pub backend: Arc<dyn Backend>,
+    /// Whose circuits it uses; `None`: it has none.
+    pub breaker: Option<breaker::Key>,
+    /// How long its answer may take.
+    pub deadlines: Deadlines,
+}
+
+impl Candidate {
+    /// A candidate with the usual deadlines of its zone and no circuits.
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        let zone = backend.zone();
+        let name = backend.name().to_owned();
+        Self { name, zone, backend, breaker: None, deadlines: Deadlines::usual(zone) }
+    }
+
+    /// Whether it is on another network than this machine's own.
+    pub(super) fn is_remote(&self) -> bool {
+        self.zone > Zone::Lan
+    }
+
+    fn whose(&self) -> Whose {
+        Whose { name: self.name.clone(), zone: self.zone }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ended {
+    /// It answered to the end.
+    Answered,
+    /// It failed before a part of the answer.
+    Refused,
+    /// It failed in the midst of the answer.
+    Broke,
+    /// Whoever asked left.
+    Cancelled,
+    /// Another one was faster; its work was cancelled.
+    HedgeLost,
+    /// Its answer was not good enough and was given to nobody.
+    Escalated,
+    /// It was not asked: its circuit is open.
+    Skipped,
+}
+
+impl Ended {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::Broke => "broke",
+            Self::Cancelled => "cancelled",
+            Self::HedgeLost => "hedge_lost",
+            Self::Escalated => "escalated",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// What became of an attempt: for records, and for money, which is owed for failed and cancelled ones too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The candidate's name.
+    pub name: String,
+    /// How far the request travelled.
+    pub zone: Zone,
+    /// How it ended.
+    pub ended: Ended,
+    /// What the failure was.
+    pub error: Option<ErrorKind>,
+    /// From the sending to the first part of the answer.
+    pub first_token: Option<Duration>,
+    /// From the sending to the end.
+    pub total: Duration,
+    /// What was used.
+    pub usage: Usage,
+    /// Whether the backend told the usage; else it is what was seen until the end: at least so much.
+    pub usage_told: bool,
+    /// Whether the backend took the request, so that it may cost something.
+    pub accepted: bool,
+}
+
+/// Takes each attempt at its end. It must be quick and must not wait.
+pub type Log = Arc<dyn Fn(Attempt) + Send + Sync>;
+
+/// What all requests share: the circuits, the network's state, and where attempts go.
+#[derive(Clone)]
+pub struct Watch {
+    /// The circuits.
+    pub breakers: Arc<Mutex<Breakers>>,
+    /// The state of the network.
+    pub network: Arc<Mutex<Network>>,
+    /// Where each attempt goes.
+    pub log: Log,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// With circuits of their usual limits, a network of so many remote hosts, and this log.
+    pub fn new(remotes: usize, log: Log) -> Self {
+        let network = Arc::new(Mutex::new(Network::new(remotes)));
+        Self { breakers: Arc::default(), network, log }
+    }
+
+    /// Lets the candidate be asked, or says until when not.
+    ///
+    /// # Errors
+    /// Its circuit is open. It is logged as skipped.
+    pub(super) fn admit(&self, candidate: &Candidate) -> Result<(), BackendError> {
+        let Some(key) = &candidate.breaker else { return Ok(()) };
+        let now = Instant::now().into_std();
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Err(open) = breakers.admit(key, now) else { return Ok(()) };
+        drop(breakers);
+        (self.log)(Attempt {
+            name: candidate.name.clone(),
+            zone: candidate.zone,
+            ended: Ended::Skipped,
+            error: None,
+            first_token: None,
+            total: Duration::ZERO,
+            usage: Usage::default(),
+            usage_told: true,
+            accepted: false,
+        });
+        let wait = open.until.saturating_duration_since(now);
+        let message = format!(
+            "{} is left alone for another {:.1} s: {}",
+            candidate.name,
+            wait.as_secs_f32(),
+            open.scope.reason()
+        );
+        Err(BackendError::new(ErrorKind::Unavailable, message)
+            .of(deadlines::origin(candidate.zone), Retry::After(wait)))
+    }
+
+    fn note(&self, candidate: &Candidate, outcome: Outcome) {
+        if let Some(key) = &candidate.breaker {
+            let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+            breakers.record(key, outcome, Instant::now().into_std());
+        }
+    }
+
+    fn network(&self, candidate: &Candidate, change: impl FnOnce(&mut Network)) {
+        if candidate.is_remote() {
+            change(&mut self.network.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+/// What an attempt that is dropped before its end is recorded as; unset: cancelled.
+pub(super) type Mark = Arc<OnceLock<Ended>>;
+
+/// An attempt under way. Dropped before its end, it was cancelled, or what its mark says.
+struct Entry {
+    candidate: Candidate,
+    watch: Watch,
+    mark: Mark,
+    since: Instant,
+    accepted: bool,
+    first_token: Option<Duration>,
+    seen: Usage,
+    told: bool,
+    /// Known once the answer is whole.
+    total: Option<Duration>,
+    closed: bool,
+}
+
+impl Entry {
+    fn new(candidate: &Candidate, watch: &Watch, mark: Mark) -> Self {
+        let now = Instant::now();
+        watch.network(candidate, |network| network.ask(now.into_std()));
+        Self {
+            candidate: candidate.clone(),
+            watch: watch.clone(),
+            mark,
+            since: now,
+            accepted: false,
+            first_token: None,
+            seen: Usage::default(),
+            told: false,
+            total: None,
+            closed: false,
+        }
+    }
+
+    fn accept(&mut self) {
+        self.accepted = true;
+        self.watch.network(&self.candidate, Network::reached);
+    }
+
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::Started(started) => {
+                self.seen.prompt_tokens = started.prompt_tokens;
+                self.seen.cached_tokens = started.cached_tokens;
+            }
+            Event::Piece(piece) => self.count(piece),
+            Event::Reasoning(piece) => {
+                self.count(piece);
+                self.seen.reasoning_tokens.0 += tokens(piece);
+            }
+            Event::ToolCall(_) => self.seen.completion_tokens.0 += 1,
+            Event::Finished(finished) => {
+                self.seen = finished.usage;
+                self.told = true;
+                self.begin();
+                // Told when it is dropped: a whole answer may still be found not good enough.
+                self.total = Some(self.since.elapsed());
+            }
+            _ => {}
+        }
+        if is_answer(event) {
+            self.begin();
+        }
+    }
+
+    /// A part of the answer is there: whoever sends one is well.
+    fn begin(&mut self) {
+        if self.first_token.is_none() {
+            self.first_token = Some(self.since.elapsed());
+            self.watch.note(&self.candidate, Outcome::Success);
+        }
+    }
+
+    fn count(&mut self, piece: &Piece) {
+        let Tokens(count) = &mut self.seen.completion_tokens;
+        *count = count.saturating_add(tokens(piece));
+    }
+
+    fn fail(&mut self, error: &BackendError) {
+        let fault = attribute(error, self.accepted);
+        self.watch.note(&self.candidate, fault.map_or(Outcome::Neutral, Outcome::Fault));
+        let unreachable = !self.accepted
+            && error.origin == Origin::Upstream
+            && (is_connection(error) || error.kind == ErrorKind::Timeout);
+        let name = &self.candidate.name;
+        self.watch.network(&self.candidate, |network| match () {
+            () if unreachable => network.failed(name, Instant::now().into_std()),
+            // A refusal came over the network too; one of ours did not.
+            () if error.origin == Origin::Upstream => network.reached(),
+            () => network.unknown(),
+        });
+        let begun = self.first_token.is_some();
+        self.close(if begun { Ended::Broke } else { Ended::Refused }, Some(error.kind));
+    }
+
+    fn close(&mut self, ended: Ended, error: Option<ErrorKind>) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        (self.watch.log)(Attempt {
+            name: std::mem::take(&mut self.candidate.name),
+            zone: self.candidate.zone,
+            ended,
+            error,
+            first_token: self.first_token,
+            total: self.total.unwrap_or_else(|| self.since.elapsed()),
+            usage: self.seen,
+            usage_told: self.told,
+            accepted: self.accepted,
+        });
+    }
+}
+
+/// So many tokens at least.
+fn tokens(piece: &Piece) -> u32 {
+    let least = u32::from(!piece.text.expose().is_empty());
+    u32::try_from(piece.logprobs.len()).unwrap_or(u32::MAX).max(least)
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        if self.first_token.is_none() {
+            self.watch.note(&self.candidate, Outcome::Neutral);
+            if !self.accepted {
+                self.watch.network(&self.candidate, Network::unknown);
+            }
+        }
+        let unmarked = if self.total.is_some() { Ended::Answered } else { Ended::Cancelled };
+        let ended = self.mark.get().copied().unwrap_or(unmarked);
+        self.close(ended, None);
+    }
+}
+
+/// An accepted attempt: its events, timed and watched.
+pub(super) struct Live {
+    // Dropped first: the work is cancelled before that is told.
+    stream: Timed,
+    entry: Entry,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+/// Asks `candidate`, which was admitted.
+///
+/// # Errors
+/// It refuses, or does not accept in time. That is logged.
+pub(super) async fn ask(
+    candidate: &Candidate,
+    request: Request,
+    watch: &Watch,
+    (mark, until): (Mark, Instant),
+) -> Result<Live, BackendError> {
+    let mut entry = Entry::new(candidate, watch, mark);
+    let since = entry.since;
+    let deadlines = candidate.deadlines.within(since, until);
+    let whose = candidate.whose();
+    let running = candidate.backend.run(request);
+    match deadlines::accept(running, &whose, deadlines).await {
+        Ok(stream) => {
+            entry.accept();
+            Ok(Live { stream: Timed::new(stream, whose, deadlines, since), entry })
+        }
+        Err(error) => {
+            entry.fail(&error);
+            Err(error)
+        }
+    }
+}
+
+impl Stream for Live {
+    type Item = Result<Event, BackendError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = Pin::new(&mut self.stream).poll_next(context);
+        match &polled {
+            Poll::Ready(Some(Ok(event))) => self.entry.hear(event),
+            Poll::Ready(Some(Err(error))) => self.entry.fail(error),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        polled
+    }
+}
