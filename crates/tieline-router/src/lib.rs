@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod plan;
+pub mod quality;
 pub mod record;
 pub mod run;
 
