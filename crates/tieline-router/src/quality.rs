@@ -5,8 +5,10 @@
 
 pub mod confidence;
 pub mod estimate;
+pub mod evaluate;
 pub mod isotonic;
 mod linear;
+mod ngrams;
 mod random;
 
 pub use confidence::{Calibration, Features, Gate, LabelledAnswer, calibrate};
