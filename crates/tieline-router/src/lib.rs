@@ -13,6 +13,7 @@ pub mod metered;
 pub mod plan;
 pub mod policy;
 pub mod prices;
+pub mod quality;
 pub mod record;
 pub mod run;
 
