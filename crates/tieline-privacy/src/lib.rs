@@ -16,6 +16,7 @@ mod redact;
 pub mod remote;
 pub mod restore;
 pub mod surfaces;
+pub mod survey;
 pub mod vault;
 mod view;
 
@@ -26,4 +27,5 @@ pub use outbound::{Egress, Outbound, Part, SurfaceEgress, Why};
 pub use remote::Remote;
 pub use restore::{Restorer, Target};
 pub use surfaces::Surface;
+pub use survey::{Survey, survey};
 pub use vault::{Pseudonyms, RootKey, Session, Vault, VaultLimits};
