@@ -60,7 +60,7 @@ fn texts() -> Vec<(&'static str, String)> {
         ("prose", include_str!("../../../ARCHITECTURE.md").to_owned()),
         ("code", code),
         ("JSON logs", logs()),
-        // ("corpus", include_str!("../corpus/generated.jsonl").to_owned()),
+        ("corpus", include_str!("../corpus/generated.txt").to_owned()),
     ]
 }
 
