@@ -161,9 +161,10 @@ pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
         if number.start < end {
             continue;
         }
+        let parted = text.byte(number.end).is_some_and(|byte| is_separator(byte) || byte == b')');
         let start = opened(text, number.start);
         let found = abroad(text, number.start)
-            .or_else(|| formed(text, start))
+            .or_else(|| parted.then(|| formed(text, start))?)
             .or_else(|| trunk(text, start, number.start))
             .or_else(|| told(text, start, number.start));
         end = found.as_ref().map_or(end, |found| found.range.end);
