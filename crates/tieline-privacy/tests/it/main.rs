@@ -17,7 +17,7 @@ const HINT: &str = "run `cargo run -p tieline-privacy --example corpus` twice";
 
 #[test]
 fn the_generated_corpus_is_the_one_of_its_generator() {
-    assert!(generate::corpus() == corpus::GENERATED, "stale: {}", HINT);
+    assert!(generate::corpus() == corpus::GENERATED, "stale: {HINT}");
 }
 
 #[test]
@@ -30,8 +30,9 @@ fn the_corpus_is_large_and_in_many_languages() {
 
 #[test]
 fn enough_is_found_and_little_else() {
-    for (text, [recall, precision]) in [(corpus::GENERATED, GENERATED), (corpus::WRITTEN, WRITTEN)]
-    {
+    let files =
+        [(corpus::GENERATED, GENERATED), (corpus::WRITTEN, WRITTEN), (corpus::UNSEEN, WRITTEN)];
+    for (text, [recall, precision]) in files {
         let all = Figures::of(text).total();
         assert!(all.recall() >= f64::from(recall) / 100.0, "recall {}", all.recall());
         assert!(all.precision() >= f64::from(precision) / 100.0, "precision {}", all.precision());
@@ -50,5 +51,5 @@ fn no_kind_is_lost() {
 #[test]
 fn the_documented_figures_are_these() {
     let document = include_str!("../../../../docs/detectors.md");
-    assert!(report::renewed(document).as_deref() == Some(document), "stale: {}", HINT);
+    assert!(report::renewed(document).as_deref() == Some(document), "stale: {HINT}");
 }

@@ -14,6 +14,7 @@ use tieline_privacy::{Detectors, Dictionary, Entity};
 
 pub(crate) const GENERATED: &str = include_str!("../../../corpus/generated.txt");
 pub(crate) const WRITTEN: &str = include_str!("../../../corpus/written.txt");
+pub(crate) const UNSEEN: &str = include_str!("../../../corpus/unseen.txt");
 
 /// The terms that the corpus calls the user's.
 pub(crate) const TERMS: [&str; 5] =

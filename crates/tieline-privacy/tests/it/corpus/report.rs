@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::figures::{Count, Figures};
-use super::{GENERATED, WRITTEN};
+use super::{GENERATED, UNSEEN, WRITTEN};
 
 const BEGIN: &str = "<!-- figures: begin -->\n";
 const END: &str = "<!-- figures: end -->\n";
@@ -17,7 +17,9 @@ pub(crate) fn renewed(document: &str) -> Option<String> {
 
 fn tables() -> String {
     let mut out = String::new();
-    for (title, file) in [("Generated", GENERATED), ("Written by hand", WRITTEN)] {
+    for (title, file) in
+        [("Generated", GENERATED), ("By hand, seen", WRITTEN), ("By hand, unseen", UNSEEN)]
+    {
         let figures = Figures::of(file);
         let _ = writeln!(out, "**{title}**\n");
         out.push_str(
