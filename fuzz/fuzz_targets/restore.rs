@@ -1,7 +1,7 @@
 //! No answer makes the restorer panic, how it is cut changes nothing, and JSON stays JSON.
 //!
 //! The first byte chooses what is restored into, the second the length of the pieces. `@` and `#` in the rest
-//! stand for two pseudonyms of the session.
+//! stand for two pseudonyms of the session, `$` for one that is nearly too widely spaced.
 //! Run with `cargo +nightly fuzz run restore`.
 #![no_main]
 
@@ -31,7 +31,9 @@ fuzz_target!(|bytes: &[u8]| {
     let [target, length, rest @ ..] = bytes else { return };
     let Ok(text) = std::str::from_utf8(rest) else { return };
     let (vault, [first, second]) = vault();
-    let text = text.replace('@', &first).replace('#', &second);
+    let letters: Vec<String> = first.chars().map(String::from).collect();
+    let wide = letters.join(&"-".repeat(12));
+    let text = text.replace('@', &first).replace('#', &second).replace('$', &wide);
     let target = if target % 2 == 0 { Target::Text } else { Target::Json };
 
     let whole = restore(&vault, target, &[&text]);

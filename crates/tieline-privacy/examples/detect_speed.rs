@@ -14,6 +14,34 @@ const ROUNDS: usize = 15;
 const MEBIBYTE: usize = 1 << 20;
 const PROMPT: usize = 4096;
 
+/// Pieces that make the detectors look again and again.
+const HOSTILE: [&str; 24] = [
+    "://",
+    "a://b:c@",
+    "password: ",
+    "password is ",
+    "token=",
+    "eyJ.",
+    "@",
+    "a@a.",
+    "1 ",
+    "0049 ",
+    "+49 ",
+    "(",
+    "12.3456, ",
+    "-----BEGIN PRIVATE KEY-----",
+    "straße ",
+    "rue de la ",
+    "born ",
+    "host=",
+    "server=;",
+    "user.name ",
+    "市1-",
+    "::",
+    "00:",
+    "4111 ",
+];
+
 fn main() {
     let terms = ["Project Falcon", "Acme Holding", "Zürich Nord", "山田商事", "blue-heron"];
     let plain = Detectors::default();
@@ -31,6 +59,16 @@ fn main() {
         let micros = seconds(&plain, &prompt) * 1e6;
         println!("{name:<10} {:>10.0} {terms:>12.0} {findings:>10} {micros:>16.0}", speed(&plain));
     }
+    let slow = |piece: &&str| (seconds(&plain, &repeated(piece, MEBIBYTE / 4)), piece.to_string());
+    let (taken, piece) = HOSTILE
+        .iter()
+        .map(slow)
+        .fold((0.0, String::new()), |one, other| if one.0 > other.0 { one } else { other });
+    println!(
+        "the slowest of {} hostile texts repeats {piece:?}: {:.1} MB/s",
+        HOSTILE.len(),
+        (MEBIBYTE / 4) as f64 / taken / 1e6
+    );
 }
 
 /// The median of the seconds for one reading.
@@ -60,7 +98,7 @@ fn texts() -> Vec<(&'static str, String)> {
         ("prose", include_str!("../../../ARCHITECTURE.md").to_owned()),
         ("code", code),
         ("JSON logs", logs()),
-        // ("corpus", include_str!("../corpus/generated.jsonl").to_owned()),
+        ("corpus", include_str!("../corpus/generated.txt").to_owned()),
     ]
 }
 

@@ -47,6 +47,9 @@ pub(crate) struct Placed {
 /// How often more is hidden, where pseudonyms change what is found.
 const MAX_GROWTH: usize = 4;
 
+/// How many layers of escapes are read, one under the other.
+const MAX_LAYERS: usize = 3;
+
 /// A text that may leave.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Redaction {
@@ -126,12 +129,18 @@ fn found(find: &Find, text: &str, format: Format) -> Result<Vec<Span>, Refusal> 
     Ok(spans)
 }
 
+/// In the text as it is, and in each layer under its escapes.
 fn found_plain(find: &Find, text: &str) -> Result<Vec<Span>, Refusal> {
     let mut spans = checked(find(text), text)?;
-    if let Some(view) = View::of(text) {
-        for span in checked(find(&view.text), &view.text)? {
-            let range = view.source(&span.range).ok_or(Refusal::Defect)?;
-            spans.push(Span { range, ..span });
+    let mut layers: Vec<View> = Vec::new();
+    while layers.len() < MAX_LAYERS {
+        let Some(view) = View::of(layers.last().map_or(text, |view| &view.text)) else { break };
+        let under = checked(find(&view.text), &view.text)?;
+        layers.push(view);
+        for span in under {
+            let mut up = layers.iter().rev();
+            let range = up.try_fold(span.range, |range, layer| layer.source(&range));
+            spans.push(Span { range: range.ok_or(Refusal::Defect)?, ..span });
         }
     }
     Ok(spans)

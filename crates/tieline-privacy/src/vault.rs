@@ -26,7 +26,8 @@ impl fmt::Debug for RootKey {
     }
 }
 
-/// Requests whose pseudonyms are the same, such as those of one conversation. Holds a hash of its name.
+/// Requests whose pseudonyms are the same, such as those of one conversation. An answer is restored with all of
+/// its session's values, so callers who may not see each other's must not share one. Holds a hash of its name.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Session([u8; 32]);
 

@@ -16,7 +16,7 @@ const LONGEST: usize = 176;
 const WORD: &str = r"\p{Lu}[\p{L}\d'’.-]*";
 const LINK: &str = r"(?:d[eoai]s?|du|del|della|dei|delle|degli|dos|das|la|las|los|le|les|van|von|der|den|het|et|e|y|im|am|zu|i|св\.)";
 /// A code, perhaps with a state before it, and a town.
-const TOWN: &str = r"(?:(?:,| -| –|;)?(?: |\n|\\n|, ){1,3}(?:[A-Z]{1,2}-)?(?:\d{5}-\d{3}|\d{4}-\d{3}|\d{2}-\d{3}|\d{5}|\d{3} \d{2}|\d{4} ?[A-Z]{2}|\d{4}|\d{6})(?:,? (?:\p{Lu}[\p{L}'’.-]+)(?:[ /-](?:de |do |am |an der |sur |la )?\p{Lu}[\p{L}'’.-]+){0,2})?)?";
+const TOWN: &str = r"(?:(?:,| -| –|;)?(?: |\n|\\n|, ){1,3}(?:[A-Z]{1,2}-)?(?:\d{5}-\d{3}|\d{4}-\d{3}|\d{2}-\d{3}|\d{5}|\d{3} \d{2}|\d{4} ?[A-Z]{2}|\d{4}|\d{6})(?:,? (?:\p{Lu}\p{L}{0,2}\. |\p{Lu}[\p{L}'’-]+)(?:[ /-](?:de |do |am |an der |sur |la )?\p{Lu}[\p{L}'’-]+){0,2})?)?";
 
 /// `221B Baker Street, London NW1 6XE`.
 static ENGLISH: LazyLock<Regex> = LazyLock::new(|| {
@@ -35,7 +35,7 @@ static FRENCH: LazyLock<Regex> = LazyLock::new(|| {
 /// `Calle Mayor 5, 3º B, 28013 Madrid`; `Via Roma, 12`; `ul. Długa 5/7`; `Rua Augusta, 1500`; `ул. Ленина, д. 5`.
 static BEFORE: LazyLock<Regex> = LazyLock::new(|| {
     at_front(&format!(
-        r"(?:(?:{LINK}|\d{{1,2}}) ){{0,2}}(?:{WORD}|\d+ \p{{L}}+)(?: (?:{LINK} ){{0,2}}{WORD}){{0,4}},? ?(?:n[º°.]?º? ?|núm\.? ?|д\. ?|дом |nr ?|no\.? ?|bl\. ?)?\d{{1,5}}(?: ?[a-zA-Zа-я](?-u:\b))?(?:[/-]\d{{1,4}}[a-zA-Z]?)?(?:,? ?(?:m\.|lok\.|кв\.|apto\.?|apt\.|ap\.|sala|int\.|piso|esc\.|\d{{1,2}}[º°ª]) ?[\dA-Z]{{0,4}}(?: ?[A-Zdi]\w{{0,2}}(?-u:\b))?){{0,2}}(?:, (?:г\. ?)?\p{{Lu}}[\p{{L}} ]{{2,20}})?{TOWN}"
+        r"(?:(?:{LINK}|\d{{1,2}}) ){{0,2}}(?:{WORD}|\d+ \p{{L}}+)(?: (?:{LINK} ){{0,2}}{WORD}){{0,4}},? ?(?:n[º°.]?º? ?|núm\.? ?|д\. ?|дом |nr ?|no\.? ?|bl\. ?)?\d{{1,5}}(?: ?[a-zA-Zа-я](?-u:\b))?(?:[/-](?:\d{{1,4}}[a-zA-Z]?|[A-Z](?-u:\b)))?(?:,? ?(?:m\.|lok\.|кв\.|apto\.?|apt\.|ap\.|sala|int\.|piso|esc\.|\d{{1,2}}[º°ª]) ?[\dA-Z]{{0,4}}(?: ?[A-Zdi]\w{{0,2}}(?-u:\b))?){{0,2}}(?:, (?:г\. ?)?\p{{Lu}}[\p{{L}} ]{{2,20}})?{TOWN}"
     ))
 });
 

@@ -50,7 +50,7 @@ fn is_issued(digits: &[u8]) -> bool {
     let front = number(&digits[..6]);
     match (front, digits.len()) {
         // Visa
-        (400_000..=499_999, 13 | 16 | 19) => true,
+        (400_000..=499_999, 16 | 19) => true,
         // Mastercard
         (510_000..=559_999 | 222_100..=272_099, 16) => true,
         // American Express

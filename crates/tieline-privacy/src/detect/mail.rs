@@ -74,7 +74,12 @@ fn address_in_words(text: &Text<'_>, start: usize, end: usize) -> Option<Range<u
     if start - left.len() > 1 {
         return None;
     }
-    let from = name_start(text, left.len())?;
+    let mut from = name_start(text, left.len())?;
+    while let Some(before) =
+        text.str[..from].strip_suffix(" dot ").and_then(|left| name_start(text, left.len()))
+    {
+        from = before;
+    }
     let rest = text.str[end..].trim_start_matches(' ');
     let mut place = text.str.len() - rest.len();
     if place - end > 1 {

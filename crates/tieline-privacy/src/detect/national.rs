@@ -2,6 +2,8 @@
 
 mod rules;
 
+use std::ops::Range;
+
 use super::cue::{Cue, State};
 use super::entity::Entity;
 use super::text::{Candidate, Code, Text, shaped};
@@ -16,6 +18,9 @@ struct Rule {
     shape: &'static str,
     /// The letters before the first digit.
     letters: usize,
+    /// How many digits follow at least without a break; as many and no more where `is_exact`.
+    digits: usize,
+    is_exact: bool,
     /// The word that must stand near.
     told: Option<State>,
     /// Whether the letters and digits are ones that the state gives.
@@ -28,18 +33,25 @@ const fn rule(shape: &'static str, told: Option<State>, is_valid: fn(&[u8]) -> b
     while letters < bytes.len() && bytes[letters] == b'A' {
         letters += 1;
     }
-    Rule { shape, letters, told, is_valid }
+    let mut end = letters;
+    while end < bytes.len() && (bytes[end] == b'd' || bytes[end].is_ascii_digit()) {
+        end += 1;
+    }
+    let digits = end - letters;
+    let is_exact = end == bytes.len() || !matches!(bytes[end], b'~' | b'X');
+    Rule { shape, letters, digits, is_exact, told, is_valid }
 }
 
 pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
+    let is_told = text.hits.iter().any(|hit| matches!(hit.cue, Cue::State(_)));
     for number in &text.numbers {
         let letters = letters_before(text, number.start);
-        out.extend(at(text, number.start - letters, letters));
+        out.extend(at(text, number, number.start - letters, is_told));
         if letters == 0 && matches!(text.byte_before(number.start), Some(b' ' | b'-')) {
             // `AB 12 34 56 C`: the letters stand apart.
             let apart = letters_before(text, number.start - 1);
             if matches!(apart, 1 | 2) {
-                out.extend(at(text, number.start - 1 - apart, apart));
+                out.extend(at(text, number, number.start - 1 - apart, is_told));
             }
         }
     }
@@ -50,12 +62,25 @@ fn letters_before(text: &Text<'_>, place: usize) -> usize {
     before.take_while(|byte| byte.is_ascii_alphabetic()).count()
 }
 
-/// The longest valid number that begins at `start` with so many letters.
-fn at(text: &Text<'_>, start: usize, letters: usize) -> Option<Candidate> {
+/// The longest valid number that begins at `start` and whose first digits are `number`; those that need a word only
+/// where the text has such words.
+fn at(
+    text: &Text<'_>,
+    number: &Range<usize>,
+    start: usize,
+    is_told_somewhere: bool,
+) -> Option<Candidate> {
     if !text.begins(start) {
         return None;
     }
-    let rules = rules::ALL.iter().filter(|rule| rule.letters == letters);
+    let before = text.bytes()[start..number.start].iter();
+    let letters = before.filter(|byte| byte.is_ascii_alphabetic()).count();
+    let rules = rules::ALL.iter().filter(|rule| {
+        let len = if letters > 0 { rule.digits } else { number.len() };
+        rule.letters == letters
+            && (len == rule.digits || !rule.is_exact && len > rule.digits)
+            && (is_told_somewhere || rule.told.is_none())
+    });
     let fits = rules.filter_map(|rule| {
         let end = shaped(text.bytes(), start, rule.shape)?;
         let code = Code::of(&text.bytes()[start..end]);

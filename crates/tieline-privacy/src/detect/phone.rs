@@ -161,9 +161,11 @@ pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
         if number.start < end {
             continue;
         }
+        let parted = text.byte(number.end).is_some_and(|byte| is_separator(byte) || byte == b')');
         let start = opened(text, number.start);
         let found = abroad(text, number.start)
-            .or_else(|| formed(text, start))
+            .or_else(|| parted.then(|| formed(text, start))?)
+            .or_else(|| trunk(text, start, number.start))
             .or_else(|| told(text, start, number.start));
         end = found.as_ref().map_or(end, |found| found.range.end);
         out.extend(found);
@@ -217,7 +219,7 @@ fn longest(text: &Text<'_>, start: usize, least: usize, most: usize) -> Option<u
                 continue;
             }
             gap += 1;
-            if gap > 2 || !(is_separator(byte) || matches!(byte, b'(' | b')')) {
+            if gap > 3 || !(is_separator(byte) || matches!(byte, b'(' | b')')) {
                 break;
             }
         }
@@ -275,12 +277,26 @@ fn is_trunk(bytes: &[u8]) -> bool {
     digits.next() != Some(&b'0') || digits.next() != Some(&b'0')
 }
 
-/// Any 7 to 13 digits after a word for telephone.
-fn told(text: &Text<'_>, start: usize, digits: usize) -> Option<Candidate> {
-    if !text.begins(start) || !text.is_told(start, REACH, |cue| cue == Cue::Phone) {
+/// A trunk zero, an area, and groups up to 9 to 11 digits: the way most of Europe writes.
+fn trunk(text: &Text<'_>, start: usize, digits: usize) -> Option<Candidate> {
+    let area = text.ahead(digits, 6).iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let front = text.ahead(digits, 2);
+    let is_trunk = front.first() == Some(&b'0')
+        && front.get(1).is_some_and(|byte| (b'1'..=b'9').contains(byte));
+    if !is_trunk || !(2..=5).contains(&area) || !text.begins(start) {
         return None;
     }
-    if text.is_told(start, REACH, |cue| matches!(cue, Cue::Birth | Cue::State(_))) {
+    let end = longest(text, digits, 9, 12)?;
+    let bytes = &text.bytes()[start..end];
+    let good = !bytes.contains(&b'.') && bytes.iter().any(|byte| is_separator(*byte));
+    good.then(|| phone(start, end))
+}
+
+/// Any 7 to 13 digits after a word for telephone.
+fn told(text: &Text<'_>, start: usize, digits: usize) -> Option<Candidate> {
+    // The nearest word counts: `BSN 123, tel. 456`.
+    let near = |cue| matches!(cue, Cue::Phone | Cue::Birth | Cue::State(_));
+    if !text.begins(start) || text.nearest(start, REACH, near) != Some(Cue::Phone) {
         return None;
     }
     let end = longest(text, digits, 7, 13)?;

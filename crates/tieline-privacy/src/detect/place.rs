@@ -12,7 +12,7 @@ use super::text::{Candidate, Text};
 /// `52.5200, 13.4050`, with signs or the letters of the compass.
 static PAIR: LazyLock<Regex> = LazyLock::new(|| {
     at_front(
-        r#"(?-u)(?P<lat>[-+]?\d{1,2}\.(?P<late>\d{3,10}))(?:°|\xc2\xb0)? ?(?P<n>[NS])?(?P<gap>,? ?;? ?|%2C|/)(?P<lon>[-+]?\d{1,3}\.(?P<lone>\d{3,10}))(?:\xc2\xb0)? ?(?P<e>[EWO]\b)?"#,
+        r#"(?-u)(?P<lat>[-+]?\d{1,2}\.(?P<late>\d{3,10}))(?:\xc2\xb0)?(?: ?(?P<n>[NS]))?(?P<gap>,? ?;? ?|%2C|/)(?P<lon>[-+]?\d{1,3}\.(?P<lone>\d{3,10}))(?:\xc2\xb0)?(?: ?(?P<e>[EWO]\b))?"#,
     )
 });
 

@@ -100,6 +100,11 @@ fn bond(text: &str, end: usize) -> Option<(usize, Bond)> {
     let closed = rest.trim_start_matches(['"', '\'', '`', ']', ')', '\\', '*']);
     let closed = if rest.len() - closed.len() > 4 { rest } else { closed };
     let blank = skip_blanks(closed)?;
+    // `Add("X-Api-Key", "…")`
+    if let Some(value) = closed.strip_prefix(", ").filter(|_| closed.len() < rest.len()) {
+        let quoted = value.starts_with(['"', '\'']);
+        return quoted.then_some((text.len() - value.len(), Bond::Sign));
+    }
     for sign in [":=", "=>", "==", "->", "=", ":", "?="] {
         let Some(value) = blank.strip_prefix(sign) else { continue };
         let after = skip_blanks(value.trim_start_matches("**"))?;
@@ -156,7 +161,10 @@ fn taken(rest: &str, quote: Option<char>, is_query: bool) -> &str {
                 || sign == '&' && is_query
         }
     };
-    let len = rest.char_indices().find(|(place, sign)| ends(*sign) || *place >= LONGEST);
+    // Japanese goes on without a blank: `パスワードはX7です`.
+    let is_latin = quote.is_none() && rest.starts_with(|sign: char| sign.is_ascii());
+    let goes_on = |sign: char| is_latin && matches!(sign, '\u{3040}'..='\u{30ff}');
+    let len = rest.char_indices().find(|(_, sign)| ends(*sign) || goes_on(*sign));
     let value = &rest[..len.map_or(rest.len(), |(place, _)| place)];
     match quote {
         Some(_) => value,

@@ -129,6 +129,18 @@ impl<'t> Text<'t> {
         near.take(32).any(|hit| tells(hit.cue))
     }
 
+    /// The last cue of those that count which ends at most `most` bytes before `start`.
+    pub(super) fn nearest(
+        &self,
+        start: usize,
+        most: usize,
+        counts: impl Fn(Cue) -> bool,
+    ) -> Option<Cue> {
+        let end = self.hits.partition_point(|hit| hit.end <= start);
+        let near = self.hits[..end].iter().rev().take_while(|hit| hit.end + most >= start);
+        near.take(32).map(|hit| hit.cue).find(|cue| counts(*cue))
+    }
+
     /// Whether a cue that `tells` begins at most `most` bytes after `end`.
     pub(super) fn is_told_after(
         &self,

@@ -71,6 +71,12 @@ fn what_escapes_hide_is_found() {
     check("{\"n\": \"M\\u00fcller\"} and more", Format::Plain, "{\"n\": \"#\"} and more");
     check("mailto:a%40b.example?x", Format::Plain, "mailto:#?x");
     check("a&#64;b.example", Format::Plain, "#");
+    check(
+        r#"{"a":"{\"b\":\"M\\u00fcller\"}"} M\\\\u00fcller"#,
+        Format::Plain,
+        r##"{"a":"{\"b\":\"#\"}"} #"##,
+    );
+    check("a%252540b.example a%25252540b.example", Format::Plain, "# a%25252540b.example");
 }
 
 #[test]

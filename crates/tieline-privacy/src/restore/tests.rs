@@ -101,14 +101,16 @@ proptest! {
 
     #[test]
     fn any_split_gives_the_same(
-        parts in proptest::collection::vec(0..8_usize, 0..10),
+        parts in proptest::collection::vec(0..9_usize, 0..10),
         cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..9),
         json in any::<bool>(),
     ) {
         let [mail, quoted] = vault().1;
         let (lower, spread) = (mail.to_lowercase(), quoted.replace('_', "\\u005f"));
-        let samples: [&str; 8] =
-            [&mail, &quoted, &lower, &spread, "TLX_EMAIL_", "\\\\", "Tü ", "TLX\n"];
+        let wide: Vec<String> = mail.chars().map(String::from).collect();
+        let wide = wide.join(&"-".repeat(14));
+        let samples: [&str; 9] =
+            [&mail, &quoted, &lower, &spread, "TLX_EMAIL_", "\\", "Tü ", "TLX\n", &wide];
         let text: String = parts.iter().map(|part| samples[*part]).collect();
         let target = if json { Target::Json } else { Target::Text };
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();

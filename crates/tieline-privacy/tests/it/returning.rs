@@ -1,7 +1,8 @@
 use tieline_privacy::Treatment;
-use tieline_types::{Prompt, Request};
+use tieline_types::{Message, Prompt, Request, Role};
 
 use crate::canaries::{canaries, detectors, requests};
+use crate::corpus;
 use crate::mirror::{Answer, Mirror, ask, guard};
 
 /// The answer that repeats the request says what the caller wrote.
@@ -78,4 +79,29 @@ async fn every_value_comes_back_from_pieces_of_any_sizes() {
         let answer = ask(&mirror, &guard, Treatment::Redacted, request.clone()).await.unwrap();
         check(&request, &answer);
     }
+}
+
+#[tokio::test]
+async fn every_text_of_the_corpus_leaves_without_its_findings_and_comes_back() {
+    let detectors = corpus::detectors();
+    let guard = guard(corpus::detectors());
+    let mirror = Mirror::new(|text| vec![text.to_owned()]);
+    let mut replaced = 0;
+    for file in [corpus::GENERATED, corpus::WRITTEN] {
+        for corpus::Labelled { text, .. } in corpus::parse(file) {
+            let request = Request::new(Prompt::Chat(vec![Message::new(Role::User, text.clone())]));
+            let answer = ask(&mirror, &guard, Treatment::Redacted, request).await.unwrap();
+            assert_eq!(answer.text, text);
+            let sent = mirror.got.lock().unwrap().pop().unwrap();
+            let sent: Request = serde_json::from_str(&sent).unwrap();
+            let Prompt::Chat(messages) = &sent.prompt else { panic!("a conversation") };
+            let content = messages[0].content.expose();
+            for finding in detectors.find(content) {
+                let shown = &content[finding.range];
+                assert!(shown.starts_with("TLX_"), "{shown}");
+            }
+            replaced += answer.egress.replaced.values().sum::<u64>();
+        }
+    }
+    assert!(replaced > 1500, "{replaced}");
 }

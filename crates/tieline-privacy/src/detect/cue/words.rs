@@ -27,12 +27,12 @@ const WORDS: &[(Cue, &str)] = &[
     ),
     (
         Cue::Birth,
-        "born|born on|date of birth|birth date|birthdate|birthday|dob|d.o.b|date_of_birth|birth_date|dateofbirth|\
+        "born|born on|date of birth|birth date|birthdate|birthday|dob|d.o.b|date_of_birth|birth_date|dateofbirth|(b.|\
          geboren|geboren am|geburtsdatum|geb|geburtstag|né le|née le|né(e) le|date de naissance|\
          ddn|nacido|nacida|nacido el|nacida el|nació|fecha de nacimiento|f. nac|nacimiento|nato il|nata il|nato|nata|\
          data di nascita|geboortedatum|geboren op|urodzony|urodzona|urodzony dnia|urodzona dnia|data urodzenia|ur|\
-         nascido em|nascida em|nascido|nascida|nasceu|data de nascimento|data nasc|dt. nasc|född|Född|\
-         födelsedatum|Födelsedatum|född den|fødselsdato|født|Født|doğum tarihi|Doğum tarihi|doğumlu|doğdu|\
+         nascimento|nascido em|nascida em|nascido|nascida|nasceu|data de nascimento|data nasc|dt. nasc|född|Född|\
+         födelsedatum|Födelsedatum|född den|fødselsdato|født|Født|doğum tarihi|doğum tarihim|Doğum tarihi|doğumlu|doğdu|\
          родился|родилась|Родился|Родилась|дата рождения|Дата рождения|г.р.|生年月日|生まれ|誕生日|出生日期|\
          syntymäaika|syntynyt|narozen|narozena|datum narození|született|生日|naissance|birth|cumpleaños",
     ),
@@ -41,7 +41,7 @@ const WORDS: &[(Cue, &str)] = &[
         "phone|phones|telephone|tel|telefon|telefono|teléfono|Teléfono|téléphone|Téléphone|telefone|\
          telefoon|telefoonnummer|telefonnummer|telefonszám|mobile|mobil|mobiel|móvil|Móvil|celular|cell|\
          cellphone|handy|handynummer|mob|gsm|portable|cellulare|komórka|kom|komórkowy|telemóvel|\
-         fax|call|call me|ring|rufen|ruf|appelez|appeler|chiama|chiamami|llama|llámame|llamar|ligar|ligue|bel|\
+         fax|call|call me|ring|rufen|ruf|appelez|appeler|chiama|chiamami|llama|llámame|llamar|ligar|liga|liga para|ligue|bel|\
          zadzwoń|dzwonić|ring mig|whatsapp|zap|sms|text me|contact number|phone number|number is|numer|nummer|\
          numéro|número|numero|cep telefonu|cep|telefonu|ara|тел|телефон|Телефон|Тел|моб|звоните|позвоните|\
          電話|電話番号|携帯|手机|电话|mobiltelefon|phonenumber|phone_number|msisdn|hotline|erreichbar|reach me|\

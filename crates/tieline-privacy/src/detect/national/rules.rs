@@ -239,7 +239,7 @@ fn nif(code: &[u8]) -> bool {
 
 /// Canada: Luhn.
 fn sin(code: &[u8]) -> bool {
-    luhn(code) && !matches!(code[0], b'0' | b'8')
+    luhn(code) && code[0] != b'8' && !is_uniform(code)
 }
 
 /// Switzerland: the check digit of EAN-13.
