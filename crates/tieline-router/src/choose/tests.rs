@@ -258,6 +258,24 @@ fn two_of_one_name_are_neither() {
 }
 
 #[test]
+fn of_equals_the_first_by_name_answers() {
+    let policy = policy();
+    let mut twins = [local("b", 0.4), local("a", 0.4)];
+    for _ in 0..2 {
+        let decision = decide(&policy, &asked("auto"), &twins);
+        assert_eq!(decision.tries[0].name, "a");
+        twins.reverse();
+    }
+}
+
+#[test]
+fn a_price_below_nothing_makes_no_room() {
+    let mut odd = local("small", 0.4);
+    odd.price = Some(Price { output: MicroUsd(-1_000_000), ..Price::default() });
+    assert_eq!(decide(&policy(), &asked("small"), &[odd]).tries[0].reserve, MicroUsd::ZERO);
+}
+
+#[test]
 fn a_budget_holds_the_worst_case() {
     let with = |left| {
         let left =

@@ -268,7 +268,17 @@ proptest! {
     }
 
     #[test]
-    fn no_text_breaks_the_reader(text in "\\PC{0,200}") {
+    fn no_text_breaks_the_reader(
+        text in "\\PC{0,40}", at in any::<prop::sample::Index>(), cut in 0..40_usize
+    ) {
+        const WHOLE: &str = include_str!("../../../../../packaging/policy/team.toml");
+        let mut broken: Vec<char> = WHOLE.chars().collect();
+        let from = at.index(broken.len());
+        let to = broken.len().min(from + cut);
+        broken.splice(from..to, text.chars());
+        if let Err(error) = Policy::parse(&broken.into_iter().collect::<String>()) {
+            prop_assert!(!error.faults.is_empty());
+        }
         let _ = Policy::parse(&text);
     }
 }
