@@ -13,6 +13,9 @@ mod read;
 mod read_models;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

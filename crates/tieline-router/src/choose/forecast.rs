@@ -55,7 +55,8 @@ pub(super) fn reserve(asked: &Asked, candidate: &Candidate) -> Option<(MicroUsd,
     let prompt_tokens =
         asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens);
     let usage = Usage { prompt_tokens, completion_tokens: tokens, ..Usage::default() };
-    Some((price.cost(&usage), tokens))
+    // A price below nothing must not make room in a budget.
+    Some((price.cost(&usage).max(MicroUsd::ZERO), tokens))
 }
 
 /// The figure where it can be used, else the slow default.

@@ -1,5 +1,7 @@
 //! The rules one by one, on one small policy.
 
+mod properties;
+
 use tieline_types::{DataClass, MicroUsd, Price, Tokens, Zone};
 
 use super::*;
@@ -256,6 +258,24 @@ fn two_of_one_name_are_neither() {
 }
 
 #[test]
+fn of_equals_the_first_by_name_answers() {
+    let policy = policy();
+    let mut twins = [local("b", 0.4), local("a", 0.4)];
+    for _ in 0..2 {
+        let decision = decide(&policy, &asked("auto"), &twins);
+        assert_eq!(decision.tries[0].name, "a");
+        twins.reverse();
+    }
+}
+
+#[test]
+fn a_price_below_nothing_makes_no_room() {
+    let mut odd = local("small", 0.4);
+    odd.price = Some(Price { output: MicroUsd(-1_000_000), ..Price::default() });
+    assert_eq!(decide(&policy(), &asked("small"), &[odd]).tries[0].reserve, MicroUsd::ZERO);
+}
+
+#[test]
 fn a_budget_holds_the_worst_case() {
     let with = |left| {
         let left =
@@ -406,5 +426,48 @@ fn a_decision_is_told_to_people() {
       small  no_tools: it calls no tools, as far as is known
 
     policy c320d08b0f16
+    "#);
+}
+
+/// How many of many decisions change who is first, in thousandths, when a prompt grows or shrinks by `percent`.
+fn flips(percent: i64, held: bool) -> u32 {
+    let policy = policy();
+    let mut all = everybody(&policy);
+    // Dear and good against cheap and nearly as good: the longer the prompt, the more the price counts.
+    all.iter_mut().filter(|one| one.name == "lab/mid").for_each(|one| {
+        let close = Estimate { mean: 0.85, low: 0.85, samples: 50, source: Source::Measured };
+        one.profile.quality.insert(ANY.to_owned(), close);
+    });
+    let (mut flips, mut decisions) = (0, 0);
+    let first = |tokens: i64, session: Option<Session>| {
+        let prompt_tokens = Tokens(u32::try_from(tokens).unwrap());
+        let asked = Asked { prompt_tokens, session, ..asked("auto") };
+        decide(&policy, &asked, &all).tries.first().map(|first| first.name.clone())
+    };
+    for step in 1..1000 {
+        let tokens = 20 * step;
+        let before = first(tokens, None);
+        let session = || {
+            before.clone().filter(|_| held).map(|previous| Session { previous, tool_loop: false })
+        };
+        for change in [-percent, percent] {
+            decisions += 1;
+            let after = first(tokens + tokens * change / 100, session());
+            flips += u32::from(after != before);
+        }
+    }
+    flips * 1000 / decisions
+}
+
+#[test]
+fn a_session_does_not_flip_when_its_prompt_changes_a_little() {
+    // Without a session there is a border somewhere, and who stands near it changes.
+    let told = [1, 10].map(|percent| {
+        let (alone, held) = (flips(percent, false), flips(percent, true));
+        format!("±{percent} %: alone {alone} ‰, in a session {held} ‰")
+    });
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    ±1 %: alone 6 ‰, in a session 0 ‰
+    ±10 %: alone 61 ‰, in a session 0 ‰
     "#);
 }

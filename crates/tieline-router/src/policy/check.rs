@@ -119,8 +119,8 @@ impl Policy {
             lines.push(format!("offline: nothing goes farther than {zone} at the moment"));
         }
         for (name, backend) in &self.backends {
-            let models = backend.models.len();
-            lines.push(format!("backend {name} is in zone {} with {models} models", backend.zone));
+            let models: Vec<&str> = backend.models.keys().map(String::as_str).collect();
+            lines.push(format!("backend {name} in zone {}: {}", backend.zone, models.join(", ")));
         }
         for rule in &self.rules {
             let reached = |zone| self.backends.values().any(|backend| backend.zone == zone);
@@ -165,7 +165,8 @@ impl Expected {
         );
         let rule = first.map_or("none", |first| &first.rule);
         let same = self.rule.as_deref() == Some(rule);
-        compare("the rule", self.rule.clone(), format!("{rule:?}"), same);
+        let wanted = self.rule.as_ref().map(|rule| format!("{rule:?}"));
+        compare("the rule", wanted, format!("{rule:?}"), same);
         problems
     }
 }

@@ -67,11 +67,7 @@ impl Classify {
             globs.is_empty()
                 || text.as_ref().is_some_and(|text| globs.iter().any(|glob| glob.fits(text)))
         };
-        let key = self.key.is_empty()
-            || self
-                .key
-                .iter()
-                .any(|key| *key == asked.key || Some(key) == asked.key_label.as_ref());
+        let key = self.key.is_empty() || asked.is_by_key(&self.key);
         let label =
             self.label.is_empty() || self.label.iter().any(|label| asked.labels.contains(label));
         let found = |entity| asked.found.get(entity).copied().unwrap_or_default();

@@ -141,11 +141,12 @@ fn rules(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<Rule> {
 fn deadlines(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Deadlines {
     let default = Deadlines::default();
     let Some(mut table) = root.table("deadlines", faults) else { return default };
+    let total = table.time("total", faults).unwrap_or(default.total);
     let deadlines = Deadlines {
         connect: table.time("connect", faults).unwrap_or(default.connect),
-        first_token: table.time("first_token", faults).unwrap_or(default.first_token),
+        first_token: table.time("first_token", faults).unwrap_or(default.first_token.min(total)),
         idle: table.time("idle", faults).unwrap_or(default.idle),
-        total: table.time("total", faults).unwrap_or(default.total),
+        total,
     };
     for key in ["connect", "first_token", "idle", "total"] {
         if table.time(key, &mut Faults::new("")).is_some_and(|time| time.is_zero()) {

@@ -1,6 +1,7 @@
 //! Reads the policy's backends and models.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::ops::Range;
 
 use tieline_types::{MicroUsd, Price, Zone};
@@ -74,7 +75,9 @@ fn check_url(url: &str, zone: Zone, table: &Table<'_>, faults: &mut Faults<'_>) 
                 Some(v6) => v6.split(']').next().unwrap_or_default(),
                 None => authority.split(':').next().unwrap_or_default(),
             };
-            let near = bare == "localhost" || bare == "::1" || bare.starts_with("127.");
+            // As an address: a host's name may begin with 127 too.
+            let address: Option<IpAddr> = bare.parse().ok();
+            let near = bare == "localhost" || address.is_some_and(|address| address.is_loopback());
             if zone == Zone::Host && !near {
                 let problem = "zone \"host\" is this machine alone, and the URL is not: say the zone \
                                that it is in";

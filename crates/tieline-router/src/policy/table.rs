@@ -335,7 +335,8 @@ fn wrong_type(wanted: &str, got: &DeValue<'_>) -> String {
         match got.type_str() {
             "array" => "a list",
             "string" => "a text",
-            "integer" | "float" => "a number",
+            "integer" => "a number",
+            "float" => "a number with a fraction",
             "boolean" => "true or false",
             "table" => "a table",
             _ => "a date",

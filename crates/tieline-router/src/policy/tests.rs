@@ -1,0 +1,205 @@
+//! What a policy may say, and what is told when it says something else.
+
+use super::*;
+
+#[track_caller]
+fn faults(text: &str) -> String {
+    Policy::parse(text).unwrap_err().to_string()
+}
+
+#[track_caller]
+fn passes(text: &str) -> CheckReport {
+    let policy = Policy::parse(text).unwrap();
+    let report = policy.check(&[]);
+    assert!(report.passed() && !report.tests.is_empty(), "{report}");
+    report
+}
+
+#[test]
+fn the_examples_are_policies_that_pass_their_own_tests() {
+    passes(include_str!("../../../../packaging/policy/local.toml"));
+    passes(include_str!("../../../../packaging/policy/team.toml"));
+    let report = passes(include_str!("../../../../packaging/policy/home.toml"));
+    insta::assert_snapshot!(report, @r#"
+    a request that nothing classifies is internal
+    public may reach lan as-is (rule "the den may read all but secrets"), or else cloud as-is (rule "daily work in the cloud")
+    internal may reach lan as-is (rule "the den may read all but secrets"), or else cloud as-is (rule "daily work in the cloud")
+    private may reach lan as-is (rule "the den may read all but secrets"), or else cloud redacted (rule "personal text in the cloud, redacted")
+    secret stays on this machine
+    backend anthropic in zone cloud: claude-sonnet
+    backend den in zone lan: qwen3-30b
+    test "hard code goes to the vendor": passed
+    test "a customer's mail leaves redacted": passed
+    test "a key never leaves": passed
+    test "nor does the tax folder": passed
+    test "the private alias stays in the house": passed
+    "#);
+}
+
+#[test]
+fn an_empty_file_is_the_policy_without_one() {
+    assert_eq!(Policy::parse("").unwrap(), Policy::default());
+}
+
+#[test]
+fn another_text_has_another_digest() {
+    let digests = ["", "# a", "# b"].map(|text| Policy::parse(text).unwrap().digest);
+    assert!(digests[0] != digests[1] && digests[1] != digests[2]);
+}
+
+#[test]
+fn money_of_a_file_is_exact() {
+    let policy = Policy::parse("[[budget]]\nday = 0.1\nmonth = \"$1234.567891\"").unwrap();
+    assert_eq!(policy.budgets[0].day, Some(MicroUsd(100_000)));
+    assert_eq!(policy.budgets[0].month, Some(MicroUsd(1_234_567_891)));
+}
+
+#[test]
+fn a_failed_test_says_what_differs() {
+    let text = "[[test]]\nname = \"n\"\nrequest = { model = \"auto\" }\n\
+                expect = { first = \"a/*\", class = \"public\", refused = false, as = \"as-is\", rule = \"r\" }";
+    let report = Policy::parse(text).unwrap().check(&[]);
+    assert!(!report.passed());
+    insta::assert_snapshot!(report.tests[0].problems.join("\n"), @r#"
+    the first is nobody, not a/*
+    refused is true, not false
+    the class is internal, not public
+    the treatment is none, not as-is
+    the rule is "none", not "r"
+    "#);
+}
+
+#[test]
+fn unknown_keys_and_words_are_told_with_what_is_near() {
+    insta::assert_snapshot!(faults("deafult_class = \"privte\"\n[[rule]]\nname = \"r\"\nclass = \"internl\"\nzone = \"clod\"\nas = \"redactd\"\nbudget = 1"), @r#"
+    the policy has 5 faults:
+      line 1, column 1: there is no key "deafult_class"; did you mean "default_class"?
+      line 4, column 9: rule[1].class: there is no "internl": expected any, public, internal, private, secret; did you mean "internal"?
+      line 5, column 8: rule[1].zone: there is no "clod": expected host, lan, cloud-zero-retention, cloud; did you mean "cloud"?
+      line 6, column 6: rule[1].as: there is no "redactd": expected as-is, redacted; did you mean "redacted"?
+      line 7, column 1: rule[1]: there is no key "budget"
+    "#);
+    insta::assert_snapshot!(faults("default_class = \"privte\"\n[[classify]]\nclass = \"public\"\nentity = \"emial\"\n[models.x]\ncandidate = \"*\""), @r#"
+    the policy has 3 faults:
+      line 1, column 17: default_class: there is no "privte": expected public, internal, private, secret; did you mean "private"?
+      line 4, column 10: classify[1].entity: there is no "emial": expected email, phone, card, iban, national_id, ip_address, mac_address, coordinates, postal_address, birth_date, credential_url, private_key, jwt, api_key, secret, connection_string, term, path, git_identity; did you mean "email"?
+      line 6, column 1: models.x: there is no key "candidate"; did you mean "candidates"?
+    "#);
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_told_without_its_lines() {
+    let text = faults("key = \"CANARY\nother = CANARY");
+    assert!(!text.contains("CANARY"), "{text}");
+    insta::assert_snapshot!(text, @r#"
+    the policy has 2 faults:
+      line 1, column 14: invalid basic string, expected `"`
+      line 2, column 9: string values must be quoted, expected literal string
+    "#);
+}
+
+#[test]
+fn values_of_other_kinds_are_told() {
+    insta::assert_snapshot!(faults("default_class = 1\ntrust_declared = \"yes\"\nlicences = true\nrule = 3\n[deadlines]\nconnect = 5\nidle = \"5\"\ntotal = \"0s\"\n[preferences]\ncost_per_usd = -1\nmargin = \"a\"\nfallbacks = 1.5\n[[budget]]\nday = true\n[[budget]]\nday = 0.0000001"), @r#"
+    the policy has 13 faults:
+      line 1, column 17: default_class: expected a text, not a number
+      line 2, column 18: trust_declared: expected true or false, not a text
+      line 3, column 12: licences: expected a text, not true or false
+      line 4, column 8: rule: expected several tables: write [[rule]]
+      line 6, column 11: deadlines.connect: expected a text, not a number
+      line 7, column 8: deadlines.idle: expected a time, such as "500ms", "2s", "5m" or "1h"
+      line 8, column 9: deadlines.total: no time at all is no deadline
+      line 10, column 16: preferences.cost_per_usd: expected a number from 0 to 1000000
+      line 11, column 10: preferences.margin: expected a number, not a text
+      line 12, column 13: preferences.fallbacks: expected a whole number, not a number with a fraction
+      line 14, column 7: budget[1].day: expected dollars, such as 2.50, not true or false
+      line 15, column 1: budget[2]: another budget is for the same
+      line 16, column 7: budget[2].day: money counts in millionths of a dollar: six decimals at most
+    "#);
+}
+
+#[test]
+fn what_is_missing_is_told() {
+    insta::assert_snapshot!(faults("[backends.a]\n[backends.b.models.m]\nprice = { input = 1 }\n[[rule]]\n[[classify]]\n[[budget]]\n[[test]]\n"), @r#"
+    the policy has 16 faults:
+      line 1, column 1: backends.a: the key "protocol" is missing
+      line 1, column 1: backends.a: the key "zone" is missing
+      line 1, column 1: backends.a: the key "url" is missing
+      line 2, column 11: backends.b: the key "protocol" is missing
+      line 2, column 11: backends.b: the key "zone" is missing
+      line 2, column 11: backends.b: the key "url" is missing
+      line 3, column 9: backends.b.models.m.price: the key "output" is missing: dollars for a million tokens
+      line 4, column 1: rule[1]: the key "name" is missing
+      line 4, column 1: rule[1]: the key "class" is missing
+      line 4, column 1: rule[1]: the key "zone" is missing
+      line 4, column 1: rule[1]: the key "as" is missing
+      line 5, column 1: classify[1]: the key "class" is missing
+      line 5, column 1: classify[1]: it says nothing that must hold: path, key, label, project or entity
+      line 6, column 1: budget[1]: it says no amount: day or month
+      line 7, column 1: test[1]: the key "request" is missing
+      line 7, column 1: test[1]: the key "expect" is missing
+    "#);
+}
+
+#[test]
+fn a_key_in_the_file_is_told_and_not_repeated() {
+    let backend = "[backends.a]\nprotocol = \"openai\"\nzone = \"cloud\"\n";
+    let text = faults(&format!("{backend}url = \"https://CANARY@x.example\"\nkey = \"CANARY\""));
+    assert!(!text.contains("CANARY"), "{text}");
+    insta::assert_snapshot!(text, @r#"
+    the policy has 2 faults:
+      line 4, column 7: backends.a.url: no name or password stands in a URL: use key
+      line 5, column 7: backends.a.key: no key stands in a policy: write { env = "NAME" }, { file = "PATH" } or { keyring = "NAME" }
+    "#);
+    insta::assert_snapshot!(faults(&format!("{backend}url = \"https://x.example\"\nkey = {{ env = \"A\", file = \"B\" }}")), @r#"
+    the policy has a fault:
+      line 5, column 7: backends.a.key: no key stands in a policy: write { env = "NAME" }, { file = "PATH" } or { keyring = "NAME" }
+    "#);
+}
+
+#[test]
+fn urls_agree_with_their_zones() {
+    let of = |url: &str, zone: &str| {
+        format!("[backends.a]\nprotocol = \"openai\"\nurl = \"{url}\"\nzone = \"{zone}\"")
+    };
+    insta::assert_snapshot!(faults(&of("http://x.example/v1", "cloud")), @r#"
+    the policy has a fault:
+      line 3, column 7: backends.a.url: a cloud is reached by https:// alone
+    "#);
+    insta::assert_snapshot!(faults(&of("http://127.0.0.1.x.example", "host")), @r#"
+    the policy has a fault:
+      line 3, column 7: backends.a.url: zone "host" is this machine alone, and the URL is not: say the zone that it is in
+    "#);
+    insta::assert_snapshot!(faults(&of("ftp://x.example", "lan")), @r#"
+    the policy has a fault:
+      line 3, column 7: backends.a.url: expected a URL that begins with https:// or http://
+    "#);
+    for near in ["http://localhost:11434", "http://127.0.0.1/v1", "http://[::1]:80"] {
+        assert!(Policy::parse(&of(near, "host")).is_ok(), "{near}");
+    }
+}
+
+#[test]
+fn contradictions_are_told() {
+    insta::assert_snapshot!(faults("[[rule]]\nname = \"r\"\nclass = \"any\"\nzone = [\"host\", \"lan\"]\nas = \"as-is\"\n[[rule]]\nname = \"r\"\nclass = []\nzone = \"lan\"\nas = \"as-is\"\n[[budget]]\nday = 1\n[[budget]]\nmonth = 1\n[[budget]]\nkey = \"k\"\nproject = \"p\"\nday = 1\n[deadlines]\nfirst_token = \"2m\"\ntotal = \"1m\"\n[models.\"a/b\"]\n[[test]]\nrequest = {}\nexpect = {}"), @r#"
+    the policy has 9 faults:
+      line 4, column 8: rule[1].zone: what stays on this machine needs no rule: leave "host" out
+      line 7, column 8: rule[2].name: another rule has this name, and ledgers know rules by it
+      line 8, column 9: rule[2].class: an empty list fits nothing: leave the key out
+      line 13, column 1: budget[2]: another budget is for the same
+      line 15, column 1: budget[3]: another budget is for the same
+      line 17, column 11: budget[3].project: a budget is for a key or for a project
+      line 20, column 15: deadlines.first_token: it is later than the end, which is "total"
+      line 22, column 1: models: an alias's name is 1 to 128 bytes, with no slash or colon
+      line 25, column 10: test[1].expect: it expects nothing
+    "#);
+}
+
+#[test]
+fn any_class_is_not_the_secret_one() {
+    let rule = "[[rule]]\nname = \"r\"\nzone = \"lan\"\nas = \"as-is\"\nclass = ";
+    let classes =
+        |class: &str| Policy::parse(&format!("{rule}{class}")).unwrap().rules.remove(0).classes;
+    assert!(!classes("\"any\"").contains(&DataClass::Secret));
+    assert!(classes("[\"any\", \"secret\"]").contains(&DataClass::Secret));
+}
