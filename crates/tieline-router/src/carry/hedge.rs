@@ -19,7 +19,8 @@ pub struct Hedge {
     /// How long the first candidate is waited for alone: for example, the time within which 95 of 100 of its
     /// answers begin.
     pub after: Duration,
-    /// Whether the second answer may be paid for: asked once, at that time.
+    /// Whether the second answer may be paid for: asked once, at that time. It only says so and reserves nothing:
+    /// the second candidate's circuit may still be open.
     pub may_spend: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
