@@ -167,6 +167,21 @@ async fn a_slow_reader_is_not_the_backends_silence() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_is_never_silent_ends_too() {
+    let one = Flaky::new("one", Zone::Cloud, [Script::answers(text(&["a"; 300]))]);
+    let (watch, log) = watched();
+    let attempts = Attempts::new(vec![candidate(&one)], Limits::default(), watch);
+    let mut stream = attempts.run(request()).await.unwrap();
+    let mut last = String::new();
+    while let Some(event) = stream.next().await {
+        last = word(&event);
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    assert_eq!((last.as_str(), one.alive()), ("<Timeout>", 0));
+    check_ends(&log, &[("one", Ended::Broke)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn deadlines_name_whose_silence_it_was() {
     for (zone, origin) in [(Zone::Host, Origin::Here), (Zone::Cloud, Origin::Upstream)] {
         let one = Flaky::new("one", zone, [Script::answers(vec![Step::Hang])]);
