@@ -60,18 +60,19 @@ where
         return result.map_or_else(|error| Raced::Lost(vec![(0, error)]), Raced::Won);
     }
     let mut second = Box::pin(second);
-    match select(first.as_mut(), second.as_mut()).await {
-        Either::Left((Ok(opened), _)) => {
+    // The second one is polled first: it was admitted, so it must begin, whatever the first one does meanwhile.
+    match select(second.as_mut(), first.as_mut()).await {
+        Either::Right((Ok(opened), _)) => {
             // Dropped at the end of this function, which cancels it.
             let _ = marks[1].set(Ended::HedgeLost);
             Raced::Won(opened)
         }
-        Either::Right((Ok(opened), _)) => {
+        Either::Left((Ok(opened), _)) => {
             let _ = marks[0].set(Ended::HedgeLost);
             Raced::Won(opened)
         }
-        Either::Left((Err(error), _)) => join((0, error), 1, second.await),
-        Either::Right((Err(error), _)) => join((1, error), 0, first.await),
+        Either::Right((Err(error), _)) => join((0, error), 1, second.await),
+        Either::Left((Err(error), _)) => join((1, error), 0, first.await),
     }
 }
 

@@ -72,6 +72,7 @@ pub(super) fn ends(log: &Mutex<Vec<Attempt>>) -> Vec<(String, Ended)> {
 fn check_ends(log: &Mutex<Vec<Attempt>>, want: &[(&str, Ended)]) {
     let want: Vec<_> = want.iter().map(|&(name, ended)| (name.to_owned(), ended)).collect();
     assert_eq!(ends(log), want);
+    assert!(!format!("{:?}", log.lock().unwrap()).contains("CANARY"));
 }
 
 /// What the caller sees of these two, and how their attempts ended.

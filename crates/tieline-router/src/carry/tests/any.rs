@@ -119,7 +119,7 @@ fn check_log(log: &[Attempt], runs: usize, answered: bool, over: bool) {
     }
 }
 
-fn check_events(events: &[Event], scripts: &[Script], failed: bool) {
+fn check_events(events: &[Event], scripts: &[Script], (way, failed): (Way, bool)) {
     let text: String = events
         .iter()
         .map(|event| match event {
@@ -127,6 +127,9 @@ fn check_events(events: &[Event], scripts: &[Script], failed: bool) {
             _ => "",
         })
         .collect();
+    if matches!(way, Way::Cascade(_, false)) {
+        assert!(!text.contains('a'), "the first one's text was to reach nobody: {text}");
+    }
     let ends = events.iter().filter(|event| matches!(event, Event::Finished(_))).count();
     assert!(ends <= 1 && !(failed && ends > 0));
     if ends == 1 {
@@ -159,7 +162,7 @@ proptest! {
             let (watch, log) = watched();
             let backend = backend(way, &flaky, &watch);
             let (events, error, over) = listen(&*backend, most).await;
-            check_events(&events, &scripts, error.is_some());
+            check_events(&events, &scripts, (way, error.is_some()));
             let answered = matches!(events.last(), Some(Event::Finished(_)));
             assert!(!over || answered != error.is_some(), "exactly one end");
             assert!(flaky.iter().all(|one| one.alive() == 0), "something still runs");
