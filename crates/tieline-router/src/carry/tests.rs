@@ -196,6 +196,18 @@ async fn deadlines_name_whose_silence_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_told_to_ask_elsewhere_for_the_rest_of_an_answer() {
+    for steps in [vec![piece("a"), Step::Hang], vec![piece("a"), Step::Wait(seconds(60))]] {
+        let one = Flaky::new("one", Zone::Cloud, [Script::answers(steps)]);
+        let (watch, _) = watched();
+        let attempts = Attempts::new(vec![candidate(&one)], Limits::default(), watch);
+        let stream = attempts.run(request()).await.unwrap();
+        let last = stream.collect::<Vec<_>>().await.pop().unwrap().unwrap_err();
+        assert_eq!((last.kind, last.retry), (ErrorKind::Timeout, Retry::No));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_only_one_is_waited_for_if_it_is_worth_it() {
     let busy = |wait| Script::refuses(ErrorKind::Busy, Origin::Here, Retry::After(seconds(wait)));
     for (wait, want, runs) in [(3, ANSWERED, 2), (60, "refused: <Busy>", 1)] {
@@ -274,6 +286,23 @@ async fn who_failed_often_is_left_alone_and_then_asked_once() {
         assert_eq!(heard(&attempts).await, ANSWERED);
     }
     assert_eq!(one.runs(), 6, "one probe");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_between_faults_ends_their_row() {
+    let four = || std::iter::repeat_with(|| refuses(ErrorKind::Upstream)).take(4);
+    let scripts = four().chain([hi()]).chain(four()).chain([hi()]);
+    let one = Flaky::new("one", Zone::Cloud, scripts);
+    let (watch, log) = watched();
+    let name = |name: &str| name.to_owned();
+    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k") };
+    let first = Candidate { breaker: Some(key), ..candidate(&one) };
+    let attempts = Attempts::new(vec![first], Limits::default(), watch.clone());
+    for _ in 0..10 {
+        heard(&attempts).await;
+    }
+    assert_eq!((one.runs(), log.lock().unwrap().len()), (10, 10));
+    assert!(watch.breakers.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -83,6 +83,21 @@ fn a_host_a_key_and_a_limit_close_what_is_theirs() {
 }
 
 #[test]
+fn a_host_that_refuses_a_key_or_limits_it_is_there() {
+    let now = Instant::now();
+    for answer in [Fault::Key, Fault::Limited(None)] {
+        let mut breakers = Breakers::default();
+        for _ in 0..3 {
+            faults(&mut breakers, &key("m", "k"), Fault::Host, 4, now);
+            faults(&mut breakers, &key("m", "k"), answer, 1, now);
+        }
+        assert!(breakers.allows(&key("m", "other"), now).is_ok());
+        faults(&mut breakers, &key("m", "k"), Fault::Host, 5, now);
+        assert!(breakers.allows(&key("m", "other"), now).is_err());
+    }
+}
+
+#[test]
 fn faults_far_apart_are_no_row() {
     let mut now = Instant::now();
     let mut breakers = Breakers::default();
