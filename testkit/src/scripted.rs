@@ -214,8 +214,7 @@ impl Host for Scripted {
         if let Some((kind, message)) = self.refusals.get(&wanted.name) {
             return Err(BackendError::new(*kind, *message));
         }
-        let dropped = Arc::clone(&self.dropped);
-        Ok(Box::pin(Answer { steps: steps.into(), wait: None, over: false, dropped }))
+        Ok(answer(steps, Arc::clone(&self.dropped)))
     }
 
     async fn work(&self, wanted: &Wanted, work: Work) -> Result<Reply, BackendError> {
@@ -297,6 +296,11 @@ fn reply(work: &Work) -> Reply {
         })),
         Work::Generate(_) | Work::Measure { .. } => Reply::Tokens(Vec::new()),
     }
+}
+
+/// An answer of these steps; `dropped` counts it where it is dropped before its end.
+pub(crate) fn answer(steps: Vec<Step>, dropped: Arc<AtomicUsize>) -> EventStream {
+    Box::pin(Answer { steps: steps.into(), wait: None, over: false, dropped })
 }
 
 /// A scripted answer on its way.

@@ -236,6 +236,7 @@ impl Entry {
                 self.seen = finished.usage;
                 self.told = true;
                 self.begin();
+                self.watch.note(&self.candidate, Outcome::Success);
                 // Told when it is dropped: a whole answer may still be found not good enough.
                 self.total = Some(self.since.elapsed());
             }
@@ -246,11 +247,12 @@ impl Entry {
         }
     }
 
-    /// A part of the answer is there: whoever sends one is well.
+    /// A part of the answer is there. Whether it is well is known at the end only, but nobody else has to wait
+    /// for a long answer: the next one may probe too.
     fn begin(&mut self) {
         if self.first_token.is_none() {
             self.first_token = Some(self.since.elapsed());
-            self.watch.note(&self.candidate, Outcome::Success);
+            self.watch.note(&self.candidate, Outcome::Neutral);
         }
     }
 
@@ -268,8 +270,11 @@ impl Entry {
         let name = &self.candidate.name;
         self.watch.network(&self.candidate, |network| match () {
             () if unreachable => network.failed(name, Instant::now().into_std()),
-            // A refusal came over the network too; one of ours did not.
-            () if error.origin == Origin::Upstream => network.reached(),
+            // A refusal came over the network too; one of ours did not, and one that says no more than that
+            // nobody is there may be of either kind.
+            () if error.origin == Origin::Upstream && error.kind != ErrorKind::Unavailable => {
+                network.reached();
+            }
             () => network.unknown(),
         });
         let begun = self.first_token.is_some();

@@ -19,7 +19,8 @@ pub struct Hedge {
     /// How long the first candidate is waited for alone: for example, the time within which 95 of 100 of its
     /// answers begin.
     pub after: Duration,
-    /// Whether the second answer may be paid for: asked once, at that time.
+    /// Whether the second answer may be paid for: asked once, at that time. It only says so and reserves nothing:
+    /// the second candidate's circuit may still be open.
     pub may_spend: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -59,18 +60,19 @@ where
         return result.map_or_else(|error| Raced::Lost(vec![(0, error)]), Raced::Won);
     }
     let mut second = Box::pin(second);
-    match select(first.as_mut(), second.as_mut()).await {
-        Either::Left((Ok(opened), _)) => {
+    // The second one is polled first: it was admitted, so it must begin, whatever the first one does meanwhile.
+    match select(second.as_mut(), first.as_mut()).await {
+        Either::Right((Ok(opened), _)) => {
             // Dropped at the end of this function, which cancels it.
             let _ = marks[1].set(Ended::HedgeLost);
             Raced::Won(opened)
         }
-        Either::Right((Ok(opened), _)) => {
+        Either::Left((Ok(opened), _)) => {
             let _ = marks[0].set(Ended::HedgeLost);
             Raced::Won(opened)
         }
-        Either::Left((Err(error), _)) => join((0, error), 1, second.await),
-        Either::Right((Err(error), _)) => join((1, error), 0, first.await),
+        Either::Right((Err(error), _)) => join((0, error), 1, second.await),
+        Either::Left((Err(error), _)) => join((1, error), 0, first.await),
     }
 }
 
