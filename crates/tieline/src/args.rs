@@ -1,5 +1,6 @@
 //! What the user typed, exactly. What it means is worked out in `app` and `commands`.
 
+mod route;
 mod serving;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use tieline_types::Bytes;
 use crate::env;
 use crate::prompts::{self, Quota};
 
+pub(crate) use route::{Evaluate, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
@@ -123,6 +125,12 @@ pub(crate) enum Command {
     Doctor,
     /// Measure how fast a model runs here
     Bench(Bench),
+    /// Judge how requests are routed
+    Route {
+        /// What to do
+        #[command(subcommand)]
+        command: RouteCommand,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell
