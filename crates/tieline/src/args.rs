@@ -12,7 +12,7 @@ use tieline_types::Bytes;
 use crate::env;
 use crate::prompts::{self, Quota};
 
-pub(crate) use route::{Evaluate, RouteCommand};
+pub(crate) use route::{Calibrate, Evaluate, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
@@ -125,6 +125,11 @@ pub(crate) enum Command {
     Doctor,
     /// Measure how fast a model runs here
     Bench(Bench),
+    /// Measure how far a model's confidence can be believed
+    #[command(long_about = "Measure how far a model's confidence can be believed.\n\n\
+        Each example is answered greedily; an answer is right where the expected words stand in it one after\n\
+        another. At least 50 answers are needed, and some hundreds for a narrow interval.")]
+    Calibrate(Calibrate),
     /// Judge how requests are routed
     Route {
         /// What to do

@@ -1,4 +1,4 @@
-//! What was typed after `tieline route`.
+//! What was typed after `tieline route` and `tieline calibrate`.
 
 use std::path::PathBuf;
 
@@ -34,4 +34,19 @@ pub(crate) struct Evaluate {
     /// Decides the folds and the resamples
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) seed: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Calibrate {
+    /// The model
+    pub(crate) model: String,
+    /// Examples: a JSON object with "prompt" and "expected" on each line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Where to write the calibration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The most tokens to answer with
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) max_tokens: u32,
 }

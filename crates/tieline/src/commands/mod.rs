@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod bench;
+mod calibrate;
 mod certify;
 mod chat;
 mod choices;
@@ -63,6 +64,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Ps => ps::ps(&app),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),
+                Command::Calibrate(args) => calibrate::calibrate(&app, &args),
                 Command::Completions { .. }
                 | Command::Man
                 | Command::Reference
