@@ -10,10 +10,12 @@ pub mod isotonic;
 mod linear;
 mod ngrams;
 mod random;
+pub mod task;
 
 pub use confidence::{Calibration, Features, Gate, LabelledAnswer, calibrate};
 pub use estimate::{Estimate, Gain, Prior, Qualities, Source, TaskName};
 pub use isotonic::Isotonic;
+pub use task::{Hints, Inferred, Task};
 
 /// A count as a number to compute with; exact below 2^52, which no memory here holds.
 #[expect(clippy::cast_precision_loss, reason = "counts of rows in memory are far below 2^52")]

@@ -1,6 +1,7 @@
 //! What the user typed, exactly. What it means is worked out in `app` and `commands`.
 
 mod cost;
+mod route;
 mod serving;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::env;
 use crate::prompts::{self, Quota};
 
 pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
+pub(crate) use route::{Calibrate, Evaluate, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
@@ -131,6 +133,17 @@ pub(crate) enum Command {
     Doctor,
     /// Measure how fast a model runs here
     Bench(Bench),
+    /// Measure how far a model's confidence can be believed
+    #[command(long_about = "Measure how far a model's confidence can be believed.\n\n\
+        Each example is answered greedily; an answer is right where the expected words stand in it one after\n\
+        another. At least 50 answers are needed, and some hundreds for a narrow interval.")]
+    Calibrate(Calibrate),
+    /// Judge how requests are routed
+    Route {
+        /// What to do
+        #[command(subcommand)]
+        command: RouteCommand,
+    },
     /// Print completions for a shell
     Completions {
         /// The shell

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod bench;
+mod calibrate;
 mod certify;
 mod chat;
 mod choices;
@@ -20,6 +21,7 @@ mod receipt;
 mod reference;
 mod replay;
 mod rm;
+mod route;
 mod rule;
 mod run;
 mod serve;
@@ -36,7 +38,7 @@ use crate::output::Output;
 /// Does what the user asked.
 pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
     match args.command {
-        // These three need no store.
+        // These need no store.
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "tieline", &mut text);
@@ -44,6 +46,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
         }
         Command::Man => output.data(&reference::manual()?),
         Command::Reference => output.data(&reference::markdown()),
+        Command::Route { command } => route::route(output, &command),
         command => {
             let app = App::new(args.global, *output)?;
             let result = match command {
@@ -63,7 +66,11 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Cost(args) => cost::cost(&app, args),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),
-                Command::Completions { .. } | Command::Man | Command::Reference => Ok(()),
+                Command::Calibrate(args) => calibrate::calibrate(&app, &args),
+                Command::Completions { .. }
+                | Command::Man
+                | Command::Reference
+                | Command::Route { .. } => Ok(()),
             };
             app.end();
             result

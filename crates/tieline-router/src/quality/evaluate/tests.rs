@@ -138,3 +138,13 @@ fn models_are_chosen_by_their_means() {
     assert_eq!(models(Some("m"), None), pair("m", "s"));
     assert_eq!(models(None, Some("m")), pair("w", "m"));
 }
+
+/// 809 outcomes of two models: `testdata/README.md` tells where they are from.
+#[test]
+fn a_real_table_rewards_groups() {
+    let got = evaluation(include_str!("../../../testdata/routerarena.csv"));
+    assert_eq!((got.rows, got.groups, got.left_out), (809, 78, 0));
+    assert_eq!(got.strong, "gemini-2.0-flash-001");
+    let (few, oracle) = (of(&got, "group table, 500").apgr, of(&got, "oracle").apgr);
+    assert!(few.low > 0.5 && few.value < oracle.low, "{few:?} {oracle:?}");
+}

@@ -1,0 +1,52 @@
+//! What was typed after `tieline route` and `tieline calibrate`.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+/// What to do about routes.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Say what a router would have done on outcomes that are on record
+    #[command(long_about = "Say what a router would have done on outcomes that are on record.\n\n\
+        The table is a CSV: id, group, prompt (all optional) and for each model MODEL.correct (0 to 1),\n\
+        MODEL.cost and MODEL.confidence (both optional). Each router is judged on rows that it did not learn\n\
+        from; intervals are 95 % and by bootstrap. The prompts are read, hashed and forgotten.")]
+    Evaluate(Evaluate),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Evaluate {
+    /// The table of outcomes
+    pub(crate) file: PathBuf,
+    /// The weak model, asked by default [default: the lowest mean]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) weak: Option<String>,
+    /// The strong model, escalated to [default: the highest mean]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) strong: Option<String>,
+    /// Parts of the cross-validation
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=50))]
+    pub(crate) folds: u16,
+    /// Outcomes that the small group table learns from
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) few: u16,
+    /// Decides the folds and the resamples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Calibrate {
+    /// The model
+    pub(crate) model: String,
+    /// Examples: a JSON object with "prompt" and "expected" on each line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: PathBuf,
+    /// Where to write the calibration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The most tokens to answer with
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) max_tokens: u32,
+}

@@ -1,0 +1,179 @@
+//! `tieline calibrate`
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+use tieline_router::quality::{Calibration, Features, LabelledAnswer, calibrate as fit};
+use tieline_types::{
+    Digest, FinishReason, LoadParams, Message, Prompt, Request, Role, Sampling, TokenLogprob,
+    Tokens,
+};
+
+use crate::answer::{self, Answer};
+use crate::app::App;
+use crate::args::Calibrate;
+use crate::bars;
+use crate::failure::Failure;
+
+/// Bytes of a file of examples at most.
+const MOST_BYTES: u64 = 64 << 20;
+/// Decides the folds.
+const SEED: u64 = 1;
+
+/// One line of the examples.
+#[derive(Deserialize)]
+struct Example {
+    prompt: String,
+    expected: String,
+}
+
+/// What is kept, and printed for programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    digest: Digest,
+    max_tokens: Tokens,
+    right: usize,
+    #[serde(flatten)]
+    calibration: &'a Calibration,
+}
+
+pub(super) fn calibrate(app: &App, args: &Calibrate) -> Result<(), Failure> {
+    let examples = examples(args)?;
+    let model = app.installed_or_pulled(&args.model)?;
+    let loaded = app.load(&model, (LoadParams::default(), None), None)?;
+    let bar =
+        bars::counted(app.output, format!("calibrating {}", model.name), examples.len() as u64);
+    let mut answers = Vec::with_capacity(examples.len());
+    for example in &examples {
+        let answer = answer::ask(app, &loaded, request(example, args.max_tokens), |_| Ok(()))?;
+        if answer.is_cut_short() {
+            return Err(Failure::user("interrupted while calibrating: nothing is kept"));
+        }
+        answers.extend(labelled(&answer, &example.expected));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    loaded.end(app);
+    let calibration = fit(&answers, SEED);
+    let right = answers.iter().filter(|answer| answer.correct > 0.5).count();
+    let (model, digest) = (model.name.as_str(), model.digest);
+    let max_tokens = Tokens(args.max_tokens);
+    let report = Report { model, digest, max_tokens, right, calibration: &calibration };
+    if let Some(path) = &args.out {
+        let text = serde_json::to_string_pretty(&report);
+        let text = text.map_err(|error| Failure::ours(format!("cannot write JSON: {error}")))?;
+        fs::write(path, text).map_err(|error| {
+            Failure::user(format!("cannot write the calibration to {}: {error}", path.display()))
+        })?;
+    }
+    if app.output.is_json() {
+        return app.output.value(&report);
+    }
+    app.output.line(&text(&report))
+}
+
+fn text(report: &Report<'_>) -> String {
+    let Report { model, calibration, right, .. } = report;
+    let head = format!("{model}: {right} of {} answers right", calibration.labels);
+    let more = match calibration.ece.zip(calibration.brier) {
+        Some((ece, brier)) => format!(
+            "calibration error {:.3}, 95 % interval {:.3} to {:.3}; Brier score {brier:.3}; both outside of the fit",
+            ece.value, ece.low, ece.high
+        ),
+        None => "uncalibrated: at least 50 answers are needed".to_owned(),
+    };
+    format!("{head}\n{more}")
+}
+
+/// Reads all lines before the model is loaded, so that a mistake costs no time. No error repeats a line.
+fn examples(args: &Calibrate) -> Result<Vec<Example>, Failure> {
+    let path = args.data.display();
+    let unreadable =
+        |why: String| Failure::user(format!("cannot read the examples in {path}: {why}"));
+    let size = fs::metadata(&args.data).map_err(|error| unreadable(error.to_string()))?.len();
+    if size > MOST_BYTES {
+        return Err(unreadable(format!("it is longer than {MOST_BYTES} bytes")));
+    }
+    let text = fs::read_to_string(&args.data).map_err(|error| unreadable(error.to_string()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let examples = lines.map(|(index, line)| {
+        let example: Option<Example> = serde_json::from_str(line).ok();
+        let example = example.filter(|example| !words(&example.expected).is_empty());
+        example.ok_or_else(|| {
+            unreadable(format!("line {} has no \"prompt\" and \"expected\"", index + 1))
+                .with_hint(r#"each line is {"prompt": "…", "expected": "…"}"#)
+        })
+    });
+    let examples: Vec<Example> = examples.collect::<Result<_, _>>()?;
+    if examples.is_empty() { Err(unreadable("it is empty".to_owned())) } else { Ok(examples) }
+}
+
+fn request(example: &Example, max_tokens: u32) -> Request {
+    let message = Message::new(Role::User, example.prompt.as_str());
+    Request {
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        max_tokens: Some(Tokens(max_tokens)),
+        logprobs: Some(2),
+        ..Request::new(Prompt::Chat(vec![message]))
+    }
+}
+
+/// `None`: the answer has no token, so nothing was seen of it.
+fn labelled(answer: &Answer, expected: &str) -> Option<LabelledAnswer> {
+    let seen = |token: &TokenLogprob| {
+        let other = token.alternatives.iter().find(|other| other.token != token.token);
+        (token.token, f64::from(token.logprob), other.map(|other| f64::from(other.logprob)))
+    };
+    let tokens: Vec<_> = answer.logprobs.iter().map(seen).collect();
+    let reason = &answer.finished.reason;
+    let truncated = matches!(reason, FinishReason::MaxTokens | FinishReason::ContextFull);
+    let features = Features::of(&tokens, truncated)?;
+    Some(LabelledAnswer {
+        features,
+        correct: if is_right(&answer.text, expected) { 1.0 } else { 0.0 },
+    })
+}
+
+/// Whether the expected words stand in the answer, one after another; case and marks aside.
+fn is_right(answer: &str, expected: &str) -> bool {
+    let (answer, expected) = (words(answer), words(expected));
+    !expected.is_empty() && answer.windows(expected.len()).any(|some| some == expected)
+}
+
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|character: char| !character.is_alphanumeric());
+    words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_expected_words_must_stand_together() {
+        let check =
+            |answer, expected, want| assert_eq!(is_right(answer, expected), want, "{answer}");
+        check("The capital is Paris.", "paris", true);
+        check("It is 42, I think", "42", true);
+        check("It is 420", "42", false);
+        check("New old York", "New York", false);
+        check("", "x", false);
+    }
+
+    #[test]
+    fn a_line_that_is_wrong_is_named_but_not_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("examples.jsonl");
+        let read = |text: &str| {
+            fs::write(&data, text).unwrap();
+            let (model, out) = (String::new(), None);
+            examples(&Calibrate { model, data: data.clone(), out, max_tokens: 9 })
+        };
+        let good = r#"{"prompt": "2+2?", "expected": "4"}"#;
+        assert_eq!(read(&format!("{good}\n\n{good}\n")).unwrap().len(), 2);
+        let failure = read(&format!("{good}\nsecret\n")).err().unwrap();
+        assert!(failure.message.ends_with(r#"line 2 has no "prompt" and "expected""#));
+        assert!(read("").err().unwrap().message.ends_with("it is empty"));
+    }
+}
