@@ -9,6 +9,9 @@ pub mod endpoint;
 mod errors;
 pub mod frames;
 pub mod http;
+mod local;
+pub mod ollama;
+pub mod openai;
 pub mod protocol;
 pub mod remote;
 
