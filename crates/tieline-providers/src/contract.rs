@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use testkit::vendor::{CANARY, End, Fault, Script, Step, Truth, Vendor};
-use tieline_privacy::{Guarded, Release, Treatment};
+use tieline_privacy::{Guard, GuardLimits, Guarded, Release, RootKey, Session, Treatment};
 use tieline_types::{Backend, BackendError, ErrorKind, Event, FinishReason, Request, Usage, Zone};
 
 use crate::anthropic::Anthropic;
@@ -66,8 +66,11 @@ async fn ask(
     };
     let speaker = Speaker::new(endpoint, Arc::clone(protocol), &Transport::new()).unwrap();
     let patience = Patience { head: Duration::from_secs(30), idle: Duration::from_secs(30) };
-    let guarded = Guarded::new(Arc::new(speaker.with_patience(patience)));
-    let release = Release { treatment: Treatment::AsItIs, rule: "test".to_owned() };
+    let root = RootKey::new([7; 32]);
+    let guard = Guard::new(Arc::default(), root, GuardLimits::default());
+    let guarded = Guarded::new(Arc::new(speaker.with_patience(patience)), Arc::new(guard));
+    let session = Session::named("test");
+    let release = Release { treatment: Treatment::AsItIs, rule: "test".to_owned(), session };
     let mut stream = match guarded.released(release).run(request).await {
         Ok(stream) => stream,
         Err(error) => return (Vec::new(), Some(error)),
