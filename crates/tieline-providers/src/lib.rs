@@ -16,8 +16,11 @@ pub mod frames;
 pub mod gemini;
 mod heard;
 pub mod http;
+mod local;
 #[cfg(test)]
 mod matrix;
+pub mod ollama;
+pub mod openai;
 pub mod protocol;
 pub mod remote;
 #[cfg(test)]

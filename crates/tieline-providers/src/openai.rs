@@ -1,0 +1,58 @@
+//! OpenAI's chat completions and the older completions, as a dozen vendors and hosts speak them.
+//!
+//! What each of them takes is data: [`FLAVOURS`].
+
+mod calls;
+mod flavour;
+mod read;
+mod write;
+
+use serde_json::Value;
+use tieline_types::{BackendError, Request};
+
+use crate::protocol::{Protocol, Reader, Written};
+
+pub use flavour::{FLAVOURS, Flavour, Parameter, Schema, Thinking, flavour, table};
+
+/// OpenAI's dialect as one vendor speaks it.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenAi {
+    flavour: &'static Flavour,
+}
+
+impl OpenAi {
+    /// The dialect of this vendor; see [`flavour`].
+    pub fn new(flavour: &'static Flavour) -> Self {
+        Self { flavour }
+    }
+}
+
+impl Protocol for OpenAi {
+    fn write(
+        &self,
+        request: &Request,
+        model: &str,
+        key: Option<&str>,
+    ) -> Result<Written, BackendError> {
+        let mut written = write::write(self.flavour, request, model)?;
+        let bearer = key.map(|key| ("authorization", format!("Bearer {key}")));
+        written.headers.extend(bearer);
+        Ok(written)
+    }
+
+    fn reader(&self) -> Box<dyn Reader> {
+        Box::new(read::Answer::default())
+    }
+
+    fn error_code(&self, body: &Value) -> Option<String> {
+        error_code(body)
+    }
+}
+
+/// `code` or `type` of the error object. OpenRouter's code is a number, and some hosts write the object bare.
+pub(crate) fn error_code(body: &Value) -> Option<String> {
+    let error = body.get("error").unwrap_or(body);
+    let text = |name: &str| error.get(name)?.as_str().map(str::to_owned);
+    let number = || error.get("code")?.as_u64().map(|code| code.to_string());
+    text("code").or_else(|| text("type")).or_else(number)
+}

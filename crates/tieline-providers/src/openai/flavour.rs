@@ -1,0 +1,279 @@
+//! Who speaks this dialect, and what each of them takes.
+//!
+//! From the vendors' public documentation. Where a vendor refuses a member that it does not know, a wrong row is a
+//! refusal and no wrong answer.
+
+use std::fmt::Write as _;
+
+/// A parameter that not every vendor takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// `top_k`.
+    TopK,
+    /// `min_p`.
+    MinP,
+    /// The penalty that divides.
+    RepeatPenalty,
+    /// How many tokens the penalties look at.
+    PenaltyWindow,
+    /// `presence_penalty`.
+    PresencePenalty,
+    /// `frequency_penalty`.
+    FrequencyPenalty,
+    /// The seed.
+    Seed,
+    /// `logprobs` and `top_logprobs`.
+    Logprobs,
+    /// llama.cpp's GBNF.
+    Grammar,
+    /// A gap to fill, by the older completions.
+    Infill,
+    /// Tools.
+    Tools,
+    /// The older completions, for text to go on from.
+    Text,
+    /// `stream_options.include_usage`. Who does not take it tells the usage unasked.
+    UsageOption,
+}
+
+/// How thinking is switched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thinking {
+    /// It cannot be.
+    None,
+    /// `reasoning_effort`: the words for on and off.
+    Effort(&'static str, &'static str),
+    /// `reasoning: {enabled}`.
+    Reasoning,
+    /// `thinking: {type}`.
+    Type,
+    /// `chat_template_kwargs: {enable_thinking}`.
+    Template,
+}
+
+/// What becomes of a JSON Schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// It is kept to where it is of the strict kind, else it is a wish.
+    Strict,
+    /// It is kept to.
+    Kept,
+    /// It is a wish.
+    Wish,
+    /// Only "any JSON object" can be asked for.
+    ObjectOnly,
+    /// Nothing can be asked for.
+    None,
+}
+
+/// One vendor's way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flavour {
+    /// The vendor's name in the configuration.
+    pub name: &'static str,
+    /// Where it is, where that is always the same.
+    pub base_url: Option<&'static str>,
+    /// What the limit of the answer's tokens is called.
+    pub limit: &'static str,
+    /// What it takes, and its own word for it.
+    pub takes: &'static [(Parameter, &'static str)],
+    /// The most stop texts.
+    pub stops: usize,
+    /// How thinking is switched.
+    pub thinking: Thinking,
+    /// The member in which it wants earlier thoughts back.
+    pub thoughts_back: Option<&'static str>,
+    /// What becomes of a JSON Schema.
+    pub schema: Schema,
+    /// Ids of calls must be nine letters or digits.
+    pub short_ids: bool,
+}
+
+impl Flavour {
+    /// Its word for a parameter, where it takes it.
+    pub fn word(&self, parameter: Parameter) -> Option<&'static str> {
+        let found = self.takes.iter().find(|(taken, _)| *taken == parameter);
+        found.map(|(_, word)| *word)
+    }
+
+    /// Whether it takes a parameter.
+    pub fn takes(&self, parameter: Parameter) -> bool {
+        self.word(parameter).is_some()
+    }
+}
+
+/// The flavour of this name.
+pub fn flavour(name: &str) -> Option<&'static Flavour> {
+    FLAVOURS.iter().find(|flavour| flavour.name == name)
+}
+
+const TOP_K: (Parameter, &str) = (Parameter::TopK, "top_k");
+const MIN_P: (Parameter, &str) = (Parameter::MinP, "min_p");
+const REPEAT: (Parameter, &str) = (Parameter::RepeatPenalty, "repeat_penalty");
+const REPETITION: (Parameter, &str) = (Parameter::RepeatPenalty, "repetition_penalty");
+const WINDOW: (Parameter, &str) = (Parameter::PenaltyWindow, "repeat_last_n");
+const PRESENCE: (Parameter, &str) = (Parameter::PresencePenalty, "presence_penalty");
+const FREQUENCY: (Parameter, &str) = (Parameter::FrequencyPenalty, "frequency_penalty");
+const SEED: (Parameter, &str) = (Parameter::Seed, "seed");
+const LOGPROBS: (Parameter, &str) = (Parameter::Logprobs, "logprobs");
+const GRAMMAR: (Parameter, &str) = (Parameter::Grammar, "grammar");
+const INFILL: (Parameter, &str) = (Parameter::Infill, "suffix");
+const TOOLS: (Parameter, &str) = (Parameter::Tools, "tools");
+const TEXT: (Parameter, &str) = (Parameter::Text, "/completions");
+const USAGE: (Parameter, &str) = (Parameter::UsageOption, "stream_options");
+
+/// A row whose members are the commonest.
+const COMMON: Flavour = Flavour {
+    name: "",
+    base_url: None,
+    limit: "max_tokens",
+    takes: &[],
+    stops: 16,
+    thinking: Thinking::None,
+    thoughts_back: None,
+    schema: Schema::Kept,
+    short_ids: false,
+};
+
+/// All flavours.
+pub const FLAVOURS: &[Flavour] = &[
+    Flavour {
+        name: "openai",
+        base_url: Some("https://api.openai.com/v1"),
+        limit: "max_completion_tokens",
+        takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE],
+        stops: 4,
+        thinking: Thinking::Effort("medium", "none"),
+        schema: Schema::Strict,
+        ..COMMON
+    },
+    Flavour {
+        name: "groq",
+        base_url: Some("https://api.groq.com/openai/v1"),
+        limit: "max_completion_tokens",
+        takes: &[SEED, TOOLS, USAGE],
+        stops: 4,
+        thinking: Thinking::Effort("default", "none"),
+        schema: Schema::Strict,
+        ..COMMON
+    },
+    Flavour {
+        name: "together",
+        base_url: Some("https://api.together.xyz/v1"),
+        takes: &[TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE],
+        thinking: Thinking::Reasoning,
+        ..COMMON
+    },
+    Flavour {
+        name: "openrouter",
+        base_url: Some("https://openrouter.ai/api/v1"),
+        takes: &[TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE],
+        stops: 4,
+        thinking: Thinking::Reasoning,
+        thoughts_back: Some("reasoning"),
+        schema: Schema::Strict,
+        ..COMMON
+    },
+    Flavour {
+        name: "mistral",
+        base_url: Some("https://api.mistral.ai/v1"),
+        takes: &[PRESENCE, FREQUENCY, (Parameter::Seed, "random_seed"), TOOLS],
+        schema: Schema::Strict,
+        short_ids: true,
+        ..COMMON
+    },
+    Flavour {
+        name: "deepseek",
+        base_url: Some("https://api.deepseek.com"),
+        takes: &[PRESENCE, FREQUENCY, LOGPROBS, TOOLS, USAGE],
+        thinking: Thinking::Type,
+        thoughts_back: Some("reasoning_content"),
+        schema: Schema::ObjectOnly,
+        ..COMMON
+    },
+    Flavour {
+        name: "vllm",
+        takes: &[TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE],
+        thinking: Thinking::Template,
+        thoughts_back: Some("reasoning_content"),
+        ..COMMON
+    },
+    Flavour {
+        name: "nim",
+        base_url: Some("https://integrate.api.nvidia.com/v1"),
+        takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, USAGE],
+        thinking: Thinking::Template,
+        schema: Schema::Wish,
+        ..COMMON
+    },
+    Flavour {
+        name: "lmstudio",
+        base_url: Some("http://127.0.0.1:1234/v1"),
+        takes: &[TOP_K, REPEAT, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE],
+        ..COMMON
+    },
+    Flavour {
+        name: "llama-server",
+        base_url: Some("http://127.0.0.1:8080/v1"),
+        takes: &[
+            TOP_K, MIN_P, REPEAT, WINDOW, PRESENCE, FREQUENCY, SEED, LOGPROBS, GRAMMAR, TOOLS,
+            TEXT, USAGE,
+        ],
+        thinking: Thinking::Template,
+        thoughts_back: Some("reasoning_content"),
+        ..COMMON
+    },
+    Flavour {
+        name: "replicate",
+        base_url: Some("https://openai-proxy.replicate.com/v1"),
+        takes: &[PRESENCE, FREQUENCY, SEED],
+        schema: Schema::None,
+        ..COMMON
+    },
+    Flavour {
+        name: "tieline",
+        takes: &[
+            TOP_K, MIN_P, REPEAT, PRESENCE, FREQUENCY, SEED, LOGPROBS, GRAMMAR, INFILL, TOOLS,
+            TEXT, USAGE,
+        ],
+        thinking: Thinking::Template,
+        thoughts_back: Some("reasoning_content"),
+        ..COMMON
+    },
+];
+
+/// The table of flavours, for the documentation.
+pub fn table() -> String {
+    let mut table = String::from(
+        "| vendor | URL | limit | takes besides temperature and top_p | stops | thinking | JSON Schema |\n\
+         |---|---|---|---|---|---|---|\n",
+    );
+    for flavour in FLAVOURS {
+        let takes: Vec<&str> = flavour.takes.iter().map(|(_, word)| *word).collect();
+        let thinking = match flavour.thinking {
+            Thinking::None => "-".to_owned(),
+            Thinking::Effort(on, off) => format!("`reasoning_effort` {on}, {off}"),
+            Thinking::Reasoning => "`reasoning.enabled`".to_owned(),
+            Thinking::Type => "`thinking.type`".to_owned(),
+            Thinking::Template => "`chat_template_kwargs`".to_owned(),
+        };
+        let schema = match flavour.schema {
+            Schema::Strict => "kept to where it is strict",
+            Schema::Kept => "kept to",
+            Schema::Wish => "a wish",
+            Schema::ObjectOnly => "any object only",
+            Schema::None => "-",
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            table,
+            "| {} | {} | `{}` | {} | {} | {thinking} | {schema} |",
+            flavour.name,
+            flavour.base_url.unwrap_or("yours"),
+            flavour.limit,
+            takes.join(", "),
+            flavour.stops,
+        );
+    }
+    table
+}

@@ -1,0 +1,343 @@
+//! A request in OpenAI's words.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde_json::{Map, Value, json};
+use tieline_types::{
+    BackendError, Constraint, ErrorKind, Message, Prompt, Request, Role, Sampling, ToolChoice,
+};
+
+use super::flavour::{Flavour, Parameter, Schema, Thinking};
+use crate::errors::unsupported;
+use crate::local;
+use crate::protocol::Written;
+
+pub(super) fn write(
+    flavour: &'static Flavour,
+    request: &Request,
+    model: &str,
+) -> Result<Written, BackendError> {
+    let mut writer = Writer { flavour, body: Map::new(), warnings: Vec::new() };
+    local::check(request, flavour.name, &mut writer.warnings)?;
+    writer.set("model", model);
+    let path = writer.prompt(request)?;
+    writer.set("stream", true);
+    if flavour.takes(Parameter::UsageOption) {
+        writer.set("stream_options", json!({"include_usage": true}));
+    }
+    if let Some(most) = request.max_tokens {
+        writer.set(if path == CHAT { flavour.limit } else { "max_tokens" }, most.0);
+    }
+    writer.stop(&request.stop)?;
+    writer.sampling(&request.sampling, reasons(flavour, model));
+    writer.logprobs(request, path == CHAT)?;
+    writer.thinking(request.thinking);
+    writer.constraint(request.constraint.as_ref(), path == CHAT)?;
+    Ok(Written {
+        path: path.to_owned(),
+        headers: Vec::new(),
+        body: Value::Object(writer.body),
+        warnings: writer.warnings,
+    })
+}
+
+const CHAT: &str = "/chat/completions";
+const TEXT: &str = "/completions";
+
+/// OpenAI's thinking models refuse all that steers the choice of tokens.
+fn reasons(flavour: &Flavour, model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let families = ["o1", "o3", "o4", "gpt-5"];
+    flavour.name == "openai" && families.iter().any(|family| name.starts_with(family))
+}
+
+struct Writer {
+    flavour: &'static Flavour,
+    body: Map<String, Value>,
+    warnings: Vec<String>,
+}
+
+impl Writer {
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.body.insert(name.to_owned(), value.into());
+    }
+
+    fn left_out(&mut self, what: &str) {
+        self.warnings.push(format!("not sent to {}: {what}", self.flavour.name));
+    }
+
+    fn refuse<T>(&self, what: &str) -> Result<T, BackendError> {
+        Err(unsupported(what, self.flavour.name))
+    }
+
+    /// The prompt, and where it goes.
+    fn prompt(&mut self, request: &Request) -> Result<&'static str, BackendError> {
+        match &request.prompt {
+            Prompt::Chat(messages) => {
+                let messages = messages.iter().map(|message| self.message(message));
+                let messages: Vec<Value> = messages.collect();
+                self.set("messages", messages);
+                self.tools(request)?;
+                let thoughts = chat_thoughts(request);
+                if thoughts && self.flavour.thoughts_back.is_none() {
+                    self.left_out("earlier thoughts");
+                }
+                Ok(CHAT)
+            }
+            Prompt::Text(text) if self.flavour.takes(Parameter::Text) => {
+                self.set("prompt", text.expose());
+                Ok(TEXT)
+            }
+            Prompt::Infill { prefix, suffix } if self.flavour.takes(Parameter::Infill) => {
+                self.set("prompt", prefix.expose());
+                self.set("suffix", suffix.expose());
+                Ok(TEXT)
+            }
+            Prompt::Text(_) => self.refuse("text to go on from"),
+            Prompt::Infill { .. } => self.refuse("the filling of a gap"),
+            Prompt::Tokens(_) | Prompt::Rendered(_) => self.refuse("a prompt of tokens"),
+        }
+    }
+
+    fn message(&self, message: &Message) -> Value {
+        let mut wire = json!({"role": message.role.as_str(), "content": message.content.expose()});
+        match message.role {
+            Role::Assistant => {
+                if !message.tool_calls.is_empty() {
+                    wire["tool_calls"] =
+                        message.tool_calls.iter().map(|call| self.call(call)).collect();
+                    if message.content.expose().is_empty() {
+                        wire["content"] = Value::Null;
+                    }
+                }
+                if let (Some(name), Some(thoughts)) =
+                    (self.flavour.thoughts_back, &message.reasoning)
+                {
+                    wire[name] = thoughts.expose().into();
+                }
+            }
+            Role::Tool => {
+                let id = message.tool_call_id.as_deref().unwrap_or_default();
+                wire["tool_call_id"] = self.id(id).into();
+            }
+            _ => {
+                if let Some(name) = &message.name {
+                    wire["name"] = name.as_str().into();
+                }
+            }
+        }
+        wire
+    }
+
+    fn call(&self, call: &tieline_types::ToolCall) -> Value {
+        json!({
+            "id": self.id(&call.id),
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments.expose()}
+        })
+    }
+
+    /// Another vendor's id, where this one has a rule for them: the same one each time.
+    fn id(&self, id: &str) -> String {
+        let fits = id.len() == 9 && id.chars().all(|c| c.is_ascii_alphanumeric());
+        if !self.flavour.short_ids || fits {
+            return id.to_owned();
+        }
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        format!("{:09x}", hasher.finish() & 0xf_ffff_ffff)
+    }
+
+    fn tools(&mut self, request: &Request) -> Result<(), BackendError> {
+        if request.tools.is_empty() {
+            return Ok(());
+        }
+        if !self.flavour.takes(Parameter::Tools) {
+            return self.refuse("tools");
+        }
+        let tools = request.tools.iter().map(|tool| {
+            Ok(json!({"type": "function", "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": local::parameters(tool)?
+            }}))
+        });
+        let tools = tools.collect::<Result<Vec<Value>, BackendError>>()?;
+        self.set("tools", tools);
+        match &request.tool_choice {
+            ToolChoice::Auto => {}
+            ToolChoice::None => self.set("tool_choice", "none"),
+            ToolChoice::Required => self.set("tool_choice", "required"),
+            ToolChoice::Named(name) => {
+                self.set("tool_choice", json!({"type": "function", "function": {"name": name}}));
+            }
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, stop: &[String]) -> Result<(), BackendError> {
+        if stop.len() > self.flavour.stops {
+            return self.refuse(&format!("more than {} stop texts", self.flavour.stops));
+        }
+        if !stop.is_empty() {
+            self.set("stop", stop);
+        }
+        Ok(())
+    }
+
+    /// Temperature and top_p go along, as ours may be others than the vendor's. The rest goes where it is not our
+    /// default, which the caller did not ask for.
+    fn sampling(&mut self, sampling: &Sampling, reasons: bool) {
+        let usual = Sampling::default();
+        if reasons {
+            if *sampling != (Sampling { seed: sampling.seed, ..usual }) {
+                self.left_out("temperature, top_p and penalties, which this model does not take");
+            }
+            return self.seed(sampling.seed);
+        }
+        self.set("temperature", local::number(sampling.temperature));
+        self.set("top_p", local::number(sampling.top_p));
+        let draws = local::draws(sampling);
+        if draws && sampling.top_k != usual.top_k {
+            self.parameter(Parameter::TopK, "top_k", sampling.top_k.into());
+        }
+        let floats = [
+            (Parameter::MinP, "min_p", sampling.min_p, usual.min_p),
+            (Parameter::RepeatPenalty, "repeat_penalty", sampling.repeat_penalty, 1.0),
+            (Parameter::PresencePenalty, "presence_penalty", sampling.presence_penalty, 0.0),
+            (Parameter::FrequencyPenalty, "frequency_penalty", sampling.frequency_penalty, 0.0),
+        ];
+        for (parameter, name, value, usual) in floats {
+            let matters = draws || parameter != Parameter::MinP;
+            if matters && value.to_bits() != f32::to_bits(usual) {
+                self.parameter(parameter, name, local::number(value));
+            }
+        }
+        if sampling.penalty_window != usual.penalty_window {
+            let window = sampling.penalty_window.0.into();
+            self.parameter(Parameter::PenaltyWindow, "penalty_window", window);
+        }
+        self.seed(sampling.seed);
+    }
+
+    fn seed(&mut self, seed: Option<u32>) {
+        if let Some(seed) = seed {
+            self.parameter(Parameter::Seed, "seed: answers differ each time", seed.into());
+        }
+    }
+
+    fn parameter(&mut self, parameter: Parameter, name: &str, value: Value) {
+        match self.flavour.word(parameter) {
+            Some(word) => self.set(word, value),
+            None => self.left_out(name),
+        }
+    }
+
+    fn logprobs(&mut self, request: &Request, chat: bool) -> Result<(), BackendError> {
+        let Some(most) = request.logprobs else { return Ok(()) };
+        if !self.flavour.takes(Parameter::Logprobs) {
+            return self.refuse("the probabilities of tokens");
+        }
+        if !chat {
+            // The older completions tell them in another shape, which is not read.
+            return self.refuse("the probabilities of tokens of a text");
+        }
+        self.set("logprobs", true);
+        self.set("top_logprobs", most);
+        Ok(())
+    }
+
+    fn thinking(&mut self, thinking: Option<bool>) {
+        let Some(thinks) = thinking else { return };
+        match self.flavour.thinking {
+            Thinking::None => self.left_out("whether to think"),
+            Thinking::Effort(on, off) => {
+                self.set("reasoning_effort", if thinks { on } else { off })
+            }
+            Thinking::Reasoning => self.set("reasoning", json!({"enabled": thinks})),
+            Thinking::Type => {
+                let kind = if thinks { "enabled" } else { "disabled" };
+                self.set("thinking", json!({"type": kind}));
+            }
+            Thinking::Template => {
+                self.set("chat_template_kwargs", json!({"enable_thinking": thinks}));
+            }
+        }
+    }
+
+    fn constraint(&mut self, rule: Option<&Constraint>, chat: bool) -> Result<(), BackendError> {
+        let Some(rule) = rule else { return Ok(()) };
+        let gbnf = matches!(rule, Constraint::Gbnf(_)) && self.flavour.takes(Parameter::Grammar);
+        if !chat && !gbnf {
+            return self.refuse(&format!("text by a {}", rule.as_str()));
+        }
+        match rule {
+            Constraint::JsonObject if self.flavour.schema != Schema::None => {
+                self.set("response_format", json!({"type": "json_object"}));
+                Ok(())
+            }
+            Constraint::JsonSchema(text) => self.schema(text),
+            Constraint::Gbnf(text) if gbnf => {
+                self.set("grammar", text.as_str());
+                Ok(())
+            }
+            Constraint::JsonObject
+            | Constraint::Regex(_)
+            | Constraint::Lark(_)
+            | Constraint::Gbnf(_) => self.refuse(&format!("an answer by a {}", rule.as_str())),
+        }
+    }
+
+    fn schema(&mut self, text: &str) -> Result<(), BackendError> {
+        let schema: Value = serde_json::from_str(text).map_err(|_| {
+            BackendError::new(ErrorKind::InvalidRequest, "the answer's JSON Schema is no JSON")
+        })?;
+        let strict = match self.flavour.schema {
+            Schema::Kept => true,
+            Schema::Strict => is_strict(&schema),
+            Schema::Wish => false,
+            Schema::ObjectOnly | Schema::None => {
+                return self.refuse("an answer by a JSON schema");
+            }
+        };
+        if !strict {
+            let vendor = self.flavour.name;
+            self.warnings
+                .push(format!("{vendor} takes this JSON Schema for a wish: check the answer"));
+        }
+        let named = json!({"name": "answer", "schema": schema, "strict": strict});
+        self.set("response_format", json!({"type": "json_schema", "json_schema": named}));
+        Ok(())
+    }
+}
+
+fn chat_thoughts(request: &Request) -> bool {
+    match &request.prompt {
+        Prompt::Chat(messages) => messages.iter().any(|message| message.reasoning.is_some()),
+        Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => false,
+    }
+}
+
+/// Whether a schema is of the kind that OpenAI keeps to: every object closed, every member required.
+fn is_strict(schema: &Value) -> bool {
+    let Value::Object(members) = schema else { return true };
+    let closed = match members.get("properties").and_then(Value::as_object) {
+        None => members.get("type").and_then(Value::as_str) != Some("object"),
+        Some(properties) => {
+            let required = members.get("required").and_then(Value::as_array);
+            let names = |name: &String| {
+                required.is_some_and(|all| all.iter().any(|one| one.as_str() == Some(name)))
+            };
+            members.get("additionalProperties") == Some(&Value::Bool(false))
+                && properties.keys().all(names)
+                && properties.values().all(is_strict)
+        }
+    };
+    let below = |name: &str| match members.get(name) {
+        None => true,
+        Some(Value::Array(all)) => all.iter().all(is_strict),
+        Some(Value::Object(all)) if name != "items" => all.values().all(is_strict),
+        Some(one) => is_strict(one),
+    };
+    closed && ["items", "anyOf", "$defs", "definitions"].into_iter().all(below)
+}
