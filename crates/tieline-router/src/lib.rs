@@ -16,8 +16,10 @@ pub mod prices;
 pub mod quality;
 pub mod record;
 pub mod run;
+pub mod switch;
 
 pub use plan::{Decision, Facts, plan};
 pub use policy::{Policy, PolicyError};
 pub use record::{Outcome, Record, Records};
 pub use run::{Call, Hints, Routed, Router};
+pub use switch::{RemoteModel, Setup, Switch, Tried};

@@ -29,10 +29,12 @@ const ON_THE_WAY: u32 = 32;
 /// What a request may cost, and who pays.
 #[derive(Clone, Debug)]
 pub struct Fare {
-    /// Where money is reserved.
-    pub till: Till,
+    /// Where money is reserved; `None`: nowhere.
+    pub till: Option<Till>,
     /// The budgets that it comes under; none: nothing is reserved.
     pub scopes: Vec<Scope>,
+    /// The tokens after which the answer is cut, since no more is reserved.
+    pub cut: Option<Tokens>,
     /// What it may cost at most.
     pub most: MicroUsd,
     /// The reservation's name, of this request alone.
@@ -88,9 +90,7 @@ impl Metered {
 
     async fn reserve(&self) -> Result<Option<Held>, BackendError> {
         let Fare { till, scopes, most, id, .. } = &*self.fare;
-        if scopes.is_empty() {
-            return Ok(None);
-        }
+        let Some(till) = till.as_ref().filter(|_| !scopes.is_empty()) else { return Ok(None) };
         let mut held =
             till.reserve(scopes.clone(), *most, id).await.map_err(|error| refused(&error))?;
         held.sent();
@@ -141,7 +141,8 @@ impl Backend for Metered {
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let mut meter = self.meter(self.reserve().await?);
-        match self.backend.run(request).await {
+        let most = [request.max_tokens, self.fare.cut].into_iter().flatten().min();
+        match self.backend.run(Request { max_tokens: most, ..request }).await {
             Ok(stream) => {
                 meter.accepted = true;
                 Ok(Box::pin(Paid { stream, meter }))

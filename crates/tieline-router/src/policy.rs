@@ -44,6 +44,8 @@ pub struct Policy {
     pub default_class: DataClass,
     /// Whether a caller's own word may lower a class that no rule gave.
     pub trust_declared: bool,
+    /// Names, code names and other words that are private here: what the detectors look for besides.
+    pub terms: Vec<String>,
     /// What gives a request its class. The highest wins.
     pub classify: Vec<Classify>,
     /// What may leave, where to, and how. The first that fits counts.
@@ -75,6 +77,7 @@ impl Default for Policy {
             aliases: BTreeMap::new(),
             default_class: DataClass::Internal,
             trust_declared: false,
+            terms: Vec::new(),
             classify: Vec::new(),
             rules: Vec::new(),
             licences: None,

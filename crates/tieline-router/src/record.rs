@@ -9,7 +9,9 @@ use serde::Serialize;
 use tieline_types::{Digest, Usage};
 use tokio::sync::{broadcast, mpsc};
 
+use crate::choose;
 use crate::plan::Decision;
+use crate::switch::Tried;
 
 /// Records that are kept in memory.
 const KEPT: usize = 5000;
@@ -55,6 +57,12 @@ pub struct Record {
     pub operation: &'static str,
     /// Who answered, and why.
     pub decision: Decision,
+    /// All that led to it, where a policy decided.
+    pub plan: Option<Arc<choose::Decision>>,
+    /// What it was decided on, without a word of the request.
+    pub asked: Option<choose::Asked>,
+    /// Who was asked, and what became of that, where a policy decided.
+    pub tried: Vec<Tried>,
     /// What the model's file holds, where it was loaded.
     pub digest: Option<Digest>,
     /// How it ended.

@@ -15,8 +15,10 @@ use tieline_types::{
 };
 use tokio::sync::mpsc;
 
+use crate::choose;
 use crate::plan::{Decision, Facts, plan};
 use crate::record::{Outcome, Record, Records};
+use crate::switch::{self, Planned, Switch};
 
 /// One call of an API.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub struct Call {
     pub id: String,
     /// The id of the key that asks; empty: this machine's user.
     pub key: String,
+    /// What the key's owner calls it.
+    pub label: Option<String>,
     /// The models that it may ask; `None`: all.
     pub allowed: Option<Arc<[String]>>,
     /// The API.
@@ -61,17 +65,23 @@ pub struct Hints {
 pub struct Router {
     host: Arc<dyn Host>,
     records: Arc<Records>,
+    switch: Switch,
 }
 
 impl Router {
     /// Routes to the models of `host`. Each call's record goes to `sink` too.
     pub fn new(host: Arc<dyn Host>, sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
-        Self { host, records: Arc::new(Records::new(sink)) }
+        Self { host, records: Arc::new(Records::new(sink)), switch: Switch::default() }
     }
 
     /// The models of this machine.
     pub fn host(&self) -> &Arc<dyn Host> {
         &self.host
+    }
+
+    /// Decides by a policy, where there is one.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
     }
 
     /// What happened lately.
@@ -84,8 +94,20 @@ impl Router {
     /// # Errors
     /// Nobody may answer it.
     pub async fn decide(&self, call: Call, request: &Request) -> Result<Routed, BackendError> {
-        let _ = request;
-        self.route(call)
+        let Some(setup) = self.switch.concerned(&call.wanted.name) else {
+            return self.route(call);
+        };
+        let planned = self.switch.plan(setup, &self.host, (&call, request)).await?;
+        let decision = short(planned.decision());
+        let refusal = switch::refusal(planned.decision());
+        let routed = self.routed(call, decision, Some(Arc::new(planned)));
+        match refusal {
+            None => Ok(routed),
+            Some(error) => {
+                routed.open_entry().fail(&error);
+                Err(error)
+            }
+        }
     }
 
     /// The model of this machine that does work for this call, whose name it says. Its arrival is now.
@@ -95,20 +117,33 @@ impl Router {
     pub fn route(&self, call: Call) -> Result<Routed, BackendError> {
         let facts = Facts { asked: &call.wanted.name, allowed: call.allowed.as_deref() };
         let decision = plan(facts)?;
+        Ok(self.routed(call, decision, None))
+    }
+
+    fn routed(&self, call: Call, decision: Decision, planned: Option<Arc<Planned>>) -> Routed {
         let wanted = Wanted { name: decision.model.clone(), ..call.wanted.clone() };
-        Ok(Routed {
+        let (at, since) = (SystemTime::now(), Instant::now());
+        Routed {
             host: Arc::clone(&self.host),
             records: Arc::clone(&self.records),
             wanted,
-            arrival: Arrival {
-                call,
-                decision,
-                digest: None,
-                at: SystemTime::now(),
-                since: Instant::now(),
-            },
-        })
+            planned,
+            arrival: Arrival { call, decision, digest: None, at, since },
+        }
     }
+}
+
+/// A decision in a word, for headers and ledgers.
+fn short(decision: &choose::Decision) -> Decision {
+    let first = decision.tries.first().map(|one| &one.name);
+    let reason = match first {
+        None => "refused",
+        Some(_) if decision.pinned.is_some() => "session",
+        Some(_) if decision.cascade.is_some() => "cascade",
+        Some(first) if *first == decision.asked => "named",
+        Some(_) => "chosen",
+    };
+    Decision { model: first.unwrap_or(&decision.asked).clone(), reason }
 }
 
 /// What records call a model that is not here.
@@ -129,13 +164,14 @@ pub struct Routed {
     host: Arc<dyn Host>,
     records: Arc<Records>,
     wanted: Wanted,
+    planned: Option<Arc<Planned>>,
     arrival: Arrival,
 }
 
 impl Routed {
     /// Whether a model of this machine answers, and no other.
     pub fn is_here(&self) -> bool {
-        true
+        self.planned.is_none()
     }
 
     /// The decision.
@@ -242,13 +278,19 @@ impl Backend for Routed {
         &self.wanted.name
     }
 
+    /// The farthest that the request may travel.
     fn zone(&self) -> Zone {
-        Zone::Host
+        let tries = self.planned.iter().flat_map(|planned| &planned.decision().tries);
+        tries.map(|one| one.zone).max().unwrap_or(Zone::Host)
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let mut entry = self.open_entry();
-        match self.host.run(&self.wanted, request).await {
+        let begun = match &self.planned {
+            Some(planned) => planned.backend().run(request).await,
+            None => self.host.run(&self.wanted, request).await,
+        };
+        match begun {
             Ok(stream) => Ok(Box::pin(Recorded { stream, entry })),
             Err(error) => {
                 entry.fail(&error);
@@ -271,7 +313,10 @@ impl Entry {
     /// A name that no model has may be anything, a prompt too: it is not kept.
     fn told(&self, decision: &Decision) -> Decision {
         match self.error {
-            Some(ErrorKind::NotFound) => Decision { model: UNKNOWN.to_owned(), ..decision.clone() },
+            // A policy's decision keeps no name that nobody has.
+            Some(ErrorKind::NotFound) if self.routed.planned.is_none() => {
+                Decision { model: UNKNOWN.to_owned(), ..decision.clone() }
+            }
             _ => decision.clone(),
         }
     }
@@ -286,6 +331,12 @@ impl Entry {
             return;
         }
         let Arrival { call, decision, digest, at, since } = &self.routed.arrival;
+        let planned = self.routed.planned.as_ref();
+        let tried = planned.map(|planned| planned.tried()).unwrap_or_default();
+        let mut decision = self.told(decision);
+        if let Some(answered) = tried.iter().rev().find(|one| one.ended == "answered") {
+            decision.model.clone_from(&answered.name);
+        }
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.routed.records.add(Record {
@@ -294,7 +345,10 @@ impl Entry {
             key: call.key.clone(),
             dialect: call.dialect,
             operation: call.operation,
-            decision: self.told(decision),
+            decision,
+            plan: planned.map(|planned| Arc::clone(planned.decision())),
+            asked: planned.map(|planned| planned.asked().clone()),
+            tried,
             digest: *digest,
             outcome,
             error: self.error.map(|kind| format!("{kind:?}")),
@@ -360,6 +414,7 @@ mod tests {
         Call {
             id: "1".to_owned(),
             key: String::new(),
+            label: None,
             allowed: None,
             dialect: "openai",
             operation: "chat",

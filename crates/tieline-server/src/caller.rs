@@ -14,6 +14,8 @@ use tieline_types::{Class, Owner};
 pub(crate) struct Principal {
     /// The key's id; empty: this machine's user.
     pub(crate) id: String,
+    /// What its owner calls the key.
+    pub(crate) label: Option<String>,
     /// The models that it may ask; `None`: all.
     pub(crate) models: Option<Arc<[String]>>,
     /// A key that may have models answer, and may not say which of them are in memory.

@@ -76,6 +76,7 @@ fn call(caller: &Caller, (dialect, operation): (Dialect, &'static str), wanted: 
     Call {
         id: caller.request_id.clone(),
         key: caller.principal.id.clone(),
+        label: caller.principal.label.clone(),
         allowed: caller.principal.models.clone(),
         dialect: dialect.as_str(),
         operation,

@@ -79,6 +79,7 @@ fn class_why(decision: &Decision) -> String {
     let word = |why: &crate::policy::ClassWhy| match why.source {
         ClassSource::Default => "the policy's default".to_owned(),
         ClassSource::Declared => "the caller said so".to_owned(),
+        ClassSource::Found => format!("{} in the text", why.rule),
         ClassSource::Rule => format!("rule {:?}", why.rule),
     };
     highest.map(word).collect::<Vec<_>>().join(", ")

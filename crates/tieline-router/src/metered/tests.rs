@@ -87,7 +87,8 @@ impl Shop {
         };
         let source = PriceSource::Policy { date: None };
         Fare {
-            till: self.till.clone(),
+            till: Some(self.till.clone()),
+            cut: None,
             scopes: vec![scope],
             most: MicroUsd(6_000),
             id: id.to_owned(),

@@ -1,6 +1,7 @@
 //! How much harm a request does outside.
 
 use serde::{Deserialize, Serialize};
+use tieline_privacy::Entity;
 use tieline_types::DataClass;
 
 use super::glob::Glob;
@@ -17,6 +18,8 @@ pub enum ClassSource {
     Declared,
     /// A `[[classify]]` of the policy.
     Rule,
+    /// What the detectors found.
+    Found,
 }
 
 /// One reason for a class.
@@ -26,13 +29,14 @@ pub struct ClassWhy {
     pub class: DataClass,
     /// Who asks for it.
     pub source: ClassSource,
-    /// The rule's name; empty where none is it.
+    /// The rule's name, or what was found; empty where neither is it.
     pub rule: String,
 }
 
 impl Policy {
     /// The class of a request, and all that asked for one. The highest wins; the default counts where no rule
-    /// fits. A caller's own word raises the class; it lowers the default only where the policy trusts it.
+    /// fits. What was found in the text asks for its own class, unless a rule names that kind of thing: then the
+    /// rule is the policy's word on it. A rule that asks for more than the find is none. A caller's own word raises the class; it lowers the default only where the policy trusts it.
     pub fn classify(&self, asked: &Asked) -> (DataClass, Vec<ClassWhy>) {
         let mut why: Vec<ClassWhy> = self
             .classify
@@ -52,15 +56,36 @@ impl Policy {
                 rule: String::new(),
             });
         }
+        why.extend(self.found(asked));
         if let Some(class) = asked.declared_class {
             why.push(ClassWhy { class, source: ClassSource::Declared, rule: String::new() });
         }
         let highest = why.iter().map(|why| why.class).max();
         (highest.unwrap_or(DataClass::Secret), why)
     }
+
+    fn found<'a>(&'a self, asked: &'a Asked) -> impl Iterator<Item = ClassWhy> + 'a {
+        let named = |entity| self.classify.iter().any(|rule| rule.is_about(entity));
+        let found =
+            asked.found.iter().filter(move |(entity, count)| **count > 0 && !named(*entity));
+        found.map(|(entity, _)| ClassWhy {
+            class: entity.class(),
+            source: ClassSource::Found,
+            rule: entity.as_str().to_owned(),
+        })
+    }
 }
 
 impl Classify {
+    /// Whether it is the policy's word on this kind of thing, wherever that is found.
+    fn is_about(&self, entity: &Entity) -> bool {
+        let elsewhere = self.path.is_empty()
+            && self.key.is_empty()
+            && self.label.is_empty()
+            && self.project.is_empty();
+        elsewhere && self.entity.contains(entity)
+    }
+
     /// Whether all that the rule says holds.
     fn fits(&self, asked: &Asked) -> bool {
         let one = |globs: &[Glob], text: &Option<String>| {

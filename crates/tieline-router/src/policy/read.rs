@@ -56,6 +56,7 @@ fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
             .word("default_class", &classes(), faults)
             .unwrap_or(default.default_class),
         trust_declared: root.flag("trust_declared", faults).unwrap_or(false),
+        terms: root.texts("terms", faults),
         classify: classify(root, faults),
         rules: rules(root, faults),
         licences: (!licences.is_empty()).then_some(licences),

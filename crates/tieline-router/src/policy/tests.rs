@@ -1,6 +1,7 @@
 //! What a policy may say, and what is told when it says something else.
 
 use super::*;
+use crate::choose::Asked;
 
 #[track_caller]
 fn faults(text: &str) -> String {
@@ -202,4 +203,28 @@ fn any_class_is_not_the_secret_one() {
         |class: &str| Policy::parse(&format!("{rule}{class}")).unwrap().rules.remove(0).classes;
     assert!(!classes("\"any\"").contains(&DataClass::Secret));
     assert!(classes("[\"any\", \"secret\"]").contains(&DataClass::Secret));
+}
+
+#[track_caller]
+fn classified(text: &str, found: &[(Entity, u32)], want: DataClass) {
+    let asked = Asked { found: found.iter().copied().collect(), ..Asked::default() };
+    assert_eq!(Policy::parse(text).unwrap().classify(&asked).0, want, "{text:?} {found:?}");
+}
+
+#[test]
+fn what_was_found_asks_for_its_class_unless_a_rule_is_about_it() {
+    let (key, mail, address) = ((Entity::ApiKey, 1), (Entity::Email, 1), (Entity::IpAddress, 1));
+    classified("", &[], DataClass::Internal);
+    classified("", &[key], DataClass::Secret);
+    classified("", &[mail], DataClass::Private);
+    // Never below the default.
+    classified("default_class = \"private\"", &[address], DataClass::Private);
+    classified("default_class = \"public\"", &[address], DataClass::Internal);
+    let rule = "[[classify]]\nentity = \"email\"\nat_least = 3\nclass = \"private\"\n";
+    classified(rule, &[mail], DataClass::Internal);
+    classified(rule, &[(Entity::Email, 3)], DataClass::Private);
+    classified(rule, &[mail, key], DataClass::Secret);
+    // A rule that asks for more than the find is no word on it.
+    let narrow = format!("{rule}project = \"/work/x\"\n");
+    classified(&narrow, &[mail], DataClass::Private);
 }

@@ -72,7 +72,12 @@ fn entry_for(entry: &Entry, scopes: &[Scope]) -> Result<Principal, ApiError> {
         return Err(ApiError::new(Fault::Forbidden, text));
     }
     let guest = !key.scopes.iter().any(|s| matches!(s, Scope::Admin | Scope::WriteModels));
-    Ok(Principal { id: key.id.clone(), models: entry.models(), guest })
+    Ok(Principal {
+        id: key.id.clone(),
+        label: Some(key.label.clone()),
+        models: entry.models(),
+        guest,
+    })
 }
 
 fn unauthorized(text: &str) -> ApiError {

@@ -1,0 +1,187 @@
+//! The switch: takes a request that a policy concerns, finds out what is in it and who could answer it, decides,
+//! and carries it.
+//!
+//! A model of this machine that is asked by its own name is none of its business: nothing leaves, and nothing is
+//! looked at.
+
+mod facts;
+mod memory;
+mod planned;
+mod setup;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tieline_privacy::survey;
+use tieline_types::{BackendError, ErrorKind, Host, Request};
+
+use crate::carry::{Breakers, Network};
+use crate::choose::{Candidate, Decision, RefusalCode, decide};
+use crate::run::Call;
+use memory::Memory;
+use planned::Case;
+
+pub use planned::{Planned, Tried};
+pub use setup::{RemoteModel, Setup};
+
+/// Decides by a policy that can be changed while it runs.
+pub struct Switch {
+    setup: RwLock<Option<Arc<Setup>>>,
+    shared: Arc<Shared>,
+}
+
+/// What outlives a policy.
+struct Shared {
+    memory: Memory,
+    breakers: Arc<Mutex<Breakers>>,
+    network: Arc<Mutex<Network>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let network = Arc::new(Mutex::new(Network::new(0)));
+        Self { memory: Memory::default(), breakers: Arc::default(), network }
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Switch").field("setup", &self.current()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Switch {
+    /// Without a policy: every request is for a model of this machine, by its name.
+    fn default() -> Self {
+        Self { setup: RwLock::new(None), shared: Arc::default() }
+    }
+}
+
+impl Switch {
+    /// Decides by this from now on. What is being answered goes on as it was decided.
+    pub fn replace(&self, setup: Setup) {
+        let hosts: std::collections::BTreeSet<_> =
+            setup.remotes.iter().map(|remote| &remote.circuit.host).collect();
+        let network = Network::new(hosts.len());
+        *self.shared.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
+        *self.setup.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(setup));
+    }
+
+    /// What it decides by.
+    pub fn current(&self) -> Option<Arc<Setup>> {
+        self.setup.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What it decides by, where that concerns this name.
+    pub(crate) fn concerned(&self, name: &str) -> Option<Arc<Setup>> {
+        self.current().filter(|setup| setup.concerns(name))
+    }
+
+    /// Decides who answers, without asking anybody but this machine.
+    ///
+    /// # Errors
+    /// This machine cannot say which models it has.
+    pub(crate) async fn plan(
+        &self,
+        setup: Arc<Setup>,
+        host: &Arc<dyn Host>,
+        (call, request): (&Call, &Request),
+    ) -> Result<Planned, BackendError> {
+        let surveyed = survey(request, &setup.detectors);
+        let known = surveyed.is_ok();
+        let mut asked = facts::asked(call, request, &surveyed.unwrap_or_default());
+        asked.declared_class = declared(call)?;
+        let session = memory::session_of(call, request);
+        asked.session = facts::session(&self.shared.memory, &session, request);
+        // Where nobody knows what is in it, it stays.
+        asked.offline = setup.offline || !known || !self.is_online();
+        let scopes = setup.scopes(&asked);
+        if !scopes.is_empty() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+            let reader = Arc::clone(&setup);
+            let read = tokio::task::spawn_blocking(move || reader.left(&scopes, now));
+            asked.budgets = read.await.unwrap_or_default();
+        }
+        let candidates = self.candidates(&setup, host).await?;
+        let decision = decide(&setup.policy, &asked, &candidates);
+        let (id, wanted) = (call.id.clone(), call.wanted.clone());
+        let case = Case { decision, asked, session, id, wanted };
+        Ok(Planned::new((setup, Arc::clone(&self.shared)), Arc::clone(host), case))
+    }
+
+    async fn candidates(
+        &self,
+        setup: &Setup,
+        host: &Arc<dyn Host>,
+    ) -> Result<Vec<Candidate>, BackendError> {
+        let memory = &self.shared.memory;
+        let local = facts::local(&host.models().await?, &host.status().await?, memory);
+        let mut all: Vec<Candidate> =
+            local.into_iter().map(|candidate| setup.policy.with_local(candidate)).collect();
+        let now = Instant::now();
+        let breakers = self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        for remote in &setup.remotes {
+            let mut candidate = remote.candidate.clone();
+            let seen = memory.profile(&candidate.name);
+            let profile = &mut candidate.profile;
+            profile.decode_tps = seen.decode_tps.or(profile.decode_tps);
+            profile.first_token_s = seen.first_token_s.or(profile.first_token_s);
+            candidate.state.breaker_open_ms =
+                breakers.allows(&remote.circuit, now).err().map(|open| {
+                    let left = open.until.saturating_duration_since(now);
+                    u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
+                });
+            all.push(candidate);
+        }
+        Ok(all)
+    }
+
+    fn is_online(&self) -> bool {
+        let network = self.shared.network.lock().unwrap_or_else(PoisonError::into_inner);
+        network.allows(Instant::now())
+    }
+}
+
+fn declared(call: &Call) -> Result<Option<tieline_types::DataClass>, BackendError> {
+    let Some(word) = &call.hints.data_class else { return Ok(None) };
+    // Not the caller's word: it may be anything.
+    word.parse().map(Some).map_err(|_| {
+        let text = "the data class is none: expected public, internal, private or secret";
+        BackendError::new(ErrorKind::InvalidRequest, text)
+    })
+}
+
+/// A refusal in words, with the reasons of those who came nearest.
+pub(crate) fn refusal(decision: &Decision) -> Option<BackendError> {
+    let refusal = decision.refusal?;
+    let reasons: Vec<String> = decision
+        .rejections
+        .iter()
+        .filter(|one| one.reason > crate::choose::Reason::NotAllowedForKey)
+        .map(|one| format!("{}: {}", one.name, one.reason.as_str()))
+        .collect();
+    let nearest = refusal.nearest.map(|reason| format!(" ({})", reason.as_str()));
+    let nearest = nearest.unwrap_or_default();
+    let error = match refusal.code {
+        RefusalCode::UnknownModel => {
+            let text = "no model or alias of this name may be asked";
+            BackendError::new(ErrorKind::NotFound, text)
+        }
+        RefusalCode::NotEligible | RefusalCode::NoneEligible => {
+            let kind = match refusal.nearest {
+                Some(crate::choose::Reason::OverBudget) => ErrorKind::OverBudget,
+                _ => ErrorKind::Denied,
+            };
+            let text = format!("nobody may answer this {} request{nearest}", decision.class);
+            BackendError::new(kind, text)
+        }
+    };
+    Some(match reasons.is_empty() {
+        true => error,
+        false => error.with_hint(reasons.join("; ")),
+    })
+}

@@ -1,0 +1,119 @@
+//! What a policy comes to on this machine: its parts, put together by whoever may read keys.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tieline_privacy::{Detectors, Guarded};
+use tieline_store::Store;
+use tieline_store::budget::{Period, Scope, ScopeKind, Till};
+
+use crate::carry::breaker::Key;
+use crate::choose::{Asked, BudgetLeft, Candidate};
+use crate::policy::{Budget, BudgetScope, Policy};
+use crate::prices::Priced;
+
+/// A model of somebody else's that can be asked.
+#[derive(Clone, Debug)]
+pub struct RemoteModel {
+    /// What is known of it.
+    pub candidate: Candidate,
+    /// The model, behind the guard.
+    pub guarded: Guarded,
+    /// What it costs, where that is known.
+    pub price: Option<Priced>,
+    /// The vendor's name, for ledgers.
+    pub vendor: String,
+    /// Whose circuits it uses.
+    pub circuit: Key,
+}
+
+/// What a policy comes to.
+#[derive(Clone)]
+pub struct Setup {
+    /// The policy.
+    pub policy: Policy,
+    /// Its models that can be asked: those whose key could be read.
+    pub remotes: Vec<RemoteModel>,
+    /// What finds personal text.
+    pub detectors: Arc<Detectors>,
+    /// Where money is reserved, and the store that knows what is left; `None`: nothing is spent.
+    pub money: Option<(Till, Store)>,
+    /// Whether nobody outside this machine may be asked.
+    pub offline: bool,
+}
+
+impl fmt::Debug for Setup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, remotes, offline, .. } = self;
+        f.debug_struct("Setup")
+            .field("policy", &policy.digest)
+            .field("remotes", &remotes.len())
+            .field("offline", offline)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Setup {
+    /// The remote of this name.
+    pub fn remote(&self, name: &str) -> Option<&RemoteModel> {
+        self.remotes.iter().find(|remote| remote.candidate.name == name)
+    }
+
+    /// Whether a name stands for more than a model of this machine.
+    pub(super) fn concerns(&self, name: &str) -> bool {
+        let bare = name.strip_suffix(":latest").unwrap_or(name);
+        self.policy.aliases.contains_key(bare)
+            || bare == crate::choose::AUTO
+            || self.policy.remote_candidates().iter().any(|candidate| candidate.name == bare)
+    }
+
+    /// The budgets that a request comes under.
+    pub(super) fn scopes(&self, asked: &Asked) -> Vec<Scope> {
+        let all = self.policy.budgets.iter().filter(|budget| counts(budget, asked));
+        let scopes = all.flat_map(|budget| {
+            let (kind, id) = match &budget.scope {
+                BudgetScope::Everything => (ScopeKind::Everything, String::new()),
+                BudgetScope::Key(key) => (ScopeKind::Key, key.clone()),
+                BudgetScope::Project(project) => (ScopeKind::Project, project.clone()),
+            };
+            let caps = [(Period::Day, budget.day), (Period::Month, budget.month)];
+            caps.into_iter().filter_map(move |(period, cap)| {
+                Some(Scope { kind, id: id.clone(), period, cap: cap? })
+            })
+        });
+        scopes.collect()
+    }
+
+    /// What is left of these budgets at a time. Reads the database.
+    pub(super) fn left(&self, scopes: &[Scope], now_unix_s: i64) -> Vec<BudgetLeft> {
+        let Some((_, store)) = &self.money else { return Vec::new() };
+        // Where they cannot be read, the reservation decides alone.
+        let balances = store.balances().unwrap_or_default();
+        let left = scopes.iter().map(|scope| {
+            let period = scope.period.name(now_unix_s);
+            let same = balances.iter().find(|(account, _)| {
+                account.kind == scope.kind.as_str()
+                    && account.id == scope.id
+                    && account.period == period
+            });
+            let spent = same.map(|(_, balance)| balance.settled + balance.open);
+            BudgetLeft {
+                scope: match scope.kind {
+                    ScopeKind::Key => BudgetScope::Key(scope.id.clone()),
+                    ScopeKind::Project => BudgetScope::Project(scope.id.clone()),
+                    _ => BudgetScope::Everything,
+                },
+                left: scope.cap - spent.unwrap_or_default(),
+            }
+        });
+        left.collect()
+    }
+}
+
+fn counts(budget: &Budget, asked: &Asked) -> bool {
+    match &budget.scope {
+        BudgetScope::Everything => true,
+        BudgetScope::Key(key) => *key == asked.key || Some(key) == asked.key_label.as_ref(),
+        BudgetScope::Project(project) => Some(project) == asked.project.as_ref(),
+    }
+}
