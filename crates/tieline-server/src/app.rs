@@ -27,6 +27,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     lost: Lost,
     ready: AtomicBool,
+    policy_read: AtomicBool,
     stop: CancellationToken,
     responses: Responses,
 }
@@ -58,6 +59,7 @@ impl App {
             metrics,
             lost: Lost::default(),
             ready: AtomicBool::new(true),
+            policy_read: AtomicBool::new(true),
             stop: CancellationToken::new(),
             responses,
         }))
@@ -69,6 +71,15 @@ impl App {
     /// The database cannot be read; the keys stay as they were.
     pub fn refresh_keys(&self) -> Result<(), DbError> {
         self.0.keyring.refresh(&self.0.library.store)
+    }
+
+    /// Says whether the policy in use is the one that its file holds now: `/readyz` and the metrics show it.
+    pub fn policy_read(&self, read: bool) {
+        self.0.policy_read.store(read, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_policy_read(&self) -> bool {
+        self.0.policy_read.load(Ordering::Relaxed)
     }
 
     /// Shows in the metrics what the ledger lost.

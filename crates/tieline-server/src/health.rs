@@ -30,7 +30,10 @@ async fn lives() -> Response {
 
 async fn ready(State(app): State<App>) -> Response {
     match app.is_ready() {
-        true => Json(json!({ "status": "ready" })).into_response(),
+        true => {
+            let policy = if app.is_policy_read() { "current" } else { "old: the file has faults" };
+            Json(json!({ "status": "ready", "policy": policy })).into_response()
+        }
         false => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response()
         }
@@ -46,7 +49,7 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Api
     let lost = app.router().records().lost() + app.lost().count();
     let text = app
         .metrics()
-        .text(&status, lost)
+        .text(&status, (lost, app.is_policy_read()))
         .map_err(|_| BackendError::new(ErrorKind::Internal, "the metrics cannot be written"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use tieline_router::Record;
+use tieline_router::{Record, Tried};
 use tieline_store::{RequestRow, Source, Store, UsageSources};
+use tieline_types::MicroUsd;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::error;
 
@@ -55,13 +56,69 @@ impl Ledger {
 fn write(mut records: Receiver<Arc<Record>>, store: &Store, lost: &AtomicU64) {
     let mut batch = Vec::with_capacity(BATCH);
     while records.blocking_recv_many(&mut batch, BATCH) > 0 {
-        let rows: Vec<RequestRow> = batch.drain(..).map(|record| row(&record)).collect();
+        let rows: Vec<RequestRow> = batch.drain(..).flat_map(|record| rows(&record)).collect();
         if let Err(failed) = store.record_requests(&rows) {
             let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
             lost.fetch_add(count, Ordering::Relaxed);
             let cause = std::error::Error::source(&failed).map(ToString::to_string);
             error!(rows = count, cause, "requests could not be written down");
         }
+    }
+}
+
+/// A row for each attempt, or one where nobody was asked.
+fn rows(record: &Record) -> Vec<RequestRow> {
+    if record.tried.is_empty() {
+        return vec![row(record)];
+    }
+    let numbered = (1..).zip(&record.tried);
+    numbered.map(|(number, tried)| attempt(record, tried, number)).collect()
+}
+
+fn attempt(record: &Record, tried: &Tried, number: u32) -> RequestRow {
+    let micros = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let usage = tried.usage;
+    let here = ("", tried.name.as_str());
+    let away = tried.name.split_once('/').filter(|_| !tried.vendor.is_empty());
+    let (backend, model) = away.unwrap_or(here);
+    let (price_source, price_date) = tried.price.clone().unzip();
+    RequestRow {
+        // As the vendor names it, which is what prices are known by.
+        model: model.to_owned(),
+        outcome: outcome(tried.ended).to_owned(),
+        error: tried.error.clone(),
+        prompt_tokens: usage.map(|usage| usage.prompt_tokens.0),
+        cached_tokens: usage.map(|usage| usage.cached_tokens.0),
+        cache_write_tokens: usage.map(|usage| usage.cache_write_tokens.0),
+        completion_tokens: usage.map(|usage| usage.completion_tokens.0),
+        reasoning_tokens: usage.map(|usage| usage.reasoning_tokens.0),
+        sources: UsageSources::all(tried.source),
+        first_token_us: tried.first_token_us.map(micros),
+        total_us: micros(tried.total_us),
+        backend: backend.to_owned(),
+        vendor: tried.vendor.clone(),
+        zone: tried.zone,
+        attempt: number,
+        project: record.asked.as_ref().and_then(|asked| asked.project.clone()).unwrap_or_default(),
+        data_class: Some(tried.data_class.as_str().to_owned()),
+        policy_rule: Some(tried.rule.clone()),
+        price_source,
+        price_date: price_date.flatten(),
+        cost: tried.cost_micro_usd.map(MicroUsd),
+        cost_at_least: tried.source == Source::Estimated && tried.cost_micro_usd.is_some(),
+        reserved: tried.reserved_micro_usd.map(MicroUsd),
+        sent_bytes: Some(micros(tried.sent_bytes)),
+        redacted: u32::try_from(tried.redacted).ok(),
+        ..row(record)
+    }
+}
+
+/// An attempt's end in the ledger's words: those of requests, and its own where they have none.
+fn outcome(ended: &'static str) -> &'static str {
+    match ended {
+        "refused" | "broke" => "failed",
+        "cancelled" => "left",
+        other => other,
     }
 }
 
@@ -85,6 +142,8 @@ fn row(record: &Record) -> RequestRow {
         first_token_us: record.first_token_us.map(number),
         total_us: number(record.total_us),
         sources: UsageSources::all(Source::Measured),
+        // Nobody outside was asked.
+        cost: Some(MicroUsd::ZERO),
         ..RequestRow::default()
     }
 }

@@ -81,6 +81,7 @@ pub(crate) struct Metrics {
     loads: Family<Model, Gauge>,
     evictions: Family<Why, Counter>,
     lost: Gauge,
+    policy: Gauge,
     connections: Gauge,
     connections_refused: Counter,
     /// When the last eviction was that is counted.
@@ -103,6 +104,7 @@ impl Default for Metrics {
             loads: Family::default(),
             evictions: Family::default(),
             lost: Gauge::default(),
+            policy: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             counted: Mutex::default(),
@@ -147,6 +149,8 @@ impl Metrics {
         all.register("tieline_model_evictions", text, self.evictions.clone());
         let text = "Rows of the ledger that were lost";
         all.register("tieline_ledger_rows_lost", text, self.lost.clone());
+        let text = "Whether the policy in use is the one that its file holds";
+        all.register("tieline_policy_current", text, self.policy.clone());
         let text = "Open connections";
         all.register("tieline_connections", text, self.connections.clone());
         let text = "Connections that were closed at once, since there were too many";
@@ -215,9 +219,14 @@ impl Metrics {
         }
     }
 
-    /// The text, with what is in memory now.
-    pub(crate) fn text(&self, status: &HostStatus, lost: u64) -> Result<String, std::fmt::Error> {
+    /// The text, with what is in memory now, how many rows were lost, and whether the policy in use is the file's.
+    pub(crate) fn text(
+        &self,
+        status: &HostStatus,
+        (lost, current): (u64, bool),
+    ) -> Result<String, std::fmt::Error> {
         self.observe(status);
+        self.policy.set(current.into());
         self.lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;

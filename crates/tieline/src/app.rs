@@ -33,6 +33,10 @@ pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) catalogue: Catalogue,
     pub(crate) output: Output,
+    /// The policy's file, where the user named one.
+    pub(crate) policy: Option<PathBuf>,
+    /// Whether nobody outside this machine may be asked.
+    pub(crate) offline: bool,
     environment: Environment,
     runner: Option<PathBuf>,
     jail: JailPolicy,
@@ -64,6 +68,8 @@ impl App {
             store,
             catalogue: catalogue()?,
             output,
+            policy: global.policy,
+            offline: global.offline,
             environment: environment(global.offline),
             runner: global.runner,
             jail: policy(global.jail),

@@ -44,6 +44,9 @@ pub(crate) struct Global {
     /// Ask nobody outside this machine
     #[arg(long, global = true, env = env::OFFLINE, hide_env_values = true)]
     pub(crate) offline: bool,
+    /// Who may read what, and what an answer may cost [default: policy.toml in the folder of models and state]
+    #[arg(long, global = true, value_name = "FILE", env = env::POLICY, hide_env_values = true)]
+    pub(crate) policy: Option<PathBuf>,
     /// Where this system cannot shut a runner in: `required` loads no model, `best-effort` loads it all the
     /// same [default: required, on Linux]
     #[arg(long, global = true, value_name = "POLICY", env = env::JAIL, hide_env_values = true)]

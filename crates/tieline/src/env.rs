@@ -16,6 +16,10 @@ pub(crate) const PROMPT_CACHE: &str = "TIELINE_PROMPT_CACHE";
 pub(crate) const MEMORY: &str = "TIELINE_MEMORY";
 /// What to do where this system cannot shut a runner in. Since 0.1.0.
 pub(crate) const JAIL: &str = "TIELINE_JAIL";
+/// The policy's file. Since 0.1.0.
+pub(crate) const POLICY: &str = "TIELINE_POLICY";
+/// A collector of OpenTelemetry; its own name. Since 0.1.0.
+pub(crate) const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Where the server listens. Since 0.1.0.
 pub(crate) const LISTEN: &str = "TIELINE_LISTEN";
 /// How much the server logs. Since 0.1.0.
@@ -28,7 +32,7 @@ pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
 pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
 
 /// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
-pub(crate) const ALL: [(&str, &str); 15] = [
+pub(crate) const ALL: [(&str, &str); 17] = [
     (HOME, "where models and state lie, and computed prompts then too"),
     (RUNNER, "the runner program"),
     (OFFLINE, "`true`: ask nobody outside this machine"),
@@ -37,6 +41,11 @@ pub(crate) const ALL: [(&str, &str); 15] = [
     (PROMPT_CACHE, "most disk space for what was computed of prompts, such as `2GB`, or `off`"),
     (MEMORY, "memory that a model may take at most, such as `2GB`"),
     (JAIL, "`required` or `best-effort`, as `--jail`"),
+    (POLICY, "the policy's file, as `--policy`"),
+    (
+        OTLP,
+        "a collector of OpenTelemetry, such as `http://127.0.0.1:4318`: `serve` sends it a span for each request",
+    ),
     (LISTEN, "where the server listens, such as `127.0.0.1:11435`"),
     (LOG, "`error`, `warn`, `info` or `debug`, as `--log`"),
     (KEY, "the key that `tieline launch` has a tool send"),

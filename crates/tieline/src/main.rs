@@ -20,6 +20,7 @@ mod prompts;
 mod screen;
 mod serving;
 mod sessions;
+mod switching;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -228,3 +228,14 @@ fn what_was_found_asks_for_its_class_unless_a_rule_is_about_it() {
     let narrow = format!("{rule}project = \"/work/x\"\n");
     classified(&narrow, &[mail], DataClass::Private);
 }
+
+#[test]
+fn a_relay_on_this_machine_may_stand_for_a_cloud() {
+    let with = |url: &str| {
+        format!(
+            "[backends.a]\nprotocol = \"openai\"\nzone = \"cloud\"\nurl = {url:?}\n[backends.a.models.m]\n"
+        )
+    };
+    assert!(Policy::parse(&with("http://127.0.0.1:4000/v1")).is_ok());
+    assert!(Policy::parse(&with("http://127.0.0.1.x.example/v1")).is_err());
+}

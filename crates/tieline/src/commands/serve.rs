@@ -8,14 +8,16 @@ use std::time::Duration;
 use serde_json::json;
 use tieline_router::Router;
 use tieline_server::{Config, Doors, Ledger, Library, Listener, ServeError, Tls};
+use tieline_store::budget::{Till, TillThread};
 use tieline_store::keys;
 use tieline_types::Keep;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::args::{LoopbackAuth, Serve};
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::serving::{self, Settings};
+use crate::switching::{Place, Watch, Workshop};
 
 /// Where it listens unless told otherwise.
 const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11435);
@@ -70,6 +72,9 @@ async fn run(
     };
     let server = tieline_server::App::new(Router::new(host, Some(sink)), library, config);
     server.watch_lost(ledger.lost());
+    let (till, writer) = till(app)?;
+    let workshop = Workshop::new(app, Some((till, app.store.clone())))?;
+    let watch = Watch::begin(Place::of(app), workshop, &server)?;
     let shutdown = CancellationToken::new();
     let serving = tieline_server::serve(listeners, server.clone(), shutdown.clone());
     let result = tokio::select! {
@@ -77,6 +82,7 @@ async fn run(
         biased;
         result = serving => result.map_err(refusal),
         result = told(app, &urls, &shutdown) => result,
+        () = watch.follow(server.clone()) => Ok(()),
     };
     server.close().await;
     drop(server);
@@ -86,7 +92,32 @@ async fn run(
     if tokio::time::timeout(LEDGER, written).await.is_err() {
         app.output.warn("the ledger's last rows could not be written in time");
     }
+    // What was reserved and not settled in time is settled at the next start, at its full amount.
+    let settled = tokio::task::spawn_blocking(|| writer.finish());
+    if tokio::time::timeout(LEDGER, settled).await.is_err() {
+        app.output.warn("some of the money that was reserved could not be settled in time");
+    }
     result
+}
+
+/// Where money is reserved, once what dead processes left is settled.
+fn till(app: &App) -> Result<(Till, TillThread), Failure> {
+    let budgets = app.store.budgets().map_err(|error| Failure::ours(with_causes(&error)))?;
+    let recovered = budgets.recover(now_unix_s());
+    let recovered = recovered.map_err(|error| Failure::ours(with_causes(&error)))?;
+    if !recovered.ids.is_empty() {
+        let (count, amount) = (recovered.ids.len(), recovered.amount);
+        app.output.warn(&format!(
+            "{count} requests of a server that died may have cost {amount}: counted as spent"
+        ));
+    }
+    let clock = Arc::new(now_unix_s);
+    Till::start(budgets, clock)
+        .map_err(|error| Failure::ours(format!("cannot start the till's thread: {error}")))
+}
+
+fn now_unix_s() -> i64 {
+    jiff::Timestamp::now().as_second()
 }
 
 /// Says where it listens and waits for signals: the first ends it in order, the second at once.

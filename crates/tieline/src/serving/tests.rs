@@ -24,6 +24,7 @@ fn app(runner: &Path) -> (App, TempDir) {
         home: Some(home.path().join("home")),
         runner: Some(runner.to_owned()),
         offline: true,
+        policy: None,
         jail: None,
     };
     (App::new(global, Output::new(false, true)).unwrap(), home)

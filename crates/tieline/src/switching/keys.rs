@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tieline_providers::Secret;
+use tieline_router::policy::KeySource;
 
 use crate::failure::Failure;
 
@@ -14,30 +15,20 @@ const MOST: usize = 16 * 1024;
 /// The name under which the system's store has our keys.
 const SERVICE: &str = "tieline";
 
-/// Where a key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum KeySource {
-    /// In this environment variable.
-    Environment(String),
-    /// In this file, alone, that only its owner can read.
-    File(PathBuf),
-    /// In the system's store of secrets, by this account of the service `tieline`.
-    Keyring(String),
-}
-
 /// Reads a key of `backend`.
 ///
 /// # Errors
 /// It is not there, is empty, or others could read it. The message never holds it.
 pub(crate) fn read(backend: &str, source: &KeySource) -> Result<Secret, Failure> {
     let text = match source {
-        KeySource::Environment(name) => of_environment(backend, name)?,
-        KeySource::File(path) => of_file(backend, path)?,
+        KeySource::Env(name) => of_environment(backend, name)?,
+        KeySource::File(path) => of_file(backend, &home(path))?,
         KeySource::Keyring(account) => of_keyring(backend, account, &lookup(account))?,
     };
     let key = text.trim();
     // It becomes a header's value.
-    let fits = !key.is_empty() && key.len() <= MOST && key.bytes().all(|b| (0x21..0x7f).contains(&b));
+    let fits =
+        !key.is_empty() && key.len() <= MOST && key.bytes().all(|b| (0x21..0x7f).contains(&b));
     if fits {
         return Ok(Secret::new(key));
     }
@@ -50,6 +41,14 @@ fn of_environment(backend: &str, name: &str) -> Result<String, Failure> {
         let text = format!("no key for backend {backend:?}: the variable {name} is not set");
         Failure::user(text).with_hint(format!("export {name}=…, or change `key` in the policy"))
     })
+}
+
+/// `~/` is the user's own folder.
+fn home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::home_dir()) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(path),
+    }
 }
 
 fn of_file(backend: &str, path: &Path) -> Result<String, Failure> {
@@ -93,7 +92,8 @@ fn lookup(account: &str) -> Vec<String> {
 
 fn of_keyring(backend: &str, account: &str, command: &[String]) -> Result<String, Failure> {
     let missing = |why: String| {
-        let text = format!("no key for backend {backend:?} in the system's store of secrets: {why}");
+        let text =
+            format!("no key for backend {backend:?} in the system's store of secrets: {why}");
         let hint = format!(
             "`secret-tool store --label Tieline service {SERVICE} account {account}` keeps one"
         );
@@ -134,7 +134,7 @@ mod tests {
         let path = folder.path().join("key");
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        (folder, KeySource::File(path))
+        (folder, KeySource::File(path.display().to_string()))
     }
 
     #[test]
@@ -158,17 +158,23 @@ mod tests {
 
     #[test]
     fn a_variable_that_is_not_set_is_named() {
-        check(&KeySource::Environment("TIELINE_NO_SUCH_KEY".to_owned()), Err("TIELINE_NO_SUCH_KEY"));
+        check(&KeySource::Env("TIELINE_NO_SUCH_KEY".to_owned()), Err("TIELINE_NO_SUCH_KEY"));
     }
 
     #[test]
     fn the_systems_store_is_asked_by_its_own_program() {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(of_keyring("openai", "me", &words("echo sk-CANARY me")).unwrap(), "sk-CANARY me\n");
+        assert_eq!(
+            of_keyring("openai", "me", &words("echo sk-CANARY me")).unwrap(),
+            "sk-CANARY me\n"
+        );
         for broken in ["false", "/no/such/program", "true"] {
             let failure = of_keyring("openai", "me", &words(broken)).unwrap_err();
             assert!(failure.hint.unwrap().contains("account me"));
         }
-        assert!(lookup("me").ends_with(&["account".to_owned(), "me".to_owned()]) || cfg!(target_os = "macos"));
+        assert!(
+            lookup("me").ends_with(&["account".to_owned(), "me".to_owned()])
+                || cfg!(target_os = "macos")
+        );
     }
 }

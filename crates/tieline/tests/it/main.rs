@@ -6,6 +6,7 @@
 mod certify;
 mod choices;
 mod cost;
+mod daemon;
 mod docs;
 mod errors;
 mod home;
@@ -23,5 +24,7 @@ mod rules;
 mod run;
 #[cfg(unix)]
 mod serve;
+#[cfg(unix)]
+mod switch;
 #[cfg(unix)]
 mod terminal;

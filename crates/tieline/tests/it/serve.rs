@@ -1,80 +1,14 @@
 //! The daemon with a real model: every dialect, who may do what, and how it ends.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::daemon::Daemon;
 use super::home::{ANSWER, Home, QUESTION, SYSTEM};
-use super::http::{Said, begin, get, post, send};
-
-/// A `tieline serve` on a port of its own.
-struct Daemon {
-    child: Child,
-    address: SocketAddr,
-    stderr: Option<std::thread::JoinHandle<String>>,
-}
-
-impl Daemon {
-    /// Starts it and waits until it says where it listens.
-    fn start(home: &Home, runner: &Path, args: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--threads", "1"]);
-        command.args(args).envs(home.environment()).env("TIELINE_RUNNER", runner);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            stderr.read_to_string(&mut text).unwrap();
-            text
-        });
-        let Ok(said) = serde_json::from_str::<Value>(&line) else {
-            panic!("{line}{}", stderr.join().unwrap())
-        };
-        let address = said["listening"][0].as_str().unwrap();
-        let address = address.strip_prefix("http://").unwrap().parse().unwrap();
-        Self { child, address, stderr: Some(stderr) }
-    }
-
-    fn post(&self, path: &str, body: &Value) -> Said {
-        post(self.address, path, body)
-    }
-
-    fn get(&self, path: &str) -> Said {
-        get(self.address, path)
-    }
-
-    /// Has it end in good order; gives what it said.
-    fn end(mut self) -> String {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < deadline, "it does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let said = self.stderr.take().unwrap().join().unwrap();
-        assert!(status.success(), "{status}: {said}");
-        said
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use super::http::{Said, begin, send};
 
 fn messages(prompt: &str) -> Value {
     json!([{ "role": "system", "content": SYSTEM }, { "role": "user", "content": prompt }])

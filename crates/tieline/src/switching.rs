@@ -1,0 +1,223 @@
+//! Puts the parts of a policy together: reads it, fetches its keys, and makes its backends speak.
+
+mod keys;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tieline_privacy::{Detectors, Dictionary, Guard, GuardLimits, Guarded, RootKey};
+use tieline_providers::{Endpoint, Secret, Speaker, Transport};
+use tieline_router::policy::{BackendPolicy, Policy};
+use tieline_router::prices::{PriceSource, Priced, Prices, Target};
+use tieline_router::{RemoteModel, Setup};
+use tieline_store::Store;
+use tieline_store::budget::Till;
+use tieline_types::Tokens;
+
+use crate::app::App;
+use crate::failure::Failure;
+
+pub(crate) use watch::Watch;
+
+/// The policy's name in the folder of models and state.
+const FILE: &str = "policy.toml";
+
+/// Where a policy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    /// Whether the user named it: then it must be there.
+    named: bool,
+}
+
+impl Place {
+    /// What the user named, else the usual place.
+    pub(crate) fn of(app: &App) -> Self {
+        match &app.policy {
+            Some(path) => Self { path: path.clone(), named: true },
+            None => Self { path: app.home.join(FILE), named: false },
+        }
+    }
+
+    /// The text of it; `None` where there is none and none has to be.
+    pub(crate) fn read(&self) -> Result<Option<String>, Failure> {
+        match std::fs::read_to_string(&self.path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.named => Ok(None),
+            Err(error) => {
+                let path = self.path.display();
+                Err(Failure::user(format!("cannot read the policy {path}: {error}")))
+            }
+        }
+    }
+
+    /// The policy; the one that lets nothing leave where there is none.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        self.read()?.map_or_else(|| Ok(Policy::default()), |text| parse(&text, &self.path))
+    }
+}
+
+/// Reads a policy.
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Policy, Failure> {
+    Policy::parse(text).map_err(|error| {
+        let path = path.display();
+        Failure::user(format!("the policy {path} cannot be used:\n{error}"))
+            .with_hint("docs/policy.md says what a policy may hold")
+    })
+}
+
+/// What outlives a policy: whose keys and prices are known, and where money is.
+#[derive(Clone)]
+pub(crate) struct Workshop {
+    transport: Arc<Transport>,
+    root: [u8; 32],
+    money: Option<(Till, Store)>,
+    offline: bool,
+}
+
+impl Workshop {
+    /// With a secret of its own for pseudonyms; `money`: where it is reserved.
+    pub(crate) fn new(app: &App, money: Option<(Till, Store)>) -> Result<Self, Failure> {
+        let mut root = [0; 32];
+        getrandom::fill(&mut root)
+            .map_err(|error| Failure::ours(format!("the system gives no random bytes: {error}")))?;
+        Ok(Self { transport: Arc::default(), root, money, offline: app.offline })
+    }
+
+    /// Puts a policy's parts together. A backend that cannot be used is left out, with the reason: the others
+    /// can be asked all the same.
+    pub(crate) fn setup(&self, policy: Policy) -> Result<(Setup, Vec<Failure>), Failure> {
+        let dictionary = Dictionary { terms: policy.terms.clone() };
+        let detectors = Detectors::new(&dictionary).map_err(|error| {
+            Failure::user(format!("`terms` of the policy cannot be used: {error}"))
+        })?;
+        let detectors = Arc::new(detectors);
+        let limits = GuardLimits::default();
+        let guard = Guard::new(Arc::clone(&detectors), RootKey::new(self.root), limits);
+        let guard = Arc::new(guard);
+        let prices = Prices::builtin().map_err(|error| Failure::ours(error.to_string()))?;
+        let (mut remotes, mut left_out) = (Vec::new(), Vec::new());
+        for (name, backend) in &policy.backends {
+            match self.backend((name, backend), &policy, (&guard, &prices)) {
+                Ok(models) => remotes.extend(models),
+                Err(failure) => left_out.push(failure),
+            }
+        }
+        let (money, offline) = (self.money.clone(), self.offline);
+        Ok((Setup { policy, remotes, detectors, money, offline }, left_out))
+    }
+
+    fn backend(
+        &self,
+        (name, backend): (&str, &BackendPolicy),
+        policy: &Policy,
+        (guard, prices): (&Arc<Guard>, &Prices),
+    ) -> Result<Vec<RemoteModel>, Failure> {
+        let key = backend.key.as_ref().map(|source| keys::read(name, source)).transpose()?;
+        let prefix = format!("{name}/");
+        let candidates = policy.remote_candidates();
+        let own = candidates.into_iter().filter(|one| one.name.starts_with(&prefix));
+        own.map(|mut candidate| {
+            let model = candidate.name[prefix.len()..].to_owned();
+            let vendor = vendor(backend);
+            let speaker = self.speaker(&candidate.name, &model, (backend, policy), key.clone())?;
+            let target = Target { backend: name, vendor: &vendor, model: &model };
+            let price = match candidate.price {
+                Some(price) => {
+                    Some(Priced { price, above: None, source: PriceSource::Policy { date: None } })
+                }
+                None => prices.find(target).cloned(),
+            };
+            candidate.price = price.as_ref().map(|priced| priced.price);
+            let circuit = tieline_router::carry::breaker::Key {
+                host: backend.url.clone(),
+                model: model.clone(),
+                key: name.to_owned(),
+            };
+            let guarded = Guarded::new(Arc::new(speaker), Arc::clone(guard));
+            Ok(RemoteModel { candidate, guarded, price, vendor, circuit })
+        })
+        .collect()
+    }
+
+    fn speaker(
+        &self,
+        name: &str,
+        model: &str,
+        (backend, policy): (&BackendPolicy, &Policy),
+        key: Option<Secret>,
+    ) -> Result<Speaker, Failure> {
+        let endpoint = Endpoint {
+            name: name.to_owned(),
+            zone: backend.zone,
+            base_url: backend.url.clone(),
+            key,
+            model: model.to_owned(),
+            headers: Vec::new(),
+            connect: policy.deadlines.connect,
+        };
+        let context: Option<Tokens> = backend.models.get(model).and_then(|known| known.context);
+        let protocol = protocol::of(backend, context)?;
+        Speaker::new(endpoint, protocol, &self.transport)
+            .map_err(|error| Failure::user(format!("backend of {name}: {error}")))
+    }
+}
+
+/// The vendor's name in the table of prices: the flavour's where there is one, else the protocol's.
+fn vendor(backend: &BackendPolicy) -> String {
+    use tieline_router::policy::Protocol;
+    match (&backend.flavour, backend.protocol) {
+        (Some(flavour), _) => flavour.clone(),
+        (None, Protocol::Gemini) => "google".to_owned(),
+        (None, Protocol::Responses) => "openai".to_owned(),
+        (None, other) => other.as_str().to_owned(),
+    }
+}
+
+mod protocol {
+    //! What a backend speaks.
+
+    use std::sync::Arc;
+
+    use tieline_providers::anthropic::Anthropic;
+    use tieline_providers::gemini::Gemini;
+    use tieline_providers::ollama::Ollama;
+    use tieline_providers::openai::{FLAVOURS, Flavour, OpenAi, flavour};
+    use tieline_providers::protocol::Protocol;
+    use tieline_providers::responses::Responses;
+    use tieline_router::policy::{self, BackendPolicy};
+    use tieline_types::Tokens;
+
+    use crate::failure::Failure;
+
+    /// The vendor's own words where the URL is a vendor's; else those of vLLM, which most servers take.
+    fn usual(backend: &BackendPolicy) -> &'static str {
+        let of =
+            |flavour: &&Flavour| flavour.base_url.is_some_and(|url| backend.url.starts_with(url));
+        FLAVOURS.iter().find(of).map_or("vllm", |flavour| flavour.name)
+    }
+
+    pub(super) fn of(
+        backend: &BackendPolicy,
+        context: Option<Tokens>,
+    ) -> Result<Arc<dyn Protocol>, Failure> {
+        let openai = |name: &str| match flavour(name) {
+            Some(flavour) => Ok(Arc::new(OpenAi::new(flavour)) as Arc<dyn Protocol>),
+            None => {
+                Err(Failure::user(format!("no flavour {name:?} of OpenAI's protocol is known"))
+                    .with_hint("docs/backends.md lists them"))
+            }
+        };
+        Ok(match backend.protocol {
+            policy::Protocol::Openai => {
+                openai(backend.flavour.as_deref().unwrap_or_else(|| usual(backend)))?
+            }
+            policy::Protocol::Tieline => openai("tieline")?,
+            policy::Protocol::Responses => Arc::new(Responses),
+            policy::Protocol::Anthropic => Arc::new(Anthropic),
+            policy::Protocol::Gemini => Arc::new(Gemini::default()),
+            policy::Protocol::Ollama => Arc::new(Ollama::new(context)),
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Follows the policy's file while a server runs: what is new is used as a whole, or not at all.
+
+use std::time::Duration;
+
+use tieline_server::App as Server;
+use tracing::{info, warn};
+
+use super::{Place, Workshop, parse};
+use crate::failure::Failure;
+
+/// How often it is looked at. SIGHUP has it looked at now.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A policy's file, and what was read of it last.
+pub(crate) struct Watch {
+    place: Place,
+    workshop: Workshop,
+    read: Option<String>,
+}
+
+impl Watch {
+    /// Reads the policy and has the server decide by it.
+    ///
+    /// # Errors
+    /// There is a policy and it cannot be used: nothing is served then.
+    pub(crate) fn begin(
+        place: Place,
+        workshop: Workshop,
+        server: &Server,
+    ) -> Result<Self, Failure> {
+        let mut watch = Self { place, workshop, read: None };
+        watch.read = watch.place.read()?;
+        watch.apply(server)?;
+        Ok(watch)
+    }
+
+    fn apply(&self, server: &Server) -> Result<(), Failure> {
+        let text = self.read.as_deref().unwrap_or_default();
+        let policy = parse(text, &self.place.path)?;
+        let digest = policy.digest;
+        let (setup, left_out) = self.workshop.setup(policy)?;
+        for failure in left_out {
+            warn!(why = failure.message, "a backend is left out");
+        }
+        info!(policy = %digest, models = setup.remotes.len(), "policy in use");
+        server.router().switch().replace(setup);
+        server.policy_read(true);
+        Ok(())
+    }
+
+    /// Follows the file until it is dropped. A policy that cannot be used is said, once, and the old one stays.
+    pub(crate) async fn follow(mut self, server: Server) {
+        let mut hang_up = HangUp::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(EVERY) => {}
+                () = hang_up.next() => {}
+            }
+            let read = match self.place.read() {
+                Ok(read) if read == self.read => continue,
+                Ok(read) => read,
+                Err(failure) => {
+                    server.policy_read(false);
+                    warn!(why = failure.message, "the policy stays as it was");
+                    continue;
+                }
+            };
+            self.read = read;
+            if let Err(failure) = self.apply(&server) {
+                server.policy_read(false);
+                warn!(why = failure.message, "the policy stays as it was");
+            }
+        }
+    }
+}
+
+/// SIGHUP, where there is such a thing.
+struct HangUp {
+    #[cfg(unix)]
+    signal: Option<tokio::signal::unix::Signal>,
+}
+
+impl HangUp {
+    fn new() -> Self {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Self { signal: signal(SignalKind::hangup()).ok() }
+        }
+        #[cfg(not(unix))]
+        Self {}
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
