@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_privacy::survey;
-use tieline_types::{BackendError, ErrorKind, Host, Request};
+use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request};
 
 use crate::carry::{Breakers, Network};
 use crate::choose::{Candidate, Decision, RefusalCode, decide};
@@ -24,7 +24,7 @@ use crate::run::Call;
 use memory::Memory;
 use planned::Case;
 
-pub use planned::{Planned, Tried};
+pub use planned::{Planned, Tried, release};
 pub use setup::{RemoteModel, Setup};
 
 /// Decides by a policy that can be changed while it runs.
@@ -144,6 +144,33 @@ impl Switch {
         let network = self.shared.network.lock().unwrap_or_else(PoisonError::into_inner);
         network.allows(Instant::now())
     }
+}
+
+/// Models of this machine as candidates, none of which is in memory.
+pub fn local_candidates(cards: &[ModelCard]) -> Vec<Candidate> {
+    facts::local(cards, &HostStatus::default(), &Memory::default())
+}
+
+/// Decides without a server: by these models of this machine, none of which is in memory, and remotes that nobody
+/// has asked yet.
+///
+/// # Errors
+/// The data class that is declared is none.
+pub fn preview(
+    setup: &Setup,
+    cards: &[ModelCard],
+    (call, request): (&Call, &Request),
+) -> Result<Decision, BackendError> {
+    let surveyed = survey(request, &setup.detectors);
+    let known = surveyed.is_ok();
+    let mut asked = facts::asked(call, request, &surveyed.unwrap_or_default());
+    asked.declared_class = declared(call)?;
+    asked.offline = setup.offline || !known;
+    let local =
+        local_candidates(cards).into_iter().map(|candidate| setup.policy.with_local(candidate));
+    let remotes = setup.remotes.iter().map(|remote| remote.candidate.clone());
+    let candidates: Vec<Candidate> = local.chain(remotes).collect();
+    Ok(decide(&setup.policy, &asked, &candidates))
 }
 
 fn declared(call: &Call) -> Result<Option<tieline_types::DataClass>, BackendError> {

@@ -1,6 +1,7 @@
 //! What the user typed, exactly. What it means is worked out in `app` and `commands`.
 
 mod cost;
+mod policy;
 mod route;
 mod serving;
 
@@ -14,7 +15,8 @@ use crate::env;
 use crate::prompts::{self, Quota};
 
 pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
-pub(crate) use route::{Calibrate, Evaluate, RouteCommand};
+pub(crate) use policy::{About, PolicyCommand, WouldLeave};
+pub(crate) use route::{Calibrate, Evaluate, Explain, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
@@ -141,7 +143,20 @@ pub(crate) enum Command {
         Each example is answered greedily; an answer is right where the expected words stand in it one after\n\
         another. At least 50 answers are needed, and some hundreds for a narrow interval.")]
     Calibrate(Calibrate),
-    /// Judge how requests are routed
+    /// Check what a policy means, and run its tests
+    Policy {
+        /// What to do
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Show what of a text would leave this machine, without its leaving
+    #[command(
+        long_about = "Show what of a text would leave this machine, without its leaving.\n\n\
+        The text is looked through and redacted as the policy says for a model; what would be sent is printed,\n\
+        with the rule that lets it. The pseudonyms are of this call alone."
+    )]
+    WouldLeave(WouldLeave),
+    /// Say who would answer, and judge routers
     Route {
         /// What to do
         #[command(subcommand)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tieline_engine::plan::fit::Free;
 use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
 use tieline_store::Store;
-use tieline_types::{BackendError, Bytes, Host, Keep, LoadParams, Tokens};
+use tieline_types::{BackendError, Bytes, Host, Keep, LoadParams, ModelCard, Tokens};
 use tokio::sync::Semaphore;
 
 use crate::app::App;
@@ -94,6 +94,11 @@ impl Handle {
     pub(crate) async fn shutdown(self) {
         self.machine.pool.shutdown().await;
     }
+}
+
+/// What the models of this machine are. Reads their files' headers.
+pub(crate) fn cards(app: &App) -> Result<Vec<ModelCard>, BackendError> {
+    Cards::new(app.store.clone()).all()
 }
 
 /// Makes this machine's models answer by name; none is loaded yet. To be called in the app's runtime.

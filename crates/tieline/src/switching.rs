@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use tieline_privacy::{Detectors, Dictionary, Guard, GuardLimits, Guarded, RootKey};
 use tieline_providers::{Endpoint, Secret, Speaker, Transport};
+use tieline_router::choose::Candidate;
 use tieline_router::policy::{BackendPolicy, Policy};
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
-use tieline_router::{RemoteModel, Setup};
+use tieline_router::{RemoteModel, Setup, switch};
 use tieline_store::Store;
 use tieline_store::budget::Till;
-use tieline_types::Tokens;
+use tieline_types::{ModelCard, Tokens};
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -40,6 +41,11 @@ impl Place {
         }
     }
 
+    /// Another file, where one is named.
+    pub(crate) fn or(self, file: Option<&Path>) -> Self {
+        file.map_or(self, |path| Self { path: path.to_owned(), named: true })
+    }
+
     /// The text of it; `None` where there is none and none has to be.
     pub(crate) fn read(&self) -> Result<Option<String>, Failure> {
         match std::fs::read_to_string(&self.path) {
@@ -56,6 +62,11 @@ impl Place {
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
         self.read()?.map_or_else(|| Ok(Policy::default()), |text| parse(&text, &self.path))
     }
+}
+
+/// The models of this machine, as candidates of a policy's tests.
+pub(crate) fn local_candidates(cards: &[ModelCard]) -> Vec<Candidate> {
+    switch::local_candidates(cards)
 }
 
 /// Reads a policy.
@@ -105,7 +116,7 @@ impl Workshop {
             }
         }
         let (money, offline) = (self.money.clone(), self.offline);
-        Ok((Setup { policy, remotes, detectors, money, offline }, left_out))
+        Ok((Setup { policy, remotes, detectors, guard, money, offline }, left_out))
     }
 
     fn backend(

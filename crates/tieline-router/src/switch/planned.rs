@@ -185,15 +185,7 @@ impl Planned {
     }
 
     fn paid(&self, remote: &RemoteModel, one: &Try, id: String) -> Arc<dyn Backend> {
-        let release = Release {
-            treatment: match one.treatment {
-                policy::Treatment::AsIs => Treatment::AsItIs,
-                policy::Treatment::Redacted => Treatment::Redacted,
-            },
-            rule: one.rule.clone(),
-            session: Session::named(&self.session),
-        };
-        let released = remote.guarded.released(release);
+        let released = remote.guarded.released(release(one, &self.session));
         let scopes = match self.setup.money {
             Some(_) => self.setup.scopes(&self.asked),
             None => Vec::new(),
@@ -294,6 +286,18 @@ impl Planned {
     /// What the decision was made of.
     pub fn asked(&self) -> &Asked {
         &self.asked
+    }
+}
+
+/// The leave that a decision gives a request.
+pub fn release(one: &Try, session: &str) -> Release {
+    Release {
+        treatment: match one.treatment {
+            policy::Treatment::AsIs => Treatment::AsItIs,
+            policy::Treatment::Redacted => Treatment::Redacted,
+        },
+        rule: one.rule.clone(),
+        session: Session::named(session),
     }
 }
 

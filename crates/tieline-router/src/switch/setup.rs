@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tieline_privacy::{Detectors, Guarded};
+use tieline_privacy::{Detectors, Guard, Guarded};
 use tieline_store::Store;
 use tieline_store::budget::{Period, Scope, ScopeKind, Till};
 
@@ -36,6 +36,8 @@ pub struct Setup {
     pub remotes: Vec<RemoteModel>,
     /// What finds personal text.
     pub detectors: Arc<Detectors>,
+    /// What all remotes stand behind.
+    pub guard: Arc<Guard>,
     /// Where money is reserved, and the store that knows what is left; `None`: nothing is spent.
     pub money: Option<(Till, Store)>,
     /// Whether nobody outside this machine may be asked.
@@ -54,6 +56,11 @@ impl fmt::Debug for Setup {
 }
 
 impl Setup {
+    /// What all remotes stand behind.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
     /// The remote of this name.
     pub fn remote(&self, name: &str) -> Option<&RemoteModel> {
         self.remotes.iter().find(|remote| remote.candidate.name == name)

@@ -4,9 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+pub(crate) use super::policy::Explain;
+
 /// What to do about routes.
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
+    /// Say who would answer a prompt, who would not, and why
+    Explain(Explain),
     /// Say what a router would have done on outcomes that are on record
     #[command(long_about = "Say what a router would have done on outcomes that are on record.\n\n\
         The table is a CSV: id, group, prompt (all optional) and for each model MODEL.correct (0 to 1),\n\

@@ -14,6 +14,7 @@ mod launch;
 mod list;
 mod load_params;
 mod plan;
+mod policy;
 mod ps;
 mod pull;
 mod quarantine;
@@ -27,6 +28,7 @@ mod run;
 mod serve;
 mod show;
 mod turn;
+mod would_leave;
 
 use clap::CommandFactory;
 
@@ -46,7 +48,6 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
         }
         Command::Man => output.data(&reference::manual()?),
         Command::Reference => output.data(&reference::markdown()),
-        Command::Route { command } => route::route(output, &command),
         command => {
             let app = App::new(args.global, *output)?;
             let result = match command {
@@ -62,15 +63,15 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Certify(args) => certify::certify(&app, &args),
                 Command::Plan(args) => plan::plan(&app, &args),
                 Command::Quarantine { command } => quarantine::quarantine(&app, &command),
+                Command::Policy { command } => policy::policy(&app, &command),
+                Command::WouldLeave(args) => would_leave::would_leave(&app, &args),
+                Command::Route { command } => route::route(&app, &command),
                 Command::Ps => ps::ps(&app),
                 Command::Cost(args) => cost::cost(&app, args),
                 Command::Doctor => doctor::doctor(&app),
                 Command::Bench(args) => bench::bench(&app, &args),
                 Command::Calibrate(args) => calibrate::calibrate(&app, &args),
-                Command::Completions { .. }
-                | Command::Man
-                | Command::Reference
-                | Command::Route { .. } => Ok(()),
+                Command::Completions { .. } | Command::Man | Command::Reference => Ok(()),
             };
             app.end();
             result

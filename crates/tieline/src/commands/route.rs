@@ -1,13 +1,15 @@
 //! `tieline route`
 
 mod evaluate;
+mod explain;
 
+use crate::app::App;
 use crate::args::RouteCommand;
 use crate::failure::Failure;
-use crate::output::Output;
 
-pub(super) fn route(output: &Output, command: &RouteCommand) -> Result<(), Failure> {
+pub(super) fn route(app: &App, command: &RouteCommand) -> Result<(), Failure> {
     match command {
-        RouteCommand::Evaluate(args) => evaluate::evaluate(output, args),
+        RouteCommand::Explain(args) => explain::explain(app, args),
+        RouteCommand::Evaluate(args) => evaluate::evaluate(&app.output, args),
     }
 }

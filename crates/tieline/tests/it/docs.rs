@@ -2,7 +2,9 @@
 
 use super::home::Home;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
+    "would-leave",
+    "policy",
     "cost",
     "pull",
     "list",

@@ -1,0 +1,50 @@
+//! `tieline policy`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::app::App;
+use crate::args::PolicyCommand;
+use crate::failure::Failure;
+use crate::serving;
+use crate::switching::{Place, Workshop, local_candidates, parse};
+
+pub(super) fn policy(app: &App, command: &PolicyCommand) -> Result<(), Failure> {
+    match command {
+        PolicyCommand::Check { file } => check(app, file.as_deref()),
+    }
+}
+
+fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
+    let place = Place::of(app).or(file);
+    let Some(text) = place.read()? else {
+        return app.output.line("there is no policy: nothing leaves this machine");
+    };
+    let policy = parse(&text, &place.path)?;
+    let report = policy.check(&local_candidates(&serving::cards(app)?));
+    let passed = report.passed();
+    let (setup, left_out) = Workshop::new(app, None)?.setup(policy)?;
+    let left_out: Vec<&str> = left_out.iter().map(|failure| failure.message.as_str()).collect();
+    if app.output.is_json() {
+        let tests: Vec<_> = report
+            .tests
+            .iter()
+            .map(|test| json!({ "name": test.name, "problems": test.problems }))
+            .collect();
+        let models: Vec<_> = setup.remotes.iter().map(|remote| &remote.candidate.name).collect();
+        app.output.value(&json!({
+            "policy": setup.policy.digest, "passed": passed, "meaning": report.lines,
+            "tests": tests, "models": models, "left_out": left_out,
+        }))?;
+    } else {
+        app.output.line(report.to_string().trim_end())?;
+        for why in &left_out {
+            app.output.line(&format!("left out: {why}"))?;
+        }
+    }
+    if passed {
+        return Ok(());
+    }
+    Err(Failure::user(format!("tests of the policy {} failed", place.path.display())))
+}
