@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds Tieline, pulls a small model and asks it one question.
-# With no terminal on stdout: quiet, the build's output goes to a log, the answer is JSON.
+# Builds Tieline, pulls a small model, asks it one question, and shows who would answer two others by a policy.
+# With no terminal on stdout: quiet, the build's output goes to a log, what comes is JSON, a line each.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,12 +20,26 @@ quietly() {
     exit "$status"
 }
 
+# Who would answer what, by an example of a policy. Nobody is asked, so no real key is needed.
+explain() {
+    OPENAI_API_KEY=${OPENAI_API_KEY:-none} "$tieline" --policy packaging/policy/demo.toml route explain "$@"
+}
+personal='Write to anna.muster@example.org that her card 4111 1111 1111 1111 is blocked.'
+hard='Prove that there are infinitely many primes p with p = 3 mod 4.'
+
 : >"$log"
 if [ -t 1 ]; then
     "${MAKE:-make}" --no-print-directory build
     "$tieline" pull smollm2
-    exec "$tieline" run smollm2 --greedy --max-tokens 48 --stats --system "$system" "$question"
+    "$tieline" run smollm2 --greedy --max-tokens 48 --stats --system "$system" "$question"
+    printf '\nWho would answer: %s\n' "$personal"
+    explain "$personal"
+    printf '\nWho would answer: %s\n' "$hard"
+    explain "$hard"
+    exit
 fi
 quietly "${MAKE:-make}" --no-print-directory build
 quietly "$tieline" pull smollm2
-exec "$tieline" run smollm2 --greedy --max-tokens 48 --stats --json --system "$system" "$question"
+"$tieline" run smollm2 --greedy --max-tokens 48 --stats --json --system "$system" "$question"
+explain "$personal" --json
+explain "$hard" --json

@@ -75,6 +75,19 @@ impl Switch {
         self.setup.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The names that may be asked for besides those of this machine's models, and whose they are: aliases are the
+    /// policy's.
+    pub fn names(&self) -> Vec<(String, String)> {
+        let Some(setup) = self.current() else { return Vec::new() };
+        let aliases = setup.policy.aliases.keys().map(|name| (name.clone(), "policy".to_owned()));
+        let remotes = setup.remotes.iter().map(|remote| {
+            let name = remote.candidate.name.clone();
+            let owner = name.split_once('/').map_or("", |(backend, _)| backend).to_owned();
+            (name, owner)
+        });
+        aliases.chain(remotes).collect()
+    }
+
     /// What it decides by, where that concerns this name.
     pub(crate) fn concerned(&self, name: &str) -> Option<Arc<Setup>> {
         self.current().filter(|setup| setup.concerns(name))

@@ -19,6 +19,7 @@ fn passes(text: &str) -> CheckReport {
 #[test]
 fn the_examples_are_policies_that_pass_their_own_tests() {
     passes(include_str!("../../../../packaging/policy/local.toml"));
+    passes(include_str!("../../../../packaging/policy/demo.toml"));
     passes(include_str!("../../../../packaging/policy/team.toml"));
     let report = passes(include_str!("../../../../packaging/policy/home.toml"));
     insta::assert_snapshot!(report, @r#"

@@ -22,7 +22,9 @@ pub(crate) async fn list(
     if is_anthropic(&headers) {
         return Ok(Json(anthropic::models::list(allowed)));
     }
-    let data: Vec<Value> = allowed.map(model).collect();
+    let others = app.router().switch().names();
+    let others = others.iter().filter(|(name, _)| caller.may_ask(name));
+    let data: Vec<Value> = allowed.map(model).chain(others.map(other)).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
 
@@ -39,8 +41,18 @@ pub(crate) async fn one(
         let text = format!("no model {name:?} is here");
         BackendError::new(ErrorKind::NotFound, text).with_hint("GET /v1/models lists the models")
     };
+    let names = app.router().switch().names();
+    let named = names.iter().find(|(known, _)| known == bare && caller.may_ask(bare));
+    if let (None, Some(named), false) = (card, named, is_anthropic(&headers)) {
+        return Ok(Json(other(named)));
+    }
     let card = card.ok_or_else(missing)?;
     Ok(Json(if is_anthropic(&headers) { anthropic::models::model(card) } else { model(card) }))
+}
+
+/// An alias, or a model of somebody else's.
+fn other((name, owner): &(String, String)) -> Value {
+    json!({ "id": name, "object": "model", "created": 0, "owned_by": owner })
 }
 
 fn model(card: &ModelCard) -> Value {
