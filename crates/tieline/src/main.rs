@@ -32,7 +32,15 @@ use args::Args;
 use failure::Failure;
 use output::Output;
 
+/// What a defect says: where it is, and not the message, which may repeat a prompt.
+fn say_where(panic: &std::panic::PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr().lock(), "error: a defect of ours at {place}");
+}
+
 fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(say_where));
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return unparsed(&error),
