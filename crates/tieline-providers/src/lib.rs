@@ -8,6 +8,7 @@
 pub mod anthropic;
 mod body;
 mod call_steps;
+pub mod collector;
 #[cfg(test)]
 mod contract;
 pub mod endpoint;
@@ -28,6 +29,7 @@ mod replay;
 pub mod responses;
 mod schema;
 
+pub use collector::Collector;
 pub use endpoint::{Endpoint, Secret};
 pub use http::{EndpointError, Transport};
 pub use remote::{Patience, Speaker};

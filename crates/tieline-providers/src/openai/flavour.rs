@@ -277,3 +277,27 @@ pub fn table() -> String {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: [&str; 2] = [
+        "<!-- flavours: start, generated from crates/tieline-providers/src/openai/flavour.rs -->\n",
+        "<!-- flavours: end -->",
+    ];
+
+    /// `DOCS=write` writes it anew.
+    #[test]
+    fn the_table_in_the_docs_is_fresh() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/backends.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        let (head, rest) = page.split_once(MARKS[0]).unwrap();
+        let (_, tail) = rest.split_once(MARKS[1]).unwrap();
+        let fresh = format!("{head}{}\n{}\n{}{tail}", MARKS[0], table(), MARKS[1]);
+        if std::env::var_os("DOCS").is_some_and(|word| word == "write") {
+            std::fs::write(path, &fresh).unwrap();
+        }
+        assert_eq!(page, fresh, "DOCS=write cargo test -p tieline-providers the_table_in_the_docs");
+    }
+}

@@ -22,6 +22,15 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts it and waits until it says where it listens.
     pub(crate) fn start(home: &Home, runner: &Path, args: &[&str]) -> Self {
+        Self::with(home, runner, (args, &[]))
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn with(
+        home: &Home,
+        runner: &Path,
+        (args, more): (&[&str], &[(&str, &str)]),
+    ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--threads", "1"]);
         command.args(args).envs(home.environment()).env("TIELINE_RUNNER", runner);
@@ -29,6 +38,7 @@ impl Daemon {
             // What a policy may reach is asked, also where it stands for another machine.
             command.env_remove("TIELINE_OFFLINE");
         }
+        command.envs(more.iter().copied());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

@@ -25,6 +25,8 @@ mod run;
 #[cfg(unix)]
 mod serve;
 #[cfg(unix)]
+mod spans;
+#[cfg(unix)]
 mod switch;
 #[cfg(unix)]
 mod terminal;
