@@ -81,7 +81,7 @@ fn arguments_that_make_no_sense_are_refused() {
     --- stderr
     error: unrecognized subcommand 'lst'
 
-      tip: a similar subcommand exists: 'list'
+      tip: some similar subcommands exist: 'cost', 'list'
 
     Usage: tieline [OPTIONS] <COMMAND>
 
