@@ -58,6 +58,13 @@ pub struct Bill {
     pub source: Source,
 }
 
+impl Bill {
+    /// Whether nothing more will be known.
+    pub fn is_closed(&self) -> bool {
+        self.usage.is_some() || self.cost.is_some()
+    }
+}
+
 /// A backend whose answers are paid for.
 #[derive(Clone)]
 pub struct Metered {
@@ -91,8 +98,12 @@ impl Metered {
     async fn reserve(&self) -> Result<Option<Held>, BackendError> {
         let Fare { till, scopes, most, id, .. } = &*self.fare;
         let Some(till) = till.as_ref().filter(|_| !scopes.is_empty()) else { return Ok(None) };
-        let mut held =
-            till.reserve(scopes.clone(), *most, id).await.map_err(|error| refused(&error))?;
+        let held = till.reserve(scopes.clone(), *most, id).await;
+        let mut held = held.map_err(|error| {
+            // Nothing left.
+            lock(&self.bill).cost = Some(MicroUsd::ZERO);
+            refused(&error)
+        })?;
         held.sent();
         lock(&self.bill).reserved = Some(*most);
         Ok(Some(held))

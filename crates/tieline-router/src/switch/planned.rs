@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use tieline_privacy::{Release, Released, Session, Treatment};
+use tieline_privacy::{Egress, Release, Released, Session, Treatment};
 use tieline_store::Source;
 use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Tokens, Usage, Wanted, Zone};
 
@@ -47,6 +47,8 @@ struct Account {
 /// What is known of a remote's attempt besides.
 struct Paid {
     name: String,
+    /// It is told of.
+    told: bool,
     released: Released,
     metered: Metered,
 }
@@ -95,6 +97,8 @@ pub struct Tried {
     pub redacted: u64,
     /// Pseudonyms of the answer that could not be put back.
     pub unrestored: u64,
+    /// Which bytes left, and why; `None`: none did.
+    pub egress: Option<Egress>,
 }
 
 fn word<S: serde::Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
@@ -201,7 +205,7 @@ impl Planned {
             prompt: self.asked.prompt_tokens,
         };
         let metered = Metered::new(Arc::new(released.clone()), fare);
-        let paid = Paid { name: one.name.clone(), released, metered: metered.clone() };
+        let paid = Paid { name: one.name.clone(), told: false, released, metered: metered.clone() };
         self.account().paid.push(paid);
         Arc::new(metered)
     }
@@ -229,11 +233,13 @@ impl Planned {
 
     /// What became of the attempts since this was asked last.
     pub(crate) fn tried(&self) -> Vec<Tried> {
-        let Account { attempts, paid } = std::mem::take(&mut *self.account());
-        attempts.into_iter().map(|attempt| self.told(&attempt, &paid)).collect()
+        let mut account = self.account();
+        let attempts = std::mem::take(&mut account.attempts);
+        attempts.into_iter().map(|attempt| self.told(&attempt, &mut account.paid)).collect()
     }
 
-    fn told(&self, attempt: &Attempt, paid: &[Paid]) -> Tried {
+    /// Several runs may be under way: an attempt that ended belongs to a bill that is closed.
+    fn told(&self, attempt: &Attempt, paid: &mut [Paid]) -> Tried {
         let rule = self.decision.tries.iter().find(|one| one.name == attempt.name);
         let micros =
             |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -255,9 +261,18 @@ impl Planned {
             sent_bytes: 0,
             redacted: 0,
             unrestored: 0,
+            egress: None,
         };
+        // Whoever was not asked has no bill.
+        if attempt.ended == crate::carry::Ended::Skipped {
+            return told;
+        }
         let Some(remote) = self.setup.remote(&attempt.name) else { return told };
-        let Some(paid) = paid.iter().find(|paid| paid.name == attempt.name) else { return told };
+        let mut own: Vec<&mut Paid> =
+            paid.iter_mut().filter(|paid| paid.name == attempt.name && !paid.told).collect();
+        own.sort_by_key(|paid| !paid.metered.bill().is_closed());
+        let Some(paid) = own.into_iter().next() else { return told };
+        paid.told = true;
         let (bill, egress) = (paid.metered.bill(), paid.released.egress());
         let Bill { cost, reserved, usage, source } = bill;
         let micro = |money: MicroUsd| money.0;
@@ -274,6 +289,7 @@ impl Planned {
             sent_bytes: egress.bytes,
             redacted: egress.replaced.values().sum(),
             unrestored: egress.unrestored,
+            egress: Some(egress),
             ..told
         }
     }

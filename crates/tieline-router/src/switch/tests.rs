@@ -1,1 +1,263 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use testkit::scripted::Scripted;
+use tieline_privacy::{Detectors, Guard, GuardLimits, Guarded, Outbound, Remote, RootKey};
+use tieline_store::Source;
+use tieline_types::{
+    Backend, Event, EventStream, FinishReason, Finished, Message, Piece, Prompt, Role, Timing,
+    Tokens, ToolCall, Usage, Wanted, Zone,
+};
+
+use super::*;
+use crate::carry::breaker::Key;
+use crate::choose::Pinned;
+use crate::policy::Policy;
+use crate::prices::{PriceSource, Priced};
+use crate::record::Record;
+use crate::run::{Hints, Router};
+
+const POLICY: &str = r#"
+[backends.cloud]
+protocol = "openai"
+url = "https://cloud.example/v1"
+zone = "cloud"
+
+[backends.cloud.models.big]
+context = 100_000
+max_output = 4000
+tools = true
+quality = { any = 0.95 }
+price = { input = 1, output = 2 }
+prefill_tps = 4000
+decode_tps = 80
+first_token = "500ms"
+
+[local.mock]
+quality = { any = 0.2 }
+
+[[rule]]
+name = "work"
+class = ["public", "internal"]
+zone = "cloud"
+as = "as-is"
+"#;
+
+/// A vendor that answers in a word, or cannot be reached. Each answer used one token more than the one before.
+#[derive(Debug, Default)]
+struct Vendor {
+    away: bool,
+    asked: AtomicUsize,
+    left: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Remote for Vendor {
+    fn name(&self) -> &str {
+        "cloud/big"
+    }
+
+    fn zone(&self) -> Zone {
+        Zone::Cloud
+    }
+
+    async fn send(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.left.lock().unwrap().push(serde_json::to_string(outbound.request()).unwrap());
+        if self.away {
+            let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            let error = BackendError::new(ErrorKind::Upstream, "no connection").with_source(cause);
+            return Err(error);
+        }
+        let usage = Usage {
+            prompt_tokens: Tokens(1000),
+            completion_tokens: Tokens(u32::try_from(number).unwrap()),
+            ..Usage::default()
+        };
+        let finished = Finished {
+            reason: FinishReason::EndOfTurn,
+            usage,
+            timing: Timing::default(),
+            seed: 0,
+            peak_memory: None,
+            receipt: None,
+        };
+        let piece = Piece { text: "afar".into(), logprobs: Vec::new() };
+        let events = [Event::Piece(piece), Event::Finished(Box::new(finished))];
+        Ok(stream::iter(events.map(Ok)).boxed())
+    }
+}
+
+fn setup(vendor: &Arc<Vendor>) -> Setup {
+    let policy = Policy::parse(POLICY).unwrap();
+    let detectors = Arc::new(Detectors::default());
+    let limits = GuardLimits::default();
+    let guard = Arc::new(Guard::new(Arc::clone(&detectors), RootKey::new([7; 32]), limits));
+    let candidate = policy.remote_candidates().remove(0);
+    let price = candidate.price.unwrap();
+    let circuit = Key { host: "cloud".into(), model: "big".into(), key: "cloud".into() };
+    let remote = RemoteModel {
+        candidate,
+        guarded: Guarded::new(Arc::clone(vendor) as Arc<dyn Remote>, Arc::clone(&guard)),
+        price: Some(Priced { price, above: None, source: PriceSource::Policy { date: None } }),
+        vendor: "openai".to_owned(),
+        circuit,
+    };
+    Setup { policy, remotes: vec![remote], detectors, guard, money: None, offline: false }
+}
+
+fn router(vendor: &Arc<Vendor>) -> Router {
+    let router = Router::new(Arc::new(Scripted::hello()), None);
+    router.switch().replace(setup(vendor));
+    router
+}
+
+fn call(model: &str) -> Call {
+    Call {
+        id: "1".to_owned(),
+        key: String::new(),
+        label: None,
+        allowed: None,
+        dialect: "openai",
+        operation: "chat",
+        wanted: Wanted::named(model),
+        hints: Hints::default(),
+    }
+}
+
+fn chat(texts: &[(Role, &str)]) -> Request {
+    let messages = texts.iter().map(|(role, text)| Message::new(*role, *text)).collect();
+    Request::new(Prompt::Chat(messages))
+}
+
+async fn answer(router: &Router, model: &str, request: Request) -> Result<String, BackendError> {
+    let routed = router.decide(call(model), &request).await?;
+    let mut stream = routed.run(request).await?;
+    let mut said = String::new();
+    while let Some(event) = stream.next().await {
+        if let Event::Piece(piece) = event? {
+            said.push_str(piece.text.expose());
+        }
+    }
+    Ok(said)
+}
+
+fn last(router: &Router) -> Arc<Record> {
+    router.records().latest(1).remove(0)
+}
+
+#[tokio::test]
+async fn the_best_that_may_answers_and_the_record_has_all_that_led_to_it() {
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    assert_eq!(answer(&router, "auto", chat(&[(Role::User, "Hi")])).await.unwrap(), "afar");
+    let record = last(&router);
+    assert_eq!(record.decision.model, "cloud/big");
+    let tried = &record.tried[0];
+    assert_eq!((tried.ended, tried.source), ("answered", Source::Reported));
+    assert_eq!(tried.cost_micro_usd, Some(1000));
+    assert_eq!(tried.egress.as_ref().unwrap().rule, "work");
+    // By its own name it is that model, and nothing of a policy.
+    let said = answer(&router, "mock", chat(&[(Role::User, "Hi")])).await.unwrap();
+    assert_eq!(said, "Hello there.");
+    assert!(last(&router).plan.is_none());
+}
+
+#[tokio::test]
+async fn a_decision_is_made_again_from_its_record() {
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    let text = "card 4111 1111 1111 1111";
+    answer(&router, "auto", chat(&[(Role::User, text)])).await.unwrap();
+    let record = last(&router);
+    let written = serde_json::to_string(&*record).unwrap();
+    assert!(!written.contains("4111"), "{written}");
+    let read: serde_json::Value = serde_json::from_str(&written).unwrap();
+    let asked: crate::choose::Asked = serde_json::from_value(read["asked"].clone()).unwrap();
+    let decided: Decision = serde_json::from_value(read["plan"].clone()).unwrap();
+    assert_eq!(decided.tries[0].name, "mock");
+    let setup = setup(&vendor);
+    let cards = router.host().models().await.unwrap();
+    let local = local_candidates(&cards).into_iter().map(|one| setup.policy.with_local(one));
+    let remotes = setup.remotes.iter().map(|remote| remote.candidate.clone());
+    let candidates: Vec<_> = local.chain(remotes).collect();
+    let again = decide(&setup.policy, &asked, &candidates);
+    assert_eq!((again.class, again.rejections), (decided.class, decided.rejections));
+    assert_eq!(again.tries, decided.tries);
+}
+
+#[tokio::test]
+async fn several_answers_to_one_call_have_a_bill_each() {
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    let request = chat(&[(Role::User, "Hi")]);
+    let routed = router.decide(call("cloud/big"), &request).await.unwrap();
+    // All are under way before the first of them ends.
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        streams.push(routed.run(request.clone()).await.unwrap());
+    }
+    for stream in streams {
+        assert!(stream.collect::<Vec<_>>().await.iter().all(Result::is_ok));
+    }
+    let records = router.records().latest(9);
+    let tried = records.iter().flat_map(|record| &record.tried);
+    let mut costs: Vec<_> = tried.map(|tried| tried.cost_micro_usd.unwrap()).collect();
+    costs.sort_unstable();
+    assert_eq!(costs, [1000, 1002, 1004, 1006]);
+}
+
+#[tokio::test]
+async fn a_network_that_is_gone_means_answers_from_here() {
+    let vendor = Arc::new(Vendor { away: true, ..Vendor::default() });
+    let router = router(&vendor);
+    for _ in 0..8 {
+        let said = answer(&router, "auto", chat(&[(Role::User, "Hi")])).await.unwrap();
+        assert_eq!(said, "Hello there.");
+    }
+    // After some failures nobody asks any more, and the record says so.
+    assert!(vendor.asked.load(Ordering::Relaxed) < 8);
+    let plan = last(&router).plan.clone().unwrap();
+    let reason = plan.rejections.iter().find(|one| one.name == "cloud/big").unwrap().reason;
+    assert!(["offline", "breaker_open"].contains(&reason.as_str()), "{reason:?}");
+    let error = answer(&router, "cloud/big", chat(&[(Role::User, "Hi")])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn a_tools_result_goes_to_whoever_called_it() {
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    let ask = [(Role::System, "Be brief."), (Role::User, "What is the time?")];
+    answer(&router, "auto", chat(&ask)).await.unwrap();
+    let mut request = chat(&ask);
+    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
+    let mut assistant = Message::new(Role::Assistant, "");
+    let (id, name) = ("c1".to_owned(), "now".to_owned());
+    assistant.tool_calls = vec![ToolCall { id, name, arguments: "{}".into() }];
+    messages.push(assistant);
+    messages.push(Message::new(Role::Tool, "12:00"));
+    answer(&router, "auto", request).await.unwrap();
+    assert_eq!(last(&router).plan.as_ref().unwrap().pinned, Some(Pinned::ToolLoop));
+}
+
+#[tokio::test]
+async fn what_may_not_leave_does_not_and_a_class_that_is_none_is_refused() {
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    let secret = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n-----END OPENSSH PRIVATE KEY-----";
+    for role in [Role::System, Role::User, Role::Assistant] {
+        let request = chat(&[(role, secret), (Role::User, "Hi")]);
+        let error = answer(&router, "cloud/big", request).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Denied, "{role:?}");
+        assert_eq!(last(&router).outcome, crate::record::Outcome::Failed);
+    }
+    let hints = Hints { data_class: Some("privat".to_owned()), ..Hints::default() };
+    let request = chat(&[(Role::User, "Hi")]);
+    let refused = router.decide(Call { hints, ..call("auto") }, &request).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::InvalidRequest);
+    let unknown = answer(&router, "cloud/small", request).await.unwrap_err();
+    assert_eq!(unknown.kind, ErrorKind::NotFound);
+    assert!(vendor.left.lock().unwrap().is_empty());
+}
