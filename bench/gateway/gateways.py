@@ -112,7 +112,9 @@ def start(command, env, log, stdout=None):
     return subprocess.Popen(command, env=env, stdout=stdout or log, stderr=log, stdin=subprocess.DEVNULL)
 
 
-def tieline(tieline_program, upstream, port, folder, log):
+def tieline(tieline_program, upstream, port, folder, log, treatment="as-is"):
+    folder = folder / f"tieline-{treatment}"
+    folder.mkdir()
     policy = folder / "policy.toml"
     policy.write_text(f"""
 [backends.mock]
@@ -124,14 +126,17 @@ zone = "cloud"
 context = 100000
 
 [[rule]]
+name = "all of it"
 class = "internal"
-zones = ["cloud"]
+zone = "cloud"
+as = "{treatment}"
 """)
-    env = {"TIELINE_HOME": str(folder / "home"), "TIELINE_POLICY": str(policy), "PATH": "/usr/bin:/bin"}
+    env = {"TIELINE_HOME": str(folder / "home"), "TIELINE_POLICY": str(policy), "TIELINE_LOG": "warn", "PATH": "/usr/bin:/bin"}
     begun = time.monotonic()
     process = start([tieline_program, "serve", "--listen", f"127.0.0.1:{port}"], env, log)
     version = subprocess.run([tieline_program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    gateway = Gateway("tieline", f"http://127.0.0.1:{port}/v1", "mock/mock", version, process=process)
+    name = "tieline" if treatment == "as-is" else f"tieline, {treatment}"
+    gateway = Gateway(name, f"http://127.0.0.1:{port}/v1", "mock/mock", version, process=process)
     return wait_for(gateway, begun)
 
 
@@ -205,6 +210,7 @@ def start_all(folder, tieline_program, upstream, log, only=None):
             port = 18400 + number
             if begin is None:
                 running.append(tieline(tieline_program, upstream, port, scratch, log))
+                running.append(tieline(tieline_program, upstream, port + 100, scratch, log, "redacted"))
             elif not (folder / name).exists():
                 missing[name] = "not installed"
             else:
