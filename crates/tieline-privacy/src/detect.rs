@@ -50,13 +50,15 @@ pub struct Finding {
 /// What this user calls private: names of customers, code names, paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dictionary {
-    /// The terms, each of 3 visible signs or more; case, diacritics, blanks and look-alikes do not matter.
+    /// The terms, each of 3 visible signs or more, at most 4 MiB together; case, diacritics, blanks and look-alikes do not matter.
     pub terms: Vec<String>,
 }
 
 /// A dictionary that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the dictionary's term {0:?} is shorter than 3 characters")]
+#[error(
+    "the dictionary's term {0:?} is shorter than 3 visible characters, or the terms before it fill the dictionary's 4 MiB"
+)]
 pub struct DictionaryError(pub String);
 
 /// Finds personal text and secrets. Cheap to share, and the same for every request.
@@ -70,11 +72,11 @@ impl Detectors {
     /// Detectors that know this dictionary too.
     ///
     /// # Errors
-    /// A term is too short to mean anything.
+    /// A term is too short to mean anything, or the terms are more than 4 MiB together.
     pub fn new(dictionary: &Dictionary) -> Result<Self, DictionaryError> {
         let terms = &dictionary.terms;
-        match terms.iter().find(|term| terms::length(term) < terms::SHORTEST) {
-            Some(short) => Err(DictionaryError(short.clone())),
+        match terms::unusable(terms) {
+            Some(term) => Err(DictionaryError(term.clone())),
             None => Ok(Self { cues: Arc::default(), terms: Terms::new(terms).map(Arc::new) }),
         }
     }

@@ -63,11 +63,12 @@ pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
         }
     }
     for hit in &text.hits {
-        match hit.cue {
-            Cue::RoadBefore => out.extend(road_before(text, *hit)),
-            Cue::RoadAfter => out.extend(road_after(text, *hit)),
-            Cue::Prefecture => out.extend(japanese(text, *hit)),
-            _ => {}
+        if hit.cue == Cue::RoadBefore {
+            out.extend(road_before(text, *hit));
+        } else if hit.cue == Cue::RoadAfter {
+            out.extend(road_after(text, *hit));
+        } else if hit.cue == Cue::Prefecture {
+            out.extend(japanese(text, *hit));
         }
     }
 }

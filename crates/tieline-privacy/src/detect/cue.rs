@@ -19,6 +19,8 @@ pub(super) enum Cue {
     Token,
     /// `Bearer` or `Basic`: credentials follow after a blank.
     Bearer,
+    /// `-u` of a command: a user and a password follow.
+    Login,
     /// A number of this state's follows.
     State(State),
     /// A road in front of its name: `rue`, `calle`.
@@ -127,6 +129,7 @@ fn stands(text: &str, hit: Hit) -> bool {
         | Cue::Password
         | Cue::Token
         | Cue::Bearer
+        | Cue::Login
         | Cue::State(_)
         | Cue::Globe => begins_word(text, hit) && ends_word(text, hit),
     }

@@ -152,14 +152,12 @@ pub(super) const FORMS: &[Form] = &[
 pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
     let mut seen = 0;
     for hit in &text.hits {
-        match hit.cue {
-            Cue::Key(form) => out.extend(known(text, *hit, FORMS[form])),
-            Cue::Jwt if hit.start >= seen => {
-                let token = token(text, hit.start);
-                seen = hit.start + token.len();
-                out.extend(jwt(token, hit.start));
-            }
-            _ => {}
+        if let Cue::Key(form) = hit.cue {
+            out.extend(known(text, *hit, FORMS[form]));
+        } else if hit.cue == Cue::Jwt && hit.start >= seen {
+            let token = token(text, hit.start);
+            seen = hit.start + token.len();
+            out.extend(jwt(token, hit.start));
         }
     }
     for number in &text.numbers {
@@ -219,18 +217,15 @@ fn pem(text: &Text<'_>, out: &mut Vec<Candidate>) {
     let borders = text.hits.iter().filter(|hit| matches!(hit.cue, Cue::Begin | Cue::End));
     let mut open: Option<Hit> = None;
     for hit in borders {
-        match (hit.cue, open.take()) {
-            (Cue::Begin, before) => {
-                out.extend(before.map(|before| unended(text, before, hit.start)));
-                open = is_private(text, hit.end).then_some(*hit);
-            }
-            (_, Some(begin)) => {
-                let line = text.ahead(hit.end, 64);
-                let tail = line.windows(5).position(|dashes| dashes == b"-----");
-                let end = hit.end + tail.map_or(0, |tail| tail + 5);
-                out.push(Candidate { range: begin.start..end, entity: Entity::PrivateKey });
-            }
-            (_, None) => {}
+        let begun = open.take();
+        if hit.cue == Cue::Begin {
+            out.extend(begun.map(|begun| unended(text, begun, hit.start)));
+            open = is_private(text, hit.end).then_some(*hit);
+        } else if let Some(begun) = begun {
+            let line = text.ahead(hit.end, 64);
+            let tail = line.windows(5).position(|dashes| dashes == b"-----");
+            let end = hit.end + tail.map_or(0, |tail| tail + 5);
+            out.push(Candidate { range: begun.start..end, entity: Entity::PrivateKey });
         }
     }
     out.extend(open.map(|begin| unended(text, begin, text.str.len())));

@@ -48,10 +48,12 @@ const WORDS: [&str; 24] = [
 
 pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
     for hit in &text.hits {
-        match hit.cue {
-            Cue::Password | Cue::Token => out.extend(value(text, *hit)),
-            Cue::Bearer => out.extend(bearer(text, *hit)),
-            _ => {}
+        if matches!(hit.cue, Cue::Password | Cue::Token) {
+            out.extend(value(text, *hit));
+        } else if hit.cue == Cue::Bearer {
+            out.extend(bearer(text, *hit));
+        } else if hit.cue == Cue::Login {
+            out.extend(login(text, *hit));
         }
     }
 }
@@ -70,6 +72,20 @@ fn bearer(text: &Text<'_>, hit: Hit) -> Option<Candidate> {
     (value.len() >= 12 && is_random(value)).then_some(Candidate { range, entity: Entity::Secret })
 }
 
+/// `user:password` after `-u` or `--user`; not two numbers, which are a user and a group.
+fn login(text: &Text<'_>, hit: Hit) -> Option<Candidate> {
+    let rest = text.clip(hit.end, LONGEST);
+    let value = rest.trim_start_matches([' ', '=', '"', '\'']);
+    let start = hit.end + rest.len() - value.len();
+    let value = value.split([' ', '"', '\'', '\n', '\t']).next()?;
+    let (user, password) = value.split_once(':')?;
+    let good = start > hit.end && !user.is_empty() && password.len() >= 4;
+    let numbers = password.bytes().all(|byte| byte.is_ascii_digit())
+        && user.bytes().all(|byte| byte.is_ascii_digit());
+    (good && !numbers && !is_placeholder(password))
+        .then_some(Candidate { range: start..start + value.len(), entity: Entity::Secret })
+}
+
 fn value(text: &Text<'_>, hit: Hit) -> Option<Candidate> {
     let (start, bond) = bond(text.str, hit.end)?;
     let rest = &text.str[start..];
@@ -83,12 +99,11 @@ fn value(text: &Text<'_>, hit: Hit) -> Option<Candidate> {
     let value = taken(text.clip(start, LONGEST), quote, bond == Bond::Tight);
     let value = if escaped { value.trim_end_matches('\\') } else { value };
     let is_shout = text.str[hit.start..hit.end].chars().all(|sign| !sign.is_lowercase());
-    let good = match hit.cue {
-        Cue::Password => is_password(value, quote.is_some() || escaped, bond, is_shout),
-        _ => {
-            value.len() >= 12 && is_random(value) && bond != Bond::Word
-                || value.len() >= 20 && is_random(value)
-        }
+    let least = if bond == Bond::Word { 20 } else { 12 };
+    let good = if hit.cue == Cue::Password {
+        is_password(value, quote.is_some() || escaped, bond, is_shout)
+    } else {
+        value.len() >= least && is_random(value)
     };
     let range = start..start + value.len();
     (good && !is_placeholder(value)).then_some(Candidate { range, entity: Entity::Secret })
@@ -284,6 +299,12 @@ mod tests {
         check("password = request.form.get(\"x\"), f(password=password)", &[]);
         check("let token: String = x; password: please reset it", &[]);
         check("the password is wrong; token = <your token>; PASSWORD=${PASS}", &[]);
+    }
+
+    #[test]
+    fn logins() {
+        check("curl -u admin:s3cret https://x.example", &[(Secret, "admin:s3cret")]);
+        check("docker run -u 1000:1000 x; sort -u a; curl --user bob:$PASS x", &[]);
     }
 
     #[test]

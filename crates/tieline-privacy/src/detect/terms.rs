@@ -3,14 +3,16 @@
 //! Term and text are folded alike: small letters, no diacritics, no invisible signs, the look-alikes of other
 //! scripts and widths as Latin letters, and every run of blanks, hyphens and underscores as one blank.
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 use unicode_normalization::UnicodeNormalization;
 
 use super::entity::Entity;
 use super::text::Candidate;
 
 /// The fewest letters, digits and other visible signs of a term.
-pub(super) const SHORTEST: usize = 3;
+const SHORTEST: usize = 3;
+/// The most bytes of all terms together.
+const LONGEST: usize = 4 << 20;
 
 /// The automaton of all terms.
 #[derive(Clone, Debug)]
@@ -26,17 +28,21 @@ struct Folded {
 }
 
 impl Terms {
-    /// `None` where there are no terms, or too many for one automaton.
+    /// The automaton of terms that [`unusable`] let pass; `None` where there are none.
     pub(super) fn new(terms: &[String]) -> Option<Self> {
         let folded: Vec<String> = terms.iter().map(|term| fold(term).text).collect();
-        let mut builder = AhoCorasick::builder();
-        let built = builder.match_kind(MatchKind::LeftmostLongest).build(folded);
-        (!terms.is_empty()).then(|| built.ok())?.map(|automaton| Self { automaton })
+        #[expect(
+            clippy::expect_used,
+            reason = "so few bytes have fewer states than an automaton may have"
+        )]
+        let make = || AhoCorasick::new(folded).expect("the dictionary is small enough");
+        (!terms.is_empty()).then(make).map(|automaton| Self { automaton })
     }
 
     pub(super) fn find(&self, text: &str, out: &mut Vec<Candidate>) {
         let folded = fold(text);
-        for hit in self.automaton.find_iter(&folded.text) {
+        // All of them: a longer term that does not stand must not hide a shorter one that does.
+        for hit in self.automaton.find_overlapping_iter(&folded.text) {
             let (start, _) = folded.places[hit.start()];
             let (_, mut end) = folded.places[hit.end() - 1];
             // Marks that were folded away belong to the letter before them.
@@ -49,8 +55,17 @@ impl Terms {
     }
 }
 
+/// The first term that is too short, or with which the dictionary becomes too long.
+pub(super) fn unusable(terms: &[String]) -> Option<&String> {
+    let mut total = 0;
+    terms.iter().find(|term| {
+        total += term.len();
+        length(term) < SHORTEST || total > LONGEST
+    })
+}
+
 /// How many signs of a term are left when it is folded.
-pub(super) fn length(term: &str) -> usize {
+fn length(term: &str) -> usize {
     fold(term).text.chars().filter(|sign| *sign != ' ').count()
 }
 
@@ -199,5 +214,21 @@ mod tests {
         check("Weiß", "WEISS", &["WEISS"]);
         check("山田商事", "これは山田商事です", &["山田商事"]);
         check("unit 7", "unit 71, unit 7", &["unit 7"]);
+    }
+
+    #[test]
+    fn a_longer_term_hides_no_shorter_one() {
+        let mut out = Vec::new();
+        let terms = ["Falcon".to_owned(), "Falcon X".to_owned()];
+        Terms::new(&terms).unwrap().find("Falcon Xtra", &mut out);
+        assert_eq!(out, [Candidate { range: 0..6, entity: Entity::Term }]);
+    }
+
+    #[test]
+    fn dictionaries_have_limits() {
+        assert_eq!(unusable(&["abc".to_owned(), " a-b".to_owned()]), Some(&" a-b".to_owned()));
+        let long = vec!["x".repeat(LONGEST / 2); 3];
+        assert_eq!(unusable(&long[..2]), None);
+        assert_eq!(unusable(&long), Some(&long[2]));
     }
 }

@@ -47,16 +47,14 @@ const KEYS: [&str; 6] =
 pub(super) fn find(text: &Text<'_>, out: &mut Vec<Candidate>) {
     let mut end = 0;
     for hit in &text.hits {
-        match hit.cue {
-            Cue::Scheme => out.extend(with_user(text, hit.start, hit.end)),
-            Cue::Source if hit.start >= end => {
-                let found = source(text, hit.start);
-                // What this line holds, it holds for the cues that follow in it too.
-                let line = text.ahead(hit.start, LONGEST).iter().take_while(|byte| **byte != b'\n');
-                end = found.as_ref().map_or(hit.start + line.count(), |found| found.range.end);
-                out.extend(found);
-            }
-            _ => {}
+        if hit.cue == Cue::Scheme {
+            out.extend(with_user(text, hit.start, hit.end));
+        } else if hit.cue == Cue::Source && hit.start >= end {
+            let found = source(text, hit.start);
+            // What this line holds, it holds for the cues that follow in it too.
+            let line = text.ahead(hit.start, LONGEST).iter().take_while(|byte| **byte != b'\n');
+            end = found.as_ref().map_or(hit.start + line.count(), |found| found.range.end);
+            out.extend(found);
         }
     }
 }

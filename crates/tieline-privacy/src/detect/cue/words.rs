@@ -67,6 +67,7 @@ const WORDS: &[(Cue, &str)] = &[
          geheimnis|schlüssel|clave secreta|chave secreta|chave de api|chiave segreta|geheim|klucz api|nyckel|\
          anahtar|ключ|токен|секрет|トークン|秘密鍵|jeton|cookie|master_key|master key|hmac|salt|totp|seed",
     ),
+    (Cue::Login, " -u| --user"),
     (Cue::Bearer, "bearer|basic|authorization: token"),
     (
         Cue::Globe,
