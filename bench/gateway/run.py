@@ -59,7 +59,7 @@ def load(gateway, connections, stream, seconds):
     cpu = gateway.cpu_s() - before
     if "Non-2xx" in text or "Socket errors" in text:
         return None
-    at = {percent: micros(value) for percent, value in re.findall(r"(50|99)%\s+(\S+)", text)}
+    at = {percent: micros(value) for percent, value in re.findall(r"(?m)^\s+(50|99)%\s+([\d.]+(?:us|ms|s))$", text)}
     count = int(re.search(r"(\d+) requests in", text).group(1))
     rate = float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1))
     return {"p50_us": at["50"], "p99_us": at["99"], "rate": rate, "cpu_us": cpu * 1e6 / max(count, 1)}

@@ -13,7 +13,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_privacy::survey;
 use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request};
@@ -27,9 +27,16 @@ use planned::Case;
 pub use planned::{Planned, Tried, release};
 pub use setup::{RemoteModel, Setup};
 
+/// How long what was seen of this machine's models counts.
+const A_MOMENT: Duration = Duration::from_millis(250);
+
+/// This machine's models, and what is in memory.
+type Machine = Arc<(Vec<ModelCard>, HostStatus)>;
+
 /// Decides by a policy that can be changed while it runs.
 pub struct Switch {
     setup: RwLock<Option<Arc<Setup>>>,
+    machine: Mutex<Option<(Instant, Machine)>>,
     shared: Arc<Shared>,
 }
 
@@ -56,7 +63,7 @@ impl fmt::Debug for Switch {
 impl Default for Switch {
     /// Without a policy: every request is for a model of this machine, by its name.
     fn default() -> Self {
-        Self { setup: RwLock::new(None), shared: Arc::default() }
+        Self { setup: RwLock::new(None), machine: Mutex::default(), shared: Arc::default() }
     }
 }
 
@@ -132,7 +139,8 @@ impl Switch {
         host: &Arc<dyn Host>,
     ) -> Result<Vec<Candidate>, BackendError> {
         let memory = &self.shared.memory;
-        let local = facts::local(&host.models().await?, &host.status().await?, memory);
+        let (cards, status) = &*self.machine(host).await?;
+        let local = facts::local(cards, status, memory);
         let mut all: Vec<Candidate> =
             local.into_iter().map(|candidate| setup.policy.with_local(candidate)).collect();
         let now = Instant::now();
@@ -151,6 +159,18 @@ impl Switch {
             all.push(candidate);
         }
         Ok(all)
+    }
+
+    /// What this machine has, as it was a moment ago: its models are rows of a database and headers of files.
+    async fn machine(&self, host: &Arc<dyn Host>) -> Result<Machine, BackendError> {
+        let seen = || self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = seen().clone().filter(|(since, _)| since.elapsed() < A_MOMENT);
+        if let Some((_, machine)) = fresh {
+            return Ok(machine);
+        }
+        let machine = Arc::new((host.models().await?, host.status().await?));
+        *seen() = Some((Instant::now(), Arc::clone(&machine)));
+        Ok(machine)
     }
 
     fn is_online(&self) -> bool {
