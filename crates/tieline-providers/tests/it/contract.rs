@@ -1,0 +1,174 @@
+//! What every protocol must do.
+
+use futures_util::StreamExt;
+use testkit::vendor::{End, Fault, Outcome, Script, Step, Truth, Vendor};
+use tieline_providers::protocol::USAGE_UNKNOWN;
+use tieline_types::{Backend, Constraint, ErrorKind, Event, FinishReason, Tokens, Tool, Usage};
+
+use crate::rig::{KEY, ask, backend, question, subjects};
+
+fn tool(name: &str) -> Tool {
+    Tool {
+        name: name.to_owned(),
+        description: "does it".to_owned(),
+        parameters: r#"{"type":"object","properties":{"x":{"type":"integer"}}}"#.to_owned(),
+    }
+}
+
+fn call(index: usize, id: &str, name: &str) -> Step {
+    Step::Call { index, id: id.to_owned(), name: name.to_owned() }
+}
+
+fn arguments(index: usize, text: &str) -> Step {
+    Step::Arguments { index, text: text.to_owned() }
+}
+
+#[tokio::test]
+async fn text_comes_as_it_was_sent_and_ends_once() {
+    for subject in subjects() {
+        for drip in [false, true] {
+            let script = Script { drip, ..Script::text(&["Grüß", " ", "dich 🌍"]) };
+            let (heard, vendor) = ask(&subject, script, question()).await;
+            let reason = &heard.finished().reason;
+            let found = (heard.text.as_str(), reason);
+            assert_eq!(found, ("Grüß dich 🌍", &FinishReason::EndOfTurn), "{}", subject.name);
+            // The client may hang up once it has the end, before the vendor's last bytes.
+            vendor.ended(1).await;
+            assert_ne!(vendor.ledger()[0].outcome, Outcome::Failed, "{}", subject.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_vendor_sees_the_question_and_the_key_in_a_header() {
+    for subject in subjects() {
+        let (_, vendor) = ask(&subject, Script::text(&["a"]), question()).await;
+        let captured = &vendor.captured()[0];
+        let holds = |(_, value): &&(String, String)| value.contains(KEY);
+        assert_eq!(captured.headers.iter().filter(holds).count(), 1, "{}", subject.name);
+        let body = String::from_utf8_lossy(&captured.body);
+        assert!(body.contains("CANARY-of-the-prompt"), "{}", subject.name);
+        assert!(!body.contains(KEY) && !captured.path.contains(KEY), "{}", subject.name);
+        assert_eq!(captured.header("content-type"), Some("application/json"));
+        assert_eq!(captured.header("cookie"), None);
+    }
+}
+
+#[tokio::test]
+async fn thoughts_stand_apart_from_the_answer() {
+    for subject in subjects() {
+        let mut script = Script::text(&["42"]);
+        script.steps.insert(0, Step::Reasoning("6 by ".to_owned()));
+        script.steps.insert(1, Step::Reasoning("7".to_owned()));
+        let (heard, _vendor) = ask(&subject, script, question()).await;
+        heard.finished();
+        let found = (heard.reasoning.as_str(), heard.text.as_str());
+        assert_eq!(found, ("6 by 7", "42"), "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn two_calls_come_side_by_side() {
+    for subject in subjects().into_iter().filter(|subject| subject.tells.tools) {
+        let steps = vec![
+            Step::Text("let me see".to_owned()),
+            call(0, "call_00001", "f"),
+            arguments(0, "{\"x\""),
+            call(1, "call_00002", "g"),
+            arguments(1, "{\"x\":"),
+            arguments(0, ":1}"),
+            arguments(1, "2}"),
+        ];
+        let mut request = question();
+        request.tools = vec![tool("f"), tool("g")];
+        let (heard, _vendor) = ask(&subject, Script { steps, ..Script::text(&[]) }, request).await;
+        assert_eq!(heard.finished().reason, FinishReason::ToolCalls, "{}", subject.name);
+        let calls: Vec<_> = heard.calls.iter().map(|call| (&*call.1, &*call.2, call.3)).collect();
+        let want = [("f", "{\"x\":1}", true), ("g", "{\"x\":2}", true)];
+        assert_eq!(calls, want, "{}", subject.name);
+        let ids = [heard.calls[0].0.as_str(), heard.calls[1].0.as_str()];
+        if subject.tells.ids {
+            assert_eq!(ids, ["call_00001", "call_00002"], "{}", subject.name);
+        }
+        assert!(ids[0] != ids[1] && !ids[0].is_empty(), "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn a_schema_is_sent_or_refused() {
+    let schema = r#"{"type":"object","properties":{"CANARY":{"type":"integer"}},"required":["CANARY"],"additionalProperties":false}"#;
+    for subject in subjects() {
+        let mut request = question();
+        request.constraint = Some(Constraint::JsonSchema(schema.to_owned()));
+        let (heard, vendor) = ask(&subject, Script::text(&["{\"CANARY\":1}"]), request).await;
+        if subject.tells.schema {
+            heard.finished();
+            let body = vendor.captured()[0].json().to_string();
+            assert!(body.contains(r#""CANARY":{"type":"integer"}"#), "{}", subject.name);
+        } else {
+            assert_eq!(heard.error().kind, ErrorKind::Unsupported, "{}", subject.name);
+            assert!(vendor.captured().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn usage_is_what_the_vendor_counts() {
+    let truth = Truth { prompt: 100, cached: 40, cache_write: 30, completion: 20, reasoning: 5 };
+    for subject in subjects() {
+        let told = |told: bool, count: u32| Tokens(if told { count } else { 0 });
+        let want = Usage {
+            prompt_tokens: Tokens(100),
+            cached_tokens: told(subject.tells.cached, 40),
+            cache_write_tokens: told(subject.tells.cache_write, 30),
+            completion_tokens: Tokens(20),
+            reasoning_tokens: told(subject.tells.reasoning, 5),
+            ..Usage::default()
+        };
+        let script = Script { usage: truth, ..Script::text(&["a", "b"]) };
+        let (heard, vendor) = ask(&subject, script, question()).await;
+        assert_eq!(heard.finished().usage, want, "{}", subject.name);
+        vendor.ended(1).await;
+        assert_eq!(vendor.ledger()[0].usage, truth);
+    }
+}
+
+#[tokio::test]
+async fn usage_that_is_not_told_is_said_to_be_unknown() {
+    for subject in subjects() {
+        let script = Script::text(&["a"]).failing(Fault::NoUsage);
+        let (heard, _vendor) = ask(&subject, script, question()).await;
+        assert_eq!(heard.finished().usage, Usage::default(), "{}", subject.name);
+        let said = heard.warnings.iter().filter(|warning| *warning == USAGE_UNKNOWN);
+        assert_eq!(said.count(), 1, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_the_end_is_kept() {
+    for subject in subjects() {
+        let ends = [
+            (End::Length, FinishReason::MaxTokens, true),
+            (End::Filtered, FinishReason::Filtered, subject.tells.filtered),
+        ];
+        for (end, want, _) in ends.into_iter().filter(|(_, _, told)| *told) {
+            let script = Script { end, ..Script::text(&["a"]) };
+            let (heard, _vendor) = ask(&subject, script, question()).await;
+            assert_eq!(heard.finished().reason, want, "{}", subject.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_stream_is_seen_by_the_vendor() {
+    for subject in subjects() {
+        let pieces: Vec<&str> = vec!["a"; 40];
+        let script = Script::text(&pieces).failing(Fault::HangAfter(30));
+        let vendor = Vendor::start(script).await;
+        let mut stream = backend(&subject, &vendor.url, true).run(question()).await.unwrap();
+        while !matches!(stream.next().await.unwrap().unwrap(), Event::Piece(_)) {}
+        drop(stream);
+        vendor.ended(1).await;
+        assert_eq!(vendor.ledger()[0].outcome, Outcome::Disconnected, "{}", subject.name);
+    }
+}

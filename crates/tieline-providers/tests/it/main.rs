@@ -1,0 +1,8 @@
+//! Every protocol against a vendor on this machine, from outside.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod contract;
+mod faults;
+mod ollama;
+mod openai;
+mod rig;
