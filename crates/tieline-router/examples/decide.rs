@@ -42,7 +42,7 @@ fn policy_text() -> anyhow::Result<String> {
 fn asked(number: u32) -> Asked {
     Asked {
         asked: AUTO.to_owned(),
-        path: Some(format!("/home/kim/work/{number}/main.rs")),
+        path: Some(format!("/home/kim/code/{number}/main.rs")),
         found: number.is_multiple_of(3).then_some((Entity::Email, 1)).into_iter().collect(),
         prompt_tokens: Tokens(100 + number % 50_000),
         session: Some(Session { previous: "b7/m".to_owned(), tool_loop: false }),

@@ -226,7 +226,7 @@ fn what_was_found_asks_for_its_class_unless_a_rule_is_about_it() {
     classified(rule, &[(Entity::Email, 3)], DataClass::Private);
     classified(rule, &[mail, key], DataClass::Secret);
     // A rule that asks for more than the find is no word on it.
-    let narrow = format!("{rule}project = \"/work/x\"\n");
+    let narrow = format!("{rule}project = \"/code/x\"\n");
     classified(&narrow, &[mail], DataClass::Private);
 }
 
