@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use tieline_privacy::{Detectors, Dictionary, Guard, GuardLimits, Guarded, RootKey};
 use tieline_providers::{Endpoint, Secret, Speaker, Transport};
-use tieline_router::choose::Candidate;
 use tieline_router::policy::{BackendPolicy, Policy};
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
-use tieline_router::{RemoteModel, Setup, switch};
+use tieline_router::{RemoteModel, Setup};
 use tieline_store::Store;
 use tieline_store::budget::Till;
-use tieline_types::{ModelCard, Tokens};
+use tieline_types::Tokens;
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -62,11 +61,6 @@ impl Place {
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
         self.read()?.map_or_else(|| Ok(Policy::default()), |text| parse(&text, &self.path))
     }
-}
-
-/// The models of this machine, as candidates of a policy's tests.
-pub(crate) fn local_candidates(cards: &[ModelCard]) -> Vec<Candidate> {
-    switch::local_candidates(cards)
 }
 
 /// Reads a policy.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tieline_privacy::{Egress, Release, Released, Session, Treatment};
 use tieline_store::Source;
-use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Tokens, Usage, Wanted, Zone};
+use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Usage, Wanted, Zone};
 
 use super::Shared;
 use super::setup::{RemoteModel, Setup};
@@ -292,11 +292,6 @@ impl Planned {
             egress: Some(egress),
             ..told
         }
-    }
-
-    /// The most tokens that the prompt is guessed to have.
-    pub fn prompt_tokens(&self) -> Tokens {
-        self.asked.prompt_tokens
     }
 
     /// What the decision was made of.

@@ -56,11 +56,6 @@ impl fmt::Debug for Setup {
 }
 
 impl Setup {
-    /// What all remotes stand behind.
-    pub fn guard(&self) -> &Guard {
-        &self.guard
-    }
-
     /// The remote of this name.
     pub fn remote(&self, name: &str) -> Option<&RemoteModel> {
         self.remotes.iter().find(|remote| remote.candidate.name == name)

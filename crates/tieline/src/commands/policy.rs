@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde_json::json;
+use tieline_router::switch;
 
 use crate::app::App;
 use crate::args::PolicyCommand;
 use crate::failure::Failure;
 use crate::serving;
-use crate::switching::{Place, Workshop, local_candidates, parse};
+use crate::switching::{Place, Workshop, parse};
 
 pub(super) fn policy(app: &App, command: &PolicyCommand) -> Result<(), Failure> {
     match command {
@@ -22,7 +23,7 @@ fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
         return app.output.line("there is no policy: nothing leaves this machine");
     };
     let policy = parse(&text, &place.path)?;
-    let report = policy.check(&local_candidates(&serving::cards(app)?));
+    let report = policy.check(&switch::local_candidates(&serving::cards(app)?));
     let passed = report.passed();
     let (setup, left_out) = Workshop::new(app, None)?.setup(policy)?;
     let left_out: Vec<&str> = left_out.iter().map(|failure| failure.message.as_str()).collect();

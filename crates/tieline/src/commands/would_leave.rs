@@ -24,7 +24,7 @@ pub(super) fn would_leave(app: &App, args: &WouldLeave) -> Result<(), Failure> {
     let away = decision.tries.iter().find(|one| one.zone > Zone::Host);
     let Some(away) = away else { return stays(app, &decision) };
     let release = switch::release(away, "would-leave");
-    let shown = preview(&request, &release, setup.guard())?;
+    let shown = preview(&request, &release, &setup.guard)?;
     show(app, away, &decision, &shown)
 }
 

@@ -2,8 +2,10 @@
 //! store of secrets. Never from the policy itself, which people share.
 
 use std::fs::{self, Metadata};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tieline_providers::Secret;
 use tieline_router::policy::KeySource;
@@ -12,6 +14,10 @@ use crate::failure::Failure;
 
 /// The longest key, in bytes.
 const MOST: usize = 16 * 1024;
+/// How long the system's store may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked whether it has answered.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The name under which the system's store has our keys.
 const SERVICE: &str = "tieline";
 
@@ -102,11 +108,38 @@ fn of_keyring(backend: &str, account: &str, command: &[String]) -> Result<String
     let [program, rest @ ..] = command else { return Err(missing("no program".to_owned())) };
     let mut command = Command::new(program);
     command.args(rest).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().map_err(|error| missing(format!("{program}: {error}")))?;
-    if !output.status.success() || output.stdout.is_empty() {
-        return Err(missing(format!("{program} has none of account {account:?}")));
+    let said = answer(command, PATIENCE).map_err(|why| missing(format!("{program}: {why}")))?;
+    match said {
+        Some(said) if !said.is_empty() => {
+            String::from_utf8(said).map_err(|_| missing("it is no text".to_owned()))
+        }
+        Some(_) | None => Err(missing(format!("{program} has none of account {account:?}"))),
     }
-    String::from_utf8(output.stdout).map_err(|_| missing("it is no text".to_owned()))
+}
+
+/// What a program says; `None`: it failed. A store that is locked may ask its user, who may be away.
+fn answer(mut command: Command, patience: Duration) -> Result<Option<Vec<u8>>, String> {
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+    let until = Instant::now() + patience;
+    let status = loop {
+        match child.try_wait().map_err(|error| error.to_string())? {
+            Some(status) => break status,
+            None if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
+            None => {
+                // It may have ended just now.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("no answer within {} s", patience.as_secs()));
+            }
+        }
+    };
+    let mut said = Vec::new();
+    let mut stdout = child.stdout.take().into_iter();
+    // A key is shorter than what a pipe holds.
+    let read =
+        stdout.try_for_each(|out| out.take(2 * MOST as u64).read_to_end(&mut said).map(drop));
+    read.map_err(|error| error.to_string())?;
+    Ok(status.success().then_some(said))
 }
 
 #[cfg(test)]
@@ -172,6 +205,9 @@ mod tests {
             let failure = of_keyring("openai", "me", &words(broken)).unwrap_err();
             assert!(failure.hint.unwrap().contains("account me"));
         }
+        let mut slow = Command::new("sleep");
+        slow.arg("60").stdin(Stdio::null());
+        assert!(answer(slow, Duration::ZERO).unwrap_err().contains("no answer"));
         assert!(
             lookup("me").ends_with(&["account".to_owned(), "me".to_owned()])
                 || cfg!(target_os = "macos")

@@ -16,6 +16,8 @@ pub(crate) struct Watch {
     place: Place,
     workshop: Workshop,
     read: Option<String>,
+    /// The file cannot be read, which was said.
+    unreadable: bool,
 }
 
 impl Watch {
@@ -28,7 +30,7 @@ impl Watch {
         workshop: Workshop,
         server: &Server,
     ) -> Result<Self, Failure> {
-        let mut watch = Self { place, workshop, read: None };
+        let mut watch = Self { place, workshop, read: None, unreadable: false };
         watch.read = watch.place.read()?;
         watch.apply(server)?;
         Ok(watch)
@@ -56,20 +58,37 @@ impl Watch {
                 () = tokio::time::sleep(EVERY) => {}
                 () = hang_up.next() => {}
             }
-            let read = match self.place.read() {
-                Ok(read) if read == self.read => continue,
-                Ok(read) => read,
-                Err(failure) => {
-                    server.policy_read(false);
-                    warn!(why = failure.message, "the policy stays as it was");
-                    continue;
+            // Files and stores of secrets may be slow: nobody else waits for them.
+            let server = server.clone();
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look(&server);
+                self
+            });
+            match looked.await {
+                Ok(watch) => self = watch,
+                Err(_) => {
+                    warn!("the policy is not followed any more");
+                    return std::future::pending().await;
                 }
-            };
-            self.read = read;
-            if let Err(failure) = self.apply(&server) {
-                server.policy_read(false);
-                warn!(why = failure.message, "the policy stays as it was");
             }
+        }
+    }
+
+    fn look(&mut self, server: &Server) {
+        let read = self.place.read();
+        let again = std::mem::replace(&mut self.unreadable, read.is_err());
+        let used = match read {
+            Ok(read) if read == self.read && !again => return,
+            Ok(read) => {
+                self.read = read;
+                self.apply(server)
+            }
+            Err(_) if again => return,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = used {
+            server.policy_read(false);
+            warn!(why = failure.message, "the policy stays as it was");
         }
     }
 }
