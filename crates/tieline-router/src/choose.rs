@@ -25,7 +25,7 @@ pub use decision::{
 pub use explain::explain;
 pub use facts::{
     Abilities, Asked, BudgetLeft, Candidate, ConstraintKind, Estimate, Figure, Guess, Needs,
-    OutputForecast, Profile, PromptKind, Session, Source, State,
+    OutputForecast, Profile, PromptKind, Session, State,
 };
 
 /// The name that stands for everybody.

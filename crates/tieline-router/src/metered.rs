@@ -11,11 +11,10 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures_core::Stream;
-use tieline_store::Source;
 use tieline_store::budget::{BudgetError, Held, Scope, Till};
 use tieline_types::{
     Backend, BackendError, ErrorKind, Event, EventStream, Hint, MicroUsd, Origin, Request, Retry,
-    Tokens, ToolCallStep, Usage, Zone,
+    Source, Tokens, ToolCallStep, Usage, Zone,
 };
 
 use crate::prices::Priced;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use tieline_router::{Record, Tried};
-use tieline_store::{RequestRow, Source, Store, UsageSources};
-use tieline_types::MicroUsd;
+use tieline_store::{RequestRow, Store, UsageSources};
+use tieline_types::{MicroUsd, Source};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::error;
 

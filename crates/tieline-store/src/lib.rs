@@ -33,6 +33,6 @@ pub use pull::{
     Pulled, StorageError, Tuning,
 };
 pub use remove::{Lease, LeaseError, RemoveError, Removed};
-pub use requests::{RequestRow, Source, UsageSources};
+pub use requests::{RequestRow, UsageSources};
 pub use store::{OpenError, Store};
 pub use verify::VerifyError;

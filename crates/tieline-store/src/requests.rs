@@ -1,7 +1,7 @@
 //! What happened to requests: one row for each attempt, without a word of it.
 
 use rusqlite::{Row, ToSql, TransactionBehavior, params};
-use tieline_types::{MicroUsd, Zone};
+use tieline_types::{MicroUsd, Source, Zone};
 
 use crate::db::DbError;
 use crate::store::Store;
@@ -9,47 +9,19 @@ use crate::store::Store;
 /// Rows that are kept.
 const KEPT: i64 = 1_000_000;
 
-/// How a number came to be known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// Counted on this machine by what computed it.
-    Measured,
-    /// Said by the vendor.
-    Reported,
-    /// Worked out from what was seen.
-    Estimated,
-    /// Nobody said.
-    #[default]
-    Unknown,
+/// A source in one letter, as a row has it.
+fn letter(source: Source) -> char {
+    match source {
+        Source::Measured => 'm',
+        Source::Reported => 'r',
+        Source::Estimated => 'e',
+        Source::Unknown => 'u',
+    }
 }
 
-impl Source {
-    /// All, the surest first.
-    pub const ALL: [Self; 4] = [Self::Measured, Self::Reported, Self::Estimated, Self::Unknown];
-
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Measured => "measured",
-            Self::Reported => "reported",
-            Self::Estimated => "estimated",
-            Self::Unknown => "unknown",
-        }
-    }
-
-    fn letter(self) -> char {
-        match self {
-            Self::Measured => 'm',
-            Self::Reported => 'r',
-            Self::Estimated => 'e',
-            Self::Unknown => 'u',
-        }
-    }
-
-    fn of_letter(letter: u8) -> Self {
-        let same = |source: &Self| source.letter() == char::from(letter);
-        Self::ALL.into_iter().find(same).unwrap_or_default()
-    }
+fn of_letter(told: u8) -> Source {
+    let same = |source: &Source| letter(*source) == char::from(told);
+    Source::ALL.into_iter().find(same).unwrap_or_default()
 }
 
 /// Where each number of a row's usage is from.
@@ -76,13 +48,11 @@ impl UsageSources {
 
     fn letters(self) -> String {
         let Self { prompt, cached, cache_write, completion, reasoning } = self;
-        [prompt, cached, cache_write, completion, reasoning].map(Source::letter).iter().collect()
+        [prompt, cached, cache_write, completion, reasoning].map(letter).iter().collect()
     }
 
     fn of_letters(letters: &str) -> Self {
-        let at = |index| {
-            letters.as_bytes().get(index).map_or(Source::Unknown, |&l| Source::of_letter(l))
-        };
+        let at = |index| letters.as_bytes().get(index).map_or(Source::Unknown, |&l| of_letter(l));
         Self {
             prompt: at(0),
             cached: at(1),

@@ -6,10 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use tieline_types::{MicroUsd, Tokens, Usage, Zone};
+use tieline_types::{MicroUsd, Source, Tokens, Usage, Zone};
 
 use crate::budget::Period;
-use crate::requests::{RequestRow, Source};
+use crate::requests::RequestRow;
 
 /// How sure a cost is, the surest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

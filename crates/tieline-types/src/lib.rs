@@ -19,6 +19,7 @@ pub mod money;
 pub mod private;
 pub mod receipt;
 pub mod request;
+pub mod source;
 pub mod tool;
 pub mod units;
 pub mod wire;
@@ -41,12 +42,13 @@ pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
 pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 pub use model_ref::{ModelRef, ParseModelRefError};
-pub use money::{MicroUsd, Price};
+pub use money::{MicroUsd, NotMoney, Price};
 pub use private::Private;
 pub use receipt::Receipt;
 pub use request::{
     Class, InvalidParameter, Message, Overflow, Owner, Prompt, Request, Role, Sampling, Speculation,
 };
+pub use source::Source;
 pub use tool::{Tool, ToolCall, ToolCallStep, ToolChoice};
 pub use units::{Bytes, RequestId, Tokens};
 pub use zone::{DataClass, UnknownClass, Zone};

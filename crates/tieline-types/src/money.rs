@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,43 @@ impl fmt::Display for MicroUsd {
         // Two decimals at least, as money is written; more where there is more.
         let kept = fraction.trim_end_matches('0').len().max(2);
         write!(f, "{sign}${}.{}", all / 1_000_000, &fraction[..kept])
+    }
+}
+
+/// A text that is no money that can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotMoney {
+    /// It is no decimal number of zero or more.
+    #[error("expected dollars, such as 2.50 or \"0.000001\"")]
+    Form,
+    /// It has more than six decimals.
+    #[error("money counts in millionths of a dollar: six decimals at most")]
+    TooFine,
+    /// It is more than can be counted.
+    #[error("so much money is not counted")]
+    TooMuch,
+}
+
+impl FromStr for MicroUsd {
+    type Err = NotMoney;
+
+    /// Dollars from decimal digits, exactly: `0.1` is 100,000 millionths. No float is ever made of it.
+    fn from_str(text: &str) -> Result<Self, NotMoney> {
+        let bare = text.strip_prefix('$').unwrap_or(text);
+        let (whole, fraction) = bare.split_once('.').unwrap_or((bare, "0"));
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) {
+            return Err(NotMoney::Form);
+        }
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.len() > 6 {
+            return Err(NotMoney::TooFine);
+        }
+        let whole: i64 = whole.parse().map_err(|_| NotMoney::TooMuch)?;
+        let fraction: i64 = format!("{fraction:0<6}").parse().map_err(|_| NotMoney::Form)?;
+        let micros = whole.checked_mul(1_000_000).and_then(|micros| micros.checked_add(fraction));
+        micros.map(Self).ok_or(NotMoney::TooMuch)
     }
 }
 
@@ -140,6 +178,42 @@ mod tests {
             (i64::MIN, "-$9223372036854.775808"),
         ] {
             assert_eq!(MicroUsd(micros).to_string(), want);
+        }
+    }
+
+    #[test]
+    fn money_is_read_exactly_or_not_at_all() {
+        let read = |text: &str, want: i64| assert_eq!(text.parse(), Ok(MicroUsd(want)), "{text}");
+        read("0", 0);
+        read("0.1", 100_000);
+        read("2.50", 2_500_000);
+        read("$12", 12_000_000);
+        read("0.000001", 1);
+        read("1.0000000", 1_000_000);
+        read("9007199254.740993", 9_007_199_254_740_993);
+        read("9223372036854.775807", i64::MAX);
+        for (text, want) in [
+            ("", NotMoney::Form),
+            (".", NotMoney::Form),
+            ("1.", NotMoney::Form),
+            (".5", NotMoney::Form),
+            ("-1", NotMoney::Form),
+            ("+1", NotMoney::Form),
+            ("1e3", NotMoney::Form),
+            ("1,5", NotMoney::Form),
+            (" 1", NotMoney::Form),
+            ("0.0000001", NotMoney::TooFine),
+            ("9223372036855", NotMoney::TooMuch),
+        ] {
+            assert_eq!(text.parse::<MicroUsd>(), Err(want), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_written_is_read(micros in 0..i64::MAX) {
+            let written = MicroUsd(micros).to_string();
+            proptest::prop_assert_eq!(written.parse(), Ok(MicroUsd(micros)));
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Who answers, and everything that led to it.
 
 use serde::{Deserialize, Serialize};
-use tieline_types::{DataClass, Digest, MicroUsd, Tokens, Zone};
+use tieline_types::{DataClass, Digest, MicroUsd, Source, Tokens, Zone};
 
-use super::facts::{Candidate, Source};
+use super::facts::Candidate;
 use crate::policy::{ClassWhy, Treatment};
 
 /// Who answers, and why.

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write};
 
+use tieline_types::Source;
+
 use super::decision::{Decision, Pinned, Reason, RefusalCode, Rejection, Score, TaskHow};
-use super::facts::Source;
 use crate::policy::ClassSource;
 
 /// The decision as plain text: one sentence, who may answer, who may not, and why.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tieline_privacy::Entity;
-use tieline_types::{DataClass, MicroUsd, Price, Tokens, Zone};
+use tieline_types::{DataClass, MicroUsd, Price, Source, Tokens, Zone};
 
 use crate::policy::BudgetScope;
 
@@ -192,23 +192,6 @@ pub struct Abilities {
     pub logprobs: bool,
     /// Fills gaps.
     pub infill: bool,
-}
-
-/// Where a figure is from, the best first.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Source {
-    /// Measured on this machine.
-    Measured,
-    /// The vendor's or the policy's word.
-    Reported,
-    /// Guessed from something like it.
-    Estimated,
-    /// Nobody knows: it is a cautious default.
-    #[default]
-    Unknown,
 }
 
 /// A number that knows where it is from.

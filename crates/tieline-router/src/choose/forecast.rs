@@ -1,9 +1,9 @@
 //! What an answer will probably take: tokens, money, time, energy.
 
-use tieline_types::{MicroUsd, Price, Tokens, Usage};
+use tieline_types::{MicroUsd, Price, Source, Tokens, Usage};
 
 use super::decision::Forecast;
-use super::facts::{Asked, Candidate, Figure, OutputForecast, Source};
+use super::facts::{Asked, Candidate, Figure, OutputForecast};
 
 /// How long answers are where nobody knows. Estimated, from no measurement: chats answer in a few paragraphs.
 const OUTPUT: OutputForecast = OutputForecast { p50: Tokens(400), p90: Tokens(1600) };

@@ -2,7 +2,7 @@
 
 mod properties;
 
-use tieline_types::{DataClass, MicroUsd, Price, Tokens, Zone};
+use tieline_types::{DataClass, MicroUsd, Price, Source, Tokens, Zone};
 
 use super::*;
 

@@ -5,10 +5,10 @@
 
 use std::cmp::Ordering;
 
-use tieline_types::{Tokens, Zone};
+use tieline_types::{Source, Tokens, Zone};
 
 use super::decision::{Cascade, Decision, Forecast, Pinned, Score, TaskHow, Try};
-use super::facts::{Asked, Candidate, Estimate, Source};
+use super::facts::{Asked, Candidate, Estimate};
 use super::{ANY, Leave, forecast};
 use crate::policy::{Alias, Deadlines, Policy};
 

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use tieline_types::Source;
+
 use super::{ModelPolicy, Policy, Protocol};
-use crate::choose::{Abilities, Candidate, Estimate, Figure, Profile, Source, State};
+use crate::choose::{Abilities, Candidate, Estimate, Figure, Profile, State};
 
 impl Policy {
     /// All models of the policy's backends, by `backend/model`, in the state of one that is ready. Their prices

@@ -177,7 +177,10 @@ impl<'t> Table<'t> {
                 return None;
             }
         };
-        amount::dollars(digits).map_err(|problem| faults.add(&value.span(), &at, problem)).ok()
+        digits
+            .parse::<MicroUsd>()
+            .map_err(|problem| faults.add(&value.span(), &at, problem.to_string()))
+            .ok()
     }
 
     pub(super) fn time(&mut self, key: &'static str, faults: &mut Faults<'_>) -> Option<Duration> {

@@ -4,10 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tieline_types::{Prompt, Request, Role};
+use tieline_types::{Prompt, Request, Role, Source};
 
 use crate::carry::{Attempt, Ended};
-use crate::choose::{Figure, Profile, Source};
+use crate::choose::{Figure, Profile};
 use crate::run::Call;
 
 /// Conversations that are remembered.

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tieline_privacy::{Egress, Release, Released, Session, Treatment};
-use tieline_store::Source;
-use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Usage, Wanted, Zone};
+use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Source, Usage, Wanted, Zone};
 
 use super::Shared;
 use super::setup::{RemoteModel, Setup};
@@ -79,7 +78,6 @@ pub struct Tried {
     /// What was used, where something was.
     pub usage: Option<Usage>,
     /// Where that is from.
-    #[serde(serialize_with = "word")]
     pub source: Source,
     /// What it cost; `None`: nobody knows.
     pub cost_micro_usd: Option<i64>,
@@ -99,10 +97,6 @@ pub struct Tried {
     pub unrestored: u64,
     /// Which bytes left, and why; `None`: none did.
     pub egress: Option<Egress>,
-}
-
-fn word<S: serde::Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(source.as_str())
 }
 
 /// What a decided request is about.

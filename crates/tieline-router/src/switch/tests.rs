@@ -4,10 +4,9 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, stream};
 use testkit::scripted::Scripted;
 use tieline_privacy::{Detectors, Guard, GuardLimits, Guarded, Outbound, Remote, RootKey};
-use tieline_store::Source;
 use tieline_types::{
-    Backend, Event, EventStream, FinishReason, Finished, Message, Piece, Prompt, Role, Timing,
-    Tokens, ToolCall, Usage, Wanted, Zone,
+    Backend, Event, EventStream, FinishReason, Finished, Message, Piece, Prompt, Role, Source,
+    Timing, Tokens, ToolCall, Usage, Wanted, Zone,
 };
 
 use super::*;

@@ -7,8 +7,8 @@ use tieline_store::budget::{
     Balance, BudgetError, Held, Period, Scope, ScopeKind, Till, TillThread,
 };
 use tieline_store::spend::{By, Certainty, Cost, Spend, reprice};
-use tieline_store::{RequestRow, Source, Store, UsageSources};
-use tieline_types::{Bytes, MicroUsd, Tokens, Usage, Zone};
+use tieline_store::{RequestRow, Store, UsageSources};
+use tieline_types::{Bytes, MicroUsd, Source, Tokens, Usage, Zone};
 
 const TARGET: Target<'_> = Target { backend: "work", vendor: "openai", model: "gpt-4o" };
 const NOW: i64 = 1_795_867_200;

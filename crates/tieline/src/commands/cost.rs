@@ -9,10 +9,10 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
+use tieline_store::RequestRow;
 use tieline_store::budget;
 use tieline_store::spend::{self, By, Spend, Totals, energy_cost};
-use tieline_store::{RequestRow, Source};
-use tieline_types::{MicroUsd, Usage, Zone};
+use tieline_types::{MicroUsd, Source, Usage, Zone};
 
 use crate::app::App;
 use crate::args::{self, Cost, Since, VendorModel};

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 use tieline_store::budget::{Period, Scope, ScopeKind};
-use tieline_store::{RequestRow, Source, Store, UsageSources};
-use tieline_types::{MicroUsd, Zone};
+use tieline_store::{RequestRow, Store, UsageSources};
+use tieline_types::{MicroUsd, Source, Zone};
 
 use super::home::Home;
 
