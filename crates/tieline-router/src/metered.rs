@@ -193,10 +193,10 @@ impl Meter {
         self.pieces = self.pieces.saturating_add(1);
     }
 
-    /// A vendor that counted nothing said nothing: an answer has a prompt.
+    /// What was not told is counted as nothing: but an answer has a prompt, and text has tokens.
     fn finished(&mut self, usage: Usage) {
-        if usage.prompt_tokens.0 == 0 && usage.completion_tokens.0 == 0 {
-            return self.estimate(0);
+        if usage.prompt_tokens.0 == 0 || (usage.completion_tokens.0 == 0 && self.bytes > 0) {
+            return self.estimate(usage, 0);
         }
         match &self.fare.price {
             Some(price) => {
@@ -214,12 +214,13 @@ impl Meter {
         (bill.usage, bill.source) = (Some(usage), source);
     }
 
-    fn estimate(&mut self, more: u32) {
+    /// What was not told is worked out from what came, and `more` tokens that may have been on their way.
+    fn estimate(&mut self, told: Usage, more: u32) {
         let written = most_tokens(self.bytes).0.max(self.pieces).saturating_add(more);
         let usage = Usage {
-            prompt_tokens: self.fare.prompt,
-            completion_tokens: Tokens(written),
-            ..Usage::default()
+            prompt_tokens: some(told.prompt_tokens).unwrap_or(self.fare.prompt),
+            completion_tokens: some(told.completion_tokens).unwrap_or(Tokens(written)),
+            ..told
         };
         match &self.fare.price {
             Some(price) => {
@@ -243,10 +244,14 @@ impl Meter {
     }
 }
 
+fn some(told: Tokens) -> Option<Tokens> {
+    (told.0 > 0).then_some(told)
+}
+
 impl Drop for Meter {
     fn drop(&mut self) {
         if self.is_open() && self.accepted {
-            self.estimate(ON_THE_WAY);
+            self.estimate(Usage::default(), ON_THE_WAY);
         }
         // Where nobody accepted it in time, what is held settles itself at its full amount: nobody knows.
     }

@@ -158,6 +158,15 @@ async fn a_vendor_that_counts_nothing_is_estimated() {
 }
 
 #[tokio::test]
+async fn a_count_that_cannot_be_is_estimated() {
+    let shop = Shop::new();
+    let vendor = Vendor::Says(vec![piece("Hello there"), finished(1000, 0, 0)], true);
+    let read = shop.read(vendor, shop.fare("1", true), 3).await;
+    // The prompt as it was told, 11 bytes as 6 tokens.
+    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(1012)), Source::Estimated));
+}
+
+#[tokio::test]
 async fn a_refusal_costs_nothing_and_silence_may_cost_all() {
     let shop = Shop::new();
     let read = shop.read(Vendor::Refuses(ErrorKind::Upstream), shop.fare("1", true), 0).await;

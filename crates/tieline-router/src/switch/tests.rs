@@ -71,7 +71,7 @@ impl Remote for Vendor {
         }
         let usage = Usage {
             prompt_tokens: Tokens(1000),
-            completion_tokens: Tokens(u32::try_from(number).unwrap()),
+            completion_tokens: Tokens(u32::try_from(number + 1).unwrap()),
             ..Usage::default()
         };
         let finished = Finished {
@@ -155,7 +155,7 @@ async fn the_best_that_may_answers_and_the_record_has_all_that_led_to_it() {
     assert_eq!(record.decision.model, "cloud/big");
     let tried = &record.tried[0];
     assert_eq!((tried.ended, tried.source), ("answered", Source::Reported));
-    assert_eq!(tried.cost_micro_usd, Some(1000));
+    assert_eq!(tried.cost_micro_usd, Some(1002));
     assert_eq!(tried.egress.as_ref().unwrap().rule, "work");
     // By its own name it is that model, and nothing of a policy.
     let said = answer(&router, "mock", chat(&[(Role::User, "Hi")])).await.unwrap();
@@ -204,7 +204,7 @@ async fn several_answers_to_one_call_have_a_bill_each() {
     let tried = records.iter().flat_map(|record| &record.tried);
     let mut costs: Vec<_> = tried.map(|tried| tried.cost_micro_usd.unwrap()).collect();
     costs.sort_unstable();
-    assert_eq!(costs, [1000, 1002, 1004, 1006]);
+    assert_eq!(costs, [1002, 1004, 1006, 1008]);
 }
 
 #[tokio::test]
