@@ -15,11 +15,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tieline_privacy::survey;
+use tieline_privacy::survey::{Survey, Unknown, survey};
 use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request};
 
 use crate::carry::{Breakers, Network};
-use crate::choose::{Candidate, Decision, RefusalCode, decide};
+use crate::choose::{Asked, Candidate, Decision, RefusalCode, decide};
 use crate::run::Call;
 use memory::Memory;
 use planned::Case;
@@ -111,13 +111,9 @@ impl Switch {
         (call, request): (&Call, &Request),
     ) -> Result<Planned, BackendError> {
         let surveyed = survey(request, &setup.detectors);
-        let known = surveyed.is_ok();
-        let mut asked = facts::asked(call, request, &surveyed.unwrap_or_default());
-        asked.declared_class = declared(call)?;
+        let mut asked = asked(&setup, (call, request), (surveyed, self.is_online()))?;
         let session = memory::session_of(call, request);
         asked.session = facts::session(&self.shared.memory, &session, request);
-        // Where nobody knows what is in it, it stays.
-        asked.offline = setup.offline || !known || !self.is_online();
         let scopes = setup.scopes(&asked);
         if !scopes.is_empty() {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -195,15 +191,24 @@ pub fn preview(
     (call, request): (&Call, &Request),
 ) -> Result<Decision, BackendError> {
     let surveyed = survey(request, &setup.detectors);
-    let known = surveyed.is_ok();
-    let mut asked = facts::asked(call, request, &surveyed.unwrap_or_default());
-    asked.declared_class = declared(call)?;
-    asked.offline = setup.offline || !known;
+    let asked = asked(setup, (call, request), (surveyed, true))?;
     let local =
         local_candidates(cards).into_iter().map(|candidate| setup.policy.with_local(candidate));
     let remotes = setup.remotes.iter().map(|remote| remote.candidate.clone());
     let candidates: Vec<Candidate> = local.chain(remotes).collect();
     Ok(decide(&setup.policy, &asked, &candidates))
+}
+
+/// What is known of a request, without what was before it. Where nobody knows what is in it, it stays.
+fn asked(
+    setup: &Setup,
+    (call, request): (&Call, &Request),
+    (surveyed, online): (Result<Survey, Unknown>, bool),
+) -> Result<Asked, BackendError> {
+    let offline = setup.offline || surveyed.is_err() || !online;
+    let declared_class = declared(call)?;
+    let asked = facts::asked(call, request, &surveyed.unwrap_or_default());
+    Ok(Asked { declared_class, offline, ..asked })
 }
 
 fn declared(call: &Call) -> Result<Option<tieline_types::DataClass>, BackendError> {

@@ -149,6 +149,14 @@ async fn whoever_leaves_pays_for_what_came_and_what_may_be_on_its_way() {
 }
 
 #[tokio::test]
+async fn an_estimate_is_never_above_what_was_reserved() {
+    let shop = Shop::new();
+    let vendor = Vendor::Says(vec![piece(&"x".repeat(12_000))], false);
+    let read = shop.read(vendor, shop.fare("1", true), 1).await;
+    assert_eq!(read.bill.cost, Some(MicroUsd(6_000)));
+}
+
+#[tokio::test]
 async fn a_vendor_that_counts_nothing_is_estimated() {
     let shop = Shop::new();
     let vendor = Vendor::Says(vec![piece("Hello there"), finished(0, 0, 0)], true);

@@ -17,6 +17,8 @@ use crate::prices::{PriceSource, Priced};
 use crate::record::Record;
 use crate::run::{Hints, Router};
 
+mod limits;
+
 const POLICY: &str = r#"
 [backends.cloud]
 protocol = "openai"
