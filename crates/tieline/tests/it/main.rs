@@ -15,6 +15,7 @@ mod kv_cost;
 mod machine;
 mod memory;
 mod models;
+mod policy;
 mod privacy;
 #[cfg(target_os = "linux")]
 mod processes;

@@ -1,0 +1,95 @@
+//! What a policy means, and what it decides, without asking anybody.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::home::{Home, Tieline};
+
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/policy/demo.toml");
+const SECRET: &str = "sk-CANARY";
+
+/// With the vendor's key in the environment, and the network there for whoever would use it.
+fn asked(home: &Home, policy: &str, args: &[&str]) -> Tieline {
+    let args: Vec<&str> = ["--policy", policy].into_iter().chain(args.iter().copied()).collect();
+    home.tieline(args).env("OPENAI_API_KEY", SECRET).env("TIELINE_OFFLINE", "false")
+}
+
+fn json(home: &Home, policy: &str, args: &[&str]) -> Value {
+    let args: Vec<&str> = args.iter().copied().chain(["--json"]).collect();
+    let text = asked(home, policy, &args).text();
+    assert!(!text.contains("CANARY"), "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn a_policy_says_what_it_means_and_whether_it_can_be_used() {
+    let home = Home::with_model();
+    let checked = json(&home, DEMO, &["policy", "check"]);
+    assert_eq!(checked["passed"], true);
+    assert_eq!(checked["models"][0], "openai/gpt-5-mini");
+    assert_eq!(checked["left_out"].as_array().unwrap().len(), 0);
+    let meaning = checked["meaning"].to_string();
+    assert!(meaning.contains("private stays on this machine"), "{meaning}");
+    // Without its key the vendor is left out, by name.
+    let text = home.tieline(["policy", "check", DEMO]).env("OPENAI_API_KEY", "").text();
+    assert!(text.contains("left out: the key of backend \"openai\""), "{text}");
+    let text = home.tieline(["policy", "check"]).text();
+    assert_eq!(text, "there is no policy: nothing leaves this machine\n");
+}
+
+#[test]
+fn a_policy_with_faults_or_failing_tests_is_for_its_user_to_mend() {
+    let home = Home::with_model();
+    let failing =
+        "[[test]]\nname = \"n\"\nrequest = { model = \"auto\" }\nexpect = { class = \"public\" }\n";
+    for (text, part) in [("zoen = 1\n", "line 1, column 1"), (failing, "tests of the policy")] {
+        let path = home.file("p.toml", text);
+        let output = home.tieline(["policy", "check", path.to_str().unwrap()]).output();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(!Path::new("/no/such/policy").exists());
+    let output = asked(&home, "/no/such/policy", &["route", "explain", "Hi"]).output();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_card_number_stays_and_a_harmless_prompt_may_go() {
+    let home = Home::with_model();
+    let decided = |prompt: &str| json(&home, DEMO, &["route", "explain", prompt]);
+    let card = decided("her card 4111 1111 1111 1111 is blocked");
+    assert_eq!((&card["tries"][0]["name"], &card["class"]), (&"smollm2".into(), &"private".into()));
+    assert_eq!(card["rejections"][0]["reason"], "zone_not_allowed");
+    assert!(!card.to_string().contains("4111"));
+    assert_eq!(decided("Prove it.")["tries"][0]["name"], "openai/gpt-5-mini");
+    let secret = json(&home, DEMO, &["route", "explain", "Prove it.", "--class", "secret"]);
+    assert_eq!(secret["tries"][0]["zone"], "host");
+    let text = asked(&home, DEMO, &["route", "explain", "Prove it."]).text();
+    assert!(text.starts_with("openai/gpt-5-mini answers (cloud, as-is"), "{text}");
+    // With nobody outside to be asked it is answered here, and says so.
+    let text = asked(&home, DEMO, &["--offline", "route", "explain", "Prove it."]).text();
+    assert!(text.starts_with("smollm2 answers") && text.contains("offline"), "{text}");
+}
+
+#[test]
+fn what_would_leave_is_shown_as_it_would_leave() {
+    let home = Home::with_model();
+    let rule = "\n[[rule]]\nname = \"redacted\"\nclass = \"private\"\nzone = \"cloud\"\nas = \"redacted\"\n";
+    let policy = home.file("p.toml", std::fs::read_to_string(DEMO).unwrap() + rule);
+    let policy = policy.to_str().unwrap();
+    let letter = home.file("letter.txt", "Write to anna.muster@example.org, please.");
+    let letter = letter.to_str().unwrap();
+    let args = ["would-leave", letter, "--model", "openai/gpt-5-mini"];
+    let shown = json(&home, policy, &args);
+    assert_eq!((&shown["leaves"], &shown["as"]), (&true.into(), &"redacted".into()));
+    assert!(shown.to_string().contains("TLX_EMAIL_") && !shown.to_string().contains("muster"));
+    assert_eq!(shown["egress"]["replaced"]["email"], 1);
+    let stays = json(&home, DEMO, &args);
+    assert_eq!(stays["leaves"], false);
+    let input = asked(&home, DEMO, &["--quiet", "would-leave", "-"]).input("Hello there").text();
+    assert_eq!(input, "Hello there\n");
+    let output = asked(&home, DEMO, &["would-leave", "/no/such/file"]).output();
+    assert_eq!(output.status.code(), Some(1));
+}
