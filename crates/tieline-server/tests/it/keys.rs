@@ -115,3 +115,27 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_again() {
     tokio::time::sleep(std::time::Duration::from_secs(20)).await;
     ask(&service, "mock", &fields).await.is(200);
 }
+
+#[tokio::test]
+async fn a_key_that_only_infers_moves_no_model() {
+    let service = Service::new(Scripted::hello());
+    let body = json!({ "model": "mock", "stream": false, "keep_alive": 0,
+        "messages": [{ "role": "user", "content": "Hi" }] });
+    for (scopes, moves) in [
+        (vec![Scope::Infer], false),
+        (vec![Scope::Infer, Scope::WriteModels], true),
+        (vec![Scope::Admin], true),
+    ] {
+        let new = NewKey { scopes, ..NewKey::default() };
+        let (secret, _) = service.store.create_key(&new, 1).unwrap();
+        service.app.refresh_keys().unwrap();
+        let before = service.models.unloaded().len();
+        let bearer = format!("Bearer {}", secret.expose());
+        let head = [("authorization", bearer.as_str())];
+        let said = service.post_with("/api/chat", &head, &body).await;
+        said.is(200);
+        let ignored = said.headers.get("x-tieline-ignored").map(|value| value.to_str().unwrap());
+        assert_eq!(ignored, (!moves).then_some("keep_alive"));
+        assert_eq!(service.models.unloaded().len() > before, moves);
+    }
+}

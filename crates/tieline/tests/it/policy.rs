@@ -63,7 +63,10 @@ fn a_card_number_stays_and_a_harmless_prompt_may_go() {
     assert_eq!((&card["tries"][0]["name"], &card["class"]), (&"smollm2".into(), &"private".into()));
     assert_eq!(card["rejections"][0]["reason"], "zone_not_allowed");
     assert!(!card.to_string().contains("4111"));
-    assert_eq!(decided("Prove it.")["tries"][0]["name"], "openai/gpt-5-mini");
+    let harmless = decided("Prove it.");
+    assert_eq!(harmless["tries"][0]["name"], "openai/gpt-5-mini");
+    // The policy has no price: it is the table's.
+    assert!(harmless["scores"][0]["forecast"]["cost_p50"].as_i64().unwrap() > 0);
     let secret = json(&home, DEMO, &["route", "explain", "Prove it.", "--class", "secret"]);
     assert_eq!(secret["tries"][0]["zone"], "host");
     let text = asked(&home, DEMO, &["route", "explain", "Prove it."]).text();
@@ -88,6 +91,9 @@ fn what_would_leave_is_shown_as_it_would_leave() {
     assert_eq!(shown["egress"]["replaced"]["email"], 1);
     let stays = json(&home, DEMO, &args);
     assert_eq!(stays["leaves"], false);
+    let card = home.file("card.txt", "her card 4111 1111 1111 1111");
+    let stays = json(&home, DEMO, &["would-leave", card.to_str().unwrap()]);
+    assert_eq!((&stays["leaves"], &stays["class"]), (&false.into(), &"private".into()));
     let input = asked(&home, DEMO, &["--quiet", "would-leave", "-"]).input("Hello there").text();
     assert_eq!(input, "Hello there\n");
     let output = asked(&home, DEMO, &["would-leave", "/no/such/file"]).output();
