@@ -59,6 +59,8 @@ pub fn attribute(error: &BackendError, accepted: bool) -> Option<Fault> {
         })),
         // Denied by our own guard, it never left.
         ErrorKind::Denied | ErrorKind::OverBudget => upstream.then_some(Fault::Key),
+        // A vendor that has something against the account is no fault of the vendor's.
+        ErrorKind::Upstream if error.origin == Origin::Here => Some(Fault::Key),
         ErrorKind::InvalidRequest | ErrorKind::ContextExceeded | ErrorKind::Unsupported => None,
         ErrorKind::Timeout | ErrorKind::Unavailable if upstream && !accepted => Some(Fault::Host),
         ErrorKind::Upstream if !accepted && is_connection(error) => Some(Fault::Host),

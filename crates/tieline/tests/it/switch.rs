@@ -21,7 +21,7 @@ struct Town {
     daemon: Daemon,
     policy: PathBuf,
     home: Home,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Town {
@@ -34,7 +34,7 @@ impl Town {
         let path = home.path().join("policy.toml");
         fs::write(&path, policy.replace("URL", &vendor.url)).unwrap();
         let daemon = Daemon::start(&home, &runner, &["--policy", path.to_str().unwrap()]);
-        Some(Self { vendor, daemon, policy: path, home, _runtime: runtime })
+        Some(Self { vendor, daemon, policy: path, home, runtime })
     }
 
     fn chat(&self, model: &str, prompt: &str, more: &Value) -> Said {
@@ -207,6 +207,43 @@ fn a_vendor_that_fails_is_answered_for_here_and_the_declared_class_holds() {
         send(town.daemon.address, ("POST", path), &head, &body.to_string()).is(status);
     }
     assert_eq!(town.vendor.captured().len(), asked);
+}
+
+/// Why the vendor's model was not to be asked, by the decision on what was said.
+fn reason(town: &Town, said: &Said) -> Value {
+    let record = town.decision(said);
+    let all = record["plan"]["rejections"].as_array().unwrap().clone();
+    all.iter()
+        .find(|one| one["name"] == "cloud/big")
+        .map_or(Value::Null, |one| one["reason"].clone())
+}
+
+#[test]
+fn a_key_that_is_refused_is_not_shown_again_at_once() {
+    let fault = Fault::Status { status: 401, retry_after: None, code: "invalid_key".to_owned() };
+    let Some(town) = Town::new(Script { fault, ..script() }, POLICY) else { return };
+    assert_eq!(content(&town.chat("auto", QUESTION, &json!({}))), ANSWER);
+    let said = town.chat("auto", QUESTION, &json!({}));
+    assert_eq!(content(&said), ANSWER);
+    assert_eq!(reason(&town, &said), "breaker_open");
+    assert_eq!(town.vendor.captured().len(), 1);
+}
+
+#[test]
+fn a_vendor_that_nobody_reaches_is_left_alone() {
+    let Some(town) = Town::new(script(), POLICY) else { return };
+    let nobody = town.runtime.block_on(Vendor::refusing());
+    fs::write(&town.policy, POLICY.replace("URL", &nobody)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let said = town.chat("auto", QUESTION, &json!({ "max_tokens": 2 }));
+        said.is(200);
+        if ["offline", "breaker_open"].contains(&reason(&town, &said).as_str().unwrap_or_default())
+        {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it is asked again and again");
+    }
 }
 
 #[test]

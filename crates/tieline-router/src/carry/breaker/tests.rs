@@ -24,6 +24,7 @@ fn faults_are_counted_against_whose_they_are() {
     check(ErrorKind::Timeout, Upstream, true, Some(Fault::Model));
     check(ErrorKind::Upstream, Upstream, false, Some(Fault::Model));
     check(ErrorKind::Crashed, Here, true, Some(Fault::Model));
+    check(ErrorKind::Upstream, Here, false, Some(Fault::Key));
     check(ErrorKind::Denied, Upstream, false, Some(Fault::Key));
     check(ErrorKind::OverBudget, Upstream, false, Some(Fault::Key));
     check(ErrorKind::Denied, Here, false, None);
