@@ -9,8 +9,6 @@ pub mod anthropic;
 mod body;
 mod call_steps;
 pub mod collector;
-#[cfg(test)]
-mod contract;
 pub mod endpoint;
 mod errors;
 pub mod frames;

@@ -172,3 +172,60 @@ async fn a_dropped_stream_is_seen_by_the_vendor() {
         assert_eq!(vendor.ledger()[0].outcome, Outcome::Disconnected, "{}", subject.name);
     }
 }
+
+#[tokio::test]
+async fn thoughts_text_and_calls_survive_any_cut_of_the_bytes() {
+    for subject in subjects().into_iter().filter(|subject| subject.tells.tools) {
+        let steps = vec![
+            Step::Reasoning("Two ".to_owned()),
+            Step::Reasoning("places".to_owned()),
+            Step::Text("Zü".to_owned()),
+            Step::Text("rich 🌦".to_owned()),
+            call(0, "call_00001", "f"),
+            arguments(0, "{\"x\":\"東"),
+            arguments(0, "京\"}"),
+            call(1, "call_00002", "g"),
+            arguments(1, "{}"),
+        ];
+        let mut request = question();
+        request.tools = vec![tool("f"), tool("g")];
+        let script = Script { steps, drip: true, ..Script::text(&[]) };
+        let (heard, _vendor) = ask(&subject, script, request).await;
+        heard.finished();
+        let said = (heard.text.as_str(), heard.reasoning.as_str());
+        assert_eq!(said, ("Zürich 🌦", "Two places"), "{}", subject.name);
+        let calls: Vec<_> = heard.calls.iter().map(|call| &*call.2).collect();
+        assert_eq!(calls, ["{\"x\":\"東京\"}", "{}"], "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_is_what_the_protocol_wrote() {
+    for subject in subjects() {
+        let (_, vendor) = ask(&subject, Script::text(&["a"]), question()).await;
+        let captured = &vendor.captured()[0];
+        let written = subject.protocol.write(&question(), subject.model, None).unwrap();
+        assert_eq!(captured.json(), written.body, "{}", subject.name);
+        assert_eq!(captured.path, written.path, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn what_was_left_out_is_told_before_the_answer() {
+    for subject in subjects() {
+        let mut request = question();
+        request.sampling.min_p = 0.2;
+        let written = subject.protocol.write(&request, subject.model, None).unwrap();
+        let vendor = Vendor::start(Script::text(&["a"])).await;
+        let mut stream = backend(&subject, &vendor.url, true).run(request).await.unwrap();
+        let mut warned = Vec::new();
+        while let Some(event) = stream.next().await {
+            match event.unwrap() {
+                Event::Warning(text) => warned.push(text),
+                Event::Piece(_) => break,
+                _ => {}
+            }
+        }
+        assert_eq!(warned, written.warnings, "{}", subject.name);
+    }
+}

@@ -56,6 +56,7 @@ async fn a_request_at_fault_is_the_callers() {
 async fn a_key_at_fault_is_ours() {
     each(status(401, None), (ErrorKind::Upstream, Origin::Here, Retry::Elsewhere)).await;
     each(status(403, None), (ErrorKind::Upstream, Origin::Here, Retry::Elsewhere)).await;
+    each(status(404, None), (ErrorKind::NotFound, Origin::Here, Retry::Elsewhere)).await;
 }
 
 #[tokio::test]
@@ -63,6 +64,7 @@ async fn a_busy_vendor_says_when_to_come_again() {
     let after = Retry::After(Duration::from_secs(7));
     each(status(429, Some("7")), (ErrorKind::Busy, Origin::Upstream, after)).await;
     each(status(503, Some("7")), (ErrorKind::Busy, Origin::Upstream, after)).await;
+    each(status(529, Some("7")), (ErrorKind::Busy, Origin::Upstream, after)).await;
     let past = Some("Sun, 06 Nov 1994 08:49:37 GMT");
     let now = Retry::After(Duration::ZERO);
     each(status(429, past), (ErrorKind::Busy, Origin::Upstream, now)).await;

@@ -22,7 +22,7 @@ use tieline_types::{
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
     pub(crate) name: &'static str,
-    model: &'static str,
+    pub(crate) model: &'static str,
     pub(crate) protocol: Arc<dyn Protocol>,
     pub(crate) tells: Tells,
 }
