@@ -35,7 +35,7 @@ fn main() {
         let detect = micros(|| detectors.find(&text).len());
         let redact = micros(|| preview(Treatment::Redacted));
         // A preview copies the request, and so does one of a request that leaves as it is.
-        let copy = micros(|| preview(Treatment::AsItIs));
+        let copy = micros(|| preview(Treatment::AsIs));
         let replaced = preview(Treatment::Redacted);
         let replaced: u64 = replaced.map_or(0, |shown| shown.egress.replaced.values().sum());
         println!("{name:<26} {detect:>12.1} {:>12.1} {replaced:>9}", redact - copy);

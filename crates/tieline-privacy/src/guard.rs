@@ -129,7 +129,7 @@ impl Guard {
     /// It must not, or it is not certain that it may. Panics of the detectors are such errors.
     pub(crate) fn prepare(&self, request: Request, release: &Release) -> Result<Prepared, Refusal> {
         match release.treatment {
-            Treatment::AsItIs => Ok(as_it_is(request, release)),
+            Treatment::AsIs => Ok(as_it_is(request, release)),
             Treatment::Redacted => {
                 let redacted = || self.redacted(request, release);
                 catch_unwind(AssertUnwindSafe(redacted)).unwrap_or(Err(Refusal::Defect))

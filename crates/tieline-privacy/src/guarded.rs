@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tieline_types::{Backend, BackendError, EventStream, Request, Zone};
 
 use crate::answer::Restored;
@@ -15,12 +16,23 @@ use crate::restore::Tally;
 use crate::vault::Session;
 
 /// What is done to a request before it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Treatment {
     /// It leaves as it is, but for whose it is.
-    AsItIs,
+    AsIs,
     /// What is found in it is replaced by pseudonyms, and put back in the answer.
     Redacted,
+}
+
+impl Treatment {
+    /// The word for it in policies and decisions.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AsIs => "as-is",
+            Self::Redacted => "redacted",
+        }
+    }
 }
 
 /// Leave for a request to leave.

@@ -14,9 +14,10 @@ mod utility;
 #[cfg(test)]
 mod tests;
 
+use tieline_privacy::Treatment;
 use tieline_types::{DataClass, Zone};
 
-use crate::policy::{Alias, Policy, Rule, Treatment};
+use crate::policy::{Alias, Policy, Rule};
 
 pub use decision::{
     Cascade, Decision, Forecast, Pinned, Reason, Refusal, RefusalCode, Rejection, Score, TaskHow,

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tieline_privacy::Entity;
+use tieline_privacy::{Entity, Treatment};
 use tieline_types::{DataClass, Digest, MicroUsd, Price, Tokens, Zone};
 
 pub use check::{CheckReport, Expected, PolicyTest, TestResult};
@@ -233,26 +233,6 @@ pub struct Classify {
     pub entity: Vec<Entity>,
     /// How many of those at least.
     pub at_least: u32,
-}
-
-/// What is done to a request before it leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Treatment {
-    /// It leaves as it is.
-    AsIs,
-    /// What the detectors find is replaced first.
-    Redacted,
-}
-
-impl Treatment {
-    /// The word for it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AsIs => "as-is",
-            Self::Redacted => "redacted",
-        }
-    }
 }
 
 /// What may leave, where to, and how.

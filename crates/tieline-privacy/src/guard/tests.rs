@@ -111,7 +111,7 @@ fn a_request_without_findings_leaves_as_it_is_but_for_its_owner() {
     request.logprobs = Some(2);
     request.owner = Owner("somebody".to_owned());
     let want = Request { owner: Owner::default(), ..request.clone() };
-    for treatment in [Treatment::AsItIs, Treatment::Redacted] {
+    for treatment in [Treatment::AsIs, Treatment::Redacted] {
         let prepared = guard().prepare(request.clone(), &release(treatment)).unwrap();
         assert_eq!(prepared.outbound.request(), &want);
         assert!(prepared.vault.is_none());
@@ -154,7 +154,7 @@ fn names_of_tools_that_hold_a_finding_are_refused() {
 fn tokens_leave_only_as_they_are_and_are_counted() {
     for prompt in [Prompt::Tokens(vec![1, 2]), Prompt::Rendered(vec![1, 2])] {
         refused(Request::new(prompt.clone()), Refusal::Tokens);
-        let released = release(Treatment::AsItIs);
+        let released = release(Treatment::AsIs);
         let prepared = guard().prepare(Request::new(prompt), &released).unwrap();
         assert_eq!(prepared.egress.tokens, 2);
     }

@@ -54,7 +54,7 @@ async fn the_same_requests_as_they_are_show_every_canary() {
     let guard = guard(detectors(&canaries));
     let mirror = whole();
     for request in requests(&canaries) {
-        ask(&mirror, &guard, Treatment::AsItIs, request).await.unwrap();
+        ask(&mirror, &guard, Treatment::AsIs, request).await.unwrap();
     }
     let sent = mirror.got.lock().unwrap().concat();
     let shown = canaries.iter().filter(|canary| shows(&sent, &canary.secret)).count();

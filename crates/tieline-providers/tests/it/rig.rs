@@ -115,7 +115,7 @@ pub(crate) fn backend(subject: &Subject, url: &str, patient: bool) -> impl Backe
     let speaker = TRANSPORT.with(|transport| Speaker::new(endpoint, protocol, transport));
     let speaker = speaker.unwrap().with_patience(Patience { head: wait, idle: wait });
     let release = Release {
-        treatment: Treatment::AsItIs,
+        treatment: Treatment::AsIs,
         rule: "test".to_owned(),
         session: Session::named("test"),
     };

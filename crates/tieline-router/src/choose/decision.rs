@@ -1,10 +1,11 @@
 //! Who answers, and everything that led to it.
 
 use serde::{Deserialize, Serialize};
+use tieline_privacy::Treatment;
 use tieline_types::{DataClass, Digest, MicroUsd, Source, Tokens, Zone};
 
 use super::facts::Candidate;
-use crate::policy::{ClassWhy, Treatment};
+use crate::policy::ClassWhy;
 
 /// Who answers, and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

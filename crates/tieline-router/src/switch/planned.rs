@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use tieline_privacy::{Egress, Release, Released, Session, Treatment};
+use tieline_privacy::{Egress, Release, Released, Session};
 use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Source, Usage, Wanted, Zone};
 
 use super::Shared;
@@ -15,7 +15,6 @@ use crate::carry::{
 };
 use crate::choose::{Asked, Decision, Try};
 use crate::metered::{Bill, Fare, Metered};
-use crate::policy;
 
 /// Mean log-probability of a token below which an answer is not trusted, as long as nobody calibrated the model:
 /// one in five by e. Cautious, and said to be so in the record.
@@ -296,14 +295,7 @@ impl Planned {
 
 /// The leave that a decision gives a request.
 pub fn release(one: &Try, session: &str) -> Release {
-    Release {
-        treatment: match one.treatment {
-            policy::Treatment::AsIs => Treatment::AsItIs,
-            policy::Treatment::Redacted => Treatment::Redacted,
-        },
-        rule: one.rule.clone(),
-        session: Session::named(session),
-    }
+    Release { treatment: one.treatment, rule: one.rule.clone(), session: Session::named(session) }
 }
 
 fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
