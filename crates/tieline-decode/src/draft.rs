@@ -45,8 +45,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
+mod steps;
 #[cfg(test)]
 mod tests;
+
+pub use steps::StepTimes;
 
 /// The most tokens drafted for one step.
 pub const MOST: usize = 16;
@@ -222,12 +225,12 @@ const DEAREST: f64 = 4.0;
 ///
 /// Expected tokens of a step with `k` guesses, each right with probability `a`: `(1 - a^(k+1)) / (1 - a)`
 /// (Leviathan et al. 2023, equation 1; it counts the token that is sampled in any case). A step with `n` tokens
-/// takes `t1 · (1 + c·(n-1))`, and making a guess `t1 · m`, which is nothing where it is looked up. The length is
-/// the `k` with the most tokens for the time.
+/// takes what [`StepTimes`] has seen of steps of that length, and making a guess `t1 · m`, which is nothing where
+/// it is looked up. The length is the `k` with the most tokens for the time.
 #[derive(Clone, Debug)]
 pub struct Pace {
     acceptance: Acceptance,
-    steps: StepTime,
+    steps: StepTimes,
     /// Drafts grow to twice what came true in full, and shrink at once when they fail.
     reach: usize,
     /// Drafts in a row that did not pay.
@@ -242,7 +245,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             acceptance: Acceptance::default(),
-            steps: StepTime::default(),
+            steps: StepTimes::default(),
             reach: CAUTIOUS,
             misses: 0,
             since: usize::MAX,
@@ -257,13 +260,9 @@ impl Pace {
         Self::default()
     }
 
-    /// As [`new`](Self::new), where one more token in a step is known to cost this share of a step with one.
-    pub fn with_cost(each: f64) -> Self {
-        let mut pace = Self::default();
-        if each.is_finite() {
-            pace.steps.each = each.clamp(0.0, 1.0);
-        }
-        pace
+    /// As [`new`](Self::new), with what others have learned of steps.
+    pub fn with_steps(steps: StepTimes) -> Self {
+        Self { steps, ..Self::default() }
     }
 
     /// The same pace for guesses of which each costs this share of a step with one token to make.
@@ -286,7 +285,7 @@ impl Pace {
         let (Some(single), true) = (self.steps.single(), plausible && guesses > 0) else { return };
         let share = seconds / guesses as f64 / single;
         if share.is_finite() {
-            self.making += (share.min(DEAREST) - self.making) * StepTime::NEW;
+            self.making += (share.min(DEAREST) - self.making) * StepTimes::NEW;
         }
     }
 
@@ -316,9 +315,9 @@ impl Pace {
         unread as f64 * self.making * READING < saved
     }
 
-    /// What one more token in a step costs, as a share of a step with one token, as far as learned.
-    pub fn token_cost(&self) -> f64 {
-        self.steps.each
+    /// What was learned of steps.
+    pub fn steps(&self) -> &StepTimes {
+        &self.steps
     }
 
     /// How many tokens to draft for the next step, in which `companions` other sequences get one token each.
@@ -330,7 +329,7 @@ impl Pace {
             return 0;
         }
         match self.best(companions) {
-            0 if self.since >= PROBE_AFTER && self.making <= DEAR => 1,
+            0 if self.since >= PROBE_AFTER && self.making <= DEAR => self.cheapest(companions),
             best => best,
         }
     }
@@ -349,7 +348,7 @@ impl Pace {
         self.reach = if accepted == drafted {
             self.reach.max(2 * drafted).min(MOST)
         } else {
-            (self.reach / 4).max(accepted + 1).max(2)
+            (self.reach / 4).max(accepted + 1).max(CAUTIOUS)
         };
         let paid = accepted > 0 && self.best(0) > 0;
         self.misses = if paid { 0 } else { self.misses.saturating_add(1) };
@@ -373,6 +372,12 @@ impl Pace {
         }
     }
 
+    /// The cautious length whose step takes least; the shortest of equals.
+    fn cheapest(&self, companions: usize) -> usize {
+        let time = |length: usize| self.steps.share(1 + companions.min(1 << 16) + length);
+        (1..=CAUTIOUS).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
+    }
+
     fn best(&self, companions: usize) -> usize {
         let (mut best, mut best_speed) = (0, 0.0);
         for length in 0..=self.reach.min(MOST) {
@@ -388,14 +393,13 @@ impl Pace {
 
     /// Tokens for the time of a step with one, with `length` guesses.
     fn speed(&self, length: usize, companions: usize) -> f64 {
-        let (companions, length) = (companions.min(1 << 16) as f64, length.min(MOST));
+        let (companions, length) = (companions.min(1 << 16), length.min(MOST));
         let right = self.acceptance.rate();
         // The sum 1 + a + a² + …: equation 1 without its division by zero at a = 1.
         let tokens: f64 =
             std::iter::successors(Some(1.0), |all| Some(all * right)).take(length + 1).sum();
-        let guesses = length as f64;
-        let time = 1.0 + self.steps.each * (companions + guesses) + self.making * guesses;
-        (companions + tokens) / time
+        let time = self.steps.share(1 + companions + length) + self.making * length as f64;
+        (companions as f64 + tokens) / time
     }
 }
 
@@ -417,96 +421,5 @@ impl Acceptance {
     /// is mostly equal too, and a few failures say otherwise soon.
     fn rate(&self) -> f64 {
         (self.right + 2.0) / (self.right + self.wrong + 2.5)
-    }
-}
-
-/// What one more token in a step costs, as a share of a step with one token.
-///
-/// A straight line through (tokens, seconds) by least squares, where older steps count less.
-#[derive(Clone, Debug)]
-struct StepTime {
-    weight: f64,
-    tokens: f64,
-    seconds: f64,
-    tokens_squared: f64,
-    tokens_seconds: f64,
-    each: f64,
-}
-
-impl Default for StepTime {
-    fn default() -> Self {
-        Self {
-            weight: 0.0,
-            tokens: 0.0,
-            seconds: 0.0,
-            tokens_squared: 0.0,
-            tokens_seconds: 0.0,
-            each: Self::GUESS,
-        }
-    }
-}
-
-impl StepTime {
-    /// Before anything was measured. SmolLM2 in Q4_1 on two cores with AVX-512 has 0.5 to 0.6, most less. Too
-    /// high costs a few guesses not made, too low makes answers slower.
-    const GUESS: f64 = 0.3;
-    /// Longer steps take other kernels.
-    const LONGEST: usize = 64;
-    const MEMORY: f64 = 0.98;
-    /// Weight of the newest in what is learned: one disturbed step must not turn drafting off.
-    const NEW: f64 = 0.2;
-    /// Steps to be seen before they tell anything.
-    const FEW: f64 = 4.0;
-    /// A step that took more than as many times longer than the line says was disturbed, and counts as so long.
-    /// If the machine did change, the line follows within a few steps.
-    const OUTLIER: f64 = 2.0;
-
-    fn report(&mut self, tokens: usize, seconds: f64) {
-        let plausible = seconds.is_finite() && (1e-9..1e4).contains(&seconds);
-        if !(1..=Self::LONGEST).contains(&tokens) || !plausible {
-            return;
-        }
-        let tokens = tokens as f64;
-        let seconds = seconds.min(self.longest(tokens));
-        for (sum, value) in [
-            (&mut self.weight, 1.0),
-            (&mut self.tokens, tokens),
-            (&mut self.seconds, seconds),
-            (&mut self.tokens_squared, tokens * tokens),
-            (&mut self.tokens_seconds, tokens * seconds),
-        ] {
-            *sum = *sum * Self::MEMORY + value;
-        }
-        self.fit();
-    }
-
-    fn longest(&self, tokens: f64) -> f64 {
-        let single = self.single().unwrap_or(f64::INFINITY);
-        single * self.line(tokens) * Self::OUTLIER
-    }
-
-    fn line(&self, tokens: f64) -> f64 {
-        1.0 + self.each * (tokens - 1.0)
-    }
-
-    /// Seconds of a step with one token, once a few steps were seen.
-    fn single(&self) -> Option<f64> {
-        let seen = self.weight >= Self::FEW;
-        seen.then(|| self.seconds / self.weight / self.line(self.tokens / self.weight))
-    }
-
-    /// Keeps the last slope while the lengths do not differ enough to tell one.
-    fn fit(&mut self) {
-        let (mean_tokens, mean_seconds) = (self.tokens / self.weight, self.seconds / self.weight);
-        let spread = self.tokens_squared / self.weight - mean_tokens * mean_tokens;
-        if self.weight < Self::FEW || spread < 0.05 {
-            return;
-        }
-        let slope = (self.tokens_seconds / self.weight - mean_tokens * mean_seconds) / spread;
-        let single = mean_seconds - slope * (mean_tokens - 1.0);
-        let each = if single > 0.0 { slope / single } else { 1.0 };
-        if each.is_finite() {
-            self.each += (each.clamp(0.0, 1.0) - self.each) * Self::NEW;
-        }
     }
 }

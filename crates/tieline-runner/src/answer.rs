@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use tieline_decode::cells::Seq;
-use tieline_decode::draft::{ALWAYS, Lookup, MOST, Pace, Verdict};
+use tieline_decode::draft::{ALWAYS, Lookup, MOST, Pace, StepTimes, Verdict};
 use tieline_decode::schedule::Job;
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
@@ -80,12 +80,12 @@ pub(crate) enum Source {
     Model,
 }
 
-/// What guessing costs, as shares of a step with one token.
-#[derive(Clone, Copy, Debug, Default)]
+/// What guessing costs.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Costs {
-    /// One more token in a step; `None` as long as nothing was learned.
-    pub(crate) token: Option<f64>,
-    /// A guess of the draft model; `None` where there is none.
+    /// Steps; `None` as long as nothing was learned.
+    pub(crate) steps: Option<StepTimes>,
+    /// A guess of the draft model, as a share of a step with one token; `None` where there is none.
     pub(crate) making: Option<f64>,
 }
 
@@ -160,8 +160,8 @@ impl Answer {
     }
 
     /// What guessing costs, as far as others have learned.
-    pub(crate) fn learn_costs(&mut self, costs: Costs) {
-        self.pace = costs.token.map_or_else(Pace::new, Pace::with_cost);
+    pub(crate) fn learn_costs(&mut self, costs: &Costs) {
+        self.pace = costs.steps.clone().map_or_else(Pace::new, Pace::with_steps);
         let making = costs.making.filter(|_| guesses(&self.request));
         self.draft_pace = making.map(|share| self.pace.clone().making(share));
     }
@@ -169,7 +169,7 @@ impl Answer {
     /// What this answer has learned of that.
     pub(crate) fn costs(&self) -> Costs {
         let making = self.draft_pace.as_ref().map(Pace::making_cost);
-        Costs { token: Some(self.pace.token_cost()), making }
+        Costs { steps: Some(self.pace.steps().clone()), making }
     }
 
     /// The request got a sequence that holds `cached` of its tokens. Says so the first time.

@@ -208,7 +208,7 @@ impl<'m> Desk<'m> {
         }
         let prepared = self.prompts.prepare(id, &request, context)?;
         let mut answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
-        answer.learn_costs(self.costs);
+        answer.learn_costs(&self.costs);
         self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
         self.answers.insert(id, answer);
         Ok(())

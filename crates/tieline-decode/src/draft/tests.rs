@@ -22,6 +22,11 @@ impl Run {
     }
 
     fn with(prompt: &[i32], answer: &[i32], each: f64) -> Self {
+        Self::on(prompt, answer, |tokens| 1.0 + each * (tokens - 1) as f64)
+    }
+
+    /// On a machine where a step of so many tokens takes `time` of them.
+    fn on(prompt: &[i32], answer: &[i32], time: impl Fn(usize) -> f64) -> Self {
         let (mut lookup, mut pace) = (Lookup::new(), Pace::new());
         lookup.extend(prompt);
         let mut run = Self { steps: 0, units: 0.0, longest: 0, resumed: Vec::new() };
@@ -32,7 +37,7 @@ impl Run {
             let new = &answer[said..answer.len().min(said + right + 1)];
             lookup.extend(new);
             pace.report(draft.len(), right);
-            let units = 1.0 + each * draft.len() as f64;
+            let units = time(1 + draft.len());
             pace.cost(1 + draft.len(), units * 0.02);
             run.steps += 1;
             run.units += units;
@@ -211,6 +216,33 @@ fn learns_what_a_token_costs() {
         }
         assert!((pace.steps.each - want).abs() < 0.1 * want + 0.04, "{want}: {}", pace.steps.each);
     }
+}
+
+/// Steps of one to three tokens take one kernel after another, longer ones a better kernel.
+fn two_kernels(tokens: usize) -> f64 {
+    if tokens < 4 {
+        0.8 + 0.2 * tokens as f64 + 0.4 * (tokens - 1) as f64
+    } else {
+        1.2 + 0.03 * tokens as f64
+    }
+}
+
+#[test]
+fn a_kernel_that_begins_at_four_tokens_is_found_and_used() {
+    let (file, edited) = file_and_edit(300, 5);
+    let run = Run::on(&file, &edited, two_kernels);
+    assert!(run.speed_up(&edited) >= 1.6, "{}", run.speed_up(&edited));
+    let mut pace = Pace::new();
+    for step in 0..40 {
+        let tokens = [1, 2, 3, 4][step % 4];
+        pace.cost(tokens, 0.01 * two_kernels(tokens));
+    }
+    // Nothing was right lately: what is tried again is the cheap step.
+    for _ in 0..9 {
+        pace.report(2, 0);
+    }
+    pace.since = LONGEST_PAUSE;
+    assert_eq!(pace.length(0), CAUTIOUS);
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Desk<'_> {
         right: usize,
         (id, learned): (RequestId, Costs),
     ) {
-        self.costs.token = learned.token.or(self.costs.token);
+        self.costs.steps = learned.steps.or(self.costs.steps.take());
         let Some(drafter) = &mut self.drafter else { return };
         if guess.source == Source::Model {
             drafter.checked(id, &guess.tokens, right);

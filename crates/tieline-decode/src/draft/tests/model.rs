@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// A pace to which one more token in a step costs this share of a step with one.
+fn with_cost(each: f64) -> Pace {
+    Pace::with_steps(StepTimes::with_each(each))
+}
+
 /// A machine where a step of `1 + k` tokens takes `1 + each·k` and a guess `making`, both times `SINGLE` seconds,
 /// and a draft model of whose guesses every `wrong`th is wrong.
 struct Machine {
@@ -55,7 +60,7 @@ fn a_model_as_dear_as_the_target_is_left_alone() {
         let machine = Machine { each, making: 1.0, wrong };
         assert!(machine.speed_up(0.3) > 0.97, "{each}, {wrong}: {}", machine.speed_up(0.3));
         // Nor is it tried where it is known to be.
-        let (_, made) = machine.run(&mut Pace::with_cost(0.5).making(1.0), 500);
+        let (_, made) = machine.run(&mut with_cost(0.5).making(1.0), 500);
         assert_eq!(made, 0);
     }
 }
@@ -89,7 +94,7 @@ fn what_making_costs_is_learned_and_one_disturbance_forgotten() {
 
 #[track_caller]
 fn weighs(each: f64, making: f64, likely: f64, want: Verdict) {
-    assert_eq!(Pace::with_cost(each).making(making).weigh(likely), want);
+    assert_eq!(with_cost(each).making(making).weigh(likely), want);
 }
 
 #[test]
@@ -105,16 +110,16 @@ fn a_doubtful_guess_is_not_checked_and_a_fair_one_is_the_last() {
 
 #[test]
 fn a_long_prompt_is_not_read_for_a_short_answer() {
-    let pace = Pace::with_cost(0.1).making(0.1);
+    let pace = with_cost(0.1).making(0.1);
     assert!(pace.worth_reading(4000, 1000));
     assert!(!pace.worth_reading(4000, 16));
     assert!(pace.worth_reading(10, 16));
     assert!(pace.worth_reading(1 << 20, usize::MAX));
     // Where nothing is saved, little, and nothing for guesses that are dear.
-    let useless = Pace::with_cost(0.9).making(0.2);
+    let useless = with_cost(0.9).making(0.2);
     assert!(useless.worth_reading(PROBE_AFTER + 1, 16));
     assert!(!useless.worth_reading(1000, usize::MAX));
-    assert!(!Pace::with_cost(0.5).making(1.0).worth_reading(1, usize::MAX));
+    assert!(!with_cost(0.5).making(1.0).worth_reading(1, usize::MAX));
 }
 
 #[test]
