@@ -51,7 +51,13 @@ fn speed(format: Format, rows: usize, width: usize, tokens: usize) -> f64 {
                 activations.fill(Level::best(), token, &values);
             }
             let output = Output::new(products.as_mut_ptr(), rows, tokens);
-            multiply(Level::best(), (&matrix, 0..rows), &activations, &output, &mut scratch);
+            multiply(
+                Level::best(),
+                (&matrix, (0..rows).into()),
+                &activations,
+                &output,
+                &mut scratch,
+            );
         }
         best = best.min(started.elapsed().as_secs_f64());
     }

@@ -27,4 +27,4 @@ mod unpack;
 pub use activations::Activations;
 pub use format::Format;
 pub use level::Level;
-pub use multiply::{Matrix, Output, Scratch, multiply};
+pub use multiply::{Matrix, Output, Part, Scratch, multiply};

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::activations::{Activations, Row};
 use crate::format::Format;
 use crate::level::Level;
-use crate::panel::{self, Aligned, Columns, LANES, Panel, Rows};
+use crate::panel::{self, Aligned, Columns, LANES, Panel, Rows, Strip};
 use crate::tile::{self, Products, STRIPS, TOKENS, Work};
 use crate::unpack::WIDTH;
 
@@ -34,9 +34,28 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    /// The bytes of some rows; of those that it lacks, none.
     #[inline(always)]
-    fn row(&self, row: usize) -> &'a [u8] {
-        &self.bytes[row * self.row_bytes..(row + 1) * self.row_bytes]
+    fn bytes(&self, rows: Range<usize>) -> &'a [u8] {
+        let (first, last) = (rows.start.min(self.rows), rows.end.min(self.rows));
+        self.bytes.get(first * self.row_bytes..last * self.row_bytes).unwrap_or_default()
+    }
+}
+
+/// Rows that are multiplied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// These.
+    pub rows: Range<usize>,
+    /// The ones that the same thread multiplies next, whose bytes are fetched meanwhile; empty where there are
+    /// none. A hint: wherever it points, products are the same.
+    pub next: Range<usize>,
+}
+
+impl From<Range<usize>> for Part {
+    /// Nothing comes next.
+    fn from(rows: Range<usize>) -> Self {
+        Self { rows, next: 0..0 }
     }
 }
 
@@ -84,7 +103,7 @@ pub struct Scratch {
     panels: [Panel; STRIPS],
 }
 
-/// Multiplies `rows` of the matrix with every token.
+/// Multiplies a part of the matrix with every token.
 ///
 /// # Safety
 /// All tokens of `activations` are filled and nobody fills them meanwhile; nobody else writes these rows of
@@ -94,37 +113,42 @@ pub struct Scratch {
 /// Where rows, widths or tokens do not fit each other, or the processor lacks the level.
 pub unsafe fn multiply(
     level: Level,
-    (matrix, rows): (&Matrix<'_>, Range<usize>),
+    (matrix, part): (&Matrix<'_>, Part),
     activations: &Activations,
     output: &Output,
     scratch: &mut Scratch,
 ) {
+    let Part { rows, next } = part;
     assert!(rows.end <= matrix.rows && matrix.rows <= output.stride, "rows beyond the matrix");
     assert!(activations.tokens() == output.tokens, "tokens beyond the output");
     assert!(activations.width() == matrix.blocks * WIDTH, "a matrix of another width");
     assert!(level.available(), "this processor lacks {}", level.name());
     for first in rows.clone().step_by(STRIPS * LANES) {
         let last = rows.end.min(first + STRIPS * LANES);
-        unpack(level, matrix, first..last, scratch);
+        let ahead = if last < rows.end { last..rows.end } else { next.clone() };
+        unpack(level, matrix, (first..last, ahead), scratch);
         // SAFETY: the caller's promise.
         unsafe { all_tokens(level, (matrix.format, first..last), activations, output, scratch) };
     }
 }
 
+/// Two strips of rows, and where the rows after them begin and end.
+type Strips = (Range<usize>, Range<usize>);
+
 /// Fills the panels with up to two strips.
-fn unpack(level: Level, matrix: &Matrix<'_>, rows: Range<usize>, scratch: &mut Scratch) {
+fn unpack(level: Level, matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `multiply` checked that the processor has the level.
-        Level::Avx512Vnni => unsafe { unpack_avx512(matrix, rows, scratch) },
-        _ => unpack_strips(matrix, rows, scratch, panel::turn),
+        Level::Avx512Vnni => unsafe { unpack_avx512(matrix, strips, scratch) },
+        _ => unpack_strips(matrix, strips, scratch, panel::turn),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
-fn unpack_avx512(matrix: &Matrix<'_>, rows: Range<usize>, scratch: &mut Scratch) {
-    unpack_strips(matrix, rows, scratch, |rows, table, columns| {
+fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
         panel::avx512::turn(rows, table, columns);
     });
 }
@@ -132,14 +156,20 @@ fn unpack_avx512(matrix: &Matrix<'_>, rows: Range<usize>, scratch: &mut Scratch)
 #[inline(always)]
 fn unpack_strips(
     matrix: &Matrix<'_>,
-    rows: Range<usize>,
+    (rows, ahead): Strips,
     scratch: &mut Scratch,
     turn: impl Fn(&Aligned<Rows>, Option<&[u8; 16]>, &mut Aligned<Columns>),
 ) {
     for (strip, panel) in scratch.panels.iter_mut().enumerate() {
-        let first = rows.end.min(rows.start + strip * LANES);
-        let last = rows.end.min(first + LANES);
-        panel.fill((matrix.format, matrix.blocks), |row| matrix.row(row), first..last, &turn);
+        let later = strip * LANES;
+        let row = |lane: usize| {
+            let row = rows.start + later + lane;
+            matrix.bytes(row..rows.end.min(row + 1))
+        };
+        let first = ahead.start.saturating_add(later);
+        let last = ahead.end.min(first.saturating_add(LANES));
+        let strip = Strip { rows: std::array::from_fn(row), ahead: matrix.bytes(first..last) };
+        panel.fill((matrix.format, matrix.blocks), &strip, &turn);
     }
 }
 

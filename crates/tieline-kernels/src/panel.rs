@@ -3,8 +3,6 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
-use std::ops::Range;
-
 use crate::format::Format;
 use crate::unpack::{Unpacked, WIDTH, unpack};
 
@@ -28,6 +26,9 @@ pub(crate) struct Panel {
     pub(crate) m: Vec<Aligned<[f32; LANES]>>,
 }
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
 /// Begins where a cache line begins.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
@@ -36,28 +37,37 @@ pub(crate) struct Aligned<T>(pub(crate) T);
 /// Nothing, in any format: it has no scale.
 const NOTHING: Unpacked = Unpacked { q: [0; WIDTH], d: [0.0; 2], m: [0.0; 2] };
 
+/// What a panel is filled with.
+#[derive(Debug)]
+pub(crate) struct Strip<'a> {
+    /// The bytes of each row; none where the matrix lacks it.
+    pub(crate) rows: [&'a [u8]; LANES],
+    /// Bytes that will be unpacked soon.
+    pub(crate) ahead: &'a [u8],
+}
+
 impl Panel {
     /// Unpacks up to 16 rows of `blocks` times 32 weights; `turn` lays them out as [`turn`] does.
+    ///
+    /// 16 rows side by side are more streams than a processor foresees, so what comes next is fetched here, in
+    /// the order in which it lies.
     #[inline(always)]
-    pub(crate) fn fill<'a>(
+    pub(crate) fn fill(
         &mut self,
         (format, blocks): (Format, usize),
-        row: impl Fn(usize) -> &'a [u8],
-        rows: Range<usize>,
+        strip: &Strip<'_>,
         turn: impl Fn(&Aligned<Rows>, Option<&[u8; 16]>, &mut Aligned<Columns>),
     ) {
         let parts = if format.fine() { 2 } else { 1 };
         self.resize(blocks, parts);
-        let strip: [&[u8]; LANES] = std::array::from_fn(|lane| {
-            let number = rows.start + lane;
-            if number < rows.end { row(number) } else { &[] }
-        });
         let (bytes, groups) = (format.block_bytes(), format.block_weights() / WIDTH);
+        let mut ahead = strip.ahead.chunks(LANES * bytes);
         let mut q = Aligned([[0; WIDTH]; LANES]);
         for block in 0..blocks / groups {
+            fetch(ahead.next().unwrap_or_default());
             for group in 0..groups {
                 let at = block * groups + group;
-                for (lane, row) in strip.iter().enumerate() {
+                for (lane, row) in strip.rows.iter().enumerate() {
                     let block = row.get(block * bytes..(block + 1) * bytes);
                     let weights = block.map_or(NOTHING, |block| unpack(format, block, group));
                     q.0[lane] = weights.q;
@@ -76,6 +86,19 @@ impl Panel {
         self.d.resize(blocks * parts, Aligned([0.0; LANES]));
         self.m.resize(blocks * parts, Aligned([0.0; LANES]));
     }
+}
+
+/// Asks for bytes that will be read soon. A hint: it changes nothing but the time.
+#[inline(always)]
+fn fetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every processor of this kind has the instruction, and any address may be fetched.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, LINE);
 }
 
 /// Looks the numbers up, where there is a table, and turns rows into columns of four.

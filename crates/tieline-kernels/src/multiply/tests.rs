@@ -65,7 +65,9 @@ fn product(
     let mut scratch = Scratch::default();
     for part in parts {
         // SAFETY: one thread, and all tokens are filled.
-        unsafe { multiply(level, (matrix, part.clone()), activations, &output, &mut scratch) };
+        unsafe {
+            multiply(level, (matrix, part.clone().into()), activations, &output, &mut scratch)
+        };
     }
     for token in floats.chunks(stride) {
         assert_eq!(token[matrix.rows()..], [-7.0; 3], "written beyond the rows");
@@ -97,7 +99,7 @@ fn check(format: Format, (rows, width, tokens): (usize, usize, usize), scale: f3
     let activations = rounded(Level::Portable, tokens, width, &values);
     let weights: Vec<f64> = (0..rows)
         .flat_map(|row| (0..width).map(move |column| (row, column)))
-        .map(|(row, column)| weight(format, matrix.row(row), column))
+        .map(|(row, column)| weight(format, matrix.bytes(row..row + 1), column))
         .collect();
     for level in Level::ALL.into_iter().filter(|level| level.available()) {
         let got = product(level, &matrix, &activations, one(&(0..rows)));
@@ -207,4 +209,23 @@ fn other_widths_are_refused() {
 fn rows_that_are_not_there_are_refused() {
     let matrix = Matrix::new(Format::Q8_0, &[0; 34], 1, 32).unwrap();
     product(Level::best(), &matrix, &rounded(Level::best(), 1, 32, &[1.0; 32]), one(&(0..2)));
+}
+
+#[test]
+fn what_comes_next_changes_nothing() {
+    let (rows, width, tokens) = (70, 64, 5);
+    let bytes = bytes(Format::Q4_1, rows, width, 3);
+    let matrix = Matrix::new(Format::Q4_1, &bytes, rows, width).unwrap();
+    let level = Level::best();
+    let activations = rounded(level, tokens, width, &values(tokens, width, 2.0));
+    let want = product(level, &matrix, &activations, one(&(0..rows)));
+    for next in [0..0, 32..70, 60..1000, 900..usize::MAX, usize::MAX..usize::MAX] {
+        let mut got = vec![0.0; rows * tokens];
+        // SAFETY: one thread, and the floats outlive the output.
+        let output = unsafe { Output::new(got.as_mut_ptr(), rows, tokens) };
+        let part = Part { rows: 0..rows, next };
+        // SAFETY: one thread, and all tokens are filled.
+        unsafe { multiply(level, (&matrix, part), &activations, &output, &mut Scratch::default()) };
+        assert_eq!(got, want);
+    }
 }

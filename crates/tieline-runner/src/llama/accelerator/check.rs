@@ -107,7 +107,7 @@ fn ours(format: Format, bytes: &[u8], tokens: &Activations, level: Level) -> Opt
     // SAFETY: so many floats, which nobody else touches.
     unsafe {
         let output = Output::new(products.as_mut_ptr(), ROWS, COLUMNS);
-        multiply(level, (&matrix, 0..ROWS), tokens, &output, &mut Scratch::default());
+        multiply(level, (&matrix, (0..ROWS).into()), tokens, &output, &mut Scratch::default());
     }
     Some(products)
 }

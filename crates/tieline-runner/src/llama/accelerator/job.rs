@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
+use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
 use super::Inner;
 
@@ -161,7 +161,7 @@ fn length(number: i64) -> usize {
 
 impl Step<'_> {
     /// One thread's share: parts are taken until none is left, so that a thread which is held up delays the
-    /// others by one part at most.
+    /// others by two parts at most.
     fn work(&self) {
         match self {
             Self::Round { level, values, to, next } => {
@@ -181,10 +181,14 @@ impl Step<'_> {
             }
             Self::Multiply { level, matrix, with, output, next } => {
                 SCRATCH.with_borrow_mut(|scratch| {
-                    while let Some(rows) = take(next, ROWS, matrix.rows()) {
+                    let mut mine = take(next, ROWS, matrix.rows());
+                    while let Some(rows) = mine {
+                        // Taken now, so that its bytes come while these are multiplied.
+                        mine = take(next, ROWS, matrix.rows());
+                        let part = Part { rows, next: mine.clone().unwrap_or_default() };
                         // SAFETY: the counter gives every row to one thread; ggml waits for all threads before
                         // the next step, so all tokens are rounded.
-                        unsafe { multiply(*level, (matrix, rows), with, output, scratch) };
+                        unsafe { multiply(*level, (matrix, part), with, output, scratch) };
                     }
                 })
             }
