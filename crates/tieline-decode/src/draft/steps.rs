@@ -58,6 +58,9 @@ impl StepTimes {
     /// Before anything was measured. SmolLM2 in Q4_1 on two cores with AVX-512 has 0.5 to 0.6, most less. Too
     /// high costs a few guesses not made, too low makes answers slower.
     const GUESS: f64 = 0.3;
+    /// The most that one more token is thought to cost beyond the longest step that was seen. Kernels for many tokens
+    /// make it cheap, which is found out by trying alone: once tried, a length is known.
+    const HOPE: f64 = 0.1;
     /// Longer steps take other kernels.
     const LONGEST: usize = 64;
     const MEMORY: f64 = 0.98;
@@ -124,7 +127,7 @@ impl StepTimes {
         match (tokens..SHORT).find_map(known) {
             Some((above, _)) if above == below => less,
             Some((above, more)) => less + (more - less) * beyond / (above - below) as f64,
-            None => less + self.each * beyond,
+            None => less + self.each.min(Self::HOPE) * beyond,
         }
     }
 
