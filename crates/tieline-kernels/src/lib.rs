@@ -8,6 +8,8 @@
 //! within a block are exact integers, blocks are scaled and summed in `f32`. Only the order of that sum
 //! differs, and the scales of activations keep `f32` where ggml rounds them to 16 bits.
 //!
+//! [`attention`] answers the queries of several tokens from a cache of 16-bit keys and values.
+//!
 //! Knows nothing of ggml's tensors, threads or files: it is given bytes and rows.
 
 #![expect(
@@ -16,6 +18,7 @@
 )]
 
 mod activations;
+pub mod attention;
 mod format;
 mod half;
 mod level;

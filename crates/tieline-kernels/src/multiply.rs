@@ -84,10 +84,15 @@ impl Output {
         Self { start, stride, tokens }
     }
 
+    /// Whether it has so many tokens, and room for so many rows.
+    pub(crate) fn holds(&self, tokens: usize, rows: usize) -> bool {
+        self.tokens == tokens && rows <= self.stride
+    }
+
     /// # Safety
     /// Nobody else writes these rows of the token meanwhile.
     #[inline(always)]
-    unsafe fn write(&self, token: usize, row: usize, values: &[f32]) {
+    pub(crate) unsafe fn write(&self, token: usize, row: usize, values: &[f32]) {
         debug_assert!(token < self.tokens && row + values.len() <= self.stride, "out of bounds");
         // SAFETY: `multiply` checks tokens and rows against this output's; they are nobody else's.
         unsafe {

@@ -46,7 +46,7 @@ fn load(row: &[u8; WIDTH]) -> std::arch::x86_64::__m256i {
 /// Swaps the bit `BIT` of a register's number with the same bit of the place in it.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn swap<const BIT: usize>(words: [__m512i; 8]) -> [__m512i; 8] {
+pub(crate) fn swap<const BIT: usize>(words: [__m512i; 8]) -> [__m512i; 8] {
     let (clear, set) = const { places::<BIT>() };
     // SAFETY: both are 64 readable bytes.
     let (clear, set) = unsafe {

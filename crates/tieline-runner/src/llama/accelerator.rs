@@ -28,6 +28,8 @@ const TOKENS: i64 = 4;
 pub(super) const DEVICE: &str = "TIELINE";
 
 static ON: AtomicBool = AtomicBool::new(true);
+/// Whether attention may be ours, too.
+static ATTENDS: AtomicBool = AtomicBool::new(false);
 static INNER: OnceLock<Inner> = OnceLock::new();
 /// Why the kernels are off on a processor that they are written for.
 static MISREAD: OnceLock<Format> = OnceLock::new();
@@ -74,6 +76,14 @@ pub(crate) fn switch(on: bool) {
     if on && INNER.get().is_some() {
         device::register();
     }
+}
+
+/// Says whether attention may be ours in what is computed next.
+///
+/// Not while a context is made: llama.cpp asks then where attention would be computed, and does without the fast
+/// way if that is not the processor itself.
+pub(super) fn attend(ours: bool) {
+    ATTENDS.store(ours, Ordering::Relaxed);
 }
 
 /// The name of the kernels, where they are used, or which format switched them off.

@@ -105,6 +105,7 @@ impl<'m> Context<'m> {
         abort: Arc<AtomicBool>,
     ) -> Option<Self> {
         let raw = raw_params(params, settings, &abort);
+        accelerator::attend(false);
         // SAFETY: the model is valid and outlives the context; `abort` is kept beside it.
         let context = NonNull::new(unsafe { sys::llama_init_from_model(model.as_ptr(), raw) })?;
         let context = Handle(context, PhantomData);
@@ -192,6 +193,9 @@ impl<'m> Context<'m> {
         }
         let pool = self.pools.last().map_or(ptr::null_mut(), |pool| pool.as_ptr());
         accelerator::use_pool(pool);
+        // A step of few tokens attends as ggml does. Where weights are floats, nothing else depends on how many
+        // there are, and answers are promised to be the same.
+        accelerator::attend(self.model.is_quantised());
         // SAFETY: the context is valid; the batch lives through the call, which does not keep it. Tokens
         // and positions that make no sense are refused with an error.
         match batch.with_raw(|raw| unsafe { sys::llama_decode(self.as_ptr(), raw) }) {

@@ -250,6 +250,15 @@ impl Model {
         (!template.is_empty()).then_some(template)
     }
 
+    /// Whether its weights are quantised, by what its file says of itself.
+    pub(crate) fn is_quantised(&self) -> bool {
+        // SAFETY: the model is valid.
+        let kind = unsafe { sys::llama_model_ftype(self.as_ptr()) } & !sys::LLAMA_FTYPE_GUESSED;
+        let floats =
+            [sys::LLAMA_FTYPE_ALL_F32, sys::LLAMA_FTYPE_MOSTLY_F16, sys::LLAMA_FTYPE_MOSTLY_BF16];
+        !floats.contains(&kind)
+    }
+
     /// Number of tokens in the vocabulary.
     pub(crate) fn vocabulary(&self) -> i32 {
         // SAFETY: the vocabulary is valid.

@@ -7,13 +7,14 @@ use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::Format;
+use tieline_kernels::attention::WIDTHS;
 
 use super::job::Worker;
 use super::tables::{
     API_VERSION, Backend, BackendDevice, BackendFunctions, BackendRegistry, DeviceFunctions,
     RegistryFunctions,
 };
-use super::{INNER, ON, TOKENS};
+use super::{ATTENDS, INNER, ON, TOKENS};
 
 const NAME: &CStr = c"TIELINE";
 const DESCRIPTION: &CStr = c"matrix products on the processor";
@@ -217,6 +218,9 @@ unsafe extern "C" fn supports_op(
         | sys::GGML_OP_PERMUTE
         | sys::GGML_OP_TRANSPOSE => true,
         sys::GGML_OP_MUL_MAT => ON.load(Ordering::Relaxed) && multiplies(operation),
+        sys::GGML_OP_FLASH_ATTN_EXT => {
+            ON.load(Ordering::Relaxed) && ATTENDS.load(Ordering::Relaxed) && attends(operation)
+        }
         _ => false,
     }
 }
@@ -244,4 +248,36 @@ fn multiplies(operation: &sys::ggml_tensor) -> bool {
         && format.row_bytes(width).is_some()
         && weights.ne[1] >= ROWS
         && values.ne[1] >= TOKENS
+}
+
+/// Whether attention is one of ours: to keys and values of 16 bits, with a mask and nothing besides.
+fn attends(operation: &sys::ggml_tensor) -> bool {
+    // SAFETY: sources are null or valid.
+    let source = |number: usize| unsafe { operation.src[number].as_ref() };
+    let (Some(queries), Some(keys), Some(values), Some(mask), None) =
+        (source(0), source(1), source(2), source(3), source(4))
+    else {
+        return false;
+    };
+    let half = sys::GGML_TYPE_F16;
+    let flat = |tensor: &sys::ggml_tensor| tensor.ne[3] == 1;
+    let wide = |tensor: &sys::ggml_tensor| tensor.ne[0] == queries.ne[0];
+    let width = usize::try_from(queries.ne[0]).unwrap_or(0);
+    // A bias that grows with the distance, and a cap on exponents, are floats that are not 0.
+    let plain = operation.op_params[1] == 0 && operation.op_params[2] == 0;
+    let places = queries.nb[0] == 4 && keys.nb[0] == 2 && values.nb[0] == 2 && mask.nb[0] == 2;
+    plain
+        && places
+        && WIDTHS.contains(&width)
+        && [queries, keys, values, mask].into_iter().all(flat)
+        && wide(keys)
+        && wide(values)
+        && mask.ne[2] == 1
+        && keys.ne[2] > 0
+        && keys.ne[2] == values.ne[2]
+        && queries.ne[2] % keys.ne[2] == 0
+        && queries.type_ == sys::GGML_TYPE_F32
+        && operation.type_ == sys::GGML_TYPE_F32
+        && [keys, values, mask].into_iter().all(|tensor| tensor.type_ == half)
+        && queries.ne[1] >= TOKENS
 }

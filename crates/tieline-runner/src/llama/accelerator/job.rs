@@ -6,6 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
+use tieline_kernels::attention::{self, Attention, Desk, attend};
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
 use super::Inner;
@@ -19,6 +20,7 @@ const VALUES: usize = 4096;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static DESK: RefCell<Desk> = RefCell::default();
 }
 
 /// What one of ggml's backends keeps from graph to graph.
@@ -43,10 +45,12 @@ enum Step<'a> {
         output: Output,
         next: AtomicUsize,
     },
+    /// Answers queries from the cache.
+    Attend { level: Level, attention: Attention<'a>, output: Output, next: AtomicUsize },
 }
 
 impl Worker {
-    /// Computes all products of a graph, in its order.
+    /// Computes all that is ours in a graph, in its order.
     ///
     /// # Safety
     /// The graph's operations are ones that the device takes, and their tensors are allocated.
@@ -56,11 +60,11 @@ impl Worker {
         graph: *mut sys::ggml_cgraph,
     ) -> sys::ggml_status {
         // SAFETY: the caller's promise.
-        let products = unsafe { products(graph) };
-        if products.is_empty() {
+        let operations = unsafe { operations(graph) };
+        if operations.is_empty() {
             return sys::GGML_STATUS_SUCCESS;
         }
-        let sources = sources(&products);
+        let sources = sources(&operations);
         if self.activations.len() < sources.len() {
             self.activations.resize_with(sources.len(), Activations::default);
         }
@@ -68,7 +72,7 @@ impl Worker {
             activations.resize(length(source.ne[1]), length(source.ne[0]));
         }
         // SAFETY: the caller's promise.
-        let steps = unsafe { steps(inner.level, &products, &sources, &self.activations) };
+        let steps = unsafe { steps(inner.level, &operations, &sources, &self.activations) };
         let Some(steps) = steps else { return sys::GGML_STATUS_FAILED };
         let graph = match &mut self.graph {
             Some(graph) => graph,
@@ -87,18 +91,23 @@ impl Worker {
     }
 }
 
-/// The products among a graph's operations.
+/// What is ours among a graph's operations.
 ///
 /// # Safety
 /// The graph and its tensors are valid for as long as what is returned.
-unsafe fn products<'a>(graph: *mut sys::ggml_cgraph) -> Vec<&'a sys::ggml_tensor> {
+unsafe fn operations<'a>(graph: *mut sys::ggml_cgraph) -> Vec<&'a sys::ggml_tensor> {
     // SAFETY: the caller's promise.
     let count = unsafe { sys::ggml_graph_n_nodes(graph) };
     (0..count)
         // SAFETY: the caller's promise; the index is below the count.
         .map(|index| unsafe { &*sys::ggml_graph_node(graph, index) })
-        .filter(|node| node.op == sys::GGML_OP_MUL_MAT && wanted(node))
+        .filter(|node| is_product(node) || node.op == sys::GGML_OP_FLASH_ATTN_EXT)
+        .filter(|node| wanted(node))
         .collect()
+}
+
+fn is_product(node: &sys::ggml_tensor) -> bool {
+    node.op == sys::GGML_OP_MUL_MAT
 }
 
 /// ggml marks what must be computed.
@@ -107,9 +116,9 @@ fn wanted(node: &sys::ggml_tensor) -> bool {
 }
 
 /// What the products multiply with, each tensor once.
-fn sources<'a>(products: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor> {
+fn sources<'a>(operations: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor> {
     let mut sources: Vec<&sys::ggml_tensor> = Vec::new();
-    for product in products {
+    for product in operations.iter().filter(|node| is_product(node)) {
         // SAFETY: a product has two sources that live as long as it.
         let source = unsafe { &*product.src[1] };
         if !sources.iter().any(|other| ptr::eq(*other, source)) {
@@ -119,20 +128,25 @@ fn sources<'a>(products: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor> {
     sources
 }
 
-/// The products as steps: values are rounded when they are first used, since an earlier product of the same
+/// The operations as steps: values are rounded when they are first used, since an earlier product of the same
 /// graph may make them. `None` where a tensor is not what the device takes.
 ///
 /// # Safety
 /// All tensors are allocated and stay so for `'a`, and products do not overlap what is still read.
 unsafe fn steps<'a>(
     level: Level,
-    products: &[&'a sys::ggml_tensor],
+    operations: &[&'a sys::ggml_tensor],
     sources: &[&'a sys::ggml_tensor],
     activations: &'a [Activations],
 ) -> Option<Vec<Step<'a>>> {
     let mut rounded = vec![false; sources.len()];
-    let mut steps = Vec::with_capacity(products.len() + sources.len());
-    for product in products {
+    let mut steps = Vec::with_capacity(operations.len() + sources.len());
+    for product in operations {
+        if !is_product(product) {
+            // SAFETY: the caller's promise.
+            steps.push(unsafe { attending(level, product) }?);
+            continue;
+        }
         // SAFETY: a product has two sources that live as long as it.
         let (weights, values) = unsafe { (&*product.src[0], &*product.src[1]) };
         let slot = sources.iter().position(|source| ptr::eq(*source, values))?;
@@ -153,6 +167,46 @@ unsafe fn steps<'a>(
         steps.push(Step::Multiply { level, matrix, with, output, next: AtomicUsize::new(0) });
     }
     Some(steps)
+}
+
+/// A step of attention.
+///
+/// # Safety
+/// The tensors are allocated and stay so for `'a`, and nobody writes what is read.
+unsafe fn attending<'a>(level: Level, operation: &'a sys::ggml_tensor) -> Option<Step<'a>> {
+    // SAFETY: the device takes attention with four sources.
+    let [queries, keys, values, mask] =
+        [0, 1, 2, 3].map(|source| unsafe { operation.src[source].as_ref() });
+    let (queries, keys, values, mask) = (queries?, keys?, values?, mask?);
+    let size = attention::Size {
+        width: length(queries.ne[0]),
+        heads: length(queries.ne[2]),
+        cache_heads: length(keys.ne[2]),
+        tokens: length(queries.ne[1]),
+        positions: length(keys.ne[1]),
+    };
+    let scale = f32::from_bits(operation.op_params[0].cast_unsigned());
+    // SAFETY: the caller's promise; the device checked the types.
+    let attention = unsafe {
+        let cached = [all_rows(keys), all_rows(values)];
+        Attention::new((size, scale), all_rows(queries), cached, all_rows(mask))?
+    };
+    // SAFETY: the operation's own floats, which nobody reads before it is done.
+    let output = unsafe { Output::new(operation.data.cast(), operation.nb[2] / 4, size.tokens) };
+    Some(Step::Attend { level, attention, output, next: AtomicUsize::new(0) })
+}
+
+/// A tensor's rows, of numbers that lie side by side.
+///
+/// # Safety
+/// The tensor is one of `T`, allocated and unchanged for `'a`.
+unsafe fn all_rows<'a, T>(tensor: &'a sys::ggml_tensor) -> attention::Rows<'a, T> {
+    let bytes = size_of::<T>();
+    let last = |dimension: usize| length(tensor.ne[dimension] - 1) * (tensor.nb[dimension] / bytes);
+    let count = last(2) + last(1) + length(tensor.ne[0]);
+    // SAFETY: from its first to its last element, a tensor lies in one buffer.
+    let data = unsafe { std::slice::from_raw_parts(tensor.data.cast::<T>(), count) };
+    attention::Rows { data, row: tensor.nb[1] / bytes, head: tensor.nb[2] / bytes }
 }
 
 fn length(number: i64) -> usize {
@@ -191,6 +245,14 @@ impl Step<'_> {
                         unsafe { multiply(*level, (matrix, part), with, output, scratch) };
                     }
                 })
+            }
+            Self::Attend { level, attention, output, next } => {
+                DESK.with_borrow_mut(|desk| {
+                    while let Some(part) = take(next, 1, attention.parts()) {
+                        // SAFETY: the counter gives every part to one thread.
+                        unsafe { attend(*level, (attention, part.start), output, desk) };
+                    }
+                });
             }
         }
     }

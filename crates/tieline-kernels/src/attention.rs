@@ -1,0 +1,208 @@
+//! Attention of some tokens to a cache of 16-bit keys and values.
+//!
+//! A query's answer is `Σ wᵢ·vᵢ ÷ Σ wᵢ` with `wᵢ = exp(scale·(q·kᵢ) + maskᵢ − m)` and `m` the largest exponent
+//! (Vaswani et al. 2017, "scaled dot-product attention"). Positions are taken a tile at a time and `m` is mended as
+//! they come ("online softmax", Milakov and Gimelshein 2018). A tile of keys and values is turned into floats once,
+//! for all queries that share it. Everything is summed in `f32`.
+//!
+//! A token's answer does not depend on which other tokens are computed beside it, nor on how the work is cut.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+use std::ops::Range;
+
+use crate::level::Level;
+use crate::multiply::Output;
+use crate::panel::{Aligned, LANES};
+
+/// Queries that are computed together, about: those of all heads that share a head of the cache, for some tokens.
+const QUERIES: usize = 24;
+/// Positions of a tile.
+const TILE: usize = 2 * LANES;
+/// The half that says that a position must not be seen.
+const HIDDEN: u16 = 0xfc00;
+
+/// A register of floats.
+type Lanes = Aligned<[f32; LANES]>;
+
+/// Values of a head that there is a kernel for.
+pub const WIDTHS: [usize; 4] = [64, 96, 128, 256];
+
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Values of a head: one of [`WIDTHS`].
+    pub width: usize,
+    /// Heads of the queries.
+    pub heads: usize,
+    /// Heads of the cache: as many, or a part of them.
+    pub cache_heads: usize,
+    /// Tokens that ask.
+    pub tokens: usize,
+    /// Positions of the cache.
+    pub positions: usize,
+}
+
+/// Rows of a tensor: those of one head lie `row` elements apart, those of heads `head`.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a, T> {
+    /// All elements.
+    pub data: &'a [T],
+    /// Elements from a row (a token's or a position's) to the next.
+    pub row: usize,
+    /// Elements from a head to the next.
+    pub head: usize,
+}
+
+impl<'a, T> Rows<'a, T> {
+    #[inline(always)]
+    fn get(&self, (head, row): (usize, usize), width: usize) -> &'a [T] {
+        &self.data[head * self.head + row * self.row..][..width]
+    }
+
+    /// Whether it has so many rows of so many heads.
+    fn holds(&self, (heads, rows): (usize, usize), width: usize) -> bool {
+        let last = |count: usize, step: usize| count.checked_sub(1)?.checked_mul(step);
+        let end = || last(heads, self.head)?.checked_add(last(rows, self.row)?)?.checked_add(width);
+        end().is_some_and(|end| end <= self.data.len())
+    }
+}
+
+/// What is asked, and of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    size: Size,
+    scale: f32,
+    queries: Rows<'a, f32>,
+    keys: Rows<'a, u16>,
+    values: Rows<'a, u16>,
+    mask: Rows<'a, u16>,
+}
+
+impl<'a> Attention<'a> {
+    /// `keys`, `values` and `mask` are IEEE halves; the mask has a row for each token, of one number for each
+    /// position, and the same for all heads. `None` where something is too short, or of a width that there is no kernel for.
+    #[must_use]
+    pub fn new(
+        (size, scale): (Size, f32),
+        queries: Rows<'a, f32>,
+        [keys, values]: [Rows<'a, u16>; 2],
+        mask: Rows<'a, u16>,
+    ) -> Option<Self> {
+        let Size { width, heads, cache_heads, tokens, positions } = size;
+        let shares = cache_heads > 0 && heads.is_multiple_of(cache_heads) && heads > 0;
+        let fits = WIDTHS.contains(&width)
+            && shares
+            && queries.holds((heads, tokens), width)
+            && keys.holds((cache_heads, positions), width)
+            && values.holds((cache_heads, positions), width)
+            && mask.holds((1, tokens), positions);
+        fits.then_some(Self { size, scale, queries, keys, values, mask })
+    }
+
+    /// Heads of the queries that share a head of the cache.
+    fn shared(&self) -> usize {
+        self.size.heads / self.size.cache_heads
+    }
+
+    /// Tokens of a part.
+    fn step(&self) -> usize {
+        (QUERIES / self.shared()).max(1)
+    }
+
+    /// Parts that can be computed apart from each other.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.size.cache_heads * self.size.tokens.div_ceil(self.step())
+    }
+
+    /// The head of the cache and the tokens of a part.
+    fn part(&self, number: usize) -> (usize, Range<usize>) {
+        let blocks = self.size.tokens.div_ceil(self.step());
+        let first = number % blocks * self.step();
+        (number / blocks, first..self.size.tokens.min(first + self.step()))
+    }
+}
+
+/// What a thread needs while it attends; keeps its room for the next part.
+#[derive(Debug, Default)]
+pub struct Desk {
+    /// The part's queries, one after another.
+    queries: Vec<f32>,
+    /// The tile's keys: for each 16 positions, a register for each value of a key.
+    keys: Vec<Lanes>,
+    /// The tile's values, one position after another.
+    values: Vec<Lanes>,
+    /// Exponents, then weights: two registers for each query.
+    weights: Vec<Lanes>,
+    /// Sums of weighted values.
+    sums: Vec<Lanes>,
+    /// Of each query: the largest exponent, the sum of weights, and what sums must be multiplied with now.
+    states: Vec<State>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    most: f32,
+    total: f32,
+    mend: f32,
+}
+
+const FRESH: State = State { most: f32::NEG_INFINITY, total: 0.0, mend: 1.0 };
+
+impl Desk {
+    /// Begins a part of so many queries.
+    fn begin(&mut self, queries: usize, width: usize) {
+        let none = Aligned([0.0; LANES]);
+        self.queries.clear();
+        self.keys.resize(TILE / LANES * width, none);
+        self.values.resize(TILE * width / LANES, none);
+        self.weights.clear();
+        self.weights.resize(queries * (TILE / LANES), none);
+        self.sums.clear();
+        self.sums.resize(queries * width / LANES, none);
+        self.states.clear();
+        self.states.resize(queries, FRESH);
+    }
+}
+
+/// Computes a part, below [`Attention::parts`]. `output` has a row for each token, with the answers of all heads
+/// one after another.
+///
+/// # Safety
+/// Nobody else writes this part of `output` meanwhile.
+///
+/// # Panics
+/// Where there is no such part, the output has another shape, or the processor lacks the level.
+pub unsafe fn attend(
+    level: Level,
+    (attention, part): (&Attention<'_>, usize),
+    output: &Output,
+    desk: &mut Desk,
+) {
+    assert!(part < attention.parts(), "no such part");
+    let Size { width, heads, tokens, .. } = attention.size;
+    assert!(output.holds(tokens, heads * width), "an output of another shape");
+    assert!(level.available(), "this processor lacks {}", level.name());
+    let (head, tokens) = attention.part(part);
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the level.
+        Level::Avx512Vnni => unsafe { avx512::attend(attention, (head, tokens.clone()), desk) },
+        _ => portable::attend(attention, (head, tokens.clone()), desk),
+    }
+    let shared = attention.shared();
+    let registers = width / LANES;
+    for (at, sums) in desk.sums.chunks(registers).enumerate() {
+        let (token, of) = (tokens.start + at / shared, head * shared + at % shared);
+        for (register, lanes) in sums.iter().enumerate() {
+            // SAFETY: the caller's promise; token and head are below the output's.
+            unsafe { output.write(token, of * width + register * LANES, &lanes.0) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::half::to_f32;
+
+/// Tensors of a case, of numbers that repeat nowhere.
+#[derive(Debug, Clone)]
+struct Case {
+    size: Size,
+    queries: Vec<f32>,
+    keys: Vec<u16>,
+    values: Vec<u16>,
+    mask: Vec<u16>,
+}
+
+const SCALE: f32 = 0.125;
+
+/// A half between -1 and 1, about.
+fn half(seed: u64, at: usize) -> u16 {
+    let mixed = (seed ^ at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let mixed = mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 40;
+    let bits = u16::try_from(mixed & 0xffff).unwrap();
+    (bits & 0x8000) | (0x3000 + bits % 0x0c00)
+}
+
+impl Case {
+    /// With a mask of which `seen` of ten positions, about, are seen.
+    fn new(size: Size, seed: u64, seen: u16) -> Self {
+        let Size { width, heads, cache_heads, tokens, positions } = size;
+        let all = |count: usize, seed| (0..count).map(|at| half(seed, at)).collect::<Vec<u16>>();
+        let mask = all(tokens * positions, seed + 3);
+        let mask = mask.into_iter().map(|bits| if bits % 10 < seen { 0 } else { HIDDEN });
+        Self {
+            size,
+            queries: all(width * heads * tokens, seed)
+                .into_iter()
+                .map(|h| to_f32(h) * 2.0)
+                .collect(),
+            keys: all(width * cache_heads * positions, seed + 1),
+            values: all(width * cache_heads * positions, seed + 2),
+            mask: mask.collect(),
+        }
+    }
+
+    /// Heads lie beside each other, as llama.cpp's cache has them.
+    fn attention(&self) -> Attention<'_> {
+        let Size { width, heads, cache_heads, positions, .. } = self.size;
+        let row = |data, heads: usize| Rows { data, row: heads * width, head: width };
+        let queries = Rows { data: self.queries.as_slice(), row: heads * width, head: width };
+        let (keys, values) = (row(&self.keys, cache_heads), row(&self.values, cache_heads));
+        let mask = Rows { data: self.mask.as_slice(), row: positions, head: 0 };
+        Attention::new((self.size, SCALE), queries, [keys, values], mask).unwrap()
+    }
+
+    fn answers(&self, level: Level) -> Vec<f32> {
+        let attention = self.attention();
+        let Size { width, heads, tokens, .. } = self.size;
+        let stride = heads * width;
+        let mut floats = vec![-7.0; stride * tokens];
+        // SAFETY: one thread, and the floats outlive the output.
+        let output = unsafe { Output::new(floats.as_mut_ptr(), stride, tokens) };
+        let mut desk = Desk::default();
+        for part in 0..attention.parts() {
+            // SAFETY: one thread.
+            unsafe { attend(level, (&attention, part), &output, &mut desk) };
+        }
+        floats
+    }
+
+    /// The definition, in doubles.
+    fn truth(&self, (token, head): (usize, usize)) -> Vec<f64> {
+        let Size { width, heads, cache_heads, positions, .. } = self.size;
+        let row = cache_heads * width;
+        let of = head / (heads / cache_heads) * width;
+        let number = |half: &u16| f64::from(to_f32(*half));
+        let query = &self.queries[(token * heads + head) * width..][..width];
+        let seen: Vec<usize> =
+            (0..positions).filter(|at| self.mask[token * positions + at] != HIDDEN).collect();
+        let score = |at: &usize| {
+            let key = self.keys[at * row + of..].iter().map(number);
+            let product: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * k).sum();
+            product * f64::from(SCALE) + number(&self.mask[token * positions + at])
+        };
+        let most = seen.iter().map(score).fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = seen.iter().map(|at| (score(at) - most).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let value = |at: &usize, column: usize| number(&self.values[at * row + of + column]);
+        let sum = |column| -> f64 {
+            seen.iter().zip(&weights).map(|(at, weight)| weight * value(at, column)).sum()
+        };
+        let share = |column| if total > 0.0 { sum(column) / total } else { 0.0 };
+        (0..width).map(share).collect()
+    }
+}
+
+fn levels() -> impl Iterator<Item = Level> {
+    Level::ALL.into_iter().filter(|level| level.available())
+}
+
+fn sizes() -> impl Strategy<Value = Size> {
+    let heads = prop_oneof![Just((1, 1)), Just((3, 1)), Just((9, 3)), Just((4, 4)), Just((30, 1))];
+    (proptest::sample::select(WIDTHS.to_vec()), heads, 1..12usize, 1..100usize).prop_map(
+        |(width, (heads, cache_heads), tokens, positions)| Size {
+            width,
+            heads,
+            cache_heads,
+            tokens,
+            positions,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn answers_are_the_definitions(size in sizes(), seed in 0..1000u64, seen in 0..11u16) {
+        let case = Case::new(size, seed, seen);
+        for level in levels() {
+            let answers = case.answers(level);
+            for (row, got) in answers.chunks(size.width).enumerate() {
+                let want = case.truth((row / size.heads, row % size.heads));
+                for (got, want) in got.iter().zip(want) {
+                    let apart = (f64::from(*got) - want).abs();
+                    prop_assert!(apart < 1e-5, "{level:?}, {size:?}: {got} instead of {want}");
+                }
+            }
+        }
+    }
+
+    /// Whoever is computed beside it, and however many.
+    #[test]
+    fn a_token_is_answered_alike_in_any_company(size in sizes(), seed in 0..1000u64) {
+        let all = Case::new(size, seed, 6);
+        let (row, positions) = (size.heads * size.width, size.positions);
+        for level in levels() {
+            let together = all.answers(level);
+            for token in 0..size.tokens {
+                let alone = Case {
+                    size: Size { tokens: 1, ..size },
+                    queries: all.queries[token * row..][..row].to_vec(),
+                    mask: all.mask[token * positions..][..positions].to_vec(),
+                    ..all.clone()
+                };
+                prop_assert_eq!(&alone.answers(level)[..], &together[token * row..][..row]);
+            }
+        }
+    }
+}
+
+const SMALL: Size = Size { width: 64, heads: 2, cache_heads: 1, tokens: 2, positions: 40 };
+
+/// A cell that somebody else filled may hold anything.
+#[test]
+fn what_is_hidden_changes_nothing() {
+    let mut case = Case::new(SMALL, 5, 10);
+    for token in 0..2 {
+        case.mask[token * 40 + 3] = HIDDEN;
+        case.mask[token * 40 + 39] = HIDDEN;
+    }
+    for level in levels() {
+        let want = case.answers(level);
+        for bits in [0x7c00, 0xfc00, 0x7e00, 0x7bff] {
+            let mut odd = case.clone();
+            for position in [3, 39] {
+                odd.keys[position * 64..][..64].fill(bits);
+                odd.values[position * 64..][..64].fill(bits);
+            }
+            assert_eq!(odd.answers(level), want, "{level:?} {bits:x}");
+        }
+    }
+}
+
+/// A fault that is seen is not hidden.
+#[test]
+fn what_is_no_number_and_seen_is_told() {
+    for (keys, values) in [(true, false), (false, true)] {
+        let mut case = Case::new(SMALL, 5, 10);
+        case.mask[3] = HIDDEN;
+        if keys {
+            case.keys[3 * 64..][..64].fill(0x7e00);
+        }
+        if values {
+            case.values[3 * 64..][..64].fill(0x7e00);
+        }
+        for level in levels() {
+            let answers = case.answers(level);
+            let (first, second) = answers.split_at(128);
+            assert!(first.iter().all(|value| value.is_finite()), "{level:?}: it was hidden");
+            assert!(second.iter().all(|value| value.is_nan()), "{level:?}: it was seen");
+        }
+    }
+}
+
+#[test]
+fn nothing_seen_is_nothing_said() {
+    let case = Case::new(SMALL, 1, 0);
+    for level in levels() {
+        assert_eq!(case.answers(level), [0.0; 256], "{level:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let case = Case::new(SMALL, 1, 5);
+    let rows = Rows { data: case.keys.as_slice(), row: 64, head: 64 };
+    let queries = Rows { data: case.queries.as_slice(), row: 128, head: 64 };
+    let mask = Rows { data: case.mask.as_slice(), row: 40, head: 0 };
+    let made = |size: Size| Attention::new((size, 1.0), queries, [rows, rows], mask).is_some();
+    assert!(made(SMALL));
+    for size in [
+        Size { width: 72, ..SMALL },
+        Size { heads: 3, cache_heads: 2, ..SMALL },
+        Size { cache_heads: 0, ..SMALL },
+        Size { cache_heads: 2, ..SMALL },
+        Size { heads: 0, cache_heads: 1, ..SMALL },
+        Size { tokens: 3, ..SMALL },
+        Size { tokens: 0, ..SMALL },
+        Size { positions: 41, ..SMALL },
+        Size { positions: usize::MAX, ..SMALL },
+    ] {
+        assert!(!made(size), "{size:?}");
+    }
+}
