@@ -71,7 +71,12 @@ fn attempts(pieces: u32) -> Attempts {
 
 /// The backends that are compared.
 fn ways(pieces: u32) -> [(&'static str, Arc<dyn Backend>); 4] {
-    let hedge = Hedge { after: Duration::from_secs(1), may_spend: Arc::new(|| true) };
+    let hedge = Hedge {
+        after: Duration::from_secs(1),
+        second: candidate(pieces),
+        may_pay: Arc::new(|| Box::pin(async { true })),
+        told: Arc::new(|_| ()),
+    };
     let gate: Gate = Arc::new(|_: &Features| Verdict::Keep);
     let hold = Hold { tokens: 32, time: Duration::from_secs(1), whole: false };
     let cascade = Cascade::new(candidate(pieces), &attempts(pieces), Some(hold), gate);

@@ -17,14 +17,14 @@ pub mod offline;
 mod opening;
 pub mod validate;
 
-pub use answers::{Answers, AnswersLimits};
+pub use answers::{Answers, AnswersLimits, Found, Origin};
 pub use attempt::{Attempt, Candidate, Ended, Watch};
 pub use attempts::{Attempts, Limits};
 pub use breaker::{Breakers, BreakersLimits};
 pub use cascade::{Cascade, Gate, Verdict};
 pub use commit::{Features, Hold};
 pub use deadlines::Deadlines;
-pub use hedge::Hedge;
+pub use hedge::{Hedge, Hedged};
 pub use offline::Network;
 
 #[cfg(test)]

@@ -21,5 +21,5 @@ pub mod switch;
 pub use plan::{Decision, Facts, plan};
 pub use policy::{Policy, PolicyError};
 pub use record::{Outcome, Record, Records};
-pub use run::{Call, Hints, Routed, Router};
+pub use run::{Again, Call, Hints, Routed, Router};
 pub use switch::{RemoteModel, Setup, Switch, Tried};

@@ -2,8 +2,10 @@
 //! did cost at its end, whatever the end.
 //!
 //! The vendor's count is the truth where it gives one. Where an answer breaks off, or its caller leaves, nobody says
-//! what it cost: then it is worked out from what came, never above what was reserved, and marked as an estimate.
+//! what it cost: a vendor may go on writing for nobody. Then it is taken to have cost the most that it can have, and
+//! marked as an estimate; the budget keeps all that was reserved, as uncertain.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +24,8 @@ use crate::prices::Priced;
 /// Bytes of a token at least, on average: for the most tokens that a text may have. English has four to five,
 /// text in other scripts three, and numbers fewer.
 const BYTES_A_TOKEN: usize = 2;
-/// Tokens that a vendor may have written when its caller leaves, beyond those that came.
-const ON_THE_WAY: u32 = 32;
+/// Bytes of the longest token there is, about. A count that needs longer ones cannot be.
+const LONGEST_TOKEN: usize = 128;
 
 /// What a request may cost, and who pays.
 #[derive(Clone, Debug)]
@@ -42,6 +44,8 @@ pub struct Fare {
     pub price: Option<Priced>,
     /// The most tokens that the prompt may have.
     pub prompt: Tokens,
+    /// The most tokens that the answer may have, where neither the request nor `cut` says so.
+    pub completion: Tokens,
 }
 
 /// What came of it.
@@ -64,12 +68,24 @@ impl Bill {
     }
 }
 
-/// A backend whose answers are paid for.
+/// A backend whose answers are paid for. Each run has a bill of its own.
 #[derive(Clone)]
 pub struct Metered {
     backend: Arc<dyn Backend>,
     fare: Arc<Fare>,
-    bill: Arc<Mutex<Bill>>,
+    runs: Arc<Mutex<Runs>>,
+}
+
+type OneBill = Arc<Mutex<Bill>>;
+
+#[derive(Debug, Default)]
+struct Runs {
+    /// Reservations that were asked for so far.
+    reserved: u32,
+    /// What the next run pays with.
+    held: Option<Held>,
+    /// Of runs that nobody told of, the oldest first.
+    bills: VecDeque<OneBill>,
 }
 
 impl fmt::Debug for Metered {
@@ -84,39 +100,74 @@ pub fn most_tokens(bytes: usize) -> Tokens {
 }
 
 impl Metered {
-    /// One request of `backend`, paid so.
+    /// Requests of `backend`, one after the other, each paid so.
     pub fn new(backend: Arc<dyn Backend>, fare: Fare) -> Self {
-        Self { backend, fare: Arc::new(fare), bill: Arc::default() }
+        Self { backend, fare: Arc::new(fare), runs: Arc::default() }
     }
 
-    /// The bill, as it stands.
-    pub fn bill(&self) -> Bill {
-        lock(&self.bill).clone()
+    /// The bill of the oldest run that nobody asked for yet, as it stands; `None`: nothing was asked of the backend.
+    pub fn bill(&self) -> Option<Bill> {
+        let bill = lock(&self.runs).bills.pop_front()?;
+        let bill = lock(&bill).clone();
+        Some(bill)
     }
 
-    async fn reserve(&self) -> Result<Option<Held>, BackendError> {
+    /// The bill of the latest run that nobody asked for yet.
+    pub fn latest(&self) -> Option<Bill> {
+        let bill = lock(&self.runs).bills.back().map(Arc::clone)?;
+        let bill = lock(&bill).clone();
+        Some(bill)
+    }
+
+    /// Reserves what the next run may cost, ahead of it. Whether it may be spent.
+    pub async fn hold(&self) -> bool {
+        let Ok(held) = self.reserve().await else { return false };
+        lock(&self.runs).held = held;
+        true
+    }
+
+    /// Gives back what [`Metered::hold`] reserved.
+    pub fn let_go(&self) {
+        // Dropped after the lock is free.
+        let held = lock(&self.runs).held.take();
+        drop(held);
+    }
+
+    async fn reserve(&self) -> Result<Option<Held>, BudgetError> {
         let Fare { till, scopes, most, id, .. } = &*self.fare;
         let Some(till) = till.as_ref().filter(|_| !scopes.is_empty()) else { return Ok(None) };
-        let held = till.reserve(scopes.clone(), *most, id).await;
-        let mut held = held.map_err(|error| {
-            // Nothing left.
-            lock(&self.bill).cost = Some(MicroUsd::ZERO);
-            refused(&error)
-        })?;
-        held.sent();
-        lock(&self.bill).reserved = Some(*most);
-        Ok(Some(held))
+        let number = {
+            let mut runs = lock(&self.runs);
+            runs.reserved += 1;
+            runs.reserved
+        };
+        // The same may be asked again, after a while: that is another reservation.
+        let again = if number > 1 { format!("{id}.{number}") } else { id.clone() };
+        till.reserve(scopes.clone(), *most, &again).await.map(Some)
     }
 
-    fn meter(&self, held: Option<Held>) -> Meter {
-        Meter {
-            fare: Arc::clone(&self.fare),
-            bill: Arc::clone(&self.bill),
-            held,
-            accepted: false,
-            bytes: 0,
-            pieces: 0,
+    /// The money of a run that begins now.
+    async fn pay(&self) -> Result<(OneBill, Option<Held>), BackendError> {
+        let bill = OneBill::default();
+        let ahead = {
+            let mut runs = lock(&self.runs);
+            runs.bills.push_back(Arc::clone(&bill));
+            runs.held.take()
+        };
+        let held = match ahead {
+            Some(held) => Ok(Some(held)),
+            None => self.reserve().await,
+        };
+        let mut held = held.map_err(|error| {
+            // Nothing left.
+            lock(&bill).cost = Some(MicroUsd::ZERO);
+            refused(&error)
+        })?;
+        if let Some(held) = &mut held {
+            held.sent();
+            lock(&bill).reserved = Some(held.amount());
         }
+        Ok((bill, held))
     }
 }
 
@@ -135,8 +186,8 @@ fn refused(error: &BudgetError) -> BackendError {
     }
 }
 
-fn lock(bill: &Mutex<Bill>) -> MutexGuard<'_, Bill> {
-    bill.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -150,13 +201,17 @@ impl Backend for Metered {
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        let mut meter = self.meter(self.reserve().await?);
+        let (bill, held) = self.pay().await?;
         let most = [request.max_tokens, self.fare.cut].into_iter().flatten().min();
+        let mut meter = Meter {
+            fare: Arc::clone(&self.fare),
+            completion: most.unwrap_or(self.fare.completion),
+            bill,
+            held,
+            bytes: 0,
+        };
         match self.backend.run(Request { max_tokens: most, ..request }).await {
-            Ok(stream) => {
-                meter.accepted = true;
-                Ok(Box::pin(Paid { stream, meter }))
-            }
+            Ok(stream) => Ok(Box::pin(Paid { stream, meter })),
             Err(error) => {
                 // Whoever refuses asks no money. Who says nothing in time may be at work.
                 if error.kind != ErrorKind::Timeout {
@@ -168,15 +223,14 @@ impl Backend for Metered {
     }
 }
 
-/// Counts what comes. Dropped before the end, it settles what can be told.
+/// Counts what comes. Dropped before the end, it settles at the most that it may have cost.
 struct Meter {
     fare: Arc<Fare>,
-    bill: Arc<Mutex<Bill>>,
+    /// The most tokens that the answer may have.
+    completion: Tokens,
+    bill: OneBill,
     held: Option<Held>,
-    /// The vendor took the request.
-    accepted: bool,
     bytes: usize,
-    pieces: u32,
 }
 
 impl Meter {
@@ -190,13 +244,15 @@ impl Meter {
             _ => return,
         };
         self.bytes = self.bytes.saturating_add(text.len());
-        self.pieces = self.pieces.saturating_add(1);
     }
 
     /// What was not told is counted as nothing: but an answer has a prompt, and text has tokens.
     fn finished(&mut self, usage: Usage) {
-        if usage.prompt_tokens.0 == 0 || (usage.completion_tokens.0 == 0 && self.bytes > 0) {
-            return self.estimate(usage, 0);
+        let least = self.bytes.div_ceil(LONGEST_TOKEN);
+        let can_be = usage.prompt_tokens.0 > 0
+            && usize::try_from(usage.completion_tokens.0).is_ok_and(|told| told >= least);
+        if !can_be {
+            return self.estimate(usage);
         }
         match &self.fare.price {
             Some(price) => {
@@ -214,21 +270,25 @@ impl Meter {
         (bill.usage, bill.source) = (Some(usage), source);
     }
 
-    /// What was not told is worked out from what came, and `more` tokens that may have been on their way.
-    fn estimate(&mut self, told: Usage, more: u32) {
-        let written = most_tokens(self.bytes).0.max(self.pieces).saturating_add(more);
-        let usage = Usage {
-            prompt_tokens: some(told.prompt_tokens).unwrap_or(self.fare.prompt),
-            completion_tokens: some(told.completion_tokens).unwrap_or(Tokens(written)),
-            ..told
+    /// What was not told is taken at its most. More than was reserved comes of a vendor that went on beyond it.
+    fn estimate(&mut self, told: Usage) {
+        let came = most_tokens(self.bytes).max(told.completion_tokens);
+        let prompt = told.prompt_tokens.max(self.fare.prompt);
+        let completion = self.completion.max(came);
+        let Some(price) = &self.fare.price else {
+            let usage =
+                Usage { prompt_tokens: prompt, completion_tokens: completion, ..Usage::default() };
+            return self.unpriced(usage, Source::Estimated);
         };
-        match &self.fare.price {
-            Some(price) => {
-                let cost = price.cost(&usage).min(self.fare.most);
-                self.settle(usage, Source::Estimated, cost);
-            }
-            None => self.unpriced(usage, Source::Estimated),
+        let usage = price.worst_usage(prompt, completion);
+        let cost = price.worst(prompt, completion);
+        match self.held.take() {
+            Some(held) if cost > held.amount() => held.settle_later(cost),
+            // Settles itself at its full amount: nobody knows.
+            held => drop(held),
         }
+        let mut bill = lock(&self.bill);
+        (bill.usage, bill.source, bill.cost) = (Some(usage), Source::Estimated, Some(cost));
     }
 
     fn settle(&mut self, usage: Usage, source: Source, cost: MicroUsd) {
@@ -238,22 +298,13 @@ impl Meter {
         let mut bill = lock(&self.bill);
         (bill.usage, bill.source, bill.cost) = (Some(usage), source, Some(cost));
     }
-
-    fn is_open(&self) -> bool {
-        lock(&self.bill).usage.is_none()
-    }
-}
-
-fn some(told: Tokens) -> Option<Tokens> {
-    (told.0 > 0).then_some(told)
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        if self.is_open() && self.accepted {
-            self.estimate(Usage::default(), ON_THE_WAY);
+        if !lock(&self.bill).is_closed() {
+            self.estimate(Usage::default());
         }
-        // Where nobody accepted it in time, what is held settles itself at its full amount: nobody knows.
     }
 }
 

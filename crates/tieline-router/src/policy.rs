@@ -336,12 +336,21 @@ impl Default for Preferences {
 }
 
 /// Whether answers may be kept and given again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachePolicy {
     /// Whether the answer to exactly the same request may be given again.
     pub exact: bool,
     /// For how long.
     pub keep: Option<Duration>,
+    /// Of which classes.
+    pub classes: Vec<DataClass>,
+}
+
+impl Default for CachePolicy {
+    /// Off; where it is on, what is neither private nor secret.
+    fn default() -> Self {
+        Self { exact: false, keep: None, classes: vec![DataClass::Public, DataClass::Internal] }
+    }
 }
 
 /// Whether two may be asked at once.
@@ -349,6 +358,6 @@ pub struct CachePolicy {
 pub struct HedgePolicy {
     /// The most that a day's second requests may cost together; zero: never.
     pub day: MicroUsd,
-    /// How long the first is waited for.
+    /// How long the first is waited for; `None`: as long as 95 of 100 of its answers took to begin.
     pub after: Option<Duration>,
 }

@@ -124,6 +124,24 @@ impl Priced {
         }
     }
 
+    /// A usage of so many tokens that costs as much as [`Priced::worst`] says.
+    pub fn worst_usage(&self, prompt: Tokens, completion: Tokens) -> Usage {
+        let price = self.of_prompt(prompt);
+        let dearest = price.input.max(price.cached_input).max(price.cache_write);
+        let (cached, written) = match dearest {
+            dearest if dearest == price.input => (Tokens(0), Tokens(0)),
+            dearest if dearest == price.cache_write => (Tokens(0), prompt),
+            _ => (prompt, Tokens(0)),
+        };
+        Usage {
+            prompt_tokens: prompt,
+            cached_tokens: cached,
+            cache_write_tokens: written,
+            completion_tokens: completion,
+            ..Usage::default()
+        }
+    }
+
     /// How old the price is, in days, where that is more than it should be.
     pub fn stale_days(&self, now_unix_s: i64) -> Option<i64> {
         self.source.date().and_then(|date| stale_days(date, now_unix_s))

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tieline_types::{Digest, Usage};
 use tokio::sync::{broadcast, mpsc};
 
+use crate::carry::Hedged;
 use crate::choose;
 use crate::plan::Decision;
 use crate::switch::Tried;
@@ -63,6 +64,13 @@ pub struct Record {
     pub asked: Option<choose::Asked>,
     /// Who was asked, and what became of that, where a policy decided.
     pub tried: Vec<Tried>,
+    /// Whether the answer was kept from before, and given again.
+    pub cached: bool,
+    /// What it had cost the first time, then.
+    pub saved_micro_usd: Option<i64>,
+    /// Whether a second one was asked beside a first that was slow, or why not; `None`: the first was not slow, or
+    /// the policy wants none.
+    pub hedge: Option<Hedged>,
     /// What the model's file holds, where it was loaded.
     pub digest: Option<Digest>,
     /// How it ended.

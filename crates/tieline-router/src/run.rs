@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::choose;
 use crate::plan::{Decision, Facts, plan};
 use crate::record::{Outcome, Record, Records};
+use crate::switch::kept::KEPT;
 use crate::switch::{self, Planned, Switch};
 
 /// One call of an API.
@@ -56,8 +57,22 @@ pub struct Hints {
     pub session: Option<String>,
     /// Its place in a trace, as W3C's `traceparent` has it.
     pub trace_parent: Option<String>,
+    /// Whether an answer that was kept may be given.
+    pub again: Again,
     /// The headers that policies may read, by their names in lower case.
     pub headers: Vec<(String, String)>,
+}
+
+/// Whether an answer that was kept from the same call before may be given again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Again {
+    /// Where there is one.
+    #[default]
+    Welcome,
+    /// No: this one is kept in its place.
+    Fresh,
+    /// No, and this one is not kept either.
+    Never,
 }
 
 /// Decides for each call who answers.
@@ -174,6 +189,11 @@ impl Routed {
         self.planned.is_none()
     }
 
+    /// Whether the answer was kept from before, once it has begun.
+    pub fn is_given_again(&self) -> bool {
+        self.planned.as_ref().is_some_and(|planned| planned.is_given_again())
+    }
+
     /// The decision.
     pub fn decision(&self) -> &Decision {
         &self.arrival.decision
@@ -287,7 +307,7 @@ impl Backend for Routed {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let mut entry = self.open_entry();
         let begun = match &self.planned {
-            Some(planned) => planned.backend().run(request).await,
+            Some(planned) => planned.run(request).await,
             None => self.host.run(&self.wanted, request).await,
         };
         match begun {
@@ -334,7 +354,9 @@ impl Entry {
         let planned = self.routed.planned.as_ref();
         let tried = planned.map(|planned| planned.tried()).unwrap_or_default();
         let mut decision = self.told(decision);
-        if let Some(answered) = tried.iter().rev().find(|one| one.ended == "answered") {
+        let kept = tried.iter().find(|one| one.ended == KEPT);
+        let answered = tried.iter().rev().find(|one| one.ended == "answered");
+        if let Some(answered) = answered.or(kept) {
             decision.model.clone_from(&answered.name);
         }
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -348,6 +370,9 @@ impl Entry {
             decision,
             plan: planned.map(|planned| Arc::clone(planned.decision())),
             asked: planned.map(|planned| planned.asked().clone()),
+            cached: kept.is_some(),
+            saved_micro_usd: kept.and_then(|kept| kept.saved_micro_usd),
+            hedge: planned.and_then(|planned| planned.hedged()),
             tried,
             digest: *digest,
             outcome,

@@ -5,11 +5,14 @@
 //! looked at.
 
 mod facts;
+mod hedging;
+pub(crate) mod kept;
 mod memory;
 mod planned;
 mod setup;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -18,11 +21,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tieline_privacy::survey::{Survey, Unknown, survey};
 use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request};
 
-use crate::carry::{Breakers, Network};
+use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{Asked, Candidate, Decision, RefusalCode, decide};
 use crate::run::Call;
+use kept::Shelf;
 use memory::Memory;
 use planned::Case;
+use waits::Waits;
 
 pub use planned::{Planned, Tried, release};
 pub use setup::{RemoteModel, Setup};
@@ -36,6 +41,8 @@ type Machine = Arc<(Vec<ModelCard>, HostStatus)>;
 /// Decides by a policy that can be changed while it runs.
 pub struct Switch {
     setup: RwLock<Option<Arc<Setup>>>,
+    /// What is kept for whom it decides by.
+    answers: RwLock<Option<Arc<Answers>>>,
     machine: Mutex<Option<(Instant, Machine)>>,
     shared: Arc<Shared>,
 }
@@ -43,6 +50,7 @@ pub struct Switch {
 /// What outlives a policy.
 struct Shared {
     memory: Memory,
+    waits: Waits,
     breakers: Arc<Mutex<Breakers>>,
     network: Arc<Mutex<Network>>,
 }
@@ -50,7 +58,12 @@ struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         let network = Arc::new(Mutex::new(Network::new(0)));
-        Self { memory: Memory::default(), breakers: Arc::default(), network }
+        Self {
+            memory: Memory::default(),
+            waits: Waits::default(),
+            breakers: Arc::default(),
+            network,
+        }
     }
 }
 
@@ -63,7 +76,12 @@ impl fmt::Debug for Switch {
 impl Default for Switch {
     /// Without a policy: every request is for a model of this machine, by its name.
     fn default() -> Self {
-        Self { setup: RwLock::new(None), machine: Mutex::default(), shared: Arc::default() }
+        Self {
+            setup: RwLock::new(None),
+            answers: RwLock::new(None),
+            machine: Mutex::default(),
+            shared: Arc::default(),
+        }
     }
 }
 
@@ -74,6 +92,8 @@ impl Switch {
             setup.remotes.iter().map(|remote| &remote.circuit.host).collect();
         let network = Network::new(hosts.len());
         *self.shared.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
+        let answers = kept::shelf(&setup.policy);
+        *self.answers.write().unwrap_or_else(PoisonError::into_inner) = answers;
         *self.setup.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(setup));
     }
 
@@ -124,9 +144,27 @@ impl Switch {
         }
         let candidates = self.candidates(&setup, host).await?;
         let decision = decide(&setup.policy, &asked, &candidates);
+        let shelf = self.shelf(&setup, (&decision, call), host).await?;
         let (id, wanted) = (call.id.clone(), call.wanted.clone());
-        let case = Case { decision, asked, session, id, wanted };
+        let case = Case { decision, asked, session, id, wanted, shelf };
         Ok(Planned::new((setup, Arc::clone(&self.shared)), Arc::clone(host), case))
+    }
+
+    /// Where answers to this call are kept, where any are.
+    async fn shelf(
+        &self,
+        setup: &Setup,
+        (decision, call): (&Decision, &Call),
+        host: &Arc<dyn Host>,
+    ) -> Result<Option<Shelf>, BackendError> {
+        if !setup.policy.cache.exact {
+            return Ok(None);
+        }
+        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(answers) = answers else { return Ok(None) };
+        let machine = self.machine(host).await?;
+        let whose = (call.hints.again, &call.wanted, machine.0.as_slice());
+        Ok(Shelf::of(&answers, (&setup.policy, decision), whose))
     }
 
     async fn candidates(

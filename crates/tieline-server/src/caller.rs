@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
-use tieline_router::Hints;
+use tieline_router::{Again, Hints};
 use tieline_types::{Class, Owner};
 
 /// The key that asks, as the door found it; without one, this machine's user.
@@ -90,6 +90,9 @@ fn hints(headers: &HeaderMap) -> Hints {
             }
             continue;
         };
+        if name == "cache-control" {
+            hints.again = hints.again.max(again(value));
+        }
         if name == "traceparent" && value.len() <= TRACE {
             hints.trace_parent = Some(value.to_owned());
         }
@@ -108,6 +111,17 @@ fn hints(headers: &HeaderMap) -> Hints {
         hints.headers.push((name.to_owned(), value.to_owned()));
     }
     hints
+}
+
+/// What a caller wants of kept answers, in HTTP's own words.
+fn again(value: &str) -> Again {
+    let words = value.split(',').map(str::trim);
+    let all = words.map(|word| match word {
+        _ if word.eq_ignore_ascii_case("no-store") => Again::Never,
+        _ if word.eq_ignore_ascii_case("no-cache") => Again::Fresh,
+        _ => Again::Welcome,
+    });
+    all.max().unwrap_or_default()
 }
 
 impl Caller {

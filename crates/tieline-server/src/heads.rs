@@ -16,12 +16,14 @@ pub(crate) struct Marks {
     pub(crate) served: Option<Arc<Served>>,
     /// Who was chosen, and why.
     pub(crate) decision: Option<Decision>,
+    /// The answer was kept from before.
+    pub(crate) kept: bool,
 }
 
 impl Marks {
     /// A model of this machine.
     pub(crate) fn here(served: &Arc<Served>) -> Self {
-        Self { served: Some(Arc::clone(served)), decision: None }
+        Self { served: Some(Arc::clone(served)), ..Self::default() }
     }
 }
 
@@ -46,6 +48,9 @@ pub(crate) fn stamp(
     }
     if let Some(decision) = &marks.decision {
         set("x-tieline-decision", decision.to_string());
+    }
+    if marks.kept {
+        set("x-tieline-cache", "hit".to_owned());
     }
     if !ignored.is_empty() {
         set("x-tieline-ignored", ignored.join(", "));

@@ -105,7 +105,6 @@ fn attempt(record: &Record, tried: &Tried, number: u32) -> RequestRow {
         price_source,
         price_date: price_date.flatten(),
         cost: tried.cost_micro_usd.map(MicroUsd),
-        cost_at_least: tried.source == Source::Estimated && tried.cost_micro_usd.is_some(),
         reserved: tried.reserved_micro_usd.map(MicroUsd),
         sent_bytes: Some(micros(tried.sent_bytes)),
         redacted: u32::try_from(tried.redacted).ok(),

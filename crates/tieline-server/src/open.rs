@@ -34,8 +34,14 @@ pub(crate) struct Opened {
     pub(crate) steps: Steps,
 }
 
-/// The model of this machine, where one answers, and the steps.
-type Begun = (Option<Arc<Served>>, Steps);
+/// What is known once an answer has begun.
+struct Begun {
+    /// The model of this machine, where one answers.
+    served: Option<Arc<Served>>,
+    /// The answer was kept from before.
+    kept: bool,
+    steps: Steps,
+}
 
 /// What is asked of which model.
 pub(crate) struct Ask {
@@ -106,8 +112,8 @@ pub(crate) async fn whole_of(
     let request = finish(app, caller, ask.request);
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
-    let (served, steps) = begin(app, routed, (request, reading), ask.plan).await?;
-    Ok(Opened { marks: Marks { served, decision }, steps })
+    let Begun { served, kept, steps } = begin(app, routed, (request, reading), ask.plan).await?;
+    Ok(Opened { marks: Marks { served, decision, kept }, steps })
 }
 
 /// Begins an answer that is given piece by piece: after some patience its errors come in the stream.
@@ -134,18 +140,20 @@ pub(crate) async fn streamed_of(
     let mut beginning = Box::pin(begin(app, routed, (request, reading), ask.plan));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
-            let (served, steps) = begun?;
-            Ok(Opened { marks: Marks { served, decision }, steps })
+            let Begun { served, kept, steps } = begun?;
+            Ok(Opened { marks: Marks { served, decision, kept }, steps })
         }
         Err(_) => {
             let later = stream::once(beginning).flat_map(|begun| match begun {
-                Ok((_, steps)) => Either::Left(steps),
+                Ok(Begun { steps, .. }) => Either::Left(steps),
                 Err(error) => {
                     let end = ChoiceEvent { index: 0, event: Err(error) };
                     Either::Right(stream::iter([end]))
                 }
             });
-            Ok(Opened { marks: Marks { served: None, decision }, steps: Box::pin(later) })
+            // What is kept is there at once.
+            let marks = Marks { decision, ..Marks::default() };
+            Ok(Opened { marks, steps: Box::pin(later) })
         }
     }
 }
@@ -170,11 +178,11 @@ fn begin(
 ) -> impl Future<Output = Result<Begun, BackendError>> + Send + use<> {
     let stop = app.stop().clone();
     async move {
-        let (served, steps) = tokio::select! {
+        let begun = tokio::select! {
             begun = begin_unstopped(routed, request, plan) => begun?,
             () = stop.cancelled() => return Err(stopping()),
         };
-        Ok((served, until_stopped(steps, stop)))
+        Ok(Begun { steps: until_stopped(begun.steps, stop), ..begun })
     }
 }
 
@@ -227,7 +235,8 @@ async fn begin_unstopped(
         }
     }
     let steps = Box::pin(stream::iter(first).chain(steps));
-    Ok((served, ended(steps, plan.map_or(1, |plan| plan.n))))
+    let steps = ended(steps, plan.map_or(1, |plan| plan.n));
+    Ok(Begun { served, kept: routed.is_given_again(), steps })
 }
 
 /// Makes a text's tokens the prompt, with the special ones among them.

@@ -42,12 +42,21 @@ pub enum ScopeKind {
     Backend,
     /// What a model is asked.
     Model,
+    /// What is asked of a second one, beside a first that is slow.
+    Hedge,
 }
 
 impl ScopeKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Everything, Self::Key, Self::Project, Self::Session, Self::Backend, Self::Model];
+    pub const ALL: [Self; 7] = [
+        Self::Everything,
+        Self::Key,
+        Self::Project,
+        Self::Session,
+        Self::Backend,
+        Self::Model,
+        Self::Hedge,
+    ];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -58,6 +67,7 @@ impl ScopeKind {
             Self::Session => "session",
             Self::Backend => "backend",
             Self::Model => "model",
+            Self::Hedge => "hedge",
         }
     }
 }
@@ -67,7 +77,7 @@ impl ScopeKind {
 pub struct Scope {
     /// What it limits.
     pub kind: ScopeKind,
-    /// Which of them; empty for everything.
+    /// Which of them; empty for everything and hedges.
     pub id: String,
     /// For how long.
     pub period: Period,
@@ -150,6 +160,7 @@ impl OverBudget {
     fn budget(&self) -> String {
         match self.kind {
             ScopeKind::Everything => "budget".to_owned(),
+            ScopeKind::Hedge => "budget of hedges".to_owned(),
             kind => format!("budget of {} {:?}", kind.as_str(), self.id),
         }
     }

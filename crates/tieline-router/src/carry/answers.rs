@@ -2,7 +2,7 @@
 //!
 //! Kept are whole answers to requests whose answer is repeatable: temperature 0 or a seed, no tools, nothing
 //! measured, no receipt. A kept answer belongs to one owner, one data class and one model. Keys are keyed hashes:
-//! no prompt can be read from them, nor guessed without the process's own secret. Pure: time is an argument.
+//! no prompt can be read from them, nor guessed without the process's own secret. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -14,12 +14,9 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use serde::Serialize;
 use tieline_types::{
-    BackendError, Constraint, DataClass, Event, EventStream, FinishReason, Overflow, Prompt,
-    Request, Role, Sampling, Timing,
+    BackendError, Constraint, DataClass, Event, EventStream, FinishReason, MicroUsd, Overflow,
+    Prompt, Request, Role, Sampling, Source, Timing, Usage,
 };
-
-/// What a caller is told whose answer was kept.
-pub const KEPT: &str = "this answer was kept from before: nothing was computed";
 
 /// What each event takes beside its text, in bytes.
 const EVENT_BYTES: usize = size_of::<Event>();
@@ -51,8 +48,40 @@ impl fmt::Debug for Name {
     }
 }
 
+/// Where a kept answer is from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Who gave it.
+    pub by: String,
+    /// What it cost; `None`: nobody knows.
+    pub cost: Option<MicroUsd>,
+    /// Where its usage is from.
+    pub source: Source,
+}
+
+/// A kept answer that is given again.
+pub struct Found {
+    /// The answer.
+    pub stream: EventStream,
+    /// What it used the first time.
+    pub usage: Usage,
+    /// Where it is from.
+    pub origin: Origin,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Found").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// Says where an answer is from, at its end; `None`: it is not to be kept.
+type Ask = Box<dyn FnOnce() -> Option<Origin> + Send>;
+
 struct Kept {
     events: Arc<[Event]>,
+    usage: Usage,
+    origin: Origin,
     bytes: usize,
     since: Instant,
     used: u64,
@@ -106,7 +135,7 @@ impl Answers {
     /// The name of the answer of `model` to a request of this class; `None`: it must not be kept. The model's
     /// name should hold its digest, so that another file of the same name has other answers.
     pub fn name(&self, model: &str, class: DataClass, request: &Request) -> Option<Name> {
-        if class == DataClass::Secret || !is_repeatable(request) {
+        if !is_repeatable(request) {
             return None;
         }
         let canonical = Canonical {
@@ -128,28 +157,36 @@ impl Answers {
         Some(Name(*blake3::keyed_hash(&self.secret, &text).as_bytes()))
     }
 
-    /// The kept answer of this name, as a stream. Its usage says that the prompt was cached; it costs nothing.
-    pub fn find(&self, name: Name, now: Instant) -> Option<EventStream> {
+    /// The kept answer of this name. Its usage is that of the first time; it costs nothing.
+    pub fn find(&self, name: Name, now: Instant) -> Option<Found> {
         let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = shelf.answers.get(&name)?;
         if now.saturating_duration_since(kept.since) >= self.limits.age {
             shelf.remove(name);
             return None;
         }
-        let events = Arc::clone(&kept.events);
+        let Kept { events, usage, origin, .. } = kept;
+        let stream = Box::pin(Again { events: Arc::clone(events), at: 0 });
+        let found = Found { stream, usage: *usage, origin: origin.clone() };
         shelf.touch(name);
-        Some(Box::pin(Again { events, at: 0, warned: false }))
+        Some(found)
     }
 
-    /// The same stream; when it has come to its end, its events are kept under this name. Errors, cancelled,
-    /// cut, filtered and escalated answers, and those with any other warning, are not.
-    pub fn keep(self: &Arc<Self>, name: Name, stream: EventStream) -> EventStream {
-        let answers = Arc::clone(self);
-        Box::pin(Keeping { stream, answers, name, events: Some(Vec::new()), bytes: 0 })
+    /// The same stream; when it has come to its end, its events are kept under this name, with where they are
+    /// from. Errors, cancelled, cut, filtered and escalated answers, and those with any other warning, are not.
+    pub fn keep(
+        self: &Arc<Self>,
+        name: Name,
+        stream: EventStream,
+        origin: impl FnOnce() -> Option<Origin> + Send + 'static,
+    ) -> EventStream {
+        let (answers, origin): (_, Option<Ask>) = (Arc::clone(self), Some(Box::new(origin)));
+        Box::pin(Keeping { stream, answers, name, origin, events: Some(Vec::new()), bytes: 0 })
     }
 
-    /// Keeps the events of a whole answer.
-    fn put(&self, name: Name, events: Vec<Event>, bytes: usize, now: Instant) {
+    /// Keeps a whole answer.
+    fn put(&self, name: Name, kept: Kept) {
+        let bytes = kept.bytes;
         if bytes > self.limits.one || bytes > self.limits.bytes {
             return;
         }
@@ -163,7 +200,7 @@ impl Answers {
         let used = shelf.uses;
         shelf.order.insert(used, name);
         shelf.bytes += bytes;
-        shelf.answers.insert(name, Kept { events: events.into(), bytes, since: now, used });
+        shelf.answers.insert(name, Kept { used, ..kept });
     }
 
     /// How many answers are kept, and how many bytes they take.
@@ -212,6 +249,7 @@ struct Keeping {
     stream: EventStream,
     answers: Arc<Answers>,
     name: Name,
+    origin: Option<Ask>,
     /// `None`: it is not to be kept.
     events: Option<Vec<Event>>,
     bytes: usize,
@@ -225,12 +263,14 @@ impl Keeping {
             Event::Queued { .. } => return,
             Event::Warning(_) => self.events = None,
             Event::Finished(finished) if !is_whole(&finished.reason) => self.events = None,
-            Event::Finished(_) => {
+            Event::Finished(finished) => {
                 events.push(event.clone());
-                let events = std::mem::take(events);
+                let events = std::mem::take(events).into();
                 self.events = None;
-                let now = tokio::time::Instant::now().into_std();
-                self.answers.put(self.name, events, self.bytes, now);
+                let Some(origin) = self.origin.take().and_then(|origin| origin()) else { return };
+                let since = tokio::time::Instant::now().into_std();
+                let (usage, bytes) = (finished.usage, self.bytes);
+                self.answers.put(self.name, Kept { events, usage, origin, bytes, since, used: 0 });
             }
             _ => events.push(event.clone()),
         }
@@ -241,7 +281,7 @@ impl Keeping {
 }
 
 fn is_whole(reason: &FinishReason) -> bool {
-    matches!(reason, FinishReason::EndOfTurn | FinishReason::StopText(_) | FinishReason::MaxTokens)
+    matches!(reason, FinishReason::EndOfTurn | FinishReason::StopText(_))
 }
 
 /// What an event holds beside itself, in bytes.
@@ -280,7 +320,6 @@ impl Stream for Keeping {
 struct Again {
     events: Arc<[Event]>,
     at: usize,
-    warned: bool,
 }
 
 impl Stream for Again {
@@ -288,22 +327,9 @@ impl Stream for Again {
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let Some(mut event) = self.events.get(self.at).cloned() else { return Poll::Ready(None) };
-        if !matches!(event, Event::Started(_)) && !self.warned {
-            self.warned = true;
-            return Poll::Ready(Some(Ok(Event::Warning(KEPT.to_owned()))));
-        }
-        match &mut event {
-            Event::Started(started) => {
-                started.cached_tokens = started.prompt_tokens;
-                started.miss = None;
-            }
-            Event::Finished(finished) => {
-                let usage = &mut finished.usage;
-                usage.cached_tokens = usage.prompt_tokens;
-                usage.cache_write_tokens.0 = 0;
-                finished.timing = Timing::default();
-            }
-            _ => {}
+        if let Event::Finished(finished) = &mut event {
+            // Of a computation that did not take place.
+            finished.timing = Timing::default();
         }
         self.at += 1;
         Poll::Ready(Some(Ok(event)))

@@ -21,6 +21,8 @@ use super::offline::Network;
 pub struct Candidate {
     /// The name in records and errors.
     pub name: String,
+    /// Tells it apart from others of this name, such as the one that a hedge asks. Given back with each attempt.
+    pub seat: u32,
     /// How far the request travels.
     pub zone: Zone,
     /// Who answers.
@@ -36,7 +38,7 @@ impl Candidate {
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         let zone = backend.zone();
         let name = backend.name().to_owned();
-        Self { name, zone, backend, breaker: None, deadlines: Deadlines::usual(zone) }
+        Self { name, seat: 0, zone, backend, breaker: None, deadlines: Deadlines::usual(zone) }
     }
 
     /// Whether it is on another network than this machine's own.
@@ -88,6 +90,8 @@ impl Ended {
 pub struct Attempt {
     /// The candidate's name.
     pub name: String,
+    /// Its seat.
+    pub seat: u32,
     /// How far the request travelled.
     pub zone: Zone,
     /// How it ended.
@@ -145,6 +149,7 @@ impl Watch {
         drop(breakers);
         (self.log)(Attempt {
             name: candidate.name.clone(),
+            seat: candidate.seat,
             zone: candidate.zone,
             ended: Ended::Skipped,
             error: None,
@@ -287,6 +292,7 @@ impl Entry {
         }
         (self.watch.log)(Attempt {
             name: std::mem::take(&mut self.candidate.name),
+            seat: self.candidate.seat,
             zone: self.candidate.zone,
             ended,
             error,

@@ -12,7 +12,7 @@ use tieline_types::{Backend, BackendError, ErrorKind, EventStream, Origin, Reque
 use tokio::time::Instant;
 
 use super::attempt::{Candidate, Mark, Watch};
-use super::hedge::{Hedge, Raced, race};
+use super::hedge::{Hedge, Hedged, Raced, race};
 use super::opening::{Errand, Opened, Opening, Progress, carry};
 
 /// How long and how often a request is tried.
@@ -59,7 +59,7 @@ impl Attempts {
         Self { course: Arc::new(Course { candidates, limits, hedge: None, watch }) }
     }
 
-    /// Starts the second candidate too, where the first one is slow to begin.
+    /// Asks another one too, where the first candidate is slow to begin. It stands in the second one's place.
     #[must_use]
     pub fn hedged(self, hedge: Hedge) -> Self {
         let Course { candidates, limits, watch, .. } = &*self.course;
@@ -243,14 +243,14 @@ impl Course {
         }
     }
 
-    /// The first two candidates, the second one after a while.
+    /// The first candidate, and the hedge's after a while.
     async fn try_pair(
         &self,
         errand: &Errand,
         request: &Request,
         (hedge, refusals): (&Hedge, &mut Refusals),
     ) -> Tried {
-        let [first, second] = [&self.candidates[0], &self.candidates[1]];
+        let (first, second) = (&self.candidates[0], &hedge.second);
         if let Err(error) = errand.watch.admit(first) {
             refusals.skip(error, 0);
             return Tried::Next(1);
@@ -260,9 +260,20 @@ impl Course {
         let quiet = Errand { progress: Arc::default(), ..errand.clone() };
         let one = errand.first_part(first, request.clone(), Arc::clone(&marks[0]));
         let (request, mark) = (request.clone(), Arc::clone(&marks[1]));
-        let other = async move { quiet.first_part(second, request, mark).await };
-        let admit = || errand.watch.admit(second).is_ok();
-        match race(one, other, (hedge, &admit), &marks).await {
+        let other = async move {
+            // Whether it may be paid for is asked first: an admitted attempt must be made.
+            let told = match (hedge.may_pay)().await {
+                false => Hedged::NoMoney,
+                true if quiet.watch.admit(second).is_err() => Hedged::BreakerOpen,
+                true => Hedged::Asked,
+            };
+            (hedge.told)(told);
+            match told {
+                Hedged::Asked => Some(quiet.first_part(second, request, mark).await),
+                Hedged::NoMoney | Hedged::BreakerOpen => None,
+            }
+        };
+        match race(one, other, hedge.after, &marks).await {
             Raced::Won(opened) => Tried::Done(Ok(opened)),
             Raced::Lost(errors) => {
                 let next = errors.iter().map(|(index, _)| index + 1).max().unwrap_or(1);

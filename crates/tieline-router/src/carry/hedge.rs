@@ -3,31 +3,54 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tieline_types::BackendError;
 
-use super::attempt::{Ended, Mark};
+use super::attempt::{Candidate, Ended, Mark};
 use super::opening::Opened;
 
-/// When to hedge.
+/// Whether the second answer may be paid for. What it reserves is given back where the second one is not asked.
+pub type MayPay = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// When to hedge, and with whom.
 #[derive(Clone)]
 pub struct Hedge {
     /// How long the first candidate is waited for alone: for example, the time within which 95 of 100 of its
     /// answers begin.
     pub after: Duration,
-    /// Whether the second answer may be paid for: asked once, at that time. It only says so and reserves nothing:
-    /// the second candidate's circuit may still be open.
-    pub may_spend: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Who is asked then. It is the second candidate too, which is asked after the first one failed: but there
+    /// with money of its own.
+    pub second: Candidate,
+    /// Asked once, at that time.
+    pub may_pay: MayPay,
+    /// Called once it is known whether the second one was asked beside the first: in time, or why not.
+    pub told: Arc<dyn Fn(Hedged) + Send + Sync>,
 }
 
 impl fmt::Debug for Hedge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hedge").field("after", &self.after).finish_non_exhaustive()
+        let Self { after, second, .. } = self;
+        f.debug_struct("Hedge")
+            .field("after", after)
+            .field("second", second)
+            .finish_non_exhaustive()
     }
+}
+
+/// What became of the hedge of a request whose first candidate was slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hedged {
+    /// The second one was asked.
+    Asked,
+    /// There was no money left for it.
+    NoMoney,
+    /// Its circuit was open.
+    BreakerOpen,
 }
 
 /// How a race ended.
@@ -38,42 +61,40 @@ pub(super) enum Raced {
     Lost(Vec<(usize, BackendError)>),
 }
 
-/// Runs `first`, and after a while `second` beside it, where `admit` lets it.
-pub(super) async fn race<A, B>(
-    first: A,
-    second: B,
-    (hedge, admit): (&Hedge, &(dyn Fn() -> bool + Sync)),
-    marks: &[Mark; 2],
-) -> Raced
+/// Runs `first`, and `second` beside it after a while, which says `None` where it was not asked after all.
+pub(super) async fn race<A, B>(first: A, second: B, after: Duration, marks: &[Mark; 2]) -> Raced
 where
     A: Future<Output = Result<Opened, BackendError>> + Send,
-    B: Future<Output = Result<Opened, BackendError>> + Send,
+    B: Future<Output = Option<Result<Opened, BackendError>>> + Send,
 {
     let mut first = Box::pin(first);
-    let early = match select(first.as_mut(), pin!(tokio::time::sleep(hedge.after))).await {
-        Either::Left((result, _)) => Some(result),
-        // Whether it may be paid for is asked first: an admitted attempt must be made.
-        Either::Right(_) if (hedge.may_spend)() && admit() => None,
-        Either::Right(_) => Some(first.as_mut().await),
-    };
-    if let Some(result) = early {
-        return result.map_or_else(|error| Raced::Lost(vec![(0, error)]), Raced::Won);
+    if let Either::Left((result, _)) = select(first.as_mut(), pin!(tokio::time::sleep(after))).await
+    {
+        return alone(result);
     }
     let mut second = Box::pin(second);
-    // The second one is polled first: it was admitted, so it must begin, whatever the first one does meanwhile.
+    // The second one is polled first: once admitted it must begin, whatever the first one does meanwhile.
     match select(second.as_mut(), first.as_mut()).await {
         Either::Right((Ok(opened), _)) => {
             // Dropped at the end of this function, which cancels it.
             let _ = marks[1].set(Ended::HedgeLost);
             Raced::Won(opened)
         }
-        Either::Left((Ok(opened), _)) => {
+        Either::Left((Some(Ok(opened)), _)) => {
             let _ = marks[0].set(Ended::HedgeLost);
             Raced::Won(opened)
         }
-        Either::Right((Err(error), _)) => join((0, error), 1, second.await),
-        Either::Left((Err(error), _)) => join((1, error), 0, first.await),
+        Either::Left((None, _)) => alone(first.await),
+        Either::Right((Err(error), _)) => match second.await {
+            Some(other) => join((0, error), 1, other),
+            None => Raced::Lost(vec![(0, error)]),
+        },
+        Either::Left((Some(Err(error)), _)) => join((1, error), 0, first.await),
     }
+}
+
+fn alone(result: Result<Opened, BackendError>) -> Raced {
+    result.map_or_else(|error| Raced::Lost(vec![(0, error)]), Raced::Won)
 }
 
 /// One refused; the other one decides.

@@ -345,14 +345,19 @@ async fn a_machine_without_network_is_found_out() {
     assert!(watch.network.lock().unwrap().allows(Instant::now().into_std()));
 }
 
+fn hedge(after: Duration, second: Candidate, pay: bool) -> Hedge {
+    let may_pay: hedge::MayPay = Arc::new(move || Box::pin(async move { pay }));
+    Hedge { after, second, may_pay, told: Arc::new(|_| ()) }
+}
+
 /// A hedge after a second, between these two.
 async fn check_hedge(scripts: [Script; 2], pay: bool, want: &str, want_ends: &[(&str, Ended)]) {
     let [one, two] = scripts;
     let one = Flaky::new("one", Zone::Host, [one]);
     let two = Flaky::new("two", Zone::Cloud, [two]);
     let (watch, log) = watched();
-    let hedge = Hedge { after: seconds(1), may_spend: Arc::new(move || pay) };
     let candidates = vec![candidate(&one), candidate(&two)];
+    let hedge = hedge(seconds(1), candidate(&two), pay);
     let attempts = Attempts::new(candidates, Limits::default(), watch).hedged(hedge);
     assert_eq!(heard(&attempts).await, want);
     check_ends(&log, want_ends);

@@ -94,6 +94,8 @@ impl Shop {
             id: id.to_owned(),
             price: priced.then_some(Priced { price, above: None, source }),
             prompt: Tokens(100),
+            // All of it costs what is reserved.
+            completion: Tokens(2950),
         }
     }
 
@@ -110,7 +112,7 @@ impl Shop {
             }
             Err(error) => Some(error.kind),
         };
-        Read { bill: metered.bill(), error }
+        Read { bill: metered.bill().unwrap(), error }
     }
 
     /// The day's account, once all is settled.
@@ -139,21 +141,63 @@ async fn an_answer_costs_what_its_vendor_counted() {
 }
 
 #[tokio::test]
-async fn whoever_leaves_pays_for_what_came_and_what_may_be_on_its_way() {
+async fn whoever_leaves_pays_for_all_that_may_come() {
     let shop = Shop::new();
     let vendor = Vendor::Says(vec![piece("Hello there"), piece("!")], false);
     let read = shop.read(vendor, shop.fare("1", true), 2).await;
-    // 100 tokens of prompt, 12 bytes as 6 tokens, 32 more.
-    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(176)), Source::Estimated));
-    assert_eq!(shop.balance().await.settled, MicroUsd(176));
+    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(6_000)), Source::Estimated));
+    let balance = shop.balance().await;
+    assert_eq!((balance.settled, balance.uncertain), (MicroUsd(6_000), MicroUsd(6_000)));
 }
 
 #[tokio::test]
-async fn an_estimate_is_never_above_what_was_reserved() {
+async fn who_asks_for_less_leaves_with_less_to_pay() {
+    let shop = Shop::new();
+    let vendor = Vendor::Says(vec![piece("Hello")], false);
+    let fare = Fare { cut: Some(Tokens(50)), ..shop.fare("1", true) };
+    // 100 tokens of prompt, 50 of answer; the budget keeps what was reserved.
+    assert_eq!(shop.read(vendor, fare, 1).await.bill.cost, Some(MicroUsd(200)));
+    assert_eq!(shop.balance().await.uncertain, MicroUsd(6_000));
+}
+
+#[tokio::test]
+async fn a_vendor_that_goes_on_beyond_its_limit_is_taken_at_what_came() {
     let shop = Shop::new();
     let vendor = Vendor::Says(vec![piece(&"x".repeat(12_000))], false);
     let read = shop.read(vendor, shop.fare("1", true), 1).await;
-    assert_eq!(read.bill.cost, Some(MicroUsd(6_000)));
+    assert_eq!(read.bill.cost, Some(MicroUsd(12_100)));
+    assert_eq!(shop.balance().await.settled, MicroUsd(12_100));
+}
+
+#[tokio::test]
+async fn each_run_has_a_reservation_and_a_bill_of_its_own() {
+    let shop = Shop::new();
+    let vendor = Vendor::Says(vec![finished(1000, 0, 50)], true);
+    let metered = Metered::new(Arc::new(vendor), shop.fare("1", true));
+    for _ in 0..3 {
+        let stream = metered.run(Request::new(Prompt::Text("x".into()))).await.unwrap();
+        assert_eq!(stream.count().await, 1);
+    }
+    let costs = std::iter::from_fn(|| metered.bill()).map(|bill| bill.cost);
+    assert_eq!(costs.collect::<Vec<_>>(), [Some(MicroUsd(1100)); 3]);
+    assert_eq!(shop.balance().await.settled, MicroUsd(3300));
+}
+
+#[tokio::test]
+async fn what_is_held_ahead_pays_the_next_run_or_is_given_back() {
+    let shop = Shop::new();
+    let vendor = || Arc::new(Vendor::Says(vec![finished(1000, 0, 50)], true));
+    let first = Metered::new(vendor(), shop.fare("1", true));
+    assert!(first.hold().await);
+    let second = Metered::new(vendor(), shop.fare("2", true));
+    assert!(!second.hold().await, "two of them are more than the cap");
+    assert_eq!(second.bill(), None);
+    first.let_go();
+    shop.balance().await;
+    assert!(second.hold().await);
+    second.run(Request::new(Prompt::Text("x".into()))).await.unwrap().count().await;
+    assert_eq!(second.bill().unwrap().reserved, Some(MicroUsd(6_000)));
+    assert_eq!(shop.balance().await.settled, MicroUsd(1100));
 }
 
 #[tokio::test]
@@ -161,8 +205,8 @@ async fn a_vendor_that_counts_nothing_is_estimated() {
     let shop = Shop::new();
     let vendor = Vendor::Says(vec![piece("Hello there"), finished(0, 0, 0)], true);
     let read = shop.read(vendor, shop.fare("1", true), 3).await;
-    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(112)), Source::Estimated));
-    assert_eq!(shop.balance().await.settled, MicroUsd(112));
+    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(6_000)), Source::Estimated));
+    assert_eq!(shop.balance().await.settled, MicroUsd(6_000));
 }
 
 #[tokio::test]
@@ -170,8 +214,12 @@ async fn a_count_that_cannot_be_is_estimated() {
     let shop = Shop::new();
     let vendor = Vendor::Says(vec![piece("Hello there"), finished(1000, 0, 0)], true);
     let read = shop.read(vendor, shop.fare("1", true), 3).await;
-    // The prompt as it was told, 11 bytes as 6 tokens.
-    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(1012)), Source::Estimated));
+    // The prompt as it was told, the answer at its longest.
+    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(6_900)), Source::Estimated));
+    let vendor = Vendor::Says(vec![piece(&"x".repeat(1000)), finished(1000, 0, 7)], true);
+    let shop = Shop::new();
+    let read = shop.read(vendor, shop.fare("1", true), 3).await;
+    assert_eq!(read.bill.source, Source::Estimated, "seven tokens are no thousand bytes");
 }
 
 #[tokio::test]
@@ -181,7 +229,7 @@ async fn a_refusal_costs_nothing_and_silence_may_cost_all() {
     assert_eq!((read.error, read.bill.cost), (Some(ErrorKind::Upstream), Some(MicroUsd::ZERO)));
     assert_eq!(shop.balance().await.settled, MicroUsd::ZERO);
     let read = shop.read(Vendor::Refuses(ErrorKind::Timeout), shop.fare("2", true), 0).await;
-    assert_eq!(read.bill.cost, None);
+    assert_eq!((read.bill.cost, read.bill.source), (Some(MicroUsd(6_000)), Source::Estimated));
     let balance = shop.balance().await;
     assert_eq!((balance.settled, balance.uncertain), (MicroUsd(6_000), MicroUsd(6_000)));
 }
@@ -199,12 +247,13 @@ async fn an_unknown_price_uses_up_the_reservation() {
 #[tokio::test]
 async fn what_may_cost_more_than_is_left_is_not_sent() {
     let shop = Shop::new();
-    let first = Metered::new(Arc::new(Vendor::Says(vec![], false)), shop.fare("1", true));
-    let stream = first.run(Request::new(Prompt::Text("x".into()))).await.unwrap();
+    let vendor = Vendor::Says(vec![finished(1000, 0, 50)], false);
+    let first = Metered::new(Arc::new(vendor), shop.fare("1", true));
+    let mut stream = first.run(Request::new(Prompt::Text("x".into()))).await.unwrap();
     let read = shop.read(Vendor::Says(vec![], true), shop.fare("2", true), 0).await;
     assert_eq!(read.error, Some(ErrorKind::OverBudget));
     assert_eq!(read.bill, Bill { cost: Some(MicroUsd::ZERO), ..Bill::default() });
-    drop(stream);
+    stream.next().await.unwrap().unwrap();
     shop.balance().await;
     assert!(shop.read(Vendor::Says(vec![], true), shop.fare("3", true), 0).await.error.is_none());
 }

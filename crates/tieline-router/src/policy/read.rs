@@ -220,9 +220,14 @@ fn offline(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Option<Zone> {
 
 fn cache(root: &mut Table<'_>, faults: &mut Faults<'_>) -> CachePolicy {
     let Some(mut table) = root.table("cache", faults) else { return CachePolicy::default() };
+    let classes = match table.value("class") {
+        Some(_) => table.words("class", &classes(), faults),
+        None => CachePolicy::default().classes,
+    };
     let cache = CachePolicy {
         exact: table.flag("exact", faults).unwrap_or(false),
         keep: table.time("keep", faults),
+        classes,
     };
     table.finish(faults);
     cache
@@ -234,6 +239,9 @@ fn hedge(root: &mut Table<'_>, faults: &mut Faults<'_>) -> HedgePolicy {
         day: table.money("day", faults).unwrap_or_default(),
         after: table.time("after", faults),
     };
+    if table.value("day").is_none() {
+        table.fault("", "it says no amount: day", faults);
+    }
     table.finish(faults);
     hedge
 }

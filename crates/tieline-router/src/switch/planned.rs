@@ -6,12 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tieline_privacy::{Egress, Release, Released, Session};
-use tieline_types::{Backend, DataClass, Host, MicroUsd, Named, Source, Usage, Wanted, Zone};
+use tieline_store::budget::Scope;
+use tieline_types::{
+    Backend, BackendError, DataClass, EventStream, Host, MicroUsd, Named, Request, Source, Tokens,
+    Usage, Wanted, Zone,
+};
 
 use super::Shared;
+use super::kept::Shelf;
 use super::setup::{RemoteModel, Setup};
 use crate::carry::{
-    Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Limits, Verdict, Watch,
+    Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Hedged, Limits, Origin, Verdict,
+    Watch,
 };
 use crate::choose::{Asked, Decision, Try};
 use crate::metered::{Bill, Fare, Metered};
@@ -32,7 +38,11 @@ pub struct Planned {
     pub(super) session: String,
     pub(super) id: String,
     pub(super) wanted: Wanted,
+    shelf: Option<Shelf>,
     runs: AtomicU32,
+    /// Answers that were given again.
+    again: AtomicU32,
+    seats: AtomicU32,
     account: Arc<Mutex<Account>>,
 }
 
@@ -40,15 +50,40 @@ pub struct Planned {
 struct Account {
     attempts: Vec<Attempt>,
     paid: Vec<Paid>,
+    /// Answers that were given again.
+    kept: Vec<Tried>,
+    hedged: Option<Hedged>,
 }
 
-/// What is known of a remote's attempt besides.
+/// What is known of a remote's attempts besides.
 struct Paid {
-    name: String,
-    /// It is told of.
-    told: bool,
+    seat: u32,
     released: Released,
     metered: Metered,
+}
+
+/// What somebody else's answer is paid with.
+pub(super) struct Purse {
+    /// The budgets.
+    pub(super) scopes: Vec<Scope>,
+    /// What it may cost at most.
+    pub(super) most: MicroUsd,
+    /// Where the answer is cut.
+    pub(super) cut: Option<Tokens>,
+}
+
+impl Account {
+    /// Who gave the answer that ended just now, and for how much.
+    fn origin(&self) -> Option<Origin> {
+        let answered = |attempt: &&Attempt| attempt.ended == crate::carry::Ended::Answered;
+        let answered = self.attempts.iter().rev().find(answered)?;
+        let by = answered.name.clone();
+        let Some(paid) = self.paid.iter().find(|paid| paid.seat == answered.seat) else {
+            return Some(Origin { by, cost: Some(MicroUsd::ZERO), source: Source::Measured });
+        };
+        let Bill { cost, source, .. } = paid.metered.latest()?;
+        Some(Origin { by, cost, source })
+    }
 }
 
 impl fmt::Debug for Planned {
@@ -80,6 +115,8 @@ pub struct Tried {
     pub source: Source,
     /// What it cost; `None`: nobody knows.
     pub cost_micro_usd: Option<i64>,
+    /// What it had cost the first time, where it was given again.
+    pub saved_micro_usd: Option<i64>,
     /// What was reserved for it.
     pub reserved_micro_usd: Option<i64>,
     /// Where the price is from, and its day.
@@ -105,6 +142,7 @@ pub(super) struct Case {
     pub(super) session: String,
     pub(super) id: String,
     pub(super) wanted: Wanted,
+    pub(super) shelf: Option<Shelf>,
 }
 
 impl Planned {
@@ -113,7 +151,7 @@ impl Planned {
         host: Arc<dyn Host>,
         case: Case,
     ) -> Self {
-        let Case { decision, asked, session, id, wanted } = case;
+        let Case { decision, asked, session, id, wanted, shelf } = case;
         Self {
             setup,
             shared,
@@ -123,7 +161,10 @@ impl Planned {
             session,
             id,
             wanted,
+            shelf,
             runs: AtomicU32::new(0),
+            again: AtomicU32::new(0),
+            seats: AtomicU32::new(0),
             account: Arc::default(),
         }
     }
@@ -133,8 +174,34 @@ impl Planned {
         &self.decision
     }
 
+    /// Has the request answered: by an answer that was kept, where there is one, else by whom was decided.
+    ///
+    /// # Errors
+    /// Nobody answers it.
+    pub(crate) async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        let Some(shelf) = &self.shelf else { return self.backend().run(request).await };
+        let Some(name) = shelf.name(&self.decision, &request) else {
+            return self.backend().run(request).await;
+        };
+        if let Some(found) = shelf.find(name) {
+            let again = self.given_again(&found.origin, found.usage);
+            self.account().kept.push(again);
+            self.again.fetch_add(1, Ordering::Relaxed);
+            return Ok(found.stream);
+        }
+        let stream = self.backend().run(request).await?;
+        let account = Arc::clone(&self.account);
+        Ok(shelf.answers().keep(name, stream, move || lock(&account).origin()))
+    }
+
+    /// Whether all that was answered so far was kept from before.
+    pub(crate) fn is_given_again(&self) -> bool {
+        let count = |number: &AtomicU32| number.load(Ordering::Relaxed);
+        count(&self.again) > 0 && count(&self.runs) == 0
+    }
+
     /// Who is asked, in the decided order. Each call is a run of its own, with money of its own.
-    pub(crate) fn backend(&self) -> Arc<dyn Backend> {
+    fn backend(&self) -> Arc<dyn Backend> {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let decision = &self.decision;
         let mut tries: Vec<&Try> = decision.tries.iter().collect();
@@ -143,32 +210,72 @@ impl Planned {
             // Stable: the others keep their order.
             tries.sort_by_key(|one| one.name != cascade.first);
         }
-        let numbered = tries.into_iter().enumerate();
-        let candidates = numbered.filter_map(|(at, one)| self.candidate(one, (run, at)));
+        let numbered = tries.iter().enumerate();
+        let candidates = numbered.map(|(at, one)| self.candidate(one, (run, at)));
         let mut candidates: Vec<Candidate> = candidates.collect();
-        let watch = self.watch();
         let limits = Limits { total: self.setup.policy.deadlines.total, ..Limits::default() };
         let escalates = cascade
             .is_some_and(|cascade| candidates.len() > 1 && candidates[0].name == cascade.first);
-        if !escalates {
-            return Arc::new(Attempts::new(candidates, limits, watch));
+        let first = escalates.then(|| candidates.remove(0));
+        let hedge = self.hedge(&tries[usize::from(escalates)..], run);
+        let mut others = Attempts::new(candidates, limits, self.watch());
+        if let Some(hedge) = hedge {
+            others = others.hedged(hedge);
         }
-        let first = candidates.remove(0);
-        let others = Attempts::new(candidates, limits, watch);
-        Arc::new(Cascade::new(first, &others, None, Arc::new(uncalibrated)))
+        match first {
+            Some(first) => Arc::new(Cascade::new(first, &others, None, Arc::new(uncalibrated))),
+            None => Arc::new(others),
+        }
     }
 
-    fn candidate(&self, one: &Try, (run, at): (u32, usize)) -> Option<Candidate> {
-        let Some(remote) = self.setup.remote(&one.name) else {
-            let wanted = Wanted { name: one.name.clone(), ..self.wanted.clone() };
-            let backend = Named::new(Arc::clone(&self.host), wanted);
-            return Some(Candidate { name: one.name.clone(), ..Candidate::new(Arc::new(backend)) });
+    fn candidate(&self, one: &Try, (run, at): (u32, usize)) -> Candidate {
+        let Some(remote) = self.setup.remote(&one.name) else { return self.here(one) };
+        let scopes = self.scopes();
+        let price = remote.price.as_ref();
+        let most = price.map(|price| price.worst(self.longest_prompt(), one.reserve_tokens));
+        let purse = Purse {
+            // Where money is limited, the answer ends where the reservation does.
+            cut: (!scopes.is_empty()).then_some(one.reserve_tokens),
+            scopes,
+            most: one.reserve.max(most.unwrap_or_default()),
         };
-        let backend = self.paid(remote, one, format!("{}/{run}.{at}", self.id));
+        self.there((remote, one), format!("{}/{run}.{at}", self.id), purse).0
+    }
+
+    /// A model of this machine.
+    pub(super) fn here(&self, one: &Try) -> Candidate {
+        let wanted = Wanted { name: one.name.clone(), ..self.wanted.clone() };
+        let backend = Named::new(Arc::clone(&self.host), wanted);
+        let seat = self.seat();
+        Candidate { name: one.name.clone(), seat, ..Candidate::new(Arc::new(backend)) }
+    }
+
+    /// Somebody else's model, and the till that it stands behind. Reservations are named `id`.
+    pub(super) fn there(
+        &self,
+        (remote, one): (&RemoteModel, &Try),
+        id: String,
+        purse: Purse,
+    ) -> (Candidate, Metered) {
+        let released = remote.guarded.released(release(one, &self.session));
+        let fare = Fare {
+            till: self.setup.money.as_ref().map(|(till, _)| till.clone()),
+            cut: purse.cut,
+            scopes: purse.scopes,
+            most: purse.most,
+            id,
+            price: remote.price.clone(),
+            prompt: self.longest_prompt(),
+            completion: remote.candidate.max_output.unwrap_or(one.reserve_tokens),
+        };
+        let metered = Metered::new(Arc::new(released.clone()), fare);
+        let seat = self.seat();
+        self.account().paid.push(Paid { seat, released, metered: metered.clone() });
         let deadlines = self.setup.policy.deadlines;
         let usual = Deadlines::usual(one.zone);
-        Some(Candidate {
+        let candidate = Candidate {
             name: one.name.clone(),
+            seat,
             zone: one.zone,
             breaker: Some(remote.circuit.clone()),
             deadlines: Deadlines {
@@ -177,30 +284,27 @@ impl Planned {
                 idle: deadlines.idle,
                 total: deadlines.total,
             },
-            backend,
-        })
+            backend: Arc::new(metered.clone()),
+        };
+        (candidate, metered)
     }
 
-    fn paid(&self, remote: &RemoteModel, one: &Try, id: String) -> Arc<dyn Backend> {
-        let released = remote.guarded.released(release(one, &self.session));
-        let scopes = match self.setup.money {
+    /// The budgets that the request comes under; none where nothing is reserved.
+    pub(super) fn scopes(&self) -> Vec<Scope> {
+        match self.setup.money {
             Some(_) => self.setup.scopes(&self.asked),
             None => Vec::new(),
-        };
-        let fare = Fare {
-            till: self.setup.money.as_ref().map(|(till, _)| till.clone()),
-            // Where money is limited, the answer ends where the reservation does.
-            cut: (!scopes.is_empty()).then_some(one.reserve_tokens),
-            scopes,
-            most: one.reserve,
-            id,
-            price: remote.price.clone(),
-            prompt: self.asked.prompt_tokens,
-        };
-        let metered = Metered::new(Arc::new(released.clone()), fare);
-        let paid = Paid { name: one.name.clone(), told: false, released, metered: metered.clone() };
-        self.account().paid.push(paid);
-        Arc::new(metered)
+        }
+    }
+
+    /// The most tokens that the prompt may have.
+    pub(super) fn longest_prompt(&self) -> Tokens {
+        let asked = &self.asked;
+        asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens)
+    }
+
+    fn seat(&self) -> u32 {
+        self.seats.fetch_add(1, Ordering::Relaxed)
     }
 
     fn watch(&self) -> Watch {
@@ -208,6 +312,7 @@ impl Planned {
         let session = self.session.clone();
         let log = move |attempt: Attempt| {
             shared.memory.learn(&attempt);
+            shared.waits.learn(&attempt);
             if attempt.ended == crate::carry::Ended::Answered {
                 shared.memory.answered(&session, &attempt.name);
             }
@@ -224,15 +329,28 @@ impl Planned {
         lock(&self.account)
     }
 
+    /// Where it is written that a second one was asked, or why not.
+    pub(super) fn hedge_note(&self) -> Arc<dyn Fn(Hedged) + Send + Sync> {
+        let account = Arc::clone(&self.account);
+        Arc::new(move |told| lock(&account).hedged = Some(told))
+    }
+
+    /// What became of the hedge, where the first one was slow.
+    pub(crate) fn hedged(&self) -> Option<Hedged> {
+        self.account().hedged
+    }
+
     /// What became of the attempts since this was asked last.
     pub(crate) fn tried(&self) -> Vec<Tried> {
         let mut account = self.account();
+        let mut tried = std::mem::take(&mut account.kept);
         let attempts = std::mem::take(&mut account.attempts);
-        attempts.into_iter().map(|attempt| self.told(&attempt, &mut account.paid)).collect()
+        tried.extend(attempts.iter().map(|attempt| self.told(attempt, &account.paid)));
+        tried
     }
 
-    /// Several runs may be under way: an attempt that ended belongs to a bill that is closed.
-    fn told(&self, attempt: &Attempt, paid: &mut [Paid]) -> Tried {
+    /// Several runs may be under way: an attempt belongs to the bills of its seat.
+    fn told(&self, attempt: &Attempt, paid: &[Paid]) -> Tried {
         let rule = self.decision.tries.iter().find(|one| one.name == attempt.name);
         let micros =
             |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -247,6 +365,7 @@ impl Planned {
             usage: attempt.accepted.then_some(attempt.usage),
             source: if attempt.usage_told { Source::Measured } else { Source::Estimated },
             cost_micro_usd: Some(0),
+            saved_micro_usd: None,
             reserved_micro_usd: None,
             price: None,
             data_class: self.decision.class,
@@ -261,12 +380,9 @@ impl Planned {
             return told;
         }
         let Some(remote) = self.setup.remote(&attempt.name) else { return told };
-        let mut own: Vec<&mut Paid> =
-            paid.iter_mut().filter(|paid| paid.name == attempt.name && !paid.told).collect();
-        own.sort_by_key(|paid| !paid.metered.bill().is_closed());
-        let Some(paid) = own.into_iter().next() else { return told };
-        paid.told = true;
-        let (bill, egress) = (paid.metered.bill(), paid.released.egress());
+        let Some(paid) = paid.iter().find(|paid| paid.seat == attempt.seat) else { return told };
+        let Some(bill) = paid.metered.bill() else { return told };
+        let egress = paid.released.egress();
         let Bill { cost, reserved, usage, source } = bill;
         let micro = |money: MicroUsd| money.0;
         Tried {

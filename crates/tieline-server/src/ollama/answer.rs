@@ -213,7 +213,7 @@ pub(crate) async fn move_model(
         (Some(served), head.moved("load", head.since.elapsed()))
     };
     let response = axum::Json(body).into_response();
-    let marks = Marks { served, decision: None };
+    let marks = Marks { served, ..Marks::default() };
     Ok(stamp(response, caller, &marks, &manner.ignored))
 }
 

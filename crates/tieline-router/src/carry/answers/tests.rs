@@ -19,10 +19,14 @@ fn name(answers: &Answers, change: impl FnOnce(&mut Request)) -> Option<Name> {
     answers.name("m", DataClass::Internal, &request)
 }
 
+fn origin() -> Origin {
+    Origin { by: "m".to_owned(), cost: Some(MicroUsd(7)), source: Source::Reported }
+}
+
 async fn keep(answers: &Arc<Answers>, name: Name, steps: Vec<Step>) {
     let backend = Flaky::new("one", Zone::Host, [Script::answers(steps)]);
     let stream = backend.run(request()).await.unwrap();
-    answers.keep(name, stream).count().await;
+    answers.keep(name, stream, || Some(origin())).count().await;
 }
 
 fn now() -> Instant {
@@ -35,20 +39,16 @@ async fn the_same_request_has_the_same_answer_for_a_while() {
     let same = name(&answers, |_| {}).unwrap();
     assert!(answers.find(same, now()).is_none());
     keep(&answers, same, text(&["a", "b"])).await;
-    let events: Vec<_> = answers.find(same, now()).unwrap().map(Result::unwrap).collect().await;
-    let [
-        Event::Started(start),
-        Event::Warning(_),
-        Event::Piece(a),
-        Event::Piece(b),
-        Event::Finished(end),
-    ] = events.as_slice()
+    let found = answers.find(same, now()).unwrap();
+    assert_eq!(found.origin, origin());
+    let events: Vec<_> = found.stream.map(Result::unwrap).collect().await;
+    let [Event::Started(_), Event::Piece(a), Event::Piece(b), Event::Finished(end)] =
+        events.as_slice()
     else {
         panic!("{events:?}")
     };
     assert_eq!((a.text.expose(), b.text.expose()), ("a", "b"));
-    assert_eq!(start.cached_tokens, start.prompt_tokens);
-    assert_eq!(end.usage.cached_tokens, end.usage.prompt_tokens);
+    assert_eq!((end.usage, end.usage.completion_tokens.0), (found.usage, 2));
     tokio::time::advance(Duration::from_secs(3600)).await;
     assert!(answers.find(same, now()).is_none());
     assert_eq!(answers.size(), (0, 0));
@@ -87,7 +87,6 @@ fn what_may_differ_the_next_time_has_no_name() {
     assert!(name(&answers, |request| request.cache = false).is_none());
     assert!(name(&answers, |request| request.deterministic = true).is_none());
     assert!(name(&answers, |request| request.ignore_eog = true).is_none());
-    assert!(answers.name("m", DataClass::Secret, &request()).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -98,6 +97,7 @@ async fn what_is_not_whole_is_not_kept() {
         vec![started(), piece("a"), Step::Fail(ErrorKind::Upstream, "it broke")],
         vec![started(), piece("a"), finished(FinishReason::Filtered, 1)],
         vec![started(), piece("a"), finished(FinishReason::Cancelled, 1)],
+        vec![started(), piece("a"), finished(FinishReason::MaxTokens, 1)],
         vec![started(), piece("a"), finished(FinishReason::Deadline, 1)],
         vec![started(), warning(), piece("a"), end()],
         vec![started(), piece(&"a".repeat(300 << 10)), end()],
@@ -109,7 +109,10 @@ async fn what_is_not_whole_is_not_kept() {
         // Whoever leaves before the end keeps nothing either.
         let backend = Flaky::new("one", Zone::Host, [Script::answers(text(&["a"]))]);
         let stream = backend.run(request()).await.unwrap();
-        answers.keep(same, stream).next().await.unwrap().unwrap();
+        answers.keep(same, stream, || Some(origin())).next().await.unwrap().unwrap();
+        let backend = Flaky::new("one", Zone::Host, [Script::answers(text(&["a"]))]);
+        let stream = backend.run(request()).await.unwrap();
+        answers.keep(same, stream, || None).count().await;
         assert_eq!(answers.size(), (0, 0));
     }
 }

@@ -64,9 +64,14 @@ fn backend(way: Way, flaky: &[Arc<Flaky>], watch: &Watch) -> Arc<dyn Backend> {
     match way {
         Way::Plain => Arc::new(attempts(candidates)),
         Way::Hedged => {
-            let may_spend = Arc::new(|| true);
-            let hedge = Hedge { after: Duration::from_millis(700), may_spend };
-            Arc::new(attempts(candidates).hedged(hedge))
+            let hedge = candidates
+                .get(1)
+                .map(|second| hedge(Duration::from_millis(700), second.clone(), true));
+            let attempts = attempts(candidates);
+            Arc::new(match hedge {
+                Some(hedge) => attempts.hedged(hedge),
+                None => attempts,
+            })
         }
         Way::Cascade(whole, keep) => {
             let mut candidates = candidates.into_iter();
