@@ -104,6 +104,8 @@ pub enum Fault {
     NoUsage,
     /// The usage that is told is this.
     WrongUsage(Truth),
+    /// The usage that is told is below nothing. In OpenAI's dialects alone; the others tell the truth.
+    NegativeUsage,
 }
 
 /// Stands in the text of each error, as a vendor that repeats the prompt would write it.

@@ -6,6 +6,7 @@
 //! marked as an estimate; the budget keeps all that was reserved, as uncertain.
 
 use std::collections::VecDeque;
+use std::error::Error as _;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -186,6 +187,29 @@ fn refused(error: &BudgetError) -> BackendError {
     }
 }
 
+/// Whoever refuses asks no money. Who says nothing in time, or whose connection broke, may have got the request.
+fn may_be_at_work(error: &BackendError) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    if error.kind == ErrorKind::Timeout {
+        return true;
+    }
+    if error.origin != Origin::Upstream || error.source().is_none() {
+        return false;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && ![BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof]
+                .contains(&error.kind())
+        {
+            // The connection could not be made.
+            return false;
+        }
+        cause = error.source();
+    }
+    true
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -213,8 +237,7 @@ impl Backend for Metered {
         match self.backend.run(Request { max_tokens: most, ..request }).await {
             Ok(stream) => Ok(Box::pin(Paid { stream, meter })),
             Err(error) => {
-                // Whoever refuses asks no money. Who says nothing in time may be at work.
-                if error.kind != ErrorKind::Timeout {
+                if !may_be_at_work(&error) {
                     meter.settle(Usage::default(), Source::Reported, MicroUsd::ZERO);
                 }
                 Err(error)

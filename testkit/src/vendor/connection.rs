@@ -33,7 +33,12 @@ pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
         Stop::Failed => Outcome::Failed,
         Stop::Gone => Outcome::Disconnected,
     };
-    state.account(Entry { outcome, usage: script.usage });
+    // Whoever refuses asks no money; whatever else happens, the answer may have been made.
+    let usage = match script.fault {
+        Fault::Status { .. } => super::Truth::default(),
+        _ => script.usage,
+    };
+    state.account(Entry { outcome, usage });
 }
 
 async fn answer(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{End, Script, Step, Truth};
+use super::{End, Fault, Script, Step, Truth};
 
 const DONE: &str = "data: [DONE]\n\n";
 
@@ -40,7 +40,10 @@ fn end(script: &Script, frames: &mut Vec<String>) -> usize {
     if let Some(told) = told {
         frames.push(frame(&json!({
             "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1, "model": "mock",
-            "choices": [], "usage": usage(told)
+            "choices": [], "usage": match script.fault {
+                Fault::NegativeUsage => json!({"prompt_tokens": -1000, "completion_tokens": -5}),
+                _ => usage(told),
+            }
         })));
     }
     frames.push(DONE.to_owned());
@@ -51,7 +54,7 @@ fn usage(told: Truth) -> Value {
     json!({
         "prompt_tokens": told.prompt,
         "completion_tokens": told.completion,
-        "total_tokens": told.prompt + told.completion,
+        "total_tokens": u64::from(told.prompt) + u64::from(told.completion),
         "prompt_tokens_details": {"cached_tokens": told.cached, "cache_write_tokens": told.cache_write},
         "completion_tokens_details": {"reasoning_tokens": told.reasoning}
     })

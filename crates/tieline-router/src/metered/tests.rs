@@ -234,6 +234,24 @@ async fn a_refusal_costs_nothing_and_silence_may_cost_all() {
     assert_eq!((balance.settled, balance.uncertain), (MicroUsd(6_000), MicroUsd(6_000)));
 }
 
+#[test]
+fn who_could_not_be_reached_is_not_at_work() {
+    let error = |cause: Option<std::io::ErrorKind>| {
+        let error =
+            BackendError::new(ErrorKind::Upstream, "no").of(Origin::Upstream, Retry::Elsewhere);
+        match cause {
+            Some(kind) => error.with_source(std::io::Error::from(kind)),
+            None => error,
+        }
+    };
+    use std::io::ErrorKind as Io;
+    assert!(!may_be_at_work(&error(None)), "it refused");
+    assert!(!may_be_at_work(&error(Some(Io::ConnectionRefused))));
+    assert!(may_be_at_work(&error(Some(Io::ConnectionReset))));
+    let broke = error(None).with_source(std::fmt::Error);
+    assert!(may_be_at_work(&broke), "it broke in no way that the system knows");
+}
+
 #[tokio::test]
 async fn an_unknown_price_uses_up_the_reservation() {
     let shop = Shop::new();

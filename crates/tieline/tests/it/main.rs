@@ -9,12 +9,18 @@ mod cost;
 mod daemon;
 mod docs;
 mod errors;
+#[cfg(unix)]
+mod faults;
 mod home;
 mod http;
 mod kv_cost;
 mod machine;
+#[cfg(unix)]
+mod market;
 mod memory;
 mod models;
+#[cfg(unix)]
+mod money;
 mod policy;
 mod privacy;
 #[cfg(target_os = "linux")]
