@@ -390,6 +390,9 @@ async fn where_one_of_two_fails_the_other_answers() {
     check_hedge([refusal(), slow(0, "two")], true, two, NEXT).await;
     let late = refusal().after(Duration::from_millis(999));
     check_hedge([late, slow(0, "two")], true, two, NEXT).await;
+    // Nobody was asked beside it for want of money: then the second one is next.
+    let later = refusal().after(Duration::from_millis(1500));
+    check_hedge([later, slow(0, "two")], false, two, NEXT).await;
     let hangs = Script::answers(vec![Step::Hang]);
     check_hedge([hangs.clone(), slow(1500, "two")], true, two, NEXT).await;
     let both = [("two", Ended::Refused), ("one", Ended::Refused)];

@@ -240,3 +240,18 @@ fn a_relay_on_this_machine_may_stand_for_a_cloud() {
     assert!(Policy::parse(&with("http://127.0.0.1:4000/v1")).is_ok());
     assert!(Policy::parse(&with("http://127.0.0.1.x.example/v1")).is_err());
 }
+
+#[test]
+fn what_is_kept_and_what_hedges_may_cost_is_read() {
+    let read = |text: &str| Policy::parse(text).unwrap();
+    assert!(!read("").cache.exact);
+    let usual = read("[cache]\nexact = true\nkeep = \"5m\"\n").cache;
+    assert_eq!((usual.exact, usual.keep), (true, Some(std::time::Duration::from_secs(300))));
+    assert_eq!(usual.classes, [DataClass::Public, DataClass::Internal]);
+    let cache = read("[cache]\nexact = true\nclass = [\"private\"]\n").cache;
+    assert_eq!(cache.classes, [DataClass::Private]);
+    let hedge = read("[hedge]\nday = 0.5\n").hedge;
+    assert_eq!((hedge.day, hedge.after), (MicroUsd(500_000), None));
+    assert!(faults("[hedge]\nafter = \"1s\"\n").contains("it says no amount: day"));
+    assert!(faults("[cache]\nclass = \"privat\"\n").contains("did you mean \"private\"?"));
+}

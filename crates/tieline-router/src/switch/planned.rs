@@ -310,9 +310,13 @@ impl Planned {
     fn watch(&self) -> Watch {
         let (account, shared) = (Arc::clone(&self.account), Arc::clone(&self.shared));
         let session = self.session.clone();
+        let hedge = self.setup.policy.hedge;
+        let waits = hedge.day > MicroUsd::ZERO && hedge.after.is_none();
         let log = move |attempt: Attempt| {
             shared.memory.learn(&attempt);
-            shared.waits.learn(&attempt);
+            if waits {
+                shared.waits.learn(&attempt);
+            }
             if attempt.ended == crate::carry::Ended::Answered {
                 shared.memory.answered(&session, &attempt.name);
             }

@@ -17,6 +17,7 @@ use crate::prices::{PriceSource, Priced};
 use crate::record::Record;
 use crate::run::{Hints, Router};
 
+mod hedges;
 mod limits;
 
 const POLICY: &str = r#"

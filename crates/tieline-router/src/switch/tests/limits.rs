@@ -83,7 +83,7 @@ async fn a_key_for_some_models_reaches_no_others() {
 }
 
 /// The setup with budgets, and the store that they are in.
-fn shop(vendor: &Arc<Vendor>, budgets: &str) -> (Setup, Store, tempfile::TempDir) {
+pub(super) fn shop(vendor: &Arc<Vendor>, budgets: &str) -> (Setup, Store, tempfile::TempDir) {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(home.path()).unwrap();
     let (till, _) = Till::start(store.budgets().unwrap(), Arc::new(|| 1000)).unwrap();
