@@ -11,7 +11,8 @@ use super::home::Home;
 use super::http::{Said, post};
 use super::market::{Market, Stall, price, used};
 
-const TRUTH: Truth = Truth { prompt: 900, cached: 0, cache_write: 0, completion: 50, reasoning: 0 };
+const TRUTH: Truth =
+    Truth { prompt: 900, cached: 0, cache_write: 0, completion: 700, reasoning: 0 };
 
 fn says(fault: Fault) -> Script {
     Script { usage: TRUTH, ..Script::text(&["From ", "afar"]) }.failing(fault)
@@ -68,8 +69,8 @@ fn each(market: &Market, name: &str) -> Vec<(&'static str, bool, Said)> {
         ("/v1/messages", true),
         ("/api/chat", true),
     ] {
-        let body = json!({ "model": model, "messages": messages, "stream": stream, "max_tokens": 100,
-            "options": { "num_predict": 100 } });
+        let body = json!({ "model": model, "messages": messages, "stream": stream, "max_tokens": 800,
+            "options": { "num_predict": 800 } });
         said.push((path, stream, post(market.daemon().address, path, &body)));
     }
     said

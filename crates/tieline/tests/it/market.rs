@@ -161,7 +161,7 @@ impl Market {
 }
 
 fn body(model: &str, prompt: &str, more: &Value) -> Value {
-    let mut body = json!({ "model": model, "temperature": 0, "max_tokens": 100,
+    let mut body = json!({ "model": model, "temperature": 0, "max_tokens": 800,
         "messages": [{ "role": "user", "content": prompt }] });
     for (name, value) in more.as_object().unwrap() {
         body[name] = value.clone();

@@ -15,7 +15,8 @@ use tieline_types::{MicroUsd, Source};
 use super::home::Home;
 use super::market::{Market, price, used};
 
-const PLAIN: Truth = Truth { prompt: 900, cached: 0, cache_write: 0, completion: 50, reasoning: 0 };
+const PLAIN: Truth =
+    Truth { prompt: 900, cached: 0, cache_write: 0, completion: 700, reasoning: 0 };
 
 fn says(usage: Truth) -> Script {
     Script { usage, ..Script::text(&["From ", "afar", ", with ", "love"]) }
@@ -67,7 +68,7 @@ fn stalls() -> Vec<super::market::Stall> {
         ("plain", says(PLAIN)),
         ("cached", says(Truth { cached: 400, ..PLAIN })),
         ("written", says(Truth { cached: 100, cache_write: 333, ..PLAIN })),
-        ("thinks", says(Truth { completion: 90, reasoning: 40, ..PLAIN })),
+        ("thinks", says(Truth { completion: 790, reasoning: 40, ..PLAIN })),
         ("again", says(PLAIN)),
         ("limited", fails(status(429))),
         ("ill", fails(status(500))),
@@ -168,7 +169,7 @@ fn the_ledger_has_what_the_vendors_bill() {
     check_told(&rows, "plain", (PLAIN, 1));
     check_told(&rows, "cached", (Truth { cached: 400, ..PLAIN }, 1));
     check_told(&rows, "written", (Truth { cached: 100, cache_write: 333, ..PLAIN }, 1));
-    check_told(&rows, "thinks", (Truth { completion: 90, reasoning: 40, ..PLAIN }, 1));
+    check_told(&rows, "thinks", (Truth { completion: 790, reasoning: 40, ..PLAIN }, 1));
     check_told(&rows, "spare", (PLAIN, 2));
     for name in ["quick", "early", "strong", "again"] {
         check_told(&rows, name, (PLAIN, 1));
@@ -227,8 +228,8 @@ fn check_sums(market: &Market, rows: &[RequestRow]) {
 #[test]
 fn hedges_end_where_their_day_does() {
     let stalls = vec![("tardy", "0.9", paced(500)), ("quick", "0.3", says(PLAIN))];
-    // One worst case is about 0.015, one answer 0.01: the second one does not fit.
-    let more = "[models.both]\ncandidates = [\"*/m\"]\n[hedge]\nday = 0.02\nafter = \"100ms\"\n";
+    // One worst case is about 0.029, one answer 0.023: the second one does not fit.
+    let more = "[models.both]\ncandidates = [\"*/m\"]\n[hedge]\nday = 0.04\nafter = \"100ms\"\n";
     let Some(mut market) = Market::open(Home::empty(), stalls, more) else { return };
     let hedges: Vec<Value> = (0..3)
         .map(|number| {
