@@ -13,7 +13,7 @@ use tieline_store::spend::usage;
 use tieline_types::{MicroUsd, Source};
 
 use super::home::Home;
-use super::market::{Market, price, used};
+use super::market::{Market, PROTOCOLS, price, used};
 
 const PLAIN: Truth =
     Truth { prompt: 900, cached: 0, cache_write: 0, completion: 700, reasoning: 0 };
@@ -225,6 +225,50 @@ fn check_sums(market: &Market, rows: &[RequestRow]) {
     assert_eq!(of_kind("hedge").settled.0, seconds.map(kept).sum::<i64>());
 }
 
+/// What is on record of one answer in each protocol, and the budget's account.
+fn in_each_protocol(
+    fault: &Fault,
+    script: impl Fn(&str) -> Script,
+) -> Option<(Vec<RequestRow>, Balance)> {
+    let stalls = PROTOCOLS.map(|name| (name, "0.9", script(name).failing(fault.clone())));
+    let more = "[[budget]]\nmonth = 1\n";
+    let mut market = Market::open(Home::empty(), stalls.into(), more)?;
+    for name in PROTOCOLS {
+        let said = market.chat(&format!("{name}/m"), "Say it", &json!({ "stream": true }));
+        assert_eq!(said.body.contains("love"), *fault == Fault::None, "{name}: {}", said.body);
+        market.ended(name, 1);
+    }
+    market.end();
+    Some((market.rows(), settled(&market)))
+}
+
+#[test]
+fn each_protocol_is_billed_as_its_vendor_counts() {
+    // What a protocol cannot tell nobody can bill by.
+    let truth = |name: &str| match name {
+        "openai" | "anthropic" => {
+            Truth { cached: 100, cache_write: 333, completion: 790, reasoning: 40, ..PLAIN }
+        }
+        "responses" | "gemini" => Truth { cached: 100, completion: 790, reasoning: 40, ..PLAIN },
+        _ => PLAIN,
+    };
+    let script = |name: &str| says(truth(name));
+    let Some((rows, balance)) = in_each_protocol(&Fault::None, script) else { return };
+    for name in PROTOCOLS {
+        check_told(&rows, name, (truth(name), 1));
+    }
+    let sum: i64 = PROTOCOLS.iter().map(|name| price(truth(name))).sum();
+    assert_eq!(balance, Balance { settled: MicroUsd(sum), ..Balance::default() });
+    // The same, cut in its midst: nobody knows, and the budget keeps all.
+    let (rows, balance) = in_each_protocol(&Fault::CutAfter(3), |_| says(PLAIN)).unwrap();
+    for name in PROTOCOLS {
+        check_guessed(&rows, name, "failed");
+    }
+    let reserved: i64 = rows.iter().map(|row| row.reserved.unwrap().0).sum();
+    let kept = MicroUsd(reserved);
+    assert_eq!(balance, Balance { settled: kept, uncertain: kept, open: MicroUsd::ZERO });
+}
+
 #[test]
 fn hedges_end_where_their_day_does() {
     let stalls = vec![("tardy", "0.9", paced(500)), ("quick", "0.3", says(PLAIN))];
@@ -271,6 +315,17 @@ fn a_kept_answer_is_its_owners_and_leaves_with_its_policy() {
     assert!(!hit("Say it", &none, &[("cache-control", "no-cache")]));
     assert!(!hit("Say this", &none, &[("cache-control", "max-age=0, no-store")]));
     assert!(!hit("Say this", &none, &[]) && hit("Say this", &none, &[]));
+    // Another key's, which has to ask for itself.
+    let key = market.home.tieline(["key", "create", "laptop", "--json"]).json();
+    let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
+    let laptop = [("authorization", bearer.as_str())];
+    let own = |again: bool| {
+        let said = market.chat_with("a/m", ("Say it", &none), &laptop);
+        assert_eq!(said.status, 200, "{}", said.body);
+        assert_eq!(said.header("x-tieline-cache") == Some("hit"), again);
+    };
+    own(false);
+    own(true);
     let said = market.chat("a/m", "Say it", &none);
     let record = market.decision(&said);
     assert_eq!(
