@@ -2,8 +2,8 @@
 //! ([`record`]).
 //!
 //! The plan is pure: facts in, decision out. Today it knows one kind of backend, the models of this machine by
-//! their names; it never names one itself. [`choose`] decides among all candidates by the [`policy`], as purely;
-//! nothing asks it yet.
+//! their names; it never names one itself. [`choose`] decides among all candidates by the [`policy`], as purely,
+//! for the [`switch`].
 
 #![forbid(unsafe_code)]
 

@@ -294,7 +294,9 @@ fn hedges_end_where_their_day_does() {
 #[test]
 fn a_kept_answer_is_its_owners_and_leaves_with_its_policy() {
     let more = "[cache]\nexact = true\nkeep = \"1h\"\n";
-    let Some(market) = Market::open(Home::empty(), vec![("a", "0.9", says(PLAIN))], more) else {
+    let home = Home::empty();
+    let key = home.tieline(["key", "create", "laptop", "--json"]).json();
+    let Some(market) = Market::open(home, vec![("a", "0.9", says(PLAIN))], more) else {
         return;
     };
     let hit = |prompt: &str, more: &Value, headers: &[(&str, &str)]| {
@@ -316,7 +318,6 @@ fn a_kept_answer_is_its_owners_and_leaves_with_its_policy() {
     assert!(!hit("Say this", &none, &[("cache-control", "max-age=0, no-store")]));
     assert!(!hit("Say this", &none, &[]) && hit("Say this", &none, &[]));
     // Another key's, which has to ask for itself.
-    let key = market.home.tieline(["key", "create", "laptop", "--json"]).json();
     let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
     let laptop = [("authorization", bearer.as_str())];
     let own = |again: bool| {
