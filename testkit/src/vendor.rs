@@ -1,5 +1,5 @@
-//! A vendor on this machine: answers in every dialect from one script, fails as it is told, and keeps what it
-//! was asked, what it should be paid and who went away.
+//! A vendor on this machine: answers in every dialect from one script, in frames or in one piece, fails as it is
+//! told, and keeps what it was asked, what it should be paid and who went away.
 //!
 //! The path of a request chooses the dialect. Each connection carries one request.
 
@@ -71,7 +71,7 @@ pub struct Truth {
     pub reasoning: u32,
 }
 
-/// What goes wrong.
+/// What goes wrong. Of an answer in one piece, what is said of frames holds for bytes, of which never all come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     /// Nothing.
@@ -96,10 +96,13 @@ pub enum Fault {
     CutAfter(usize),
     /// So many frames come, then one that is none.
     BrokenAfter(usize),
-    /// So many frames come, then the vendor's error object with [`CANARY`] as its message.
+    /// So many frames come, then the vendor's error object with [`CANARY`] as its message. Of an answer in one
+    /// piece it is all that comes.
     ErrorAfter(usize),
     /// All comes but the frames that end an answer; the body itself ends well.
     NoEnd,
+    /// This page comes in place of the answer, with status 200.
+    Page(&'static str),
     /// No usage is told.
     NoUsage,
     /// The usage that is told is this.
@@ -126,6 +129,8 @@ pub struct Script {
     pub pace: Option<Duration>,
     /// Writes one byte at a time.
     pub drip: bool,
+    /// Answers in frames, also who asks for an answer in one piece.
+    pub only_frames: bool,
 }
 
 impl Script {
@@ -144,6 +149,49 @@ impl Script {
     pub fn failing(mut self, fault: Fault) -> Self {
         self.fault = fault;
         self
+    }
+
+    /// The answer's text.
+    fn said(&self) -> String {
+        let text = |step: &Step| match step {
+            Step::Text(text) => Some(text.clone()),
+            Step::Reasoning(_) | Step::Call { .. } | Step::Arguments { .. } => None,
+        };
+        self.steps.iter().filter_map(text).collect()
+    }
+
+    /// The answer's thoughts.
+    fn thought(&self) -> String {
+        let text = |step: &Step| match step {
+            Step::Reasoning(text) => Some(text.clone()),
+            Step::Text(_) | Step::Call { .. } | Step::Arguments { .. } => None,
+        };
+        self.steps.iter().filter_map(text).collect()
+    }
+
+    /// What each call has, made by `write` from its number, id, name and arguments.
+    fn each_call<T>(&self, write: impl Fn(usize, &str, &str, &str) -> T) -> Vec<T> {
+        let call = |step: &Step| match step {
+            Step::Call { index, id, name } => {
+                Some(write(*index, id, name, &self.arguments_of(*index)))
+            }
+            Step::Text(_) | Step::Reasoning(_) | Step::Arguments { .. } => None,
+        };
+        self.steps.iter().filter_map(call).collect()
+    }
+
+    /// The arguments of a call, joined.
+    fn arguments_of(&self, call: usize) -> String {
+        let part = |step: &Step| match step {
+            Step::Arguments { index, text } if *index == call => Some(text.clone()),
+            Step::Arguments { .. } | Step::Text(_) | Step::Reasoning(_) | Step::Call { .. } => None,
+        };
+        self.steps.iter().filter_map(part).collect()
+    }
+
+    /// Whether the answer says that it ended.
+    fn ends(&self) -> bool {
+        self.fault != Fault::NoEnd
     }
 
     fn calls(&self) -> bool {
@@ -171,7 +219,7 @@ pub enum Dialect {
     Responses,
     /// Anthropic's messages.
     Anthropic,
-    /// Gemini's `streamGenerateContent`.
+    /// Gemini's `streamGenerateContent` and `generateContent`.
     Gemini,
     /// Ollama's chat.
     Ollama,
@@ -186,6 +234,7 @@ impl Dialect {
             ("/responses", Self::Responses),
             ("/messages", Self::Anthropic),
             (":streamGenerateContent", Self::Gemini),
+            (":generateContent", Self::Gemini),
             ("/api/chat", Self::Ollama),
         ];
         dialects.iter().find(|(end, _)| path.ends_with(end)).map(|&(_, dialect)| dialect)
@@ -200,6 +249,29 @@ impl Dialect {
             Self::Anthropic => anthropic::frames(script),
             Self::Gemini => gemini::frames(script),
             Self::Ollama => ollama::frames(script),
+        }
+    }
+
+    /// The answer in one piece.
+    fn whole(self, script: &Script) -> serde_json::Value {
+        match self {
+            Self::Chat => openai::whole_chat(script),
+            Self::Completions => openai::whole_completion(script),
+            Self::Responses => responses::whole(script),
+            Self::Anthropic => anthropic::whole(script),
+            Self::Gemini => gemini::whole(script),
+            Self::Ollama => ollama::whole(script),
+        }
+    }
+
+    /// Whether an answer in one piece is asked for. Without a word of it, most vendors mean so; Ollama does not.
+    fn wants_whole(self, captured: &Captured) -> bool {
+        match self {
+            Self::Gemini => captured.path.contains(":generateContent"),
+            Self::Ollama => captured.json()["stream"] == false,
+            Self::Chat | Self::Completions | Self::Responses | Self::Anthropic => {
+                captured.json()["stream"] != true
+            }
         }
     }
 

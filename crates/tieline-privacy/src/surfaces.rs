@@ -128,6 +128,7 @@ pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), 
         cache: _,
         speculation: _,
         deterministic: _,
+        whole: _,
     } = request;
     *owner = Owner::default();
     match prompt {

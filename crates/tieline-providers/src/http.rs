@@ -209,6 +209,7 @@ mod tests {
             path: String::new(),
             headers: vec![("authorization", "Bearer CANARY".to_owned())],
             body: serde_json::Value::Null,
+            whole: false,
             warnings: Vec::new(),
         };
         let mut endpoint = endpoint(Zone::Cloud, "https://a.example");

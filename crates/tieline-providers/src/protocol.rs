@@ -21,6 +21,8 @@ pub struct Written {
     pub headers: Vec<(&'static str, String)>,
     /// The body.
     pub body: Value,
+    /// Whether the answer was asked for as one JSON value, rather than in frames.
+    pub whole: bool,
     /// What was left out, since the vendor has no word for it and the answer is right without it. Shown to the
     /// caller as [`Event::Warning`].
     pub warnings: Vec<String>,
@@ -32,6 +34,7 @@ impl std::fmt::Debug for Written {
         let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("Written")
             .field("path", &self.path)
+            .field("whole", &self.whole)
             .field("headers", &headers)
             .field("warnings", &self.warnings)
             .finish_non_exhaustive()
@@ -58,7 +61,8 @@ pub struct Frame<'a> {
 
 /// A vendor's dialect.
 pub trait Protocol: std::fmt::Debug + Send + Sync {
-    /// The request in the vendor's words, for an answer in a stream.
+    /// The request in the vendor's words: for an answer in a stream, or in one piece where that is wished
+    /// ([`Request::whole`]) and the vendor does well by it.
     ///
     /// # Errors
     /// [`tieline_types::ErrorKind::Unsupported`]: the vendor cannot express what the request needs.
@@ -95,4 +99,18 @@ pub trait Reader: Send {
     /// # Errors
     /// The answer broke off.
     fn end(&mut self, events: &mut Vec<Event>) -> Result<(), BackendError>;
+
+    /// Adds the events of an answer that came as one JSON value, with one `Finished` at the end. The only call of
+    /// this reader.
+    ///
+    /// # Errors
+    /// The value is none of this protocol, says that the vendor failed, or holds a part of an answer.
+    fn whole(&mut self, body: &str, events: &mut Vec<Event>) -> Result<(), BackendError> {
+        // Where it has the shape of a single frame that tells all.
+        self.read(Frame { event: "", data: body }, events)?;
+        match events.iter().any(|event| matches!(event, Event::Finished(_))) {
+            true => Ok(()),
+            false => self.end(events),
+        }
+    }
 }

@@ -23,6 +23,8 @@ use crate::protocol::{Framing, Protocol, Reader, USAGE_UNKNOWN, Written};
 
 /// The most bytes of one answer.
 const MOST_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// The most bytes of an answer in one piece, which is kept until it is whole. Its log-probabilities are most of it.
+const MOST_WHOLE_BYTES: usize = 32 * 1024 * 1024;
 /// How long an error's body may take.
 const ERROR_BODY: Duration = Duration::from_secs(10);
 
@@ -33,12 +35,15 @@ pub struct Patience {
     pub head: Duration,
     /// Between the parts of an answer.
     pub idle: Duration,
+    /// From the request to an answer in one piece.
+    pub whole: Duration,
 }
 
 impl Default for Patience {
     fn default() -> Self {
+        let seconds = Duration::from_secs;
         // A local host may compute a long prompt before it says anything at all.
-        Self { head: Duration::from_secs(600), idle: Duration::from_secs(300) }
+        Self { head: seconds(600), idle: seconds(300), whole: seconds(1800) }
     }
 }
 
@@ -123,16 +128,25 @@ impl Remote for Speaker {
         let deadline = request.deadline.and_then(|deadline| asked.checked_add(deadline));
         let key = self.endpoint.key.as_ref().map(|key| key.expose());
         let written = self.protocol.write(request, &self.endpoint.model, key)?;
-        let patience = asked + self.patience.head;
+        let Patience { head, idle, whole } = self.patience;
+        let (head, idle) = if written.whole { (whole, whole) } else { (head, idle) };
+        let patience = asked + head;
         let until = deadline.map_or(patience, |deadline| deadline.min(patience));
         let response = self.post(&written, until).await?;
         let framing = self.protocol.framing();
-        if !response.status().is_success() || is_error_object(&response, framing) {
-            return Err(self.refused(response).await);
-        }
+        let form = match response.status().is_success() {
+            true => form(response.headers(), framing, written.whole),
+            false => Form::Error,
+        };
+        let body = match form {
+            Form::Error => return Err(self.refused(response).await),
+            Form::Whole => Some(Vec::new()),
+            Form::Frames => None,
+        };
         let answer = Answer {
             backend: self.endpoint.name.clone(),
             response: Some(response),
+            body,
             frames: Frames::new(framing),
             reader: self.protocol.reader(),
             ready: VecDeque::new(),
@@ -140,7 +154,7 @@ impl Remote for Speaker {
             started: false,
             received: 0,
             clock: Clock { asked, first: None, last: asked },
-            limits: Limits { idle: self.patience.idle, deadline },
+            limits: Limits { idle, deadline },
             seed: seed(request),
         };
         let next = |mut answer: Answer| async { Some((answer.next().await?, answer)) };
@@ -153,10 +167,27 @@ fn seed(request: &Request) -> u32 {
     request.sampling.seed.unwrap_or(0)
 }
 
-/// Some vendors refuse with status 200.
-fn is_error_object(response: &Response, framing: Framing) -> bool {
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    framing == Framing::Sse && kind.is_some_and(|kind| kind.starts_with("application/json"))
+/// What an accepted request is answered with.
+enum Form {
+    Frames,
+    Whole,
+    /// Some vendors refuse with status 200.
+    Error,
+}
+
+/// As the content's type says. Who was asked for an answer in one piece may give frames all the same.
+fn form(headers: &HeaderMap, framing: Framing, whole: bool) -> Form {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let frames = match framing {
+        Framing::Sse => "text/event-stream",
+        Framing::Lines => "application/x-ndjson",
+    };
+    let is_json = kind.starts_with("application/json");
+    match (whole, framing) {
+        (true, _) if !kind.starts_with(frames) => Form::Whole,
+        (false, Framing::Sse) if is_json => Form::Error,
+        (true | false, Framing::Sse | Framing::Lines) => Form::Frames,
+    }
 }
 
 fn wait(headers: &HeaderMap) -> Option<Duration> {
@@ -213,6 +244,8 @@ struct Answer {
     backend: String,
     /// `None` once the end was found: nobody is asked for more then.
     response: Option<Response>,
+    /// What came of an answer in one piece; `None`: it comes in frames.
+    body: Option<Vec<u8>>,
     frames: Frames,
     reader: Box<dyn Reader>,
     ready: VecDeque<Result<Event, BackendError>>,
@@ -251,6 +284,13 @@ impl Answer {
 
     fn take(&mut self, bytes: &[u8]) {
         self.received += bytes.len();
+        if let Some(body) = &mut self.body {
+            match self.received > MOST_WHOLE_BYTES {
+                true => self.fail(upstream(format!("the answer of {} is too long", self.backend))),
+                false => body.extend_from_slice(bytes),
+            }
+            return;
+        }
         let pushed = self.frames.push(bytes);
         self.read_frames();
         if self.response.is_none() {
@@ -279,6 +319,9 @@ impl Answer {
 
     /// The connection ended as it should.
     fn end(&mut self) {
+        if let Some(body) = self.body.take() {
+            return self.end_whole(&body);
+        }
         let mut events = Vec::new();
         let mut read = self.frames.end().map_err(|error| {
             let message = format!("the answer of {} is no stream of frames", self.backend);
@@ -302,8 +345,26 @@ impl Answer {
         }
     }
 
+    /// An answer in one piece is there.
+    fn end_whole(&mut self, body: &[u8]) {
+        let mut events = Vec::new();
+        let read = match std::str::from_utf8(body) {
+            Ok(body) => self.reader.whole(body, &mut events),
+            Err(_) => Err(upstream(format!("the answer of {} is no text", self.backend))),
+        };
+        match read {
+            Ok(()) if finished(&events) => self.pass(&mut events),
+            Ok(()) => self.fail(upstream(format!("the answer of {} has no end", self.backend))),
+            // Nothing of it was told yet, so that others may still answer.
+            Err(error) => self.fail(error),
+        }
+    }
+
     /// The request's deadline passed: what came so far stands.
     fn too_late(&mut self) {
+        if self.body.is_some() {
+            return self.fail(silent(&self.backend));
+        }
         let finished = Finished {
             reason: FinishReason::Deadline,
             usage: Usage::default(),

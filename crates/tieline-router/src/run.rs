@@ -354,10 +354,13 @@ impl Entry {
         let planned = self.routed.planned.as_ref();
         let tried = planned.map(|planned| planned.tried()).unwrap_or_default();
         let mut decision = self.told(decision);
+        let mut first_token = self.first_token;
         let kept = tried.iter().find(|one| one.ended == KEPT);
         let answered = tried.iter().rev().find(|one| one.ended == "answered");
         if let Some(answered) = answered.or(kept) {
             decision.model.clone_from(&answered.name);
+            // Nobody saw when an answer in one piece began.
+            first_token = first_token.filter(|_| answered.first_token_us.is_some());
         }
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -378,7 +381,7 @@ impl Entry {
             outcome,
             error: self.error.map(|kind| format!("{kind:?}")),
             usage: self.usage,
-            first_token_us: self.first_token.map(micros),
+            first_token_us: first_token.map(micros),
             total_us: micros(since.elapsed()),
             trace_parent: call.hints.trace_parent.clone(),
         });

@@ -91,7 +91,7 @@ fn call(caller: &Caller, (dialect, operation): (Dialect, &'static str), wanted: 
     }
 }
 
-/// Begins an answer that is given whole: waits as long as it takes.
+/// Begins an answer that is given whole: waits as long as it takes, and whoever answers may give it in one piece.
 pub(crate) async fn whole(
     app: &App,
     caller: &Caller,
@@ -103,6 +103,27 @@ pub(crate) async fn whole(
 
 /// As [`whole`], with the prompt read so.
 pub(crate) async fn whole_of(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    mut ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
+    ask.request.whole = true;
+    unhurried(app, caller, what, ask, reading).await
+}
+
+/// Begins an answer whose parts are shown as they come: waits as long as it takes.
+pub(crate) async fn waited(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+) -> Result<Opened, ApiError> {
+    unhurried(app, caller, what, ask, Reading::Plain).await
+}
+
+async fn unhurried(
     app: &App,
     caller: &Caller,
     what: (Dialect, &'static str),

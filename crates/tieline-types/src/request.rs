@@ -279,6 +279,10 @@ pub struct Request {
     pub speculation: Speculation,
     /// Run alone in batches of fixed shape and report a [`crate::Receipt`].
     pub deterministic: bool,
+    /// The caller reads the answer at its end, so whoever answers may give it in one piece. A wish that changes no
+    /// word of the answer. Runners are not told: they give a token when they have it, whoever reads it.
+    #[serde(skip)]
+    pub whole: bool,
 }
 
 impl Request {
@@ -314,6 +318,7 @@ impl Request {
             cache: true,
             speculation: Speculation::Auto,
             deterministic: false,
+            whole: false,
         }
     }
 

@@ -32,6 +32,31 @@ pub(super) fn frames(script: &Script) -> (Vec<String>, usize) {
     (frames, 2)
 }
 
+pub(super) fn whole(script: &Script) -> Value {
+    let mut content = Vec::new();
+    let (thoughts, text) = (script.thought(), script.said());
+    if !thoughts.is_empty() {
+        content.push(json!({"type": "thinking", "thinking": thoughts, "signature": "bW9jaw=="}));
+    }
+    if !text.is_empty() {
+        content.push(json!({"type": "text", "text": text}));
+    }
+    content.extend(script.each_call(|_, id, name, arguments| {
+        let input: Value = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+        json!({"type": "tool_use", "id": id, "name": name, "input": input})
+    }));
+    let usage = script.told().map_or(json!({}), |told| {
+        let mut usage = input(told);
+        usage["output_tokens"] = told.completion.into();
+        usage["output_tokens_details"] = json!({"thinking_tokens": told.reasoning});
+        usage
+    });
+    json!({
+        "id": "msg_mock", "type": "message", "role": "assistant", "model": "mock", "content": content,
+        "stop_reason": script.ends().then(|| reason(script)), "stop_sequence": null, "usage": usage
+    })
+}
+
 /// Their prompt's count holds neither what was read from the cache nor what was written to it.
 fn input(told: Truth) -> Value {
     json!({

@@ -19,6 +19,7 @@ enum Stop {
 pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
     let Some(captured) = read_request(&mut stream).await else { return };
     let dialect = Dialect::of(&captured.path);
+    let whole = dialect.is_some_and(|dialect| dialect.wants_whole(&captured));
     let script = state.capture(captured);
     let stop = match dialect {
         None => {
@@ -26,7 +27,10 @@ pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
             let _ = stream.write_all(head.as_bytes()).await;
             Stop::Failed
         }
-        Some(dialect) => answer(&mut stream, dialect, &script).await,
+        Some(dialect) => {
+            let whole = whole && !script.only_frames;
+            answer(&mut stream, (dialect, whole), &script).await
+        }
     };
     let outcome = match stop {
         Stop::Whole => Outcome::Whole,
@@ -41,7 +45,11 @@ pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
     state.account(Entry { outcome, usage });
 }
 
-async fn answer(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {
+async fn answer(
+    stream: &mut TcpStream,
+    (dialect, whole): (Dialect, bool),
+    script: &Script,
+) -> Stop {
     match &script.fault {
         Fault::Close => return Stop::Failed,
         Fault::HangBeforeHead => return hang(stream).await,
@@ -57,16 +65,66 @@ async fn answer(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> St
             let _ = stream.write_all(head.as_bytes()).await;
             return Stop::Failed;
         }
+        Fault::Page(page) => {
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}",
+                page.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).await;
+            return Stop::Failed;
+        }
         _ => {}
     }
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n",
-        dialect.content_type()
+        if whole { "application/json" } else { dialect.content_type() }
     );
     if stream.write_all(head.as_bytes()).await.is_err() {
         return Stop::Gone;
     }
-    body(stream, dialect, script).await
+    match whole {
+        true => piece(stream, dialect, script).await,
+        false => body(stream, dialect, script).await,
+    }
+}
+
+/// An answer in one piece.
+async fn piece(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {
+    let whole = match &script.fault {
+        Fault::ErrorAfter(_) => dialect.error("mock_failure"),
+        _ => dialect.whole(script),
+    };
+    let whole = whole.to_string().into_bytes();
+    let sent = match &script.fault {
+        Fault::HangAfter(n) | Fault::CutAfter(n) | Fault::BrokenAfter(n) => {
+            (*n).min(whole.len() - 1)
+        }
+        _ => whole.len(),
+    };
+    if let Some(pace) = script.pace
+        && gone_within(stream, pace).await
+    {
+        return Stop::Gone;
+    }
+    let (now, _) = whole.split_at(sent);
+    if !now.is_empty() && !write_frame(stream, now, script.drip).await {
+        return Stop::Gone;
+    }
+    match &script.fault {
+        Fault::HangAfter(_) => hang(stream).await,
+        Fault::CutAfter(_) => Stop::Failed,
+        _ => end(stream, script).await,
+    }
+}
+
+/// Says that the body is over.
+async fn end(stream: &mut TcpStream, script: &Script) -> Stop {
+    let whole = stream.write_all(b"0\r\n\r\n").await.is_ok() && stream.flush().await.is_ok();
+    match (whole, script.fault == Fault::None) {
+        (true, true) => Stop::Whole,
+        (true, false) => Stop::Failed,
+        (false, _) => Stop::Gone,
+    }
 }
 
 async fn body(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {
@@ -99,12 +157,7 @@ async fn body(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop
     if let Some(last) = &last {
         write_frame(stream, last.as_bytes(), false).await;
     }
-    let whole = stream.write_all(b"0\r\n\r\n").await.is_ok() && stream.flush().await.is_ok();
-    match (whole, script.fault == Fault::None) {
-        (true, true) => Stop::Whole,
-        (true, false) => Stop::Failed,
-        (false, _) => Stop::Gone,
-    }
+    end(stream, script).await
 }
 
 /// Whether it could be written.

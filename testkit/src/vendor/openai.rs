@@ -34,23 +34,54 @@ pub(super) fn completions(script: &Script) -> (Vec<String>, usize) {
     (frames, ends)
 }
 
+pub(super) fn whole_chat(script: &Script) -> Value {
+    let mut message = json!({"role": "assistant", "content": script.said(), "refusal": null});
+    let thoughts = script.thought();
+    if !thoughts.is_empty() {
+        message["reasoning_content"] = thoughts.into();
+    }
+    let calls = script.each_call(|_, id, name, arguments| {
+        json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
+    });
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    let reason = script.ends().then(|| reason(script));
+    let choice = json!({"index": 0, "message": message, "logprobs": null, "finish_reason": reason});
+    whole("chat.completion", &choice, script)
+}
+
+pub(super) fn whole_completion(script: &Script) -> Value {
+    let reason = script.ends().then(|| reason(script));
+    let choice =
+        json!({"index": 0, "text": script.said(), "logprobs": null, "finish_reason": reason});
+    whole("text_completion", &choice, script)
+}
+
+fn whole(object: &str, choice: &Value, script: &Script) -> Value {
+    json!({
+        "id": "chatcmpl-mock", "object": object, "created": 1, "model": "mock",
+        "choices": [choice], "usage": script.told().map(|told| usage(script, told))
+    })
+}
+
 /// Adds the usage and the end; how many frames end the answer.
 fn end(script: &Script, frames: &mut Vec<String>) -> usize {
     let told = script.told();
     if let Some(told) = told {
         frames.push(frame(&json!({
             "id": "chatcmpl-mock", "object": "chat.completion.chunk", "created": 1, "model": "mock",
-            "choices": [], "usage": match script.fault {
-                Fault::NegativeUsage => json!({"prompt_tokens": -1000, "completion_tokens": -5}),
-                _ => usage(told),
-            }
+            "choices": [], "usage": usage(script, told)
         })));
     }
     frames.push(DONE.to_owned());
     2 + usize::from(told.is_some())
 }
 
-fn usage(told: Truth) -> Value {
+fn usage(script: &Script, told: Truth) -> Value {
+    if script.fault == Fault::NegativeUsage {
+        return json!({"prompt_tokens": -1000, "completion_tokens": -5});
+    }
     json!({
         "prompt_tokens": told.prompt,
         "completion_tokens": told.completion,

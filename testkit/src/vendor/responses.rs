@@ -5,24 +5,28 @@ use serde_json::{Value, json};
 use super::{End, Script, Step, Truth};
 
 pub(super) fn frames(script: &Script) -> (Vec<String>, usize) {
+    let (mut stream, response) = told(script);
+    let kind = format!("response.{}", response["status"].as_str().unwrap_or_default());
+    stream.event(json!({"type": kind, "response": response}));
+    (stream.frames, 1)
+}
+
+pub(super) fn whole(script: &Script) -> Value {
+    let (_, mut response) = told(script);
+    if !script.ends() {
+        response["status"] = "in_progress".into();
+    }
+    response
+}
+
+/// The events up to the end, and the response at the end.
+fn told(script: &Script) -> (Stream, Value) {
     let mut stream = Stream::default();
     stream.event(json!({"type": "response.created", "response": response("in_progress", &[])}));
     stream.event(json!({"type": "response.in_progress", "response": response("in_progress", &[])}));
-    let mut text = String::new();
-    let mut thoughts = String::new();
-    for step in &script.steps {
-        match step {
-            Step::Reasoning(piece) => thoughts.push_str(piece),
-            Step::Text(_) | Step::Call { .. } | Step::Arguments { .. } => {}
-        }
-    }
+    let (text, thoughts) = (script.said(), script.thought());
     if !thoughts.is_empty() {
         stream.reasoning(script, &thoughts);
-    }
-    for step in &script.steps {
-        if let Step::Text(piece) = step {
-            text.push_str(piece);
-        }
     }
     if !text.is_empty() {
         stream.message(script, &text);
@@ -32,9 +36,9 @@ pub(super) fn frames(script: &Script) -> (Vec<String>, usize) {
             stream.call(script, (*index, id, name));
         }
     }
-    let (kind, status) = match script.end {
-        End::Done => ("response.completed", "completed"),
-        End::Length | End::Filtered => ("response.incomplete", "incomplete"),
+    let status = match script.end {
+        End::Done => "completed",
+        End::Length | End::Filtered => "incomplete",
     };
     let mut last = response(status, &stream.done);
     match script.end {
@@ -43,8 +47,7 @@ pub(super) fn frames(script: &Script) -> (Vec<String>, usize) {
         End::Filtered => last["incomplete_details"] = json!({"reason": "content_filter"}),
     }
     last["usage"] = script.told().map_or(Value::Null, usage);
-    stream.event(json!({"type": kind, "response": last}));
-    (stream.frames, 1)
+    (stream, last)
 }
 
 fn response(status: &str, output: &[Value]) -> Value {

@@ -23,6 +23,19 @@ struct Told {
     error: Option<Value>,
 }
 
+/// An answer in one piece, or an error in its place.
+#[derive(Deserialize)]
+struct Whole {
+    #[serde(rename = "type")]
+    kind: String,
+    content: Option<Vec<Block>>,
+    stop_reason: Option<String>,
+    stop_sequence: Option<String>,
+    stop_details: Option<Value>,
+    usage: Option<Counts>,
+    error: Option<Value>,
+}
+
 #[derive(Deserialize)]
 struct Begun {
     usage: Option<Counts>,
@@ -141,21 +154,14 @@ impl Reader for Answer {
             }
             "message_delta" => {
                 let delta = told.delta.unwrap_or_default();
-                let stop = delta.stop_reason.map(|reason| (reason, delta.stop_sequence));
-                self.stop = stop.or(self.stop.take());
-                let details = delta.stop_details.as_ref();
-                let category = details.and_then(|details| heard::code(details.get("category")?));
-                self.category = category.or(self.category.take());
+                self.stops((delta.stop_reason, delta.stop_sequence), delta.stop_details.as_ref());
                 Ok(())
             }
             "message_stop" => {
                 self.finish(events);
                 Ok(())
             }
-            "error" => {
-                let code = told.error.as_ref().and_then(|error| heard::code(error.get("type")?));
-                Err(heard::failed(VENDOR, code.as_deref()))
-            }
+            "error" => Err(failure(told.error.as_ref())),
             // `ping`, and what the vendor may add: its promise is that the rest can be read without.
             _ => Ok(()),
         }
@@ -172,9 +178,37 @@ impl Reader for Answer {
             (false, None) => Err(heard::broke_off(VENDOR)),
         }
     }
+
+    fn whole(&mut self, body: &str, events: &mut Vec<Event>) -> Result<(), BackendError> {
+        let whole: Whole = heard::json(Frame { event: "", data: body }, VENDOR)?;
+        match whole.kind.as_str() {
+            "message" => {}
+            "error" => return Err(failure(whole.error.as_ref())),
+            _ => return Err(heard::no_frame(VENDOR, "an answer that is no message")),
+        }
+        for (index, block) in (0..).zip(whole.content.unwrap_or_default()) {
+            self.start(index, block, events)?;
+            self.stop_block(index, events)?;
+        }
+        self.counts.take(whole.usage.unwrap_or_default());
+        self.stops((whole.stop_reason, whole.stop_sequence), whole.stop_details.as_ref());
+        self.end(events)
+    }
+}
+
+fn failure(error: Option<&Value>) -> BackendError {
+    let code = error.and_then(|error| heard::code(error.get("type")?));
+    heard::failed(VENDOR, code.as_deref())
 }
 
 impl Answer {
+    /// Why it ends, as far as it is told here.
+    fn stops(&mut self, (reason, text): (Option<String>, Option<String>), details: Option<&Value>) {
+        self.stop = reason.map(|reason| (reason, text)).or(self.stop.take());
+        let category = details.and_then(|details| heard::code(details.get("category")?));
+        self.category = category.or(self.category.take());
+    }
+
     fn start(
         &mut self,
         index: u64,

@@ -13,6 +13,9 @@ use crate::schema;
 const LEAST_THINKING: u32 = 1_024;
 /// The most tokens that we let a model think with.
 const MOST_THINKING: u32 = 16_384;
+/// The most tokens of an answer that is asked for in one piece. The vendor's own clients reckon with an hour for
+/// 128,000 tokens, and stream what may take more than ten minutes: networks drop connections that are silent so long.
+const MOST_WHOLE: u32 = 21_333;
 
 pub(super) fn written(
     request: &Request,
@@ -26,7 +29,8 @@ pub(super) fn written(
     let body = draft.body(model)?;
     let mut headers = vec![("anthropic-version", "2023-06-01".to_owned())];
     headers.extend(key.map(|key| ("x-api-key", key.to_owned())));
-    Ok(Written { path: "/messages".to_owned(), headers, body, warnings: draft.warnings })
+    let whole = body["stream"] == false;
+    Ok(Written { path: "/messages".to_owned(), headers, body, whole, warnings: draft.warnings })
 }
 
 struct Draft<'a> {
@@ -48,7 +52,7 @@ impl Draft<'_> {
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(model));
         body.insert("max_tokens".to_owned(), json!(max_tokens));
-        body.insert("stream".to_owned(), json!(true));
+        body.insert("stream".to_owned(), json!(!self.request.whole || max_tokens > MOST_WHOLE));
         if let Some(text) = self.talk.instructions() {
             body.insert(
                 "system".to_owned(),

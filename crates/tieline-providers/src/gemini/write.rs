@@ -24,15 +24,15 @@ pub(super) fn written(
     body::refuse_local(request, VENDOR)?;
     body::refuse_logprobs(request, VENDOR)?;
     let talk = body::talk(body::messages(request, VENDOR)?, Later::Moves)?;
-    let path = path(model)?;
+    let path = path(model, request.whole)?;
     let mut draft = Draft { request, model: Model::of(model), talk: &talk, warnings: Vec::new() };
     let body = draft.body()?;
     let headers = key.map(|key| ("x-goog-api-key", key.to_owned())).into_iter().collect();
-    Ok(Written { path, headers, body, warnings: draft.warnings })
+    Ok(Written { path, headers, body, whole: request.whole, warnings: draft.warnings })
 }
 
 /// The model is a part of the URL, so its name may not end one part and begin another.
-fn path(model: &str) -> Result<String, BackendError> {
+fn path(model: &str, whole: bool) -> Result<String, BackendError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@');
     let parts = || model.split('/');
     if !model.chars().all(allowed) || parts().any(|part| matches!(part, "" | "." | "..")) {
@@ -40,7 +40,8 @@ fn path(model: &str) -> Result<String, BackendError> {
         return Err(BackendError::new(ErrorKind::InvalidRequest, message));
     }
     let folder = if model.contains('/') { "" } else { "models/" };
-    Ok(format!("/{folder}{model}:streamGenerateContent?alt=sse"))
+    let method = if whole { "generateContent" } else { "streamGenerateContent?alt=sse" };
+    Ok(format!("/{folder}{model}:{method}"))
 }
 
 struct Draft<'a> {

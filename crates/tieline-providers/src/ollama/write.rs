@@ -29,7 +29,7 @@ pub(super) fn write(
     let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
     set("model", model.into());
     set("messages", messages.iter().map(message).collect::<Result<_, _>>()?);
-    set("stream", true.into());
+    set("stream", (!request.whole).into());
     // Otherwise the oldest turns are dropped, and a full context is shifted, without a word.
     set("truncate", false.into());
     set("shift", false.into());
@@ -57,7 +57,8 @@ pub(super) fn write(
     }
     set("options", options(context, request));
     let path = "/api/chat".to_owned();
-    Ok(Written { path, headers: Vec::new(), body: Value::Object(body), warnings })
+    let body = Value::Object(body);
+    Ok(Written { path, headers: Vec::new(), body, whole: request.whole, warnings })
 }
 
 fn message(message: &Message) -> Result<Value, BackendError> {

@@ -15,6 +15,8 @@ pub(super) struct Answer {
     reason: Option<FinishReason>,
     usage: Option<Usage>,
     refused: bool,
+    /// It comes in one piece.
+    whole: bool,
 }
 
 impl Reader for Answer {
@@ -23,12 +25,14 @@ impl Reader for Answer {
         match data {
             "" => Ok(()),
             "[DONE]" => self.end(events),
-            _ => {
-                let chunk: Value = serde_json::from_str(data)
-                    .map_err(|_| upstream("a chunk of the answer is no JSON"))?;
-                self.chunk(&chunk, frame.event, events)
-            }
+            _ => self.chunk(data, frame.event, events),
         }
+    }
+
+    fn whole(&mut self, body: &str, events: &mut Vec<Event>) -> Result<(), BackendError> {
+        self.whole = true;
+        self.chunk(body, "", events)?;
+        self.end(events)
     }
 
     fn end(&mut self, events: &mut Vec<Event>) -> Result<(), BackendError> {
@@ -61,15 +65,17 @@ impl Reader for Answer {
 impl Answer {
     fn chunk(
         &mut self,
-        chunk: &Value,
+        data: &str,
         event: &str,
         events: &mut Vec<Event>,
     ) -> Result<(), BackendError> {
+        let chunk: Value =
+            serde_json::from_str(data).map_err(|_| upstream("a chunk of the answer is no JSON"))?;
         if !chunk.is_object() {
             return Err(upstream("a chunk of the answer is no object"));
         }
         if event == "error" || chunk.get("error").is_some_and(|error| !error.is_null()) {
-            return Err(failed(super::error_code(chunk).as_deref()));
+            return Err(failed(super::error_code(&chunk).as_deref()));
         }
         // The last one told counts: some tell it in each chunk, as it grows. Groq has its own place for it.
         for told in [&chunk["usage"], &chunk["x_groq"]["usage"]] {
@@ -83,7 +89,7 @@ impl Answer {
     }
 
     fn choice(&mut self, choice: &Value, events: &mut Vec<Event>) -> Result<(), BackendError> {
-        let delta = &choice["delta"];
+        let delta = &choice[if self.whole { "message" } else { "delta" }];
         for name in ["reasoning_content", "reasoning"] {
             if let Some(text) = delta[name].as_str().filter(|text| !text.is_empty()) {
                 events.push(Event::Reasoning(piece(text)));

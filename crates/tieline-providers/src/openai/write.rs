@@ -21,8 +21,9 @@ pub(super) fn write(
     local::check(request, flavour.name, &mut writer.warnings)?;
     writer.set("model", model);
     let path = writer.prompt(request)?;
-    writer.set("stream", true);
-    if flavour.takes(Parameter::UsageOption) {
+    writer.set("stream", !request.whole);
+    // Whole answers tell it unasked, and to ask is refused.
+    if !request.whole && flavour.takes(Parameter::UsageOption) {
         writer.set("stream_options", json!({"include_usage": true}));
     }
     if let Some(most) = request.max_tokens {
@@ -37,6 +38,7 @@ pub(super) fn write(
         path: path.to_owned(),
         headers: Vec::new(),
         body: Value::Object(writer.body),
+        whole: request.whole,
         warnings: writer.warnings,
     })
 }

@@ -71,6 +71,7 @@ struct Item {
     name: Option<String>,
     arguments: Option<String>,
     content: Option<Vec<Content>>,
+    summary: Option<Vec<Content>>,
 }
 
 #[derive(Deserialize)]
@@ -79,10 +80,13 @@ struct Content {
     kind: String,
     text: Option<String>,
     refusal: Option<String>,
+    logprobs: Option<Vec<Entry>>,
 }
 
 #[derive(Deserialize)]
 struct Response {
+    status: Option<String>,
+    output: Option<Vec<Item>>,
     usage: Option<Counts>,
     error: Option<Failure>,
     incomplete_details: Option<Incomplete>,
@@ -159,12 +163,7 @@ impl Reader for Answer {
             "response.output_item.done" => self.item(told, true, events),
             "response.output_text.delta" => {
                 self.speak(told.output_index)?;
-                let entries = told.logprobs.unwrap_or_default().into_iter();
-                let logprobs: Vec<TokenLogprob> = entries.map(Entry::told).collect();
-                let text = delta(told.delta)?;
-                if !text.is_empty() || !logprobs.is_empty() {
-                    events.push(Event::Piece(Piece { text: text.into(), logprobs }));
-                }
+                said(delta(told.delta)?, told.logprobs, events);
                 Ok(())
             }
             "response.refusal.delta" => {
@@ -212,6 +211,49 @@ impl Reader for Answer {
 
     fn end(&mut self, _events: &mut Vec<Event>) -> Result<(), BackendError> {
         if self.finished { Ok(()) } else { Err(heard::broke_off(VENDOR)) }
+    }
+
+    fn whole(&mut self, body: &str, events: &mut Vec<Event>) -> Result<(), BackendError> {
+        let mut response: Response = heard::json(Frame { event: "", data: body }, VENDOR)?;
+        if let Some(error) = response.error.take() {
+            return Err(failure(Some(error), None));
+        }
+        let completed = match response.status.as_deref() {
+            Some("completed") => true,
+            Some("incomplete") => false,
+            Some("failed") => return Err(failure(None, None)),
+            // It is under way, was cancelled, or does not say.
+            Some(_) | None => return Err(heard::broke_off(VENDOR)),
+        };
+        for (key, item) in (0..).zip(response.output.take().unwrap_or_default()) {
+            match item.kind.as_str() {
+                "function_call" => self.call(key, item, true, events)?,
+                "message" => self.message(key, item, events),
+                "reasoning" => thoughts(item, events),
+                // What was not asked for.
+                _ => {}
+            }
+        }
+        self.finish(completed, &response, events);
+        Ok(())
+    }
+}
+
+/// A piece of text and what is told of its tokens, where there is any.
+fn said(text: String, entries: Option<Vec<Entry>>, events: &mut Vec<Event>) {
+    let logprobs: Vec<TokenLogprob> =
+        entries.unwrap_or_default().into_iter().map(Entry::told).collect();
+    if !text.is_empty() || !logprobs.is_empty() {
+        events.push(Event::Piece(Piece { text: text.into(), logprobs }));
+    }
+}
+
+/// Thoughts that came at once: their summary, part by part, or where there is none themselves.
+fn thoughts(item: Item, events: &mut Vec<Event>) {
+    let summary = item.summary.filter(|summary| !summary.is_empty()).or(item.content);
+    for (at, part) in summary.unwrap_or_default().into_iter().enumerate() {
+        let between = if at > 0 { "\n\n" } else { "" };
+        heard::thought(between.to_owned() + &part.text.unwrap_or_default(), events);
     }
 }
 
@@ -291,7 +333,8 @@ impl Answer {
         }
         for content in item.content.unwrap_or_default() {
             self.refused |= content.kind == "refusal";
-            heard::piece(content.text.or(content.refusal).unwrap_or_default(), events);
+            let text = content.text.or(content.refusal).unwrap_or_default();
+            said(text, content.logprobs, events);
         }
     }
 

@@ -27,7 +27,8 @@ pub(super) fn written(
     let mut draft = Draft { request, model: Model::of(model), talk: &talk, warnings: Vec::new() };
     let body = draft.body(model)?;
     let headers = key.map(|key| ("authorization", format!("Bearer {key}"))).into_iter().collect();
-    Ok(Written { path: "/responses".to_owned(), headers, body, warnings: draft.warnings })
+    let whole = request.whole;
+    Ok(Written { path: "/responses".to_owned(), headers, body, whole, warnings: draft.warnings })
 }
 
 struct Draft<'a> {
@@ -44,7 +45,7 @@ impl Draft<'_> {
         body::warn_left_out(self.request, knows, &mut self.warnings);
         let mut body = Map::new();
         body.insert("model".to_owned(), json!(model));
-        body.insert("stream".to_owned(), json!(true));
+        body.insert("stream".to_owned(), json!(!self.request.whole));
         body.insert("store".to_owned(), json!(false));
         match (self.request.cache, has_cache_options(model)) {
             (true, _) => {}

@@ -5,7 +5,7 @@ use testkit::vendor::{End, Fault, Outcome, Script, Step, Truth, Vendor};
 use tieline_providers::protocol::USAGE_UNKNOWN;
 use tieline_types::{Backend, Constraint, ErrorKind, Event, FinishReason, Tokens, Tool, Usage};
 
-use crate::rig::{KEY, ask, backend, question, subjects};
+use crate::rig::{KEY, ask, backend, question, streamed, subjects, whole};
 
 fn tool(name: &str) -> Tool {
     Tool {
@@ -161,7 +161,7 @@ async fn the_reason_of_the_end_is_kept() {
 
 #[tokio::test]
 async fn a_dropped_stream_is_seen_by_the_vendor() {
-    for subject in subjects() {
+    for subject in streamed() {
         let pieces: Vec<&str> = vec!["a"; 40];
         let script = Script::text(&pieces).failing(Fault::HangAfter(30));
         let vendor = Vendor::start(script).await;
@@ -170,6 +170,81 @@ async fn a_dropped_stream_is_seen_by_the_vendor() {
         drop(stream);
         vendor.ended(1).await;
         assert_eq!(vendor.ledger()[0].outcome, Outcome::Disconnected, "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn a_piece_that_nobody_waits_for_is_seen_by_the_vendor() {
+    for subject in whole() {
+        for fault in [Fault::HangBeforeHead, Fault::HangAfter(9)] {
+            let vendor = Vendor::start(Script::text(&["a"]).failing(fault)).await;
+            let asking = backend(&subject, &vendor.url, true);
+            let mut asked = asking.run(subject.wish(question()));
+            // Until the vendor has the request.
+            while vendor.captured().is_empty() {
+                let turn = tokio::task::yield_now();
+                futures_util::future::select(&mut asked, Box::pin(turn)).await;
+            }
+            drop(asked);
+            vendor.ended(1).await;
+            assert_eq!(vendor.ledger()[0].outcome, Outcome::Disconnected, "{}", subject.name);
+        }
+    }
+}
+
+/// All that an answer can hold, told both ways.
+#[tokio::test]
+async fn in_one_piece_an_answer_is_the_same() {
+    let steps = vec![
+        Step::Reasoning("Two ".to_owned()),
+        Step::Reasoning("places".to_owned()),
+        Step::Text("Zü".to_owned()),
+        Step::Text("rich 🌦".to_owned()),
+        call(0, "call_00001", "f"),
+        arguments(0, "{\"x\":12345678901234567890}"),
+        call(1, "call_00002", "g"),
+        arguments(1, "{}"),
+    ];
+    let usage = Truth { prompt: 100, cached: 40, cache_write: 30, completion: 20, reasoning: 5 };
+    for end in [End::Done, End::Length] {
+        let script = Script { steps: steps.clone(), usage, end, ..Script::text(&[]) };
+        for (streamed, whole) in streamed().into_iter().zip(whole()) {
+            let mut request = question();
+            if streamed.tells.tools {
+                request.tools = vec![tool("f"), tool("g")];
+            }
+            let (one, _vendor) = ask(&streamed, script.clone(), request.clone()).await;
+            let (other, _vendor) = ask(&whole, script.clone(), request).await;
+            let [one, other] = [&one, &other].map(|heard| {
+                let calls =
+                    heard.calls.iter().map(|(_, name, arguments, ended)| (name, arguments, ended));
+                let end = heard.finished();
+                (&heard.text, &heard.reasoning, calls.collect::<Vec<_>>(), &end.reason, end.usage)
+            });
+            assert_eq!(one, other, "{}", whole.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_answers_in_frames_all_the_same_is_understood() {
+    for subject in whole() {
+        let script = Script { only_frames: true, ..Script::text(&["Grüß", " dich"]) };
+        let (heard, _vendor) = ask(&subject, script, question()).await;
+        heard.finished();
+        assert_eq!(heard.text, "Grüß dich", "{}", subject.name);
+    }
+}
+
+#[test]
+fn an_answer_that_may_take_long_is_streamed_where_the_vendor_says_so() {
+    for subject in whole() {
+        let mut request = subject.wish(question());
+        request.max_tokens = Some(Tokens(32_000));
+        let written = subject.protocol.write(&request, subject.model, None).unwrap();
+        assert_eq!(written.whole, !subject.name.starts_with("anthropic"), "{}", subject.name);
+        let stream = subject.name.starts_with("anthropic").then_some(true);
+        assert_eq!(written.body["stream"].as_bool().filter(|streams| *streams), stream);
     }
 }
 
@@ -204,7 +279,9 @@ async fn what_is_sent_is_what_the_protocol_wrote() {
     for subject in subjects() {
         let (_, vendor) = ask(&subject, Script::text(&["a"]), question()).await;
         let captured = &vendor.captured()[0];
-        let written = subject.protocol.write(&question(), subject.model, None).unwrap();
+        let request = subject.wish(question());
+        let written = subject.protocol.write(&request, subject.model, None).unwrap();
+        assert_eq!(written.whole, subject.whole, "{}", subject.name);
         assert_eq!(captured.json(), written.body, "{}", subject.name);
         assert_eq!(captured.path, written.path, "{}", subject.name);
     }
@@ -213,7 +290,7 @@ async fn what_is_sent_is_what_the_protocol_wrote() {
 #[tokio::test]
 async fn what_was_left_out_is_told_before_the_answer() {
     for subject in subjects() {
-        let mut request = question();
+        let mut request = subject.wish(question());
         request.sampling.min_p = 0.2;
         let written = subject.protocol.write(&request, subject.model, None).unwrap();
         let vendor = Vendor::start(Script::text(&["a"])).await;

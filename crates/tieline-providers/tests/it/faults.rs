@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use testkit::vendor::{CANARY, Fault, Script, Vendor};
 use tieline_types::{Backend, BackendError, ErrorKind, FinishReason, Hint, Origin, Retry};
 
-use crate::rig::{KEY, ask, ask_impatiently, backend, hear, question, subjects};
+use crate::rig::{KEY, ask, ask_impatiently, backend, hear, question, streamed, subjects, whole};
 
 type Want = (ErrorKind, Origin, Retry);
 
@@ -27,7 +27,7 @@ fn check(name: &str, error: &BackendError, want: Want) {
 async fn each(script: Script, want: Want) {
     for subject in subjects() {
         let (heard, _vendor) = ask(&subject, script.clone(), question()).await;
-        check(subject.name, heard.error(), want);
+        check(&subject.name, heard.error(), want);
     }
 }
 
@@ -86,10 +86,10 @@ async fn a_redirect_is_not_followed() {
 async fn nobody_who_listens_is_a_fault_of_the_vendor() {
     for subject in subjects() {
         let url = Vendor::refusing().await;
-        let Err(error) = backend(&subject, &url, true).run(question()).await else {
+        let Err(error) = backend(&subject, &url, true).run(subject.wish(question())).await else {
             panic!("somebody answered");
         };
-        check(subject.name, &error, ELSEWHERE);
+        check(&subject.name, &error, ELSEWHERE);
     }
 }
 
@@ -98,7 +98,7 @@ async fn a_vendor_that_hangs_is_not_waited_for() {
     for fault in [Fault::HangBeforeHead, Fault::HangAfter(0), Fault::HangAfter(30)] {
         for subject in subjects() {
             let (heard, _vendor) = ask_impatiently(&subject, broken(fault.clone())).await;
-            check(subject.name, heard.error(), SILENT);
+            check(&subject.name, heard.error(), SILENT);
         }
     }
 }
@@ -115,7 +115,7 @@ async fn an_answer_that_breaks_off_is_no_answer() {
 
 #[tokio::test]
 async fn what_came_before_a_fault_was_heard() {
-    for subject in subjects() {
+    for subject in streamed() {
         let (heard, _vendor) = ask(&subject, broken(Fault::ErrorAfter(30)), question()).await;
         heard.error();
         assert!(heard.text.starts_with("aaaaaaaaaa"), "{}: {heard:?}", subject.name);
@@ -124,9 +124,51 @@ async fn what_came_before_a_fault_was_heard() {
 }
 
 #[tokio::test]
+async fn of_one_piece_nothing_is_heard_before_a_fault() {
+    for subject in whole() {
+        for fault in [Fault::ErrorAfter(30), Fault::CutAfter(60), Fault::BrokenAfter(60)] {
+            let (heard, _vendor) = ask(&subject, broken(fault), question()).await;
+            check(&subject.name, heard.error(), ELSEWHERE);
+            assert_eq!((heard.started, heard.text.as_str()), (0, ""), "{}", subject.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_piece_without_end_is_not_kept() {
+    let subject = whole().remove(0);
+    let letters = "a".repeat(33 << 20);
+    let (heard, _vendor) = ask(&subject, Script::text(&[&letters]), question()).await;
+    check(&subject.name, heard.error(), ELSEWHERE);
+}
+
+#[tokio::test]
+async fn a_page_is_no_answer() {
+    let page = Fault::Page("<html>log in</html>");
+    for subject in subjects() {
+        let (heard, _vendor) =
+            ask(&subject, Script::text(&["a"]).failing(page.clone()), question()).await;
+        check(&subject.name, heard.error(), ELSEWHERE);
+    }
+}
+
+#[tokio::test]
+async fn a_piece_that_is_late_is_none() {
+    let subjects = whole();
+    let ends = subjects.iter().map(|subject| async {
+        let vendor = Vendor::start(broken(Fault::HangAfter(30))).await;
+        let mut request = subject.wish(question());
+        request.deadline = Some(Duration::from_secs(3));
+        let stream = backend(subject, &vendor.url, true).run(request).await.unwrap();
+        check(&subject.name, hear(stream).await.error(), SILENT);
+    });
+    join_all(ends).await;
+}
+
+#[tokio::test]
 async fn after_its_deadline_an_answer_stands_as_it_is() {
     // All at once: each takes as long as the deadline, which must leave time for the head.
-    let subjects = subjects();
+    let subjects = streamed();
     let ends = subjects.iter().map(|subject| async {
         let vendor = Vendor::start(broken(Fault::HangAfter(30))).await;
         let mut request = question();

@@ -14,14 +14,15 @@ use tieline_providers::protocol::Protocol;
 use tieline_providers::responses::Responses;
 use tieline_providers::{Endpoint, Patience, Secret, Speaker, Transport};
 use tieline_types::{
-    Backend, BackendError, Event, EventStream, Finished, Message, Prompt, Request, Role,
+    Backend, BackendError, Event, EventStream, Finished, Message, Prompt, Request, Role, Tokens,
     ToolCallStep, Zone,
 };
 
-/// One protocol under the contract.
+/// One protocol under the contract, with answers in frames or in one piece.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
+    pub(crate) whole: bool,
     pub(crate) model: &'static str,
     pub(crate) protocol: Arc<dyn Protocol>,
     pub(crate) tells: Tells,
@@ -56,8 +57,22 @@ const ALL: Tells = Tells {
     tools: true,
 };
 
-/// Every protocol. A new one is a line here and a file of the vendor's.
+/// Every protocol, both ways.
 pub(crate) fn subjects() -> Vec<Subject> {
+    [streamed(), whole()].concat()
+}
+
+/// Every protocol, asked for answers in one piece.
+pub(crate) fn whole() -> Vec<Subject> {
+    let whole = |subject: Subject| {
+        let name = format!("{}, whole", subject.name);
+        Subject { name, whole: true, ..subject }
+    };
+    streamed().into_iter().map(whole).collect()
+}
+
+/// Every protocol, asked for streams. A new one is a line here and a file of the vendor's.
+pub(crate) fn streamed() -> Vec<Subject> {
     let flavours = FLAVOURS.iter().map(|flavour| {
         let schema = !matches!(flavour.name, "deepseek" | "replicate");
         let tells = Tells { schema, tools: flavour.name != "replicate", ..ALL };
@@ -85,7 +100,16 @@ fn subject(
     protocol: impl Protocol + 'static,
     tells: Tells,
 ) -> Subject {
-    Subject { name, model, protocol: Arc::new(protocol), tells }
+    Subject { name: name.to_owned(), whole: false, model, protocol: Arc::new(protocol), tells }
+}
+
+impl Subject {
+    /// The request, with this subject's wish for how the answer comes. The limit is one that all of them answer
+    /// below in one piece.
+    pub(crate) fn wish(&self, request: Request) -> Request {
+        let most = self.whole.then_some(Tokens(1000)).or(request.max_tokens);
+        Request { whole: self.whole, max_tokens: most, ..request }
+    }
 }
 
 thread_local! {
@@ -113,7 +137,7 @@ pub(crate) fn backend(subject: &Subject, url: &str, patient: bool) -> impl Backe
     let wait = if patient { Duration::from_secs(600) } else { Duration::from_millis(100) };
     let protocol = Arc::clone(&subject.protocol);
     let speaker = TRANSPORT.with(|transport| Speaker::new(endpoint, protocol, transport));
-    let speaker = speaker.unwrap().with_patience(Patience { head: wait, idle: wait });
+    let speaker = speaker.unwrap().with_patience(Patience { head: wait, idle: wait, whole: wait });
     let release = Release {
         treatment: Treatment::AsIs,
         rule: "test".to_owned(),
@@ -214,7 +238,7 @@ async fn ask_as(
     patient: bool,
 ) -> (Heard, Vendor) {
     let vendor = Vendor::start(script).await;
-    let heard = match backend(subject, &vendor.url, patient).run(request).await {
+    let heard = match backend(subject, &vendor.url, patient).run(subject.wish(request)).await {
         Ok(stream) => hear(stream).await,
         Err(error) => Heard { ends: vec![Err(error)], ..Heard::default() },
     };

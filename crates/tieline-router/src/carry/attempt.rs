@@ -31,6 +31,8 @@ pub struct Candidate {
     pub breaker: Option<breaker::Key>,
     /// How long its answer may take.
     pub deadlines: Deadlines,
+    /// Whether its answer comes in one piece where that is wished.
+    pub whole: bool,
 }
 
 impl Candidate {
@@ -38,7 +40,15 @@ impl Candidate {
     pub fn new(backend: Arc<dyn Backend>) -> Self {
         let zone = backend.zone();
         let name = backend.name().to_owned();
-        Self { name, seat: 0, zone, backend, breaker: None, deadlines: Deadlines::usual(zone) }
+        Self {
+            name,
+            seat: 0,
+            zone,
+            backend,
+            breaker: None,
+            deadlines: Deadlines::usual(zone),
+            whole: false,
+        }
     }
 
     /// Whether it is on another network than this machine's own.
@@ -98,7 +108,8 @@ pub struct Attempt {
     pub ended: Ended,
     /// What the failure was.
     pub error: Option<ErrorKind>,
-    /// From the sending to the first part of the answer.
+    /// From the sending to the first part of the answer; `None` too where all of it came in one piece, since
+    /// nobody saw when it began.
     pub first_token: Option<Duration>,
     /// From the sending to the end.
     pub total: Duration,
@@ -193,6 +204,8 @@ struct Entry {
     watch: Watch,
     mark: Mark,
     since: Instant,
+    /// The answer was asked for in one piece.
+    whole: bool,
     accepted: bool,
     first_token: Option<Duration>,
     seen: Usage,
@@ -211,6 +224,7 @@ impl Entry {
             watch: watch.clone(),
             mark,
             since: now,
+            whole: false,
             accepted: false,
             first_token: None,
             seen: Usage::default(),
@@ -267,9 +281,11 @@ impl Entry {
     }
 
     fn fail(&mut self, error: &BackendError) {
-        let fault = attribute(error, self.accepted);
+        // Who was connected and did not answer in time may have been at work: that is no fault of the host's.
+        let accepted = self.accepted || (self.whole && !is_connection(error));
+        let fault = attribute(error, accepted);
         self.watch.note(&self.candidate, fault.map_or(Outcome::Neutral, Outcome::Fault));
-        let unreachable = !self.accepted
+        let unreachable = !accepted
             && error.origin == Origin::Upstream
             && (is_connection(error) || error.kind == ErrorKind::Timeout);
         let name = &self.candidate.name;
@@ -296,7 +312,7 @@ impl Entry {
             zone: self.candidate.zone,
             ended,
             error,
-            first_token: self.first_token,
+            first_token: self.first_token.filter(|_| !self.whole),
             total: self.total.unwrap_or_else(|| self.since.elapsed()),
             usage: self.seen,
             usage_told: self.told,
@@ -353,7 +369,12 @@ pub(super) async fn ask(
 ) -> Result<Live, BackendError> {
     let mut entry = Entry::new(candidate, watch, mark);
     let since = entry.since;
-    let deadlines = candidate.deadlines.within(since, until);
+    entry.whole = candidate.whole && request.whole;
+    let deadlines = match entry.whole {
+        true => candidate.deadlines.in_one_piece(candidate.zone, request.max_tokens),
+        false => candidate.deadlines,
+    };
+    let deadlines = deadlines.within(since, until);
     let whose = candidate.whose();
     let running = candidate.backend.run(request);
     match deadlines::accept(running, &whose, deadlines).await {

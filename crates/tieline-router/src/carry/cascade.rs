@@ -126,10 +126,11 @@ impl Inner {
     }
 }
 
-/// The request with the log-probabilities that features are made of.
+/// The request with the log-probabilities that features are made of, as a stream: a bad beginning is found before
+/// the end.
 fn observed(request: &Request) -> Request {
     let logprobs = request.logprobs.unwrap_or(0).max(2);
-    Request { logprobs: Some(logprobs), ..request.clone() }
+    Request { logprobs: Some(logprobs), whole: false, ..request.clone() }
 }
 
 /// Hears an answer until it can be judged.

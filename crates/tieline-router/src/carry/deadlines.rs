@@ -9,8 +9,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tieline_types::{BackendError, ErrorKind, Event, EventStream, Origin, Retry, Zone};
+use tieline_types::{BackendError, ErrorKind, Event, EventStream, Origin, Retry, Tokens, Zone};
 use tokio::time::{Instant, Sleep};
+
+/// How long a token of an answer in one piece may take at a vendor's: slower than any of them writes.
+const SLOW_TOKEN: Duration = Duration::from_millis(100);
 
 /// How long each part of an answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,18 @@ impl Deadlines {
             idle: seconds(60),
             total: seconds(1800),
         }
+    }
+
+    /// The same for an answer of at most so many tokens that comes in one piece: nothing of it can be seen before
+    /// its end, so all but the total become one. Where the limit is known and the answer comes from a vendor, it is
+    /// the time to the first token and 100 ms for each that may follow; else the total.
+    #[must_use]
+    pub(super) fn in_one_piece(self, zone: Zone, most: Option<Tokens>) -> Self {
+        let told = most.filter(|_| zone > Zone::Lan);
+        let written = told.and_then(|most| SLOW_TOKEN.checked_mul(most.0));
+        let end = written.and_then(|written| self.first_token.checked_add(written));
+        let end = end.map_or(self.total, |end| end.min(self.total));
+        Self { accept: end, first_token: end, idle: end, ..self }
     }
 
     /// The same, but over by `until`.

@@ -2,6 +2,7 @@
 
 mod any;
 mod cascade;
+mod whole;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

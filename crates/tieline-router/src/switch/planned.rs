@@ -284,6 +284,7 @@ impl Planned {
                 idle: deadlines.idle,
                 total: deadlines.total,
             },
+            whole: true,
             backend: Arc::new(metered.clone()),
         };
         (candidate, metered)

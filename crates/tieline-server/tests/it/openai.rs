@@ -57,6 +57,34 @@ async fn a_stream_says_the_role_first_and_done_last() {
 }
 
 #[tokio::test]
+async fn who_waits_for_the_end_lets_it_come_in_one_piece() {
+    let service = Service::new(Scripted::hello());
+    let prompt = json!({ "model": "mock", "prompt": "Hi", "max_tokens": 9 });
+    let chat = ask(&json!({ "max_tokens": 9 }));
+    let doors = [
+        (CHAT, &chat),
+        ("/v1/completions", &prompt),
+        ("/v1/messages", &chat),
+        ("/v1/responses", &json!({ "model": "mock", "input": "Hi" })),
+        ("/completion", &prompt),
+        ("/api/chat", &chat),
+        ("/api/generate", &prompt),
+    ];
+    for (door, body) in doors {
+        for stream in [true, false] {
+            let mut body = body.clone();
+            body["stream"] = stream.into();
+            service.post(door, &body).await;
+            assert_eq!(service.models.last().whole, !stream, "{door}");
+        }
+    }
+    // Each of several prompts is streamed.
+    let two = json!({ "model": "mock", "prompt": ["Hi", "Ho"], "stream": true });
+    service.post("/v1/completions", &two).await;
+    assert!(service.models.seen().iter().rev().take(2).all(|(_, request)| !request.whole));
+}
+
+#[tokio::test]
 async fn thoughts_and_calls_are_their_own_members() {
     let calls = call(0, "call_1", "weather", [r#"{"city":"#, r#""Oslo"}"#]);
     let mut steps = vec![started(), thought("Rain?")];

@@ -51,7 +51,7 @@ pub(super) async fn begin(
 
 /// An answer that begins when it is first asked for a step.
 fn later(app: App, caller: Caller, ask: Ask) -> Steps {
-    let opened = async move { open::whole(&app, &caller, WHAT, ask).await };
+    let opened = async move { open::waited(&app, &caller, WHAT, ask).await };
     Box::pin(stream::once(opened).flat_map(|opened| match opened {
         Ok(opened) => opened.steps,
         Err(error) => {

@@ -32,7 +32,7 @@ pub(super) fn begin(app: &App, caller: &Caller, asked: Asked) -> Result<Value, A
 async fn make(app: &App, caller: &Caller, asked: Asked) {
     let (turn, one_call) = (asked.turn, asked.one_call);
     let mut writer = Writer::new(&turn);
-    let over = match open::whole(app, caller, WHAT, asked.ask).await {
+    let over = match open::waited(app, caller, WHAT, asked.ask).await {
         Ok(opened) => {
             let heard = listen(app, &turn, &mut writer, steps(opened.steps, one_call));
             heard.await.map(|()| writer.response(&turn))
