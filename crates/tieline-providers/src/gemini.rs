@@ -41,7 +41,7 @@ impl Protocol for Gemini {
         write::written(request, model, key)
     }
 
-    fn reader(&self) -> Box<dyn Reader> {
+    fn reader(&self, _: &Request) -> Box<dyn Reader> {
         Box::new(read::Answer::new(self.answers.fetch_add(1, Ordering::Relaxed)))
     }
 

@@ -161,7 +161,8 @@ fn heard() -> Vec<(&'static str, Vec<Event>, bool)> {
     let of = |name, protocol: &dyn Protocol, all: &[&str]| {
         let (mut events, mut failed) = (Vec::new(), false);
         for transcript in all {
-            let (mut some, error) = replay::read(protocol.reader(), &replay::frames(transcript));
+            let (mut some, error) =
+                replay::read(protocol.reader(&replay::question()), &replay::frames(transcript));
             events.append(&mut some);
             failed |= error.is_some();
         }

@@ -38,7 +38,7 @@ impl Protocol for Ollama {
         Framing::Lines
     }
 
-    fn reader(&self) -> Box<dyn Reader> {
+    fn reader(&self, _: &Request) -> Box<dyn Reader> {
         Box::new(read::Answer::default())
     }
 

@@ -40,8 +40,8 @@ impl Protocol for OpenAi {
         Ok(written)
     }
 
-    fn reader(&self) -> Box<dyn Reader> {
-        Box::new(read::Answer::default())
+    fn reader(&self, request: &Request) -> Box<dyn Reader> {
+        Box::new(read::Answer::new(request.logprobs.is_some()))
     }
 
     fn error_code(&self, body: &Value) -> Option<String> {

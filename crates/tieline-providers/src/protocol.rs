@@ -78,8 +78,8 @@ pub trait Protocol: std::fmt::Debug + Send + Sync {
         Framing::Sse
     }
 
-    /// Reads one answer.
-    fn reader(&self) -> Box<dyn Reader>;
+    /// Reads the answer to this request. What it did not ask for need not be read.
+    fn reader(&self, request: &Request) -> Box<dyn Reader>;
 
     /// What the vendor's error object says: its kind, type or code, never its text, which may repeat the prompt.
     fn error_code(&self, body: &Value) -> Option<String>;

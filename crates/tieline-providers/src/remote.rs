@@ -148,7 +148,7 @@ impl Remote for Speaker {
             response: Some(response),
             body,
             frames: Frames::new(framing),
-            reader: self.protocol.reader(),
+            reader: self.protocol.reader(request),
             ready: VecDeque::new(),
             warnings: written.warnings,
             started: false,

@@ -39,7 +39,7 @@ pub(crate) fn read(
 /// Compares what a transcript says with what it should, one line for each event.
 #[track_caller]
 pub(crate) fn check(protocol: &dyn Protocol, transcript: &str, want: &str) {
-    let (events, error) = read(protocol.reader(), &frames(transcript));
+    let (events, error) = read(protocol.reader(&question()), &frames(transcript));
     let mut told: String = events.iter().map(|event| line(event) + "\n").collect();
     if let Some(error) = error {
         let _ = writeln!(told, "error {:?} {:?}: {error}", error.kind, error.retry);

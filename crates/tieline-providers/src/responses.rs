@@ -33,7 +33,7 @@ impl Protocol for Responses {
         write::written(request, model, key)
     }
 
-    fn reader(&self) -> Box<dyn Reader> {
+    fn reader(&self, _: &Request) -> Box<dyn Reader> {
         Box::new(read::Answer::default())
     }
 

@@ -353,7 +353,7 @@ fn ids_of_other_vendors_fit() {
 #[track_caller]
 fn malformed(data: &str) {
     let frames = [(String::new(), data.to_owned())];
-    let (_, error) = replay::read(Anthropic.reader(), &frames);
+    let (_, error) = replay::read(Anthropic.reader(&replay::question()), &frames);
     let error = error.unwrap();
     assert_eq!(error.kind, ErrorKind::Upstream, "{data}");
     assert!(!format!("{error} {error:?}").contains("CANARY"));
@@ -392,7 +392,7 @@ fn counts_that_were_not_told_are_not_nothing() {
         r#"{"type":"message_stop"}"#,
     ];
     let frames = frames.map(|data| (String::new(), data.to_owned()));
-    let (events, error) = replay::read(Anthropic.reader(), &frames);
+    let (events, error) = replay::read(Anthropic.reader(&replay::question()), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
     let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
@@ -426,21 +426,21 @@ proptest! {
         frames.push(json!({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}));
         frames.push(json!({"type": "message_stop"}));
         let frames: Vec<_> = frames.iter().map(|one| (String::new(), one.to_string())).collect();
-        let (events, error) = replay::read(Anthropic.reader(), &frames);
+        let (events, error) = replay::read(Anthropic.reader(&replay::question()), &frames);
         prop_assert!(error.is_none());
         prop_assert_eq!(replay::arguments(&events), [text]);
     }
 
     #[test]
     fn any_frame_is_read_or_refused(data in "\\PC{0,40}", at in 0usize..11, cut in any::<usize>()) {
-        let _ = replay::read(Anthropic.reader(), &[(String::new(), data)]);
+        let _ = replay::read(Anthropic.reader(&replay::question()), &[(String::new(), data)]);
         // A transcript whose frame is cut somewhere.
         let mut frames = replay::frames(include_str!("../../transcripts/anthropic/parallel-calls.sse"));
         if let Some((_, data)) = frames.get_mut(at) {
             let length = data.chars().count();
             *data = data.chars().take(cut % (length + 1)).collect();
         }
-        let (_, error) = replay::read(Anthropic.reader(), &frames);
+        let (_, error) = replay::read(Anthropic.reader(&replay::question()), &frames);
         prop_assert!(error.is_none_or(|error| error.kind == ErrorKind::Upstream));
     }
 }

@@ -296,7 +296,7 @@ fn answers_without_an_id_have_calls_with_different_ones() {
     let gemini = gemini();
     let data = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"now"}}]},"finishReason":"STOP"}]}"#;
     let frames = [(String::new(), data.to_owned())];
-    let told = || format!("{:?}", replay::read(gemini.reader(), &frames).0);
+    let told = || format!("{:?}", replay::read(gemini.reader(&replay::question()), &frames).0);
     let (first, second) = (told(), told());
     assert!(first.contains("gemini-0-0") && second.contains("gemini-1-0"));
 }
@@ -313,7 +313,8 @@ fn malformed_frames_are_the_vendors_fault() {
         r#"{"error":{"code":500,"message":"CANARY","status":"INTERNAL"}}"#,
         r#"{}"#,
     ] {
-        let (_, error) = replay::read(gemini().reader(), &[(String::new(), data.to_owned())]);
+        let (_, error) =
+            replay::read(gemini().reader(&replay::question()), &[(String::new(), data.to_owned())]);
         let error = error.unwrap();
         assert_eq!(error.kind, ErrorKind::Upstream, "{data}");
         assert!(!format!("{error} {error:?}").contains("CANARY"));
@@ -337,7 +338,7 @@ fn counts_that_were_not_told_are_not_nothing() {
     let frames =
         ["", r#"{"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}]}"#];
     let frames = frames.map(|data| (String::new(), data.to_owned()));
-    let (events, error) = replay::read(gemini().reader(), &frames);
+    let (events, error) = replay::read(gemini().reader(&replay::question()), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
     let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
@@ -358,20 +359,20 @@ proptest! {
         let frame = format!(
             r#"{{"candidates":[{{"content":{{"parts":[{{"functionCall":{{"name":"n","args":{text}}}}}]}},"finishReason":"STOP"}}]}}"#
         );
-        let (events, error) = replay::read(gemini().reader(), &[(String::new(), frame)]);
+        let (events, error) = replay::read(gemini().reader(&replay::question()), &[(String::new(), frame)]);
         prop_assert!(error.is_none());
         prop_assert_eq!(replay::arguments(&events), [text]);
     }
 
     #[test]
     fn any_frame_is_read_or_refused(data in "\\PC{0,40}", at in 0usize..4, cut in any::<usize>()) {
-        let _ = replay::read(gemini().reader(), &[(String::new(), data)]);
+        let _ = replay::read(gemini().reader(&replay::question()), &[(String::new(), data)]);
         let mut frames = replay::frames(include_str!("../../transcripts/gemini/parallel-calls.sse"));
         if let Some((_, data)) = frames.get_mut(at) {
             let length = data.chars().count();
             *data = data.chars().take(cut % (length + 1)).collect();
         }
-        let (_, error) = replay::read(gemini().reader(), &frames);
+        let (_, error) = replay::read(gemini().reader(&replay::question()), &frames);
         prop_assert!(error.is_none_or(|error| error.kind == ErrorKind::Upstream));
     }
 }

@@ -1,12 +1,79 @@
 //! The chunks of an answer.
 
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tieline_types::{BackendError, Event, FinishReason, Finished, Piece, Timing, Tokens, Usage};
 
 use super::calls::Calls;
 use crate::errors::{failed, upstream};
 use crate::local::{count, logprobs};
 use crate::protocol::{Frame, Reader, USAGE_UNKNOWN};
+
+/// A member, as it came. What it holds is read where it is needed, and what no vendor should send there is as if it
+/// were missing.
+type Raw<'a> = Option<&'a RawValue>;
+
+/// A chunk of an answer, or all of it.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow)]
+    usage: Raw<'a>,
+    #[serde(borrow)]
+    x_groq: Option<Groq<'a>>,
+    #[serde(borrow)]
+    error: Raw<'a>,
+}
+
+/// Groq has its own place for what was used.
+#[derive(Deserialize)]
+struct Groq<'a> {
+    #[serde(borrow)]
+    usage: Raw<'a>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    index: Option<u64>,
+    #[serde(borrow)]
+    delta: Option<Said<'a>>,
+    /// In place of the delta, where the answer comes in one piece.
+    #[serde(borrow)]
+    message: Option<Said<'a>>,
+    /// Of the older completions.
+    #[serde(borrow)]
+    text: Raw<'a>,
+    #[serde(borrow)]
+    logprobs: Raw<'a>,
+    #[serde(borrow)]
+    finish_reason: Raw<'a>,
+}
+
+#[derive(Default, Deserialize)]
+struct Said<'a> {
+    #[serde(borrow)]
+    content: Raw<'a>,
+    #[serde(borrow)]
+    reasoning_content: Raw<'a>,
+    #[serde(borrow)]
+    reasoning: Raw<'a>,
+    #[serde(borrow)]
+    refusal: Raw<'a>,
+    #[serde(borrow)]
+    tool_calls: Raw<'a>,
+}
+
+/// A text that says something.
+fn text(raw: Raw<'_>) -> Option<String> {
+    serde_json::from_str(raw?.get()).ok().filter(|text: &String| !text.is_empty())
+}
+
+/// A value of any kind.
+fn value(raw: Raw<'_>) -> Value {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+}
 
 /// One answer, as far as it was read.
 #[derive(Debug, Default)]
@@ -17,6 +84,14 @@ pub(super) struct Answer {
     refused: bool,
     /// It comes in one piece.
     whole: bool,
+    /// Log-probabilities were asked for. Those that come unasked are most of an answer's bytes.
+    logprobs: bool,
+}
+
+impl Answer {
+    pub(super) fn new(logprobs: bool) -> Self {
+        Self { logprobs, ..Self::default() }
+    }
 }
 
 impl Reader for Answer {
@@ -69,57 +144,62 @@ impl Answer {
         event: &str,
         events: &mut Vec<Event>,
     ) -> Result<(), BackendError> {
-        let chunk: Value =
-            serde_json::from_str(data).map_err(|_| upstream("a chunk of the answer is no JSON"))?;
-        if !chunk.is_object() {
+        if !data.trim_start().starts_with('{') {
             return Err(upstream("a chunk of the answer is no object"));
         }
-        if event == "error" || chunk.get("error").is_some_and(|error| !error.is_null()) {
-            return Err(failed(super::error_code(&chunk).as_deref()));
+        let no_json = |_| upstream("a chunk of the answer is no JSON of its shape");
+        let chunk: Chunk<'_> = serde_json::from_str(data).map_err(no_json)?;
+        if event == "error" || chunk.error.is_some() {
+            let whole: Value = serde_json::from_str(data).unwrap_or_default();
+            return Err(failed(super::error_code(&whole).as_deref()));
         }
-        // The last one told counts: some tell it in each chunk, as it grows. Groq has its own place for it.
-        for told in [&chunk["usage"], &chunk["x_groq"]["usage"]] {
-            self.usage = usage(told).or(self.usage);
+        // The last one told counts: some tell it in each chunk, as it grows.
+        for told in [chunk.usage, chunk.x_groq.and_then(|groq| groq.usage)] {
+            self.usage = usage(&value(told)).or(self.usage);
         }
-        let choices = chunk["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
-        for choice in choices.iter().filter(|choice| choice["index"].as_u64().unwrap_or(0) == 0) {
+        let choices = chunk.choices.unwrap_or_default().into_iter();
+        for choice in choices.filter(|choice| choice.index.unwrap_or(0) == 0) {
             self.choice(choice, events)?;
         }
         Ok(())
     }
 
-    fn choice(&mut self, choice: &Value, events: &mut Vec<Event>) -> Result<(), BackendError> {
-        let delta = &choice[if self.whole { "message" } else { "delta" }];
-        for name in ["reasoning_content", "reasoning"] {
-            if let Some(text) = delta[name].as_str().filter(|text| !text.is_empty()) {
-                events.push(Event::Reasoning(piece(text)));
-                break;
-            }
+    fn choice(&mut self, choice: Choice<'_>, events: &mut Vec<Event>) -> Result<(), BackendError> {
+        let said = if self.whole { choice.message } else { choice.delta }.unwrap_or_default();
+        if let Some(text) = text(said.reasoning_content).or_else(|| text(said.reasoning)) {
+            events.push(Event::Reasoning(piece(text)));
         }
-        let logprobs = logprobs(&choice["logprobs"]["content"]);
-        let text = delta["content"].as_str().or_else(|| choice["text"].as_str()).unwrap_or("");
-        if !text.is_empty() || !logprobs.is_empty() {
-            events.push(Event::Piece(Piece { text: text.into(), logprobs }));
+        let logprobs = match self.logprobs {
+            true => logprobs(&value(choice.logprobs)["content"]),
+            false => Vec::new(),
+        };
+        let content = text(said.content).or_else(|| text(choice.text)).unwrap_or_default();
+        if !content.is_empty() || !logprobs.is_empty() {
+            events.push(Event::Piece(Piece { text: content.into(), logprobs }));
         }
         // Mistral's thinking models send a list of parts.
-        for part in delta["content"].as_array().into_iter().flatten() {
-            parts(part, events);
+        if said.content.is_some_and(|raw| raw.get().starts_with('[')) {
+            for part in value(said.content).as_array().into_iter().flatten() {
+                parts(part, events);
+            }
         }
-        if let Some(text) = delta["refusal"].as_str().filter(|text| !text.is_empty()) {
+        if let Some(text) = text(said.refusal) {
             self.refused = true;
             events.push(Event::Piece(piece(text)));
         }
-        for call in delta["tool_calls"].as_array().into_iter().flatten() {
-            self.calls.part(call, events)?;
+        if said.tool_calls.is_some() {
+            for call in value(said.tool_calls).as_array().into_iter().flatten() {
+                self.calls.part(call, events)?;
+            }
         }
-        if let Some(word) = choice["finish_reason"].as_str() {
-            self.reason = Some(reason(word, events)?);
+        if let Some(word) = text(choice.finish_reason) {
+            self.reason = Some(reason(&word, events)?);
         }
         Ok(())
     }
 }
 
-fn piece(text: &str) -> Piece {
+fn piece(text: impl Into<tieline_types::Private>) -> Piece {
     Piece { text: text.into(), logprobs: Vec::new() }
 }
 

@@ -224,7 +224,8 @@ fn log_probabilities_are_asked_for_and_told() {
             "top_logprobs": [{"token": "B", "logprob": -1.5}],
         }],
     });
-    let (events, _) = replay::read(Responses.reader(), &[(String::new(), frame.to_string())]);
+    let (events, _) =
+        replay::read(Responses.reader(&replay::question()), &[(String::new(), frame.to_string())]);
     let token = crate::protocol::UNKNOWN_TOKEN;
     let other = Alternative { token, bytes: b"B".to_vec(), logprob: -1.5 };
     let entry = TokenLogprob {
@@ -288,7 +289,10 @@ fn malformed_frames_are_the_vendors_fault() {
         r#"{"type":"error","error":{"type":"server_error","message":"CANARY"}}"#,
         "[DONE]",
     ] {
-        let (_, error) = replay::read(Responses.reader(), &[(String::new(), data.to_owned())]);
+        let (_, error) = replay::read(
+            Responses.reader(&replay::question()),
+            &[(String::new(), data.to_owned())],
+        );
         let error = error.unwrap();
         assert_eq!(error.kind, ErrorKind::Upstream, "{data}");
         assert!(!format!("{error} {error:?}").contains("CANARY"));
@@ -303,7 +307,7 @@ fn arguments_that_contradict_themselves_are_refused() {
         r#"{"type":"response.function_call_arguments.done","output_index":0,"arguments":"{\"b\":1}"}"#,
     ];
     let frames = frames.map(|data| (String::new(), data.to_owned()));
-    let error = replay::read(Responses.reader(), &frames).1.unwrap();
+    let error = replay::read(Responses.reader(&replay::question()), &frames).1.unwrap();
     let want =
         "the vendor's calls make no sense: the arguments at the end are not those that came before";
     assert_eq!(error.to_string(), want);
@@ -323,7 +327,7 @@ fn an_errors_code_is_a_code() {
 fn counts_that_were_not_told_are_not_nothing() {
     let frames = ["", r#"{"type":"response.completed","response":{}}"#];
     let frames = frames.map(|data| (String::new(), data.to_owned()));
-    let (events, error) = replay::read(Responses.reader(), &frames);
+    let (events, error) = replay::read(Responses.reader(&replay::question()), &frames);
     assert!(error.is_none());
     let lines: Vec<_> = events.iter().map(replay::line).collect();
     let said = format!("warn {}", crate::protocol::USAGE_UNKNOWN);
@@ -353,20 +357,20 @@ proptest! {
         frames.push(json!({"type": done, "output_index": 1, "arguments": text}));
         frames.push(json!({"type": "response.completed", "response": {}}));
         let frames: Vec<_> = frames.iter().map(|one| (String::new(), one.to_string())).collect();
-        let (events, error) = replay::read(Responses.reader(), &frames);
+        let (events, error) = replay::read(Responses.reader(&replay::question()), &frames);
         prop_assert!(error.is_none());
         prop_assert_eq!(replay::arguments(&events), [text]);
     }
 
     #[test]
     fn any_frame_is_read_or_refused(data in "\\PC{0,40}", at in 0usize..24, cut in any::<usize>()) {
-        let _ = replay::read(Responses.reader(), &[(String::new(), data)]);
+        let _ = replay::read(Responses.reader(&replay::question()), &[(String::new(), data)]);
         let mut frames = replay::frames(include_str!("../../transcripts/responses/parallel-calls.sse"));
         if let Some((_, data)) = frames.get_mut(at) {
             let length = data.chars().count();
             *data = data.chars().take(cut % (length + 1)).collect();
         }
-        let (_, error) = replay::read(Responses.reader(), &frames);
+        let (_, error) = replay::read(Responses.reader(&replay::question()), &frames);
         prop_assert!(error.is_none_or(|error| error.kind == ErrorKind::Upstream));
     }
 }

@@ -168,7 +168,7 @@ fn a_conversation_keeps_its_calls_and_gives_back_thoughts_where_they_are_wanted(
 }
 
 fn read(frames: &[&str]) -> Result<(String, String, Finished), BackendError> {
-    let mut reader = OpenAi::new(flavour("openai").unwrap()).reader();
+    let mut reader = OpenAi::new(flavour("openai").unwrap()).reader(&question());
     let mut events = Vec::new();
     for data in frames {
         reader.read(Frame { event: "", data }, &mut events)?;
@@ -234,4 +234,49 @@ fn what_is_no_answer_is_the_vendors_fault() {
     let (_, besides, finished) =
         read(&[r#"{"choices":[{"delta":{},"finish_reason":"odd"}]}"#]).unwrap();
     assert!(besides.contains("unknown") && finished.reason == FinishReason::EndOfTurn);
+}
+
+/// Events of an answer in one piece to a request, as words.
+fn read_whole(body: &Value, logprobs: Option<u8>) -> Result<Vec<String>, BackendError> {
+    let request = Request { logprobs, ..question() };
+    let mut reader = OpenAi::new(flavour("openai").unwrap()).reader(&request);
+    let mut events = Vec::new();
+    reader.whole(&body.to_string(), &mut events)?;
+    let word = |event: Event| match event {
+        Event::Piece(piece) => format!("{} {}", piece.text.expose(), piece.logprobs.len()),
+        Event::Reasoning(piece) => format!("({})", piece.text.expose()),
+        Event::Warning(_) => "!".to_owned(),
+        Event::Finished(end) => format!("{:?}", end.reason),
+        other => panic!("{other:?}"),
+    };
+    Ok(events.into_iter().map(word).collect())
+}
+
+#[test]
+fn what_comes_in_one_piece_has_the_same_members() {
+    let token =
+        json!({"token": "yes", "logprob": -0.5, "bytes": [121, 101, 115], "top_logprobs": []});
+    let answer = |message: Value| {
+        let logprobs = json!({"content": [token], "refusal": null});
+        json!({"choices": [
+            {"index": 1, "message": {"content": "another"}, "finish_reason": "length"},
+            {"message": message, "logprobs": logprobs, "finish_reason": "stop"},
+        ]})
+    };
+    let plain = answer(json!({"content": "yes"}));
+    assert_eq!(read_whole(&plain, None).unwrap(), ["yes 0", "!", "EndOfTurn"]);
+    // What was not asked for is not read.
+    assert_eq!(read_whole(&plain, Some(0)).unwrap(), ["yes 1", "!", "EndOfTurn"]);
+    let parts = json!({"content": [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "yes"}
+    ]});
+    assert_eq!(read_whole(&answer(parts), None).unwrap(), ["(hm)", "yes 0", "!", "EndOfTurn"]);
+    let refusal = answer(json!({"content": null, "refusal": "I will not"}));
+    assert_eq!(read_whole(&refusal, None).unwrap(), ["I will not 0", "!", "Filtered"]);
+    let no_end = json!({"choices": [{"message": {"content": "yes"}, "finish_reason": null}]});
+    for none in
+        [no_end, json!([]), json!({}), json!({"choices": {}}), json!({"error": {"code": 502}})]
+    {
+        assert_eq!(read_whole(&none, None).unwrap_err().kind, ErrorKind::Upstream, "{none}");
+    }
 }
