@@ -1,21 +1,19 @@
 //! `tieline serve`
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tieline_providers::{Collector, Transport};
-use tieline_router::{Record, Router};
+use tieline_router::Router;
 use tieline_server::{Config, Doors, Ledger, Library, Listener, ServeError, Tls, otlp};
 use tieline_store::budget::{Till, TillThread};
 use tieline_store::keys;
 use tieline_types::Keep;
-use tokio::sync::broadcast::Receiver;
-use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -81,7 +79,7 @@ async fn run(
     let (till, writer) = till(app)?;
     let workshop = Workshop::new(app, Some((till, app.store.clone())))?;
     let watch = Watch::begin(Place::of(app), workshop, &server)?;
-    let mut exporting = pin!(spans(app, &server)?);
+    let mut exporting = spans(app, &server)?.map(Box::pin);
     let shutdown = CancellationToken::new();
     let serving = tieline_server::serve(listeners, server.clone(), shutdown.clone());
     let result = tokio::select! {
@@ -90,12 +88,14 @@ async fn run(
         result = serving => result.map_err(refusal),
         result = told(app, &urls, &shutdown) => result,
         () = watch.follow(server.clone()) => Ok(()),
-        () = &mut exporting => Ok(()),
+        () = over(exporting.as_mut()) => Ok(()),
     };
     server.close().await;
     drop(server);
     // What is left of the spans; a collector that is away keeps nobody here.
-    let _ = tokio::time::timeout(LEDGER, exporting).await;
+    if let Some(exporting) = exporting {
+        let _ = tokio::time::timeout(LEDGER, exporting).await;
+    }
     models.shutdown().await;
     // A disk that hangs keeps nobody here; rows that were not written are missing then.
     let written = tokio::task::spawn_blocking(|| ledger.finish());
@@ -110,30 +110,28 @@ async fn run(
     result
 }
 
-/// Sends a span for each request to the collector that the environment names; without one it does nothing, for ever.
+/// Sends a span for each request to the collector that the environment names. `None`: it names none, and nobody is
+/// woken by each request to do nothing.
 fn spans(
     app: &App,
     server: &tieline_server::App,
-) -> Result<impl Future<Output = ()> + use<>, Failure> {
-    let collector = match std::env::var(env::OTLP) {
-        Ok(url) if !url.is_empty() && !app.offline => {
-            let collector = Collector::new(&url, &Transport::new());
-            Some(collector.map_err(|error| Failure::user(format!("{}: {error}", env::OTLP)))?)
-        }
-        _ => None,
-    };
+) -> Result<Option<impl Future<Output = ()> + use<>>, Failure> {
+    let url = std::env::var(env::OTLP).unwrap_or_default();
+    if url.is_empty() || app.offline {
+        return Ok(None);
+    }
+    let collector = Collector::new(&url, &Transport::new());
+    let collector = collector.map_err(|error| Failure::user(format!("{}: {error}", env::OTLP)))?;
     let records = server.router().records().subscribe();
-    Ok(async move {
-        match collector {
-            Some(collector) => otlp::export(records, |body| collector.send(body)).await,
-            None => drain(records).await,
-        }
-    })
+    Ok(Some(async move { otlp::export(records, |body| collector.send(body)).await }))
 }
 
-/// Waits until there are no more.
-async fn drain(mut records: Receiver<Arc<Record>>) {
-    while !matches!(records.recv().await, Err(RecvError::Closed)) {}
+/// Waits until it is over; without it, for ever.
+async fn over<F: Future<Output = ()>>(work: Option<&mut Pin<Box<F>>>) {
+    match work {
+        Some(work) => work.await,
+        None => pending().await,
+    }
 }
 
 /// Where money is reserved, once what dead processes left is settled.
