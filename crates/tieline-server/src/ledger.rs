@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tieline_router::{Record, Tried};
 use tieline_store::{RequestRow, Store, UsageSources};
@@ -13,8 +14,11 @@ use tracing::error;
 
 /// Records that may wait for the disk.
 const WAITING: usize = 4096;
-/// Rows in one transaction.
-const BATCH: usize = 256;
+/// Records in one transaction.
+const BATCH: usize = 1024;
+/// How long a record waits for others, so that they are one transaction: each waits for a disk, and what the disk
+/// has to do is done on the processors that answer.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// The thread that writes.
 #[derive(Debug)]
@@ -52,10 +56,12 @@ impl Ledger {
     }
 }
 
-/// While one transaction is written, the next one's rows gather.
 fn write(mut records: Receiver<Arc<Record>>, store: &Store, lost: &AtomicU64) {
     let mut batch = Vec::with_capacity(BATCH);
     while records.blocking_recv_many(&mut batch, BATCH) > 0 {
+        std::thread::sleep(GATHER);
+        let more = std::iter::from_fn(|| records.try_recv().ok());
+        batch.extend(more.take(BATCH.saturating_sub(batch.len())));
         let rows: Vec<RequestRow> = batch.drain(..).flat_map(|record| rows(&record)).collect();
         if let Err(failed) = store.record_requests(&rows) {
             let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
