@@ -1,6 +1,7 @@
 //! Listeners, and connections that do nothing for too long.
 
 mod admission;
+mod eager;
 mod patient;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::doors::Peer;
 
 pub(crate) use admission::Admissions;
+pub(crate) use eager::Eager;
 pub(crate) use patient::Patient;
 
 /// Certificates and a key to encrypt with.

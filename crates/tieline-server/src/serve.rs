@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::accept::{Admissions, Boxed, Listener, Patient};
+use crate::accept::{Admissions, Boxed, Eager, Listener, Patient};
 use crate::app::App;
 use crate::config::Connections;
 use crate::doors::Peer;
@@ -176,10 +176,10 @@ fn admit(shared: &Shared, stream: Boxed, peer: Peer, tls: Option<TlsAcceptor>) {
         return;
     };
     let connection = connection(shared.clone(), stream, peer, tls);
-    shared.tasks.spawn(async move {
+    shared.tasks.spawn(Eager::new(async move {
         connection.await;
         drop(admission);
-    });
+    }));
 }
 
 async fn connection(shared: Shared, stream: Boxed, peer: Peer, tls: Option<TlsAcceptor>) {
