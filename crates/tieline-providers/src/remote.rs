@@ -143,6 +143,7 @@ impl Remote for Speaker {
             Form::Whole => Some(Vec::new()),
             Form::Frames => None,
         };
+        let length = response.content_length();
         let answer = Answer {
             backend: self.endpoint.name.clone(),
             response: Some(response),
@@ -153,6 +154,7 @@ impl Remote for Speaker {
             warnings: written.warnings,
             started: false,
             received: 0,
+            length,
             clock: Clock { asked, first: None, last: asked },
             limits: Limits { idle, deadline },
             seed: seed(request),
@@ -252,6 +254,8 @@ struct Answer {
     warnings: Vec<String>,
     started: bool,
     received: usize,
+    /// Where it is told beforehand.
+    length: Option<u64>,
     clock: Clock,
     limits: Limits,
     seed: u32,
@@ -285,9 +289,12 @@ impl Answer {
     fn take(&mut self, bytes: &[u8]) {
         self.received += bytes.len();
         if let Some(body) = &mut self.body {
-            match self.received > MOST_WHOLE_BYTES {
-                true => self.fail(upstream(format!("the answer of {} is too long", self.backend))),
-                false => body.extend_from_slice(bytes),
+            body.extend_from_slice(bytes);
+            if self.received > MOST_WHOLE_BYTES {
+                self.fail(upstream(format!("the answer of {} is too long", self.backend)));
+            } else if u64::try_from(self.received).ok() == self.length {
+                // The end itself is told only once the connection is put back in order.
+                self.end();
             }
             return;
         }

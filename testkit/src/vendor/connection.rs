@@ -75,20 +75,24 @@ async fn answer(
         }
         _ => {}
     }
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {}\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n",
-        if whole { "application/json" } else { dialect.content_type() }
-    );
-    if stream.write_all(head.as_bytes()).await.is_err() {
-        return Stop::Gone;
-    }
     match whole {
         true => piece(stream, dialect, script).await,
         false => body(stream, dialect, script).await,
     }
 }
 
-/// An answer in one piece.
+/// Writes the head of an answer of so many bytes, or of one in chunks.
+async fn head(stream: &mut TcpStream, kind: &str, length: Option<usize>) -> bool {
+    let length = match length {
+        Some(bytes) => format!("content-length: {bytes}"),
+        None => "transfer-encoding: chunked".to_owned(),
+    };
+    let head =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n{length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.is_ok()
+}
+
+/// An answer in one piece, whose length is told beforehand unless it drips.
 async fn piece(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {
     let whole = match &script.fault {
         Fault::ErrorAfter(_) => dialect.error("mock_failure"),
@@ -101,19 +105,27 @@ async fn piece(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Sto
         }
         _ => whole.len(),
     };
+    let told = if matches!(script.fault, Fault::BrokenAfter(_)) { sent } else { whole.len() };
+    if !head(stream, "application/json", (!script.drip).then_some(told)).await {
+        return Stop::Gone;
+    }
     if let Some(pace) = script.pace
         && gone_within(stream, pace).await
     {
         return Stop::Gone;
     }
     let (now, _) = whole.split_at(sent);
-    if !now.is_empty() && !write_frame(stream, now, script.drip).await {
-        return Stop::Gone;
-    }
+    let written = match script.drip {
+        true => write_frame(stream, now, true).await,
+        false => stream.write_all(now).await.is_ok(),
+    };
     match &script.fault {
+        _ if !written => Stop::Gone,
         Fault::HangAfter(_) => hang(stream).await,
         Fault::CutAfter(_) => Stop::Failed,
-        _ => end(stream, script).await,
+        _ if script.drip => end(stream, script).await,
+        Fault::None => Stop::Whole,
+        _ => Stop::Failed,
     }
 }
 
@@ -128,6 +140,9 @@ async fn end(stream: &mut TcpStream, script: &Script) -> Stop {
 }
 
 async fn body(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {
+    if !head(stream, dialect.content_type(), None).await {
+        return Stop::Gone;
+    }
     let (frames, ends) = dialect.frames(script);
     let all = frames.len();
     let sent = match &script.fault {
