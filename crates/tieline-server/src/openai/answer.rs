@@ -1,56 +1,71 @@
 //! Whole answers, and what whole and streamed ones share.
 
 use serde::Serialize;
-use serde_json::{Value, json};
-use tieline_types::{FinishReason, Finished, TokenLogprob, ToolCall, Usage};
+use serde_json::{Map, Value, json};
+use tieline_types::{FinishReason, Finished, TokenLogprob, Tokens, ToolCall, Usage};
 
 use super::stream::Head;
 use crate::collect::Collected;
 
-/// A chat completion of these answers.
-pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Value {
-    let usage = total(answers.iter().filter_map(|answer| answer.finished.as_deref()));
-    let first = answers.first().and_then(|answer| answer.finished.clone());
-    let timings = first.as_deref().map(Timings::of);
-    let warnings: Vec<String> =
-        answers.iter().flat_map(|answer| answer.warnings.iter().cloned()).collect();
-    let choices: Vec<Value> = answers.into_iter().enumerate().map(choice).collect();
-    let mut body = json!({
-        "id": head.id,
-        "object": "chat.completion",
-        "created": head.created,
-        "model": head.model,
-        "choices": choices,
-        "usage": usage,
-        "timings": timings,
-    });
-    if !warnings.is_empty() {
-        body["warnings"] = json!(warnings);
-    }
-    if let Some(finished) = first {
-        head.add_extra(&mut body, &finished);
-    }
-    body
+/// A whole chat completion. Written member by member: as a tree, each of its members would be kept by its name first.
+#[derive(Serialize)]
+pub(crate) struct Completion<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice>,
+    usage: WireUsage,
+    timings: Option<Timings>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    #[serde(flatten)]
+    extra: Map<String, Value>,
 }
 
-fn choice((index, answer): (usize, Collected)) -> Value {
+#[derive(Serialize)]
+struct Choice {
+    index: usize,
+    message: Message,
+    logprobs: Value,
+    finish_reason: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Message {
+    role: &'static str,
+    content: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reasoning_content: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Value>,
+}
+
+/// A chat completion of these answers.
+pub(crate) fn completion(head: &Head, answers: Vec<Collected>) -> Completion<'_> {
+    let first = answers.first().and_then(|answer| answer.finished.as_deref());
+    let warnings = answers.iter().flat_map(|answer| answer.warnings.iter().cloned());
+    Completion {
+        id: &head.id,
+        object: "chat.completion",
+        created: head.created,
+        model: &head.model,
+        usage: wire(&sum(answers.iter().filter_map(|answer| answer.finished.as_deref()))),
+        timings: first.map(Timings::of),
+        extra: first.map(|finished| head.extra(finished)).unwrap_or_default(),
+        warnings: warnings.collect(),
+        choices: answers.into_iter().enumerate().map(choice).collect(),
+    }
+}
+
+fn choice((index, answer): (usize, Collected)) -> Choice {
     let finish_reason = answer.finished.as_deref().map(|finished| reason(&finished.reason));
-    let calls: Vec<Value> = answer.calls.iter().map(call).collect();
+    let tool_calls: Vec<Value> = answer.calls.iter().map(call).collect();
     // Clients tell a call by the missing content.
-    let content = (!answer.text.is_empty() || calls.is_empty()).then_some(answer.text);
-    let mut message = json!({ "role": "assistant", "content": content });
-    if !answer.reasoning.is_empty() {
-        message["reasoning_content"] = json!(answer.reasoning);
-    }
-    if !calls.is_empty() {
-        message["tool_calls"] = json!(calls);
-    }
-    json!({
-        "index": index,
-        "message": message,
-        "logprobs": logprobs(&answer.logprobs),
-        "finish_reason": finish_reason,
-    })
+    let content = (!answer.text.is_empty() || tool_calls.is_empty()).then_some(answer.text);
+    let reasoning_content = answer.reasoning;
+    let message = Message { role: "assistant", content, reasoning_content, tool_calls };
+    Choice { index, message, logprobs: logprobs(&answer.logprobs), finish_reason }
 }
 
 fn call(call: &ToolCall) -> Value {
@@ -110,20 +125,48 @@ pub(crate) fn sum<'a>(ends: impl Iterator<Item = &'a Finished>) -> Usage {
     sum.unwrap_or_default()
 }
 
+/// What was used, as OpenAI writes it.
+#[derive(Serialize)]
+pub(crate) struct WireUsage {
+    prompt_tokens: Tokens,
+    completion_tokens: Tokens,
+    total_tokens: u32,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: Tokens,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: Tokens,
+    accepted_prediction_tokens: Tokens,
+    rejected_prediction_tokens: u32,
+}
+
+fn wire(usage: &Usage) -> WireUsage {
+    WireUsage {
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        total_tokens: usage.prompt_tokens.0.saturating_add(usage.completion_tokens.0),
+        prompt_tokens_details: PromptDetails { cached_tokens: usage.cached_tokens },
+        completion_tokens_details: CompletionDetails {
+            reasoning_tokens: usage.reasoning_tokens,
+            accepted_prediction_tokens: usage.accepted_tokens,
+            rejected_prediction_tokens: usage
+                .drafted_tokens
+                .0
+                .saturating_sub(usage.accepted_tokens.0),
+        },
+    }
+}
+
 /// A usage as OpenAI writes it.
 pub(crate) fn usage(usage: &Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens.0.saturating_add(usage.completion_tokens.0),
-        "prompt_tokens_details": { "cached_tokens": usage.cached_tokens },
-        "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning_tokens,
-            "accepted_prediction_tokens": usage.accepted_tokens,
-            "rejected_prediction_tokens":
-                usage.drafted_tokens.0.saturating_sub(usage.accepted_tokens.0),
-        },
-    })
+    json!(wire(usage))
 }
 
 /// Where the time went, in llama-server's words.

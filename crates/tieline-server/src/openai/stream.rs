@@ -7,6 +7,7 @@ use axum::response::sse::Event as Sse;
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tieline_types::{BackendError, ChoiceEvent, Event, Finished, Piece, ToolCallStep};
 
@@ -39,11 +40,9 @@ impl Head {
         }
     }
 
-    /// Adds what another dialect has more.
-    pub(crate) fn add_extra(&self, body: &mut Value, finished: &Finished) {
-        if let (Some(extra), Value::Object(members)) = (&self.extra, body) {
-            members.extend(extra(finished));
-        }
+    /// What another dialect has more.
+    pub(crate) fn extra(&self, finished: &Finished) -> Map<String, Value> {
+        self.extra.as_ref().map(|extra| extra(finished)).unwrap_or_default()
     }
 
     fn chunk(&self, choices: &Value) -> Value {
@@ -56,9 +55,44 @@ impl Head {
         })
     }
 
+    /// A piece of text, which most chunks are: written without a tree.
+    fn piece(&self, index: u32, delta: Delta<'_>, logprobs: Option<Value>) -> Sse {
+        let Self { id, created, model, .. } = self;
+        let choices = [ChunkChoice { index, delta, finish_reason: None, logprobs }];
+        let object = "chat.completion.chunk";
+        data(&Chunk { id, object, created: *created, model, choices })
+    }
+
     fn delta(&self, index: u32, delta: &Value) -> Sse {
         data(&self.chunk(&json!([{ "index": index, "delta": delta, "finish_reason": null }])))
     }
+}
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: [ChunkChoice<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct ChunkChoice<'a> {
+    index: u32,
+    delta: Delta<'a>,
+    finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logprobs: Option<Value>,
+}
+
+/// What is said, or what is thought.
+#[derive(Default, Serialize)]
+struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
 }
 
 /// An answer as it is written.
@@ -105,8 +139,15 @@ impl Writer {
     fn step(&mut self, ChoiceEvent { index, event }: ChoiceEvent) -> Vec<Sse> {
         match event {
             Ok(Event::Started(_)) => self.role(index).into_iter().collect(),
-            Ok(Event::Piece(piece)) => self.piece(index, "content", &piece),
-            Ok(Event::Reasoning(piece)) => self.piece(index, "reasoning_content", &piece),
+            Ok(Event::Piece(piece)) => {
+                let delta = Delta { content: Some(piece.text.expose()), ..Delta::default() };
+                self.piece(index, delta, &piece)
+            }
+            Ok(Event::Reasoning(piece)) => {
+                let reasoning_content = Some(piece.text.expose());
+                let delta = Delta { reasoning_content, ..Delta::default() };
+                self.piece(index, delta, &piece)
+            }
             Ok(Event::ToolCall(step)) => self.call(index, step),
             Ok(Event::Warning(text)) => {
                 self.warnings.push(text);
@@ -127,17 +168,10 @@ impl Writer {
         Some(self.head.delta(index, &json!({ "role": "assistant", "content": "" })))
     }
 
-    fn piece(&mut self, index: u32, member: &str, piece: &Piece) -> Vec<Sse> {
+    fn piece(&mut self, index: u32, delta: Delta<'_>, piece: &Piece) -> Vec<Sse> {
         let mut events: Vec<Sse> = self.role(index).into_iter().collect();
-        let mut choice = json!({
-            "index": index,
-            "delta": { member: piece.text.expose() },
-            "finish_reason": null,
-        });
-        if !piece.logprobs.is_empty() {
-            choice["logprobs"] = logprobs(&piece.logprobs);
-        }
-        events.push(data(&self.head.chunk(&json!([choice]))));
+        let told = (!piece.logprobs.is_empty()).then(|| logprobs(&piece.logprobs));
+        events.push(self.head.piece(index, delta, told));
         events
     }
 
@@ -165,7 +199,9 @@ impl Writer {
             json!([{ "index": index, "delta": {}, "finish_reason": reason(&finished.reason) }]);
         let mut chunk = self.head.chunk(&choice);
         chunk["timings"] = json!(Timings::of(&finished));
-        self.head.add_extra(&mut chunk, &finished);
+        if let Value::Object(members) = &mut chunk {
+            members.extend(self.head.extra(&finished));
+        }
         if !self.warnings.is_empty() {
             chunk["warnings"] = json!(std::mem::take(&mut self.warnings));
         }
