@@ -1,6 +1,7 @@
 //! A vendor or another host as a [`Remote`]: sends, divides the answer, and ends it exactly once.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -204,7 +205,13 @@ fn unreachable(backend: &str, error: reqwest::Error) -> BackendError {
         (false, false) => "the connection broke before an answer came from",
     };
     // The URL may lead through a path that is nobody's business.
-    upstream(format!("{problem} {backend}")).with_source(error.without_url())
+    let error = error.without_url();
+    let failed = upstream(format!("{problem} {backend}"));
+    match error.is_connect() {
+        // Not every such failure is one of the system's in its chain, by which a host that is away is known.
+        true => failed.with_source(io::Error::other(error)),
+        false => failed.with_source(error),
+    }
 }
 
 fn silent(backend: &str) -> BackendError {

@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use testkit::vendor::{CANARY, Fault, Script, Vendor};
 use tieline_types::{Backend, BackendError, ErrorKind, FinishReason, Hint, Origin, Retry};
 
-use crate::rig::{KEY, ask, ask_impatiently, backend, hear, question, streamed, subjects, whole};
+use crate::rig::{
+    KEY, ask, ask_impatiently, backend, hear, question, streamed, subjects, waiting, whole,
+};
 
 type Want = (ErrorKind, Origin, Retry);
 
@@ -91,6 +93,21 @@ async fn nobody_who_listens_is_a_fault_of_the_vendor() {
         };
         check(&subject.name, &error, ELSEWHERE);
     }
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_shake_hands_in_time_is_away() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let subject = whole().remove(0);
+    let times = (Duration::from_millis(200), Duration::from_secs(600));
+    let asking = waiting(&subject, &url, times);
+    let error = asking.run(subject.wish(question())).await.err().unwrap();
+    check(&subject.name, &error, ELSEWHERE);
+    // By such a cause the router knows a host that cannot be reached.
+    let first: &(dyn std::error::Error + 'static) = &error;
+    let mut causes = std::iter::successors(Some(first), |cause| cause.source());
+    assert!(causes.any(|cause| cause.is::<std::io::Error>()));
 }
 
 #[tokio::test]

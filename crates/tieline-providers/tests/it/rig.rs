@@ -125,6 +125,16 @@ pub(crate) const KEY: &str = "CANARY-of-the-key";
 
 /// A backend at this URL. `patient`: it waits longer than any test does.
 pub(crate) fn backend(subject: &Subject, url: &str, patient: bool) -> impl Backend + use<> {
+    let wait = if patient { Duration::from_secs(600) } else { Duration::from_millis(100) };
+    waiting(subject, url, (Duration::from_secs(30), wait))
+}
+
+/// A backend at this URL, which waits so long for a connection and for anything else.
+pub(crate) fn waiting(
+    subject: &Subject,
+    url: &str,
+    (connect, wait): (Duration, Duration),
+) -> impl Backend + use<> {
     let endpoint = Endpoint {
         name: "vendor/model".to_owned(),
         zone: Zone::Cloud,
@@ -132,9 +142,8 @@ pub(crate) fn backend(subject: &Subject, url: &str, patient: bool) -> impl Backe
         key: Some(Secret::new(KEY)),
         model: subject.model.to_owned(),
         headers: Vec::new(),
-        connect: Duration::from_secs(30),
+        connect,
     };
-    let wait = if patient { Duration::from_secs(600) } else { Duration::from_millis(100) };
     let protocol = Arc::clone(&subject.protocol);
     let speaker = TRANSPORT.with(|transport| Speaker::new(endpoint, protocol, transport));
     let speaker = speaker.unwrap().with_patience(Patience { head: wait, idle: wait, whole: wait });
