@@ -284,6 +284,10 @@ async fn what_is_sent_is_what_the_protocol_wrote() {
         assert_eq!(written.whole, subject.whole, "{}", subject.name);
         assert_eq!(captured.json(), written.body, "{}", subject.name);
         assert_eq!(captured.path, written.path, "{}", subject.name);
+        // Every vendor but Gemini has a word for it, and there it is the path.
+        let streams = captured.json()["stream"].as_bool();
+        let streams = streams.unwrap_or_else(|| captured.path.contains(":streamGenerate"));
+        assert_eq!(streams, !subject.whole, "{}", subject.name);
     }
 }
 
