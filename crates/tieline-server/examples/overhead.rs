@@ -10,12 +10,23 @@ use std::io::{self, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use testkit::scripted::{Scripted, text};
+use testkit::scripted::{Scripted, Step, text};
 use tieline_router::Router;
 use tieline_server::{App, Config, Doors, Ledger, Library, Limits, Listener, LoopbackAuth};
 use tieline_store::keys::{NewKey, Scope};
 use tieline_store::{Catalogue, Environment, Store};
+use tieline_types::Event;
 use tokio_util::sync::CancellationToken;
+
+/// As vendors answer who did not ask for log-probabilities: a gateway that passes them on would be charged for them.
+fn unasked(mut steps: Vec<Step>) -> Vec<Step> {
+    for step in &mut steps {
+        if let Step::Say(Event::Piece(piece)) = step {
+            piece.logprobs.clear();
+        }
+    }
+    steps
+}
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -27,7 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (sink, ledger) = Ledger::start(store.clone())?;
     let models = Scripted::default()
         .forgetful()
-        .with("mock", if upstream { text(&["word "; 20]) } else { text(&["Hello"]) })
+        .with("mock", if upstream { unasked(text(&["word "; 20])) } else { text(&["Hello"]) })
         .with("chunks", text(&["word "; 20]));
     let library = Library {
         store,

@@ -3,9 +3,11 @@
 use futures_util::StreamExt;
 use testkit::vendor::{End, Fault, Outcome, Script, Step, Truth, Vendor};
 use tieline_providers::protocol::USAGE_UNKNOWN;
-use tieline_types::{Backend, Constraint, ErrorKind, Event, FinishReason, Tokens, Tool, Usage};
+use tieline_types::{
+    Backend, Constraint, ErrorKind, Event, FinishReason, Message, Prompt, Role, Tokens, Tool, Usage,
+};
 
-use crate::rig::{KEY, ask, backend, question, streamed, subjects, whole};
+use crate::rig::{KEY, ask, backend, hear, question, redacting, streamed, subjects, whole};
 
 fn tool(name: &str) -> Tool {
     Tool {
@@ -223,6 +225,29 @@ async fn in_one_piece_an_answer_is_the_same() {
             });
             assert_eq!(one, other, "{}", whole.name);
         }
+    }
+}
+
+#[tokio::test]
+async fn pseudonyms_come_back_both_ways() {
+    for subject in subjects() {
+        let mut request = subject.wish(question());
+        let text = "CANARY writes to anna@example.org.";
+        request.prompt = Prompt::Chat(vec![Message::new(Role::User, text)]);
+        let vendor = Vendor::start(Script::text(&["a"])).await;
+        let stream = redacting(&subject, &vendor.url).run(request.clone()).await.unwrap();
+        hear(stream).await.finished();
+        let body = String::from_utf8(vendor.captured()[0].body.clone()).unwrap();
+        let (_, said) = body.split_once("CANARY writes to ").unwrap();
+        let (pseudonym, _) = said.split_once(".\"").unwrap();
+        assert!(!pseudonym.contains("anna"), "{}", subject.name);
+        // It comes back in pieces, or in one.
+        let (one, other) = pseudonym.split_at(3);
+        let vendor = Vendor::start(Script::text(&["to ", one, other, " now"])).await;
+        let stream = redacting(&subject, &vendor.url).run(request).await.unwrap();
+        let heard = hear(stream).await;
+        heard.finished();
+        assert_eq!(heard.text, "to anna@example.org now", "{}", subject.name);
     }
 }
 

@@ -133,8 +133,22 @@ pub(crate) fn backend(subject: &Subject, url: &str, patient: bool) -> impl Backe
 pub(crate) fn waiting(
     subject: &Subject,
     url: &str,
-    (connect, wait): (Duration, Duration),
+    times: (Duration, Duration),
 ) -> impl Backend + use<> {
+    guarded(subject, url, times).released(release(Treatment::AsIs))
+}
+
+/// A backend at this URL that sees pseudonyms.
+pub(crate) fn redacting(subject: &Subject, url: &str) -> impl Backend + use<> {
+    let times = (Duration::from_secs(30), Duration::from_secs(600));
+    guarded(subject, url, times).released(release(Treatment::Redacted))
+}
+
+fn release(treatment: Treatment) -> Release {
+    Release { treatment, rule: "test".to_owned(), session: Session::named("test") }
+}
+
+fn guarded(subject: &Subject, url: &str, (connect, wait): (Duration, Duration)) -> Guarded {
     let endpoint = Endpoint {
         name: "vendor/model".to_owned(),
         zone: Zone::Cloud,
@@ -147,12 +161,7 @@ pub(crate) fn waiting(
     let protocol = Arc::clone(&subject.protocol);
     let speaker = TRANSPORT.with(|transport| Speaker::new(endpoint, protocol, transport));
     let speaker = speaker.unwrap().with_patience(Patience { head: wait, idle: wait, whole: wait });
-    let release = Release {
-        treatment: Treatment::AsIs,
-        rule: "test".to_owned(),
-        session: Session::named("test"),
-    };
-    Guarded::new(Arc::new(speaker), GUARD.with(Arc::clone)).released(release)
+    Guarded::new(Arc::new(speaker), GUARD.with(Arc::clone))
 }
 
 /// A question of one turn.
