@@ -276,6 +276,15 @@ impl Default for Deadlines {
     }
 }
 
+impl Deadlines {
+    /// Whether the beginning or the course of an answer is watched more closely than usual: then it has to be seen,
+    /// so answers do not come in one piece.
+    pub fn are_close(&self) -> bool {
+        let usual = Self::default();
+        self.first_token < usual.first_token || self.idle < usual.idle
+    }
+}
+
 /// Whose spending is counted together.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

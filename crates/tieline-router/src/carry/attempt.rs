@@ -363,13 +363,14 @@ impl fmt::Debug for Live {
 /// It refuses, or does not accept in time. That is logged.
 pub(super) async fn ask(
     candidate: &Candidate,
-    request: Request,
+    mut request: Request,
     watch: &Watch,
     (mark, until): (Mark, Instant),
 ) -> Result<Live, BackendError> {
     let mut entry = Entry::new(candidate, watch, mark);
     let since = entry.since;
-    entry.whole = candidate.whole && request.whole;
+    request.whole &= candidate.whole;
+    entry.whole = request.whole;
     let deadlines = match entry.whole {
         true => candidate.deadlines.in_one_piece(candidate.zone, request.max_tokens),
         false => candidate.deadlines,

@@ -284,7 +284,7 @@ impl Planned {
                 idle: deadlines.idle,
                 total: deadlines.total,
             },
-            whole: true,
+            whole: !deadlines.are_close(),
             backend: Arc::new(metered.clone()),
         };
         (candidate, metered)

@@ -52,6 +52,7 @@ struct Vendor {
     away: bool,
     asked: AtomicUsize,
     left: Mutex<Vec<String>>,
+    wishes: Mutex<Vec<bool>>,
 }
 
 #[async_trait]
@@ -67,6 +68,7 @@ impl Remote for Vendor {
     async fn send(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
         self.left.lock().unwrap().push(serde_json::to_string(outbound.request()).unwrap());
+        self.wishes.lock().unwrap().push(outbound.request().whole);
         if self.away {
             let cause = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
             let error = BackendError::new(ErrorKind::Upstream, "no connection").with_source(cause);
@@ -164,6 +166,25 @@ async fn the_best_that_may_answers_and_the_record_has_all_that_led_to_it() {
     let said = answer(&router, "mock", chat(&[(Role::User, "Hi")])).await.unwrap();
     assert_eq!(said, "Hello there.");
     assert!(last(&router).plan.is_none());
+}
+
+#[tokio::test]
+async fn who_wants_to_see_an_answer_begin_has_it_streamed() {
+    for (deadlines, wish, want) in [
+        ("", true, true),
+        ("", false, false),
+        ("[deadlines]\nfirst_token = \"59s\"", true, false),
+        ("[deadlines]\nidle = \"5s\"", true, false),
+        ("[deadlines]\nfirst_token = \"2m\"\ntotal = \"5m\"", true, true),
+    ] {
+        let vendor = Arc::new(Vendor::default());
+        let router = router(&vendor);
+        let policy = Policy::parse(&format!("{deadlines}\n{POLICY}")).unwrap();
+        router.switch().replace(Setup { policy, ..setup(&vendor) });
+        let request = Request { whole: wish, ..chat(&[(Role::User, "Hi")]) };
+        answer(&router, "cloud/big", request).await.unwrap();
+        assert_eq!(*vendor.wishes.lock().unwrap(), [want], "{deadlines}");
+    }
 }
 
 #[tokio::test]
