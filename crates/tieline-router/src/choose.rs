@@ -12,7 +12,7 @@ mod limits;
 mod utility;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use tieline_privacy::Treatment;
 use tieline_types::{DataClass, Zone};

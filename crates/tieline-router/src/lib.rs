@@ -15,11 +15,12 @@ pub mod policy;
 pub mod prices;
 pub mod quality;
 pub mod record;
+pub mod replay;
 pub mod run;
 pub mod switch;
 
 pub use plan::{Decision, Facts, plan};
 pub use policy::{Policy, PolicyError};
-pub use record::{Outcome, Record, Records};
+pub use record::{Filed, Outcome, Record, Records};
 pub use run::{Again, Call, Hints, Routed, Router};
 pub use switch::{RemoteModel, Setup, Switch, Tried};

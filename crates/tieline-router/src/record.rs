@@ -10,7 +10,7 @@ use tieline_types::{Digest, Usage};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::carry::Hedged;
-use crate::choose;
+use crate::choose::{self, Candidate};
 use crate::plan::Decision;
 use crate::switch::Tried;
 
@@ -88,10 +88,19 @@ pub struct Record {
     pub trace_parent: Option<String>,
 }
 
+/// A record, and what it was decided among: for whoever writes it down.
+#[derive(Clone, Debug)]
+pub struct Filed {
+    /// What happened.
+    pub record: Arc<Record>,
+    /// Everybody who could answer, as they were, where a policy decided.
+    pub candidates: Option<Arc<Vec<Candidate>>>,
+}
+
 /// The latest records, and where all of them go.
 pub struct Records {
     latest: Mutex<VecDeque<Arc<Record>>>,
-    sink: Option<mpsc::Sender<Arc<Record>>>,
+    sink: Option<mpsc::Sender<Filed>>,
     listener: OnceLock<Listener>,
     heard: broadcast::Sender<Arc<Record>>,
     lost: AtomicU64,
@@ -107,7 +116,7 @@ impl fmt::Debug for Records {
 
 impl Records {
     /// Sends each record to `sink` too, where there is one.
-    pub fn new(sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
+    pub fn new(sink: Option<mpsc::Sender<Filed>>) -> Self {
         Self {
             latest: Mutex::default(),
             sink,
@@ -127,7 +136,7 @@ impl Records {
         self.heard.subscribe()
     }
 
-    pub(crate) fn add(&self, record: Record) {
+    pub(crate) fn add(&self, record: Record, candidates: Option<Arc<Vec<Candidate>>>) {
         if let Some(listener) = self.listener.get() {
             listener(&record);
         }
@@ -135,7 +144,7 @@ impl Records {
         // Nobody may listen.
         let _ = self.heard.send(Arc::clone(&record));
         if let Some(sink) = &self.sink
-            && sink.try_send(Arc::clone(&record)).is_err()
+            && sink.try_send(Filed { record: Arc::clone(&record), candidates }).is_err()
         {
             // An answer does not wait for a slow disk; that a row is missing is counted and shown.
             self.lost.fetch_add(1, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::choose;
 use crate::plan::{Decision, Facts, plan};
-use crate::record::{Outcome, Record, Records};
+use crate::record::{Filed, Outcome, Record, Records};
 use crate::switch::kept::KEPT;
 use crate::switch::{self, Planned, Switch};
 
@@ -85,7 +85,7 @@ pub struct Router {
 
 impl Router {
     /// Routes to the models of `host`. Each call's record goes to `sink` too.
-    pub fn new(host: Arc<dyn Host>, sink: Option<mpsc::Sender<Arc<Record>>>) -> Self {
+    pub fn new(host: Arc<dyn Host>, sink: Option<mpsc::Sender<Filed>>) -> Self {
         Self { host, records: Arc::new(Records::new(sink)), switch: Switch::default() }
     }
 
@@ -364,7 +364,8 @@ impl Entry {
         }
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.routed.records.add(Record {
+        let candidates = planned.map(|planned| Arc::clone(planned.candidates()));
+        let record = Record {
             id: call.id.clone(),
             at_unix_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
             key: call.key.clone(),
@@ -384,7 +385,8 @@ impl Entry {
             first_token_us: first_token.map(micros),
             total_us: micros(since.elapsed()),
             trace_parent: call.hints.trace_parent.clone(),
-        });
+        };
+        self.routed.records.add(record, candidates);
     }
 }
 

@@ -146,7 +146,8 @@ impl Switch {
         let decision = decide(&setup.policy, &asked, &candidates);
         let shelf = self.shelf(&setup, (&decision, call), host).await?;
         let (id, wanted) = (call.id.clone(), call.wanted.clone());
-        let case = Case { decision, asked, session, id, wanted, shelf };
+        let candidates = Arc::new(candidates);
+        let case = Case { decision, asked, candidates, session, id, wanted, shelf };
         Ok(Planned::new((setup, Arc::clone(&self.shared)), Arc::clone(host), case))
     }
 

@@ -1,16 +1,18 @@
-//! Writes a row for each request, from one thread: no answer waits for a disk.
+//! Writes a row for each attempt at a request, and one for what was decided, from one thread: no answer waits for a
+//! disk.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tieline_router::{Record, Tried};
-use tieline_store::{RequestRow, Store, UsageSources};
+use tieline_router::replay::Keeper;
+use tieline_router::{Filed, Record, Tried};
+use tieline_store::{DecisionRow, RequestRow, Store, UsageSources};
 use tieline_types::{MicroUsd, Source};
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tracing::error;
+use tracing::{error, warn};
 
 /// Records that may wait for the disk.
 const WAITING: usize = 4096;
@@ -19,6 +21,10 @@ const BATCH: usize = 1024;
 /// How long a record waits for others, so that they are one transaction: each waits for a disk, and what the disk
 /// has to do is done on the processors that answer.
 const GATHER: Duration = Duration::from_millis(50);
+/// Decisions after which old ones are let go, once nobody waits. A step lets more of them go than that.
+const FORGET_AFTER: usize = 256;
+/// Decisions after which old ones are let go, whoever waits.
+const FORGET_AT_LAST: usize = 1024;
 
 /// The thread that writes.
 #[derive(Debug)]
@@ -32,7 +38,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(store: Store) -> io::Result<(Sender<Arc<Record>>, Self)> {
+    pub fn start(store: Store) -> io::Result<(Sender<Filed>, Self)> {
         let (sender, receiver) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
@@ -56,19 +62,40 @@ impl Ledger {
     }
 }
 
-fn write(mut records: Receiver<Arc<Record>>, store: &Store, lost: &AtomicU64) {
+fn write(mut records: Receiver<Filed>, store: &Store, lost: &AtomicU64) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut keeper = Keeper::default();
+    let mut unforgotten = 0;
+    forget(store);
     while records.blocking_recv_many(&mut batch, BATCH) > 0 {
         std::thread::sleep(GATHER);
         let more = std::iter::from_fn(|| records.try_recv().ok());
         batch.extend(more.take(BATCH.saturating_sub(batch.len())));
-        let rows: Vec<RequestRow> = batch.drain(..).flat_map(|record| rows(&record)).collect();
-        if let Err(failed) = store.record_requests(&rows) {
+        let rows: Vec<RequestRow> = batch.iter().flat_map(|filed| rows(&filed.record)).collect();
+        let decisions: Vec<DecisionRow> =
+            batch.drain(..).filter_map(|filed| keeper.row(&filed).ok()).collect();
+        if let Err(failed) = store.record(&rows, &decisions) {
             let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
             lost.fetch_add(count, Ordering::Relaxed);
             let cause = std::error::Error::source(&failed).map(ToString::to_string);
             error!(rows = count, cause, "requests could not be written down");
         }
+        unforgotten += decisions.len();
+        // Where nobody waits, and from time to time where somebody always does.
+        if unforgotten >= FORGET_AT_LAST || (unforgotten >= FORGET_AFTER && records.is_empty()) {
+            unforgotten = 0;
+            forget(store);
+        }
+    }
+}
+
+/// Lets old decisions go, a step of them.
+fn forget(store: &Store) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    if let Err(failed) = store.forget_decisions(now) {
+        let cause = std::error::Error::source(&failed).map(ToString::to_string);
+        warn!(cause, "old decisions could not be forgotten");
     }
 }
 

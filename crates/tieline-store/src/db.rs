@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_overlays.sql"),
     include_str!("../migrations/0004_keys.sql"),
     include_str!("../migrations/0005_money.sql"),
+    include_str!("../migrations/0006_decisions.sql"),
 ];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,
@@ -441,7 +442,7 @@ mod tests {
         let path = folder.path().join("db");
         Db::open(&path).unwrap().lock().pragma_update(None, "user_version", 99).unwrap();
         let error = Db::open(&path).unwrap_err();
-        assert!(matches!(error, DbError::Newer { found: 99, known: 5, .. }), "{error}");
+        assert!(matches!(error, DbError::Newer { found: 99, known: 6, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
     }
 

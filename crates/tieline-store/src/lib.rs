@@ -9,6 +9,7 @@
 pub mod budget;
 pub mod catalogue;
 mod db;
+mod decisions;
 mod files;
 pub mod gguf;
 pub mod keys;
@@ -24,6 +25,7 @@ mod verify;
 
 pub use catalogue::Catalogue;
 pub use db::DbError;
+pub use decisions::{Damaged, DecisionRow, Grounds};
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};

@@ -4,6 +4,7 @@ use rusqlite::{Row, ToSql, TransactionBehavior, params};
 use tieline_types::{MicroUsd, Source, Zone};
 
 use crate::db::DbError;
+use crate::decisions::{self, DecisionRow};
 use crate::store::Store;
 
 /// Rows that are kept.
@@ -185,6 +186,15 @@ impl Store {
     /// # Errors
     /// The database cannot be written; then none of them is there.
     pub fn record_requests(&self, rows: &[RequestRow]) -> Result<(), DbError> {
+        self.record(rows, &[])
+    }
+
+    /// Writes what happened to requests and what they were decided on in one transaction, and lets the oldest of
+    /// too many requests go.
+    ///
+    /// # Errors
+    /// The database cannot be written; then none of it is there.
+    pub fn record(&self, rows: &[RequestRow], decisions: &[DecisionRow]) -> Result<(), DbError> {
         let places = vec!["?"; COLUMNS.split(',').count()].join(", ");
         let sql = format!("INSERT INTO requests ({COLUMNS}) VALUES ({places})");
         let old = "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?1";
@@ -196,6 +206,7 @@ impl Store {
             }
             drop(insert);
             transaction.execute(old, [KEPT])?;
+            decisions::insert(&transaction, decisions)?;
             transaction.commit()
         })
     }

@@ -1,6 +1,6 @@
 //! The rules one by one, on one small policy.
 
-mod properties;
+pub(crate) mod properties;
 
 use tieline_types::{DataClass, MicroUsd, Price, Source, Tokens, Zone};
 

@@ -19,7 +19,7 @@ use crate::carry::{
     Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Hedged, Limits, Origin, Verdict,
     Watch,
 };
-use crate::choose::{Asked, Decision, Try};
+use crate::choose::{self, Asked, Decision, Try};
 use crate::metered::{Bill, Fare, Metered};
 
 /// Mean log-probability of a token below which an answer is not trusted, as long as nobody calibrated the model:
@@ -35,6 +35,7 @@ pub struct Planned {
     pub(super) host: Arc<dyn Host>,
     pub(super) decision: Arc<Decision>,
     pub(super) asked: Asked,
+    pub(super) candidates: Arc<Vec<choose::Candidate>>,
     pub(super) session: String,
     pub(super) id: String,
     pub(super) wanted: Wanted,
@@ -139,6 +140,7 @@ pub struct Tried {
 pub(super) struct Case {
     pub(super) decision: Decision,
     pub(super) asked: Asked,
+    pub(super) candidates: Arc<Vec<choose::Candidate>>,
     pub(super) session: String,
     pub(super) id: String,
     pub(super) wanted: Wanted,
@@ -151,13 +153,14 @@ impl Planned {
         host: Arc<dyn Host>,
         case: Case,
     ) -> Self {
-        let Case { decision, asked, session, id, wanted, shelf } = case;
+        let Case { decision, asked, candidates, session, id, wanted, shelf } = case;
         Self {
             setup,
             shared,
             host,
             decision: Arc::new(decision),
             asked,
+            candidates,
             session,
             id,
             wanted,
@@ -411,6 +414,11 @@ impl Planned {
     /// What the decision was made of.
     pub fn asked(&self) -> &Asked {
         &self.asked
+    }
+
+    /// Whom it was made among.
+    pub fn candidates(&self) -> &Arc<Vec<choose::Candidate>> {
+        &self.candidates
     }
 }
 

@@ -15,6 +15,7 @@ use crate::choose::Pinned;
 use crate::policy::Policy;
 use crate::prices::{PriceSource, Priced};
 use crate::record::Record;
+use crate::replay::{Keeper, Kept};
 use crate::run::{Hints, Router};
 
 mod hedges;
@@ -188,26 +189,22 @@ async fn who_wants_to_see_an_answer_begin_has_it_streamed() {
 }
 
 #[tokio::test]
-async fn a_decision_is_made_again_from_its_record() {
+async fn a_decision_is_made_again_from_what_is_kept_of_it() {
     let vendor = Arc::new(Vendor::default());
-    let router = router(&vendor);
-    let text = "card 4111 1111 1111 1111";
-    answer(&router, "auto", chat(&[(Role::User, text)])).await.unwrap();
-    let record = last(&router);
-    let written = serde_json::to_string(&*record).unwrap();
-    assert!(!written.contains("4111"), "{written}");
-    let read: serde_json::Value = serde_json::from_str(&written).unwrap();
-    let asked: crate::choose::Asked = serde_json::from_value(read["asked"].clone()).unwrap();
-    let decided: Decision = serde_json::from_value(read["plan"].clone()).unwrap();
-    assert_eq!(decided.tries[0].name, "mock");
-    let setup = setup(&vendor);
-    let cards = router.host().models().await.unwrap();
-    let local = local_candidates(&cards).into_iter().map(|one| setup.policy.with_local(one));
-    let remotes = setup.remotes.iter().map(|remote| remote.candidate.clone());
-    let candidates: Vec<_> = local.chain(remotes).collect();
-    let again = decide(&setup.policy, &asked, &candidates);
-    assert_eq!((again.class, again.rejections), (decided.class, decided.rejections));
-    assert_eq!(again.tries, decided.tries);
+    let (sink, mut filed) = tokio::sync::mpsc::channel(2);
+    let router = Router::new(Arc::new(Scripted::hello()), Some(sink));
+    router.switch().replace(setup(&vendor));
+    for text in ["card 4111 1111 1111 1111", "Hi"] {
+        answer(&router, "auto", chat(&[(Role::User, text)])).await.unwrap();
+    }
+    let mut keeper = Keeper::default();
+    for first in ["mock", "cloud/big"] {
+        let row = keeper.row(&filed.recv().await.unwrap()).unwrap();
+        assert!(!row.facts.contains("4111") && !row.facts.contains("Hi"), "{}", row.facts);
+        let made = Kept::read(&row).unwrap().made.unwrap();
+        assert_eq!(made.decision.tries[0].name, first);
+        assert_eq!(decide(&setup(&vendor).policy, &made.asked, &made.candidates), made.decision);
+    }
 }
 
 #[tokio::test]

@@ -1,14 +1,22 @@
 //! What happened to each request, without a word of it.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_router::Record;
+use tieline_router::replay::kept;
+use tieline_store::{DbError, Store};
+use tieline_types::{BackendError, ErrorKind};
 
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
+
+/// The most that are shown at once.
+const MOST: usize = 5000;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
@@ -20,12 +28,20 @@ pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     Query(page): Query<Page>,
-) -> Json<Value> {
-    let most = page.limit.unwrap_or(100);
+) -> Result<Json<Value>, ApiError> {
+    let most = page.limit.unwrap_or(100).min(MOST);
     let latest = app.router().records().latest(usize::MAX);
-    let own: Vec<_> = latest.iter().filter(|one| may_see(&caller, one)).take(most).collect();
-    let own: Vec<&Record> = own.into_iter().map(AsRef::as_ref).collect();
-    Json(json!({ "decisions": own, "lost": app.router().records().lost() }))
+    let own = latest.iter().filter(|one| may_see(&caller, one)).take(most);
+    let mut shown: Vec<Value> = own.map(|one| json!(one.as_ref())).collect();
+    let lost = app.router().records().lost();
+    if shown.len() < most {
+        // What ended and is not written yet stands in both, or in memory alone.
+        let seen = latest.iter().map(|record| record.id.clone()).collect();
+        let left = most - shown.len();
+        let key = caller.principal.id;
+        shown.extend(stored(&app, move |store| older(store, &key, (seen, left))).await?);
+    }
+    Ok(Json(json!({ "decisions": shown, "lost": lost })))
 }
 
 pub(crate) async fn one(
@@ -33,13 +49,54 @@ pub(crate) async fn one(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let found = app.router().records().find(&id).filter(|record| may_see(&caller, record));
-    let missing = || ApiError::new(Fault::NoRoute, "no request of this id is remembered");
-    Ok(Json(json!(found.ok_or_else(missing)?.as_ref())))
+    if let Some(record) = app.router().records().find(&id) {
+        let own = may_see(&caller, &record).then(|| Json(json!(record.as_ref())));
+        return own.ok_or_else(missing);
+    }
+    let found = stored(&app, move |store| store.decision(&id)).await?.ok_or_else(missing)?;
+    // One that cannot be read may be anybody's.
+    let row = found.ok().filter(|row| may_see_of(&caller, &row.key)).ok_or_else(missing)?;
+    kept::record(&row).map(Json).map_err(|_| missing())
+}
+
+fn missing() -> ApiError {
+    ApiError::new(Fault::NoRoute, "no request of this id is remembered")
+}
+
+/// Asks the store, whose answer may take a while.
+async fn stored<T: Send + 'static>(
+    app: &App,
+    read: impl FnOnce(&Store) -> Result<T, DbError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let store = app.library().store.clone();
+    let read = tokio::task::spawn_blocking(move || read(&store)).await;
+    let failed = || BackendError::new(ErrorKind::Internal, "what is on record cannot be read");
+    read.ok().and_then(Result::ok).ok_or_else(|| failed().into())
+}
+
+/// The latest that are on record and not among those that were seen, as many as are left to be shown.
+fn older(
+    store: &Store,
+    key: &str,
+    (seen, left): (HashSet<String>, usize),
+) -> Result<Vec<Value>, DbError> {
+    let mut found = Vec::new();
+    let mut looked = 0;
+    store.latest_decisions((!key.is_empty()).then_some(key), |row| {
+        looked += 1;
+        let unseen = row.ok().filter(|row| !seen.contains(&row.id));
+        found.extend(unseen.and_then(|row| kept::record(&row).ok()));
+        found.len() < left && looked < 2 * MOST
+    })?;
+    Ok(found)
 }
 
 /// This machine's user sees all; a key its own.
 pub(super) fn may_see(caller: &Caller, record: &Record) -> bool {
+    may_see_of(caller, &record.key)
+}
+
+fn may_see_of(caller: &Caller, owner: &str) -> bool {
     let key = &caller.principal.id;
-    key.is_empty() || *key == record.key
+    key.is_empty() || key == owner
 }

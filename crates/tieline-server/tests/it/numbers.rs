@@ -78,6 +78,8 @@ async fn every_request_has_its_row() {
     ledger.finish().unwrap();
     let rows = store.latest_requests(9).unwrap();
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
+    let decision = store.decision(&row.id).unwrap().unwrap().unwrap();
+    assert!(decision.facts.contains("\"model\":\"mock\"") && !decision.facts.contains(CANARY));
     assert_eq!((row.model.as_str(), row.outcome.as_str()), ("mock", "answered"));
     assert_eq!((row.prompt_tokens, row.completion_tokens), (Some(9), Some(3)));
     assert!(!format!("{rows:?}").contains(CANARY));

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use testkit::scripted::Scripted;
-use tieline_router::{Record, Router};
+use tieline_router::{Filed, Record, Router};
 use tieline_server::{App, Config, Library, Peer};
 use tieline_store::keys::{Secret, admin_token};
 use tieline_store::{Catalogue, Environment, Store};
@@ -21,7 +21,7 @@ pub(crate) struct Service {
     pub(crate) store: Store,
     pub(crate) token: Secret,
     service: axum::Router,
-    records: Mutex<mpsc::Receiver<Arc<Record>>>,
+    records: Mutex<mpsc::Receiver<Filed>>,
     _home: tempfile::TempDir,
 }
 
@@ -52,7 +52,7 @@ impl Service {
     /// What was recorded since this was asked last.
     pub(crate) fn records(&self) -> Vec<Arc<Record>> {
         let mut records = self.records.lock().unwrap();
-        std::iter::from_fn(|| records.try_recv().ok()).collect()
+        std::iter::from_fn(|| records.try_recv().ok()).map(|filed| filed.record).collect()
     }
 
     /// An app that was put together elsewhere, in this home.

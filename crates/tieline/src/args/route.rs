@@ -11,6 +11,11 @@ pub(crate) use super::policy::Explain;
 pub(crate) enum RouteCommand {
     /// Say who would answer a prompt, who would not, and why
     Explain(Explain),
+    /// Say what was decided about a request that was served here, and what became of it
+    Show {
+        /// The request's id: the header x-request-id of its answer
+        id: String,
+    },
     /// Say what a router would have done on outcomes that are on record
     #[command(long_about = "Say what a router would have done on outcomes that are on record.\n\n\
         The table is a CSV: id, group, prompt (all optional) and for each model MODEL.correct (0 to 1),\n\

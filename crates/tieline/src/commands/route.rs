@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod explain;
+mod show;
 
 use crate::app::App;
 use crate::args::RouteCommand;
@@ -10,6 +11,7 @@ use crate::failure::Failure;
 pub(super) fn route(app: &App, command: &RouteCommand) -> Result<(), Failure> {
     match command {
         RouteCommand::Explain(args) => explain::explain(app, args),
+        RouteCommand::Show { id } => show::show(app, id),
         RouteCommand::Evaluate(args) => evaluate::evaluate(&app.output, args),
     }
 }

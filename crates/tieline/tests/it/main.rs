@@ -7,6 +7,8 @@ mod certify;
 mod choices;
 mod cost;
 mod daemon;
+#[cfg(unix)]
+mod decisions;
 mod docs;
 mod errors;
 #[cfg(unix)]

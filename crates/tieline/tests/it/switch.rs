@@ -13,20 +13,20 @@ use super::home::{ANSWER, Home, QUESTION, SYSTEM};
 use super::http::{Said, send};
 
 const MAIL: &str = "anna.muster@example.org";
-const CARD: &str = "4111 1111 1111 1111";
+pub(crate) const CARD: &str = "4111 1111 1111 1111";
 
 /// A vendor, a daemon that may ask it, and the model here.
-struct Town {
+pub(crate) struct Town {
     vendor: Vendor,
-    daemon: Daemon,
-    policy: PathBuf,
-    home: Home,
+    pub(crate) daemon: Daemon,
+    pub(crate) policy: PathBuf,
+    pub(crate) home: Home,
     runtime: Runtime,
 }
 
 impl Town {
     /// The policy's text gets the vendor's URL in the place of `URL`.
-    fn new(script: Script, policy: &str) -> Option<Self> {
+    pub(crate) fn new(script: Script, policy: &str) -> Option<Self> {
         let runner = testkit::runner()?;
         let runtime = Runtime::new().unwrap();
         let vendor = runtime.block_on(Vendor::start(script));
@@ -37,7 +37,7 @@ impl Town {
         Some(Self { vendor, daemon, policy: path, home, runtime })
     }
 
-    fn chat(&self, model: &str, prompt: &str, more: &Value) -> Said {
+    pub(crate) fn chat(&self, model: &str, prompt: &str, more: &Value) -> Said {
         let mut body = json!({ "model": model, "temperature": 0,
             "messages": [{ "role": "system", "content": SYSTEM }, { "role": "user", "content": prompt }] });
         for (name, value) in more.as_object().unwrap() {
@@ -52,13 +52,13 @@ impl Town {
         captured.iter().map(|one| one.json().to_string()).collect()
     }
 
-    fn decision(&self, said: &Said) -> Value {
+    pub(crate) fn decision(&self, said: &Said) -> Value {
         let id = said.header("x-request-id").unwrap();
         self.daemon.get(&format!("/tieline/v1/decisions/{id}")).is(200)
     }
 }
 
-const POLICY: &str = r#"
+pub(crate) const POLICY: &str = r#"
 [backends.cloud]
 protocol = "openai"
 url = "URL/v1"
@@ -98,7 +98,7 @@ zone = "cloud"
 as = "redacted"
 "#;
 
-fn script() -> Script {
+pub(crate) fn script() -> Script {
     let usage = Truth { prompt: 1000, cached: 400, completion: 50, ..Truth::default() };
     Script { usage, ..Script::text(&["From ", "afar"]) }
 }

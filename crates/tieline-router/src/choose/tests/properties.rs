@@ -33,7 +33,7 @@ fn rule() -> impl Strategy<Value = Rule> {
     )
 }
 
-fn a_policy() -> impl Strategy<Value = Policy> {
+pub(crate) fn a_policy() -> impl Strategy<Value = Policy> {
     let classify = (class(), select(Entity::ALL.to_vec())).prop_map(|(class, entity)| Classify {
         name: entity.to_string(),
         class,
@@ -101,7 +101,7 @@ fn state() -> impl Strategy<Value = State> {
         })
 }
 
-fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+pub(crate) fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     let price = of((0..20_000_000_i64).prop_map(|each| Price {
         input: MicroUsd(each),
         cached_input: MicroUsd(each / 10),
@@ -129,7 +129,7 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
     })
 }
 
-fn a_request() -> impl Strategy<Value = Asked> {
+pub(crate) fn a_request() -> impl Strategy<Value = Asked> {
     let found = btree_map(select(Entity::ALL.to_vec()), 1..3_u32, 0..3);
     let name = select(vec!["auto", "l0", "b0/m0", "b1/m1", "nobody"]);
     let previous = of((select(vec!["l0", "b0/m1", "gone"]), any::<bool>()));
