@@ -9,7 +9,7 @@ pub mod evaluate;
 pub mod isotonic;
 mod linear;
 mod ngrams;
-mod random;
+pub(crate) mod random;
 pub mod task;
 
 pub use confidence::{Calibration, Features, Gate, LabelledAnswer, calibrate};

@@ -31,6 +31,7 @@ use waits::Waits;
 
 pub use planned::{Planned, Tried, release};
 pub use setup::{RemoteModel, Setup};
+pub(crate) use setup::{left, scopes};
 
 /// How long what was seen of this machine's models counts.
 const A_MOMENT: Duration = Duration::from_millis(250);

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use tieline_privacy::{Detectors, Dictionary, Guard, GuardLimits, Guarded, RootKey};
 use tieline_providers::{Endpoint, Secret, Speaker, Transport};
+use tieline_router::choose::Candidate;
 use tieline_router::policy::{BackendPolicy, Policy};
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
 use tieline_router::{RemoteModel, Setup};
 use tieline_store::Store;
 use tieline_store::budget::Till;
-use tieline_types::Tokens;
+use tieline_types::{Price, Tokens};
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -128,12 +129,7 @@ impl Workshop {
             let vendor = vendor(backend);
             let speaker = self.speaker(&candidate.name, &model, (backend, policy), key.clone())?;
             let target = Target { backend: name, vendor: &vendor, model: &model };
-            let price = match candidate.price {
-                Some(price) => {
-                    Some(Priced { price, above: None, source: PriceSource::Policy { date: None } })
-                }
-                None => prices.find(target).cloned(),
-            };
+            let price = priced(candidate.price, target, prices);
             candidate.price = price.as_ref().map(|priced| priced.price);
             let circuit = tieline_router::carry::breaker::Key {
                 host: backend.url.clone(),
@@ -167,6 +163,29 @@ impl Workshop {
         Speaker::new(endpoint, protocol, &self.transport)
             .map_err(|error| Failure::user(format!("backend of {name}: {error}")))
     }
+}
+
+/// A policy's models with their prices, whether or not their keys can be read.
+pub(crate) fn candidates(policy: &Policy) -> Result<Vec<Candidate>, Failure> {
+    let prices = Prices::builtin().map_err(|error| Failure::ours(error.to_string()))?;
+    let mut all = policy.remote_candidates();
+    for candidate in &mut all {
+        let Some((name, model)) = candidate.name.split_once('/') else { continue };
+        let Some(backend) = policy.backends.get(name) else { continue };
+        let vendor = vendor(backend);
+        let target = Target { backend: name, vendor: &vendor, model };
+        candidate.price = priced(candidate.price, target, &prices).map(|priced| priced.price);
+    }
+    Ok(all)
+}
+
+/// The policy's price, else the table's.
+fn priced(said: Option<Price>, target: Target<'_>, prices: &Prices) -> Option<Priced> {
+    let said = said.map(|price| {
+        let source = PriceSource::Policy { date: None };
+        Priced { price, above: None, source }
+    });
+    said.or_else(|| prices.find(target).cloned())
 }
 
 /// The vendor's name in the table of prices: the flavour's where there is one, else the protocol's.

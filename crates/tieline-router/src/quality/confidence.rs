@@ -77,7 +77,7 @@ impl Features {
 }
 
 /// By linear interpolation between the sorted values.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let place = share * number(sorted.len().saturating_sub(1));
     #[expect(
         clippy::cast_possible_truncation,

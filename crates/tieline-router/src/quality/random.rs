@@ -2,10 +2,10 @@
 
 /// A stream of numbers that a seed decides.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -18,7 +18,7 @@ impl Random {
     }
 
     /// An index below `bound`, which is above zero; the bias is below 2^-32.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bound = bound.max(1);
         usize::try_from((u128::from(self.next()) * (bound as u128)) >> 64)
             .unwrap_or(0)
@@ -26,7 +26,7 @@ impl Random {
     }
 
     /// Puts items in a random order.
-    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
             let other = self.below(end + 1);
             items.swap(end, other);

@@ -88,7 +88,7 @@ impl Keeper {
     }
 }
 
-fn figures(profile: &mut Profile) -> [&mut Option<Figure>; 6] {
+pub(super) fn figures(profile: &mut Profile) -> [&mut Option<Figure>; 6] {
     let Profile {
         prefill_tps,
         decode_tps,

@@ -2,17 +2,18 @@ use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
 use tieline_store::{DecisionRow, Store};
-use tieline_types::{Source, Tokens, Usage, Zone};
+use tieline_types::{MicroUsd, Source, Tokens, Usage, Zone};
 
 use super::*;
 use crate::choose;
 use crate::choose::tests::properties::{a_policy, a_request, candidates};
 use crate::choose::{Candidate, Decision, decide};
 use crate::plan;
+use crate::policy::Policy;
 use crate::record::{Filed, Outcome, Record};
 
 /// A record of what this policy decides.
-fn filed(policy: &crate::Policy, asked: &choose::Asked, candidates: &[Candidate]) -> Filed {
+fn filed(policy: &Policy, asked: &choose::Asked, candidates: &[Candidate]) -> Filed {
     let decision = decide(policy, asked, candidates);
     let record = Record {
         id: "r".to_owned(),
@@ -67,7 +68,7 @@ proptest! {
 
 #[test]
 fn what_was_measured_stands_beside_the_decision_and_the_rest_is_shared() {
-    let policy = crate::Policy::default();
+    let policy = Policy::default();
     let candidate = |tps: f64, loaded: bool| {
         let figure = |value, source| Some(choose::Figure { value, source });
         let profile = choose::Profile {
@@ -99,7 +100,7 @@ fn what_was_measured_stands_beside_the_decision_and_the_rest_is_shared() {
         assert_eq!(Kept::read(&row).unwrap().made.unwrap().candidates, was);
     }
     // Another policy has grounds of its own, and so has a request that none decided.
-    let named = crate::Policy { digest: tieline_types::Digest([1; 32]), ..policy.clone() };
+    let named = Policy { digest: tieline_types::Digest([1; 32]), ..policy.clone() };
     let of_other = keeper.row(&filed(&named, &asked, &[candidate(3.0, false)])).unwrap();
     assert_eq!(of_other.grounds.policy, Some(named.digest));
     let record =
@@ -111,16 +112,16 @@ fn what_was_measured_stands_beside_the_decision_and_the_rest_is_shared() {
 
 #[test]
 fn a_row_reads_as_the_record_that_it_was_made_of() {
-    let policy = crate::Policy::default();
+    let policy = Policy::default();
     let asked = choose::Asked { asked: "auto".to_owned(), ..choose::Asked::default() };
     let filed = filed(&policy, &asked, &[]);
     let record = serde_json::to_value(filed.record.as_ref()).unwrap();
-    assert_eq!(kept::record(&row(&filed)).unwrap(), record);
+    assert_eq!(super::kept::record(&row(&filed)).unwrap(), record);
 }
 
 #[test]
 fn what_cannot_be_read_says_why() {
-    let policy = crate::Policy::default();
+    let policy = Policy::default();
     let asked = choose::Asked { asked: "auto".to_owned(), ..choose::Asked::default() };
     let good = row(&filed(&policy, &asked, &[]));
     let why = |change: fn(&mut DecisionRow)| {
@@ -144,5 +145,224 @@ fn what_cannot_be_read_says_why() {
     assert!(matches!(half, Unreadable::Incomplete), "{half:?}");
     let mut newer = good;
     Arc::make_mut(&mut newer.grounds).format = 2;
-    assert!(kept::record(&newer).is_err());
+    assert!(super::kept::record(&newer).is_err());
+}
+
+const POLICY: &str = r#"
+[backends.cloud]
+protocol = "openai"
+url = "https://cloud.example/v1"
+zone = "cloud"
+models.big = { quality = 0.9, price = { input = 1, output = 1 }, decode_tps = 50 }
+models.unpriced = { quality = 0.3 }
+[[rule]]
+name = "work"
+class = ["public", "internal"]
+zone = "cloud"
+as = "as-is"
+"#;
+
+fn policy(more: &str) -> Policy {
+    Policy::parse(&format!("{POLICY}{more}")).unwrap()
+}
+
+fn measured(value: f64) -> Option<choose::Figure> {
+    Some(choose::Figure { value, source: Source::Measured })
+}
+
+/// What this policy decides of a request among its own and a model of this machine, at a time.
+fn kept(policy: &Policy, at_unix_ms: i64) -> Kept {
+    let mut candidates = policy.remote_candidates();
+    let mut local = candidates[0].clone();
+    (local.name, local.local, local.zone) = ("here".to_owned(), true, Zone::Host);
+    (local.price, local.profile) = (None, choose::Profile::default());
+    local.state = choose::State { verified: true, queue_ms: 7, ..choose::State::default() };
+    candidates[0].profile.decode_tps = measured(90.0);
+    candidates[0].profile.first_token_s = measured(0.25);
+    candidates[0].state.cached_tokens = Tokens(3);
+    candidates.push(policy.with_local(local));
+    let asked = choose::Asked {
+        asked: "auto".to_owned(),
+        prompt_tokens: Tokens(1000),
+        max_tokens: Some(Tokens(1000)),
+        ..choose::Asked::default()
+    };
+    let mut kept = Kept::read(&row(&filed(policy, &asked, &candidates))).unwrap();
+    kept.at_unix_ms = at_unix_ms;
+    kept
+}
+
+fn again(policy: &Policy) -> Again {
+    Again::new(policy.clone(), policy.remote_candidates())
+}
+
+#[track_caller]
+fn find<'c>(candidates: &'c [Candidate], name: &str) -> &'c Candidate {
+    candidates.iter().find(|one| one.name == name).unwrap()
+}
+
+#[test]
+fn who_could_answer_is_as_it_was_and_what_a_policy_says_is_the_new_ones() {
+    let old = policy("[local.here]\nquality = 0.1\n");
+    let kept = kept(&old, 0);
+    let new = POLICY.replace("quality = 0.9", "quality = 0.7").replace("50 }", "60 }")
+        + "[backends.lab]\nprotocol = \"tieline\"\nurl = \"http://10.0.0.1\"\nzone = \"lan\"\nmodels.mid = { quality = 0.5 }\n\
+           [local.here]\nquality = { code = 0.4 }\n";
+    let new = Policy::parse(&new.replace("models.unpriced = { quality = 0.3 }\n", "")).unwrap();
+    let made = kept.made.as_ref().unwrap();
+    let candidates = again(&new).decide(&kept, made).candidates;
+    let names: Vec<&str> = candidates.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["here", "cloud/big", "lab/mid"]);
+    let big = find(&candidates, "cloud/big");
+    // What was measured and how it was stay; the policy's word is the new one's.
+    assert_eq!(
+        (big.profile.decode_tps, big.profile.first_token_s),
+        (measured(90.0), measured(0.25))
+    );
+    assert_eq!((big.state.cached_tokens, big.profile.quality["any"].low), (Tokens(3), 0.7));
+    let here = find(&candidates, "here");
+    assert_eq!(here.state.queue_ms, 7);
+    assert_eq!(here.profile.quality.keys().collect::<Vec<_>>(), ["code"]);
+    assert_eq!(find(&candidates, "lab/mid"), find(&new.remote_candidates(), "lab/mid"));
+}
+
+#[test]
+fn a_price_is_the_policys_else_that_of_then_else_that_of_now() {
+    let price = |each| Some(tieline_types::Price { input: MicroUsd(each), ..Default::default() });
+    let old = policy("");
+    let mut kept = kept(&old, 0);
+    let made = kept.made.as_mut().unwrap();
+    made.candidates.iter_mut().find(|one| one.name == "cloud/unpriced").unwrap().price = price(5);
+    let new = policy("[local.x]\nquality = 0.1\n");
+    let mut remotes = new.remote_candidates();
+    remotes.iter_mut().for_each(|one| one.price = one.price.or(price(9)));
+    let prices = |made: &Made, kept: &Kept| {
+        let anew = Again::new(new.clone(), remotes.clone()).decide(kept, made);
+        ["cloud/big", "cloud/unpriced"]
+            .map(|name| find(&anew.candidates, name).price.unwrap().input.0)
+    };
+    let made = kept.made.clone().unwrap();
+    assert_eq!(prices(&made, &kept), [1_000_000, 5]);
+    let mut unknown = made;
+    unknown.candidates.retain(|one| one.name != "cloud/unpriced");
+    assert_eq!(prices(&unknown, &kept), [1_000_000, 9]);
+}
+
+#[test]
+fn a_budget_is_spent_by_what_is_decided_again_and_is_full_the_next_day() {
+    let old = policy("");
+    // Each reserves 2,000 millionths and costs 1,400 by forecast: the third has no room.
+    let mut again = again(&policy("[[budget]]\nday = 0.0040\n"));
+    let day = 24 * 3600 * 1000;
+    let names = [0, 1000, 2000, day, day + 1].map(|at| {
+        let kept = kept(&old, at);
+        let anew = again.decide(&kept, kept.made.as_ref().unwrap());
+        anew.decision.tries[0].name.clone()
+    });
+    assert_eq!(names, ["cloud/big", "cloud/big", "here", "cloud/big", "cloud/big"]);
+}
+
+#[test]
+fn what_would_leave_and_what_would_stay_is_told() {
+    let (open, shut) = (policy(""), Policy::default());
+    let report = |from: &Policy, to: &Policy| {
+        let mut replay = Replay::new(again(to));
+        // Without a policy there are none but those of this machine: the others' were there all the same.
+        let mut kept = kept(if from.backends.is_empty() { &open } else { from }, 0);
+        let made = kept.made.as_mut().unwrap();
+        let mut asked = made.asked.clone();
+        asked.budgets.clear();
+        made.decision = decide(from, &asked, &made.candidates);
+        replay.add(&kept);
+        replay.report(1)
+    };
+    let leaves = report(&shut, &open);
+    assert_eq!((leaves.leave.ids.as_slice(), leaves.stay.count), (&["r".to_owned()][..], 0));
+    assert_eq!(leaves.zones, [report::Pair { from: "host".into(), to: "cloud".into(), count: 1 }]);
+    let stays = report(&open, &shut);
+    assert_eq!((stays.leave.count, stays.stay.ids.as_slice()), (0, &["r".to_owned()][..]));
+    // Nobody here may answer first, and somebody else may after that.
+    let second = POLICY
+        .replace("quality = 0.9", "quality = 0.0")
+        .replace("[[rule]]", "[local.here]\nquality = 0.9\n[[rule]]")
+        + "[preferences]\ncascade_margin = 0\n";
+    let might = report(&shut, &Policy::parse(&second).unwrap());
+    assert_eq!((might.leave.count, might.might_leave.count), (0, 1));
+    let lan = POLICY.replace("zone = \"cloud\"", "zone = \"lan\"").replace("as-is", "redacted");
+    let farther = report(&Policy::parse(&lan).unwrap(), &open);
+    assert_eq!((farther.leave.count, farther.farther.count, farther.bare.count), (0, 1, 1));
+    assert_eq!(farther.treatments[0].from, "redacted");
+    let nearer = report(&open, &Policy::parse(&lan).unwrap());
+    assert_eq!((nearer.leave.count, nearer.farther.count, nearer.bare.count), (0, 0, 0));
+    let none = report(&open, &open);
+    assert_eq!(
+        (none.changed, none.leave.count, none.stay.count, none.might_leave.count),
+        (0, 0, 0, 0)
+    );
+}
+
+#[test]
+fn each_way_to_choose_has_its_figures() {
+    let policy = policy("");
+    let mut replay = Replay::new(again(&policy));
+    for at in 0..4 {
+        replay.add(&kept(&policy, at));
+    }
+    replay.unreadable(None);
+    replay.unreadable(Some(&Unreadable::Newer(9)));
+    let report = replay.report(1);
+    assert_eq!((report.requests, report.unreadable, report.newer), (4, 1, 1));
+    let told = report.strategies.iter().map(|one| {
+        let cost = one.cost_usd.map(|cost| (cost.value * 1e6).round());
+        (one.strategy, one.who.as_deref(), one.measured, one.answered, cost)
+    });
+    let forecast = |strategy, who, cost| (strategy, who, false, 4, Some(cost));
+    let want = [
+        // Nobody was asked for these, so that they cost nothing.
+        ("as it was", None, true, 4, Some(0.0)),
+        forecast("as it was", None, 5600.0),
+        forecast("this policy", None, 5600.0),
+        forecast("all here", None, 0.0),
+        forecast("all away", None, 5600.0),
+        forecast("one for all", Some("cloud/big"), 5600.0),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), want);
+    assert_eq!(report.strategies[2].times.reported, 0);
+    assert_eq!(report.difference.cost_usd.unwrap().value, 0.0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn the_policy_that_was_in_force_changes_nothing_and_none_lets_nothing_leave(
+        policy in a_policy(), asked in a_request(), candidates in candidates()
+    ) {
+        let filed = filed(&policy, &asked, &candidates);
+        let kept = Kept::read(&row(&filed)).unwrap();
+        let made = kept.made.as_ref().unwrap();
+        prop_assert_eq!(again(&policy).same(made), Some(true));
+        let other = Policy { digest: tieline_types::Digest([9; 32]), ..Policy::default() };
+        prop_assert_eq!(again(&other).same(made), None);
+        let mut replay = Replay::new(again(&policy));
+        replay.add(&kept);
+        let report = replay.report(1);
+        prop_assert_eq!((report.changed, report.leave.count, report.stay.count), (0, 0, 0));
+        let mut replay = Replay::new(again(&other));
+        replay.add(&kept);
+        let report = replay.report(1);
+        prop_assert_eq!((report.leave.count, report.might_leave.count), (0, 0));
+    }
+
+    #[test]
+    fn a_decision_that_was_changed_is_not_the_same(
+        policy in a_policy(), asked in a_request(), candidates in candidates()
+    ) {
+        let filed = filed(&policy, &asked, &candidates);
+        let mut made = Kept::read(&row(&filed)).unwrap().made.unwrap();
+        prop_assume!(!made.decision.scores.is_empty());
+        let quality = &mut made.decision.scores[0].quality;
+        *quality = f64::from_bits(quality.to_bits() ^ 1);
+        prop_assert_eq!(again(&policy).same(&made), Some(false));
+    }
 }

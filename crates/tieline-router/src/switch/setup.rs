@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tieline_privacy::{Detectors, Guard, Guarded};
 use tieline_store::Store;
 use tieline_store::budget::{Period, Scope, ScopeKind, Till};
+use tieline_types::MicroUsd;
 
 use crate::carry::breaker::Key;
 use crate::choose::{Asked, BudgetLeft, Candidate};
@@ -77,19 +78,7 @@ impl Setup {
 
     /// The budgets that a request comes under.
     pub(super) fn scopes(&self, asked: &Asked) -> Vec<Scope> {
-        let all = self.policy.budgets.iter().filter(|budget| counts(budget, asked));
-        let scopes = all.flat_map(|budget| {
-            let (kind, id) = match &budget.scope {
-                BudgetScope::Everything => (ScopeKind::Everything, String::new()),
-                BudgetScope::Key(key) => (ScopeKind::Key, key.clone()),
-                BudgetScope::Project(project) => (ScopeKind::Project, project.clone()),
-            };
-            let caps = [(Period::Day, budget.day), (Period::Month, budget.month)];
-            caps.into_iter().filter_map(move |(period, cap)| {
-                Some(Scope { kind, id: id.clone(), period, cap: cap? })
-            })
-        });
-        scopes.collect()
+        scopes(&self.policy, asked)
     }
 
     /// What is left of these budgets at a time. Reads the database.
@@ -97,25 +86,50 @@ impl Setup {
         let Some((_, store)) = &self.money else { return Vec::new() };
         // Where they cannot be read, the reservation decides alone.
         let balances = store.balances().unwrap_or_default();
-        let left = scopes.iter().map(|scope| {
-            let period = scope.period.name(now_unix_s);
+        let spent = |scope: &Scope, period: &str| {
             let same = balances.iter().find(|(account, _)| {
                 account.kind == scope.kind.as_str()
                     && account.id == scope.id
                     && account.period == period
             });
-            let spent = same.map(|(_, balance)| balance.settled + balance.open);
-            BudgetLeft {
-                scope: match scope.kind {
-                    ScopeKind::Key => BudgetScope::Key(scope.id.clone()),
-                    ScopeKind::Project => BudgetScope::Project(scope.id.clone()),
-                    _ => BudgetScope::Everything,
-                },
-                left: scope.cap - spent.unwrap_or_default(),
-            }
-        });
-        left.collect()
+            same.map(|(_, balance)| balance.settled + balance.open).unwrap_or_default()
+        };
+        left(scopes, now_unix_s, spent)
     }
+}
+
+/// The budgets of a policy that a request comes under.
+pub(crate) fn scopes(policy: &Policy, asked: &Asked) -> Vec<Scope> {
+    let all = policy.budgets.iter().filter(|budget| counts(budget, asked));
+    let scopes = all.flat_map(|budget| {
+        let (kind, id) = match &budget.scope {
+            BudgetScope::Everything => (ScopeKind::Everything, String::new()),
+            BudgetScope::Key(key) => (ScopeKind::Key, key.clone()),
+            BudgetScope::Project(project) => (ScopeKind::Project, project.clone()),
+        };
+        let caps = [(Period::Day, budget.day), (Period::Month, budget.month)];
+        caps.into_iter().filter_map(move |(period, cap)| {
+            Some(Scope { kind, id: id.clone(), period, cap: cap? })
+        })
+    });
+    scopes.collect()
+}
+
+/// What is left of budgets at a time, by what was spent of each in its period.
+pub(crate) fn left(
+    scopes: &[Scope],
+    now_unix_s: i64,
+    spent: impl Fn(&Scope, &str) -> MicroUsd,
+) -> Vec<BudgetLeft> {
+    let left = scopes.iter().map(|scope| BudgetLeft {
+        scope: match scope.kind {
+            ScopeKind::Key => BudgetScope::Key(scope.id.clone()),
+            ScopeKind::Project => BudgetScope::Project(scope.id.clone()),
+            _ => BudgetScope::Everything,
+        },
+        left: scope.cap - spent(scope, &scope.period.name(now_unix_s)),
+    });
+    left.collect()
 }
 
 fn counts(budget: &Budget, asked: &Asked) -> bool {

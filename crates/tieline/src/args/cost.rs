@@ -58,7 +58,7 @@ pub(crate) struct VendorModel {
     pub(crate) model: String,
 }
 
-fn since(text: &str) -> Result<Since, String> {
+pub(super) fn since(text: &str) -> Result<Since, String> {
     if let Ok(day) = text.parse() {
         return Ok(Since::Day(day));
     }

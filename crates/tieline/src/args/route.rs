@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
+use super::cost::{Since, since};
 pub(crate) use super::policy::Explain;
 
 /// What to do about routes.
@@ -16,12 +17,35 @@ pub(crate) enum RouteCommand {
         /// The request's id: the header x-request-id of its answer
         id: String,
     },
+    /// Say what another policy would have decided about the requests that are on record
+    #[command(
+        long_about = "Say what another policy would have decided about the requests that are on record.\n\n\
+        Each is decided again by the policy of --policy, among those who could answer then, as they were: nobody is\n\
+        asked. Intervals are 95 % and by bootstrap. docs/routing.md says what is measured and what is forecast."
+    )]
+    Replay(Replay),
     /// Say what a router would have done on outcomes that are on record
     #[command(long_about = "Say what a router would have done on outcomes that are on record.\n\n\
         The table is a CSV: id, group, prompt (all optional) and for each model MODEL.correct (0 to 1),\n\
         MODEL.cost and MODEL.confidence (both optional). Each router is judged on rows that it did not learn\n\
         from; intervals are 95 % and by bootstrap. The prompts are read, hashed and forgotten.")]
     Evaluate(Evaluate),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Replay {
+    /// Since when: a time ago such as 7d, or a day such as 2026-11-01 (UTC)
+    #[arg(long, value_name = "WHEN", default_value = "7d", value_parser = since)]
+    pub(crate) since: Since,
+    /// Until when [default: now]
+    #[arg(long, value_name = "WHEN", value_parser = since)]
+    pub(crate) until: Option<Since>,
+    /// Check that what this same policy decided is decided in the same way again
+    #[arg(long)]
+    pub(crate) same: bool,
+    /// Decides the resamples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -149,14 +149,7 @@ pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
 }
 
 fn settings(args: Cost, now: Timestamp) -> Result<Settings, Failure> {
-    let far = || Failure::user("cannot look so far back").with_hint("give a later --since");
-    let since = match args.since {
-        Since::Ago(seconds) => {
-            let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
-            now.checked_sub(ago).map_err(|_| far())?
-        }
-        Since::Day(day) => day.to_zoned(TimeZone::UTC).map_err(|_| far())?.timestamp(),
-    };
+    let since = point(args.since, now)?;
     let by = match args.by {
         args::CostBy::Day => By::Day,
         args::CostBy::Model => By::Model,
@@ -170,6 +163,18 @@ fn settings(args: Cost, now: Timestamp) -> Result<Settings, Failure> {
         tariff_micro_usd_per_kwh,
     });
     Ok(Settings { by, since, compare: args.compare, power })
+}
+
+/// The point in time that is meant.
+pub(super) fn point(since: Since, now: Timestamp) -> Result<Timestamp, Failure> {
+    let far = || Failure::user("cannot look so far back").with_hint("give a later --since");
+    match since {
+        Since::Ago(seconds) => {
+            let ago = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+            now.checked_sub(ago).map_err(|_| far())
+        }
+        Since::Day(day) => Ok(day.to_zoned(TimeZone::UTC).map_err(|_| far())?.timestamp()),
+    }
 }
 
 fn report(

@@ -1,0 +1,364 @@
+//! Counts what is decided again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+
+use tieline_privacy::Treatment;
+use tieline_types::{Source, Zone};
+
+use super::again::{Again, Anew, leader};
+use super::blocks::{Blocks, Metric, Resamples};
+use super::kept::{Kept, Made, Unreadable};
+use super::report::{Change, Difference, Ids, Pair, Report, Same, Sources, Strategy};
+use crate::choose::{Decision, Score, Try};
+
+/// Ways to choose, and what they are called.
+const STRATEGIES: [&str; 6] =
+    ["as it was", "as it was", "this policy", "all here", "all away", "one for all"];
+/// What happened.
+const WAS: usize = 0;
+/// What was forecast of what was decided.
+const FORECAST: usize = 1;
+/// What is forecast of what is decided now.
+const NEW: usize = 2;
+/// The best model of this machine.
+const HERE: usize = 3;
+/// The best of the others.
+const AWAY: usize = 4;
+/// What was forecast, of the requests that are answered both times.
+const BOTH_FORECAST: usize = 5;
+/// What is forecast now, of the same.
+const BOTH_NEW: usize = 6;
+/// Each alone, from here on, by its number.
+const ALONE: usize = 7;
+
+/// What a refusal is called among names.
+const REFUSED: &str = "refused";
+
+/// Decides again, and counts.
+#[derive(Debug)]
+pub struct Replay {
+    again: Again,
+    report: Report,
+    moves: HashMap<(String, String), u64>,
+    classes: HashMap<(String, String), u64>,
+    zones: HashMap<(String, String), u64>,
+    treatments: HashMap<(String, String), u64>,
+    blocks: Blocks,
+    about: Vec<About>,
+    /// The number of each candidate's series.
+    names: BTreeMap<String, usize>,
+}
+
+/// What is known of a series besides its sums.
+#[derive(Clone, Copy, Debug, Default)]
+struct About {
+    answered: u64,
+    unpriced: u64,
+    times: Sources,
+    qualities: Sources,
+    costs: Sources,
+}
+
+impl Replay {
+    /// Decides by this.
+    pub fn new(again: Again) -> Self {
+        let nothing =
+            Difference { cost_usd: None, first_token_s: None, total_s: None, quality: None };
+        let report = Report {
+            policy: again.digest(),
+            policies: BTreeMap::new(),
+            requests: 0,
+            by_name: 0,
+            unreadable: 0,
+            newer: 0,
+            changed: 0,
+            moves: Vec::new(),
+            refused: Change::default(),
+            cascades: Change::default(),
+            leave: Ids::default(),
+            might_leave: Ids::default(),
+            farther: Ids::default(),
+            bare: Ids::default(),
+            stay: Ids::default(),
+            classes: Vec::new(),
+            zones: Vec::new(),
+            treatments: Vec::new(),
+            strategies: Vec::new(),
+            difference: nothing,
+        };
+        Self {
+            again,
+            report,
+            moves: HashMap::new(),
+            classes: HashMap::new(),
+            zones: HashMap::new(),
+            treatments: HashMap::new(),
+            blocks: Blocks::default(),
+            about: vec![About::default(); ALONE],
+            names: BTreeMap::new(),
+        }
+    }
+
+    /// Decides one again. They must come in the order of their times.
+    pub fn add(&mut self, kept: &Kept) {
+        let Some(made) = &kept.made else {
+            self.report.by_name += 1;
+            return;
+        };
+        self.report.requests += 1;
+        *self.report.policies.entry(made.decision.policy.to_string()).or_default() += 1;
+        let anew = self.again.decide(kept, made);
+        self.compare(&kept.id, &made.decision, &anew.decision);
+        self.blocks.next();
+        self.measured(kept);
+        self.forecast(made, &anew);
+    }
+
+    /// Counts one that cannot be read; `None`: the store itself could not.
+    pub fn unreadable(&mut self, why: Option<&Unreadable>) {
+        match why {
+            Some(Unreadable::Newer(_)) => self.report.newer += 1,
+            Some(Unreadable::Broken(_) | Unreadable::Incomplete) | None => {
+                self.report.unreadable += 1;
+            }
+        }
+    }
+
+    /// Counts what changed.
+    fn compare(&mut self, id: &str, was: &Decision, new: &Decision) {
+        let (before, after) = (told(was), told(new));
+        self.report.refused.before += u64::from(was.tries.is_empty());
+        self.report.refused.after += u64::from(new.tries.is_empty());
+        self.report.cascades.before += u64::from(was.cascade.is_some());
+        self.report.cascades.after += u64::from(new.cascade.is_some());
+        if before != after {
+            self.report.changed += 1;
+            count(&mut self.moves, (before, after));
+        }
+        if was.class != new.class {
+            count(&mut self.classes, (was.class.to_string(), new.class.to_string()));
+        }
+        let (from, to) = (leader(was), leader(new));
+        let told = |one: Option<&Try>| one.map_or(REFUSED.to_owned(), |one| one.zone.to_string());
+        if from.map(|one| one.zone) != to.map(|one| one.zone) {
+            count(&mut self.zones, (told(from), told(to)));
+        }
+        if let (Some(from), Some(to)) = (from, to)
+            && from.treatment != to.treatment
+        {
+            let told = (from.treatment.as_str().to_owned(), to.treatment.as_str().to_owned());
+            count(&mut self.treatments, told);
+        }
+        self.leave(id, (was, new));
+    }
+
+    /// Notes what goes where it did not.
+    fn leave(&mut self, id: &str, (was, new): (&Decision, &Decision)) {
+        let (from, to) = (away(was), away(new));
+        let might = |decision: &Decision| decision.tries.iter().any(|one| one.zone > Zone::Host);
+        let report = &mut self.report;
+        match (from, to) {
+            (None, Some(_)) => report.leave.add(id),
+            (Some(_), None) => report.stay.add(id),
+            (None, None) if might(new) && !might(was) => report.might_leave.add(id),
+            (None, None) => {}
+            (Some(from), Some(to)) => {
+                if to.zone > from.zone {
+                    report.farther.add(id);
+                }
+                if from.treatment == Treatment::Redacted && to.treatment == Treatment::AsIs {
+                    report.bare.add(id);
+                }
+            }
+        }
+    }
+
+    fn measured(&mut self, kept: &Kept) {
+        let (end, about) = (&kept.end, &mut self.about[WAS]);
+        let mut put = |metric, value| self.blocks.put(WAS, metric, value);
+        let costs: Option<i64> = end.tried.iter().map(|one| one.cost_micro_usd).sum();
+        match costs {
+            Some(cost) => put(Metric::Cost, dollars(cost)),
+            None => about.unpriced += 1,
+        }
+        if let Some(worst) = end.tried.iter().map(|one| one.source).max() {
+            about.costs.add(worst);
+        }
+        if end.outcome != "answered" {
+            return;
+        }
+        about.answered += 1;
+        about.times.add(Source::Measured);
+        let seconds = |micros: u64| std::time::Duration::from_micros(micros).as_secs_f64();
+        put(Metric::Total, seconds(end.total_us));
+        if let Some(first) = end.first_token_us {
+            put(Metric::FirstToken, seconds(first));
+        }
+    }
+
+    fn forecast(&mut self, made: &Made, anew: &Anew) {
+        let was = first_score(&made.decision);
+        let new = first_score(&anew.decision);
+        self.put(FORECAST, was);
+        self.put(NEW, new);
+        if was.is_some() && new.is_some() {
+            self.put(BOTH_FORECAST, was);
+            self.put(BOTH_NEW, new);
+        }
+        let is_local =
+            |score: &&Score| anew.candidates.iter().any(|one| one.name == score.name && one.local);
+        let scores = &anew.anybody.scores;
+        self.put(HERE, scores.iter().find(is_local));
+        self.put(AWAY, scores.iter().find(|score| !is_local(score)));
+        for score in scores {
+            let next = ALONE + self.names.len();
+            let series = *self.names.entry(score.name.clone()).or_insert(next);
+            if self.about.len() <= series {
+                self.about.resize(series + 1, About::default());
+            }
+            self.put(series, Some(score));
+        }
+    }
+
+    fn put(&mut self, series: usize, score: Option<&Score>) {
+        let Some(score) = score else { return };
+        let about = &mut self.about[series];
+        about.answered += 1;
+        about.times.add(score.forecast.times);
+        about.qualities.add(score.quality_source);
+        match score.forecast.cost_p50 {
+            Some(cost) => self.blocks.put(series, Metric::Cost, dollars(cost.0)),
+            None => about.unpriced += 1,
+        }
+        let figures = [
+            (Metric::FirstToken, score.forecast.first_token_s),
+            (Metric::Total, score.forecast.total_s),
+            (Metric::Quality, score.quality),
+            (Metric::Utility, score.utility),
+        ];
+        figures.into_iter().for_each(|(metric, value)| self.blocks.put(series, metric, value));
+    }
+
+    /// What comes of it. The seed decides the resamples.
+    pub fn report(self, seed: u64) -> Report {
+        let resamples = self.blocks.resampled(seed);
+        // In hindsight: whoever answers the most, and of those the best in the mean.
+        let alone = |(_, series): &(&String, &usize)| {
+            let utility = resamples.mean_of(**series, Metric::Utility).unwrap_or(f64::NEG_INFINITY);
+            (resamples.count(**series, Metric::Utility), utility)
+        };
+        let order = |one: &(f64, f64), other: &(f64, f64)| {
+            one.0.total_cmp(&other.0).then(one.1.total_cmp(&other.1))
+        };
+        let best = self.names.iter().max_by(|one, other| order(&alone(one), &alone(other)));
+        let mut series: Vec<(usize, Option<&String>)> =
+            (0..BOTH_FORECAST).map(|at| (at, None)).collect();
+        series.extend(best.map(|(name, at)| (*at, Some(name))));
+        let strategies = series.into_iter().map(|(at, who)| {
+            let about = self.about[at];
+            Strategy {
+                strategy: STRATEGIES[at.min(STRATEGIES.len() - 1)],
+                who: who.cloned(),
+                measured: at == WAS,
+                answered: about.answered,
+                unpriced: about.unpriced,
+                cost_usd: resamples.total(at, Metric::Cost),
+                first_token_s: resamples.mean(at, Metric::FirstToken),
+                total_s: resamples.mean(at, Metric::Total),
+                quality: resamples.mean(at, Metric::Quality),
+                times: about.times,
+                qualities: about.qualities,
+                costs: about.costs,
+            }
+        });
+        Report {
+            moves: pairs(self.moves),
+            classes: pairs(self.classes),
+            zones: pairs(self.zones),
+            treatments: pairs(self.treatments),
+            strategies: strategies.collect(),
+            difference: difference(&resamples),
+            ..self.report
+        }
+    }
+}
+
+impl Same {
+    /// Makes a decision again.
+    pub fn add(&mut self, again: &Again, kept: &Kept) {
+        let Some(made) = &kept.made else {
+            self.by_name += 1;
+            return;
+        };
+        match again.same(made) {
+            None => self.of_others += 1,
+            Some(true) => self.same += 1,
+            Some(false) => {
+                self.different.add(&kept.id);
+                *self.programs.entry(kept.program.clone()).or_default() += 1;
+            }
+        }
+    }
+
+    /// Counts one that cannot be read; `None`: the store itself could not.
+    pub fn unreadable(&mut self, why: Option<&Unreadable>) {
+        match why {
+            Some(Unreadable::Newer(_)) => self.newer += 1,
+            Some(Unreadable::Broken(_) | Unreadable::Incomplete) | None => self.unreadable += 1,
+        }
+    }
+}
+
+fn difference(resamples: &Resamples) -> Difference {
+    let both = (BOTH_NEW, BOTH_FORECAST);
+    Difference {
+        cost_usd: resamples.more(both, Metric::Cost),
+        first_token_s: resamples.higher(both, Metric::FirstToken),
+        total_s: resamples.higher(both, Metric::Total),
+        quality: resamples.higher(both, Metric::Quality),
+    }
+}
+
+/// Who answers, in words.
+fn told(decision: &Decision) -> String {
+    let Some(first) = leader(decision) else { return REFUSED.to_owned() };
+    match &decision.cascade {
+        Some(cascade) if cascade.first == first.name => {
+            format!("{}, then {}", first.name, cascade.escalate_to)
+        }
+        Some(_) | None => first.name.clone(),
+    }
+}
+
+/// Whoever is asked first, where that is not on this machine.
+fn away(decision: &Decision) -> Option<&Try> {
+    leader(decision).filter(|one| one.zone > Zone::Host)
+}
+
+/// How good whoever is asked first looks.
+fn first_score(decision: &Decision) -> Option<&Score> {
+    let first = leader(decision)?;
+    decision.scores.iter().find(|score| score.name == first.name)
+}
+
+fn dollars(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}
+
+fn count<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) {
+    *counts.entry(key).or_default() += 1;
+}
+
+/// The most first; of equals by name.
+fn pairs(counts: HashMap<(String, String), u64>) -> Vec<Pair> {
+    let pair = |((from, to), count)| Pair { from, to, count };
+    let mut pairs: Vec<Pair> = counts.into_iter().map(pair).collect();
+    pairs.sort_by(|one, other| {
+        other
+            .count
+            .cmp(&one.count)
+            .then_with(|| (&one.from, &one.to).cmp(&(&other.from, &other.to)))
+    });
+    pairs
+}
