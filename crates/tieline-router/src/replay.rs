@@ -12,6 +12,6 @@ mod tally;
 mod tests;
 
 pub use again::Again;
-pub use kept::{Keeper, Kept, Made, Unreadable};
+pub use kept::{Keeper, Kept, Made, Reader, Unreadable};
 pub use report::{Report, Same};
 pub use tally::Replay;

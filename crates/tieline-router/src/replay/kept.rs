@@ -235,31 +235,59 @@ struct Read {
     end: End,
 }
 
-impl Kept {
+/// Reads rows. Remembers the last grounds, since the next ones are most likely the same.
+#[derive(Debug, Default)]
+pub struct Reader {
+    last: Option<(Arc<Grounds>, Vec<Candidate>)>,
+}
+
+impl Reader {
     /// Reads a row.
     ///
     /// # Errors
     /// The row is of a later version, or damaged.
-    pub fn read(row: &DecisionRow) -> Result<Self, Unreadable> {
-        let Grounds { program, format, candidates, .. } = row.grounds.as_ref();
+    pub fn read(&mut self, row: &DecisionRow) -> Result<Kept, Unreadable> {
+        let Grounds { program, format, .. } = row.grounds.as_ref();
         if *format > FORMAT {
             return Err(Unreadable::Newer(*format));
         }
         let Read { plan, asked, now, end } = serde_json::from_str(&row.facts)?;
         let made = match (plan, asked) {
             (Some(decision), Some(asked)) => {
-                let fixed: Vec<Candidate> = serde_json::from_str(candidates)?;
+                let fixed = self.fixed(&row.grounds)?;
                 if fixed.len() != now.len() {
                     return Err(Unreadable::Incomplete);
                 }
-                let candidates = fixed.into_iter().zip(now).map(|(fixed, now)| join(fixed, now));
+                let candidates =
+                    fixed.iter().cloned().zip(now).map(|(fixed, now)| join(fixed, now));
                 Some(Made { asked, candidates: candidates.collect(), decision })
             }
             (None, None) => None,
             (Some(_), None) | (None, Some(_)) => return Err(Unreadable::Incomplete),
         };
         let (id, at_unix_ms, program) = (row.id.clone(), row.at_unix_ms, program.clone());
-        Ok(Self { id, at_unix_ms, program, made, end })
+        Ok(Kept { id, at_unix_ms, program, made, end })
+    }
+
+    fn fixed(&mut self, grounds: &Arc<Grounds>) -> Result<&[Candidate], serde_json::Error> {
+        let (_, fixed) = match self.last.take() {
+            Some(last) if Arc::ptr_eq(&last.0, grounds) => self.last.insert(last),
+            _ => {
+                let fixed = serde_json::from_str(&grounds.candidates)?;
+                self.last.insert((Arc::clone(grounds), fixed))
+            }
+        };
+        Ok(fixed)
+    }
+}
+
+impl Kept {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// The row is of a later version, or damaged.
+    pub fn read(row: &DecisionRow) -> Result<Self, Unreadable> {
+        Reader::default().read(row)
     }
 }
 

@@ -5,9 +5,12 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use serde_json::json;
 use testkit::scripted::Scripted;
+use tieline_server::Peer;
 use tieline_store::gguf::write::Draft;
+use tieline_store::keys::{NewKey, Scope};
+use tieline_store::{DecisionRow, Grounds};
 
-use crate::service::Service;
+use crate::service::{Said, Service};
 
 #[tokio::test]
 async fn models_and_memory_are_shown_and_changed() {
@@ -100,4 +103,53 @@ async fn events_tell_of_memory_and_of_requests() {
         post().await;
     }
     assert_eq!(next().await.trim_end(), "event: lagged\ndata: {\"missed\":44}");
+}
+
+#[tokio::test]
+async fn decisions_of_long_ago_are_shown_to_whose_they_are() {
+    let service = Service::new(Scripted::hello());
+    let new = |scopes: &[Scope]| NewKey { scopes: scopes.to_vec(), ..NewKey::default() };
+    let (secret, key) =
+        service.store.create_key(&new(&[Scope::Infer, Scope::ReadModels]), 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let grounds = Grounds {
+        policy: None,
+        program: "1.2.3".to_owned(),
+        format: 1,
+        candidates: "[]".to_owned(),
+    };
+    let grounds = std::sync::Arc::new(grounds);
+    let row = |id: &str, key: &str| DecisionRow {
+        id: id.to_owned(),
+        at_unix_ms: 1,
+        key: key.to_owned(),
+        grounds: std::sync::Arc::clone(&grounds),
+        facts: format!("{{\"id\":\"{id}\",\"now\":[]}}"),
+    };
+    let mut broken = row("broken", &key.id);
+    broken.facts.truncate(5);
+    let rows = [row("own", &key.id), row("others", "k"), broken, row("mine", "")];
+    service.store.record(&[], &rows).unwrap();
+    let ids = |said: Said| -> Vec<String> {
+        let body = said.is(200);
+        let all = body["decisions"].as_array().unwrap().iter();
+        all.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    };
+    // This machine's user sees all that can be read; a key its own.
+    assert_eq!(ids(service.get("/tieline/v1/decisions").await), ["mine", "others", "own"]);
+    assert_eq!(ids(service.get("/tieline/v1/decisions?limit=1").await), ["mine"]);
+    let path = |id: &str| format!("/tieline/v1/decisions/{id}");
+    assert_eq!(service.get(&path("others")).await.is(200), json!({ "id": "others" }));
+    service.get(&path("broken")).await.is(404);
+    let ask = async |path: String| {
+        let request = Request::get(path).header("x-api-key", secret.expose());
+        let mut request = request.header("host", "localhost:11434").body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Peer { loopback: false, ..Peer::local(11434) });
+        service.send_as_is(request).await
+    };
+    assert_eq!(ids(ask("/tieline/v1/decisions".to_owned()).await), ["own"]);
+    assert_eq!(ask(path("own")).await.is(200), json!({ "id": "own" }));
+    for id in ["others", "mine", "broken", "none"] {
+        ask(path(id)).await.is(404);
+    }
 }

@@ -3,7 +3,7 @@
 mod text;
 
 use jiff::Timestamp;
-use tieline_router::replay::{Again, Kept, Replay, Report, Same, Unreadable};
+use tieline_router::replay::{Again, Kept, Reader, Replay, Report, Same, Unreadable};
 use tieline_store::Store;
 
 use crate::app::App;
@@ -40,7 +40,8 @@ fn read(
     span: (i64, i64),
     mut each: impl FnMut(Result<&Kept, Option<&Unreadable>>),
 ) -> Result<(), Failure> {
-    let read = store.decisions_between(span, |row| match row.map(|row| Kept::read(&row)) {
+    let mut reader = Reader::default();
+    let read = store.decisions_between(span, |row| match row.map(|row| reader.read(&row)) {
         Ok(Ok(kept)) => each(Ok(&kept)),
         Ok(Err(why)) => each(Err(Some(&why))),
         Err(_) => each(Err(None)),
