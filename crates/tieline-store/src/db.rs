@@ -19,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0004_keys.sql"),
     include_str!("../migrations/0005_money.sql"),
     include_str!("../migrations/0006_decisions.sql"),
+    include_str!("../migrations/0007_profiles.sql"),
 ];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,

@@ -16,6 +16,7 @@ pub mod keys;
 mod ledger;
 mod model;
 mod overlay;
+pub mod profiles;
 mod pull;
 mod remove;
 mod requests;
