@@ -245,6 +245,7 @@ impl Host for Scripted {
             taken: Bytes(200_000_000),
             models: self.models.keys().map(residence).collect(),
             departures: Vec::new(),
+            unfit: Vec::new(),
         })
     }
 

@@ -70,6 +70,8 @@ fn tried(first: &Try, usage: Usage, number: u32) -> Tried {
         sent_bytes: u64::from(spread(number, 60_000)),
         redacted: 0,
         unrestored: 0,
+        saved_micro_usd: None,
+        judged: None,
         egress: None,
     }
 }
@@ -103,6 +105,9 @@ fn filed(policy: &Policy, all: &[Candidate], number: u32) -> Filed {
         tried: tried.collect(),
         plan: Some(Arc::new(decision)),
         asked: Some(asked),
+        cached: false,
+        saved_micro_usd: None,
+        hedge: None,
         digest: None,
         outcome: Outcome::Answered,
         error: None,

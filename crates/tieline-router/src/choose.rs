@@ -25,8 +25,8 @@ pub use decision::{
 };
 pub use explain::explain;
 pub use facts::{
-    Abilities, Asked, BudgetLeft, Candidate, ConstraintKind, Estimate, Figure, Guess, Needs,
-    OutputForecast, Profile, PromptKind, Session, State,
+    Abilities, Asked, BudgetLeft, Calibrated, Candidate, ConstraintKind, Estimate, Figure, Guess,
+    Needs, OutputForecast, Profile, PromptKind, Session, State,
 };
 
 /// The name that stands for everybody.
@@ -51,6 +51,7 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
         class_why,
         task,
         task_how,
+        task_sure: utility::sure(asked, task_how),
         tries: Vec::new(),
         pinned: None,
         cascade: None,
@@ -79,6 +80,16 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
         decision.refusal = Some(refuse(&group, &decision.rejections));
     }
     decision
+}
+
+/// The task of a request, and how it came about.
+pub(crate) fn task_of(policy: &Policy, asked: &Asked) -> (String, TaskHow) {
+    utility::task(asked, policy.aliases.get(bare(&asked.asked)))
+}
+
+/// Tokens of a prompt that a candidate reads in a second, as far as that is known.
+pub(crate) fn prefill_tps(candidate: &Candidate) -> f64 {
+    forecast::prefill_tps(candidate).0
 }
 
 /// How a request may go to a candidate.
@@ -143,7 +154,7 @@ impl<'p> Group<'p> {
 }
 
 /// A name without the tag that every model of this machine may be called by.
-fn bare(name: &str) -> &str {
+pub(crate) fn bare(name: &str) -> &str {
     name.strip_suffix(":latest").unwrap_or(name)
 }
 

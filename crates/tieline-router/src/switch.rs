@@ -7,8 +7,10 @@
 mod facts;
 mod hedging;
 pub(crate) mod kept;
+mod known;
 mod memory;
 mod planned;
+mod profile;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -19,17 +21,26 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_privacy::survey::{Survey, Unknown, survey};
+use tieline_store::profiles::Learned;
 use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request};
 
 use crate::carry::{Answers, Breakers, Network};
-use crate::choose::{Asked, Candidate, Decision, RefusalCode, decide};
+use crate::choose::{
+    Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, bare, decide, task_of,
+};
+use crate::policy::Policy;
+use crate::quality::{Calibration, Task};
 use crate::run::Call;
+use facts::Ground;
 use kept::Shelf;
-use memory::Memory;
+use memory::{Like, Memory, Talk};
 use planned::Case;
 use waits::Waits;
 
-pub use planned::{Planned, Tried, release};
+pub use facts::build;
+pub use known::Known;
+pub use planned::{Judged, Planned, Tried, release};
+pub use profile::{Figures, Report, Told};
 pub use setup::{RemoteModel, Setup};
 pub(crate) use setup::{left, scopes};
 
@@ -95,7 +106,37 @@ impl Switch {
         *self.shared.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
         let answers = kept::shelf(&setup.policy);
         *self.answers.write().unwrap_or_else(PoisonError::into_inner) = answers;
+        facts::prepare();
         *self.setup.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(setup));
+    }
+
+    /// Knows this of models from now on.
+    pub fn know(&self, known: Known) {
+        let mut setup = self.setup.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(setup) = setup.as_mut() {
+            *setup = Arc::new(Setup { known: Arc::new(known), ..Setup::clone(setup) });
+        }
+    }
+
+    /// What was learned of candidates since this was asked last, to be kept.
+    pub fn learned(&self) -> Vec<Learned> {
+        self.shared.memory.learned()
+    }
+
+    /// Remembers what was learned and kept before.
+    pub fn recall(&self, rows: &[Learned]) {
+        self.shared.memory.recall(rows);
+    }
+
+    /// What is known of each candidate. None without a policy.
+    ///
+    /// # Errors
+    /// This machine cannot say which models it has.
+    pub async fn profiles(&self, host: &Arc<dyn Host>) -> Result<Vec<Report>, BackendError> {
+        let Some(setup) = self.current() else { return Ok(Vec::new()) };
+        let machine = self.machine(host).await?;
+        let all = self.facts(&setup, &machine, None);
+        Ok(all.into_iter().map(|(candidate, figures)| Report::of(candidate, figures)).collect())
     }
 
     /// What it decides by.
@@ -132,9 +173,15 @@ impl Switch {
         (call, request): (&Call, &Request),
     ) -> Result<Planned, BackendError> {
         let surveyed = survey(request, &setup.detectors);
-        let mut asked = asked(&setup, (call, request), (surveyed, self.is_online()))?;
+        let memory = &self.shared.memory;
         let session = memory::session_of(call, request);
-        asked.session = facts::session(&self.shared.memory, &session, request);
+        let talk = memory.previous(&session);
+        let held = talk.as_ref().and_then(|talk| talk.task);
+        let mut asked = asked(&setup, (call, request), (surveyed, self.is_online()))?;
+        asked.guess = guess(&setup, &asked, request, held);
+        asked.session = talk.as_ref().map(|talk| facts::session(talk, request));
+        let (task, how) = task_of(&setup.policy, &asked);
+        asked.output = memory.length(Like::of(&asked.key, bare(&asked.asked), (&task, how)));
         let scopes = setup.scopes(&asked);
         if !scopes.is_empty() {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -143,58 +190,57 @@ impl Switch {
             let read = tokio::task::spawn_blocking(move || reader.left(&scopes, now));
             asked.budgets = read.await.unwrap_or_default();
         }
-        let candidates = self.candidates(&setup, host).await?;
+        let machine = self.machine(host).await?;
+        let candidates = self.facts(&setup, &machine, talk.as_ref());
+        let candidates: Vec<Candidate> = candidates.into_iter().map(|(one, _)| one).collect();
         let decision = decide(&setup.policy, &asked, &candidates);
-        let shelf = self.shelf(&setup, (&decision, call), host).await?;
+        let shelf = self.shelf(&setup, (&decision, call), &machine);
+        let calibration = calibration(&setup, &machine.0, &decision);
         let (id, wanted) = (call.id.clone(), call.wanted.clone());
         let candidates = Arc::new(candidates);
-        let case = Case { decision, asked, candidates, session, id, wanted, shelf };
+        let case = Case { decision, asked, candidates, session, id, wanted, shelf, calibration };
         Ok(Planned::new((setup, Arc::clone(&self.shared)), Arc::clone(host), case))
     }
 
     /// Where answers to this call are kept, where any are.
-    async fn shelf(
+    fn shelf(
         &self,
         setup: &Setup,
         (decision, call): (&Decision, &Call),
-        host: &Arc<dyn Host>,
-    ) -> Result<Option<Shelf>, BackendError> {
+        machine: &Machine,
+    ) -> Option<Shelf> {
         if !setup.policy.cache.exact {
-            return Ok(None);
+            return None;
         }
-        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(answers) = answers else { return Ok(None) };
-        let machine = self.machine(host).await?;
+        let answers = self.answers.read().unwrap_or_else(PoisonError::into_inner).clone()?;
         let whose = (call.hints.again, &call.wanted, machine.0.as_slice());
-        Ok(Shelf::of(&answers, (&setup.policy, decision), whose))
+        Shelf::of(&answers, (&setup.policy, decision), whose)
     }
 
-    async fn candidates(
+    /// Everybody who could answer, with all that is known of them.
+    fn facts(
         &self,
         setup: &Setup,
-        host: &Arc<dyn Host>,
-    ) -> Result<Vec<Candidate>, BackendError> {
-        let memory = &self.shared.memory;
-        let (cards, status) = &*self.machine(host).await?;
-        let local = facts::local(cards, status, memory);
-        let mut all: Vec<Candidate> =
-            local.into_iter().map(|candidate| setup.policy.with_local(candidate)).collect();
+        machine: &Machine,
+        talk: Option<&Talk>,
+    ) -> Vec<(Candidate, Figures)> {
+        let (cards, status) = &**machine;
         let now = Instant::now();
         let breakers = self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut speeds = self.shared.memory.speeds();
+        let ground = Ground { status, policy: &setup.policy, known: &setup.known, talk };
+        let mut all = facts::local(cards, &ground, &mut speeds);
         for remote in &setup.remotes {
             let mut candidate = remote.candidate.clone();
-            let seen = memory.profile(&candidate.name);
-            let profile = &mut candidate.profile;
-            profile.decode_tps = seen.decode_tps.or(profile.decode_tps);
-            profile.first_token_s = seen.first_token_s.or(profile.first_token_s);
+            let figures = facts::remote(&mut candidate, &speeds, talk);
             candidate.state.breaker_open_ms =
                 breakers.allows(&remote.circuit, now).err().map(|open| {
                     let left = open.until.saturating_duration_since(now);
                     u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
                 });
-            all.push(candidate);
+            all.push((candidate, figures));
         }
-        Ok(all)
+        all
     }
 
     /// What this machine has, as it was a moment ago: its models are rows of a database and headers of files.
@@ -215,9 +261,16 @@ impl Switch {
     }
 }
 
-/// Models of this machine as candidates, none of which is in memory.
-pub fn local_candidates(cards: &[ModelCard]) -> Vec<Candidate> {
-    facts::local(cards, &HostStatus::default(), &Memory::default())
+/// Models of this machine as candidates, none of which is in memory, with what was learned of them before.
+pub fn local_candidates(
+    (policy, known): (&Policy, &Known),
+    cards: &[ModelCard],
+    learned: &[Learned],
+) -> Vec<(Candidate, Figures)> {
+    let memory = Memory::default();
+    memory.recall(learned);
+    let ground = Ground { status: &HostStatus::default(), policy, known, talk: None };
+    facts::local(cards, &ground, &mut memory.speeds())
 }
 
 /// Decides without a server: by these models of this machine, none of which is in memory, and remotes that nobody
@@ -227,16 +280,34 @@ pub fn local_candidates(cards: &[ModelCard]) -> Vec<Candidate> {
 /// The data class that is declared is none.
 pub fn preview(
     setup: &Setup,
-    cards: &[ModelCard],
+    (cards, learned): (&[ModelCard], &[Learned]),
     (call, request): (&Call, &Request),
 ) -> Result<Decision, BackendError> {
     let surveyed = survey(request, &setup.detectors);
     let asked = asked(setup, (call, request), (surveyed, true))?;
-    let local =
-        local_candidates(cards).into_iter().map(|candidate| setup.policy.with_local(candidate));
+    let asked = Asked { guess: guess(setup, &asked, request, None), ..asked };
+    let local = local_candidates((&setup.policy, &setup.known), cards, learned);
+    let local = local.into_iter().map(|(one, _)| one);
     let remotes = setup.remotes.iter().map(|remote| remote.candidate.clone());
     let candidates: Vec<Candidate> = local.chain(remotes).collect();
     Ok(decide(&setup.policy, &asked, &candidates))
+}
+
+/// The task as it looks, where neither the caller nor the alias says what it is.
+fn guess(setup: &Setup, asked: &Asked, request: &Request, held: Option<Task>) -> Option<Guess> {
+    let (_, how) = task_of(&setup.policy, asked);
+    (how == TaskHow::Default).then(|| facts::guess(request, held)).flatten()
+}
+
+/// What the gate of a cascade goes by, where the model that is asked first was calibrated at this task.
+fn calibration(
+    setup: &Setup,
+    cards: &[ModelCard],
+    decision: &Decision,
+) -> Option<Arc<Calibration>> {
+    let first = &decision.cascade.as_ref()?.first;
+    let card = cards.iter().find(|card| card.name == *first)?;
+    setup.known.calibration(card.digest, &decision.task).map(Arc::clone)
 }
 
 /// What is known of a request, without what was before it. Where nobody knows what is in it, it stays.

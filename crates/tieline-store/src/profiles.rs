@@ -176,15 +176,16 @@ impl Store {
         self.db.run("read outcomes", |db| db.prepare(sql)?.query_map([], read)?.collect())
     }
 
-    /// A number that changes with measurements, calibrations and outcomes, so that whoever read them knows when
-    /// to read them again. Not with what a server learns.
+    /// Numbers that change with measurements, calibrations, outcomes and the quarantine, so that whoever read them
+    /// knows when to read them again. Not with what a server learns.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn profiles_version(&self) -> Result<(i64, i64), DbError> {
         let sql = "SELECT count(*), coalesce(max(at_unix_ms), 0) FROM (
             SELECT at_unix_ms FROM benches UNION ALL SELECT at_unix_ms FROM calibrations
-            UNION ALL SELECT at_unix_ms FROM outcomes)";
+            UNION ALL SELECT at_unix_ms FROM outcomes
+            UNION ALL SELECT since_unix_s * 1000 FROM quarantine)";
         self.db.run("look at profiles", |db| {
             db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
         })

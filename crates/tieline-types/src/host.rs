@@ -160,6 +160,8 @@ pub struct HostStatus {
     pub models: Vec<Residence>,
     /// Who left lately, the oldest first.
     pub departures: Vec<Departure>,
+    /// What files hold that were found to take more than all models may, with the context that is usual.
+    pub unfit: Vec<Digest>,
 }
 
 /// Vectors, one for each text.

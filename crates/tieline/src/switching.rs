@@ -11,15 +11,16 @@ use tieline_providers::{Endpoint, Secret, Speaker, Transport};
 use tieline_router::choose::Candidate;
 use tieline_router::policy::{BackendPolicy, Policy};
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
+use tieline_router::switch::Known;
 use tieline_router::{RemoteModel, Setup};
 use tieline_store::Store;
 use tieline_store::budget::Till;
 use tieline_types::{Price, Tokens};
 
 use crate::app::App;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 
-pub(crate) use watch::Watch;
+pub(crate) use watch::{Watch, keep};
 
 /// The policy's name in the folder of models and state.
 const FILE: &str = "policy.toml";
@@ -80,6 +81,7 @@ pub(crate) struct Workshop {
     root: [u8; 32],
     money: Option<(Till, Store)>,
     offline: bool,
+    store: Store,
 }
 
 impl Workshop {
@@ -88,7 +90,13 @@ impl Workshop {
         let mut root = [0; 32];
         getrandom::fill(&mut root)
             .map_err(|error| Failure::ours(format!("the system gives no random bytes: {error}")))?;
-        Ok(Self { transport: Arc::default(), root, money, offline: app.offline })
+        Ok(Self {
+            transport: Arc::default(),
+            root,
+            money,
+            offline: app.offline,
+            store: app.store.clone(),
+        })
     }
 
     /// Puts a policy's parts together. A backend that cannot be used is left out, with the reason: the others
@@ -111,7 +119,14 @@ impl Workshop {
             }
         }
         let (money, offline) = (self.money.clone(), self.offline);
-        Ok((Setup { policy, remotes, detectors, guard, money, offline }, left_out))
+        let known = Arc::new(self.known()?);
+        Ok((Setup { policy, remotes, detectors, guard, money, offline, known }, left_out))
+    }
+
+    /// What the store knows of models now.
+    fn known(&self) -> Result<Known, Failure> {
+        let now_unix_s = jiff::Timestamp::now().as_second();
+        Known::read(&self.store, now_unix_s).map_err(|error| Failure::ours(with_causes(&error)))
     }
 
     fn backend(

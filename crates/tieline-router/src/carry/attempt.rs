@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use tieline_types::{
-    Backend, BackendError, ErrorKind, Event, Origin, Piece, Request, Retry, Tokens, Usage, Zone,
+    Backend, BackendError, ErrorKind, Event, Origin, Piece, Request, Retry, Timing, Tokens, Usage,
+    Zone,
 };
 use tokio::time::Instant;
 
@@ -113,6 +114,8 @@ pub struct Attempt {
     pub first_token: Option<Duration>,
     /// From the sending to the end.
     pub total: Duration,
+    /// Where the time went, where the backend told.
+    pub timing: Option<Timing>,
     /// What was used.
     pub usage: Usage,
     /// Whether the backend told the usage; else it is what was seen until the end: at least so much.
@@ -166,6 +169,7 @@ impl Watch {
             error: None,
             first_token: None,
             total: Duration::ZERO,
+            timing: None,
             usage: Usage::default(),
             usage_told: true,
             accepted: false,
@@ -208,6 +212,7 @@ struct Entry {
     whole: bool,
     accepted: bool,
     first_token: Option<Duration>,
+    timing: Option<Timing>,
     seen: Usage,
     told: bool,
     /// Known once the answer is whole.
@@ -227,6 +232,7 @@ impl Entry {
             whole: false,
             accepted: false,
             first_token: None,
+            timing: None,
             seen: Usage::default(),
             told: false,
             total: None,
@@ -253,6 +259,7 @@ impl Entry {
             Event::ToolCall(_) => self.seen.completion_tokens.0 += 1,
             Event::Finished(finished) => {
                 self.seen = finished.usage;
+                self.timing = Some(finished.timing);
                 self.told = true;
                 self.begin();
                 self.watch.note(&self.candidate, Outcome::Success);
@@ -314,6 +321,7 @@ impl Entry {
             error,
             first_token: self.first_token.filter(|_| !self.whole),
             total: self.total.unwrap_or_else(|| self.since.elapsed()),
+            timing: self.timing,
             usage: self.seen,
             usage_told: self.told,
             accepted: self.accepted,

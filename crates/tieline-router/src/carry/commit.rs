@@ -9,6 +9,7 @@ use tieline_types::{
 };
 
 use super::validate::{self, Call, Invalid};
+use crate::quality::{self, confidence::HEAD};
 
 /// The most of an answer that is held back, in bytes of text; beyond, it is judged as it is.
 const MOST_BYTES: usize = 1 << 20;
@@ -25,13 +26,13 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// The first 32 tokens or two seconds, whatever comes first; the whole answer where its form can be checked
-    /// only then. At 32 tokens the tenth quantile rests on three tokens, and few readers have begun to read.
+    /// The tokens that calibrations are made of or two seconds, whatever comes first; the whole answer where its form
+    /// can be checked only then.
     pub fn usual(request: &Request) -> Self {
         let form =
             matches!(request.constraint, Some(Constraint::JsonObject | Constraint::JsonSchema(_)))
                 || matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
-        Self { tokens: 32, time: Duration::from_secs(2), whole: form }
+        Self { tokens: HEAD, time: Duration::from_secs(2), whole: form }
     }
 }
 
@@ -56,6 +57,8 @@ pub struct Features {
     pub repetition: f32,
     /// What is wrong with its form, where it could be checked.
     pub invalid: Option<Invalid>,
+    /// What calibrations know of its beginning; `None`: too little of it is there, or no log-probabilities came.
+    pub head: Option<quality::Features>,
 }
 
 /// What is held back.
@@ -65,6 +68,8 @@ pub(super) struct Held {
     logprobs: Vec<f32>,
     margins: Vec<f32>,
     ids: Vec<u32>,
+    /// The beginning: tokens, their log-probabilities, and those of the likeliest others.
+    head: Vec<(u32, f64, Option<f64>)>,
     text: String,
     calls: Vec<(u32, Call)>,
     bytes: usize,
@@ -119,6 +124,9 @@ impl Held {
             self.logprobs.push(entry.logprob);
             self.ids.push(entry.token);
             self.margins.extend(margin(entry));
+            if self.head.len() < HEAD as usize {
+                self.head.push(seen(entry));
+            }
         }
     }
 
@@ -168,8 +176,22 @@ impl Held {
             truncated,
             repetition: repetition(&self.ids),
             invalid: form.err(),
+            head: self.head(truncated),
         }
     }
+
+    fn head(&self, truncated: bool) -> Option<quality::Features> {
+        let is_whole = self.end.is_some() || self.head.len() >= HEAD as usize;
+        // One token more than the head, and it was not the head that was cut.
+        let truncated = truncated && self.ids.len() <= HEAD as usize;
+        is_whole.then(|| quality::Features::head(&self.head, truncated)).flatten()
+    }
+}
+
+/// What a calibration knows of a token: itself, its log-probability, and that of the likeliest other.
+pub fn seen(token: &TokenLogprob) -> (u32, f64, Option<f64>) {
+    let other = token.alternatives.iter().find(|other| other.token != token.token);
+    (token.token, f64::from(token.logprob), other.map(|other| f64::from(other.logprob)))
 }
 
 /// The distance of the two likeliest tokens; `None` where two are not told.

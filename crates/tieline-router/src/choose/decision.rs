@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tieline_privacy::Treatment;
 use tieline_types::{DataClass, Digest, MicroUsd, Source, Tokens, Zone};
 
-use super::facts::Candidate;
+use super::facts::{Calibrated, Candidate};
 use crate::policy::ClassWhy;
 
 /// Who answers, and why.
@@ -22,6 +22,9 @@ pub struct Decision {
     pub task: String,
     /// How it came about.
     pub task_how: TaskHow,
+    /// How sure that is, where it looks so: from 0 to 1.
+    #[serde(default)]
+    pub task_sure: Option<f64>,
     /// Whom to try, in this order. The others only before the first byte of an answer. Empty: it is refused.
     pub tries: Vec<Try>,
     /// Why the first is first though another may look better.
@@ -78,12 +81,18 @@ pub enum Pinned {
 }
 
 /// A model of this machine first, another if it is not sure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cascade {
     /// Who is tried first.
     pub first: String,
     /// Who answers then.
     pub escalate_to: String,
+    /// The first answer is kept where the probability that it is wrong is no higher.
+    #[serde(default)]
+    pub most_error: f64,
+    /// How far that probability can be believed; `None`: nobody calibrated the model, and a cautious rule judges.
+    #[serde(default)]
+    pub calibrated: Option<Calibrated>,
 }
 
 /// Why nobody answers.
@@ -259,6 +268,12 @@ pub struct Forecast {
     pub joules: Option<f64>,
     /// Where the worst of the times is from.
     pub times: Source,
+    /// Seconds of them until it is its turn: an estimate.
+    #[serde(default)]
+    pub queue_s: f64,
+    /// Tokens of the prompt that it probably still remembers.
+    #[serde(default)]
+    pub cached_tokens: Tokens,
 }
 
 /// How good a candidate looks: the terms, and their sum.

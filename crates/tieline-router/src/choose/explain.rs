@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Write};
 
-use tieline_types::Source;
+use tieline_types::{Source, Tokens};
 
+use super::Calibrated;
 use super::decision::{Decision, Pinned, Reason, RefusalCode, Rejection, Score, TaskHow};
 use crate::policy::ClassSource;
 
@@ -18,20 +19,25 @@ pub fn explain(decision: &Decision) -> String {
 fn write(decision: &Decision, text: &mut String) -> fmt::Result {
     writeln!(text, "{}", sentence(decision))?;
     writeln!(text, "class {}: {}", decision.class, class_why(decision))?;
-    writeln!(
-        text,
-        "task {}: {}",
-        decision.task,
-        match decision.task_how {
-            TaskHow::Declared => "the caller said so",
-            TaskHow::Alias => "the alias is for it",
-            TaskHow::Guessed => "it looks so",
-            TaskHow::Default => "nobody knows",
+    let how = match decision.task_how {
+        TaskHow::Declared => "the caller said so".to_owned(),
+        TaskHow::Alias => "the alias is for it".to_owned(),
+        TaskHow::Guessed => {
+            format!("it looks so, {:.2} sure", decision.task_sure.unwrap_or_default())
         }
-    )?;
+        TaskHow::Default => "nobody knows".to_owned(),
+    };
+    writeln!(text, "task {}: {how}", decision.task)?;
     if let Some(cascade) = &decision.cascade {
         let (first, then) = (&cascade.first, &cascade.escalate_to);
-        writeln!(text, "cascade: {first} could be tried first, and {then} if it is not sure")?;
+        let gate = match cascade.calibrated {
+            Some(Calibrated { answers, ece }) => format!(
+                "calibrated on {answers} answers, calibration error {ece:.3}; kept where P(error) is at most {:.3}",
+                cascade.most_error
+            ),
+            None => "uncalibrated: a cautious rule judges".to_owned(),
+        };
+        writeln!(text, "cascade: {first} is tried first, and {then} if it is not sure ({gate})")?;
     }
     if !decision.scores.is_empty() {
         writeln!(text, "\nmay answer")?;
@@ -106,10 +112,17 @@ fn scores(scores: &[Score], text: &mut String) -> fmt::Result {
         let cost = forecast.cost_p50.map_or("price unknown".to_owned(), |cost| cost.to_string());
         let (first, total) = (forecast.first_token_s, forecast.total_s);
         write!(text, "  {cost}, first token {first:.1} s, all {total:.1} s")?;
+        if forecast.queue_s > 0.0 {
+            write!(text, ", of it {:.1} s in the queue", forecast.queue_s)?;
+        }
+        if forecast.cached_tokens > Tokens(0) {
+            write!(text, ", about {} of the prompt remembered", forecast.cached_tokens)?;
+        }
         let doubts = [("quality", score.quality_source), ("times", forecast.times)];
         for (what, source) in doubts {
             match source {
-                Source::Measured | Source::Reported => {}
+                Source::Measured => write!(text, ", {what} measured")?,
+                Source::Reported => {}
                 Source::Estimated => write!(text, ", {what} estimated")?,
                 Source::Unknown => write!(text, ", {what} unknown")?,
             }

@@ -234,6 +234,17 @@ pub struct Profile {
     pub joules_per_token: Option<Figure>,
     /// How good it is, by task; `any` for all others.
     pub quality: BTreeMap<String, Estimate>,
+    /// How far its own confidence can be believed, by task; `any` for all others.
+    pub calibrated: BTreeMap<String, Calibrated>,
+}
+
+/// How far a model's own confidence can be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Calibrated {
+    /// Answers that it was calibrated on.
+    pub answers: u32,
+    /// The expected calibration error, on answers outside of the fit: 0 is best.
+    pub ece: f64,
 }
 
 /// How a candidate is now.
@@ -246,6 +257,8 @@ pub struct State {
     pub queue_ms: u32,
     /// Tokens of this prompt that it still remembers.
     pub cached_tokens: Tokens,
+    /// Where that is from.
+    pub cached_source: Source,
     /// It has room in memory; `None`: nobody knows, which is no reason against it.
     pub memory_fits: Option<bool>,
     /// Its file is what it should be. Asked of models of this machine alone.
@@ -262,6 +275,7 @@ impl Default for State {
             loaded: true,
             queue_ms: 0,
             cached_tokens: Tokens(0),
+            cached_source: Source::Unknown,
             memory_fits: None,
             verified: false,
             quarantined: false,

@@ -116,6 +116,8 @@ pub(super) fn forecast(asked: &Asked, candidate: &Candidate) -> Forecast {
         total_s: first_token_s + f64::from(p50.0) / decode,
         joules,
         times: prefill_source.max(decode_source).max(overhead_source).max(load_source),
+        queue_s: queue,
+        cached_tokens: cached,
     }
 }
 

@@ -36,6 +36,12 @@ pub(super) fn task(asked: &Asked, alias: Option<&Alias>) -> (String, TaskHow) {
     (task.to_owned(), how)
 }
 
+/// How sure a task is; `None`: it is no guess.
+pub(super) fn sure(asked: &Asked, how: TaskHow) -> Option<f64> {
+    let guess = asked.guess.as_ref().filter(|_| how == TaskHow::Guessed)?;
+    Some(guess.confidence)
+}
+
 /// Fills in who is tried, the scores, the pin and the cascade.
 pub(super) fn rank(
     policy: &Policy,
@@ -47,11 +53,7 @@ pub(super) fn rank(
     let previous = session.and_then(|session| {
         eligible.iter().map(|(candidate, _)| *candidate).find(|one| one.name == session.previous)
     });
-    let sure = match decision.task_how {
-        TaskHow::Guessed => asked.guess.as_ref().map_or(0.0, |guess| guess.confidence),
-        TaskHow::Declared | TaskHow::Alias | TaskHow::Default => 1.0,
-    };
-    let task = (decision.task.as_str(), sure);
+    let task = (decision.task.as_str(), decision.task_sure.unwrap_or(1.0));
     let mut ranked: Vec<(Score, &(&Candidate, Leave<'_>))> = eligible
         .iter()
         .map(|entry| (score(policy, asked, (task, previous), entry.0), entry))
@@ -61,7 +63,7 @@ pub(super) fn rank(
         pin(policy, session.is_some_and(|session| session.tool_loop), previous, &ranked);
     decision.cascade = match decision.pinned {
         Some(Pinned::ToolLoop) => None,
-        Some(Pinned::Margin) | None => cascade(policy, &ranked),
+        Some(Pinned::Margin) | None => cascade(policy, &decision.task, &ranked),
     };
     let first = previous.filter(|_| decision.pinned.is_some());
     let is_first = |candidate: &Candidate| first.is_some_and(|first| first.name == candidate.name);
@@ -111,12 +113,27 @@ fn pin(
 
 /// A model of this machine first, where it looks nearly as good as the best of the others, and that one is
 /// better at the task.
-fn cascade(policy: &Policy, ranked: &[(Score, &(&Candidate, Leave<'_>))]) -> Option<Cascade> {
-    let (first, _) = ranked.iter().find(|(_, entry)| entry.0.local)?;
+///
+/// Its answer is there when it is judged. Kept, it is worth `1 − P(error)` less the waiting for its rest; dropped, the
+/// other one's utility. So it is kept where `P(error) ≤ 1 − U(other) − w·(total − first token)`. The money, the time
+/// and the energy that the first one took are gone either way.
+fn cascade(
+    policy: &Policy,
+    task: &str,
+    ranked: &[(Score, &(&Candidate, Leave<'_>))],
+) -> Option<Cascade> {
+    let (first, (candidate, _)) = ranked.iter().find(|(_, entry)| entry.0.local)?;
     let (other, _) =
         ranked.iter().find(|(score, entry)| !entry.0.local && score.quality > first.quality)?;
-    (other.utility - first.utility <= policy.preferences.cascade_margin)
-        .then(|| Cascade { first: first.name.clone(), escalate_to: other.name.clone() })
+    let rest_s = first.forecast.total_s - first.forecast.first_token_s;
+    let most_error = 1.0 - other.utility - policy.preferences.wait_per_s * rest_s;
+    let calibrated = &candidate.profile.calibrated;
+    (other.utility - first.utility <= policy.preferences.cascade_margin).then(|| Cascade {
+        first: first.name.clone(),
+        escalate_to: other.name.clone(),
+        most_error: if most_error.is_finite() { most_error.clamp(0.0, 1.0) } else { 0.0 },
+        calibrated: calibrated.get(task).or_else(|| calibrated.get(ANY)).copied(),
+    })
 }
 
 fn score(

@@ -92,15 +92,19 @@ struct Cell {
     at_s: i64,
 }
 
+/// A sum, a sum of squares, and of how many.
+type Sums = (f64, f64, f64);
+
 impl Cell {
-    fn add(&mut self, value: f64, at_s: i64, half_life_s: Option<f64>) {
+    /// Adds so many values of this sum and this sum of squares.
+    fn add(&mut self, (sum, squares, count): Sums, at_s: i64, half_life_s: Option<f64>) {
         let now = at_s.max(self.at_s);
         *self = self.aged(now, half_life_s);
         // An outcome that arrives late counts as little as if it had come in time.
         let weight = decay(now.saturating_sub(at_s), half_life_s);
-        self.count += weight;
-        self.sum += weight * value;
-        self.squares += weight * value * value;
+        self.count += weight * count;
+        self.sum += weight * sum;
+        self.squares += weight * squares;
     }
 
     fn aged(self, now_s: i64, half_life_s: Option<f64>) -> Self {
@@ -129,10 +133,14 @@ struct Outcomes {
 
 impl Outcomes {
     fn add(&mut self, task: TaskName<'_>, value: f64, at: (i64, Option<f64>)) {
-        self.all.add(value, at.0, at.1);
-        self.families.entry(task.family.to_owned()).or_default().add(value, at.0, at.1);
+        self.add_sums(task, (value, value * value, 1.0), at);
+    }
+
+    fn add_sums(&mut self, task: TaskName<'_>, sums: Sums, at: (i64, Option<f64>)) {
+        self.all.add(sums, at.0, at.1);
+        self.families.entry(task.family.to_owned()).or_default().add(sums, at.0, at.1);
         let tasks = self.tasks.entry(task.family.to_owned()).or_default();
-        tasks.entry(task.task.to_owned()).or_default().add(value, at.0, at.1);
+        tasks.entry(task.task.to_owned()).or_default().add(sums, at.0, at.1);
     }
 
     /// The cells from the widest to the most particular, as of `now`.
@@ -166,6 +174,21 @@ impl Qualities {
     pub fn observe(&mut self, artefact: Digest, task: TaskName<'_>, outcome: f64, at_s: i64) {
         let outcomes = self.artefacts.entry(artefact.to_string()).or_default();
         outcomes.add(task, outcome.clamp(0.0, 1.0), (at_s, self.half_life_s));
+    }
+
+    /// Takes in outcomes by their sum and their number.
+    pub fn observe_sum(
+        &mut self,
+        artefact: Digest,
+        task: TaskName<'_>,
+        (sum, count): (f64, u32),
+        at_s: i64,
+    ) {
+        let outcomes = self.artefacts.entry(artefact.to_string()).or_default();
+        let count = f64::from(count);
+        let sum = if sum.is_finite() { sum.clamp(0.0, count) } else { 0.0 };
+        // Right or wrong: the square of either is itself.
+        outcomes.add_sums(task, (sum, sum, count), (at_s, self.half_life_s));
     }
 
     /// Takes in a pair: the same prompt, answered by the artefact and by the default candidate.

@@ -97,6 +97,7 @@ pub(super) fn figures(profile: &mut Profile) -> [&mut Option<Figure>; 6] {
         joules_per_prompt_token,
         joules_per_token,
         quality: _,
+        calibrated: _,
     } = profile;
     [prefill_tps, decode_tps, load_s, first_token_s, joules_per_prompt_token, joules_per_token]
 }

@@ -1,22 +1,35 @@
 //! What is known when a request comes, taken from the request, the call and this machine.
 
-use std::collections::HashSet;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tieline_privacy::Survey;
 use tieline_types::{
-    Abilities as Card, Bytes, Constraint, HostStatus, ModelCard, Prompt, Request, Role, Tokens,
-    ToolChoice, Zone,
+    Abilities as Card, Bytes, Constraint, HostStatus, ModelCard, Prompt, Request, Residence, Role,
+    RunnerBuild, Source, Tokens, ToolChoice, Zone,
 };
 
-use super::memory::Memory;
+use super::known::Known;
+use super::memory::{Speed, Speeds, Talk};
+use super::profile::Figures;
 use crate::choose::{
-    Abilities, Asked, Candidate, ConstraintKind, Needs, PromptKind, Session, State,
+    Abilities, Asked, Candidate, ConstraintKind, Guess, Needs, Profile, PromptKind, Session, State,
 };
+use crate::policy::Policy;
 use crate::prices::most_prompt_tokens;
+use crate::quality::{Hints, Task, task};
 use crate::run::Call;
 
 /// Bytes of a token, on average: for a guess of a prompt's length.
 const BYTES_A_TOKEN: u64 = 4;
+/// Bytes of a prompt that its task is guessed from.
+const HEAD: usize = 2048;
+/// How sure a rule is of a task: so many of the prompts that were written apart have the task that a rule gave them.
+const RULE: f64 = 0.9;
+/// Seconds that an answer takes where nobody knows.
+const ANSWER_S: f64 = 15.0;
+/// How long vendors keep what they read of a prompt, unless they say otherwise.
+const VENDORS_CACHE: Duration = Duration::from_secs(300);
 
 /// The request, without its words.
 pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
@@ -80,49 +93,163 @@ fn needs(request: &Request) -> Needs {
 }
 
 /// What came before in the conversation, as far as it is remembered.
-pub(super) fn session(memory: &Memory, key: &str, request: &Request) -> Option<Session> {
-    let previous = memory.previous(key)?;
+pub(super) fn session(talk: &Talk, request: &Request) -> Session {
     let tool_loop = match &request.prompt {
         Prompt::Chat(messages) => messages.last().is_some_and(|last| last.role == Role::Tool),
         Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => false,
     };
-    Some(Session { previous, tool_loop })
+    Session { previous: talk.by.clone(), tool_loop }
 }
 
-/// The models of this machine that write text, as candidates.
-pub(super) fn local(cards: &[ModelCard], status: &HostStatus, memory: &Memory) -> Vec<Candidate> {
-    let loaded: HashSet<&str> = status
-        .models
-        .iter()
-        .filter(|model| model.served.is_some())
-        .map(|model| model.name.as_str())
-        .collect();
+/// The model that tells tasks apart, made the first time it is asked.
+fn tasks() -> Option<&'static task::Model> {
+    static MODEL: OnceLock<Option<task::Model>> = OnceLock::new();
+    MODEL.get_or_init(task::Model::built_in).as_ref()
+}
+
+/// Makes what telling tasks apart needs, so that no request waits for it.
+pub(super) fn prepare() {
+    let _ = tasks();
+}
+
+/// The task, as it looks by the beginning of what the user said last, and by what the conversation was about.
+pub(super) fn guess(request: &Request, held: Option<Task>) -> Option<Guess> {
+    let text = match &request.prompt {
+        Prompt::Chat(messages) => {
+            messages.iter().rev().find(|one| one.role == Role::User)?.content.expose()
+        }
+        Prompt::Text(text) => text.expose(),
+        Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => return None,
+    };
+    let needs = needs(request);
+    let hints = Hints {
+        declared: None,
+        has_tools: needs.tools,
+        has_schema: needs.constraint == Some(ConstraintKind::JsonSchema),
+        held,
+    };
+    let inferred = tasks()?.infer(&text[..text.floor_char_boundary(HEAD)], hints);
+    let task = inferred.task?;
+    let confidence = inferred.confidence.unwrap_or(RULE);
+    Some(Guess { task: task.as_str().to_owned(), confidence })
+}
+
+/// What is known of this machine's models.
+pub(super) struct Ground<'a> {
+    /// What is in memory.
+    pub(super) status: &'a HostStatus,
+    /// What the policy says.
+    pub(super) policy: &'a Policy,
+    /// What the store knows.
+    pub(super) known: &'a Known,
+    /// The last answer of the conversation.
+    pub(super) talk: Option<&'a Talk>,
+}
+
+/// The models of this machine that write text, as candidates with what was measured of them.
+pub(super) fn local(
+    cards: &[ModelCard],
+    ground: &Ground<'_>,
+    speeds: &mut Speeds<'_>,
+) -> Vec<(Candidate, Figures)> {
+    let served = ground.status.models.iter().find_map(|model| model.served.as_ref());
+    let build = served.map(|served| build(&served.build));
     let writes = cards.iter().filter(|card| card.abilities.completion);
-    let candidate = |card: &ModelCard| Candidate {
+    writes.map(|card| candidate(card, build.as_deref(), ground, speeds)).collect()
+}
+
+/// A runner's build in one line: measurements of another one are of another program.
+pub fn build(build: &RunnerBuild) -> String {
+    let RunnerBuild { version, llama_cpp, kernels, devices } = build;
+    format!("{version} / {llama_cpp} / {} / {}", kernels.join(" "), devices.join(" "))
+}
+
+fn candidate(
+    card: &ModelCard,
+    build: Option<&str>,
+    ground: &Ground<'_>,
+    speeds: &mut Speeds<'_>,
+) -> (Candidate, Figures) {
+    let residences = || ground.status.models.iter().filter(|one| one.digest == card.digest);
+    let loaded = residences().find_map(|one| one.served.as_ref()).map(|served| &served.loaded);
+    let speed = speeds.local(&card.name, card.digest, loaded.map(|loaded| loaded.load_time));
+    let Ground { policy, known, .. } = ground;
+    let figures = Figures::of(speed, known.bench(card.digest, build));
+    let mut profile = Profile::default();
+    figures.fill(&mut profile);
+    let queue_ms = residences().map(|one| queue_ms(one, speed)).min().unwrap_or(0);
+    let held =
+        ground.talk.filter(|talk| talk.by == card.name).zip(speed).and_then(|(talk, speed)| {
+            let most = loaded?.kv_tokens;
+            (speed.since? <= talk.at).then(|| talk.tokens.min(most))
+        });
+    let state = State {
+        loaded: loaded.is_some(),
+        queue_ms,
+        cached_tokens: held.unwrap_or_default(),
+        cached_source: held.map_or(Source::Unknown, |_| Source::Estimated),
+        memory_fits: fits(card, ground.status),
+        // Nothing comes to the store that was not verified.
+        verified: true,
+        quarantined: known.is_quarantined(card.digest),
+        ..State::default()
+    };
+    let candidate = Candidate {
         name: card.name.clone(),
         local: true,
         zone: Zone::Host,
         abilities: abilities(card.abilities),
-        context: context(card, status),
+        context: residences()
+            .filter_map(|one| Some(one.served.as_ref()?.loaded.context))
+            .max()
+            .or(card.context_length),
         max_output: None,
         price: None,
         licence: card.licence.clone(),
-        profile: memory.profile(&card.name),
-        state: State {
-            loaded: loaded.contains(card.name.as_str()),
-            // Nothing comes to the store that was not verified.
-            verified: true,
-            ..State::default()
-        },
+        profile,
+        state,
     };
-    writes.map(candidate).collect()
+    let mut candidate = policy.with_local(candidate);
+    known.qualify(policy.digest, card.digest, &mut candidate);
+    (candidate, figures)
 }
 
-/// The context that it has now, else the longest that it was trained for.
-fn context(card: &ModelCard, status: &HostStatus) -> Option<Tokens> {
-    let served = status.models.iter().filter(|model| model.name == card.name);
-    let longest = served.filter_map(|model| Some(model.served.as_ref()?.loaded.context)).max();
-    longest.or(card.context_length)
+/// Milliseconds until a request has its turn: those before it, by how long an answer takes, over the places.
+fn queue_ms(residence: &Residence, speed: Option<&Speed>) -> u32 {
+    let Some(served) = &residence.served else { return 0 };
+    let places = usize::try_from(served.loaded.parallel).unwrap_or(1).max(1);
+    let behind = (residence.busy + residence.waiting + 1).saturating_sub(places);
+    let answer_s = speed.and_then(|speed| speed.whole_s.median()).unwrap_or(ANSWER_S);
+    let share = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    let wait = Duration::try_from_secs_f64(share(behind) * answer_s / share(places));
+    u32::try_from(wait.unwrap_or_default().as_millis()).unwrap_or(u32::MAX)
+}
+
+/// Whether it has room: what was planned says so, or its file alone is longer than all that there is.
+fn fits(card: &ModelCard, status: &HostStatus) -> Option<bool> {
+    let HostStatus { budget, models, unfit, .. } = status;
+    if models.iter().any(|one| one.digest == card.digest) {
+        return Some(true);
+    }
+    let too_long = *budget > Bytes(0) && card.size > *budget;
+    (too_long || unfit.contains(&card.digest)).then_some(false)
+}
+
+/// Fills in how fast a vendor's model is and what it remembers of a conversation. What was measured takes the place
+/// of what is said.
+pub(super) fn remote(
+    candidate: &mut Candidate,
+    speeds: &Speeds<'_>,
+    talk: Option<&Talk>,
+) -> Figures {
+    let figures = Figures::of(speeds.remote(&candidate.name), None);
+    figures.fill(&mut candidate.profile);
+    let talk = talk.filter(|talk| talk.by == candidate.name && talk.at.elapsed() < VENDORS_CACHE);
+    if let Some(talk) = talk.filter(|talk| talk.cached > Tokens(0)) {
+        candidate.state.cached_tokens = talk.cached;
+        candidate.state.cached_source = Source::Estimated;
+    }
+    figures
 }
 
 /// The engine holds any model to a schema, and tells what it holds to be likely.

@@ -96,6 +96,7 @@ impl Planned {
             redacted: 0,
             unrestored: 0,
             egress: None,
+            judged: None,
         }
     }
 }

@@ -1,23 +1,37 @@
-//! What the switch remembers: who answered a conversation, and how fast each candidate was. In memory alone.
+//! What the switch remembers: who answered a conversation, how fast each candidate was, and how long answers were.
+//! Numbers and names alone. What is learned of candidates can be kept, the conversations are forgotten.
+
+mod recent;
+mod speed;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use tieline_types::{Prompt, Request, Role, Source};
+use serde::{Deserialize, Serialize};
+use tieline_store::profiles::Learned;
+use tieline_types::{Digest, Prompt, Request, Role, Tokens};
 
-use crate::carry::{Attempt, Ended};
-use crate::choose::{Figure, Profile};
+use crate::carry::Attempt;
+use crate::choose::{ANY, OutputForecast, TaskHow};
+use crate::quality::Task;
 use crate::run::Call;
+pub(super) use recent::Recent;
+pub(super) use speed::{ENOUGH, Speed};
 
 /// Conversations that are remembered.
 const SESSIONS: usize = 4096;
 /// Candidates whose speed is remembered.
 const SPEEDS: usize = 1024;
-/// Weight of the newest answer in what is thought of a speed.
-const NEW: f64 = 0.2;
-/// Answers of fewer tokens say little of how fast they are written.
-const FEW: u32 = 8;
+/// Kinds of requests whose answers' length is remembered.
+const LENGTHS: usize = 1024;
+/// Answers below which their length says little of the next.
+const FEW_ANSWERS: u32 = 8;
+/// What a speed is called where it is kept.
+const SPEED: &str = "speed";
+/// What a length is called there.
+const LENGTH: &str = "length";
 
 /// What is remembered.
 #[derive(Debug, Default)]
@@ -27,16 +41,59 @@ pub(super) struct Memory {
 
 #[derive(Debug, Default)]
 struct Inner {
-    sessions: HashMap<String, String>,
+    talks: HashMap<String, Talk>,
     order: VecDeque<String>,
     speeds: HashMap<String, Speed>,
+    lengths: HashMap<String, Length>,
 }
 
-/// Means with forgetting.
-#[derive(Clone, Copy, Debug, Default)]
-struct Speed {
-    decode_tps: Option<f64>,
-    first_token_s: Option<f64>,
+/// How long answers of a kind were, in tokens.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Length {
+    tokens: Recent,
+    #[serde(skip)]
+    changed: Option<i64>,
+}
+
+/// The last answer of a conversation.
+#[derive(Clone, Debug)]
+pub(super) struct Talk {
+    /// Who gave it.
+    pub(super) by: String,
+    /// Tokens of its prompt and of it.
+    pub(super) tokens: Tokens,
+    /// Tokens that whoever gave it had in its cache then, or wrote there.
+    pub(super) cached: Tokens,
+    /// When it ended.
+    pub(super) at: Instant,
+    /// Its task, where it was guessed.
+    pub(super) task: Option<Task>,
+}
+
+/// What a request is like, for the length of its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Like<'a> {
+    /// The key's id.
+    pub(super) key: &'a str,
+    /// The name that was asked for, where somebody has it.
+    pub(super) asked: &'a str,
+    /// The task.
+    pub(super) task: &'a str,
+}
+
+impl<'a> Like<'a> {
+    /// A task counts where it is a known one or the policy's: a caller may declare any word.
+    pub(super) fn of(key: &'a str, asked: &'a str, (task, how): (&'a str, TaskHow)) -> Self {
+        let known = how != TaskHow::Declared || task.parse::<Task>().is_ok();
+        Self { key, asked, task: if known { task } else { ANY } }
+    }
+
+    /// By what it is remembered: as it is, and without the key and the task.
+    fn names(&self) -> [String; 2] {
+        let Self { key, asked, task } = self;
+        [format!("{key}\t{asked}\t{task}"), format!("*\t{asked}\t*")]
+    }
 }
 
 /// The conversation that a call belongs to: what its caller calls it, else what it begins with, since clients send
@@ -65,56 +122,154 @@ impl Memory {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who answered a conversation last.
-    pub(super) fn previous(&self, session: &str) -> Option<String> {
-        self.inner().sessions.get(session).cloned()
+    /// The last answer of a conversation.
+    pub(super) fn previous(&self, session: &str) -> Option<Talk> {
+        self.inner().talks.get(session).cloned()
     }
 
-    /// `name` answered it.
-    pub(super) fn answered(&self, session: &str, name: &str) {
+    /// `attempt` answered a conversation.
+    pub(super) fn answered(&self, session: &str, attempt: &Attempt, task: Option<Task>) {
+        let usage = attempt.usage;
+        let sum = |one: Tokens, other: Tokens| Tokens(one.0.saturating_add(other.0));
+        let talk = Talk {
+            by: attempt.name.clone(),
+            tokens: sum(usage.prompt_tokens, usage.completion_tokens),
+            cached: sum(usage.cached_tokens, usage.cache_write_tokens),
+            at: Instant::now(),
+            task,
+        };
         let mut inner = self.inner();
-        if inner.sessions.insert(session.to_owned(), name.to_owned()).is_none() {
+        if inner.talks.insert(session.to_owned(), talk).is_none() {
             inner.order.push_back(session.to_owned());
         }
         if inner.order.len() > SESSIONS
             && let Some(oldest) = inner.order.pop_front()
         {
-            inner.sessions.remove(&oldest);
+            inner.talks.remove(&oldest);
         }
     }
 
-    /// Learns how fast a candidate is.
-    pub(super) fn learn(&self, attempt: &Attempt) {
-        let (Ended::Answered, Some(first)) = (attempt.ended, attempt.first_token) else { return };
-        let tokens = attempt.usage.completion_tokens.0;
-        let rest = attempt.total.saturating_sub(first).as_secs_f64();
-        let decode = (tokens >= FEW && rest > 0.0).then(|| f64::from(tokens - 1) / rest);
+    /// Learns how fast a candidate is by an answer. `prefill_tps`: what is believed of a vendor's model, which does
+    /// not tell.
+    pub(super) fn learn(&self, attempt: &Attempt, prefill_tps: Option<f64>, at_unix_ms: i64) {
         let mut inner = self.inner();
-        if inner.speeds.len() >= SPEEDS && !inner.speeds.contains_key(&attempt.name) {
-            return;
+        if let Some(speed) = inner.speed(&attempt.name) {
+            speed.learn(attempt, prefill_tps);
+            speed.at_unix_ms = at_unix_ms;
         }
-        let speed = inner.speeds.entry(attempt.name.clone()).or_default();
-        mix(&mut speed.decode_tps, decode);
-        mix(&mut speed.first_token_s, Some(first.as_secs_f64()));
     }
 
-    /// What was measured of a candidate's answers.
-    pub(super) fn profile(&self, name: &str) -> Profile {
-        let speed = self.inner().speeds.get(name).copied().unwrap_or_default();
-        Profile {
-            decode_tps: speed.decode_tps.map(measured),
-            first_token_s: speed.first_token_s.map(measured),
-            ..Profile::default()
+    /// Learns how long an answer is.
+    pub(super) fn wrote(&self, like: Like<'_>, tokens: Tokens, at_unix_ms: i64) {
+        let mut inner = self.inner();
+        for name in like.names() {
+            if inner.lengths.len() < LENGTHS || inner.lengths.contains_key(&name) {
+                let length = inner.lengths.entry(name).or_default();
+                length.tokens.push(f64::from(tokens.0));
+                length.changed = Some(at_unix_ms);
+            }
+        }
+    }
+
+    /// How long answers like this were. Those of the same key and task count first, else those of the same name.
+    pub(super) fn length(&self, like: Like<'_>) -> Option<OutputForecast> {
+        let inner = self.inner();
+        let known = |name: &String| {
+            let tokens = &inner.lengths.get(name)?.tokens;
+            let at = |hundredths| Some(whole(tokens.quantile(hundredths)?));
+            (tokens.count() >= FEW_ANSWERS).then_some(OutputForecast { p50: at(50)?, p90: at(90)? })
+        };
+        like.names().iter().find_map(known)
+    }
+
+    /// Looks at what is known of candidates' speed.
+    pub(super) fn speeds(&self) -> Speeds<'_> {
+        Speeds { inner: self.inner(), now: Instant::now() }
+    }
+
+    /// What was learned since this was asked last.
+    pub(super) fn learned(&self) -> Vec<Learned> {
+        let mut inner = self.inner();
+        let Inner { speeds, lengths, .. } = &mut *inner;
+        let speeds = speeds.iter_mut().filter_map(|(name, speed)| {
+            std::mem::take(&mut speed.changed).then(|| row(SPEED, name, &*speed, speed.at_unix_ms))
+        });
+        let lengths = lengths.iter_mut().filter_map(|(name, length)| {
+            let at_unix_ms = length.changed.take()?;
+            Some(row(LENGTH, name, &*length, at_unix_ms))
+        });
+        speeds.chain(lengths).collect()
+    }
+
+    /// Remembers what was learned before. A row that cannot be read is left out.
+    pub(super) fn recall(&self, rows: &[Learned]) {
+        let mut inner = self.inner();
+        for Learned { kind, name, seen, .. } in rows {
+            if kind == SPEED
+                && inner.speeds.len() < SPEEDS
+                && let Ok(speed) = serde_json::from_str(seen)
+            {
+                inner.speeds.insert(name.clone(), speed);
+            }
+            if kind == LENGTH
+                && inner.lengths.len() < LENGTHS
+                && let Ok(length) = serde_json::from_str(seen)
+            {
+                inner.lengths.insert(name.clone(), length);
+            }
         }
     }
 }
 
-fn measured(value: f64) -> Figure {
-    Figure { value, source: Source::Measured }
+fn row(kind: &str, name: &str, seen: &impl Serialize, at_unix_ms: i64) -> Learned {
+    // Numbers and texts can always be written.
+    let seen = serde_json::to_string(seen).unwrap_or_default();
+    Learned { kind: kind.to_owned(), name: name.to_owned(), seen, at_unix_ms }
 }
 
-fn mix(mean: &mut Option<f64>, new: Option<f64>) {
-    if let Some(new) = new.filter(|new| new.is_finite()) {
-        *mean = Some(mean.map_or(new, |mean| mean + (new - mean) * NEW));
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+fn whole(tokens: f64) -> Tokens {
+    Tokens(tokens.clamp(0.0, f64::from(u32::MAX)) as u32)
+}
+
+impl Inner {
+    fn speed(&mut self, name: &str) -> Option<&mut Speed> {
+        if self.speeds.len() >= SPEEDS && !self.speeds.contains_key(name) {
+            return None;
+        }
+        if !self.speeds.contains_key(name) {
+            self.speeds.insert(name.to_owned(), Speed::default());
+        }
+        self.speeds.get_mut(name)
+    }
+}
+
+/// What is known of candidates' speed, while it is looked at.
+pub(super) struct Speeds<'m> {
+    inner: MutexGuard<'m, Inner>,
+    now: Instant,
+}
+
+impl Speeds<'_> {
+    /// That of a vendor's model.
+    pub(super) fn remote(&self, name: &str) -> Option<&Speed> {
+        self.inner.speeds.get(name)
+    }
+
+    /// That of a model of this machine, which holds this and is in memory by a load that took so long. What is
+    /// remembered of another content under its name is forgotten.
+    pub(super) fn local(
+        &mut self,
+        name: &str,
+        digest: Digest,
+        load: Option<Duration>,
+    ) -> Option<&Speed> {
+        let now = self.now;
+        let speed = self.inner.speed(name)?;
+        if speed.digest != Some(digest) {
+            *speed = Speed { digest: Some(digest), ..Speed::default() };
+        }
+        speed.see(load, now);
+        Some(speed)
     }
 }

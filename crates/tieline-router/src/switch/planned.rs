@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tieline_privacy::{Egress, Release, Released, Session};
@@ -14,13 +15,15 @@ use tieline_types::{
 
 use super::Shared;
 use super::kept::Shelf;
+use super::memory::Like;
 use super::setup::{RemoteModel, Setup};
 use crate::carry::{
-    Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Hedged, Limits, Origin, Verdict,
-    Watch,
+    Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Gate, Hedged, Limits, Origin,
+    Verdict, Watch,
 };
-use crate::choose::{self, Asked, Decision, Try};
+use crate::choose::{self, Asked, Decision, Try, prefill_tps};
 use crate::metered::{Bill, Fare, Metered};
+use crate::quality::Calibration;
 
 /// Mean log-probability of a token below which an answer is not trusted, as long as nobody calibrated the model:
 /// one in five by e. Cautious, and said to be so in the record.
@@ -40,6 +43,7 @@ pub struct Planned {
     pub(super) id: String,
     pub(super) wanted: Wanted,
     shelf: Option<Shelf>,
+    calibration: Option<Arc<Calibration>>,
     runs: AtomicU32,
     /// Answers that were given again.
     again: AtomicU32,
@@ -54,6 +58,7 @@ struct Account {
     /// Answers that were given again.
     kept: Vec<Tried>,
     hedged: Option<Hedged>,
+    judged: Option<Judged>,
 }
 
 /// What is known of a remote's attempts besides.
@@ -93,8 +98,20 @@ impl fmt::Debug for Planned {
     }
 }
 
+/// How the first answer of a cascade was judged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Judged {
+    /// Whether it was kept.
+    pub kept: bool,
+    /// The probability that it is wrong, by the model's calibration; `None`: a cautious rule judged, since nobody
+    /// calibrated the model or too little of the answer was there.
+    pub error: Option<f64>,
+    /// Kept where that is no higher.
+    pub most_error: f64,
+}
+
 /// What became of one attempt, without a word of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tried {
     /// Who was asked.
     pub name: String,
@@ -134,6 +151,8 @@ pub struct Tried {
     pub unrestored: u64,
     /// Which bytes left, and why; `None`: none did.
     pub egress: Option<Egress>,
+    /// How it was judged, where it was the first of a cascade.
+    pub judged: Option<Judged>,
 }
 
 /// What a decided request is about.
@@ -145,6 +164,7 @@ pub(super) struct Case {
     pub(super) id: String,
     pub(super) wanted: Wanted,
     pub(super) shelf: Option<Shelf>,
+    pub(super) calibration: Option<Arc<Calibration>>,
 }
 
 impl Planned {
@@ -153,7 +173,7 @@ impl Planned {
         host: Arc<dyn Host>,
         case: Case,
     ) -> Self {
-        let Case { decision, asked, candidates, session, id, wanted, shelf } = case;
+        let Case { decision, asked, candidates, session, id, wanted, shelf, calibration } = case;
         Self {
             setup,
             shared,
@@ -165,6 +185,7 @@ impl Planned {
             id,
             wanted,
             shelf,
+            calibration,
             runs: AtomicU32::new(0),
             again: AtomicU32::new(0),
             seats: AtomicU32::new(0),
@@ -226,9 +247,29 @@ impl Planned {
             others = others.hedged(hedge);
         }
         match first {
-            Some(first) => Arc::new(Cascade::new(first, &others, None, Arc::new(uncalibrated))),
+            Some(first) => Arc::new(Cascade::new(first, &others, None, self.gate())),
             None => Arc::new(others),
         }
+    }
+
+    /// What judges the first answer of a cascade, and says how.
+    fn gate(&self) -> Gate {
+        let cascade = self.decision.cascade.as_ref();
+        let most_error = cascade.map_or(0.0, |cascade| cascade.most_error);
+        let calibration = self.calibration.clone();
+        let account = Arc::clone(&self.account);
+        Arc::new(move |features| {
+            let head = features.head.as_ref();
+            let error = calibration.as_ref().zip(head).and_then(|(known, head)| known.error(head));
+            let verdict = match error {
+                Some(error) if error <= most_error => Verdict::Keep,
+                Some(_) => Verdict::Escalate,
+                None => uncalibrated(features),
+            };
+            let kept = verdict == Verdict::Keep;
+            lock(&account).judged = Some(Judged { kept, error, most_error });
+            verdict
+        })
     }
 
     fn candidate(&self, one: &Try, (run, at): (u32, usize)) -> Candidate {
@@ -313,16 +354,24 @@ impl Planned {
 
     fn watch(&self) -> Watch {
         let (account, shared) = (Arc::clone(&self.account), Arc::clone(&self.shared));
-        let session = self.session.clone();
+        let (session, key) = (self.session.clone(), self.asked.key.clone());
+        let (setup, decision) = (Arc::clone(&self.setup), Arc::clone(&self.decision));
+        let task = self.asked.guess.as_ref().and_then(|guess| guess.task.parse().ok());
         let hedge = self.setup.policy.hedge;
         let waits = hedge.day > MicroUsd::ZERO && hedge.after.is_none();
         let log = move |attempt: Attempt| {
-            shared.memory.learn(&attempt);
             if waits {
                 shared.waits.learn(&attempt);
             }
             if attempt.ended == crate::carry::Ended::Answered {
-                shared.memory.answered(&session, &attempt.name);
+                let remote = setup.remote(&attempt.name);
+                let prefill_tps = remote.map(|remote| prefill_tps(&remote.candidate));
+                let at_unix_ms = now_unix_ms();
+                shared.memory.learn(&attempt, prefill_tps, at_unix_ms);
+                shared.memory.answered(&session, &attempt, task);
+                let Decision { asked, task, task_how, .. } = &*decision;
+                let like = Like::of(&key, asked, (task, *task_how));
+                shared.memory.wrote(like, attempt.usage.completion_tokens, at_unix_ms);
             }
             lock(&account).attempts.push(attempt);
         };
@@ -353,12 +402,15 @@ impl Planned {
         let mut account = self.account();
         let mut tried = std::mem::take(&mut account.kept);
         let attempts = std::mem::take(&mut account.attempts);
-        tried.extend(attempts.iter().map(|attempt| self.told(attempt, &account.paid)));
+        let judged = account.judged.take();
+        tried.extend(attempts.iter().map(|attempt| self.told(attempt, &account.paid, judged)));
         tried
     }
 
     /// Several runs may be under way: an attempt belongs to the bills of its seat.
-    fn told(&self, attempt: &Attempt, paid: &[Paid]) -> Tried {
+    fn told(&self, attempt: &Attempt, paid: &[Paid], judged: Option<Judged>) -> Tried {
+        let cascade = self.decision.cascade.as_ref();
+        let is_first = cascade.is_some_and(|cascade| cascade.first == attempt.name);
         let rule = self.decision.tries.iter().find(|one| one.name == attempt.name);
         let micros =
             |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
@@ -382,6 +434,7 @@ impl Planned {
             redacted: 0,
             unrestored: 0,
             egress: None,
+            judged: judged.filter(|_| is_first),
         };
         // Whoever was not asked has no bill.
         if attempt.ended == crate::carry::Ended::Skipped {
@@ -425,6 +478,11 @@ impl Planned {
 /// The leave that a decision gives a request.
 pub fn release(one: &Try, session: &str) -> Release {
     Release { treatment: one.treatment, rule: one.rule.clone(), session: Session::named(session) }
+}
+
+fn now_unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {

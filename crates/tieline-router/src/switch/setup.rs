@@ -8,6 +8,7 @@ use tieline_store::Store;
 use tieline_store::budget::{Period, Scope, ScopeKind, Till};
 use tieline_types::MicroUsd;
 
+use super::known::Known;
 use crate::carry::breaker::Key;
 use crate::choose::{Asked, BudgetLeft, Candidate};
 use crate::policy::{Budget, BudgetScope, Policy};
@@ -43,6 +44,8 @@ pub struct Setup {
     pub money: Option<(Till, Store)>,
     /// Whether nobody outside this machine may be asked.
     pub offline: bool,
+    /// What the store knows of models.
+    pub known: Arc<Known>,
 }
 
 impl fmt::Debug for Setup {

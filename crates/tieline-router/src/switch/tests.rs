@@ -109,7 +109,8 @@ fn setup(vendor: &Arc<Vendor>) -> Setup {
         vendor: "openai".to_owned(),
         circuit,
     };
-    Setup { policy, remotes: vec![remote], detectors, guard, money: None, offline: false }
+    let (money, offline, known) = (None, false, Arc::default());
+    Setup { policy, remotes: vec![remote], detectors, guard, money, offline, known }
 }
 
 fn router(vendor: &Arc<Vendor>) -> Router {

@@ -71,6 +71,7 @@ mod tests {
             total: Duration::from_millis(total_ms),
             usage: Usage::default(),
             usage_told: true,
+            timing: None,
             accepted: true,
         }
     }

@@ -3,6 +3,7 @@
 mod decisions;
 mod events;
 mod models;
+mod profiles;
 mod pull;
 
 use axum::http::Method;
@@ -25,6 +26,7 @@ pub(crate) fn routes() -> Vec<Route> {
             post(models::unload),
         ),
         Route::new((Method::GET, "/tieline/v1/status"), read, get(models::status)),
+        Route::new((Method::GET, "/tieline/v1/profiles"), read, get(profiles::list)),
         Route::new((Method::POST, "/tieline/v1/pull"), manage, post(pull::pull)),
         Route::new((Method::GET, "/tieline/v1/decisions"), read, get(decisions::list)),
         Route::new((Method::GET, "/tieline/v1/decisions/{id}"), read, get(decisions::one)),

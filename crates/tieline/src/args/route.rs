@@ -76,10 +76,22 @@ pub(crate) struct Calibrate {
     /// Examples: a JSON object with "prompt" and "expected" on each line
     #[arg(long, value_name = "FILE")]
     pub(crate) data: PathBuf,
-    /// Where to write the calibration
+    /// The task that the examples are of; `any` counts for all tasks that have no calibration of their own
+    #[arg(long, value_name = "TASK", default_value = "any", value_parser = task)]
+    pub(crate) task: String,
+    /// Where to write the calibration too
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// The most tokens to answer with
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) max_tokens: u32,
+}
+
+/// Reads a task's name: `any`, a known one or the policy's own.
+fn task(text: &str) -> Result<String, String> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    match !text.is_empty() && text.len() <= 32 && text.bytes().all(word) {
+        true => Ok(text.to_owned()),
+        false => Err("a task is a word of at most 32 letters, digits, _ - and .".to_owned()),
+    }
 }

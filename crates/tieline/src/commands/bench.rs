@@ -1,15 +1,18 @@
 //! `tieline bench`
 
 use serde::Serialize;
+use tieline_engine::LocalModel;
 use tieline_engine::probe::{self, Machine};
 use tieline_lab::{BenchPlan, BenchReport, Summary};
+use tieline_router::switch;
 use tieline_store::Model;
+use tieline_store::profiles::Bench as Kept;
 use tieline_types::{Digest, LoadParams, LoadedModel, RunnerBuild, Tokens};
 
 use crate::app::App;
 use crate::args::Bench;
 use crate::bars;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 
 /// Figures with all that they depend on, for programs.
 #[derive(Serialize)]
@@ -52,15 +55,43 @@ pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
     let figures =
         app.block_on_interruptible(async { Ok(bench.await?) }, "interrupted while measuring");
     bar.finish_and_clear();
-    let report = print(app, &model, &loaded.model, &figures?);
+    let kept = figures.and_then(|figures| {
+        keep(app, &model, &loaded.model, &figures)?;
+        Ok(figures)
+    });
+    let report = kept.and_then(|figures| print(app, &model, &loaded.model, &figures));
     loaded.end(app);
     report
+}
+
+/// Keeps the medians: whoever decides who answers goes by them.
+fn keep(
+    app: &App,
+    model: &Model,
+    local: &LocalModel,
+    figures: &BenchReport,
+) -> Result<(), Failure> {
+    let loaded = local.loaded();
+    let median = |summary: Option<Summary>| summary.map(|summary| summary.median);
+    let rates = [&figures.samples.prefill_tps, &figures.samples.decode_tps];
+    let samples = rates.into_iter().map(Vec::len).max().unwrap_or(0);
+    let bench = Kept {
+        digest: model.digest,
+        build: switch::build(local.build()),
+        context: loaded.context,
+        prefill_tps: median(figures.prefill_tps),
+        decode_tps: median(figures.decode_tps),
+        load_s: Some(loaded.load_time.as_secs_f64()),
+        samples: u32::try_from(samples).unwrap_or(u32::MAX),
+        at_unix_ms: jiff::Timestamp::now().as_millisecond(),
+    };
+    app.store.record_bench(&bench).map_err(|error| Failure::ours(with_causes(&error)))
 }
 
 fn print(
     app: &App,
     model: &Model,
-    local: &tieline_engine::LocalModel,
+    local: &LocalModel,
     figures: &BenchReport,
 ) -> Result<(), Failure> {
     let (build, loaded, machine) = (local.build(), local.loaded(), probe::machine());

@@ -3,17 +3,18 @@
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+use tieline_router::carry::commit::seen;
 use tieline_router::quality::{Calibration, Features, LabelledAnswer, calibrate as fit};
+use tieline_store::profiles::{CalibrationRow, Outcomes};
 use tieline_types::{
-    Digest, FinishReason, LoadParams, Message, Prompt, Request, Role, Sampling, TokenLogprob,
-    Tokens,
+    Digest, FinishReason, LoadParams, Message, Prompt, Request, Role, Sampling, Tokens,
 };
 
 use crate::answer::{self, Answer};
 use crate::app::App;
 use crate::args::Calibrate;
 use crate::bars;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 
 /// Bytes of a file of examples at most.
 const MOST_BYTES: u64 = 64 << 20;
@@ -32,6 +33,7 @@ struct Example {
 struct Report<'a> {
     model: &'a str,
     digest: Digest,
+    task: &'a str,
     max_tokens: Tokens,
     right: usize,
     #[serde(flatten)]
@@ -57,9 +59,10 @@ pub(super) fn calibrate(app: &App, args: &Calibrate) -> Result<(), Failure> {
     loaded.end(app);
     let calibration = fit(&answers, SEED);
     let right = answers.iter().filter(|answer| answer.correct > 0.5).count();
-    let (model, digest) = (model.name.as_str(), model.digest);
+    let (model, digest, task) = (model.name.as_str(), model.digest, args.task.as_str());
     let max_tokens = Tokens(args.max_tokens);
-    let report = Report { model, digest, max_tokens, right, calibration: &calibration };
+    let report = Report { model, digest, task, max_tokens, right, calibration: &calibration };
+    keep(app, &report)?;
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&report);
         let text = text.map_err(|error| Failure::ours(format!("cannot write JSON: {error}")))?;
@@ -71,6 +74,27 @@ pub(super) fn calibrate(app: &App, args: &Calibrate) -> Result<(), Failure> {
         return app.output.value(&report);
     }
     app.output.line(&text(&report))
+}
+
+/// Keeps the calibration, for the gates of cascades, and how often the model was right.
+fn keep(app: &App, report: &Report<'_>) -> Result<(), Failure> {
+    let Report { digest, task, right, calibration, .. } = report;
+    let at_unix_ms = jiff::Timestamp::now().as_millisecond();
+    let text = serde_json::to_string(calibration);
+    let text = text.map_err(|error| Failure::ours(format!("cannot write JSON: {error}")))?;
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (digest, task) = (*digest, (*task).to_owned());
+    let row = CalibrationRow { digest, task: task.clone(), calibration: text, at_unix_ms };
+    let outcomes = Outcomes {
+        digest,
+        task,
+        origin: "calibrate".to_owned(),
+        correct: f64::from(count(*right)),
+        answers: count(calibration.labels),
+        at_unix_ms,
+    };
+    let kept = app.store.keep_calibration(&row, &outcomes);
+    kept.map_err(|error| Failure::ours(with_causes(&error)))
 }
 
 fn text(report: &Report<'_>) -> String {
@@ -121,14 +145,11 @@ fn request(example: &Example, max_tokens: u32) -> Request {
 
 /// `None`: the answer has no token, so nothing was seen of it.
 fn labelled(answer: &Answer, expected: &str) -> Option<LabelledAnswer> {
-    let seen = |token: &TokenLogprob| {
-        let other = token.alternatives.iter().find(|other| other.token != token.token);
-        (token.token, f64::from(token.logprob), other.map(|other| f64::from(other.logprob)))
-    };
     let tokens: Vec<_> = answer.logprobs.iter().map(seen).collect();
     let reason = &answer.finished.reason;
     let truncated = matches!(reason, FinishReason::MaxTokens | FinishReason::ContextFull);
-    let features = Features::of(&tokens, truncated)?;
+    // As much as a cascade sees before it judges.
+    let features = Features::head(&tokens, truncated)?;
     Some(LabelledAnswer {
         features,
         correct: if is_right(&answer.text, expected) { 1.0 } else { 0.0 },
@@ -167,8 +188,8 @@ mod tests {
         let data = folder.path().join("examples.jsonl");
         let read = |text: &str| {
             fs::write(&data, text).unwrap();
-            let (model, out) = (String::new(), None);
-            examples(&Calibrate { model, data: data.clone(), out, max_tokens: 9 })
+            let (model, out, task) = (String::new(), None, String::new());
+            examples(&Calibrate { model, data: data.clone(), out, task, max_tokens: 9 })
         };
         let good = r#"{"prompt": "2+2?", "expected": "4"}"#;
         assert_eq!(read(&format!("{good}\n\n{good}\n")).unwrap().len(), 2);

@@ -7,7 +7,7 @@ use tieline_router::switch;
 
 use crate::app::App;
 use crate::args::PolicyCommand;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::serving;
 use crate::switching::{Place, Workshop, parse};
 
@@ -23,9 +23,13 @@ fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
         return app.output.line("there is no policy: nothing leaves this machine");
     };
     let policy = parse(&text, &place.path)?;
-    let report = policy.check(&switch::local_candidates(&serving::cards(app)?));
-    let passed = report.passed();
     let (setup, left_out) = Workshop::new(app, None)?.setup(policy)?;
+    let ground = (&setup.policy, &*setup.known);
+    let learned = app.store.learned().map_err(|error| Failure::ours(with_causes(&error)))?;
+    let local = switch::local_candidates(ground, &serving::cards(app)?, &learned);
+    let local: Vec<_> = local.into_iter().map(|(candidate, _)| candidate).collect();
+    let report = setup.policy.check(&local);
+    let passed = report.passed();
     let left_out: Vec<&str> = left_out.iter().map(|failure| failure.message.as_str()).collect();
     if app.output.is_json() {
         let tests: Vec<_> = report

@@ -21,7 +21,7 @@ use crate::args::{LoopbackAuth, Serve};
 use crate::env;
 use crate::failure::{Failure, with_causes};
 use crate::serving::{self, Settings};
-use crate::switching::{Place, Watch, Workshop};
+use crate::switching::{self, Place, Watch, Workshop};
 
 /// Where it listens unless told otherwise.
 const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11435);
@@ -91,6 +91,11 @@ async fn run(
         () = over(exporting.as_mut()) => Ok(()),
     };
     server.close().await;
+    let (store, learned) = (app.store.clone(), server.clone());
+    let kept = tokio::task::spawn_blocking(move || switching::keep(&store, &learned));
+    if tokio::time::timeout(LEDGER, kept).await.is_err() {
+        app.output.warn("what was learned of candidates could not be kept in time");
+    }
     drop(server);
     // What is left of the spans; a collector that is away keeps nobody here.
     if let Some(exporting) = exporting {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use tieline_router::switch::{self, Figures, Known, Report as Profile, Told};
 use tieline_store::{Gguf, Model};
 use tieline_types::Bytes;
 
@@ -11,7 +12,9 @@ use super::list::{Row, date, table, trimmed, trust};
 use crate::app::App;
 use crate::args::Show;
 use crate::bars;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
+use crate::serving;
+use crate::switching::Place;
 
 /// A model in full, for programs.
 #[derive(Serialize)]
@@ -22,6 +25,7 @@ struct Report {
     verified_now: bool,
     tensor_types: Vec<TensorType>,
     chat_template: Option<String>,
+    profile: Option<Profile>,
 }
 
 #[derive(Serialize)]
@@ -48,10 +52,17 @@ pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
         return app.output.line(&template.ok_or_else(missing)?);
     }
     let tensor_types = tensor_types(&gguf);
+    let profile = profile(app, &model)?;
     if app.output.is_json() {
         let row = Row::from(&model);
-        let report =
-            Report { row, path, verified_now: args.verify, tensor_types, chat_template: template };
+        let report = Report {
+            row,
+            path,
+            verified_now: args.verify,
+            tensor_types,
+            chat_template: template,
+            profile,
+        };
         return app.output.value(&report);
     }
     let mut lines = facts(&model, &path);
@@ -61,6 +72,7 @@ pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
         .map(|(name, fact)| format!("{name:<13} {fact}").trim_end().to_owned())
         .collect();
     text.push(types_table(&tensor_types));
+    text.extend(profile.iter().flat_map(profile_lines));
     app.output.line(&text.join("\n"))
 }
 
@@ -105,6 +117,58 @@ fn facts(model: &Model, path: &std::path::Path) -> Vec<(&'static str, String)> {
         ("pulled", date(model.pulled_at_unix_s)),
         ("file", path.display().to_string()),
     ]
+}
+
+/// What is known of how fast and good it is; `None`: it writes no text.
+fn profile(app: &App, model: &Model) -> Result<Option<Profile>, Failure> {
+    // A policy with faults is said elsewhere.
+    let policy = Place::of(app).policy().unwrap_or_default();
+    let now_unix_s = jiff::Timestamp::now().as_second();
+    let known = Known::read(&app.store, now_unix_s);
+    let known = known.map_err(|error| Failure::ours(with_causes(&error)))?;
+    let learned = app.store.learned().map_err(|error| Failure::ours(with_causes(&error)))?;
+    let mut cards = serving::cards(app)?;
+    cards.retain(|card| card.name == model.name);
+    let here = switch::local_candidates((&policy, &known), &cards, &learned).into_iter().next();
+    Ok(here.map(|(candidate, figures)| Profile::of(candidate, figures)))
+}
+
+/// The figures of a profile with what they are from, a line each.
+fn profile_lines(profile: &Profile) -> Vec<String> {
+    let Figures { prefill_tps, decode_tps, load_s, first_token_s } = profile.figures;
+    let figures = [
+        ("reads", prefill_tps, "tokens/s"),
+        ("writes", decode_tps, "tokens/s"),
+        ("loads in", load_s, "s"),
+        ("begins after", first_token_s, "s"),
+    ];
+    let mut lines: Vec<String> = figures
+        .into_iter()
+        .filter_map(|(what, told, unit)| {
+            let Told { value, source, by, samples, at_unix_ms } = told?;
+            let mut line = format!("{what:<13} {value:.3} {unit} ({} by {by}", source.as_str());
+            if let Some(samples) = samples {
+                line.push_str(&format!(", {samples} samples"));
+            }
+            if let Some(at) = at_unix_ms {
+                line.push_str(&format!(", {}", date(at / 1000)));
+            }
+            Some(line + ")")
+        })
+        .collect();
+    lines.extend(profile.quality.iter().map(|(task, one)| {
+        let what = format!("good at {task}");
+        let source = one.source.as_str();
+        format!(
+            "{what:<13} {:.3}, above {:.3} ({source}, {} answers)",
+            one.mean, one.low, one.samples
+        )
+    }));
+    lines.extend(profile.calibrated.iter().map(|(task, one)| {
+        let what = format!("sure of {task}");
+        format!("{what:<13} calibrated on {} answers, error {:.3}", one.answers, one.ece)
+    }));
+    lines
 }
 
 fn types_table(types: &[TensorType]) -> String {

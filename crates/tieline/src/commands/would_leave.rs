@@ -11,7 +11,7 @@ use tieline_types::{Message, Prompt, Request, Role, Tokens, Wanted, Zone};
 
 use crate::app::App;
 use crate::args::{About, WouldLeave};
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::serving;
 use crate::switching::{Place, Workshop};
 
@@ -74,7 +74,9 @@ pub(super) fn decided(
             ..Hints::default()
         },
     };
-    let decision = switch::preview(&setup, &serving::cards(app)?, (&call, &request))?;
+    let learned = app.store.learned().map_err(|error| Failure::ours(with_causes(&error)))?;
+    let local = (&serving::cards(app)?[..], &learned[..]);
+    let decision = switch::preview(&setup, local, (&call, &request))?;
     Ok((setup, decision, request))
 }
 

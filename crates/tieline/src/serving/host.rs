@@ -290,6 +290,7 @@ impl Host for Machine {
             taken: overview.taken,
             models: overview.members.into_iter().filter_map(|one| self.residence(one)).collect(),
             departures: departures.map(|one| self.departure(one, age)).collect(),
+            unfit: self.variants.unfit(overview.budget, |model| self.usual_context(model)),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tieline_store::Model;
-use tieline_types::{Digest, Keep, LoadParams, Pooling, Tokens};
+use tieline_types::{Bytes, Digest, Keep, LoadParams, Pooling, Tokens};
 use tokio::sync::OnceCell;
 
 use super::needs::Need;
@@ -79,6 +79,15 @@ impl Variants {
     /// Those of one content.
     pub(super) fn of(&self, digest: Digest) -> Vec<Arc<Variant>> {
         self.all().iter().filter(|one| one.model.digest == digest).cloned().collect()
+    }
+
+    /// Contents that take more than there is with the context that is usual, as far as they were planned.
+    pub(super) fn unfit(&self, there: Bytes, usual: impl Fn(&Model) -> Tokens) -> Vec<Digest> {
+        let unfit = |one: &&Arc<Variant>| {
+            one.kind == Kind { context: usual(&one.model), vectors: None }
+                && one.need.get().is_some_and(|need| need.bytes() > there)
+        };
+        self.all().iter().filter(unfit).map(|one| one.model.digest).collect()
     }
 
     /// The one of this name in the pool.

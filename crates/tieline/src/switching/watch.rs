@@ -1,15 +1,19 @@
-//! Follows the policy's file while a server runs: what is new is used as a whole, or not at all.
+//! Follows the policy's file and what the store knows of models while a server runs: what is new is used as a
+//! whole, or not at all. Keeps what the server learned.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tieline_server::App as Server;
+use tieline_store::Store;
 use tracing::{info, warn};
 
 use super::{Place, Workshop, parse};
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 
 /// How often it is looked at. SIGHUP has it looked at now.
 const EVERY: Duration = Duration::from_secs(1);
+/// How often what the server learned is kept. What is newer is lost where the server is killed.
+const KEEP: Duration = Duration::from_secs(60);
 
 /// A policy's file, and what was read of it last.
 pub(crate) struct Watch {
@@ -18,6 +22,9 @@ pub(crate) struct Watch {
     read: Option<String>,
     /// The file cannot be read, which was said.
     unreadable: bool,
+    /// Which state of the store's profiles is used.
+    profiles: Option<(i64, i64)>,
+    kept: Instant,
 }
 
 impl Watch {
@@ -30,9 +37,15 @@ impl Watch {
         workshop: Workshop,
         server: &Server,
     ) -> Result<Self, Failure> {
-        let mut watch = Self { place, workshop, read: None, unreadable: false };
-        watch.read = watch.place.read()?;
+        let (read, profiles) = (place.read()?, None);
+        let kept = Instant::now();
+        let mut watch = Self { place, workshop, read, unreadable: false, profiles, kept };
+        // First, so that what changes while it is read is read again.
+        watch.profiles = watch.workshop.store.profiles_version().ok();
         watch.apply(server)?;
+        let learned = watch.workshop.store.learned();
+        let learned = learned.map_err(|error| Failure::ours(with_causes(&error)))?;
+        server.router().switch().recall(&learned);
         Ok(watch)
     }
 
@@ -75,6 +88,28 @@ impl Watch {
     }
 
     fn look(&mut self, server: &Server) {
+        self.look_at_policy(server);
+        self.look_at_profiles(server);
+        if self.kept.elapsed() >= KEEP {
+            self.kept = Instant::now();
+            keep(&self.workshop.store, server);
+        }
+    }
+
+    /// A database that cannot be read is asked again.
+    fn look_at_profiles(&mut self, server: &Server) {
+        let Ok(version) = self.workshop.store.profiles_version() else { return };
+        if self.profiles == Some(version) {
+            return;
+        }
+        if let Ok(known) = self.workshop.known() {
+            server.router().switch().know(known);
+            self.profiles = Some(version);
+            info!("what is known of models is read again");
+        }
+    }
+
+    fn look_at_policy(&mut self, server: &Server) {
         let read = self.place.read();
         let again = std::mem::replace(&mut self.unreadable, read.is_err());
         let used = match read {
@@ -90,6 +125,14 @@ impl Watch {
             server.policy_read(false);
             warn!(why = failure.message, "the policy stays as it was");
         }
+    }
+}
+
+/// Keeps what a server learned of candidates. What cannot be kept is learned again.
+pub(crate) fn keep(store: &Store, server: &Server) {
+    let learned = server.router().switch().learned();
+    if !learned.is_empty() && store.keep_learned(&learned).is_err() {
+        warn!("what was learned of candidates cannot be kept");
     }
 }
 

@@ -88,6 +88,8 @@ fn tried(at: u32, name: &str, decision: &tieline_router::choose::Decision) -> Tr
         redacted: 0,
         unrestored: 0,
         egress: None,
+        saved_micro_usd: None,
+        judged: None,
     }
 }
 
@@ -110,6 +112,9 @@ fn record(
         asked,
         tried: tried.into_iter().collect(),
         digest: None,
+        cached: false,
+        saved_micro_usd: None,
+        hedge: None,
         error: None,
         first_token_us: Some(500_000),
         total_us: 2_000_000 + u64::from(at) * 100_000,

@@ -70,6 +70,7 @@ async fn without_a_time_it_is_what_was_measured() {
         total: Duration::from_secs(9),
         usage: Usage::default(),
         usage_told: false,
+        timing: None,
         accepted: true,
     };
     (0..9).for_each(|_| waits.learn(&attempt));
