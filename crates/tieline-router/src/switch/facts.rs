@@ -215,7 +215,7 @@ fn candidate(
 }
 
 /// Milliseconds until a request has its turn: those before it, by how long an answer takes, over the places.
-fn queue_ms(residence: &Residence, speed: Option<&Speed>) -> u32 {
+pub(super) fn queue_ms(residence: &Residence, speed: Option<&Speed>) -> u32 {
     let Some(served) = &residence.served else { return 0 };
     let places = usize::try_from(served.loaded.parallel).unwrap_or(1).max(1);
     let behind = (residence.busy + residence.waiting + 1).saturating_sub(places);

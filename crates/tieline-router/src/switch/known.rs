@@ -126,7 +126,9 @@ impl Known {
                 }
                 _ => Source::Estimated,
             };
-            let (mean, low, samples) = (found.mean, found.low, samples(found.samples));
+            // Where nearly all are right, nine of ten chances may lie above the mean.
+            let (mean, low) = (found.mean, found.low.min(found.mean));
+            let samples = samples(found.samples);
             Some((task.to_owned(), Estimate { mean, low, samples, source }))
         });
         estimates.collect()

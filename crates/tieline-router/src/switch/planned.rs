@@ -259,16 +259,9 @@ impl Planned {
         let calibration = self.calibration.clone();
         let account = Arc::clone(&self.account);
         Arc::new(move |features| {
-            let head = features.head.as_ref();
-            let error = calibration.as_ref().zip(head).and_then(|(known, head)| known.error(head));
-            let verdict = match error {
-                Some(error) if error <= most_error => Verdict::Keep,
-                Some(_) => Verdict::Escalate,
-                None => uncalibrated(features),
-            };
-            let kept = verdict == Verdict::Keep;
-            lock(&account).judged = Some(Judged { kept, error, most_error });
-            verdict
+            let judged = judge(features, calibration.as_deref(), most_error);
+            lock(&account).judged = Some(judged);
+            if judged.kept { Verdict::Keep } else { Verdict::Escalate }
         })
     }
 
@@ -489,10 +482,68 @@ fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
     account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Judges an answer by the model's calibration, where there is one and enough of the answer to go by.
+fn judge(features: &Features, calibration: Option<&Calibration>, most_error: f64) -> Judged {
+    let known = calibration.zip(features.head.as_ref());
+    let error = known.and_then(|(calibration, head)| calibration.error(head));
+    let kept = match error {
+        Some(error) => error <= most_error,
+        None => uncalibrated(features),
+    };
+    Judged { kept, error, most_error }
+}
+
 /// Judges an answer of a model that nobody calibrated here: what is broken, goes in circles or is mostly guessed
 /// is not kept.
-fn uncalibrated(features: &Features) -> Verdict {
+fn uncalibrated(features: &Features) -> bool {
     let guessed = features.mean.is_some_and(|mean| mean < UNCALIBRATED_MEAN);
     let circles = features.repetition > UNCALIBRATED_REPETITION;
-    if features.invalid.is_some() || guessed || circles { Verdict::Escalate } else { Verdict::Keep }
+    features.invalid.is_none() && !guessed && !circles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quality::{LabelledAnswer, calibrate};
+
+    fn head(logprob: f64) -> crate::quality::Features {
+        crate::quality::Features::head(&[(1, logprob, None); 4], false).unwrap()
+    }
+
+    #[test]
+    fn a_calibrated_gate_keeps_what_is_probably_right_enough() {
+        // Below -1 all are wrong, above all are right.
+        let answers: Vec<LabelledAnswer> = (0..100_u8)
+            .map(|number| LabelledAnswer {
+                features: head(-f64::from(number) / 50.0),
+                correct: if number < 50 { 1.0 } else { 0.0 },
+            })
+            .collect();
+        let calibration = calibrate(&answers, 1);
+        let judged = |logprob, most_error| {
+            // The cautious rule would say the other thing.
+            let mean = Some(if logprob < -1.0 { 0.0 } else { -9.0 });
+            let features = Features { mean, head: Some(head(logprob)), ..Features::default() };
+            judge(&features, Some(&calibration), most_error)
+        };
+        let (sure, unsure) = (judged(-0.1, 0.3), judged(-1.9, 0.3));
+        assert!(sure.kept && sure.error.unwrap() < 0.1, "{sure:?}");
+        assert!(!unsure.kept && unsure.error.unwrap() > 0.9, "{unsure:?}");
+        assert!(judged(-1.9, 1.0).kept, "nothing better is to be had");
+    }
+
+    #[test]
+    fn without_a_calibration_or_enough_of_the_answer_a_cautious_rule_judges() {
+        let calibration = calibrate(&[], 1);
+        let guessed = Features { mean: Some(-2.0), ..Features::default() };
+        let fine = Features { mean: Some(-0.5), ..Features::default() };
+        for (features, kept) in [(guessed, false), (fine, true)] {
+            for known in [None, Some(&calibration)] {
+                let want = Judged { kept, error: None, most_error: 0.9 };
+                assert_eq!(judge(&features, known, 0.9), want);
+            }
+        }
+        let invalid = Features { repetition: 0.9, ..fine };
+        assert!(!judge(&invalid, None, 1.0).kept);
+    }
 }

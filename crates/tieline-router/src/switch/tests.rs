@@ -19,6 +19,7 @@ use crate::replay::{Keeper, Kept};
 use crate::run::{Hints, Router};
 
 mod hedges;
+mod knows;
 mod limits;
 
 const POLICY: &str = r#"

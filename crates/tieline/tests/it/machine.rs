@@ -77,7 +77,8 @@ fn a_machine_without_python_is_warned() {
 fn a_measurement_says_what_it_depends_on() {
     let Some(runner) = testkit::runner() else { return };
     let sizes = ["--prefill", "32", "--decode", "4", "--repeat", "2", "--threads", "1"];
-    let bench = Home::shared().tieline(["bench", "smollm2", "--json"]).args(&sizes);
+    let home = Home::with_model();
+    let bench = home.tieline(["bench", "smollm2", "--json"]).args(&sizes);
     let report = bench.runner(&runner).json();
     insta::assert_snapshot!(keys(&report).join(" "), @"model digest llama_cpp kernels devices processor system threads threads_batch context_tokens prefill_tokens decode_tokens prefill_tps decode_tps samples");
     assert_eq!(report["digest"], format!("sha256:{}", testkit::SMOLLM2_DIGEST));

@@ -165,6 +165,23 @@ fn may_be(policy: &Policy, class: DataClass, (name, zone): (&str, Zone)) -> bool
 
 proptest! {
     #[test]
+    fn more_queue_and_less_memory_never_make_it_more_preferred(
+        policy in a_policy(), asked in a_request(), all in candidates(), which in 0..7_usize,
+        (more_ms, less) in (1..60_000_u32, 0..5000_u32),
+    ) {
+        prop_assume!(which < all.len());
+        let before = decide(&policy, &asked, &all);
+        let name = all[which].name.clone();
+        let mut worse = all;
+        let state = &mut worse[which].state;
+        state.queue_ms += more_ms;
+        state.cached_tokens.0 = state.cached_tokens.0.saturating_sub(less);
+        let after = decide(&policy, &asked, &worse);
+        let is_first = |decision: &Decision| decision.tries.first().is_some_and(|one| one.name == name);
+        prop_assert!(!is_first(&after) || is_first(&before), "{before:?} {after:?}");
+    }
+
+    #[test]
     fn nobody_is_tried_where_no_rule_lets_the_class_go(
         policy in a_policy(), asked in a_request(), candidates in candidates()
     ) {
