@@ -189,6 +189,7 @@ CREATE TABLE benches (
     prefill_tps REAL,
     decode_tps REAL,
     load_s REAL,
+    first_token_s REAL,
     samples INTEGER NOT NULL,
     at_unix_ms INTEGER NOT NULL,
     PRIMARY KEY (digest, build, context_tokens)

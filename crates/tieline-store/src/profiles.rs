@@ -25,6 +25,8 @@ pub struct Bench {
     pub decode_tps: Option<f64>,
     /// Seconds until it was in memory.
     pub load_s: Option<f64>,
+    /// Seconds until the first token, besides loading, waiting and reading the prompt: the median.
+    pub first_token_s: Option<f64>,
     /// Measurements behind the medians.
     pub samples: u32,
     /// When, in milliseconds since 1970.
@@ -81,12 +83,22 @@ impl Store {
     /// The database cannot be written.
     pub fn record_bench(&self, bench: &Bench) -> Result<(), DbError> {
         let sql = "INSERT OR REPLACE INTO benches (digest, build, context_tokens, prefill_tps,
-            decode_tps, load_s, samples, at_unix_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let Bench { build, context, prefill_tps, decode_tps, load_s, samples, at_unix_ms, .. } =
-            bench;
-        let digest = bench.digest.hex();
-        let row =
-            params![digest, build, context.0, prefill_tps, decode_tps, load_s, samples, at_unix_ms];
+            decode_tps, load_s, first_token_s, samples, at_unix_ms)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let Bench { digest, build, context, prefill_tps, decode_tps, load_s, .. } = bench;
+        let (digest, first_token_s) = (digest.hex(), bench.first_token_s);
+        let (samples, at_unix_ms) = (bench.samples, bench.at_unix_ms);
+        let row = params![
+            digest,
+            build,
+            context.0,
+            prefill_tps,
+            decode_tps,
+            load_s,
+            first_token_s,
+            samples,
+            at_unix_ms
+        ];
         self.db.run("keep a measurement", |db| db.execute(sql, row).map(drop))
     }
 
@@ -95,8 +107,8 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn benches(&self) -> Result<Vec<Bench>, DbError> {
-        let sql = "SELECT digest, build, context_tokens, prefill_tps, decode_tps, load_s, samples,
-            at_unix_ms FROM benches ORDER BY at_unix_ms DESC, digest, build, context_tokens";
+        let sql = "SELECT digest, build, context_tokens, prefill_tps, decode_tps, load_s,
+            first_token_s, samples, at_unix_ms FROM benches ORDER BY at_unix_ms DESC, digest, build, context_tokens";
         let read = |row: &Row<'_>| {
             Ok(Bench {
                 digest: digest(row, 0)?,
@@ -105,8 +117,9 @@ impl Store {
                 prefill_tps: row.get(3)?,
                 decode_tps: row.get(4)?,
                 load_s: row.get(5)?,
-                samples: row.get(6)?,
-                at_unix_ms: row.get(7)?,
+                first_token_s: row.get(6)?,
+                samples: row.get(7)?,
+                at_unix_ms: row.get(8)?,
             })
         };
         self.db.run("read measurements", |db| db.prepare(sql)?.query_map([], read)?.collect())
@@ -265,6 +278,7 @@ mod tests {
             prefill_tps: None,
             decode_tps: Some(decode),
             load_s: Some(0.5),
+            first_token_s: Some(0.01),
             samples: 3,
             at_unix_ms,
         }

@@ -85,7 +85,7 @@ impl Figures {
             prefill_tps: one(|speed| &speed.prefill_tps, |bench| bench.prefill_tps),
             decode_tps: one(|speed| &speed.decode_tps, |bench| bench.decode_tps),
             load_s: one(|speed| &speed.load_s, |bench| bench.load_s),
-            first_token_s: one(|speed| &speed.first_token_s, |_| None),
+            first_token_s: one(|speed| &speed.first_token_s, |bench| bench.first_token_s),
         }
     }
 

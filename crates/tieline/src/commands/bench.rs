@@ -7,9 +7,10 @@ use tieline_lab::{BenchPlan, BenchReport, Summary};
 use tieline_router::switch;
 use tieline_store::Model;
 use tieline_store::profiles::Bench as Kept;
-use tieline_types::{Digest, LoadParams, LoadedModel, RunnerBuild, Tokens};
+use tieline_types::{Digest, LoadParams, LoadedModel, Prompt, Request, RunnerBuild, Tokens};
 
-use crate::app::App;
+use crate::answer;
+use crate::app::{App, Loaded};
 use crate::args::Bench;
 use crate::bars;
 use crate::failure::{Failure, with_causes};
@@ -56,7 +57,7 @@ pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
         app.block_on_interruptible(async { Ok(bench.await?) }, "interrupted while measuring");
     bar.finish_and_clear();
     let kept = figures.and_then(|figures| {
-        keep(app, &model, &loaded.model, &figures)?;
+        keep(app, &model, &loaded, &figures)?;
         Ok(figures)
     });
     let report = kept.and_then(|figures| print(app, &model, &loaded.model, &figures));
@@ -65,13 +66,8 @@ pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
 }
 
 /// Keeps the medians: whoever decides who answers goes by them.
-fn keep(
-    app: &App,
-    model: &Model,
-    local: &LocalModel,
-    figures: &BenchReport,
-) -> Result<(), Failure> {
-    let loaded = local.loaded();
+fn keep(app: &App, model: &Model, of: &Loaded, figures: &BenchReport) -> Result<(), Failure> {
+    let (local, loaded) = (&of.model, of.model.loaded());
     let median = |summary: Option<Summary>| summary.map(|summary| summary.median);
     let rates = [&figures.samples.prefill_tps, &figures.samples.decode_tps];
     let samples = rates.into_iter().map(Vec::len).max().unwrap_or(0);
@@ -82,10 +78,29 @@ fn keep(
         prefill_tps: median(figures.prefill_tps),
         decode_tps: median(figures.decode_tps),
         load_s: Some(loaded.load_time.as_secs_f64()),
+        first_token_s: first_token_s(app, of),
         samples: u32::try_from(samples).unwrap_or(u32::MAX),
         at_unix_ms: jiff::Timestamp::now().as_millisecond(),
     };
     app.store.record_bench(&bench).map_err(|error| Failure::ours(with_causes(&error)))
+}
+
+/// What the first token of an answer takes besides the reading: the median of three. `None`: it writes no text.
+fn first_token_s(app: &App, loaded: &Loaded) -> Option<f64> {
+    let request = || Request {
+        max_tokens: Some(Tokens(1)),
+        logprobs: Some(0),
+        ..Request::new(Prompt::Text("Hello".into()))
+    };
+    let mut seconds = Vec::new();
+    for _ in 0..3 {
+        let answer = answer::ask(app, loaded, request(), |_| Ok(())).ok()?;
+        let timing = answer.finished.timing;
+        let rest = answer.ttft?.saturating_sub(timing.queue + timing.prefill);
+        seconds.push(rest.as_secs_f64());
+    }
+    seconds.sort_by(f64::total_cmp);
+    seconds.get(1).copied()
 }
 
 fn print(

@@ -301,3 +301,111 @@ fn a_call_of_a_tool_comes_back_with_what_was_meant() {
         serde_json::from_str(call["function"]["arguments"].as_str().unwrap()).unwrap();
     assert_eq!(arguments["to"], MAIL);
 }
+
+#[test]
+fn what_was_measured_is_asked_and_said() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let policy = home.path().join("policy.toml");
+    fs::write(&policy, POLICY.replace("URL", "http://127.0.0.1:9")).unwrap();
+    let explained = || {
+        let decision = home.tieline(["route", "explain", "Hello there", "--json"]).json();
+        let scores = decision["scores"].as_array().unwrap().clone();
+        scores.into_iter().find(|one| one["name"] == "smollm2").unwrap()
+    };
+    assert_eq!(explained()["forecast"]["times"], "unknown");
+    let sizes = ["--prefill", "32", "--decode", "8", "--repeat", "2", "--threads", "1"];
+    let bench = home.tieline(["bench", "smollm2", "--json"]).args(&sizes).runner(&runner).json();
+    let score = explained();
+    assert_eq!(score["forecast"]["times"], "measured", "{score}");
+    let shown = home.tieline(["show", "smollm2", "--json"]).json();
+    let profile = &shown["profile"];
+    for name in ["prefill_tps", "decode_tps"] {
+        let told = &profile[name];
+        assert_eq!(told["value"], bench[name]["median"], "{profile}");
+        assert_eq!((&told["by"], &told["samples"]), (&json!("bench"), &json!(2)));
+    }
+    assert!(profile["load_s"]["value"].as_f64().unwrap() > 0.0);
+    let text = home.tieline(["show", "smollm2"]).output();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("writes") && text.contains("(measured by bench, 2 samples, "), "{text}");
+}
+
+/// What a small model knows for sure.
+const KNOWN: &str = "Answer briefly: what is the capital of France?";
+/// What it makes up.
+const MADE_UP: &str = "Invent a strange name for a purple fish.";
+
+/// Both, so often that it counts. Each line is a prompt, and what would be right.
+fn examples() -> String {
+    let known = (0..26).map(|_| (KNOWN, "Paris"));
+    let made_up = (0..26).map(|_| (MADE_UP, "zzyzx"));
+    known.chain(made_up).fold(String::new(), |text, (prompt, expected)| {
+        text + &json!({ "prompt": prompt, "expected": expected }).to_string() + "\n"
+    })
+}
+
+#[test]
+fn a_calibrated_cascade_keeps_a_confident_answer_and_escalates_a_bad_one() {
+    let policy = POLICY
+        .replace("[local.smollm2]\nquality = { any = 0.2 }", "[local.smollm2]\nquality = 0.6")
+        .replace("[models.redacted]", "[preferences]\ncascade_margin = 1\n[models.redacted]");
+    let Some(town) = Town::new(script(), &policy) else { return };
+    let ask = |prompt: &str| {
+        let body = json!({ "model": "auto", "temperature": 0, "max_tokens": 10,
+            "messages": [{ "role": "user", "content": prompt }] });
+        town.daemon.post("/v1/chat/completions", &body)
+    };
+    let first = town.decision(&ask(KNOWN));
+    assert_eq!(first["plan"]["cascade"]["calibrated"], Value::Null, "{first}");
+    assert_eq!(first["tried"][0]["judged"]["error"], Value::Null);
+    let data = town.home.file("examples.jsonl", examples());
+    let calibrate = ["calibrate", "smollm2", "--json", "--max-tokens", "10", "--data"];
+    let calibrate = town.home.tieline(calibrate).args(&[data.to_str().unwrap()]);
+    let report = calibrate.runner(&testkit::runner().unwrap()).json();
+    assert_eq!((&report["labels"], &report["right"]), (&json!(52), &json!(26)), "{report}");
+    // The daemon finds it by itself.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let kept = loop {
+        let said = ask(KNOWN);
+        let record = town.decision(&said);
+        if record["plan"]["cascade"]["calibrated"] != Value::Null {
+            assert!(content(&said).contains("Paris"));
+            break record;
+        }
+        assert!(Instant::now() < deadline, "the calibration is not used: {record}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(kept["plan"]["cascade"]["calibrated"]["answers"], 52);
+    let judged = &kept["tried"][0]["judged"];
+    assert_eq!(judged["kept"], true, "{judged}");
+    assert!(judged["error"].as_f64().unwrap() < 0.2, "{judged}");
+    let said = ask(MADE_UP);
+    assert_eq!(content(&said), "From afar");
+    let record = town.decision(&said);
+    let (first, second) = (&record["tried"][0], &record["tried"][1]);
+    assert_eq!((&first["ended"], &second["name"]), (&json!("escalated"), &json!("cloud/big")));
+    assert_eq!(first["judged"]["kept"], false);
+    assert!(first["judged"]["error"].as_f64().unwrap() > 0.8, "{first}");
+    it_is_said_and_kept(town);
+}
+
+/// What was calibrated and learned is said by the daemon, and by the program when the daemon is gone.
+fn it_is_said_and_kept(town: Town) {
+    let explained = ["route", "explain", MADE_UP, "--policy", town.policy.to_str().unwrap()];
+    let explained = town.home.tieline(explained).env("TIELINE_OFFLINE", "false").output();
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(text.contains("calibrated on 52 answers, calibration error"), "{text}");
+    let profiles = town.daemon.get("/tieline/v1/profiles").is(200);
+    let of = |name: &str| {
+        let all = profiles["profiles"].as_array().unwrap();
+        all.iter().find(|one| one["name"] == name).unwrap().clone()
+    };
+    assert_eq!(of("smollm2")["decode_tps"]["by"], "answers");
+    assert_eq!(of("smollm2")["calibrated"]["any"]["answers"], 52);
+    assert_eq!(of("cloud/big")["first_token_s"]["samples"], 1);
+    let (home, daemon) = (town.home, town.daemon);
+    daemon.end();
+    let shown = home.tieline(["show", "smollm2", "--json"]).json();
+    assert_eq!(shown["profile"]["decode_tps"], of("smollm2")["decode_tps"]);
+}

@@ -130,6 +130,7 @@ fn a_measurement_of_the_same_build_counts_before_a_newer_one_of_another() {
             prefill_tps: None,
             decode_tps: Some(decode),
             load_s: None,
+            first_token_s: None,
             samples: 5,
             at_unix_ms,
         };

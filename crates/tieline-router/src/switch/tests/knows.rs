@@ -63,6 +63,7 @@ fn answers_count_once_there_are_some_and_until_then_what_was_measured_by_hand() 
         prefill_tps: Some(1000.0),
         decode_tps: Some(10.0),
         load_s: None,
+        first_token_s: None,
         samples: 5,
         at_unix_ms: 1,
     };
