@@ -35,6 +35,12 @@ async fn models_and_memory_are_shown_and_changed() {
 }
 
 #[tokio::test]
+async fn who_decides_by_no_policy_has_no_profiles() {
+    let service = Service::new(Scripted::hello());
+    assert_eq!(service.get("/tieline/v1/profiles").await.is(200), json!({ "profiles": [] }));
+}
+
+#[tokio::test]
 async fn decisions_tell_what_happened_and_no_word_of_it() {
     let service = Service::new(Scripted::hello());
     let body = json!({ "model": "mock", "max_tokens": 9,
