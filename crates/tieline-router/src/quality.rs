@@ -9,6 +9,7 @@ pub mod evaluate;
 pub mod isotonic;
 mod linear;
 mod ngrams;
+pub mod outcomes;
 pub(crate) mod random;
 pub mod task;
 

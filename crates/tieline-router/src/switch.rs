@@ -232,7 +232,7 @@ impl Switch {
         let mut all = facts::local(cards, &ground, &mut speeds);
         for remote in &setup.remotes {
             let mut candidate = remote.candidate.clone();
-            let figures = facts::remote(&mut candidate, &speeds, talk);
+            let figures = facts::remote(&mut candidate, &ground, &speeds);
             candidate.state.breaker_open_ms =
                 breakers.allows(&remote.circuit, now).err().map(|open| {
                     let left = open.until.saturating_duration_since(now);
@@ -273,8 +273,7 @@ pub fn local_candidates(
     facts::local(cards, &ground, &mut memory.speeds())
 }
 
-/// Decides without a server: by these models of this machine, none of which is in memory, and remotes that nobody
-/// has asked yet.
+/// Decides without a server: by these models of this machine, none of which is in memory, and what was learned before.
 ///
 /// # Errors
 /// The data class that is declared is none.
@@ -286,10 +285,17 @@ pub fn preview(
     let surveyed = survey(request, &setup.detectors);
     let asked = asked(setup, (call, request), (surveyed, true))?;
     let asked = Asked { guess: guess(setup, &asked, request, None), ..asked };
-    let local = local_candidates((&setup.policy, &setup.known), cards, learned);
-    let local = local.into_iter().map(|(one, _)| one);
-    let remotes = setup.remotes.iter().map(|remote| remote.candidate.clone());
-    let candidates: Vec<Candidate> = local.chain(remotes).collect();
+    let memory = Memory::default();
+    memory.recall(learned);
+    let (policy, known) = (&setup.policy, &*setup.known);
+    let ground = Ground { status: &HostStatus::default(), policy, known, talk: None };
+    let speeds = &mut memory.speeds();
+    let local = facts::local(cards, &ground, speeds);
+    let mut candidates: Vec<Candidate> = local.into_iter().map(|(one, _)| one).collect();
+    candidates.extend(setup.remotes.iter().map(|remote| remote.candidate.clone()));
+    for remote in candidates.iter_mut().filter(|one| !one.local) {
+        facts::remote(remote, &ground, speeds);
+    }
     Ok(decide(&setup.policy, &asked, &candidates))
 }
 

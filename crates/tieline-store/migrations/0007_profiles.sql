@@ -21,15 +21,16 @@ CREATE TABLE calibrations (
     PRIMARY KEY (digest, task)
 ) STRICT, WITHOUT ROWID;
 
--- How often a model was right at a task: sums, one row for each of their origins.
+-- How often a model was right at a task: sums, one row for each of their origins. `model` is a digest, or
+-- `backend/model` for somebody else's.
 CREATE TABLE outcomes (
-    digest TEXT NOT NULL,
+    model TEXT NOT NULL,
     task TEXT NOT NULL,
     origin TEXT NOT NULL,
     correct REAL NOT NULL,
     answers INTEGER NOT NULL,
     at_unix_ms INTEGER NOT NULL,
-    PRIMARY KEY (digest, task, origin)
+    PRIMARY KEY (model, task, origin)
 ) STRICT, WITHOUT ROWID;
 
 -- What a server learned from answers: of each candidate's speed, of the length of answers. JSON of numbers.

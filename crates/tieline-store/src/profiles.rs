@@ -49,8 +49,8 @@ pub struct CalibrationRow {
 /// How often a model was right at a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcomes {
-    /// The model's content.
-    pub digest: Digest,
+    /// The model's content as hexadecimal digits; `backend/model` for somebody else's.
+    pub model: String,
     /// The task; `any` where it is none in particular.
     pub task: String,
     /// Where they are from, in a word. New ones of one origin take the place of its old ones.
@@ -174,11 +174,11 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub fn outcomes(&self) -> Result<Vec<Outcomes>, DbError> {
-        let sql = "SELECT digest, task, origin, correct, answers, at_unix_ms FROM outcomes
-            ORDER BY digest, task, origin";
+        let sql = "SELECT model, task, origin, correct, answers, at_unix_ms FROM outcomes
+            ORDER BY model, task, origin";
         let read = |row: &Row<'_>| {
             Ok(Outcomes {
-                digest: digest(row, 0)?,
+                model: row.get(0)?,
                 task: row.get(1)?,
                 origin: row.get(2)?,
                 correct: row.get(3)?,
@@ -252,10 +252,10 @@ impl Store {
 }
 
 fn keep(db: &Connection, outcomes: &Outcomes) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO outcomes (digest, task, origin, correct, answers, at_unix_ms)
+    let sql = "INSERT OR REPLACE INTO outcomes (model, task, origin, correct, answers, at_unix_ms)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let Outcomes { digest, task, origin, correct, answers, at_unix_ms } = outcomes;
-    db.execute(sql, params![digest.hex(), task, origin, correct, answers, at_unix_ms]).map(drop)
+    let Outcomes { model, task, origin, correct, answers, at_unix_ms } = outcomes;
+    db.execute(sql, params![model, task, origin, correct, answers, at_unix_ms]).map(drop)
 }
 
 #[cfg(test)]
@@ -286,7 +286,7 @@ mod tests {
 
     fn outcomes(origin: &str, answers: u32) -> Outcomes {
         Outcomes {
-            digest: MODEL,
+            model: MODEL.hex(),
             task: "math".to_owned(),
             origin: origin.to_owned(),
             correct: 1.5,

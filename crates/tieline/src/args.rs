@@ -16,7 +16,7 @@ use crate::prompts::{self, Quota};
 
 pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
 pub(crate) use policy::{About, PolicyCommand, WouldLeave};
-pub(crate) use route::{Calibrate, Evaluate, Explain, Replay as RouteReplay, RouteCommand};
+pub(crate) use route::{Calibrate, Evaluate, Explain, Learn, Replay as RouteReplay, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
 /// Pulls, verifies, runs and measures language models on your own machine.

@@ -45,12 +45,14 @@ fn price(candidate: &Candidate) -> Option<Price> {
 }
 
 /// The most that a request may cost, and for how many tokens of an answer. Without a limit of the caller's, that
-/// is what nine of ten answers take. Nothing is taken to be cached.
+/// is what nine of ten answers take, and no less than where nobody knows: answers are cut there, so that what was
+/// learned of them would make them ever shorter. Nothing is taken to be cached.
 pub(super) fn reserve(asked: &Asked, candidate: &Candidate) -> Option<(MicroUsd, Tokens)> {
     let price = price(candidate)?;
     let dearest = price.input.max(price.cache_write).max(price.cached_input);
     let price = Price { input: dearest, ..price };
-    let wanted = asked.max_tokens.unwrap_or(output(asked, candidate).p90);
+    let usual = output(asked, candidate).p90.max(OUTPUT.p90);
+    let wanted = asked.max_tokens.unwrap_or(usual);
     let tokens = wanted.min(candidate.max_output.unwrap_or(wanted));
     let prompt_tokens =
         asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens);

@@ -389,6 +389,15 @@ fn a_guessed_task_counts_as_far_as_it_is_sure() {
 }
 
 #[test]
+fn short_answers_are_forecast_and_never_cut_the_next_one_short() {
+    let short = OutputForecast { p50: Tokens(5), p90: Tokens(9) };
+    let asked = Asked { output: Some(short), ..asked("auto") };
+    let decision = decide(&policy(), &asked, &everybody(&policy()));
+    assert!(decision.scores.iter().all(|score| score.forecast.tokens_p90 == Tokens(9)));
+    assert_eq!(decision.tries[0].reserve_tokens, Tokens(1600));
+}
+
+#[test]
 fn a_local_model_that_is_close_goes_first_in_a_cascade() {
     let policy = policy();
     let mut all = policy.remote_candidates();
@@ -397,6 +406,20 @@ fn a_local_model_that_is_close_goes_first_in_a_cascade() {
     let cascade = decision.cascade.unwrap();
     assert_eq!((cascade.first.as_str(), cascade.escalate_to.as_str()), ("good", "big/best"));
     assert_eq!(cascade.calibrated, None);
+    let score = |name: &str| decision.scores.iter().find(|one| one.name == name).unwrap();
+    let (first, other) = (&score("good").forecast, score("big/best").utility);
+    let rest = policy.preferences.wait_per_s * (first.total_s - first.first_token_s);
+    assert!((cascade.most_error - (1.0 - other - rest)).abs() < 1e-12, "{cascade:?}");
+    // The task's own calibration counts before that of any.
+    let calibrated = |answers| Calibrated { answers, ece: 0.1 };
+    let known = &mut all.last_mut().unwrap().profile.calibrated;
+    known.insert(ANY.to_owned(), calibrated(60));
+    known.insert("code".to_owned(), calibrated(70));
+    let answers = |task: &str| {
+        let asked = Asked { task: Some(task.to_owned()), ..asked("auto") };
+        decide(&policy, &asked, &all).cascade.unwrap().calibrated.unwrap().answers
+    };
+    assert_eq!((answers("code"), answers("chat")), (70, 60));
     assert_eq!(decide(&policy, &asked("auto"), &everybody(&policy)).cascade, None);
     assert_eq!(decide(&policy, &asked("good"), &all).cascade, None);
 }

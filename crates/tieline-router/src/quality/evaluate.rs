@@ -13,7 +13,7 @@ use super::confidence::Interval;
 use super::number;
 use super::random::Random;
 
-pub use table::{Models, ReadTable, Row, Table};
+pub use table::{Models, ReadTable, ReadTableError, Row, Table};
 
 /// How to evaluate.
 #[derive(Clone, Copy, Debug)]

@@ -235,13 +235,15 @@ fn fits(card: &ModelCard, status: &HostStatus) -> Option<bool> {
     (too_long || unfit.contains(&card.digest)).then_some(false)
 }
 
-/// Fills in how fast a vendor's model is and what it remembers of a conversation. What was measured takes the place
-/// of what is said.
+/// Fills in how fast and good a vendor's model is and what it remembers of a conversation. What was measured takes
+/// the place of what is said.
 pub(super) fn remote(
     candidate: &mut Candidate,
+    ground: &Ground<'_>,
     speeds: &Speeds<'_>,
-    talk: Option<&Talk>,
 ) -> Figures {
+    let Ground { policy, known, talk, .. } = ground;
+    known.qualify_remote(policy.digest, candidate);
     let figures = Figures::of(speeds.remote(&candidate.name), None);
     figures.fill(&mut candidate.profile);
     let talk = talk.filter(|talk| talk.by == candidate.name && talk.at.elapsed() < VENDORS_CACHE);

@@ -23,6 +23,8 @@ pub struct Known {
     quarantined: HashSet<Digest>,
     qualities: Qualities,
     tasks: HashMap<Digest, Vec<String>>,
+    /// What stands for the content of somebody else's models, by their names.
+    remotes: HashMap<String, Digest>,
     now_unix_s: i64,
     /// What outcomes come to under a policy, once it was asked.
     estimated: Mutex<HashMap<(Digest, Digest), Qualifieds>>,
@@ -57,10 +59,22 @@ impl Known {
     }
 
     fn take_in(&mut self, outcomes: &Outcomes) {
-        let Outcomes { digest, task, correct, answers, at_unix_ms, .. } = outcomes;
+        let Outcomes { model, task, correct, answers, at_unix_ms, .. } = outcomes;
+        let digest = match model.contains('/') {
+            true => {
+                let digest = Digest(blake3::hash(model.as_bytes()).into());
+                self.remotes.insert(model.clone(), digest);
+                digest
+            }
+            // A row that nobody wrote.
+            false => match format!("sha256:{model}").parse() {
+                Ok(digest) => digest,
+                Err(_) => return,
+            },
+        };
         let name = TaskName { family: family(task), task };
-        self.qualities.observe_sum(*digest, name, (*correct, *answers), at_unix_ms / 1000);
-        self.tasks.entry(*digest).or_default().push(task.clone());
+        self.qualities.observe_sum(digest, name, (*correct, *answers), at_unix_ms / 1000);
+        self.tasks.entry(digest).or_default().push(task.clone());
     }
 
     /// The newest measurement of a model, and whether it is of this build; without a build, of any.
@@ -70,6 +84,13 @@ impl Known {
         let same = |bench: &&Bench| build.is_none_or(|build| bench.build == build);
         let own = all.iter().find(same).map(|bench| (bench, true));
         own.or_else(|| Some((all.first()?, false)))
+    }
+
+    /// Fills in how good somebody else's model is, as [`qualify`](Self::qualify) does.
+    pub(super) fn qualify_remote(&self, policy: Digest, candidate: &mut Candidate) {
+        if let Some(&digest) = self.remotes.get(&candidate.name) {
+            self.qualify(policy, digest, candidate);
+        }
     }
 
     /// Whether a model misbehaved, so that a person must look.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
+use tieline_router::quality::outcomes::is_task;
 
 use super::cost::{Since, since};
 pub(crate) use super::policy::Explain;
@@ -30,6 +31,21 @@ pub(crate) enum RouteCommand {
         MODEL.cost and MODEL.confidence (both optional). Each router is judged on rows that it did not learn\n\
         from; intervals are 95 % and by bootstrap. The prompts are read, hashed and forgotten.")]
     Evaluate(Evaluate),
+    /// Believe outcomes that are on record: how often models were right
+    #[command(long_about = "Believe outcomes that are on record: how often models were right.\n\n\
+        The table is a CSV: task (optional) and MODEL.correct (0 to 1) for each model, where MODEL is a model of this\n\
+        machine or backend/model. They take the place of those that the last table had for the same model and task,\n\
+        and count beside those of `tieline calibrate`. Nothing else of the table is kept.")]
+    Learn(Learn),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Learn {
+    /// The table of outcomes
+    pub(crate) file: PathBuf,
+    /// The task of a table that has no such column
+    #[arg(long, value_name = "TASK", default_value = "any", value_parser = task)]
+    pub(crate) task: String,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -89,8 +105,7 @@ pub(crate) struct Calibrate {
 
 /// Reads a task's name: `any`, a known one or the policy's own.
 fn task(text: &str) -> Result<String, String> {
-    let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    match !text.is_empty() && text.len() <= 32 && text.bytes().all(word) {
+    match is_task(text) {
         true => Ok(text.to_owned()),
         false => Err("a task is a word of at most 32 letters, digits, _ - and .".to_owned()),
     }

@@ -86,7 +86,7 @@ fn keep(app: &App, report: &Report<'_>) -> Result<(), Failure> {
     let (digest, task) = (*digest, (*task).to_owned());
     let row = CalibrationRow { digest, task: task.clone(), calibration: text, at_unix_ms };
     let outcomes = Outcomes {
-        digest,
+        model: digest.hex(),
         task,
         origin: "calibrate".to_owned(),
         correct: f64::from(count(*right)),

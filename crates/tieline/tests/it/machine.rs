@@ -102,7 +102,8 @@ fn a_measurement_says_what_it_depends_on() {
 fn a_measurement_reads_well() {
     let Some(runner) = testkit::runner() else { return };
     let sizes = ["--prefill", "16", "--decode", "0", "--repeat", "1", "--threads", "1"];
-    let text = Home::shared().tieline(["bench", "smollm2"]).args(&sizes).runner(&runner).text();
+    let home = Home::with_model();
+    let text = home.tieline(["bench", "smollm2"]).args(&sizes).runner(&runner).text();
     let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert_eq!(names, ["model", "machine", "kernels", "prefill", "decode"]);
     assert!(text.ends_with("decode   not measured\n"), "{text}");

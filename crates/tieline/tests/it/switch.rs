@@ -331,6 +331,32 @@ fn what_was_measured_is_asked_and_said() {
     assert!(text.contains("writes") && text.contains("(measured by bench, 2 samples, "), "{text}");
 }
 
+#[test]
+fn outcomes_on_record_are_believed() {
+    let home = Home::with_model();
+    let policy = home.path().join("policy.toml");
+    fs::write(&policy, POLICY.replace("URL", "http://127.0.0.1:9")).unwrap();
+    let quality = |name: &str| {
+        let explain = home.tieline(["route", "explain", "Hello there", "--task", "math", "--json"]);
+        let decision = explain.env("TIELINE_OFFLINE", "false").json();
+        let scores = decision["scores"].as_array().unwrap().clone();
+        let found = scores.into_iter().find(|one| one["name"] == name).unwrap();
+        (found["quality"].as_f64().unwrap(), found["quality_source"].clone())
+    };
+    assert_eq!(quality("smollm2"), (0.2, json!("reported")));
+    let rows = "1,0\n".repeat(50);
+    let table = home.file("t.csv", format!("smollm2.correct,cloud/big.correct\n{rows}"));
+    let table = table.to_str().unwrap();
+    let learned = home.tieline(["route", "learn", table, "--task", "math", "--json"]).json();
+    assert_eq!(learned["learned"][1]["answers"], 50, "{learned}");
+    let (here, source) = quality("smollm2");
+    assert!(here > 0.7 && source == "measured", "{here}");
+    assert!(quality("cloud/big").0 < 0.3);
+    let odd = home.file("odd.csv", "nobody.correct\n1\n");
+    let refused = home.tieline(["route", "learn", odd.to_str().unwrap()]).output();
+    assert_eq!(refused.status.code(), Some(1));
+}
+
 /// What a small model knows for sure.
 const KNOWN: &str = "Answer briefly: what is the capital of France?";
 /// What it makes up.
@@ -404,6 +430,20 @@ fn it_is_said_and_kept(town: Town) {
     assert_eq!(of("smollm2")["decode_tps"]["by"], "answers");
     assert_eq!(of("smollm2")["calibrated"]["any"]["answers"], 52);
     assert_eq!(of("cloud/big")["first_token_s"]["samples"], 1);
+    // A key sees those alone that it may ask.
+    let key = town.home.tieline(["key", "create", "k", "--model", "smollm2", "--json"]).json();
+    let bearer = format!("Bearer {}", key["key"].as_str().unwrap());
+    let head = [("authorization", bearer.as_str())];
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let seen = loop {
+        let seen = send(town.daemon.address, ("GET", "/tieline/v1/profiles"), &head, "");
+        if seen.status == 200 {
+            break seen.is(200)["profiles"].as_array().unwrap().clone();
+        }
+        assert!(Instant::now() < deadline, "the key is not known");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(seen.iter().map(|one| &one["name"]).collect::<Vec<_>>(), ["smollm2"]);
     let (home, daemon) = (town.home, town.daemon);
     daemon.end();
     let shown = home.tieline(["show", "smollm2", "--json"]).json();

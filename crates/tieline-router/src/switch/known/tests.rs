@@ -35,7 +35,7 @@ fn candidate(said: &[(&str, f64)]) -> Candidate {
 
 fn outcomes(task: &str, (correct, answers): (f64, u32)) -> Outcomes {
     let (task, origin) = (task.to_owned(), "calibrate".to_owned());
-    Outcomes { digest: MODEL, task, origin, correct, answers, at_unix_ms: 1000 }
+    Outcomes { model: MODEL.hex(), task, origin, correct, answers, at_unix_ms: 1000 }
 }
 
 fn qualified(known: &Known, said: &[(&str, f64)]) -> Profile {
@@ -62,6 +62,20 @@ fn outcomes_move_what_the_policy_says_the_nearer_the_task_the_farther() {
     let mut other = candidate(&[("any", 0.2)]);
     known.qualify(Digest([1; 32]), Digest([9; 32]), &mut other);
     assert_eq!(other, candidate(&[("any", 0.2)]));
+}
+
+#[test]
+fn a_vendors_model_is_known_by_its_name() {
+    let mut known = Known::default();
+    known.take_in(&Outcomes { model: "cloud/big".to_owned(), ..outcomes("math", (1.0, 50)) });
+    known.take_in(&Outcomes { model: "no digest".to_owned(), ..outcomes("math", (1.0, 50)) });
+    let low = |name: &str| {
+        let mut one = Candidate { name: name.to_owned(), ..candidate(&[("any", 0.9)]) };
+        known.qualify_remote(Digest([1; 32]), &mut one);
+        one.profile.quality.get("math").map(|math| math.low)
+    };
+    assert!(low("cloud/big").unwrap() < 0.3);
+    assert_eq!(low("cloud/other"), None);
 }
 
 #[test]
