@@ -309,6 +309,25 @@ mod tests {
     }
 
     #[test]
+    fn calibrations_see_the_head_of_an_answer_and_never_less() {
+        use testkit::scripted::{Step, finished};
+        let request = Request::new(tieline_types::Prompt::Text("p".into()));
+        let head = |tokens: u32, cut: bool| {
+            let mut held = Held::default();
+            (0..tokens).for_each(|_| held.push(entry(&[-0.5, -1.5])));
+            if cut && let Step::Say(end) = finished(FinishReason::MaxTokens, tokens) {
+                held.push(end);
+            }
+            held.features(&request).head
+        };
+        assert_eq!(head(HEAD - 1, false), None);
+        assert_eq!(head(HEAD + 9, false).unwrap().tokens, HEAD);
+        let cut = head(5, true).unwrap();
+        assert_eq!((cut.tokens, cut.truncated), (5, true));
+        assert!(!head(HEAD + 1, true).unwrap().truncated, "its head is whole");
+    }
+
+    #[test]
     fn a_call_is_held_back_until_its_end() {
         let hold = Hold { tokens: 2, time: Duration::from_secs(1), whole: false };
         let mut held = Held::default();

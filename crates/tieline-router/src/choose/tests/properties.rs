@@ -177,6 +177,12 @@ proptest! {
         state.queue_ms += more_ms;
         state.cached_tokens.0 = state.cached_tokens.0.saturating_sub(less);
         let after = decide(&policy, &asked, &worse);
+        let utility = |decision: &Decision| {
+            decision.scores.iter().find(|one| one.name == name).map(|one| one.utility)
+        };
+        if let (Some(before), Some(after)) = (utility(&before), utility(&after)) {
+            prop_assert!(after <= before + 1e-9, "{before} {after}");
+        }
         let is_first = |decision: &Decision| decision.tries.first().is_some_and(|one| one.name == name);
         prop_assert!(!is_first(&after) || is_first(&before), "{before:?} {after:?}");
     }

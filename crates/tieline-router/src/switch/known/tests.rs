@@ -58,6 +58,11 @@ fn outcomes_move_what_the_policy_says_the_nearer_the_task_the_farther() {
     assert!(!quality.contains_key("translate"), "it is as `any` is");
     assert_eq!(at("any").source, Source::Measured);
     assert!(at("any").mean > 0.2);
+    let mut praised = candidate(&[("any", 0.9)]);
+    // By another policy.
+    known.qualify(Digest([2; 32]), MODEL, &mut praised);
+    let praised = praised.profile.quality;
+    assert!(praised["math"].mean > at("math").mean + 0.001, "the policy's word weighs");
     // Of another content nothing is known, and the policy's word stands.
     let mut other = candidate(&[("any", 0.2)]);
     known.qualify(Digest([1; 32]), Digest([9; 32]), &mut other);
