@@ -1,9 +1,8 @@
 //! Carries a request: decides who answers ([`plan`]), has it answered ([`run`]) and records what happened
 //! ([`record`]).
 //!
-//! The plan is pure: facts in, decision out. Today it knows one kind of backend, the models of this machine by
-//! their names; it never names one itself. [`choose`] decides among all candidates by the [`policy`], as purely,
-//! for the [`switch`].
+//! The plan is pure: facts in, decision out. It knows the models of this machine by their names. [`choose`] decides
+//! among all candidates by the [`policy`], as purely; [`switch`] asks it with all that is known.
 
 #![forbid(unsafe_code)]
 
