@@ -24,7 +24,7 @@ use crate::run::Call;
 const BYTES_A_TOKEN: u64 = 4;
 /// Bytes of a prompt that its task is guessed from.
 const HEAD: usize = 2048;
-/// How sure a rule is of a task: so many of the prompts that were written apart have the task that a rule gave them.
+/// How sure a rule is of a task: a choice, not measured.
 const RULE: f64 = 0.9;
 /// Seconds that an answer takes where nobody knows.
 const ANSWER_S: f64 = 15.0;

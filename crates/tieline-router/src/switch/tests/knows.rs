@@ -16,6 +16,7 @@ const HELD_OUT: &str = include_str!("../../../testdata/tasks-held-out.tsv");
 fn attempt(name: &str, decode_tps: u32) -> Attempt {
     Attempt {
         name: name.to_owned(),
+        seat: 0,
         zone: Zone::Host,
         ended: Ended::Answered,
         error: None,
