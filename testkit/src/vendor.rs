@@ -86,6 +86,8 @@ pub enum Fault {
         /// The code in the error object. Its message is [`CANARY`].
         code: String,
     },
+    /// The prompt is refused as too long, in the vendor's own words; [`CANARY`] stands after them.
+    TooLong,
     /// The connection is closed before the head.
     Close,
     /// Nothing comes.
@@ -288,6 +290,32 @@ impl Dialect {
         }
     }
 
+    /// The vendor's refusal of a prompt that is too long.
+    fn too_long(self) -> serde_json::Value {
+        use serde_json::json;
+        let said = |words: &str| format!("{words} {CANARY}");
+        match self {
+            Self::Chat | Self::Completions | Self::Responses => json!({"error": {
+                "message": said("This model's maximum context length is 8192 tokens."),
+                "type": "invalid_request_error", "param": "messages",
+                "code": "context_length_exceeded"
+            }}),
+            Self::Anthropic => json!({"type": "error", "error": {
+                "type": "invalid_request_error",
+                "message": said("prompt is too long: 212121 tokens > 200000 maximum")
+            }}),
+            Self::Gemini => json!({"error": {
+                "code": 400, "status": "INVALID_ARGUMENT",
+                "message": said(
+                    "The input token count (1300000) exceeds the maximum number of tokens allowed (1048575)."
+                )
+            }}),
+            Self::Ollama => {
+                json!({"error": said("prompt too long; exceeded max context length by 4096 tokens")})
+            }
+        }
+    }
+
     /// A frame that says that the vendor failed.
     fn error_frame(self) -> String {
         let error = self.error("mock_failure");
@@ -371,7 +399,7 @@ struct Memory {
 
 #[derive(Debug)]
 struct State {
-    scripts: Vec<Script>,
+    scripts: Mutex<Vec<Script>>,
     memory: Mutex<Memory>,
     /// Exchanges that ended.
     ended: watch::Sender<usize>,
@@ -382,12 +410,17 @@ impl State {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn scripts(&self) -> MutexGuard<'_, Vec<Script>> {
+        self.scripts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps a request; what it is answered with.
     fn capture(&self, captured: Captured) -> Script {
         let mut memory = self.memory();
-        let number = memory.captured.len().min(self.scripts.len().saturating_sub(1));
+        let scripts = self.scripts();
+        let number = memory.captured.len().min(scripts.len().saturating_sub(1));
         memory.captured.push(captured);
-        self.scripts.get(number).cloned().unwrap_or_default()
+        scripts.get(number).cloned().unwrap_or_default()
     }
 
     fn account(&self, entry: Entry) {
@@ -420,6 +453,7 @@ impl Vendor {
     /// No port of this machine can be had.
     pub async fn start_each(scripts: Vec<Script>) -> Self {
         let (listener, url) = listen().await;
+        let scripts = Mutex::new(scripts);
         let state =
             Arc::new(State { scripts, memory: Mutex::default(), ended: watch::Sender::new(0) });
         let mut tasks = JoinSet::new();
@@ -440,6 +474,11 @@ impl Vendor {
     /// No port of this machine can be had.
     pub async fn refusing() -> String {
         listen().await.1
+    }
+
+    /// Answers so from now on.
+    pub fn answers(&self, script: Script) {
+        *self.state.scripts() = vec![script];
     }
 
     /// All requests so far.

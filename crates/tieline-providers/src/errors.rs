@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tieline_types::{BackendError, ErrorKind, Origin, Retry};
 
 /// The longest wait that a vendor can ask for; beyond it, somebody else is asked.
@@ -13,7 +14,46 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: Option<String>,
     pub(crate) retry_after: Option<Duration>,
+    /// Its text says that the prompt is too long.
+    pub(crate) too_long: bool,
 }
+
+/// Whether an error object says in words that the prompt does not fit: most vendors have no code for it. Only the
+/// beginning is read, where the vendor's own words stand before any that it repeats.
+pub(crate) fn says_too_long(body: &Value) -> bool {
+    let error = body.get("error").or_else(|| body.pointer("/0/error")).unwrap_or(body);
+    let text = error.as_str().or_else(|| error.get("message")?.as_str()).unwrap_or_default();
+    let start: String = text.chars().take(160).collect::<String>().to_ascii_lowercase();
+    TOO_LONG.iter().any(|words| start.contains(words))
+}
+
+/// What vendors and hosts say of a prompt that is too long.
+const TOO_LONG: [&str; 14] = [
+    // Anthropic.
+    "prompt is too long",
+    // Gemini.
+    "exceeds the maximum number of tokens allowed",
+    // OpenAI, vLLM, DeepSeek, OpenRouter, NIM.
+    "maximum context length",
+    "exceeds the context window",
+    // Ollama.
+    "exceeded max context length",
+    "exceeds the context length",
+    // llama-server, Tieline.
+    "exceeds the available context size",
+    "exceed context size",
+    // LM Studio.
+    "greater than the context length",
+    // Groq.
+    "reduce the length of the messages",
+    // Together.
+    "`inputs` tokens + `max_new_tokens` must be",
+    // xAI.
+    "maximum prompt length",
+    // Kimi, MiniMax.
+    "exceeded model token limit",
+    "context window exceeds limit",
+];
 
 impl Refusal {
     /// The refusal of `backend`.
@@ -35,7 +75,7 @@ impl Refusal {
             // The request is at fault: it would be refused again.
             400 | 413 | 422 => {
                 let long = code.contains("context_length") || code == "exceed_context_size_error";
-                let long = long || self.status == 413;
+                let long = long || self.too_long || self.status == 413;
                 let kind =
                     if long { ErrorKind::ContextExceeded } else { ErrorKind::InvalidRequest };
                 (kind, Origin::Caller, Retry::No, None)
@@ -121,11 +161,53 @@ fn seconds_of(date: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    fn refusal(status: u16, code: Option<&str>, retry_after: Option<Duration>) -> Refusal {
+        Refusal { status, code: code.map(str::to_owned), retry_after, too_long: false }
+    }
+
+    /// The words as vendors' documentation and users' reports have them.
+    #[test]
+    fn a_prompt_that_is_too_long_is_told_in_words() {
+        let long = [
+            json!({"type": "error", "error": {"type": "invalid_request_error",
+                "message": "prompt is too long: 212121 tokens > 200000 maximum"}}),
+            json!({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "The input token \
+                count (1196265) exceeds the maximum number of tokens allowed (1048575)."}}),
+            json!([{"error": {"code": 400, "message": "The input token count exceeds the maximum \
+                number of tokens allowed (1048576)."}}]),
+            json!({"error": "prompt too long; exceeded max context length by 4096 tokens"}),
+            json!({"object": "error", "type": "BadRequestError", "code": 400, "message": "This \
+                model's maximum context length is 4096 tokens. However, you requested 5048 tokens"}),
+            json!({"object": "error", "message": "Prompt contains 40000 tokens, too large for model \
+                with 32768 maximum context length"}),
+            json!({"error": "Trying to keep the first 5000 tokens when context the overflows. The \
+                number of tokens is greater than the context length"}),
+        ];
+        for body in long {
+            assert!(says_too_long(&body), "{body}");
+        }
+        let far = format!("{}prompt is too long", "x".repeat(200));
+        for body in [
+            json!({"error": {"message": "max_tokens is too large"}}),
+            json!({"error": {"message": far}}),
+            json!({"prompt": "prompt is too long"}),
+            json!(null),
+        ] {
+            assert!(!says_too_long(&body), "{body}");
+        }
+        let error = Refusal { too_long: true, ..refusal(400, None, None) }.error("v/m");
+        assert_eq!(error.kind, ErrorKind::ContextExceeded);
+        let error = Refusal { too_long: true, ..refusal(429, None, None) }.error("v/m");
+        assert_eq!(error.kind, ErrorKind::Busy);
+    }
 
     #[track_caller]
     fn check(status: u16, code: &str, want: (ErrorKind, Origin, Retry)) {
-        let error = Refusal { status, code: Some(code.to_owned()), retry_after: None }.error("v/m");
+        let error = refusal(status, Some(code), None).error("v/m");
         assert_eq!((error.kind, error.origin, error.retry), want);
     }
 
@@ -154,14 +236,14 @@ mod tests {
         for (seconds, want) in [(7, Retry::After(Duration::from_secs(7))), (7200, Retry::Elsewhere)]
         {
             let retry_after = Some(Duration::from_secs(seconds));
-            let error = Refusal { status: 429, code: None, retry_after }.error("v/m");
+            let error = refusal(429, None, retry_after).error("v/m");
             assert_eq!(error.retry, want);
         }
     }
 
     #[test]
     fn free_text_is_no_code() {
-        let error = Refusal { status: 400, code: Some("my secret".to_owned()), retry_after: None };
+        let error = refusal(400, Some("my secret"), None);
         assert_eq!(error.error("v/m").to_string(), "v/m refused with status 400");
     }
 

@@ -54,16 +54,8 @@ async fn answer(
         Fault::Close => return Stop::Failed,
         Fault::HangBeforeHead => return hang(stream).await,
         Fault::Status { status, retry_after, code } => {
-            let body = dialect.error(code).to_string();
             let retry = retry_after.as_ref().map(|after| format!("retry-after: {after}\r\n"));
-            let head = format!(
-                "HTTP/1.1 {status} Mock\r\ncontent-type: application/json\r\n{}content-length: {}\r\n\
-                 connection: close\r\n\r\n{body}",
-                retry.unwrap_or_default(),
-                body.len()
-            );
-            let _ = stream.write_all(head.as_bytes()).await;
-            return Stop::Failed;
+            return refuse(stream, *status, &retry.unwrap_or_default(), &dialect.error(code)).await;
         }
         Fault::Page(page) => {
             let head = format!(
@@ -73,6 +65,7 @@ async fn answer(
             let _ = stream.write_all(head.as_bytes()).await;
             return Stop::Failed;
         }
+        Fault::TooLong => return refuse(stream, 400, "", &dialect.too_long()).await,
         _ => {}
     }
     match whole {
@@ -137,6 +130,22 @@ async fn end(stream: &mut TcpStream, script: &Script) -> Stop {
         (true, false) => Stop::Failed,
         (false, _) => Stop::Gone,
     }
+}
+
+async fn refuse(
+    stream: &mut TcpStream,
+    status: u16,
+    headers: &str,
+    error: &serde_json::Value,
+) -> Stop {
+    let body = error.to_string();
+    let head = format!(
+        "HTTP/1.1 {status} Mock\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let _ = stream.write_all(head.as_bytes()).await;
+    Stop::Failed
 }
 
 async fn body(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {

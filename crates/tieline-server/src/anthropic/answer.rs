@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tieline_types::{BackendError, ErrorKind, Event, FinishReason, Finished, Tokens, ToolCallStep};
+use tieline_types::{BackendError, ErrorKind, Event, FinishReason, Finished, ToolCallStep, Usage};
 
 use crate::open::Steps;
 
@@ -132,7 +132,7 @@ impl Whole {
                 None => warnings.push("a call was cut and is left out".to_owned()),
             }
         }
-        let mut body = head.message(&content, &usage(finished));
+        let mut body = head.message(&content, &usage(&finished.usage));
         let (reason, text) = stop(&finished.reason);
         body["stop_reason"] = reason.into();
         body["stop_sequence"] = json!(text);
@@ -168,22 +168,20 @@ pub(crate) fn stop(reason: &FinishReason) -> (&'static str, Option<&str>) {
             ("max_tokens", None)
         }
         FinishReason::ToolCalls => ("tool_use", None),
+        FinishReason::Filtered => ("refusal", None),
         // The ends that are none of these are errors before they come here.
         _ => ("end_turn", None),
     }
 }
 
-/// Tokens as Anthropic counts them: what was cached is no input.
-pub(crate) fn tokens(prompt: Tokens, cached: Tokens, output: Tokens) -> Value {
+/// Tokens as Anthropic counts them: what was read from a cache or written to it is no input.
+pub(crate) fn usage(usage: &Usage) -> Value {
+    let Usage { prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens, .. } = usage;
+    let cached = cached_tokens.0.saturating_add(cache_write_tokens.0);
     json!({
-        "input_tokens": prompt.0.saturating_sub(cached.0),
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": cached,
-        "output_tokens": output,
+        "input_tokens": prompt_tokens.0.saturating_sub(cached),
+        "cache_creation_input_tokens": cache_write_tokens,
+        "cache_read_input_tokens": cached_tokens,
+        "output_tokens": completion_tokens,
     })
-}
-
-pub(crate) fn usage(finished: &Finished) -> Value {
-    let usage = &finished.usage;
-    tokens(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
 }

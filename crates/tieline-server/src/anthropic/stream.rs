@@ -5,9 +5,9 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
-use tieline_types::{BackendError, Event, Finished, Started, Tokens, ToolCallStep};
+use tieline_types::{BackendError, Event, Finished, Started, ToolCallStep, Usage};
 
-use super::answer::{Head, no_end, stop, tokens, usage};
+use super::answer::{Head, no_end, stop, usage};
 use crate::error::ApiError;
 use crate::open::Steps;
 use crate::routes::Dialect;
@@ -86,8 +86,12 @@ impl Writer {
         if std::mem::replace(&mut self.begun, true) {
             return;
         }
-        let usage = tokens(started.prompt_tokens, started.cached_tokens, Tokens(0));
-        let message = self.head.message(&[], &usage);
+        let known = Usage {
+            prompt_tokens: started.prompt_tokens,
+            cached_tokens: started.cached_tokens,
+            ..Usage::default()
+        };
+        let message = self.head.message(&[], &usage(&known));
         self.send("message_start", &json!({ "type": "message_start", "message": message }));
     }
 
@@ -164,7 +168,7 @@ impl Writer {
         let mut event = json!({
             "type": "message_delta",
             "delta": { "stop_reason": reason, "stop_sequence": text },
-            "usage": usage(finished),
+            "usage": usage(&finished.usage),
         });
         if !self.warnings.is_empty() {
             event["warnings"] = json!(self.warnings);

@@ -146,12 +146,19 @@ struct Writer {
     head: Head,
     started: Started,
     new_line: bool,
+    warnings: Vec<String>,
     over: bool,
 }
 
 /// The events of a stream, up to its one end: the answer without its text, or an error.
 pub(crate) fn chunks(head: Head, steps: Steps) -> impl Stream<Item = Sse> + Send + 'static {
-    let writer = Writer { head, started: Started::default(), new_line: false, over: false };
+    let writer = Writer {
+        head,
+        started: Started::default(),
+        new_line: false,
+        warnings: Vec::new(),
+        over: false,
+    };
     let states = stream::unfold((writer, steps), |(mut writer, mut steps)| async move {
         if writer.over {
             return None;
@@ -180,10 +187,17 @@ impl Writer {
                 self.new_line |= piece.text.expose().contains('\n');
                 Some(self.head.chunk(&piece))
             }
+            Event::Warning(text) => {
+                self.warnings.push(text);
+                None
+            }
             Event::Finished(finished) => {
                 self.over = true;
                 let mut body = self.head.end(&self.started, &finished);
                 body["has_new_line"] = json!(self.new_line);
+                if !self.warnings.is_empty() {
+                    body["warnings"] = json!(self.warnings);
+                }
                 Some(data(&self.head.fields(body)))
             }
             _ => None,

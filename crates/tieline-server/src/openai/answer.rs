@@ -81,6 +81,7 @@ pub(crate) fn reason(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::MaxTokens | FinishReason::ContextFull | FinishReason::Deadline => "length",
         FinishReason::ToolCalls => "tool_calls",
+        FinishReason::Filtered => "content_filter",
         // The ends that are none of these are errors before they come here.
         _ => "stop",
     }
@@ -136,8 +137,15 @@ pub(crate) struct WireUsage {
 }
 
 #[derive(Serialize)]
-struct PromptDetails {
+pub(crate) struct PromptDetails {
     cached_tokens: Tokens,
+    /// No model of this machine tells of these.
+    #[serde(skip_serializing_if = "is_none")]
+    cache_write_tokens: Tokens,
+}
+
+fn is_none(tokens: &Tokens) -> bool {
+    *tokens == Tokens(0)
 }
 
 #[derive(Serialize)]
@@ -152,7 +160,7 @@ fn wire(usage: &Usage) -> WireUsage {
         prompt_tokens: usage.prompt_tokens,
         completion_tokens: usage.completion_tokens,
         total_tokens: usage.prompt_tokens.0.saturating_add(usage.completion_tokens.0),
-        prompt_tokens_details: PromptDetails { cached_tokens: usage.cached_tokens },
+        prompt_tokens_details: prompt_details(usage),
         completion_tokens_details: CompletionDetails {
             reasoning_tokens: usage.reasoning_tokens,
             accepted_prediction_tokens: usage.accepted_tokens,
@@ -167,6 +175,12 @@ fn wire(usage: &Usage) -> WireUsage {
 /// A usage as OpenAI writes it.
 pub(crate) fn usage(usage: &Usage) -> Value {
     json!(wire(usage))
+}
+
+/// The prompt's tokens that cost otherwise.
+pub(crate) fn prompt_details(usage: &Usage) -> PromptDetails {
+    let Usage { cached_tokens, cache_write_tokens, .. } = *usage;
+    PromptDetails { cached_tokens, cache_write_tokens }
 }
 
 /// Where the time went, in llama-server's words.

@@ -11,17 +11,22 @@ fn hear(parts: &[Value], cut: bool) -> Result<Vec<String>, BackendError> {
     }
     calls.end(cut, &mut events)?;
     let mut heard: Vec<String> = Vec::new();
+    let mut open = None;
     for event in events {
         match event {
             Event::ToolCall(ToolCallStep::Begin { index, id, name }) => {
                 assert_eq!(usize::try_from(index).unwrap(), heard.len());
+                assert!(cut || open.is_none(), "a call begins before the one before it has ended");
+                open = Some(index);
                 let id = if id.len() == 21 { "?".to_owned() } else { id };
                 heard.push(format!("{id} {name}("));
             }
             Event::ToolCall(ToolCallStep::Arguments { index, text }) => {
+                assert_eq!(open, Some(index));
                 heard[usize::try_from(index).unwrap()].push_str(text.expose());
             }
             Event::ToolCall(ToolCallStep::End { index }) => {
+                assert_eq!(open.take(), Some(index));
                 heard[usize::try_from(index).unwrap()].push(')');
             }
             other => assert!(matches!(other, Event::Warning(_))),
@@ -51,6 +56,22 @@ fn parts_of_two_calls_may_be_mixed() {
         ],
         &["a f({\"x\":1})", "b g({\"y\":2})"],
     );
+}
+
+#[test]
+fn a_call_that_is_whole_does_not_wait_for_the_end() {
+    let mut calls = Calls::default();
+    let mut events = Vec::new();
+    calls.part(&part(Some(0), Some("a"), Some("f"), "{}"), &mut events).unwrap();
+    calls.part(&part(Some(1), Some("b"), Some("g"), "{\"x\":"), &mut events).unwrap();
+    // Begin, arguments, end; begin, arguments.
+    assert_eq!(events.len(), 5);
+    for more in ["", " ", "{}"] {
+        calls.part(&part(Some(0), None, None, more), &mut events).unwrap();
+    }
+    assert_eq!(events.len(), 5);
+    let error = calls.part(&part(Some(0), None, None, "{\"y\":1}"), &mut events).unwrap_err();
+    assert_eq!(error.kind, tieline_types::ErrorKind::Upstream);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tieline_types::{
 
 use crate::error::ApiError;
 use crate::kept::Record;
-use crate::openai::answer::{Timings, logprobs};
+use crate::openai::answer::{Timings, logprobs, prompt_details};
 use crate::routes::Dialect;
 
 /// An event's name and its members.
@@ -365,11 +365,15 @@ impl Writer {
         let usage = &finished.usage;
         response["status"] = json!(status(&finished.reason));
         if status(&finished.reason) == "incomplete" {
-            response["incomplete_details"] = json!({ "reason": "max_output_tokens" });
+            let reason = match finished.reason {
+                FinishReason::Filtered => "content_filter",
+                _ => "max_output_tokens",
+            };
+            response["incomplete_details"] = json!({ "reason": reason });
         }
         response["usage"] = json!({
             "input_tokens": usage.prompt_tokens,
-            "input_tokens_details": { "cached_tokens": usage.cached_tokens },
+            "input_tokens_details": prompt_details(usage),
             "output_tokens": usage.completion_tokens,
             "output_tokens_details": { "reasoning_tokens": usage.reasoning_tokens },
             "total_tokens": usage.prompt_tokens.0.saturating_add(usage.completion_tokens.0),
@@ -391,9 +395,10 @@ impl Writer {
 
 fn status(reason: &FinishReason) -> &'static str {
     match reason {
-        FinishReason::MaxTokens | FinishReason::ContextFull | FinishReason::Deadline => {
-            "incomplete"
-        }
+        FinishReason::MaxTokens
+        | FinishReason::ContextFull
+        | FinishReason::Deadline
+        | FinishReason::Filtered => "incomplete",
         // The ends that are none of these are errors before they come here.
         _ => "completed",
     }
