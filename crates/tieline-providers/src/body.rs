@@ -116,14 +116,14 @@ pub(crate) struct Knows {
 }
 
 /// Says what of the sampling and of the context's rules is left out. A value that is our default was not chosen
-/// by the caller, so it is neither sent nor missed.
+/// by the caller, so it is neither sent nor missed; nor is one that is off, where the vendor has no such thing.
 pub(crate) fn warn_left_out(request: &Request, knows: Knows, warnings: &mut Vec<String>) {
     let (asked, usual) = (&request.sampling, Sampling::default());
     let penalties = differs(asked.presence_penalty, usual.presence_penalty)
         || differs(asked.frequency_penalty, usual.frequency_penalty);
     let left_out = [
         (!knows.top_k && asked.top_k != usual.top_k, "top_k"),
-        (differs(asked.min_p, usual.min_p), "min_p"),
+        (asked.min_p > 0.0 && differs(asked.min_p, usual.min_p), "min_p"),
         (differs(asked.repeat_penalty, usual.repeat_penalty), "repeat_penalty"),
         (!knows.penalties && penalties, "presence_penalty and frequency_penalty"),
         (asked.penalty_window != usual.penalty_window, "window of penalties"),

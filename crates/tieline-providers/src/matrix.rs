@@ -9,22 +9,32 @@ use tieline_types::{
 
 use crate::anthropic::Anthropic;
 use crate::gemini::Gemini;
+use crate::ollama::Ollama;
+use crate::openai::{OpenAi, flavour};
 use crate::protocol::Protocol;
 use crate::replay;
 use crate::responses::Responses;
 
-const PAGE: &str = include_str!("../../../docs/protocols.md");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/protocols.md");
+const MARKS: [&str; 2] = [
+    "<!-- tables: start, made by crates/tieline-providers/src/matrix.rs -->\n\n",
+    "\n<!-- tables: end -->",
+];
 
-/// Protocols, each with a model that stands for many.
-fn columns() -> Vec<(&'static str, Box<dyn Protocol>)> {
+/// Protocols, each with a model that stands for many, and what they are called.
+fn columns() -> Vec<(&'static str, &'static str, Box<dyn Protocol>)> {
+    let chat = |name| Box::new(OpenAi::new(flavour(name).unwrap()));
     vec![
-        ("claude-sonnet-4-5", Box::new(Anthropic)),
-        ("claude-opus-4-7", Box::new(Anthropic)),
-        ("claude-opus-5-5", Box::new(Anthropic)),
-        ("gemini-2.5-flash", Box::new(Gemini::default())),
-        ("gemini-3-pro-preview", Box::new(Gemini::default())),
-        ("gpt-5.1", Box::new(Responses)),
-        ("gpt-4.1", Box::new(Responses)),
+        ("claude-sonnet-4-5", "claude-sonnet-4-5", Box::new(Anthropic)),
+        ("claude-opus-4-7", "claude-opus-4-7", Box::new(Anthropic)),
+        ("claude-opus-5-5", "claude-opus-5-5", Box::new(Anthropic)),
+        ("gemini-2.5-flash", "gemini-2.5-flash", Box::new(Gemini::default())),
+        ("gemini-3-pro-preview", "gemini-3-pro-preview", Box::new(Gemini::default())),
+        ("gpt-5.1", "gpt-5.1", Box::new(Responses)),
+        ("gpt-4.1", "gpt-4.1", Box::new(Responses)),
+        ("gpt-4.1 by chat", "gpt-4.1", chat("openai")),
+        ("vLLM", "qwen3", chat("vllm")),
+        ("Ollama", "qwen3", Box::new(Ollama::new(None))),
     ]
 }
 
@@ -39,7 +49,7 @@ fn constrain(request: &mut Request, constraint: Constraint) {
     request.constraint = Some(constraint);
 }
 
-const CONVERSATION: [Ask; 12] = [
+const CONVERSATION: [Ask; 13] = [
     ("instructions", |r| {
         let messages = [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hello")];
         *r = replay::request(messages.to_vec());
@@ -47,6 +57,10 @@ const CONVERSATION: [Ask; 12] = [
     ("instructions later on", |r| {
         let messages = [Message::new(Role::User, "Hello"), Message::new(Role::System, "Be brief.")];
         *r = replay::request(messages.to_vec());
+    }),
+    ("a speaker's name", |r| {
+        let named = Message { name: Some("anna".to_owned()), ..Message::new(Role::User, "Hello") };
+        *r = replay::request(vec![named]);
     }),
     ("the assistant spoke last", |r| {
         let messages = [Message::new(Role::User, "Hello"), Message::new(Role::Assistant, "So")];
@@ -132,10 +146,11 @@ fn told(protocol: &dyn Protocol, model: &str, change: fn(&mut Request)) -> &'sta
 
 fn asks(title: &str, asks: &[Ask]) -> String {
     let columns = columns();
-    let names: Vec<&str> = columns.iter().map(|(model, _)| *model).collect();
+    let names: Vec<&str> = columns.iter().map(|(title, ..)| *title).collect();
     let mut table = head(title, &names);
     for (name, change) in asks {
-        let cells = columns.iter().map(|(model, protocol)| told(protocol.as_ref(), model, *change));
+        let cells =
+            columns.iter().map(|(_, model, protocol)| told(protocol.as_ref(), model, *change));
         table.push_str(&row(name, cells));
     }
     table
@@ -221,6 +236,7 @@ fn hears() -> String {
     table
 }
 
+/// `DOCS=write` writes them anew.
 #[test]
 fn the_page_says_what_the_protocols_do() {
     let tables = [
@@ -230,17 +246,25 @@ fn the_page_says_what_the_protocols_do() {
         hears(),
     ];
     let tables = tables.join("\n");
-    assert!(PAGE.contains(&tables), "docs/protocols.md should have these tables:\n\n{tables}");
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (head, rest) = page.split_once(MARKS[0]).unwrap();
+    let (_, tail) = rest.split_once(MARKS[1]).unwrap();
+    let fresh = format!("{head}{}{tables}{}{tail}", MARKS[0], MARKS[1]);
+    if std::env::var_os("DOCS").is_some_and(|word| word == "write") {
+        std::fs::write(PAGE, &fresh).unwrap();
+    }
+    assert_eq!(page, fresh, "DOCS=write cargo nextest run -p tieline-providers the_page");
 }
 
 #[test]
 fn nothing_is_left_out_in_silence() {
     // Not to think is what a model does that cannot, and that does not unasked.
-    let nothing_to_do = ["no thinking"];
+    // No call is said to some by sending no tools.
+    let nothing_to_do = ["no thinking", "no call"];
     for (name, change) in CONVERSATION.iter().chain(&ANSWER).chain(&SAMPLING) {
-        for (model, protocol) in columns() {
+        for (title, model, protocol) in columns() {
             let told = told(protocol.as_ref(), model, *change);
-            assert!(told != "nothing to say" || nothing_to_do.contains(name), "{name}, {model}");
+            assert!(told != "nothing to say" || nothing_to_do.contains(name), "{name}, {title}");
         }
     }
 }
@@ -283,7 +307,7 @@ proptest! {
         let calls: usize = messages.iter().map(|message| message.tool_calls.len()).sum();
         let mut request = replay::request(messages);
         request.tools = vec![replay::tools().remove(1)];
-        for (model, protocol) in columns() {
+        for (_, model, protocol) in columns() {
             let body = protocol.write(&request, model, None).unwrap().body;
             let mut ids = Vec::new();
             collect(&body, &mut ids);

@@ -234,7 +234,8 @@ async fn begin_unstopped(
     plan: Option<ChoicePlan>,
 ) -> Result<Begun, BackendError> {
     let served = if routed.is_here() { Some(routed.ready().await?) } else { None };
-    if reading == Reading::Special {
+    // Somebody else's model has other tokens: it reads the text as it reads any.
+    if reading == Reading::Special && routed.is_here() {
         read_special(&routed, &mut request).await?;
     }
     let mut steps: Steps = match plan {

@@ -25,6 +25,10 @@ pub(super) fn write(
             return Err(unsupported("a prompt of tokens", "ollama"));
         }
     };
+    let named = |message: &Message| message.role != Role::Tool && message.name.is_some();
+    if messages.iter().any(named) {
+        warnings.push("not sent to ollama: the names of speakers".to_owned());
+    }
     let mut body = Map::new();
     let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
     set("model", model.into());
@@ -86,7 +90,6 @@ fn message(message: &Message) -> Result<Value, BackendError> {
                 wire["tool_name"] = name.as_str().into();
             }
         }
-        // It has no word for a speaker's name.
         _ => {}
     }
     Ok(wire)

@@ -32,7 +32,7 @@ pub(super) fn write(
     writer.stop(&request.stop)?;
     writer.sampling(&request.sampling, reasons(flavour, model));
     writer.logprobs(request, path == CHAT)?;
-    writer.thinking(request.thinking);
+    writer.thinking(request.thinking, model);
     writer.constraint(request.constraint.as_ref(), path == CHAT)?;
     Ok(Written {
         path: path.to_owned(),
@@ -51,6 +51,14 @@ fn reasons(flavour: &Flavour, model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     let families = ["o1", "o3", "o4", "gpt-5"];
     flavour.name == "openai" && families.iter().any(|family| name.starts_with(family))
+}
+
+/// OpenAI's older models, and those that only chat.
+fn cannot_think(flavour: &Flavour, model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let families = ["gpt-3", "gpt-4", "chatgpt"];
+    let old = families.iter().any(|family| name.starts_with(family)) || name.contains("-chat");
+    flavour.name == "openai" && old
 }
 
 struct Writer {
@@ -210,7 +218,9 @@ impl Writer {
             (Parameter::FrequencyPenalty, "frequency_penalty", sampling.frequency_penalty, 0.0),
         ];
         for (parameter, name, value, usual) in floats {
-            let matters = draws || parameter != Parameter::MinP;
+            // Off is what it is where the vendor has no such thing.
+            let off = value <= 0.0 && !self.flavour.takes(parameter);
+            let matters = parameter != Parameter::MinP || draws && !off;
             if matters && value.to_bits() != f32::to_bits(usual) {
                 self.parameter(parameter, name, local::number(value));
             }
@@ -249,9 +259,15 @@ impl Writer {
         Ok(())
     }
 
-    fn thinking(&mut self, thinking: Option<bool>) {
+    fn thinking(&mut self, thinking: Option<bool>, model: &str) {
         let Some(thinks) = thinking else { return };
         match self.flavour.thinking {
+            // These models refuse the word for it.
+            Thinking::Effort(..) if cannot_think(self.flavour, model) => {
+                if thinks {
+                    self.left_out("whether to think: this model cannot");
+                }
+            }
             Thinking::None => self.left_out("whether to think"),
             Thinking::Effort(on, off) => {
                 self.set("reasoning_effort", if thinks { on } else { off })

@@ -286,6 +286,7 @@ fn add(all: Usage, one: Usage) -> Usage {
     Usage {
         prompt_tokens: plus(all.prompt_tokens, one.prompt_tokens),
         cached_tokens: plus(all.cached_tokens, one.cached_tokens),
+        cache_write_tokens: plus(all.cache_write_tokens, one.cache_write_tokens),
         completion_tokens: plus(all.completion_tokens, one.completion_tokens),
         reasoning_tokens: plus(all.reasoning_tokens, one.reasoning_tokens),
         drafted_tokens: plus(all.drafted_tokens, one.drafted_tokens),

@@ -100,7 +100,8 @@ fn call(wire: WireCall) -> ToolCall {
     ToolCall { id: wire.id, name: wire.function.name, arguments }
 }
 
-/// All text of a content. A picture or a sound is refused: no model here has eyes or ears.
+/// All text of a content. Parts are parted by blanks, a line break if they have none: run together, the last word of one and the first of the
+/// next would be one word, to the model and to whoever looks for personal text. A picture or a sound is refused: no model here has eyes or ears.
 pub(crate) fn text(at: usize, content: Content) -> Result<String, ApiError> {
     let parts = match content {
         Content::Text(text) => return Ok(text),
@@ -110,9 +111,9 @@ pub(crate) fn text(at: usize, content: Content) -> Result<String, ApiError> {
     for part in parts {
         match part.kind.as_str() {
             "text" | "input_text" | "output_text" | "reasoning_text" | "summary_text" => {
-                whole.push_str(part.text.as_deref().unwrap_or_default());
+                join(&mut whole, &part.text.unwrap_or_default());
             }
-            "refusal" => whole.push_str(part.refusal.as_deref().unwrap_or_default()),
+            "refusal" => join(&mut whole, &part.refusal.unwrap_or_default()),
             other => {
                 let kind: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
                 let param = format!("messages[{at}].content");
@@ -123,4 +124,12 @@ pub(crate) fn text(at: usize, content: Content) -> Result<String, ApiError> {
         }
     }
     Ok(whole)
+}
+
+fn join(whole: &mut String, more: &str) {
+    let blank = |letter: Option<char>| letter.is_none_or(char::is_whitespace);
+    if !blank(whole.chars().next_back()) && !blank(more.chars().next()) {
+        whole.push('\n');
+    }
+    whole.push_str(more);
 }

@@ -121,7 +121,8 @@ async fn a_request_is_read_whole() {
         "model": "mock",
         "messages": [
             { "role": "developer", "content": "Be brief." },
-            { "role": "user", "content": [{ "type": "text", "text": "Hi " }, { "type": "text", "text": "you" }] },
+            { "role": "user", "content": [{ "type": "text", "text": "Hi " }, { "type": "text", "text": "you" },
+                { "type": "text", "text": "there" }] },
             { "role": "assistant", "content": null, "tool_calls": [
                 { "id": "c", "type": "function", "function": { "name": "f", "arguments": "{}" } }] },
             { "role": "tool", "tool_call_id": "c", "content": "42" },
@@ -139,7 +140,7 @@ async fn a_request_is_read_whole() {
     let asked = service.models.last();
     let Prompt::Chat(messages) = &asked.prompt else { panic!("no chat") };
     assert_eq!(messages[0].role, Role::System);
-    assert_eq!(messages[1].content.expose(), "Hi you");
+    assert_eq!(messages[1].content.expose(), "Hi you\nthere");
     assert_eq!(messages[2].tool_calls[0].name, "f");
     assert_eq!(messages[3].tool_call_id.as_deref(), Some("c"));
     assert_eq!(asked.sampling.top_k, 0);

@@ -16,9 +16,11 @@ mod faults;
 mod home;
 mod http;
 mod kv_cost;
+
 mod machine;
 #[cfg(unix)]
 mod market;
+mod matrix;
 mod memory;
 mod models;
 #[cfg(unix)]
