@@ -1,5 +1,6 @@
 //! What tests share: real weights, models of many shapes, and the built runner. Never part of a release.
 
+pub mod canaries;
 pub mod flaky;
 mod float;
 pub mod scripted;

@@ -16,7 +16,7 @@ mod faults;
 mod home;
 mod http;
 mod kv_cost;
-
+mod leaks;
 mod machine;
 #[cfg(unix)]
 mod market;
