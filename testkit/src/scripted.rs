@@ -207,6 +207,10 @@ impl Host for Scripted {
         request
             .validate()
             .map_err(|error| BackendError::new(ErrorKind::InvalidRequest, error.to_string()))?;
+        if request.pictures().next().is_some() {
+            let text = "the models of this machine read text alone: they see no pictures";
+            return Err(BackendError::new(ErrorKind::Unsupported, text));
+        }
         if !self.forgets {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.push((wanted.clone(), request));

@@ -252,8 +252,14 @@ impl Resident for LocalModel {
     }
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {
-        if let Work::Generate(request) | Work::Count(request) = &work {
-            validate(request)?;
+        match &work {
+            Work::Generate(request) | Work::Count(request) => validate(request)?,
+            Work::Render { messages, .. }
+                if messages.iter().any(|one| !one.pictures.is_empty()) =>
+            {
+                return Err(blind());
+            }
+            _ => {}
         }
         if let Work::Generate(_) = work {
             let text = "an answer is a stream, no single reply";
@@ -286,7 +292,16 @@ impl Backend for LocalModel {
     }
 }
 
+fn blind() -> BackendError {
+    let text = "the models of this machine read text alone: they see no pictures";
+    BackendError::new(ErrorKind::Unsupported, text)
+}
+
+/// No frame holds pictures: they would be lost without a word.
 fn validate(request: &Request) -> Result<(), BackendError> {
+    if request.pictures().next().is_some() {
+        return Err(blind());
+    }
     request
         .validate()
         .map_err(|invalid| BackendError::new(ErrorKind::InvalidRequest, invalid.to_string()))

@@ -5,7 +5,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tieline_types::{BackendError, ErrorKind, Origin, Private, Prompt, Request, Retry};
+use tieline_types::{
+    BackendError, ErrorKind, Origin, PictureSource, Private, Prompt, Request, Retry,
+};
 
 use crate::detect::Detectors;
 use crate::guarded::{Release, Treatment};
@@ -41,6 +43,9 @@ pub enum Refusal {
     /// The prompt is tokens.
     #[error("a prompt of tokens cannot be redacted")]
     Tokens,
+    /// There are pictures.
+    #[error("a picture cannot be looked through or redacted")]
+    Picture,
     /// A tool's name holds what must not leave.
     #[error("{0} holds what must not leave, and names of tools cannot be replaced")]
     ToolName(Surface),
@@ -70,6 +75,7 @@ impl From<Refusal> for BackendError {
         match refusal {
             Refusal::Tokens => error.with_hint("send the prompt as text"),
             Refusal::ToolName(_) => error.with_hint("rename the tool"),
+            Refusal::Picture => error.with_hint("a rule that lets it leave as it is would"),
             Refusal::TooLarge => error.with_hint("send less text, or ask a model of this machine"),
             Refusal::VaultFull(_) => error.with_hint("begin a new session"),
             Refusal::Expired | Refusal::LeftOver | Refusal::Defect => {
@@ -141,6 +147,9 @@ impl Guard {
         if matches!(request.prompt, Prompt::Tokens(_) | Prompt::Rendered(_)) {
             return Err(Refusal::Tokens);
         }
+        if request.pictures().next().is_some() {
+            return Err(Refusal::Picture);
+        }
         let expired = (self.stopwatch)();
         let in_time = || if expired() { Err(Refusal::Expired) } else { Ok(()) };
         let vault = self.vaults.of(release.session);
@@ -185,7 +194,20 @@ fn as_it_is(mut request: Request, release: &Release) -> Prepared {
         egress.add(surface, text.len(), &[]);
         Ok(text)
     });
+    add_pictures(&request, &mut egress);
     Prepared { outbound: Outbound::new(request), egress, vault: None }
+}
+
+/// Counts the pictures' bytes that leave with a request, as base64. Links are text, which is counted as such.
+fn add_pictures(request: &Request, egress: &mut Egress) {
+    let Prompt::Chat(messages) = &request.prompt else { return };
+    for (at, message) in messages.iter().enumerate() {
+        for (number, picture) in message.pictures.iter().enumerate() {
+            if let PictureSource::Bytes { .. } = picture.source {
+                egress.add(Surface::Picture(at, number), picture.bytes(), &[]);
+            }
+        }
+    }
 }
 
 /// What would leave, without its leaving.

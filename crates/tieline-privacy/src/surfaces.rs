@@ -6,7 +6,10 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use tieline_types::{Constraint, Message, Owner, Private, Prompt, Request, Role, Tool, ToolChoice};
+use tieline_types::{
+    Constraint, Message, Owner, Picture, PictureSource, Private, Prompt, Request, Role, Tool,
+    ToolChoice,
+};
 
 use crate::redact::Format;
 
@@ -27,6 +30,8 @@ pub enum Surface {
     CallName(usize, usize),
     /// A call's arguments.
     CallArguments(usize, usize),
+    /// A picture: of which message, and which of its pictures.
+    Picture(usize, usize),
     /// A prompt that is no conversation.
     Text,
     /// The text before a gap.
@@ -61,6 +66,7 @@ impl fmt::Display for Surface {
             Self::CallArguments(at, call) => {
                 write!(f, "messages[{at}].tool_calls[{call}].arguments")
             }
+            Self::Picture(at, picture) => write!(f, "messages[{at}].pictures[{picture}]"),
             Self::Text => f.write_str("prompt"),
             Self::Prefix => f.write_str("prefix"),
             Self::Suffix => f.write_str("suffix"),
@@ -91,6 +97,7 @@ impl Surface {
             | Self::Name(_)
             | Self::ResultId(_)
             | Self::CallId(..)
+            | Self::Picture(..)
             | Self::Text
             | Self::Prefix
             | Self::Suffix
@@ -166,7 +173,7 @@ pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), 
 }
 
 fn walk_message<E>(at: usize, message: &mut Message, visit: Visit<'_, E>) -> Result<(), E> {
-    let Message { role, content, reasoning, tool_calls, tool_call_id, name } = message;
+    let Message { role, content, reasoning, tool_calls, tool_call_id, name, pictures } = message;
     private(Surface::Content(at), content, visit)?;
     if let Some(reasoning) = reasoning {
         private(Surface::Reasoning(at), reasoning, visit)?;
@@ -178,6 +185,13 @@ fn walk_message<E>(at: usize, message: &mut Message, visit: Visit<'_, E>) -> Res
     }
     if let Some(id) = tool_call_id {
         plain(Surface::ResultId(at), id, visit)?;
+    }
+    for (number, Picture { source, at: _, detail: _ }) in pictures.iter_mut().enumerate() {
+        match source {
+            PictureSource::Link(url) => private(Surface::Picture(at, number), url, visit)?,
+            // Base64 is no text that anybody could look through: whoever asks counts it apart.
+            PictureSource::Bytes { .. } => {}
+        }
     }
     match name {
         // The result of a tool bears the tool's name.

@@ -16,6 +16,8 @@ pub struct Survey {
     pub found: BTreeMap<Entity, u32>,
     /// Bytes of text, on all surfaces.
     pub bytes: u64,
+    /// Pictures, which nobody looks at.
+    pub pictures: u32,
 }
 
 /// The detectors failed: nobody knows what is in the request.
@@ -29,7 +31,8 @@ pub struct Unknown;
 /// The detectors panicked.
 pub fn survey(request: &Request, detectors: &Detectors) -> Result<Survey, Unknown> {
     let look = || {
-        let mut survey = Survey::default();
+        let pictures = u32::try_from(request.pictures().count()).unwrap_or(u32::MAX);
+        let mut survey = Survey { pictures, ..Survey::default() };
         let Ok(()) = walk::<Infallible>(&mut request.clone(), &mut |_, text| {
             survey.bytes += u64::try_from(text.len()).unwrap_or(u64::MAX);
             for finding in detectors.find(&text) {
@@ -44,7 +47,7 @@ pub fn survey(request: &Request, detectors: &Detectors) -> Result<Survey, Unknow
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::{Message, Prompt, Role, Tool};
+    use tieline_types::{Message, Picture, PictureKind, PictureSource, Prompt, Role, Tool};
 
     use super::*;
 
@@ -66,6 +69,20 @@ mod tests {
         let found: Vec<_> = survey.found.into_iter().collect();
         assert_eq!(found, [(Entity::Email, 3), (Entity::Card, 1)]);
         assert!(survey.bytes > 80);
+    }
+
+    #[test]
+    fn a_picture_is_counted_and_its_link_is_text() {
+        let link =
+            |url: &str| Picture { at: 0, source: PictureSource::Link(url.into()), detail: None };
+        let kind = PictureKind::Png;
+        let bytes = PictureSource::Bytes { kind, base64: "anna@example.org".into() };
+        let bytes = Picture { source: bytes, ..link("") };
+        let mut message = Message::new(Role::User, "");
+        message.pictures = vec![link("https://a.org/?to=anna@example.org"), bytes];
+        let request = Request::new(Prompt::Chat(vec![message]));
+        let survey = survey(&request, &Detectors::default()).unwrap();
+        assert_eq!((survey.pictures, survey.found[&Entity::Email], survey.bytes), (2, 1, 34));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::iter;
 
 use serde_json::{Map, Value};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Message, Overflow, Prompt, Request, Role, Sampling, Tool,
-    ToolCall,
+    BackendError, Constraint, ErrorKind, Message, Overflow, Picture, PictureKind, PictureSource,
+    Prompt, Request, Role, Sampling, Tool, ToolCall,
 };
 
 use crate::errors;
@@ -17,6 +17,8 @@ pub(crate) enum Part<'a> {
     Text(&'a str),
     /// Instructions from later in the conversation than its beginning, where the vendor takes them there.
     System(&'a str),
+    /// A picture that the person shows.
+    Picture(&'a Picture),
     /// A call that the assistant made.
     Call(&'a ToolCall),
     /// The result of a call.
@@ -27,6 +29,8 @@ pub(crate) enum Part<'a> {
         place: usize,
         /// What came of it.
         text: &'a str,
+        /// And the pictures in it.
+        pictures: &'a [Picture],
     },
 }
 
@@ -212,8 +216,8 @@ pub(crate) fn talk(messages: &[Message], later: Later) -> Result<Talk<'_>, Backe
             }
             Role::Tool => {
                 let (place, call) = answered(message, &mut open)?;
-                let text = message.content.expose();
-                talk.push(false, iter::once(Part::Result { call, place, text }));
+                let (text, pictures) = (message.content.expose(), message.pictures.as_slice());
+                talk.push(false, iter::once(Part::Result { call, place, text, pictures }));
                 continue;
             }
             Role::User | Role::Assistant => talk.names |= message.name.is_some(),
@@ -225,7 +229,7 @@ pub(crate) fn talk(messages: &[Message], later: Later) -> Result<Talk<'_>, Backe
         let assistant = message.role == Role::Assistant;
         let calls = if assistant { message.tool_calls.as_slice() } else { &[] };
         open = calls.iter().map(Some).collect();
-        talk.push(assistant, text(message).map(Part::Text).chain(calls.iter().map(Part::Call)));
+        talk.push(assistant, said(message).into_iter().chain(calls.iter().map(Part::Call)));
     }
     talk.turns.iter_mut().for_each(order_results);
     if talk.turns.is_empty() {
@@ -236,6 +240,52 @@ pub(crate) fn talk(messages: &[Message], later: Later) -> Result<Talk<'_>, Backe
 
 fn text(message: &Message) -> impl Iterator<Item = &str> {
     Some(message.content.expose()).filter(|text| !text.is_empty()).into_iter()
+}
+
+/// What a message says and shows, each picture at its place.
+pub(crate) fn said(message: &Message) -> Vec<Part<'_>> {
+    let text = message.content.expose();
+    let mut parts = Vec::with_capacity(1 + 2 * message.pictures.len());
+    let mut from = 0;
+    for picture in &message.pictures {
+        let until = picture.at.clamp(from, text.len());
+        // A place within a letter is none: the picture stands before all of the text that is left.
+        if let Some(before) = text.get(from..until) {
+            parts.extend(Some(before).filter(|before| !before.is_empty()).map(Part::Text));
+            from = until;
+        }
+        parts.push(Part::Picture(picture));
+    }
+    let rest = text.get(from..).unwrap_or_default();
+    parts.extend(Some(rest).filter(|rest| !rest.is_empty()).map(Part::Text));
+    parts
+}
+
+/// Refuses pictures in results of calls, where the vendor has no place for them.
+pub(crate) fn refuse_result_pictures(talk: &Talk<'_>, vendor: &str) -> Result<(), BackendError> {
+    let mut parts = talk.turns.iter().flat_map(|turn| &turn.parts);
+    match parts.any(|part| matches!(part, Part::Result { pictures: [_, ..], .. })) {
+        true => Err(unsupported(vendor, "a picture in a tool's result")),
+        false => Ok(()),
+    }
+}
+
+/// The bytes of a picture and their media type, where the vendor fetches none and takes it.
+pub(crate) fn inline<'a>(
+    picture: &'a Picture,
+    vendor: &str,
+) -> Result<(PictureKind, &'a str), BackendError> {
+    match &picture.source {
+        PictureSource::Bytes { kind, base64 } => Ok((*kind, base64.expose())),
+        PictureSource::Link(_) => Err(unsupported(vendor, "a picture behind a link")),
+    }
+}
+
+/// Says that the vendor cannot be told how closely to look.
+pub(crate) fn warn_detail(request: &Request, warnings: &mut Vec<String>) {
+    if request.pictures().any(|picture| picture.detail.is_some()) {
+        warnings.push("left out: how closely to look at pictures".to_owned());
+    }
 }
 
 /// Takes the call that a result answers from those that wait.
@@ -280,7 +330,7 @@ impl<'a> Talk<'a> {
         let parts = self.turns.get(turn).map(|turn| turn.parts.as_slice()).unwrap_or_default();
         let call = |part: &Part<'a>| match part {
             Part::Call(call) => Some(*call),
-            Part::Text(_) | Part::System(_) | Part::Result { .. } => None,
+            Part::Text(_) | Part::System(_) | Part::Picture(_) | Part::Result { .. } => None,
         };
         parts.iter().filter_map(call).collect()
     }
@@ -298,7 +348,7 @@ fn order_results(turn: &mut Turn<'_>) {
     }
     turn.parts.sort_by_key(|part| match part {
         Part::Result { place, .. } => *place,
-        Part::Text(_) | Part::System(_) | Part::Call(_) => usize::MAX,
+        Part::Text(_) | Part::System(_) | Part::Picture(_) | Part::Call(_) => usize::MAX,
     });
 }
 
@@ -336,7 +386,7 @@ mod tests {
         let talk = talk(&messages, Later::Moves).unwrap();
         let result = |part: &Part<'_>| match part {
             Part::Result { call, text, .. } => Some(format!("{} {text}", call.name)),
-            Part::Text(_) | Part::System(_) | Part::Call(_) => None,
+            Part::Text(_) | Part::System(_) | Part::Picture(_) | Part::Call(_) => None,
         };
         let results: Vec<_> = talk.turns[2].parts.iter().filter_map(result).collect();
         assert_eq!(results, ["get_weather 12:00", "now {\"sky\":\"rain\"}"]);
@@ -353,6 +403,32 @@ mod tests {
         let sizes: Vec<_> =
             talk.turns.iter().map(|turn| (turn.assistant, turn.parts.len())).collect();
         assert_eq!(sizes, [(false, 3), (true, 1)]);
+    }
+
+    #[test]
+    fn pictures_stand_at_their_places() {
+        let picture = |at| Picture {
+            at,
+            source: PictureSource::Link("https://example.org".into()),
+            detail: None,
+        };
+        let told = |places: &[usize]| {
+            let pictures = places.iter().map(|&at| picture(at)).collect();
+            let message = Message { pictures, ..Message::new(Role::User, "aéb") };
+            let word = |part: &Part<'_>| match part {
+                Part::Text(text) => (*text).to_owned(),
+                Part::Picture(_) => "*".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            said(&message).iter().map(word).collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(told(&[]), "aéb");
+        assert_eq!(told(&[0, 0, 4]), "*|*|aéb|*");
+        assert_eq!(told(&[1, 3]), "a|*|é|*|b");
+        // Within a letter, beyond the end, and backwards.
+        assert_eq!(told(&[2]), "*|aéb");
+        assert_eq!(told(&[99]), "aéb|*");
+        assert_eq!(told(&[3, 1]), "aé|*|*|b");
     }
 
     #[test]

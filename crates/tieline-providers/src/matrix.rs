@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use tieline_types::{
-    Constraint, Event, FinishReason, Finished, Message, Overflow, Prompt, Request, Role, Tokens,
-    ToolCall, ToolCallStep, ToolChoice,
+    Constraint, Event, FinishReason, Finished, Message, Overflow, Picture, PictureKind,
+    PictureSource, Prompt, Request, Role, Tokens, ToolCall, ToolCallStep, ToolChoice,
 };
 
 use crate::anthropic::Anthropic;
@@ -49,7 +49,7 @@ fn constrain(request: &mut Request, constraint: Constraint) {
     request.constraint = Some(constraint);
 }
 
-const CONVERSATION: [Ask; 13] = [
+const CONVERSATION: [Ask; 16] = [
     ("instructions", |r| {
         let messages = [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hello")];
         *r = replay::request(messages.to_vec());
@@ -62,6 +62,9 @@ const CONVERSATION: [Ask; 13] = [
         let named = Message { name: Some("anna".to_owned()), ..Message::new(Role::User, "Hello") };
         *r = replay::request(vec![named]);
     }),
+    ("a picture", |r| show(r, Role::User, bytes(PictureKind::Png))),
+    ("a picture behind a link", |r| show(r, Role::User, PictureSource::Link("https://a.b".into()))),
+    ("a picture in a tool's result", |r| show(r, Role::Tool, bytes(PictureKind::Jpeg))),
     ("the assistant spoke last", |r| {
         let messages = [Message::new(Role::User, "Hello"), Message::new(Role::Assistant, "So")];
         *r = replay::request(messages.to_vec());
@@ -88,6 +91,24 @@ const CONVERSATION: [Ask; 13] = [
         r.prompt = Prompt::Infill { prefix: "a".into(), suffix: "b".into() };
     }),
 ];
+
+fn bytes(kind: PictureKind) -> PictureSource {
+    PictureSource::Bytes { kind, base64: "aGk=".into() }
+}
+
+/// Adds a picture to the last message of this role's.
+fn show(request: &mut Request, role: Role, source: PictureSource) {
+    if role == Role::Tool {
+        let mut messages = replay::agent();
+        messages[2].reasoning = None;
+        *request = replay::request(messages);
+        request.tools = vec![replay::tools().remove(1)];
+    }
+    let Prompt::Chat(messages) = &mut request.prompt else { return };
+    if let Some(last) = messages.iter_mut().rev().find(|message| message.role == role) {
+        last.pictures.push(Picture { at: 0, source, detail: None });
+    }
+}
 
 fn choose(request: &mut Request, choice: ToolChoice) {
     request.tools = vec![replay::tools().remove(1)];

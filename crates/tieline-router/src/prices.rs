@@ -30,12 +30,17 @@ const STALE_DAYS: i64 = 90;
 /// documents some 800 at most.
 const ADDED_TOKENS: u32 = 1024;
 
+/// The most tokens that a vendor charges for one picture, by their documentation: `gpt-4o-mini` at high detail, 2833 and
+/// 5667 for each of at most 8 tiles. `docs/money.md` has the others, all of which are less.
+const PICTURE_TOKENS: u32 = 2833 + 8 * 5667;
+
 /// The most tokens that the prompt in a request's body can have. Tokenisers of bytes make no more tokens than there are
 /// bytes, and a body has its text's bytes at least. Too much by a factor of three or four for plain text, which the
-/// settlement gives back; pictures behind a link are not in the body, and not counted.
-pub fn most_prompt_tokens(body: Bytes) -> Tokens {
-    let bytes = u32::try_from(body.0).unwrap_or(u32::MAX);
-    Tokens(bytes.saturating_add(ADDED_TOKENS))
+/// settlement gives back. Pictures are no text: each is taken for the dearest.
+pub fn most_prompt_tokens(text: Bytes, pictures: u32) -> Tokens {
+    let bytes = u32::try_from(text.0).unwrap_or(u32::MAX);
+    let pictures = pictures.saturating_mul(PICTURE_TOKENS);
+    Tokens(bytes.saturating_add(pictures).saturating_add(ADDED_TOKENS))
 }
 
 /// Whose price is asked for.

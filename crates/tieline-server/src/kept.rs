@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
-use tieline_types::{BackendError, ErrorKind, Message};
+use tieline_types::{BackendError, ErrorKind, Message, Picture};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -223,7 +223,8 @@ impl Record {
         let message = |message: &Message| {
             let calls = message.tool_calls.iter().map(|call| call.arguments.expose().len() + 100);
             let thought = message.reasoning.as_ref().map_or(0, |text| text.expose().len());
-            message.content.expose().len() + thought + calls.sum::<usize>() + 100
+            let pictures = message.pictures.iter().map(Picture::bytes).sum::<usize>();
+            message.content.expose().len() + thought + calls.sum::<usize>() + pictures + 100
         };
         self.response.to_string().len() + items + self.messages.iter().map(message).sum::<usize>()
     }

@@ -33,6 +33,7 @@ mod openai;
 mod openapi;
 pub mod otlp;
 mod own;
+mod picture;
 mod routes;
 mod serve;
 mod service;

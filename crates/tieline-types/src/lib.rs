@@ -16,6 +16,7 @@ pub mod load;
 pub mod memory;
 pub mod model_ref;
 pub mod money;
+pub mod picture;
 pub mod private;
 pub mod receipt;
 pub mod request;
@@ -43,6 +44,7 @@ pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooli
 pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use money::{MicroUsd, NotMoney, Price};
+pub use picture::{Detail, Picture, PictureKind, PictureSource};
 pub use private::Private;
 pub use receipt::Receipt;
 pub use request::{

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Constraint, Private, Tokens, Tool, ToolCall, ToolChoice};
+use crate::{Constraint, Picture, Private, Tokens, Tool, ToolCall, ToolChoice};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct Message {
     pub tool_call_id: Option<String>,
     /// The name of the tool that this is the result of, or of the speaker.
     pub name: Option<String>,
+    /// Pictures in it, in the order of their places. No frame of a runner's holds them: no model there has eyes.
+    #[serde(skip)]
+    pub pictures: Vec<Picture>,
 }
 
 impl Message {
@@ -60,6 +63,7 @@ impl Message {
             tool_calls: Vec::new(),
             tool_call_id: None,
             name: None,
+            pictures: Vec::new(),
         }
     }
 }
@@ -322,6 +326,17 @@ impl Request {
         }
     }
 
+    /// The pictures of its conversation.
+    pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
+        let messages = match &self.prompt {
+            Prompt::Chat(messages) => messages.as_slice(),
+            Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => {
+                &[]
+            }
+        };
+        messages.iter().flat_map(|message| &message.pictures)
+    }
+
     /// Checks all that can be checked without a model.
     ///
     /// # Errors
@@ -333,6 +348,12 @@ impl Request {
         let prompt_logprobs = self.prompt_logprobs.unwrap_or(0).into();
         at_most("prompt_logprobs", prompt_logprobs, Self::MAX_LOGPROBS.into())?;
         self.validate_tools()?;
+        let pictures = self.pictures().count();
+        if pictures > Picture::MAX {
+            let expected = format!("at most {}", Picture::MAX);
+            let value = format!("{pictures} pictures");
+            return Err(InvalidParameter { name: "messages", value, expected });
+        }
         at_most_bytes("constraint", self.constraint_bytes(), Constraint::MAX_BYTES)?;
         at_most_bytes("owner", self.owner.0.len(), Self::MAX_OWNER_BYTES)?;
         let empty = match &self.prompt {

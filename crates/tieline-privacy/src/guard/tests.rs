@@ -1,6 +1,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use tieline_types::{Constraint, Hint, Message, Owner, Private, Role, Tool, ToolCall, ToolChoice};
+use tieline_types::{
+    BackendError, Constraint, ErrorKind, Hint, Message, Owner, Picture, PictureKind, PictureSource,
+    Private, Retry, Role, Tool, ToolCall, ToolChoice,
+};
 
 use super::*;
 use crate::detect::{Entity, Finding};
@@ -119,6 +122,34 @@ fn a_request_without_findings_leaves_as_it_is_but_for_its_owner() {
         let surfaces = vec![SurfaceEgress { surface: Surface::Text, parts }];
         assert_eq!((prepared.egress.bytes, prepared.egress.surfaces), (7, surfaces));
     }
+}
+
+fn shown(sources: Vec<PictureSource>) -> Request {
+    let pictures = sources.into_iter().map(|source| Picture { at: 0, source, detail: None });
+    let message = Message { pictures: pictures.collect(), ..Message::new(Role::User, "Look") };
+    Request::new(Prompt::Chat(vec![message]))
+}
+
+#[test]
+fn a_picture_leaves_as_it_is_or_not_at_all() {
+    let bytes = PictureSource::Bytes { kind: PictureKind::Png, base64: "iVBORw0KGgo=".into() };
+    let link = PictureSource::Link(format!("https://example.org/{SECRET}.png").into());
+    for sources in [vec![bytes.clone()], vec![link.clone()]] {
+        let refused = guard().prepare(shown(sources), &release(Treatment::Redacted));
+        let refusal = refused.err().unwrap();
+        assert_eq!(refusal, Refusal::Picture);
+        let error = BackendError::from(refusal);
+        assert_eq!((error.kind, error.retry), (ErrorKind::Denied, Retry::Elsewhere));
+    }
+    let request = shown(vec![bytes, link]);
+    let prepared = guard().prepare(request.clone(), &release(Treatment::AsIs)).unwrap();
+    assert_eq!(prepared.outbound.request(), &request);
+    // What is said, the link, and the base64.
+    let link = 24 + u64::try_from(SECRET.len()).unwrap();
+    assert_eq!(prepared.egress.bytes, 4 + link + 12);
+    let surfaces = prepared.egress.surfaces.iter().map(|one| one.surface.to_string());
+    let want = ["messages[0].content", "messages[0].pictures[1]", "messages[0].pictures[0]"];
+    assert!(surfaces.eq(want));
 }
 
 #[test]

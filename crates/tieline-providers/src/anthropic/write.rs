@@ -1,7 +1,9 @@
 //! A request in this vendor's words.
 
 use serde_json::{Map, Value, json};
-use tieline_types::{BackendError, Constraint, Request, Sampling, Tool, ToolCall, ToolChoice};
+use tieline_types::{
+    BackendError, Constraint, Picture, PictureSource, Request, Sampling, Tool, ToolCall, ToolChoice,
+};
 
 use super::VENDOR;
 use super::model::{Model, Quiet};
@@ -44,6 +46,7 @@ impl Draft<'_> {
     fn body(&mut self, model: &str) -> Result<Value, BackendError> {
         self.check_talk()?;
         body::warn_talk(self.talk, &mut self.warnings);
+        body::warn_detail(self.request, &mut self.warnings);
         let knows = Knows { top_k: true, penalties: false, seed: false };
         body::warn_left_out(self.request, knows, &mut self.warnings);
         let asked = self.request.max_tokens.map(|tokens| tokens.0);
@@ -304,20 +307,35 @@ fn tool(tool: &Tool) -> Result<Value, BackendError> {
 fn block(part: &Part<'_>) -> Result<Value, BackendError> {
     Ok(match part {
         Part::Text(text) | Part::System(text) => json!({"type": "text", "text": text}),
+        Part::Picture(picture) => image(picture),
         Part::Call(call) => json!({
             "type": "tool_use",
             "id": id(call)?,
             "name": call.name,
             "input": body::arguments(call)?,
         }),
-        Part::Result { call, text, .. } => {
+        Part::Result { call, text, pictures, .. } => {
             let mut result = json!({"type": "tool_result", "tool_use_id": id(call)?});
-            if !text.is_empty() {
+            if !pictures.is_empty() {
+                let text = Some(text).filter(|text| !text.trim().is_empty());
+                let text = text.map(|text| json!({"type": "text", "text": text}));
+                result["content"] = text.into_iter().chain(pictures.iter().map(image)).collect();
+            } else if !text.is_empty() {
                 result["content"] = json!(text);
             }
             result
         }
     })
+}
+
+fn image(picture: &Picture) -> Value {
+    let source = match &picture.source {
+        PictureSource::Bytes { kind, base64 } => {
+            json!({"type": "base64", "media_type": kind.media_type(), "data": base64.expose()})
+        }
+        PictureSource::Link(url) => json!({"type": "url", "url": url.expose()}),
+    };
+    json!({"type": "image", "source": source})
 }
 
 /// The call's id in the letters that the vendor allows. Others are written as their number, the same in the call and

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Request, Sampling, Tool, ToolCall, ToolChoice,
+    BackendError, Constraint, ErrorKind, PictureKind, Request, Sampling, Tool, ToolCall, ToolChoice,
 };
 
 use super::model::Model;
@@ -54,6 +54,8 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn body(&mut self) -> Result<Value, BackendError> {
         body::warn_talk(self.talk, &mut self.warnings);
+        body::warn_detail(self.request, &mut self.warnings);
+        body::refuse_result_pictures(self.talk, VENDOR)?;
         let knows = Knows { top_k: true, penalties: true, seed: true };
         body::warn_left_out(self.request, knows, &mut self.warnings);
         if !self.request.cache {
@@ -236,6 +238,13 @@ fn declaration(tool: &Tool, warnings: &mut Vec<String>) -> Result<Value, Backend
 fn part(part: &Part<'_>) -> Result<Value, BackendError> {
     Ok(match part {
         Part::Text(text) | Part::System(text) => json!({"text": text}),
+        Part::Picture(picture) => {
+            let (kind, base64) = body::inline(picture, VENDOR)?;
+            if kind == PictureKind::Gif {
+                return Err(unsupported(VENDOR, "a GIF"));
+            }
+            json!({"inlineData": {"mimeType": kind.media_type(), "data": base64}})
+        }
         Part::Call(call) => {
             let call_part = json!({"name": call.name, "args": body::arguments(call)?});
             json!({"functionCall": with_id(call_part, call)})

@@ -5,6 +5,7 @@ use tieline_types::{
     BackendError, Constraint, Message, Prompt, Request, Role, Sampling, Tokens, ToolChoice,
 };
 
+use crate::body;
 use crate::errors::unsupported;
 use crate::local;
 use crate::protocol::Written;
@@ -29,6 +30,7 @@ pub(super) fn write(
     if messages.iter().any(named) {
         warnings.push("not sent to ollama: the names of speakers".to_owned());
     }
+    body::warn_detail(request, &mut warnings);
     let mut body = Map::new();
     let mut set = |name: &str, value: Value| body.insert(name.to_owned(), value);
     set("model", model.into());
@@ -67,6 +69,10 @@ pub(super) fn write(
 
 fn message(message: &Message) -> Result<Value, BackendError> {
     let mut wire = json!({"role": message.role.as_str(), "content": message.content.expose()});
+    if !message.pictures.is_empty() {
+        let bytes = message.pictures.iter().map(|picture| Ok(body::inline(picture, "ollama")?.1));
+        wire["images"] = bytes.collect::<Result<Value, BackendError>>()?;
+    }
     match message.role {
         Role::Assistant => {
             if let Some(thoughts) = &message.reasoning {

@@ -32,6 +32,10 @@ pub enum Parameter {
     Tools,
     /// The older completions, for text to go on from.
     Text,
+    /// Pictures.
+    Pictures,
+    /// Pictures that it fetches.
+    PictureLinks,
     /// `stream_options.include_usage`. Who does not take it tells the usage unasked.
     UsageOption,
 }
@@ -120,6 +124,8 @@ const GRAMMAR: (Parameter, &str) = (Parameter::Grammar, "grammar");
 const INFILL: (Parameter, &str) = (Parameter::Infill, "suffix");
 const TOOLS: (Parameter, &str) = (Parameter::Tools, "tools");
 const TEXT: (Parameter, &str) = (Parameter::Text, "/completions");
+const PICTURES: (Parameter, &str) = (Parameter::Pictures, "image_url");
+const LINKS: (Parameter, &str) = (Parameter::PictureLinks, "links of pictures");
 const USAGE: (Parameter, &str) = (Parameter::UsageOption, "stream_options");
 
 /// A row whose members are the commonest.
@@ -141,7 +147,7 @@ pub const FLAVOURS: &[Flavour] = &[
         name: "openai",
         base_url: Some("https://api.openai.com/v1"),
         limit: "max_completion_tokens",
-        takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE],
+        takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE, PICTURES, LINKS],
         stops: 4,
         thinking: Thinking::Effort("medium", "none"),
         schema: Schema::Strict,
@@ -151,7 +157,7 @@ pub const FLAVOURS: &[Flavour] = &[
         name: "groq",
         base_url: Some("https://api.groq.com/openai/v1"),
         limit: "max_completion_tokens",
-        takes: &[SEED, TOOLS, USAGE],
+        takes: &[SEED, TOOLS, USAGE, PICTURES, LINKS],
         stops: 4,
         thinking: Thinking::Effort("default", "none"),
         schema: Schema::Strict,
@@ -160,14 +166,20 @@ pub const FLAVOURS: &[Flavour] = &[
     Flavour {
         name: "together",
         base_url: Some("https://api.together.xyz/v1"),
-        takes: &[TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE],
+        takes: &[
+            TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE, PICTURES,
+            LINKS,
+        ],
         thinking: Thinking::Reasoning,
         ..COMMON
     },
     Flavour {
         name: "openrouter",
         base_url: Some("https://openrouter.ai/api/v1"),
-        takes: &[TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE],
+        takes: &[
+            TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE,
+            PICTURES, LINKS,
+        ],
         stops: 4,
         thinking: Thinking::Reasoning,
         thoughts_back: Some("reasoning"),
@@ -177,7 +189,7 @@ pub const FLAVOURS: &[Flavour] = &[
     Flavour {
         name: "mistral",
         base_url: Some("https://api.mistral.ai/v1"),
-        takes: &[PRESENCE, FREQUENCY, (Parameter::Seed, "random_seed"), TOOLS],
+        takes: &[PRESENCE, FREQUENCY, (Parameter::Seed, "random_seed"), TOOLS, PICTURES, LINKS],
         schema: Schema::Strict,
         short_ids: true,
         ..COMMON
@@ -193,7 +205,10 @@ pub const FLAVOURS: &[Flavour] = &[
     },
     Flavour {
         name: "vllm",
-        takes: &[TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE],
+        takes: &[
+            TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE,
+            PICTURES, LINKS,
+        ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
         ..COMMON
@@ -201,7 +216,7 @@ pub const FLAVOURS: &[Flavour] = &[
     Flavour {
         name: "nim",
         base_url: Some("https://integrate.api.nvidia.com/v1"),
-        takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, USAGE],
+        takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, USAGE, PICTURES],
         thinking: Thinking::Template,
         schema: Schema::Wish,
         ..COMMON
@@ -209,7 +224,7 @@ pub const FLAVOURS: &[Flavour] = &[
     Flavour {
         name: "lmstudio",
         base_url: Some("http://127.0.0.1:1234/v1"),
-        takes: &[TOP_K, REPEAT, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE],
+        takes: &[TOP_K, REPEAT, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE, PICTURES],
         ..COMMON
     },
     Flavour {
@@ -217,7 +232,7 @@ pub const FLAVOURS: &[Flavour] = &[
         base_url: Some("http://127.0.0.1:8080/v1"),
         takes: &[
             TOP_K, MIN_P, REPEAT, WINDOW, PRESENCE, FREQUENCY, SEED, LOGPROBS, GRAMMAR, TOOLS,
-            TEXT, USAGE,
+            TEXT, USAGE, PICTURES, LINKS,
         ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
@@ -234,7 +249,7 @@ pub const FLAVOURS: &[Flavour] = &[
         name: "tieline",
         takes: &[
             TOP_K, MIN_P, REPEAT, PRESENCE, FREQUENCY, SEED, LOGPROBS, GRAMMAR, INFILL, TOOLS,
-            TEXT, USAGE,
+            TEXT, USAGE, PICTURES, LINKS,
         ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),

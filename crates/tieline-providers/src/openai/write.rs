@@ -4,10 +4,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Message, Prompt, Request, Role, Sampling, ToolChoice,
+    BackendError, Constraint, Detail, ErrorKind, Message, Picture, PictureSource, Prompt, Request,
+    Role, Sampling, ToolChoice,
 };
 
 use super::flavour::{Flavour, Parameter, Schema, Thinking};
+use crate::body::{self, Part};
 use crate::errors::unsupported;
 use crate::local;
 use crate::protocol::Written;
@@ -84,6 +86,7 @@ impl Writer {
     fn prompt(&mut self, request: &Request) -> Result<&'static str, BackendError> {
         match &request.prompt {
             Prompt::Chat(messages) => {
+                self.pictures(messages)?;
                 let messages = messages.iter().map(|message| self.message(message));
                 let messages: Vec<Value> = messages.collect();
                 self.set("messages", messages);
@@ -111,6 +114,9 @@ impl Writer {
 
     fn message(&self, message: &Message) -> Value {
         let mut wire = json!({"role": message.role.as_str(), "content": message.content.expose()});
+        if !message.pictures.is_empty() {
+            wire["content"] = body::said(message).iter().filter_map(part).collect();
+        }
         match message.role {
             Role::Assistant => {
                 if !message.tool_calls.is_empty() {
@@ -137,6 +143,24 @@ impl Writer {
             }
         }
         wire
+    }
+
+    /// Refuses pictures that it does not take, or not there.
+    fn pictures(&self, messages: &[Message]) -> Result<(), BackendError> {
+        for message in messages.iter().filter(|message| !message.pictures.is_empty()) {
+            if !self.flavour.takes(Parameter::Pictures) {
+                return self.refuse("pictures");
+            }
+            if message.role == Role::Tool {
+                return self.refuse("a picture in a tool's result");
+            }
+            let is_link = |picture: &Picture| matches!(picture.source, PictureSource::Link(_));
+            if message.pictures.iter().any(is_link) && !self.flavour.takes(Parameter::PictureLinks)
+            {
+                return self.refuse("a picture behind a link");
+            }
+        }
+        Ok(())
     }
 
     fn call(&self, call: &tieline_types::ToolCall) -> Value {
@@ -326,6 +350,19 @@ impl Writer {
         let named = json!({"name": "answer", "schema": schema, "strict": strict});
         self.set("response_format", json!({"type": "json_schema", "json_schema": named}));
         Ok(())
+    }
+}
+
+/// A part of a message that has pictures.
+fn part(part: &Part<'_>) -> Option<Value> {
+    match part {
+        Part::Text(text) | Part::System(text) => Some(json!({"type": "text", "text": text})),
+        Part::Picture(picture) => {
+            let detail = picture.detail.map_or("auto", Detail::as_str);
+            let url = json!({"url": picture.url(), "detail": detail});
+            Some(json!({"type": "image_url", "image_url": url}))
+        }
+        Part::Call(_) | Part::Result { .. } => None,
     }
 }
 

@@ -1,7 +1,9 @@
 //! A request in this vendor's words.
 
 use serde_json::{Map, Value, json};
-use tieline_types::{BackendError, Constraint, Request, Sampling, Tool, ToolCall, ToolChoice};
+use tieline_types::{
+    BackendError, Constraint, Detail, Picture, Request, Sampling, Tool, ToolCall, ToolChoice,
+};
 
 use super::VENDOR;
 use super::model::{Model, has_cache_options};
@@ -78,8 +80,20 @@ impl Draft<'_> {
         let mut items = Vec::new();
         for turn in &self.talk.turns {
             let role = if turn.assistant { "assistant" } else { "user" };
+            // With pictures, what is said and shown is one message.
+            let shows = turn.parts.iter().any(|part| matches!(part, Part::Picture(_)));
+            let mut together = Vec::new();
             for part in &turn.parts {
-                items.push(item(part, role)?);
+                match part {
+                    Part::Picture(picture) => together.push(image(picture)),
+                    Part::Text(text) if shows => {
+                        together.push(json!({"type": "input_text", "text": text}));
+                    }
+                    _ => items.push(item(part, role)?),
+                }
+            }
+            if !together.is_empty() {
+                items.push(json!({"type": "message", "role": role, "content": together}));
             }
         }
         Ok(Value::Array(items))
@@ -196,7 +210,7 @@ impl Draft<'_> {
         let parts = self.talk.turns.iter().flat_map(|turn| turn.parts.iter());
         let texts = parts.filter_map(|part| match part {
             Part::Text(text) | Part::System(text) => Some(*text),
-            Part::Call(_) | Part::Result { .. } => None,
+            Part::Picture(_) | Part::Call(_) | Part::Result { .. } => None,
         });
         let mut all = texts.chain(self.talk.system.iter().copied());
         all.any(|text| text.to_ascii_lowercase().contains("json"))
@@ -218,16 +232,32 @@ fn item(part: &Part<'_>, role: &str) -> Result<Value, BackendError> {
     Ok(match part {
         Part::Text(text) => json!({"type": "message", "role": role, "content": text}),
         Part::System(text) => json!({"type": "message", "role": "system", "content": text}),
+        Part::Picture(picture) => {
+            json!({"type": "message", "role": role, "content": [image(picture)]})
+        }
         Part::Call(call) => json!({
             "type": "function_call",
             "call_id": id(call)?,
             "name": call.name,
             "arguments": arguments(call),
         }),
-        Part::Result { call, text, .. } => {
-            json!({"type": "function_call_output", "call_id": id(call)?, "output": text})
+        Part::Result { call, text, pictures, .. } => {
+            let output = match pictures {
+                [] => json!(text),
+                pictures => {
+                    let text = Some(text).filter(|text| !text.is_empty());
+                    let text = text.map(|text| json!({"type": "input_text", "text": text}));
+                    text.into_iter().chain(pictures.iter().map(image)).collect()
+                }
+            };
+            json!({"type": "function_call_output", "call_id": id(call)?, "output": output})
         }
     })
+}
+
+fn image(picture: &Picture) -> Value {
+    let detail = picture.detail.map_or("auto", Detail::as_str);
+    json!({"type": "input_image", "image_url": picture.url(), "detail": detail})
 }
 
 /// As they are: this vendor takes text.

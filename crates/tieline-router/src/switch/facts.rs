@@ -52,7 +52,7 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         found: survey.found.clone(),
         prompt_bytes: survey.bytes,
         prompt_tokens: tokens,
-        prompt_tokens_most: Some(most_prompt_tokens(Bytes(survey.bytes))),
+        prompt_tokens_most: Some(most_prompt_tokens(Bytes(survey.bytes), survey.pictures)),
         max_tokens: request.max_tokens,
         needs: needs(request),
         task: hints.task.clone(),
@@ -73,7 +73,7 @@ fn count(tokens: usize) -> Tokens {
 fn needs(request: &Request) -> Needs {
     Needs {
         tools: !request.tools.is_empty() && request.tool_choice != ToolChoice::None,
-        vision: false,
+        vision: request.pictures().next().is_some(),
         constraint: request.constraint.as_ref().map(|constraint| match constraint {
             Constraint::JsonObject => ConstraintKind::JsonObject,
             Constraint::JsonSchema(_) => ConstraintKind::JsonSchema,

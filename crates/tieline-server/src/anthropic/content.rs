@@ -8,7 +8,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use tieline_types::{Picture, PictureSource};
+
 use crate::error::ApiError;
+use crate::picture;
 
 /// Text, or blocks. Read without serde's `untagged`, which would hide what nobody reads.
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub(crate) struct Block {
     pub(crate) content: Option<Content>,
     #[serde(default)]
     pub(crate) is_error: Option<bool>,
+    #[serde(default)]
+    pub(crate) source: Option<Source>,
     /// Every prompt is kept for the next here, marked or not.
     #[serde(default)]
     #[expect(dead_code, reason = "known, and always so")]
@@ -76,7 +81,55 @@ pub(crate) struct Block {
     data: Option<String>,
 }
 
+/// Where a picture is.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Source {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    media_type: Option<String>,
+    #[serde(default)]
+    data: Option<String>,
+    #[serde(default)]
+    url: Option<String>,
+}
+
+impl Source {
+    fn read(self, param: &str) -> Result<PictureSource, ApiError> {
+        match (self.kind.as_str(), self.data, self.url) {
+            ("base64", Some(data), _) => {
+                picture::from_base64(param, self.media_type.as_deref(), data)
+            }
+            ("url", _, Some(url)) => picture::link(param, &url),
+            _ => {
+                let text = format!(
+                    "{param} has a picture whose source is neither base64 with data nor url: files are not kept here"
+                );
+                Err(ApiError::unsupported(param, text))
+            }
+        }
+    }
+}
+
 impl Content {
+    /// The text and the pictures; blocks of other kinds are refused. Blocks are parted by a line break.
+    pub(crate) fn seen(self, param: &str) -> Result<(String, Vec<Picture>), ApiError> {
+        let blocks = match self {
+            Self::Text(text) => return Ok((text, Vec::new())),
+            Self::Blocks(blocks) => blocks,
+        };
+        let (mut texts, mut pictures) = (String::new(), Vec::new());
+        for block in blocks {
+            match block.kind.as_str() {
+                "text" if texts.is_empty() => texts = block.text.unwrap_or_default(),
+                "text" => texts.extend(["\n", &block.text.unwrap_or_default()]),
+                "image" => pictures.push(block.picture(param, texts.len())?),
+                _ => return Err(block.refuse(param)),
+            }
+        }
+        Ok((texts, pictures))
+    }
+
     /// The text alone; blocks of other kinds are refused. Blocks are parted by a line break.
     pub(crate) fn into_text(self, param: &str) -> Result<String, ApiError> {
         let blocks = match self {
@@ -92,16 +145,24 @@ impl Content {
 }
 
 impl Block {
+    /// The picture, which stands before this byte of the text.
+    pub(crate) fn picture(self, param: &str, at: usize) -> Result<Picture, ApiError> {
+        let Some(source) = self.source else {
+            return Err(ApiError::invalid(param, format!("{param} has a picture without source")));
+        };
+        Ok(Picture { at, source: source.read(param)?, detail: None })
+    }
+
     /// A block that no model here can read, or that does not belong there.
     pub(crate) fn refuse(&self, param: &str) -> ApiError {
         let kind: String = self.kind.chars().filter(|c| !c.is_control()).take(40).collect();
         let text = format!("{param} has a block of type {kind:?}");
         match self.kind.as_str() {
-            "text" | "thinking" | "redacted_thinking" | "tool_use" | "tool_result" => {
+            "text" | "image" | "thinking" | "redacted_thinking" | "tool_use" | "tool_result" => {
                 ApiError::invalid(param, format!("{text}: it does not belong there"))
             }
             _ => {
-                let text = format!("{text}: the models here read text and tools' calls alone");
+                let text = format!("{text}: expected text, pictures or tools' calls");
                 ApiError::unsupported(param, text)
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use tieline_types::{Message, Private, Role, ToolCall};
+use tieline_types::{Message, Picture, Private, Role, ToolCall};
 
 use super::content::{Block, Content};
 use crate::error::ApiError;
@@ -80,6 +80,10 @@ impl Turns {
         for block in blocks {
             match block.kind.as_str() {
                 "text" => self.add(Message::new(Role::User, block.text.unwrap_or_default())),
+                "image" => {
+                    let picture = block.picture(param, 0)?;
+                    self.add(Message { pictures: vec![picture], ..Message::new(Role::User, "") });
+                }
                 "tool_result" => self.result(param, block)?,
                 _ => return Err(block.refuse(param)),
             }
@@ -97,15 +101,17 @@ impl Turns {
                 format!("{param} has a tool_result of a call that no message before it made");
             return Err(ApiError::invalid(param, text));
         };
-        let text = block.content.map(|content| content.into_text(param)).transpose()?;
-        let mut text = text.unwrap_or_default();
+        let seen = block.content.map(|content| content.seen(param)).transpose()?;
+        let (mut text, mut pictures) = seen.unwrap_or_default();
         if block.is_error.unwrap_or(false) {
             // No template has a member for it.
-            text.insert_str(0, "Error: ");
+            text.insert_str(0, ERROR);
+            pictures.iter_mut().for_each(|picture| picture.at += ERROR.len());
         }
         self.messages.push(Message {
             tool_call_id: Some(id),
             name: Some(name),
+            pictures,
             ..Message::new(Role::Tool, text)
         });
         Ok(())
@@ -146,7 +152,12 @@ impl Turns {
     fn add(&mut self, message: Message) {
         match self.messages.last_mut() {
             Some(last) if last.role == message.role => {
-                last.content = join(&last.content, &message.content);
+                let content = join(&last.content, &message.content);
+                // What was said more stands at the end, and its pictures with it.
+                let before = content.expose().len() - message.content.expose().len();
+                let moved = |picture: Picture| Picture { at: before + picture.at, ..picture };
+                last.pictures.extend(message.pictures.into_iter().map(moved));
+                last.content = content;
                 last.reasoning = match (last.reasoning.take(), message.reasoning) {
                     (Some(before), Some(more)) => Some(join(&before, &more)),
                     (before, more) => before.or(more),
@@ -157,6 +168,9 @@ impl Turns {
         }
     }
 }
+
+/// What a failed tool's result begins with.
+const ERROR: &str = "Error: ";
 
 type Made = Result<(), ApiError>;
 

@@ -3,13 +3,12 @@
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use tieline_types::{Message, Private, Prompt, Role};
 
 use super::answer::{Shape, answer, move_model};
 use super::asked::Asked;
 use super::manner::WireManner;
-use super::message::no_images;
+use super::message::pictures;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -31,7 +30,7 @@ pub(crate) struct GenerateRequest {
     #[serde(default)]
     raw: Option<bool>,
     #[serde(default)]
-    images: Option<Vec<Box<RawValue>>>,
+    images: Option<Vec<String>>,
 }
 
 pub(crate) async fn generate(
@@ -52,9 +51,6 @@ pub(crate) async fn generate(
 impl GenerateRequest {
     /// What cannot be done here is not left out silently.
     fn refuse(&self) -> Result<(), ApiError> {
-        if self.images.as_ref().is_some_and(|images| !images.is_empty()) {
-            return Err(no_images("images"));
-        }
         if self.template.as_ref().is_some_and(|template| !template.is_empty()) {
             let text =
                 "template is not supported: a model's own template is used, or none with raw";
@@ -73,6 +69,12 @@ impl GenerateRequest {
         let filled = |text: Option<Private>| text.filter(|text| !text.expose().is_empty());
         let system = filled(self.system);
         let prompt = self.prompt.unwrap_or_default();
+        let pictures = pictures("images", self.images)?;
+        let raw = self.raw.unwrap_or(false);
+        if !pictures.is_empty() && (raw || self.suffix.is_some()) {
+            let text = "images belong to a conversation: there is none with raw or suffix";
+            return Err(ApiError::unsupported("images", text));
+        }
         if let Some(suffix) = filled(self.suffix) {
             let prompt = Prompt::Infill { prefix: prompt, suffix };
             return Ok(Some((prompt, Reading::Plain)));
@@ -80,7 +82,7 @@ impl GenerateRequest {
         if prompt.expose().is_empty() {
             return Ok(None);
         }
-        if self.raw.unwrap_or(false) {
+        if raw {
             if system.is_some() {
                 let text = "system and raw exclude each other: a raw prompt is read as it is";
                 return Err(ApiError::invalid("raw", text));
@@ -90,7 +92,7 @@ impl GenerateRequest {
         let system = system.or(asked.system.take());
         let system = system.map(|text| Message::new(Role::System, text.into_inner()));
         let before = std::mem::take(&mut asked.messages);
-        let last = Message::new(Role::User, prompt.into_inner());
+        let last = Message { pictures, ..Message::new(Role::User, prompt.into_inner()) };
         let said = system.into_iter().chain(before).chain([last]).collect();
         Ok(Some((Prompt::Chat(said), Reading::Plain)))
     }

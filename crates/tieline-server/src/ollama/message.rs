@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tieline_types::{Message, Private, Role, ToolCall};
+use tieline_types::{Message, Picture, Private, Role, ToolCall};
 
 use crate::error::ApiError;
+use crate::picture;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct WireMessage {
@@ -17,7 +18,7 @@ pub(crate) struct WireMessage {
     #[serde(default)]
     thinking: Option<Private>,
     #[serde(default)]
-    images: Option<Vec<Box<RawValue>>>,
+    images: Option<Vec<String>>,
     #[serde(default)]
     tool_calls: Option<Vec<WireCall>>,
     #[serde(default)]
@@ -95,15 +96,18 @@ impl Open {
 }
 
 fn message(at: usize, wire: WireMessage, open: &mut Open) -> Result<Message, ApiError> {
-    if wire.images.is_some_and(|images| !images.is_empty()) {
-        return Err(no_images(&format!("messages[{at}].images")));
-    }
+    let pictures = pictures(&format!("messages[{at}].images"), wire.images)?;
     let role = match wire.role {
         WireRole::System => Role::System,
         WireRole::User => Role::User,
         WireRole::Assistant => Role::Assistant,
         WireRole::Tool => Role::Tool,
     };
+    if !pictures.is_empty() && matches!(role, Role::System | Role::Assistant) {
+        let param = format!("messages[{at}].images");
+        let text = format!("{param} has pictures: they may be in a user's message or a tool's");
+        return Err(ApiError::unsupported(&param, text));
+    }
     let (tool_call_id, name) = match role {
         Role::Tool => open.result(wire.tool_call_id, wire.tool_name.as_deref()),
         _ => (None, None),
@@ -114,13 +118,18 @@ fn message(at: usize, wire: WireMessage, open: &mut Open) -> Result<Message, Api
         tool_calls: calls.into_iter().map(|call| open.call(call)).collect(),
         tool_call_id,
         name,
+        pictures,
         ..Message::new(role, wire.content.unwrap_or_default().into_inner())
     })
 }
 
-/// No model here has eyes.
-pub(crate) fn no_images(param: &str) -> ApiError {
-    ApiError::unsupported(param, format!("{param} has pictures: the models here read text alone"))
+/// Pictures in base64, which stand before the text.
+pub(crate) fn pictures(param: &str, images: Option<Vec<String>>) -> Result<Vec<Picture>, ApiError> {
+    let picture = |(number, base64): (usize, String)| {
+        let source = picture::from_base64(&format!("{param}[{number}]"), None, base64)?;
+        Ok(Picture { at: 0, source, detail: None })
+    };
+    images.unwrap_or_default().into_iter().enumerate().map(picture).collect()
 }
 
 /// The arguments as JSON text; some clients write that text as a string, as OpenAI's have it.
@@ -165,9 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_refused() {
+    fn pictures_stand_before_the_text() {
+        let all = read(r#"[{"role":"user","content":"x","images":["iVBORw0KGgo="]}]"#).unwrap();
+        let [picture] = all[0].pictures.as_slice() else { panic!("one picture") };
+        assert_eq!((picture.at, picture.url().as_str()), (0, "data:image/png;base64,iVBORw0KGgo="));
         let error = read(r#"[{"role":"user","content":"x","images":["aGk="]}]"#).unwrap_err();
-        assert_eq!(error.param.as_deref(), Some("messages[0].images"));
+        assert_eq!(error.param.as_deref(), Some("messages[0].images[0]"));
+        assert!(read(r#"[{"role":"system","content":"x","images":["iVBORw0KGgo="]}]"#).is_err());
         assert!(read(r#"[{"role":"user","content":"x","images":[]}]"#).is_ok());
     }
 }

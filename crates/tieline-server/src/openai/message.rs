@@ -2,9 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tieline_types::{Message, Private, Role, ToolCall};
+use tieline_types::{Detail, Message, Picture, Private, Role, ToolCall};
 
 use crate::error::ApiError;
+use crate::picture;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct WireMessage {
@@ -50,6 +51,23 @@ pub(crate) struct Part {
     text: Option<String>,
     #[serde(default)]
     refusal: Option<String>,
+    #[serde(default)]
+    image_url: Option<WireImage>,
+    /// Beside an `image_url` that is the URL itself, as Responses have it.
+    #[serde(default)]
+    detail: Option<String>,
+}
+
+/// A picture's URL, or it with more.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum WireImage {
+    Url(String),
+    Object {
+        url: String,
+        #[serde(default)]
+        detail: Option<String>,
+    },
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -83,14 +101,18 @@ fn message(at: usize, wire: WireMessage) -> Result<Message, ApiError> {
         WireRole::Assistant => Role::Assistant,
         WireRole::Tool | WireRole::Function => Role::Tool,
     };
-    let content = wire.content.map(|content| text(at, content)).transpose()?;
-    let content = content.or(wire.refusal).unwrap_or_default();
+    let param = format!("messages[{at}].content");
+    let (content, pictures) = match wire.content {
+        Some(content) => seen(&param, content, role == Role::User)?,
+        None => (wire.refusal.unwrap_or_default(), Vec::new()),
+    };
     let calls = wire.tool_calls.unwrap_or_default();
     Ok(Message {
         reasoning: wire.reasoning_content.map(Private::new),
         tool_calls: calls.into_iter().map(call).collect(),
         tool_call_id: wire.tool_call_id,
         name: wire.name,
+        pictures,
         ..Message::new(role, content)
     })
 }
@@ -100,30 +122,63 @@ fn call(wire: WireCall) -> ToolCall {
     ToolCall { id: wire.id, name: wire.function.name, arguments }
 }
 
-/// All text of a content. Parts are parted by blanks, a line break if they have none: run together, the last word of one and the first of the
-/// next would be one word, to the model and to whoever looks for personal text. A picture or a sound is refused: no model here has eyes or ears.
-pub(crate) fn text(at: usize, content: Content) -> Result<String, ApiError> {
+/// All text of a content, and its pictures where they may be. Parts are parted by blanks, a line break if they have
+/// none: run together, the last word of one and the first of the next would be one word, to the model and to whoever
+/// looks for personal text.
+pub(crate) fn seen(
+    param: &str,
+    content: Content,
+    pictures_too: bool,
+) -> Result<(String, Vec<Picture>), ApiError> {
     let parts = match content {
-        Content::Text(text) => return Ok(text),
+        Content::Text(text) => return Ok((text, Vec::new())),
         Content::Parts(parts) => parts,
     };
-    let mut whole = String::new();
+    let (mut whole, mut pictures) = (String::new(), Vec::new());
     for part in parts {
         match part.kind.as_str() {
             "text" | "input_text" | "output_text" | "reasoning_text" | "summary_text" => {
                 join(&mut whole, &part.text.unwrap_or_default());
             }
             "refusal" => join(&mut whole, &part.refusal.unwrap_or_default()),
+            "image_url" | "input_image" if pictures_too => {
+                pictures.push(picture(param, part, whole.len())?);
+            }
+            "image_url" | "input_image" => {
+                let text = format!("{param} has a picture: it may be in a user's message alone");
+                return Err(ApiError::unsupported(param, text));
+            }
             other => {
                 let kind: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
-                let param = format!("messages[{at}].content");
                 let text =
-                    format!("{param} has a part of type {kind:?}: the models here read text alone");
-                return Err(ApiError::unsupported(&param, text));
+                    format!("{param} has a part of type {kind:?}: expected text or pictures");
+                return Err(ApiError::unsupported(param, text));
             }
         }
     }
-    Ok(whole)
+    Ok((whole, pictures))
+}
+
+fn picture(param: &str, part: Part, at: usize) -> Result<Picture, ApiError> {
+    let (url, detail) = match part.image_url {
+        Some(WireImage::Url(url)) => (url, part.detail),
+        Some(WireImage::Object { url, detail }) => (url, detail),
+        None => {
+            let text = format!("{param} has a picture without image_url: files are not kept here");
+            return Err(ApiError::unsupported(param, text));
+        }
+    };
+    let detail = match detail.as_deref() {
+        None | Some("auto") => None,
+        Some("low") => Some(Detail::Low),
+        Some("high") => Some(Detail::High),
+        Some(_) => {
+            let text =
+                format!("{param} has a picture with another detail: expected auto, low or high");
+            return Err(ApiError::invalid(param, text));
+        }
+    };
+    Ok(Picture { at, source: picture::from_url(param, &url)?, detail })
 }
 
 fn join(whole: &mut String, more: &str) {

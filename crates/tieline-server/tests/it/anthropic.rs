@@ -263,7 +263,8 @@ async fn bad_requests_say_what_is_wrong() {
     check(json!({ "tools": [{ "name": "x", "input_schema": [] }] }), "no object").await;
     check(json!({ "output_format": { "type": "xml" } }), "no JSON schema").await;
     check(json!({ "system": [{ "type": "image" }] }), "system has a block").await;
-    check(content(json!([{ "type": "image", "source": {} }])), r#"of type "image""#).await;
+    check(content(json!([{ "type": "image" }])), "a picture without source").await;
+    check(content(json!([{ "type": "image", "source": {} }])), "files are not kept").await;
     check(content(json!([{ "type": "document", "source": {} }])), r#"of type "document""#).await;
     check(content(json!([{ "type": "thinking", "thinking": "x" }])), "does not belong").await;
     check(content(json!([{ "type": "tool_result", "content": "x" }])), "without tool_use_id").await;

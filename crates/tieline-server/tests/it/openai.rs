@@ -206,6 +206,10 @@ async fn bad_requests_say_what_is_wrong() {
     refused(&post(json!({ "tool_choice": "maybe" })).await, "invalid_request", Some("tool_choice"));
     let picture = json!([{ "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "x" } }] }]);
     let body = post(json!({ "messages": picture })).await;
+    refused(&body, "invalid_request", Some("messages[0].content"));
+    let sound =
+        json!([{ "role": "user", "content": [{ "type": "input_audio", "input_audio": {} }] }]);
+    let body = post(json!({ "messages": sound })).await;
     refused(&body, "unsupported", Some("messages[0].content"));
     let many = json!(vec![json!({ "role": "user", "content": "x" }); 4097]);
     refused(&post(json!({ "messages": many })).await, "invalid_request", Some("messages"));

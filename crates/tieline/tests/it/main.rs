@@ -25,6 +25,7 @@ mod memory;
 mod models;
 #[cfg(unix)]
 mod money;
+mod pictures;
 mod policy;
 mod privacy;
 #[cfg(target_os = "linux")]

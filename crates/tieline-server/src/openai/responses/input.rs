@@ -1,11 +1,11 @@
 //! Items of a conversation as messages.
 
 use serde_json::{Value, json};
-use tieline_types::{Message, Private, Role, ToolCall};
+use tieline_types::{Message, Picture, Private, Role, ToolCall};
 
 use super::wire::{Item, WireInput};
 use crate::error::ApiError;
-use crate::openai::message::{Content, text};
+use crate::openai::message::{Content, seen};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ pub(crate) fn read(
     let items = match input {
         WireInput::Text(text) => {
             let mut read = Read::default();
-            read.items.push(listed("user", &item_id(None, id, 0), text.expose()));
+            read.items.push(listed("user", &item_id(None, id, 0), (text.expose(), &[])));
             read.messages.push(Message::new(Role::User, text));
             return Ok(read);
         }
@@ -110,14 +110,15 @@ impl Reader<'_> {
                 return Err(ApiError::invalid(&format!("input[{at}].role"), text));
             }
         };
-        let said = plain(at, "content", item.content)?;
+        let (said, pictures) = looked(at, "content", item.content, role == Role::User)?;
         let id = item_id(item.id, self.id, at);
-        self.read.items.push(listed(item.role.as_deref().unwrap_or("user"), &id, &said));
+        let role_word = item.role.as_deref().unwrap_or("user");
+        self.read.items.push(listed(role_word, &id, (&said, &pictures)));
         if role == Role::Assistant {
             let only_thought = |message: &Message| is_bare(message);
             self.assistant(only_thought).content = said.into();
         } else {
-            self.read.messages.push(Message::new(role, said));
+            self.read.messages.push(Message { pictures, ..Message::new(role, said) });
         }
         Ok(())
     }
@@ -169,17 +170,22 @@ impl Reader<'_> {
             let text = format!("{param} names no call before it");
             return Err(ApiError::invalid(&param, text));
         };
-        let output = plain(at, "output", item.output)?;
+        let (output, pictures) = looked(at, "output", item.output, true)?;
+        let told = match pictures.is_empty() {
+            true => json!(output),
+            false => parts("input_text", (&output, &pictures)),
+        };
         self.read.items.push(json!({
             "type": "function_call_output",
             "id": item_id(item.id, self.id, at),
             "call_id": call_id,
-            "output": output,
+            "output": told,
             "status": "completed",
         }));
         self.read.messages.push(Message {
             tool_call_id: Some(call_id),
             name: Some(name),
+            pictures,
             ..Message::new(Role::Tool, output)
         });
         Ok(())
@@ -203,20 +209,46 @@ fn is_bare(message: &Message) -> bool {
 }
 
 fn plain(at: usize, member: &str, content: Option<Content>) -> Result<String, ApiError> {
-    let Some(content) = content else { return Ok(String::new()) };
-    text(at, content).map_err(|_| {
-        let param = format!("input[{at}].{member}");
-        let text = format!("{param} has a part that is no text: the models here read text alone");
-        ApiError::unsupported(&param, text)
-    })
+    Ok(looked(at, member, content, false)?.0)
 }
 
-fn listed(role: &str, id: &str, text: &str) -> Value {
-    let part = match role {
-        "assistant" => json!({ "type": "output_text", "text": text, "annotations": [] }),
-        _ => json!({ "type": "input_text", "text": text }),
+/// The text of a member, and its pictures where they may be.
+fn looked(
+    at: usize,
+    member: &str,
+    content: Option<Content>,
+    pictures_too: bool,
+) -> Result<(String, Vec<Picture>), ApiError> {
+    let Some(content) = content else { return Ok(Default::default()) };
+    seen(&format!("input[{at}].{member}"), content, pictures_too)
+}
+
+fn listed(role: &str, id: &str, said: (&str, &[Picture])) -> Value {
+    let content = match role {
+        "assistant" => json!([{ "type": "output_text", "text": said.0, "annotations": [] }]),
+        _ => parts("input_text", said),
     };
-    json!({ "type": "message", "id": id, "role": role, "status": "completed", "content": [part] })
+    json!({ "type": "message", "id": id, "role": role, "status": "completed", "content": content })
+}
+
+/// A text and its pictures, each at its place.
+fn parts(kind: &str, (text, pictures): (&str, &[Picture])) -> Value {
+    let mut parts = Vec::new();
+    let mut from = 0;
+    for picture in pictures {
+        let until = picture.at.clamp(from, text.len());
+        if let Some(before) = text.get(from..until).filter(|before| !before.is_empty()) {
+            parts.push(json!({ "type": kind, "text": before }));
+        }
+        from = until;
+        let detail = picture.detail.map_or("auto", |detail| detail.as_str());
+        parts.push(json!({ "type": "input_image", "image_url": picture.url(), "detail": detail }));
+    }
+    let rest = text.get(from..).unwrap_or_default();
+    if !rest.is_empty() || parts.is_empty() {
+        parts.push(json!({ "type": kind, "text": rest }));
+    }
+    Value::Array(parts)
 }
 
 fn item_id(given: Option<String>, response: &str, at: usize) -> String {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::vendor::{CANARY, End, Fault, Script, Step, Truth};
 
 use super::answers::Answer;
-use super::clients::{Client, QUESTION, STOP, SYSTEM, Wish, schema};
+use super::clients::{Client, LINK, PNG, QUESTION, STOP, SYSTEM, Wish, schema};
 use super::town::{Backend, Speech, Town};
 use super::words::Words;
 use crate::http::{Said, post};
@@ -36,7 +36,7 @@ pub(crate) enum Outcome {
     Refused { status: u16, code: String, why: String },
 }
 
-pub(crate) const FEATURES: [Feature; 14] = [
+pub(crate) const FEATURES: [Feature; 17] = [
     Feature {
         title: "Text",
         wish: Wish::Nothing,
@@ -116,6 +116,31 @@ pub(crate) const FEATURES: [Feature; 14] = [
         script: hello,
         got: |words| assert_eq!(words.stops(), json!([STOP])),
         heard: |cell, answer| ends(cell, answer, ["stop", "", "end_turn", "stop", "eos"]),
+    },
+    Feature {
+        title: "A picture",
+        wish: Wish::Picture,
+        script: hello,
+        got: |words| {
+            assert_eq!(words.pictures(), [format!("data:image/png;base64,{PNG}")]);
+        },
+        heard: |_, answer| said(answer, "Hello there."),
+    },
+    Feature {
+        title: "A picture behind a link",
+        wish: Wish::Link,
+        script: hello,
+        got: |words| assert_eq!(words.pictures(), [LINK]),
+        heard: |_, answer| said(answer, "Hello there."),
+    },
+    Feature {
+        title: "A picture in a tool's result",
+        wish: Wish::ResultPicture,
+        script: hello,
+        got: |words| {
+            assert_eq!(words.pictures(), [format!("data:image/png;base64,{PNG}")]);
+        },
+        heard: |_, answer| said(answer, "Hello there."),
     },
     Feature {
         title: "Usage: the prompt, read from and written to a cache, the answer, thoughts",

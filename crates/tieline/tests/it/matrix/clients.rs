@@ -25,11 +25,17 @@ pub(crate) enum Wish {
     Thinking,
     NoThinking,
     Stop,
+    Picture,
+    Link,
+    ResultPicture,
 }
 
 pub(crate) const QUESTION: &str = "What do they write?";
 pub(crate) const SYSTEM: &str = "You answer in one line.";
 pub(crate) const STOP: &str = "END";
+/// The first bytes of a PNG, which is all of it that anybody here looks at.
+pub(crate) const PNG: &str = "iVBORw0KGgo=";
+pub(crate) const LINK: &str = "https://example.org/a.png";
 
 /// The schema of an answer, and of a tool's arguments.
 pub(crate) fn schema() -> Value {
@@ -78,11 +84,11 @@ impl Client {
     /// The body of a request; `None`: the dialect has no word for the wish.
     pub(crate) fn body(self, wish: Wish, model: &str, stream: bool) -> Option<Value> {
         let mut body = match self {
-            Self::Chat => chat(wish),
+            Self::Chat => chat(wish)?,
             Self::Completions => completions(wish)?,
             Self::Responses => responses(wish)?,
             Self::Messages => messages(wish),
-            Self::OllamaChat => ollama_chat(wish),
+            Self::OllamaChat => ollama_chat(wish)?,
             Self::OllamaGenerate => ollama_generate(wish)?,
             Self::Llama => llama(wish)?,
         };
@@ -95,9 +101,9 @@ impl Client {
     }
 }
 
-fn chat(wish: Wish) -> Value {
+fn chat(wish: Wish) -> Option<Value> {
     let user = json!({ "role": "user", "content": QUESTION });
-    match wish {
+    Some(match wish {
         Wish::Nothing => json!({ "messages": [user] }),
         Wish::System => json!({ "messages": [{ "role": "system", "content": SYSTEM }, user] }),
         Wish::Tools => json!({ "messages": [user], "tools": functions() }),
@@ -116,7 +122,16 @@ fn chat(wish: Wish) -> Value {
         Wish::Thinking => json!({ "messages": [user], "reasoning_effort": "medium" }),
         Wish::NoThinking => json!({ "messages": [user], "reasoning_effort": "none" }),
         Wish::Stop => json!({ "messages": [user], "stop": [STOP] }),
-    }
+        Wish::Picture | Wish::Link => json!({ "messages": [{ "role": "user", "content": [
+            { "type": "text", "text": QUESTION },
+            { "type": "image_url", "image_url": { "url": url(wish) } },
+        ] }] }),
+        Wish::ResultPicture => return None,
+    })
+}
+
+fn url(wish: Wish) -> String {
+    if wish == Wish::Link { LINK.to_owned() } else { format!("data:image/png;base64,{PNG}") }
 }
 
 fn functions() -> Value {
@@ -134,7 +149,7 @@ fn completions(wish: Wish) -> Option<Value> {
         Wish::Nothing => Some(json!({ "prompt": QUESTION })),
         Wish::Stop => Some(json!({ "prompt": QUESTION, "stop": [STOP] })),
         Wish::Schema => Some(json!({ "prompt": QUESTION, "json_schema": schema() })),
-        Wish::System | Wish::Tools | Wish::Results | Wish::Thinking | Wish::NoThinking => None,
+        _ => None,
     }
 }
 
@@ -165,6 +180,18 @@ fn responses(wish: Wish) -> Option<Value> {
         Wish::Thinking => json!({ "input": QUESTION, "reasoning": { "effort": "medium" } }),
         Wish::NoThinking => json!({ "input": QUESTION, "reasoning": { "effort": "none" } }),
         Wish::Stop => return None,
+        Wish::Picture | Wish::Link => json!({ "input": [{ "role": "user", "content": [
+            { "type": "input_text", "text": QUESTION },
+            { "type": "input_image", "image_url": url(wish) },
+        ] }] }),
+        Wish::ResultPicture => json!({ "input": [
+            { "type": "message", "role": "user", "content": QUESTION },
+            { "type": "function_call", "call_id": "call00001", "name": "mail",
+              "arguments": "{\"to\":\"anna\"}" },
+            { "type": "function_call_output", "call_id": "call00001", "output": [
+                { "type": "input_text", "text": "seen" },
+                { "type": "input_image", "image_url": url(wish) } ] },
+        ], "tools": tools() }),
     })
 }
 
@@ -196,6 +223,17 @@ fn messages(wish: Wish) -> Value {
             "output_config": { "format": { "type": "json_schema", "schema": schema() } } }),
         Wish::Thinking => json!({ "messages": [user] }),
         Wish::Stop => json!({ "messages": [user], "stop_sequences": [STOP] }),
+        Wish::Picture | Wish::Link => json!({ "messages": [{ "role": "user", "content": [
+            { "type": "text", "text": QUESTION }, image(wish) ] }] }),
+        Wish::ResultPicture => json!({ "messages": [user,
+            { "role": "assistant", "content": [
+                { "type": "tool_use", "id": "call00001", "name": "mail", "input": { "to": "anna" } },
+            ] },
+            { "role": "user", "content": [
+                { "type": "tool_result", "tool_use_id": "call00001", "content": [
+                    { "type": "text", "text": "seen" }, image(wish) ] },
+            ] },
+        ], "tools": tools() }),
     };
     // Whoever says nothing wants no thoughts; these clients leave that to the model.
     body["thinking"] = match wish {
@@ -207,9 +245,17 @@ fn messages(wish: Wish) -> Value {
     body
 }
 
-fn ollama_chat(wish: Wish) -> Value {
+fn image(wish: Wish) -> Value {
+    let source = match wish {
+        Wish::Link => json!({ "type": "url", "url": LINK }),
+        _ => json!({ "type": "base64", "media_type": "image/png", "data": PNG }),
+    };
+    json!({ "type": "image", "source": source })
+}
+
+fn ollama_chat(wish: Wish) -> Option<Value> {
     let user = json!({ "role": "user", "content": QUESTION });
-    match wish {
+    Some(match wish {
         Wish::Nothing => json!({ "messages": [user] }),
         Wish::System => json!({ "messages": [{ "role": "system", "content": SYSTEM }, user] }),
         Wish::Tools => json!({ "messages": [user], "tools": functions() }),
@@ -225,7 +271,10 @@ fn ollama_chat(wish: Wish) -> Value {
         Wish::Thinking => json!({ "messages": [user], "think": true }),
         Wish::NoThinking => json!({ "messages": [user], "think": false }),
         Wish::Stop => json!({ "messages": [user], "options": { "stop": [STOP] } }),
-    }
+        Wish::Picture => json!({ "messages": [
+            { "role": "user", "content": QUESTION, "images": [PNG] } ] }),
+        Wish::Link | Wish::ResultPicture => return None,
+    })
 }
 
 fn ollama_generate(wish: Wish) -> Option<Value> {
@@ -237,7 +286,8 @@ fn ollama_generate(wish: Wish) -> Option<Value> {
         Wish::Thinking => body["think"] = json!(true),
         Wish::NoThinking => body["think"] = json!(false),
         Wish::Stop => body["options"] = json!({ "stop": [STOP] }),
-        Wish::Tools | Wish::Results => return None,
+        Wish::Picture => body["images"] = json!([PNG]),
+        Wish::Tools | Wish::Results | Wish::Link | Wish::ResultPicture => return None,
     }
     Some(body)
 }
@@ -248,9 +298,7 @@ fn llama(wish: Wish) -> Option<Value> {
         Wish::Nothing => {}
         Wish::Stop => body["stop"] = json!([STOP]),
         Wish::Schema => body["json_schema"] = schema(),
-        Wish::System | Wish::Tools | Wish::Results | Wish::Thinking | Wish::NoThinking => {
-            return None;
-        }
+        _ => return None,
     }
     Some(body)
 }

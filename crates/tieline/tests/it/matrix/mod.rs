@@ -3,7 +3,7 @@
 
 mod answers;
 mod cells;
-mod clients;
+pub(crate) mod clients;
 mod page;
 pub(crate) mod town;
 mod words;

@@ -61,10 +61,55 @@ impl<'a> Words<'a> {
         }
         let turn = self.turns().iter().find(|turn| turn["role"] == "user").unwrap();
         match (&turn["content"], self.backend.speech) {
-            (_, Speech::Gemini) => string(&turn["parts"][0]["text"]),
+            (_, Speech::Gemini) => {
+                let mut parts = list(&turn["parts"]).iter();
+                string(&parts.find(|part| part["text"].is_string()).unwrap()["text"])
+            }
             (Value::String(text), _) => text.clone(),
-            (blocks, _) => string(&blocks[0]["text"]),
+            (blocks, _) => {
+                let mut texts = list(blocks).iter();
+                string(&texts.find(|block| block["text"].is_string()).unwrap()["text"])
+            }
         }
+    }
+
+    /// The pictures, in the vendor's words: each as one URL, and which tool's result it is in.
+    pub(crate) fn pictures(&self) -> Vec<String> {
+        let inline =
+            |kind: &Value, data: &Value| format!("data:{};base64,{}", string(kind), string(data));
+        let picture = |part: &Value| match self.backend.speech {
+            Speech::OpenAi => part["image_url"]["url"].as_str().map(str::to_owned),
+            Speech::Responses => part["image_url"].as_str().map(str::to_owned),
+            Speech::Anthropic => {
+                let source = &part["source"];
+                match source["type"].as_str()? {
+                    "url" => Some(string(&source["url"])),
+                    _ => Some(inline(&source["media_type"], &source["data"])),
+                }
+            }
+            Speech::Gemini => {
+                let data = part.get("inlineData")?;
+                Some(inline(&data["mimeType"], &data["data"]))
+            }
+            Speech::Ollama => part.as_str().map(|data| inline(&json!("image/png"), &json!(data))),
+        };
+        let members = match self.backend.speech {
+            Speech::Gemini => ["parts", "parts"],
+            Speech::Ollama => ["images", "images"],
+            Speech::Responses => ["content", "output"],
+            Speech::OpenAi | Speech::Anthropic => ["content", "content"],
+        };
+        let mut all = Vec::new();
+        for turn in self.turns() {
+            let member =
+                if turn["type"] == "function_call_output" { members[1] } else { members[0] };
+            for part in list(&turn[member]) {
+                all.extend(picture(part));
+                // A result among other blocks.
+                all.extend(list(&part["content"]).iter().filter_map(picture));
+            }
+        }
+        all
     }
 
     /// The tools' names and the schemas of their arguments.
