@@ -22,4 +22,4 @@ pub use plan::{Decision, Facts, plan};
 pub use policy::{Policy, PolicyError};
 pub use record::{Filed, Outcome, Record, Records};
 pub use run::{Again, Call, Hints, Routed, Router};
-pub use switch::{RemoteModel, Setup, Switch, Tried};
+pub use switch::{Other, RemoteModel, Setup, Switch, Tried};

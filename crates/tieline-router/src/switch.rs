@@ -22,11 +22,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_privacy::survey::{Survey, Unknown, survey};
 use tieline_store::profiles::Learned;
-use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request};
+use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request, Tokens};
 
 use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
-    Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, bare, decide, task_of,
+    Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, bare, decide, task_of,
 };
 use crate::policy::Policy;
 use crate::quality::{Calibration, Task};
@@ -49,6 +49,17 @@ const A_MOMENT: Duration = Duration::from_millis(250);
 
 /// This machine's models, and what is in memory.
 type Machine = Arc<(Vec<ModelCard>, HostStatus)>;
+
+/// A name that may be asked for besides those of this machine's models.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Other {
+    /// The name.
+    pub name: String,
+    /// The backend that answers; aliases are the `policy`'s.
+    pub owner: String,
+    /// Its context and what it can, by the policy; `None`: an alias, for which that depends on who answers.
+    pub known: Option<(Option<Tokens>, Abilities)>,
+}
 
 /// Decides by a policy that can be changed while it runs.
 pub struct Switch {
@@ -144,15 +155,22 @@ impl Switch {
         self.setup.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The names that may be asked for besides those of this machine's models, and whose they are: aliases are the
-    /// policy's.
-    pub fn names(&self) -> Vec<(String, String)> {
+    /// What may be asked for besides this machine's models.
+    pub fn others(&self) -> Vec<Other> {
         let Some(setup) = self.current() else { return Vec::new() };
-        let aliases = setup.policy.aliases.keys().map(|name| (name.clone(), "policy".to_owned()));
+        let aliases = setup.policy.aliases.keys().map(|name| Other {
+            name: name.clone(),
+            owner: "policy".to_owned(),
+            known: None,
+        });
         let remotes = setup.remotes.iter().map(|remote| {
             let name = remote.candidate.name.clone();
             let owner = name.split_once('/').map_or("", |(backend, _)| backend).to_owned();
-            (name, owner)
+            Other {
+                name,
+                owner,
+                known: Some((remote.candidate.context, remote.candidate.abilities)),
+            }
         });
         aliases.chain(remotes).collect()
     }

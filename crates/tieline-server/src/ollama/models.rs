@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use tieline_router::Other;
 use tieline_store::Overlay;
 use tieline_types::{Abilities, ModelCard, Residence};
 
@@ -25,7 +26,9 @@ pub(crate) async fn tags(State(app): State<App>, caller: Caller) -> Result<Json<
         let parent = &model["details"]["parent_model"];
         name(&model["name"]) || name(parent)
     };
-    let models: Vec<Value> = own.chain(made).filter(may_ask).collect();
+    let others = app.router().switch().others();
+    let others = others.iter().map(other);
+    let models: Vec<Value> = own.chain(made).chain(others).filter(may_ask).collect();
     Ok(Json(json!({ "models": models })))
 }
 
@@ -38,6 +41,31 @@ fn tag(card: &ModelCard) -> Value {
         "digest": card.digest.hex(),
         "details": details(card, ""),
         "capabilities": capabilities(card.abilities),
+    })
+}
+
+/// An alias, or a model of somebody else's: none of its bytes are here, and it has no digest. `remote_host` is
+/// Ollama's own member for models elsewhere.
+pub(crate) fn other(other: &Other) -> Value {
+    let Other { name, owner, known } = other;
+    let context = known.and_then(|(context, _)| context);
+    json!({
+        "name": name,
+        "model": name,
+        "remote_model": name.split_once('/').map_or(name.as_str(), |(_, model)| model),
+        "remote_host": owner,
+        "modified_at": time::at(0),
+        "size": 0,
+        "digest": "",
+        "details": {
+            "parent_model": "", "format": "", "family": "", "families": null,
+            "parameter_size": "", "quantization_level": "", "context_length": context,
+        },
+        "capabilities": known.map_or_else(|| vec!["completion"], |(_, can)| {
+            let words = [(true, "completion"), (can.tools, "tools"), (can.vision, "vision"),
+                (can.infill, "insert"), (can.reasoning, "thinking")];
+            words.into_iter().filter_map(|(can, word)| can.then_some(word)).collect()
+        }),
     })
 }
 

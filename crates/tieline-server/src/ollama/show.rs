@@ -10,7 +10,7 @@ use tieline_store::Overlay;
 use tieline_types::{BackendError, ErrorKind, ModelDetails};
 
 use super::asked::{bare, failed};
-use super::models::{capabilities, details};
+use super::models::{capabilities, details, other};
 use super::time;
 use crate::app::App;
 use crate::caller::Caller;
@@ -52,6 +52,15 @@ pub(crate) async fn show(
     if !caller.may_ask(base) {
         let text = format!("no model {name:?} is here");
         return Err(BackendError::new(ErrorKind::NotFound, text).into());
+    }
+    let others = app.router().switch().others();
+    if let Some(named) = others.iter().find(|other| overlay.is_none() && other.name == base) {
+        let mut shown = other(named);
+        let context = &shown["details"]["context_length"];
+        // Editors look for the context under a family's name.
+        shown["model_info"] =
+            json!({ "general.architecture": "remote", "remote.context_length": context });
+        return Ok(Answer(shown));
     }
     let model = app.router().host().describe(base).await?;
     Ok(Answer(described(&model, overlay.as_ref())?))

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
+use tieline_router::Other;
 use tieline_types::{BackendError, ErrorKind, ModelCard};
 
 use crate::anthropic;
@@ -19,11 +20,11 @@ pub(crate) async fn list(
 ) -> Result<Json<Value>, ApiError> {
     let models = app.router().host().models().await?;
     let allowed = models.iter().filter(|card| caller.may_ask(&card.name));
+    let others = app.router().switch().others();
+    let others = others.iter().filter(|other| caller.may_ask(&other.name));
     if is_anthropic(&headers) {
-        return Ok(Json(anthropic::models::list(allowed)));
+        return Ok(Json(anthropic::models::list(allowed, others)));
     }
-    let others = app.router().switch().names();
-    let others = others.iter().filter(|(name, _)| caller.may_ask(name));
     let data: Vec<Value> = allowed.map(model).chain(others.map(other)).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
@@ -41,17 +42,18 @@ pub(crate) async fn one(
         let text = format!("no model {name:?} is here");
         BackendError::new(ErrorKind::NotFound, text).with_hint("GET /v1/models lists the models")
     };
-    let names = app.router().switch().names();
-    let named = names.iter().find(|(known, _)| known == bare && caller.may_ask(bare));
-    if let (None, Some(named), false) = (card, named, is_anthropic(&headers)) {
-        return Ok(Json(other(named)));
+    let others = app.router().switch().others();
+    let named = others.iter().find(|other| other.name == bare && caller.may_ask(bare));
+    if let (None, Some(named)) = (card, named) {
+        let is_anthropic = is_anthropic(&headers);
+        return Ok(Json(if is_anthropic { anthropic::models::other(named) } else { other(named) }));
     }
     let card = card.ok_or_else(missing)?;
     Ok(Json(if is_anthropic(&headers) { anthropic::models::model(card) } else { model(card) }))
 }
 
 /// An alias, or a model of somebody else's.
-fn other((name, owner): &(String, String)) -> Value {
+fn other(Other { name, owner, known: _ }: &Other) -> Value {
     json!({ "id": name, "object": "model", "created": 0, "owned_by": owner })
 }
 

@@ -10,6 +10,9 @@ mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use serde_json::{Value, json};
+
+use super::http::{post, send};
 use cells::{Cell, FEATURES, Outcome};
 use clients::Client;
 use town::{Town, backends};
@@ -47,4 +50,33 @@ fn every_client_with_every_vendor() {
     }
     assert!(wrong.is_empty(), "{} of {asked}: {wrong:#?}", wrong.len());
     page.compare();
+}
+
+#[test]
+fn every_list_has_what_may_be_asked() {
+    let rules = "[models.fast]\ntask = \"chat\"\n[[rule]]\nname = \"all\"\nclass = \"any\"\nzone = \"cloud\"\nas = \"as-is\"\n";
+    let town = Town::with(town::Terms { rules, terms: Vec::new() });
+    let anthropic = [("anthropic-version", "2023-06-01")];
+    let list = |path: &str, headers: &[(&str, &str)]| {
+        send(town.address, ("GET", path), headers, "").is(200)
+    };
+    let names = |list: &Value, member: &str, name: &str| {
+        let all = list[member].as_array().unwrap().iter();
+        all.map(|model| model[name].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let lists = [
+        names(&list("/v1/models", &[]), "data", "id"),
+        names(&list("/v1/models", &anthropic), "data", "id"),
+        names(&list("/api/tags", &[]), "models", "name"),
+    ];
+    for all in lists {
+        for wanted in ["mock", "fast", "anthropic/claude-sonnet-4-5", "ollama/big"] {
+            assert!(all.iter().any(|name| name == wanted), "{wanted}: {all:?}");
+        }
+    }
+    let one = list("/v1/models/ollama/big", &anthropic);
+    assert_eq!((&one["id"], &one["max_input_tokens"]), (&json!("ollama/big"), &json!(200_000)));
+    let shown = post(town.address, "/api/show", &json!({ "model": "ollama/big" })).is(200);
+    assert_eq!(shown["capabilities"], json!(["completion", "tools", "vision", "thinking"]));
+    assert_eq!(shown["model_info"]["remote.context_length"], 200_000);
 }
