@@ -80,6 +80,36 @@ fn the_bytes_of_a_picture_are_in_the_account_of_what_left() {
     assert_eq!(sent, (PNG.len() + super::matrix::clients::QUESTION.len()) as u64);
 }
 
+#[test]
+fn each_picture_stays_at_its_place() {
+    let town = Town::new();
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let source = json!({ "type": "base64", "media_type": "image/png", "data": PNG });
+    let image = json!({ "type": "image", "source": source });
+    let content = [text("One:"), image.clone(), text("two:"), image];
+    let body = json!({ "model": "vllm/big", "max_tokens": 9,
+        "messages": [{ "role": "user", "content": content }] });
+    post(town.address, Client::Messages.path(), &body).is(200);
+    let got = town.got(0)[0].json();
+    let parts = got["messages"][0]["content"].as_array().unwrap();
+    let told = parts.iter().map(|part| part["text"].as_str().unwrap_or("*"));
+    assert_eq!(told.collect::<Vec<_>>(), ["One:", "*", "\ntwo:", "*"]);
+}
+
+#[test]
+fn enough_is_reserved_for_a_picture() {
+    let town = Town::new();
+    let most = |wish| {
+        let body = Client::Chat.body(wish, "vllm/big", false).unwrap();
+        let said = post(town.address, Client::Chat.path(), &body);
+        let id = said.header("x-request-id").unwrap();
+        let record = get(town.address, &format!("/tieline/v1/decisions/{id}")).is(200);
+        record["asked"]["prompt_tokens_most"].as_u64().unwrap()
+    };
+    let (text, picture) = (most(Wish::Nothing), most(Wish::Picture));
+    assert_eq!(picture - text, 48_169);
+}
+
 fn chat(url: &str) -> Value {
     let part = json!({ "type": "image_url", "image_url": { "url": url } });
     json!({ "model": "vllm/big", "messages": [{ "role": "user", "content": [part] }] })
