@@ -204,7 +204,8 @@ fn setup(terms: Terms, url: &str) -> Setup {
         }
     });
     let remotes = remotes.collect();
-    Setup { policy, remotes, detectors, guard, money: None, offline: false }
+    let known = Arc::default();
+    Setup { policy, remotes, detectors, guard, money: None, offline: false, known }
 }
 
 fn policy(rules: &str, url: &str) -> String {
