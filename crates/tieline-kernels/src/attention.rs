@@ -5,7 +5,9 @@
 //! they come ("online softmax", Milakov and Gimelshein 2018). A tile of keys and values is turned into floats once,
 //! for all queries that share it. Everything is summed in `f32`.
 //!
-//! A token's answer does not depend on which other tokens are computed beside it, nor on how the work is cut.
+//! A token's answer does not depend on which other tokens are computed beside it, on how the work is cut, nor on
+//! which cells of the cache lie between those that it sees: sums are in the order of positions, and `m` is a power of
+//! two's exponent, so that mending them is exact.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -139,7 +141,7 @@ pub struct Desk {
     weights: Vec<Lanes>,
     /// Sums of weighted values.
     sums: Vec<Lanes>,
-    /// Of each query: the largest exponent, the sum of weights, and what sums must be multiplied with now.
+    /// Of each query: the largest exponent, rounded; the sum of weights; what sums must be multiplied with now.
     states: Vec<State>,
 }
 

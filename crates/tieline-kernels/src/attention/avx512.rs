@@ -5,11 +5,11 @@
 
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _mm256_and_si256, _mm256_cmpeq_epi16_mask,
-    _mm256_loadu_si256, _mm256_set1_epi16, _mm512_add_ps, _mm512_castsi256_si512,
-    _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_inserti64x4,
-    _mm512_load_ps, _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_store_ps, _mm512_sub_ps,
+    _mm256_loadu_si256, _mm256_set1_epi16, _mm512_castsi256_si512, _mm512_cvtepi32_epi16,
+    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_ps, _mm512_mask_mov_ps,
+    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
+    _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_store_ps,
+    _mm512_sub_ps,
 };
 use std::ops::Range;
 
@@ -72,14 +72,14 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
         }
         for (at, sums) in desk.sums.chunks_mut(GROUP * REGISTERS).enumerate() {
             let from = at * GROUP;
-            let (weights, states) = (&desk.weights[from * HALVES..], &desk.states[from..]);
+            let (weights, states) = (&desk.weights[from * HALVES..], &mut desk.states[from..]);
             if !finite {
                 add_seen::<REGISTERS>(&desk.values, (weights, states), sums);
             } else if sums.len() == GROUP * REGISTERS {
                 add::<REGISTERS, GROUP>(&desk.values, (weights, states), sums);
             } else {
                 for (at, sums) in sums.chunks_mut(REGISTERS).enumerate() {
-                    let (weights, states) = (&weights[at * HALVES..], &states[at..]);
+                    let (weights, states) = (&weights[at * HALVES..], &mut states[at..]);
                     add::<REGISTERS, 1>(&desk.values, (weights, states), sums);
                 }
             }
@@ -213,57 +213,56 @@ impl Mask {
 
 /// Turns the scores of a query into weights, and takes them into its state. What is hidden weighs nothing,
 /// whatever its score is.
+///
+/// A weight is `2ˣ` with the logarithms of [`super`] to base 2. What is taken from `x` is a whole number, so that
+/// mending sums is exact, and it does not matter in which tile a position lies.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
 fn soften(weights: &mut [Lanes; HALVES], mask: &Mask, scale: f32, state: &mut State) {
-    let none = _mm512_set1_ps(f32::NEG_INFINITY);
-    let exponents: [__m512; HALVES] = std::array::from_fn(|half| {
-        let score = _mm512_fmadd_ps(load(&weights[half]), _mm512_set1_ps(scale), mask.add[half]);
-        _mm512_mask_mov_ps(none, mask.seen[half], score)
-    });
-    let most = _mm512_reduce_max_ps(_mm512_max_ps(exponents[0], exponents[1])).max(state.most);
     state.mend = 1.0;
     if mask.seen == [0; HALVES] {
         weights.iter_mut().for_each(|lanes| store(_mm512_setzero_ps(), lanes));
         return;
     }
+    let logarithm = _mm512_set1_ps(std::f32::consts::LOG2_E);
+    let scale = _mm512_mul_ps(_mm512_set1_ps(scale), logarithm);
+    let exponents: [__m512; HALVES] = std::array::from_fn(|half| {
+        let add = _mm512_mul_ps(mask.add[half], logarithm);
+        _mm512_fmadd_ps(load(&weights[half]), scale, add)
+    });
+    let whole = exponents.map(|exponent| _mm512_roundscale_ps::<0>(exponent));
+    let none = _mm512_set1_ps(f32::NEG_INFINITY);
+    let seen = |half: usize| _mm512_mask_mov_ps(none, mask.seen[half], whole[half]);
+    let most = _mm512_reduce_max_ps(_mm512_max_ps(seen(0), seen(1))).max(state.most);
     if most > state.most {
-        state.mend = (state.most - most).exp();
+        state.mend = (state.most - most).exp2();
         state.most = most;
     }
-    let mut total = _mm512_setzero_ps();
     for (half, lanes) in weights.iter_mut().enumerate() {
-        let weight = exponential(_mm512_sub_ps(exponents[half], _mm512_set1_ps(most)));
-        let weight = _mm512_maskz_mov_ps(mask.seen[half], weight);
-        total = _mm512_add_ps(total, weight);
-        store(weight, lanes);
+        let power = power_of_two(_mm512_sub_ps(exponents[half], whole[half]));
+        let places = _mm512_sub_ps(whole[half], _mm512_set1_ps(most));
+        let weight = _mm512_scalef_ps(power, places);
+        store(_mm512_maskz_mov_ps(mask.seen[half], weight), lanes);
     }
-    state.total = state.total * state.mend + _mm512_reduce_add_ps(total);
 }
 
-/// `exp(x)` for `x ≤ 0`, to two units in the last place: `2ⁿ·exp(r)` with `|r| ≤ ln 2 ÷ 2`, and a polynomial for
-/// the rest (Cephes, `expf`).
+/// `2ˣ` for `|x| ≤ ½`, to two units in the last place, by `exp`'s polynomial (Cephes, `expf`).
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn exponential(x: __m512) -> __m512 {
-    // Below, it is nothing. The first of two is given where either is no number.
-    let x = _mm512_max_ps(_mm512_set1_ps(-104.0), x);
-    let whole =
-        _mm512_roundscale_ps::<0>(_mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LOG2_E)));
-    let rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693_359_4), x);
-    let rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(-2.121_944_4e-4), rest);
+fn power_of_two(x: __m512) -> __m512 {
+    let x = _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::LN_2));
     let terms = [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5, 1.0, 1.0];
     let mut sum = _mm512_set1_ps(1.987_569_1e-4);
     for term in terms {
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(term));
+        sum = _mm512_fmadd_ps(sum, x, _mm512_set1_ps(term));
     }
-    _mm512_scalef_ps(sum, whole)
+    sum
 }
 
 /// Adds the weighted values of a tile to the sums of `GROUP` queries.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
 fn add<const REGISTERS: usize, const GROUP: usize>(
     values: &[Lanes],
-    (weights, states): (&[Lanes], &[State]),
+    (weights, states): (&[Lanes], &mut [State]),
     sums: &mut [Lanes],
 ) {
     let (values, _) = values.as_chunks::<REGISTERS>();
@@ -272,13 +271,15 @@ fn add<const REGISTERS: usize, const GROUP: usize>(
     let (Some(values), Some(weights), Some(states), Some(sums)) = (
         values.first_chunk::<TILE>(),
         weights.first_chunk::<GROUP>(),
-        states.first_chunk::<GROUP>(),
+        states.first_chunk_mut::<GROUP>(),
         sums.first_chunk_mut::<GROUP>(),
     ) else {
         return;
     };
     let mut all = [[_mm512_setzero_ps(); REGISTERS]; GROUP];
+    let mut totals = [0.0; GROUP];
     for query in 0..GROUP {
+        totals[query] = states[query].total * states[query].mend;
         let mend = _mm512_set1_ps(states[query].mend);
         for register in 0..REGISTERS {
             all[query][register] = _mm512_mul_ps(load(&sums[query][register]), mend);
@@ -287,6 +288,7 @@ fn add<const REGISTERS: usize, const GROUP: usize>(
     for position in 0..TILE {
         for query in 0..GROUP {
             let weight = weights[query][position / LANES].0[position % LANES];
+            totals[query] += weight;
             let weight = _mm512_set1_ps(weight);
             for register in 0..REGISTERS {
                 let value = load(&values[position][register]);
@@ -297,24 +299,30 @@ fn add<const REGISTERS: usize, const GROUP: usize>(
     for (lanes, sum) in sums.as_flattened_mut().iter_mut().zip(all.as_flattened()) {
         store(*sum, lanes);
     }
+    for (state, total) in states.iter_mut().zip(totals) {
+        state.total = total;
+    }
 }
 
 /// The same where a value is not finite: it must not reach a query that does not see it.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
 fn add_seen<const REGISTERS: usize>(
     values: &[Lanes],
-    (weights, states): (&[Lanes], &[State]),
+    (weights, states): (&[Lanes], &mut [State]),
     sums: &mut [Lanes],
 ) {
     for (query, sums) in sums.chunks_mut(REGISTERS).enumerate() {
+        let state = &mut states[query];
+        state.total *= state.mend;
         for lanes in sums.iter_mut() {
-            store(_mm512_mul_ps(load(lanes), _mm512_set1_ps(states[query].mend)), lanes);
+            store(_mm512_mul_ps(load(lanes), _mm512_set1_ps(state.mend)), lanes);
         }
         for (position, values) in values.chunks(REGISTERS).enumerate() {
             let weight = weights[query * HALVES + position / LANES].0[position % LANES];
             if weight == 0.0 {
                 continue;
             }
+            state.total += weight;
             for (lanes, value) in sums.iter_mut().zip(values) {
                 store(_mm512_fmadd_ps(_mm512_set1_ps(weight), load(value), load(lanes)), lanes);
             }

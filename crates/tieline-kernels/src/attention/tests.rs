@@ -148,6 +148,44 @@ proptest! {
     }
 }
 
+/// The same cells elsewhere, with cells of others between them.
+fn scattered(case: &Case, seed: u64) -> Case {
+    let Size { width, cache_heads, tokens, positions, .. } = case.size;
+    let row = cache_heads * width;
+    let place: Vec<usize> = (0..positions)
+        .scan(0, |next, at| {
+            let here = *next + usize::from(half(seed, at) % 7);
+            *next = here + 1;
+            Some(here)
+        })
+        .collect();
+    let all = place.last().unwrap() + 1;
+    let mut wide = Case::new(Size { positions: all, ..case.size }, seed + 9, 0);
+    wide.queries.clone_from(&case.queries);
+    for (at, &here) in place.iter().enumerate() {
+        wide.keys[here * row..][..row].copy_from_slice(&case.keys[at * row..][..row]);
+        wide.values[here * row..][..row].copy_from_slice(&case.values[at * row..][..row]);
+        for token in 0..tokens {
+            wide.mask[token * all + here] = case.mask[token * positions + at];
+        }
+    }
+    wide
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// What comes from the cache lies in other cells than when it was computed.
+    #[test]
+    fn where_cells_lie_changes_nothing(size in sizes(), seed in 0..1000u64) {
+        let case = Case::new(size, seed, 8);
+        let elsewhere = scattered(&case, seed);
+        for level in levels() {
+            prop_assert_eq!(case.answers(level), elsewhere.answers(level));
+        }
+    }
+}
+
 const SMALL: Size = Size { width: 64, heads: 2, cache_heads: 1, tokens: 2, positions: 40 };
 
 /// A cell that somebody else filled may hold anything.
