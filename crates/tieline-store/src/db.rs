@@ -443,7 +443,7 @@ mod tests {
         let path = folder.path().join("db");
         Db::open(&path).unwrap().lock().pragma_update(None, "user_version", 99).unwrap();
         let error = Db::open(&path).unwrap_err();
-        assert!(matches!(error, DbError::Newer { found: 99, known: 6, .. }), "{error}");
+        assert!(matches!(error, DbError::Newer { found: 99, known: 7, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
     }
 
