@@ -106,6 +106,7 @@ pub(super) fn session_of(call: &Call, request: &Request) -> String {
         (None, Prompt::Chat(messages)) => {
             for message in messages {
                 message.content.expose().hash(&mut hasher);
+                message.pictures.iter().for_each(|picture| picture.url().hash(&mut hasher));
                 if message.role == Role::User {
                     break;
                 }

@@ -1,7 +1,7 @@
 use futures_util::StreamExt;
 use testkit::flaky::{Flaky, Script};
 use testkit::scripted::{Step, finished, piece, started, text};
-use tieline_types::{Backend, ErrorKind, Message, Owner, Tool, Zone};
+use tieline_types::{Backend, ErrorKind, Message, Owner, Picture, PictureSource, Tool, Zone};
 
 use super::*;
 
@@ -85,6 +85,11 @@ fn what_may_differ_the_next_time_has_no_name() {
     assert!(name(&answers, |request| request.tools = vec![tool]).is_none());
     assert!(name(&answers, |request| request.prompt = Prompt::Chat(vec![result])).is_none());
     assert!(name(&answers, |request| request.cache = false).is_none());
+    // Its bytes are no part of the text that a name is made of.
+    let source = PictureSource::Link("https://a.example/1.png".into());
+    let mut seen = Message::new(Role::User, "What is this?");
+    seen.pictures = vec![Picture { source, at: 0, detail: None }];
+    assert!(name(&answers, |request| request.prompt = Prompt::Chat(vec![seen])).is_none());
     assert!(name(&answers, |request| request.deterministic = true).is_none());
     assert!(name(&answers, |request| request.ignore_eog = true).is_none());
 }
