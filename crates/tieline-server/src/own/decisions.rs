@@ -7,6 +7,7 @@ use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_router::Record;
+use tieline_router::choose::Reason;
 use tieline_router::replay::kept;
 use tieline_store::{DbError, Store};
 use tieline_types::{BackendError, ErrorKind};
@@ -32,14 +33,15 @@ pub(crate) async fn list(
     let most = page.limit.unwrap_or(100).min(MOST);
     let latest = app.router().records().latest(usize::MAX);
     let own = latest.iter().filter(|one| may_see(&caller, one)).take(most);
-    let mut shown: Vec<Value> = own.map(|one| json!(one.as_ref())).collect();
+    let mut shown: Vec<Value> = own.map(|one| told(&caller, json!(one.as_ref()))).collect();
     let lost = app.router().records().lost();
     if shown.len() < most {
         // What ended and is not written yet stands in both, or in memory alone.
         let seen = latest.iter().map(|record| record.id.clone()).collect();
         let left = most - shown.len();
-        let key = caller.principal.id;
-        shown.extend(stored(&app, move |store| older(store, &key, (seen, left))).await?);
+        let key = caller.principal.id.clone();
+        let found = stored(&app, move |store| older(store, &key, (seen, left))).await?;
+        shown.extend(found.into_iter().map(|one| told(&caller, one)));
     }
     Ok(Json(json!({ "decisions": shown, "lost": lost })))
 }
@@ -50,13 +52,13 @@ pub(crate) async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
     if let Some(record) = app.router().records().find(&id) {
-        let own = may_see(&caller, &record).then(|| Json(json!(record.as_ref())));
+        let own = may_see(&caller, &record).then(|| Json(told(&caller, json!(record.as_ref()))));
         return own.ok_or_else(missing);
     }
     let found = stored(&app, move |store| store.decision(&id)).await?.ok_or_else(missing)?;
     // One that cannot be read may be anybody's.
     let row = found.ok().filter(|row| may_see_of(&caller, &row.key)).ok_or_else(missing)?;
-    kept::record(&row).map(Json).map_err(|_| missing())
+    kept::record(&row).map(|record| Json(told(&caller, record))).map_err(|_| missing())
 }
 
 fn missing() -> ApiError {
@@ -91,6 +93,30 @@ fn older(
     Ok(found)
 }
 
+/// A record as its caller may see it: a key that may ask for some models does not learn which others there are, nor
+/// what everybody together may still spend.
+pub(super) fn told(caller: &Caller, record: Value) -> Value {
+    match caller.principal.models {
+        Some(_) => without_others(record),
+        None => record,
+    }
+}
+
+fn without_others(mut record: Value) -> Value {
+    let hidden = |one: &Value| {
+        let reason = one["reason"].as_str().unwrap_or_default();
+        let apart = [Reason::NotACandidate, Reason::NotAllowedForKey];
+        apart.iter().any(|known| known.as_str() == reason)
+    };
+    if let Some(Value::Array(all)) = record.pointer_mut("/plan/rejections") {
+        all.retain(|one| !hidden(one));
+    }
+    if let Some(Value::Array(all)) = record.pointer_mut("/asked/budgets") {
+        all.retain(|one| one["scope"] != "everything");
+    }
+    record
+}
+
 /// This machine's user sees all; a key its own.
 pub(super) fn may_see(caller: &Caller, record: &Record) -> bool {
     may_see_of(caller, &record.key)
@@ -99,4 +125,35 @@ pub(super) fn may_see(caller: &Caller, record: &Record) -> bool {
 fn may_see_of(caller: &Caller, owner: &str) -> bool {
     let key = &caller.principal.id;
     key.is_empty() || key == owner
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_models_and_everybodys_money_are_left_out() {
+        let record = json!({
+            "plan": { "rejections": [
+                { "name": "secret", "reason": "not_allowed_for_key" },
+                { "name": "other", "reason": "not_a_candidate" },
+                { "name": "own", "reason": "over_budget" },
+            ]},
+            "asked": { "budgets": [
+                { "scope": "everything", "left": 5 },
+                { "scope": { "key": "k" }, "left": 2 },
+            ]},
+        });
+        let told = without_others(record);
+        assert_eq!(told["plan"]["rejections"], json!([{ "name": "own", "reason": "over_budget" }]));
+        assert_eq!(told["asked"]["budgets"], json!([{ "scope": { "key": "k" }, "left": 2 }]));
+        assert_eq!(without_others(json!({ "plan": null })), json!({ "plan": null }));
+    }
+
+    #[test]
+    fn a_scope_is_written_as_it_is_looked_for() {
+        use tieline_router::policy::BudgetScope;
+        assert_eq!(json!(BudgetScope::Everything), json!("everything"));
+        assert_eq!(json!(Reason::NotACandidate), json!(Reason::NotACandidate.as_str()));
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::decisions::may_see;
+use super::decisions::{may_see, told};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::heads::{Marks, stamp};
@@ -48,7 +48,7 @@ impl Watch {
             tokio::select! {
                 heard = self.heard.recv() => match heard {
                     Ok(record) if may_see(&self.caller, &record) => {
-                        return Some(("decision", json!(*record)));
+                        return Some(("decision", told(&self.caller, json!(*record))));
                     }
                     Ok(_) => {}
                     Err(RecvError::Lagged(missed)) => {
