@@ -43,6 +43,8 @@ pub struct Egress {
     pub tokens: u64,
     /// Where text left, in the request's order.
     pub surfaces: Vec<SurfaceEgress>,
+    /// Parts that are left out of `surfaces`, since there are so many.
+    pub unlisted: u64,
     /// How many values of each kind were replaced.
     pub replaced: BTreeMap<Entity, u64>,
     /// How many texts were replaced since they look like pseudonyms.
@@ -97,6 +99,21 @@ impl Egress {
         !self.replaced.is_empty() || self.lookalikes > 0
     }
 
+    /// The same with at most so many parts listed. What is counted stays as it is.
+    #[must_use]
+    pub fn shortened(mut self, most: usize) -> Self {
+        let mut left = most;
+        for surface in &mut self.surfaces {
+            let listed = surface.parts.len().min(left);
+            left -= listed;
+            let unlisted = surface.parts.len() - listed;
+            surface.parts.truncate(listed);
+            self.unlisted = self.unlisted.saturating_add(u64::try_from(unlisted).unwrap_or(0));
+        }
+        self.surfaces.retain(|surface| !surface.parts.is_empty());
+        self
+    }
+
     pub(crate) fn add(&mut self, surface: Surface, bytes: usize, placed: &[Placed]) {
         if bytes == 0 {
             return;
@@ -125,5 +142,25 @@ impl Egress {
         }
         self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         self.surfaces.push(SurfaceEgress { surface, parts });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortened_account_counts_what_it_does_not_list() {
+        let part = |start| Part { start, end: start + 1, why: Why::Rule };
+        let surface = |message| SurfaceEgress {
+            surface: Surface::Content(message),
+            parts: vec![part(0), part(1), part(2)],
+        };
+        let surfaces = vec![surface(0), surface(1), surface(2)];
+        let all = Egress { surfaces, bytes: 9, ..Egress::default() };
+        let short = all.clone().shortened(4);
+        assert_eq!((short.unlisted, short.bytes, short.surfaces.len()), (5, 9, 2));
+        assert_eq!(short.surfaces[1].parts, [part(0)]);
+        assert_eq!(all.clone().shortened(9), all);
     }
 }

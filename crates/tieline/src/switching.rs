@@ -5,6 +5,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tieline_privacy::{Detectors, Dictionary, Guard, GuardLimits, Guarded, RootKey};
 use tieline_providers::{Endpoint, Secret, Speaker, Transport};
@@ -21,6 +22,10 @@ use crate::app::App;
 use crate::failure::{Failure, with_causes};
 
 pub(crate) use watch::{Watch, keep};
+
+/// How long a request may be looked through before it leaves. The longest that may be takes half a second on a
+/// machine with nothing else to do.
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 /// The policy's name in the folder of models and state.
 const FILE: &str = "policy.toml";
@@ -108,7 +113,11 @@ impl Workshop {
         })?;
         let detectors = Arc::new(detectors);
         let limits = GuardLimits::default();
-        let guard = Guard::new(Arc::clone(&detectors), RootKey::new(self.root), limits);
+        let guard = Guard::new(Arc::clone(&detectors), RootKey::new(self.root), limits)
+            .with_stopwatch(Arc::new(|| {
+                let since = Instant::now();
+                Box::new(move || since.elapsed() > LONGEST_LOOK)
+            }));
         let guard = Arc::new(guard);
         let prices = Prices::builtin().map_err(|error| Failure::ours(error.to_string()))?;
         let (mut remotes, mut left_out) = (Vec::new(), Vec::new());

@@ -8,6 +8,9 @@ use super::Calibrated;
 use super::decision::{Decision, Pinned, Reason, RefusalCode, Rejection, Score, TaskHow};
 use crate::policy::ClassSource;
 
+/// The widest column of names: what comes from a file may be of any length.
+const WIDEST: usize = 80;
+
 /// The decision as plain text: one sentence, who may answer, who may not, and why.
 pub fn explain(decision: &Decision) -> String {
     let mut text = String::new();
@@ -45,7 +48,8 @@ fn write(decision: &Decision, text: &mut String) -> fmt::Result {
     }
     if !decision.rejections.is_empty() {
         writeln!(text, "\nmay not answer")?;
-        let width = decision.rejections.iter().map(|one| one.name.chars().count()).max();
+        let width =
+            decision.rejections.iter().map(|one| one.name.chars().count().min(WIDEST)).max();
         for rejection in &decision.rejections {
             write!(text, "  {:width$}  ", rejection.name, width = width.unwrap_or(0))?;
             reason(rejection, text)?;
@@ -93,7 +97,8 @@ fn class_why(decision: &Decision) -> String {
 }
 
 fn scores(scores: &[Score], text: &mut String) -> fmt::Result {
-    let width = scores.iter().map(|score| score.name.chars().count()).max().unwrap_or(0).max(4);
+    let width =
+        scores.iter().map(|score| score.name.chars().count()).max().unwrap_or(0).clamp(4, WIDEST);
     let heads = ["utility", "quality", "cost", "deadline", "wait", "switch", "energy"];
     write!(text, "  {:width$}", "name")?;
     for head in heads {

@@ -1,12 +1,14 @@
 //! Reads outcomes that are on record: how often models were right, by task.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use super::evaluate::ReadTableError;
 
 /// The longest name of a task.
 const MAX_TASK: usize = 32;
+/// The most tasks: each is looked at in each decision.
+const MOST_TASKS: usize = 256;
 
 /// How often a model was right at a task.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +41,7 @@ pub fn sums(from: impl Read, usual: &str) -> Result<Vec<Sum>, ReadTableError> {
     }
     let task_at = headers.iter().position(|name| name == "task");
     let mut sums: BTreeMap<(String, String), (f64, u32)> = BTreeMap::new();
+    let mut tasks = BTreeSet::new();
     for row in reader.records() {
         let row = row.map_err(unreadable)?;
         let line = row.position().map_or(0, csv::Position::line);
@@ -55,6 +58,10 @@ pub fn sums(from: impl Read, usual: &str) -> Result<Vec<Sum>, ReadTableError> {
             let correct = cell.parse().ok().filter(|value| (0.0..=1.0).contains(value));
             let want = "a number from 0 to 1";
             let correct: f64 = correct.ok_or_else(|| wrong(&format!("{model}.correct"), want))?;
+            tasks.insert(task.to_owned());
+            if tasks.len() > MOST_TASKS {
+                return Err(wrong("task", "one of at most 256 different words"));
+            }
             let sum = sums.entry((model.clone(), task.to_owned())).or_default();
             *sum = (sum.0 + correct, sum.1.saturating_add(1));
         }
@@ -104,5 +111,15 @@ mod tests {
         check("task,a.correct\nCANARY two words,1\n", "line 2: column task is not a word");
         check("a,b\n1,2\n", "columns named MODEL.correct");
         check("a.correct\n1,2\n", "line 2");
+    }
+
+    #[test]
+    fn numbers_of_prompts_are_no_tasks() {
+        let table = |count: u32| {
+            let rows = (0..count).map(|at| format!("t{at},1\n"));
+            format!("task,m.correct\n{}", rows.collect::<String>())
+        };
+        assert_eq!(sums(table(256).as_bytes(), "any").unwrap().len(), 256);
+        assert!(sums(table(257).as_bytes(), "any").is_err());
     }
 }

@@ -9,6 +9,9 @@ use tieline_types::{MicroUsd, Zone};
 use crate::app::App;
 use crate::failure::{Failure, with_causes};
 
+/// The widest column of names: what comes from a file may be of any length.
+const WIDEST: usize = 80;
+
 pub(super) fn show(app: &App, id: &str) -> Result<(), Failure> {
     let found = app.store.decision(id).map_err(|error| Failure::ours(with_causes(&error)))?;
     let Some(row) = found else {
@@ -39,7 +42,7 @@ fn text(kept: &Kept) -> String {
     let at = jiff::Timestamp::from_millisecond(kept.at_unix_ms).unwrap_or_default();
     let at = at.strftime("%Y-%m-%d %H:%M:%S UTC");
     lines.push(format!("  {at}, {} ({}), tieline {}", end.operation, end.dialect, kept.program));
-    let width = end.tried.iter().map(|one| one.name.chars().count()).max().unwrap_or(0);
+    let width = end.tried.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).min(WIDEST);
     lines.extend(end.tried.iter().map(|one| format!("  {}", attempt(one, width))));
     let error = end.error.as_ref().map_or(String::new(), |error| format!(" ({error})"));
     let first = end.first_token_us.map(|first| format!(", first token after {}", seconds(first)));
