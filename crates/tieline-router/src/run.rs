@@ -330,14 +330,19 @@ struct Entry {
 }
 
 impl Entry {
-    /// A name that no model has may be anything, a prompt too: it is not kept.
+    /// A name that no model has may be anything, a prompt too: it is not kept. Whoever leaves before the name was
+    /// looked up, or where that failed, may have meant any.
     fn told(&self, decision: &Decision) -> Decision {
-        match self.error {
-            // A policy's decision keeps no name that nobody has.
-            Some(ErrorKind::NotFound) if self.routed.planned.is_none() => {
-                Decision { model: UNKNOWN.to_owned(), ..decision.clone() }
-            }
-            _ => decision.clone(),
+        let looked_up = self.routed.arrival.digest.is_some();
+        let unknown = match self.error {
+            Some(ErrorKind::NotFound) => true,
+            Some(ErrorKind::Internal) | None => !looked_up,
+            Some(_) => false,
+        };
+        // A policy's decision keeps no name that nobody has.
+        match unknown && self.routed.planned.is_none() {
+            true => Decision { model: UNKNOWN.to_owned(), ..decision.clone() },
+            false => decision.clone(),
         }
     }
 

@@ -17,6 +17,7 @@ use crate::choose::{
 };
 use crate::policy::Policy;
 use crate::prices::most_prompt_tokens;
+use crate::quality::outcomes::is_task;
 use crate::quality::{Hints, Task, task};
 use crate::run::Call;
 
@@ -55,7 +56,8 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         prompt_tokens_most: Some(most_prompt_tokens(Bytes(survey.bytes), survey.pictures)),
         max_tokens: request.max_tokens,
         needs: needs(request),
-        task: hints.task.clone(),
+        // What is no word names no task, and may be anything.
+        task: hints.task.clone().filter(|task| is_task(task)),
         total_ms: request.deadline.map(millis),
         ..Asked::default()
     }
