@@ -56,8 +56,9 @@ impl Speed {
         let usage = attempt.usage;
         let fresh = usage.prompt_tokens.0.saturating_sub(usage.cached_tokens.0);
         let tokens = usage.completion_tokens.0;
-        // Backends far away tell no times: what they tell is all zeroes.
-        let timing = attempt.timing.filter(|timing| !timing.prefill.is_zero());
+        // Of a backend far away nobody knows how long it read: its time until the first token is all of it.
+        let here = self.digest.is_some();
+        let timing = attempt.timing.filter(|timing| here && !timing.prefill.is_zero());
         let rest = attempt.total.saturating_sub(first);
         let decode = timing.map_or(rest, |timing| timing.decode).as_secs_f64();
         if tokens >= FEW && decode > 0.0 {
@@ -93,5 +94,43 @@ impl Speed {
             }
         }
         self.load = load;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_types::{Timing, Tokens, Usage, Zone};
+
+    use super::*;
+    use crate::carry::Ended;
+
+    /// Its clock is ours: what it calls reading is all that was before the first token.
+    #[test]
+    fn how_fast_a_vendor_reads_is_not_learned() {
+        let attempt = Attempt {
+            name: "cloud/big".to_owned(),
+            seat: 0,
+            zone: Zone::Cloud,
+            ended: Ended::Answered,
+            error: None,
+            first_token: Some(Duration::from_secs(1)),
+            total: Duration::from_secs(3),
+            timing: Some(Timing {
+                queue: Duration::ZERO,
+                prefill: Duration::from_secs(1),
+                decode: Duration::from_secs(2),
+            }),
+            usage: Usage {
+                prompt_tokens: Tokens(100),
+                completion_tokens: Tokens(50),
+                ..Usage::default()
+            },
+            usage_told: true,
+            accepted: true,
+        };
+        let mut speed = Speed::default();
+        (0..3).for_each(|_| speed.learn(&attempt, Some(1000.0)));
+        assert_eq!(speed.prefill_tps.median(), None);
+        assert!((speed.first_token_s.median().unwrap() - 0.9).abs() < 1e-9);
     }
 }
