@@ -296,7 +296,10 @@ impl Entry {
             && error.origin == Origin::Upstream
             && (is_connection(error) || error.kind == ErrorKind::Timeout);
         let name = &self.candidate.name;
+        let silent = self.whole && !self.accepted && error.kind == ErrorKind::Timeout;
         self.watch.network(&self.candidate, |network| match () {
+            // It was connected once; whether it still is, nothing told.
+            () if silent => network.unknown(),
             () if unreachable => network.failed(name, Instant::now().into_std()),
             // A refusal came over the network too; one of ours did not, and one that says no more than that
             // nobody is there may be of either kind.

@@ -186,10 +186,7 @@ impl Course {
         for _ in 0..self.limits.waits {
             let Some((at, index)) = refusals.again.take() else { break };
             let wait = at.saturating_duration_since(Instant::now());
-            let until = request
-                .deadline
-                .map_or(errand.until, |deadline| errand.until.min(errand.since + deadline));
-            if wait > self.limits.longest_wait || at >= until {
+            if wait > self.limits.longest_wait || at >= errand.over(&request) {
                 break;
             }
             tokio::time::sleep_until(at).await;
@@ -216,7 +213,7 @@ impl Course {
                 Tried::Next(next) => index = next,
             }
         }
-        while index < self.candidates.len() && Instant::now() < errand.until {
+        while index < self.candidates.len() && Instant::now() < errand.over(request) {
             if let Some(done) = self.try_one(errand, request, index, refusals).await {
                 return Some(done);
             }

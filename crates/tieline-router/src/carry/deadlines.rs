@@ -51,11 +51,19 @@ impl Deadlines {
     /// the time to the first token and 100 ms for each that may follow; else the total.
     #[must_use]
     pub(super) fn in_one_piece(self, zone: Zone, most: Option<Tokens>) -> Self {
-        let told = most.filter(|_| zone > Zone::Lan);
-        let written = told.and_then(|most| SLOW_TOKEN.checked_mul(most.0));
-        let end = written.and_then(|written| self.first_token.checked_add(written));
+        let end = Self::of_one_piece(self.first_token, zone, most);
         let end = end.map_or(self.total, |end| end.min(self.total));
         Self { accept: end, first_token: end, idle: end, ..self }
+    }
+
+    /// When an answer in one piece is too late, the total apart. `None`: nobody can say.
+    pub(crate) fn of_one_piece(
+        first_token: Duration,
+        zone: Zone,
+        most: Option<Tokens>,
+    ) -> Option<Duration> {
+        let told = most.filter(|_| zone > Zone::Lan)?;
+        first_token.checked_add(SLOW_TOKEN.checked_mul(told.0)?)
     }
 
     /// The same, but over by `until`.

@@ -63,6 +63,11 @@ pub(super) struct Errand {
 }
 
 impl Errand {
+    /// When nobody else needs to be asked: at the end of all, or at the request's own deadline.
+    pub(super) fn over(&self, request: &Request) -> Instant {
+        request.deadline.map_or(self.until, |deadline| self.until.min(self.since + deadline))
+    }
+
     /// The request, its deadline shortened by the time that others took.
     fn shortened(&self, mut request: Request) -> Request {
         let deadline = request.deadline;

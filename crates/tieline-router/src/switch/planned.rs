@@ -98,6 +98,9 @@ impl fmt::Debug for Planned {
     }
 }
 
+/// Parts of what left that a record lists: one of a long text with many values would be as long as the text.
+const PARTS: usize = 512;
+
 /// How the first answer of a cascade was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Judged {
@@ -295,6 +298,7 @@ impl Planned {
         purse: Purse,
     ) -> (Candidate, Metered) {
         let released = remote.guarded.released(release(one, &self.session));
+        let purse_cut = purse.cut;
         let fare = Fare {
             till: self.setup.money.as_ref().map(|(till, _)| till.clone()),
             cut: purse.cut,
@@ -309,6 +313,7 @@ impl Planned {
         let seat = self.seat();
         self.account().paid.push(Paid { seat, released, metered: metered.clone() });
         let deadlines = self.setup.policy.deadlines;
+        let most = purse_cut.or(remote.candidate.max_output);
         let usual = Deadlines::usual(one.zone);
         let candidate = Candidate {
             name: one.name.clone(),
@@ -321,10 +326,19 @@ impl Planned {
                 idle: deadlines.idle,
                 total: deadlines.total,
             },
-            whole: !deadlines.are_close(),
+            whole: !deadlines.are_close() && self.may_wait_for_all(one, most),
             backend: Arc::new(metered.clone()),
         };
         (candidate, metered)
+    }
+
+    /// Whether an answer of at most so many tokens may be asked for in one piece, in which nothing is seen before its
+    /// end: one that hangs must leave time for whoever comes next.
+    fn may_wait_for_all(&self, one: &Try, most: Option<Tokens>) -> bool {
+        let deadlines = self.setup.policy.deadlines;
+        let most = [self.asked.max_tokens, most].into_iter().flatten().min();
+        let end = Deadlines::of_one_piece(deadlines.first_token, one.zone, most);
+        self.decision.tries.len() < 2 || end.is_some_and(|end| end < deadlines.total)
     }
 
     /// The budgets that the request comes under; none where nothing is reserved.
@@ -364,7 +378,10 @@ impl Planned {
                 shared.memory.answered(&session, &attempt, task);
                 let Decision { asked, task, task_how, .. } = &*decision;
                 let like = Like::of(&key, asked, (task, *task_how));
-                shared.memory.wrote(like, attempt.usage.completion_tokens, at_unix_ms);
+                // Who told nothing did not write nothing.
+                if attempt.usage.completion_tokens > Tokens(0) {
+                    shared.memory.wrote(like, attempt.usage.completion_tokens, at_unix_ms);
+                }
             }
             lock(&account).attempts.push(attempt);
         };
@@ -452,7 +469,7 @@ impl Planned {
             sent_bytes: egress.bytes,
             redacted: egress.replaced.values().sum(),
             unrestored: egress.unrestored,
-            egress: Some(egress),
+            egress: Some(egress.shortened(PARTS)),
             ..told
         }
     }

@@ -191,6 +191,28 @@ async fn who_wants_to_see_an_answer_begin_has_it_streamed() {
 }
 
 #[tokio::test]
+async fn where_others_may_follow_an_answer_in_one_piece_ends_in_time_for_them() {
+    for (model, max_tokens, want) in
+        [("cloud/big", None, true), ("auto", None, true), ("auto", Some(Tokens(100)), true)]
+    {
+        let vendor = Arc::new(Vendor::default());
+        let router = router(&vendor);
+        let request = Request { whole: true, max_tokens, ..chat(&[(Role::User, "Hi")]) };
+        answer(&router, model, request).await.unwrap();
+        assert_eq!(*vendor.wishes.lock().unwrap(), [want], "{model} {max_tokens:?}");
+    }
+    // Nobody knows how long its answers are.
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    let mut boundless = setup(&vendor);
+    boundless.remotes[0].candidate.max_output = None;
+    router.switch().replace(boundless);
+    let request = Request { whole: true, ..chat(&[(Role::User, "Hi")]) };
+    answer(&router, "auto", request).await.unwrap();
+    assert_eq!(*vendor.wishes.lock().unwrap(), [false]);
+}
+
+#[tokio::test]
 async fn a_decision_is_made_again_from_what_is_kept_of_it() {
     let vendor = Arc::new(Vendor::default());
     let (sink, mut filed) = tokio::sync::mpsc::channel(2);

@@ -94,3 +94,20 @@ async fn an_answer_that_is_judged_by_its_beginning_is_streamed() {
     cascade.run(wish()).await.unwrap().collect::<Vec<_>>().await;
     assert!(!cheap.seen()[0].whole && better.seen()[0].whole);
 }
+
+/// Each would be charged for what it cannot do in no time.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_asked_after_the_requests_own_deadline() {
+    let silent = Flaky::new("one", Zone::Cloud, [hi().after(seconds(1000))]);
+    let other = Flaky::new("two", Zone::Cloud, [hi()]);
+    let (watch, _) = watched();
+    let mut first = gives_whole(&silent);
+    first.deadlines.total = seconds(5);
+    let attempts = Attempts::new(vec![first, candidate(&other)], Limits::default(), watch);
+    let late = Request { deadline: Some(seconds(5)), ..wish() };
+    assert!(attempts.run(late).await.is_err());
+    assert!(other.seen().is_empty());
+    let early = Request { deadline: Some(seconds(6)), ..wish() };
+    drop(attempts.run(early).await.unwrap());
+    assert_eq!(other.seen().len(), 1);
+}
