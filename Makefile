@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test clients agents lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
+.PHONY: help demo build runner portable test netless clients agents lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ test: lint runner ## everything that must pass before a merge
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo test $(RUNNER_CARGO) --features attacks --test it -- attacks:: calls:: seal:: jail::
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo test $(RUNNER_CARGO)
 	@if [ -f fuzz/Cargo.toml ]; then set -x; cargo check --manifest-path fuzz/Cargo.toml; fi
+
+netless: runner ## every test of the program where no network is but this machine itself (Linux)
+	cargo test --no-run
+	TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" unshare --user --map-root-user --net \
+		sh -c 'ip link set lo up && exec cargo test --offline --no-fail-fast --lib --bins --tests'
 
 clients: ## real clients against scripted models; writes docs/conformance.md
 	@scripts/clients.py
