@@ -62,7 +62,7 @@ test: lint runner ## everything that must pass before a merge
 
 netless: runner ## every test of the program where no network is but this machine itself (Linux)
 	cargo test --no-run
-	TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" unshare --user --map-root-user --net \
+	TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" unshare --user --map-root-user --net --mount \
 		sh -c 'ip link set lo up && exec cargo test --offline --no-fail-fast --lib --bins --tests'
 
 clients: ## real clients against scripted models; writes docs/conformance.md
