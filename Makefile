@@ -60,9 +60,9 @@ test: lint runner ## everything that must pass before a merge
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo test $(RUNNER_CARGO)
 	@if [ -f fuzz/Cargo.toml ]; then set -x; cargo check --manifest-path fuzz/Cargo.toml; fi
 
-netless: runner ## every test of the program where no network is but this machine itself (Linux)
+netless: runner ## every test of the program where no network is but this machine itself (Linux, as root)
 	cargo test --no-run
-	TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" unshare --user --map-root-user --net --mount \
+	TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" unshare --net --mount \
 		sh -c 'ip link set lo up && exec cargo test --offline --no-fail-fast --lib --bins --tests'
 
 clients: ## real clients against scripted models; writes docs/conformance.md
