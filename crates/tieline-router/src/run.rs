@@ -507,4 +507,29 @@ mod tests {
         let record = only(&router);
         assert_eq!((record.outcome, record.decision.model.as_str()), (Outcome::Failed, UNKNOWN));
     }
+
+    /// The name in the record of a call whose answer fails so, or hangs and is left.
+    async fn name_of(fault: Option<ErrorKind>, looked_up: bool) -> String {
+        let host = match fault {
+            Some(kind) => Scripted::default().refusing("canary", kind, "it failed"),
+            None => Scripted::default().with("canary", vec![Step::Hang]),
+        };
+        let router = Router::new(Arc::new(host), None);
+        let mut routed = router.route(call("canary")).unwrap();
+        if looked_up {
+            routed.ready().await.unwrap();
+        }
+        drop(routed.run(request()).await);
+        only(&router).decision.model.clone()
+    }
+
+    #[tokio::test]
+    async fn a_name_that_nobody_looked_up_is_not_kept_either() {
+        for fault in [Some(ErrorKind::Internal), None] {
+            assert_eq!(name_of(fault, false).await, UNKNOWN, "{fault:?}");
+            assert_eq!(name_of(fault, true).await, "canary", "{fault:?}");
+        }
+        // Only of a model that is there this is told.
+        assert_eq!(name_of(Some(ErrorKind::OutOfMemory), false).await, "canary");
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_types::{Digest, MicroUsd, ModelCard, Request, Usage, Wanted, Zone};
+use tieline_types::{Digest, MicroUsd, ModelCard, Request, Usage, Wanted};
 
 use super::planned::{Planned, Tried};
 use crate::carry::answers::Name;
@@ -75,28 +75,12 @@ impl Shelf {
 impl Planned {
     /// What is told of an answer that was given again: nothing left this machine, and nothing was paid.
     pub(super) fn given_again(&self, origin: &Origin, usage: Usage) -> Tried {
-        let rule = self.decision.tries.iter().find(|one| one.name == origin.by);
         Tried {
-            name: origin.by.clone(),
-            zone: Zone::Host,
-            vendor: String::new(),
-            ended: KEPT,
-            error: None,
             first_token_us: Some(0),
-            total_us: 0,
             usage: Some(usage),
             source: origin.source,
-            cost_micro_usd: Some(0),
             saved_micro_usd: origin.cost.map(|MicroUsd(cost)| cost),
-            reserved_micro_usd: None,
-            price: None,
-            data_class: self.decision.class,
-            rule: rule.map(|one| one.rule.clone()).unwrap_or_default(),
-            sent_bytes: 0,
-            redacted: 0,
-            unrestored: 0,
-            egress: None,
-            judged: None,
+            ..self.free(&origin.by, KEPT)
         }
     }
 }

@@ -417,23 +417,19 @@ impl Planned {
         tried
     }
 
-    /// Several runs may be under way: an attempt belongs to the bills of its seat.
-    fn told(&self, attempt: &Attempt, paid: &[Paid], judged: Option<Judged>) -> Tried {
-        let cascade = self.decision.cascade.as_ref();
-        let is_first = cascade.is_some_and(|cascade| cascade.first == attempt.name);
-        let rule = self.decision.tries.iter().find(|one| one.name == attempt.name);
-        let micros =
-            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let told = Tried {
-            name: attempt.name.clone(),
-            zone: attempt.zone,
+    /// Somebody who cost nothing, and to whom nothing was sent.
+    pub(super) fn free(&self, name: &str, ended: &'static str) -> Tried {
+        let rule = self.decision.tries.iter().find(|one| one.name == name);
+        Tried {
+            name: name.to_owned(),
+            zone: Zone::Host,
             vendor: String::new(),
-            ended: attempt.ended.as_str(),
-            error: attempt.error.map(|kind| format!("{kind:?}")),
-            first_token_us: attempt.first_token.map(micros),
-            total_us: micros(attempt.total),
-            usage: attempt.accepted.then_some(attempt.usage),
-            source: if attempt.usage_told { Source::Measured } else { Source::Estimated },
+            ended,
+            error: None,
+            first_token_us: None,
+            total_us: 0,
+            usage: None,
+            source: Source::Measured,
             cost_micro_usd: Some(0),
             saved_micro_usd: None,
             reserved_micro_usd: None,
@@ -444,7 +440,25 @@ impl Planned {
             redacted: 0,
             unrestored: 0,
             egress: None,
+            judged: None,
+        }
+    }
+
+    /// Several runs may be under way: an attempt belongs to the bills of its seat.
+    fn told(&self, attempt: &Attempt, paid: &[Paid], judged: Option<Judged>) -> Tried {
+        let cascade = self.decision.cascade.as_ref();
+        let is_first = cascade.is_some_and(|cascade| cascade.first == attempt.name);
+        let micros =
+            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let told = Tried {
+            zone: attempt.zone,
+            error: attempt.error.map(|kind| format!("{kind:?}")),
+            first_token_us: attempt.first_token.map(micros),
+            total_us: micros(attempt.total),
+            usage: attempt.accepted.then_some(attempt.usage),
+            source: if attempt.usage_told { Source::Measured } else { Source::Estimated },
             judged: judged.filter(|_| is_first),
+            ..self.free(&attempt.name, attempt.ended.as_str())
         };
         // Whoever was not asked has no bill.
         if attempt.ended == crate::carry::Ended::Skipped {

@@ -48,10 +48,12 @@ zone = "cloud"
 as = "as-is"
 "#;
 
-/// A vendor that answers in a word, or cannot be reached. Each answer used one token more than the one before.
+/// A vendor that answers in a word, or with nothing, or cannot be reached. Each answer used one token more than the
+/// one before.
 #[derive(Debug, Default)]
 struct Vendor {
     away: bool,
+    mute: bool,
     asked: AtomicUsize,
     left: Mutex<Vec<String>>,
     wishes: Mutex<Vec<bool>>,
@@ -81,6 +83,7 @@ impl Remote for Vendor {
             completion_tokens: Tokens(u32::try_from(number + 1).unwrap()),
             ..Usage::default()
         };
+        let usage = if self.mute { Usage::default() } else { usage };
         let finished = Finished {
             reason: FinishReason::EndOfTurn,
             usage,
@@ -89,7 +92,8 @@ impl Remote for Vendor {
             peak_memory: None,
             receipt: None,
         };
-        let piece = Piece { text: "afar".into(), logprobs: Vec::new() };
+        let said = if self.mute { "" } else { "afar" };
+        let piece = Piece { text: said.into(), logprobs: Vec::new() };
         let events = [Event::Piece(piece), Event::Finished(Box::new(finished))];
         Ok(stream::iter(events.map(Ok)).boxed())
     }
@@ -138,6 +142,17 @@ fn chat(texts: &[(Role, &str)]) -> Request {
     Request::new(Prompt::Chat(messages))
 }
 
+/// The same conversation after a tool was called, with its result.
+fn after_a_tool(ask: &[(Role, &str)]) -> Request {
+    let mut request = chat(ask);
+    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
+    let mut assistant = Message::new(Role::Assistant, "");
+    let (id, name) = ("c1".to_owned(), "now".to_owned());
+    assistant.tool_calls = vec![ToolCall { id, name, arguments: "{}".into() }];
+    messages.extend([assistant, Message::new(Role::Tool, "12:00")]);
+    request
+}
+
 async fn answer(router: &Router, model: &str, request: Request) -> Result<String, BackendError> {
     let routed = router.decide(call(model), &request).await?;
     let mut stream = routed.run(request).await?;
@@ -169,6 +184,16 @@ async fn the_best_that_may_answers_and_the_record_has_all_that_led_to_it() {
     let said = answer(&router, "mock", chat(&[(Role::User, "Hi")])).await.unwrap();
     assert_eq!(said, "Hello there.");
     assert!(last(&router).plan.is_none());
+}
+
+#[tokio::test]
+async fn a_record_lists_some_of_the_parts_that_left_and_counts_all() {
+    let router = router(&Arc::default());
+    answer(&router, "cloud/big", chat(&[(Role::User, "Hi"); 600])).await.unwrap();
+    let record = last(&router);
+    let egress = record.tried[0].egress.as_ref().unwrap();
+    let listed: usize = egress.surfaces.iter().map(|surface| surface.parts.len()).sum();
+    assert_eq!((egress.bytes, listed, egress.unlisted), (1200, 512, 88));
 }
 
 #[tokio::test]
@@ -275,14 +300,7 @@ async fn a_tools_result_goes_to_whoever_called_it() {
     let router = router(&vendor);
     let ask = [(Role::System, "Be brief."), (Role::User, "What is the time?")];
     answer(&router, "auto", chat(&ask)).await.unwrap();
-    let mut request = chat(&ask);
-    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
-    let mut assistant = Message::new(Role::Assistant, "");
-    let (id, name) = ("c1".to_owned(), "now".to_owned());
-    assistant.tool_calls = vec![ToolCall { id, name, arguments: "{}".into() }];
-    messages.push(assistant);
-    messages.push(Message::new(Role::Tool, "12:00"));
-    answer(&router, "auto", request).await.unwrap();
+    answer(&router, "auto", after_a_tool(&ask)).await.unwrap();
     assert_eq!(last(&router).plan.as_ref().unwrap().pinned, Some(Pinned::ToolLoop));
 }
 

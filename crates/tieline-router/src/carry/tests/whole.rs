@@ -70,6 +70,23 @@ async fn who_does_not_finish_in_time_is_no_host_that_is_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_does_not_finish_in_time_says_nothing_of_the_network() {
+    let silent = Flaky::new("one", Zone::Cloud, [hi().after(seconds(1000))]);
+    let (watch, _) = watched();
+    let now = || Instant::now().into_std();
+    let fail = |name: &str| watch.network.lock().unwrap().failed(name, now());
+    fail("one");
+    fail("two");
+    assert!(!watch.network.lock().unwrap().allows(now()));
+    tokio::time::advance(seconds(5)).await;
+    let attempts = Attempts::new(vec![gives_whole(&silent)], Limits::default(), watch.clone());
+    assert_eq!(attempts.run(wish()).await.err().unwrap().kind, ErrorKind::Timeout);
+    let network = watch.network.lock().unwrap();
+    assert!(network.offline_until().is_some(), "nothing was heard");
+    assert!(network.allows(now()), "the next one may look again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_race_for_the_first_token_is_streamed() {
     let one = Flaky::new("one", Zone::Cloud, [hi()]);
     let two = Flaky::new("two", Zone::Cloud, [hi()]);

@@ -85,12 +85,5 @@ async fn a_tools_result_goes_to_one_alone() {
     router.switch().replace(setup.clone());
     let ask = [(Role::System, "Be brief."), (Role::User, "What is the time?")];
     answer(&router, "auto", chat(&ask)).await.unwrap();
-    let mut request = chat(&ask);
-    let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
-    let mut assistant = Message::new(Role::Assistant, "");
-    let (id, name) = ("c1".to_owned(), "now".to_owned());
-    assistant.tool_calls = vec![ToolCall { id, name, arguments: "{}".into() }];
-    messages.push(assistant);
-    messages.push(Message::new(Role::Tool, "12:00"));
-    assert!(!hedges(setup, &router, &request, ["cloud/big", "mock"]).await);
+    assert!(!hedges(setup, &router, &after_a_tool(&ask), ["cloud/big", "mock"]).await);
 }

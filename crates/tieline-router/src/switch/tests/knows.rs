@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use tieline_store::profiles::Bench;
-use tieline_types::{Constraint, Digest, HostStatus};
+use tieline_types::{Constraint, Digest, HostStatus, Picture, PictureKind, PictureSource};
 
 use super::*;
 use crate::carry::{Attempt, Ended};
 use crate::choose::{OutputForecast, explain};
 use crate::quality::task::lines;
-use crate::switch::memory::{Like, Memory};
+use crate::switch::memory::{Like, Memory, session_of};
 
 const HELD_OUT: &str = include_str!("../../../testdata/tasks-held-out.tsv");
 
@@ -127,6 +127,45 @@ fn few_answers_say_nothing_of_the_next_ones_length_and_odd_tasks_are_none() {
     assert!(!format!("{:?}", memory.learned()).contains("CANARY"));
     let own = Like::of("", "auto", ("sql", TaskHow::Alias));
     assert_eq!(own.task, "sql", "the policy's own word");
+}
+
+#[tokio::test]
+async fn who_wrote_nothing_says_nothing_of_the_next_answers_length() {
+    for (mute, want) in [(true, None), (false, Some(Tokens(8)))] {
+        let router = router(&Arc::new(Vendor { mute, ..Vendor::default() }));
+        for _ in 0..8 {
+            answer(&router, "auto", chat(&[(Role::User, "Hi")])).await.unwrap();
+        }
+        let like = Like { key: "", asked: "auto", task: "any" };
+        let length = router.switch().shared.memory.length(like);
+        assert_eq!(length.map(|length| length.p90), want);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_word_is_no_task_and_is_not_kept() {
+    let router = router(&Arc::default());
+    for (task, want) in [("CANARY of somebody", None), ("", None), ("math", Some("math"))] {
+        let hints = Hints { task: Some(task.to_owned()), ..Hints::default() };
+        let request = chat(&[(Role::User, "Hi")]);
+        let routed = router.decide(Call { hints, ..call("auto") }, &request).await.unwrap();
+        drop(routed.run(request).await.unwrap());
+        let record = last(&router);
+        assert_eq!(record.asked.as_ref().unwrap().task.as_deref(), want);
+        assert!(!serde_json::to_string(&record).unwrap().contains("CANARY"));
+    }
+}
+
+#[test]
+fn another_picture_begins_another_conversation() {
+    let about = |base64: &str| {
+        let mut message = Message::new(Role::User, "What is this?");
+        let source = PictureSource::Bytes { kind: PictureKind::Png, base64: base64.into() };
+        message.pictures = vec![Picture { at: 0, source, detail: None }];
+        session_of(&call("auto"), &Request::new(Prompt::Chat(vec![message])))
+    };
+    assert_eq!(about("AAAA"), about("AAAA"));
+    assert_ne!(about("AAAA"), about("AAAB"));
 }
 
 async fn plan(router: &Router, request: &Request) -> Arc<Planned> {
