@@ -31,6 +31,9 @@ const LATEST: u32 = 20_000;
 /// Rows that are looked at in one step of forgetting: others who write wait for no more.
 const STEP: u32 = 2048;
 
+/// Grounds that a reader remembers: each takes as much as who could answer.
+const KNOWN: usize = 16;
+
 /// What decisions were made on besides the request itself. Many of them share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grounds {
@@ -252,7 +255,7 @@ fn digest(grounds: &Grounds) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Reads rows, and each grounds once.
+/// Reads rows, and grounds that many share once.
 struct Reader<'c> {
     connection: &'c Connection,
     known: HashMap<i64, Known>,
@@ -264,18 +267,41 @@ impl<'c> Reader<'c> {
     }
 
     fn read(&mut self, row: &Row<'_>) -> rusqlite::Result<Result<DecisionRow, Damaged>> {
-        let id: String = row.get(0)?;
-        let number: i64 = row.get(4)?;
+        let (Some(id), Some(number)) = (sound(row.get(0))?, sound(row.get(4))?) else {
+            let id = row.get_ref(0)?.as_bytes().unwrap_or_default();
+            return Ok(Err(Damaged { id: String::from_utf8_lossy(id).into_owned() }));
+        };
+        if self.known.len() == KNOWN {
+            self.known.clear();
+        }
         let known = match self.known.entry(number) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => vacant.insert(grounds(self.connection, number)?),
         };
-        let body = row.get_ref(3)?.as_blob().unwrap_or_default();
-        let read = known.as_mut().and_then(|(grounds, unpacker)| {
-            Some((Arc::clone(grounds), unpacker.unpack(body).ok()?))
-        });
-        let Some((grounds, facts)) = read else { return Ok(Err(Damaged { id })) };
-        Ok(Ok(DecisionRow { id, at_unix_ms: row.get(1)?, key: row.get(2)?, grounds, facts }))
+        let Some((grounds, unpacker)) = known else { return Ok(Err(Damaged { id })) };
+        let read = |unpacker: &mut pack::Unpacker| {
+            let facts = unpacker.unpack(row.get_ref(3).ok()?.as_blob().ok()?).ok()?;
+            Some((row.get(1).ok()?, row.get(2).ok()?, facts))
+        };
+        let Some((at_unix_ms, key, facts)) = read(unpacker) else { return Ok(Err(Damaged { id })) };
+        Ok(Ok(DecisionRow { id, at_unix_ms, key, grounds: Arc::clone(grounds), facts }))
+    }
+}
+
+/// What was read; `None`: it is there and is not what it should be.
+fn sound<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    use rusqlite::Error::{
+        FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error,
+    };
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(
+            FromSqlConversionFailure(..)
+            | IntegralValueOutOfRange(..)
+            | InvalidColumnType(..)
+            | Utf8Error(..),
+        ) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -288,11 +314,8 @@ fn grounds(connection: &Connection, number: i64) -> rusqlite::Result<Known> {
         let policy = row.get::<_, Option<[u8; 32]>>(0)?.map(Digest);
         Ok((policy, row.get(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?))
     };
-    let Some((policy, program, format, body)) =
-        connection.query_row(sql, [number], read).optional()?
-    else {
-        return Ok(None);
-    };
+    let read = sound(connection.query_row(sql, [number], read).optional())?.flatten();
+    let Some((policy, program, format, body)) = read else { return Ok(None) };
     let Ok(candidates) = pack::unwhole(&body) else { return Ok(None) };
     let grounds = Grounds { policy, program, format, candidates };
     let unpacker = pack::Unpacker::new(&grounds).ok();

@@ -188,3 +188,42 @@ fn rows_from_before_stay_as_they_were() {
     store.record(&[request], std::slice::from_ref(&row)).unwrap();
     assert_eq!(store.decision("new").unwrap(), Some(Ok(row)));
 }
+
+#[test]
+fn what_is_no_text_is_damaged_alone() {
+    for change in [
+        "UPDATE decisions SET id = CAST(x'ff' AS TEXT) WHERE id = 'a'",
+        "UPDATE decisions SET key = CAST(x'ff' AS TEXT) WHERE id = 'a'",
+        "UPDATE decisions SET body = x'00' WHERE id = 'a'",
+        "UPDATE decisions SET grounds = 99 WHERE id = 'a'",
+        "UPDATE grounds SET program = CAST(x'ff' AS TEXT) WHERE number = 1",
+        "UPDATE grounds SET body = x'00' WHERE number = 1",
+    ] {
+        let (_folder, store) = store();
+        store.record(&[], &[row("a", 5, &grounds("[1]")), row("b", 6, &grounds("[2]"))]).unwrap();
+        store.db.run("damage", |db| db.execute(change, [])).unwrap();
+        let mut read = Vec::new();
+        store.decisions_between((0, 9), |row| read.push(row.map(|row| row.id))).unwrap();
+        let [Err(Damaged { .. }), Ok(sound)] = &read[..] else { panic!("{change}: {read:?}") };
+        assert_eq!(sound, "b", "{change}");
+    }
+}
+
+#[test]
+fn a_reading_of_many_grounds_remembers_few_of_them() {
+    let (_folder, store) = store();
+    let rows: Vec<_> = (0..100).map(|at| row("a", at, &grounds(&format!("[{at}]")))).collect();
+    store.record(&[], &rows).unwrap();
+    store
+        .db
+        .run("read", |db| {
+            let mut reader = Reader::new(db);
+            let mut statement = db.prepare(SELECT)?;
+            let mut found = statement.query([])?;
+            while let Some(row) = found.next()? {
+                assert!(reader.read(row)?.is_ok() && reader.known.len() <= KNOWN);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
