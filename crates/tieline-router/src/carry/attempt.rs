@@ -258,9 +258,12 @@ impl Entry {
             }
             Event::ToolCall(_) => self.seen.completion_tokens.0 += 1,
             Event::Finished(finished) => {
-                self.seen = finished.usage;
+                // There is no answer without a prompt: who counts none counted nothing.
+                self.told = finished.usage.prompt_tokens > Tokens(0);
+                if self.told {
+                    self.seen = finished.usage;
+                }
                 self.timing = Some(finished.timing);
-                self.told = true;
                 self.begin();
                 self.watch.note(&self.candidate, Outcome::Success);
                 // Told when it is dropped: a whole answer may still be found not good enough.

@@ -267,6 +267,28 @@ async fn who_leaves_cancels_and_what_was_seen_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_counts_nothing_is_counted() {
+    let end = |prompt_tokens| {
+        let Step::Say(Event::Finished(mut end)) = finished(FinishReason::EndOfTurn, 7) else {
+            panic!()
+        };
+        if prompt_tokens == 0 {
+            end.usage = tieline_types::Usage::default();
+        }
+        Step::Say(Event::Finished(end))
+    };
+    for (prompt_tokens, want) in [(9, (true, Tokens(7))), (0, (false, Tokens(2)))] {
+        let steps = vec![piece("a"), piece("b"), end(prompt_tokens)];
+        let one = Flaky::new("one", Zone::Cloud, [Script::answers(steps)]);
+        let (watch, log) = watched();
+        heard(&Attempts::new(vec![candidate(&one)], Limits::default(), watch)).await;
+        let attempt = log.lock().unwrap().pop().unwrap();
+        assert_eq!(attempt.ended, Ended::Answered);
+        assert_eq!((attempt.usage_told, attempt.usage.completion_tokens), want);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_failed_often_is_left_alone_and_then_asked_once() {
     let one = Flaky::new("one", Zone::Cloud, [refuses(ErrorKind::Upstream)]);
     let two = Flaky::new("two", Zone::Cloud, [hi()]);
