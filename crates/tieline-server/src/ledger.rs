@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_router::replay::Keeper;
 use tieline_router::{Filed, Record, Tried};
-use tieline_store::{DecisionRow, RequestRow, Store, UsageSources};
+use tieline_store::{PackedDecision, Packing, RequestRow, Store, UsageSources};
 use tieline_types::{MicroUsd, Source};
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::{error, warn};
@@ -21,6 +21,9 @@ const BATCH: usize = 1024;
 /// How long a record waits for others, so that they are one transaction: each waits for a disk, and what the disk
 /// has to do is done on the processors that answer.
 const GATHER: Duration = Duration::from_millis(50);
+/// How often the records that came meanwhile are made into rows: the work of all of them at once would keep those who
+/// answer from a processor for milliseconds.
+const SLICE: Duration = Duration::from_millis(5);
 /// Decisions after which old ones are let go, once nobody waits. A step lets more of them go than that.
 const FORGET_AFTER: usize = 256;
 /// Decisions after which old ones are let go, whoever waits.
@@ -62,25 +65,54 @@ impl Ledger {
     }
 }
 
-fn write(mut records: Receiver<Filed>, store: &Store, lost: &AtomicU64) {
-    let mut batch = Vec::with_capacity(BATCH);
-    let mut keeper = Keeper::default();
-    let mut unforgotten = 0;
-    forget(store);
-    while records.blocking_recv_many(&mut batch, BATCH) > 0 {
-        std::thread::sleep(GATHER);
-        let more = std::iter::from_fn(|| records.try_recv().ok());
-        batch.extend(more.take(BATCH.saturating_sub(batch.len())));
-        let rows: Vec<RequestRow> = batch.iter().flat_map(|filed| rows(&filed.record)).collect();
-        let decisions: Vec<DecisionRow> =
-            batch.drain(..).filter_map(|filed| keeper.row(&filed).ok()).collect();
-        if let Err(failed) = store.record(&rows, &decisions) {
-            let count = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+/// What is written next, in one transaction.
+#[derive(Default)]
+struct Page {
+    keeper: Keeper,
+    packing: Packing,
+    rows: Vec<RequestRow>,
+    decisions: Vec<PackedDecision>,
+}
+
+impl Page {
+    fn take(&mut self, filed: &Filed) {
+        self.rows.extend(rows(&filed.record));
+        let row = self.keeper.row(filed).ok();
+        self.decisions.extend(row.and_then(|row| self.packing.pack(row).ok()));
+    }
+
+    /// Says how many decisions were written.
+    fn write(&mut self, store: &Store, lost: &AtomicU64) -> usize {
+        if let Err(failed) = store.record_packed(&self.rows, &self.decisions) {
+            let count = u64::try_from(self.rows.len()).unwrap_or(u64::MAX);
             lost.fetch_add(count, Ordering::Relaxed);
             let cause = std::error::Error::source(&failed).map(ToString::to_string);
             error!(rows = count, cause, "requests could not be written down");
         }
-        unforgotten += decisions.len();
+        let decisions = self.decisions.len();
+        self.rows.clear();
+        self.decisions.clear();
+        decisions
+    }
+}
+
+fn write(mut records: Receiver<Filed>, store: &Store, lost: &AtomicU64) {
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut page = Page::default();
+    let mut unforgotten = 0;
+    forget(store);
+    while records.blocking_recv_many(&mut batch, BATCH) > 0 {
+        let since = Instant::now();
+        loop {
+            batch.drain(..).for_each(|filed| page.take(&filed));
+            let room = BATCH.saturating_sub(page.rows.len());
+            if room == 0 || since.elapsed() >= GATHER {
+                break;
+            }
+            std::thread::sleep(SLICE);
+            batch.extend(std::iter::from_fn(|| records.try_recv().ok()).take(room));
+        }
+        unforgotten += page.write(store, lost);
         // Where nobody waits, and from time to time where somebody always does.
         if unforgotten >= FORGET_AT_LAST || (unforgotten >= FORGET_AFTER && records.is_empty()) {
             unforgotten = 0;

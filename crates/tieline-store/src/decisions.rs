@@ -8,6 +8,7 @@ mod tests;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest as _, Sha256};
@@ -33,6 +34,9 @@ const STEP: u32 = 2048;
 
 /// Grounds that a reader remembers: each takes as much as who could answer.
 const KNOWN: usize = 16;
+
+/// Grounds whose packer is remembered.
+const PACKERS: usize = 4;
 
 /// What decisions were made on besides the request itself. Many of them share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,8 +181,57 @@ impl Store {
     }
 }
 
+/// A decision, packed.
+#[derive(Clone, Debug)]
+pub struct PackedDecision {
+    id: String,
+    at_unix_ms: i64,
+    key: String,
+    grounds: Arc<Grounds>,
+    body: Vec<u8>,
+}
+
+/// Packs decisions. Remembers what it needs for the grounds of the latest ones, which the next ones most likely share.
+#[derive(Default)]
+pub struct Packing {
+    known: Vec<(Arc<Grounds>, pack::Packer)>,
+}
+
+impl fmt::Debug for Packing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packing").field("known", &self.known.len()).finish()
+    }
+}
+
+impl Packing {
+    /// Packs a decision. It takes some tens of microseconds, and no lock.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn pack(&mut self, row: DecisionRow) -> io::Result<PackedDecision> {
+        let DecisionRow { id, at_unix_ms, key, grounds, facts } = row;
+        let body = self.packer(&grounds)?.pack(&facts)?;
+        Ok(PackedDecision { id, at_unix_ms, key, grounds, body })
+    }
+
+    fn packer(&mut self, grounds: &Arc<Grounds>) -> io::Result<&mut pack::Packer> {
+        let known = self.known.iter().position(|(known, _)| Arc::ptr_eq(known, grounds));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                if self.known.len() == PACKERS {
+                    self.known.remove(0);
+                }
+                self.known.push((Arc::clone(grounds), pack::Packer::new(grounds)?));
+                self.known.len() - 1
+            }
+        };
+        Ok(&mut self.known[at].1)
+    }
+}
+
 /// Writes decisions, and their grounds where they are new. In the caller's transaction.
-pub(crate) fn insert(connection: &Connection, rows: &[DecisionRow]) -> rusqlite::Result<()> {
+pub(crate) fn insert(connection: &Connection, rows: &[PackedDecision]) -> rusqlite::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -186,26 +239,24 @@ pub(crate) fn insert(connection: &Connection, rows: &[DecisionRow]) -> rusqlite:
     let newest = "SELECT max(coalesce((SELECT max(end_bytes) FROM decisions), 0),
         coalesce((SELECT max(last_used_bytes) FROM grounds), 0))";
     let mut end: i64 = connection.query_row(newest, [], first)?;
-    let mut known: HashMap<*const Grounds, (i64, pack::Packer)> = HashMap::new();
+    let mut known: HashMap<*const Grounds, i64> = HashMap::new();
     let sql = "INSERT INTO decisions (end_bytes, id, at_unix_ms, key, grounds, body)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
     let mut insert = connection.prepare_cached(sql)?;
-    for row in rows {
-        let grounds = Arc::as_ptr(&row.grounds);
-        let (number, packer) = match known.entry(grounds) {
-            Entry::Occupied(known) => known.into_mut(),
+    for PackedDecision { id, at_unix_ms, key, grounds, body } in rows {
+        let number = match known.entry(Arc::as_ptr(grounds)) {
+            Entry::Occupied(known) => *known.get(),
             Entry::Vacant(vacant) => {
-                let (number, bytes) = insert_grounds(connection, &row.grounds, end)?;
+                let (number, bytes) = insert_grounds(connection, grounds, end)?;
                 end += bytes;
-                vacant.insert((number, pack::Packer::new(&row.grounds).map_err(unpackable)?))
+                *vacant.insert(number)
             }
         };
-        let body = packer.pack(&row.facts).map_err(unpackable)?;
-        end += length(&body) + ROW;
-        insert.execute(params![end, row.id, row.at_unix_ms, row.key, *number, body])?;
+        end += length(body) + ROW;
+        insert.execute(params![end, id, at_unix_ms, key, number, body])?;
     }
     let used = "UPDATE grounds SET last_used_bytes = ?2 WHERE number = ?1";
-    for (number, _) in known.values() {
+    for number in known.values() {
         connection.execute(used, params![number, end])?;
     }
     Ok(())
@@ -219,7 +270,7 @@ fn length(body: &[u8]) -> i64 {
     i64::try_from(body.len()).unwrap_or(i64::MAX)
 }
 
-fn unpackable(error: std::io::Error) -> rusqlite::Error {
+pub(crate) fn unpackable(error: io::Error) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 

@@ -26,7 +26,7 @@ mod verify;
 
 pub use catalogue::Catalogue;
 pub use db::DbError;
-pub use decisions::{Damaged, DecisionRow, Grounds};
+pub use decisions::{Damaged, DecisionRow, Grounds, PackedDecision, Packing};
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};

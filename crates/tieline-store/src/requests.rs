@@ -4,7 +4,7 @@ use rusqlite::{Row, ToSql, TransactionBehavior, params};
 use tieline_types::{MicroUsd, Source, Zone};
 
 use crate::db::DbError;
-use crate::decisions::{self, DecisionRow};
+use crate::decisions::{self, DecisionRow, PackedDecision, Packing};
 use crate::store::Store;
 
 /// Rows that are kept.
@@ -186,15 +186,32 @@ impl Store {
     /// # Errors
     /// The database cannot be written; then none of them is there.
     pub fn record_requests(&self, rows: &[RequestRow]) -> Result<(), DbError> {
-        self.record(rows, &[])
+        self.record_packed(rows, &[])
     }
 
     /// Writes what happened to requests and what they were decided on in one transaction, and lets the oldest of
     /// too many requests go.
     ///
     /// # Errors
-    /// The database cannot be written; then none of it is there.
+    /// The database cannot be written, or a decision not be packed; then none of it is there.
     pub fn record(&self, rows: &[RequestRow], decisions: &[DecisionRow]) -> Result<(), DbError> {
+        let mut packing = Packing::default();
+        let packed = decisions.iter().map(|row| packing.pack(row.clone()));
+        let packed = packed.collect::<Result<Vec<_>, _>>();
+        let packed = self.db.run("pack decisions", |_| packed.map_err(decisions::unpackable))?;
+        self.record_packed(rows, &packed)
+    }
+
+    /// As [`Store::record`], of decisions that are packed already: the database is closed to others for a shorter
+    /// while.
+    ///
+    /// # Errors
+    /// The database cannot be written; then none of it is there.
+    pub fn record_packed(
+        &self,
+        rows: &[RequestRow],
+        decisions: &[PackedDecision],
+    ) -> Result<(), DbError> {
         let places = vec!["?"; COLUMNS.split(',').count()].join(", ");
         let sql = format!("INSERT INTO requests ({COLUMNS}) VALUES ({places})");
         let old = "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?1";
