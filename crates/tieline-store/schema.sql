@@ -192,6 +192,8 @@ CREATE TABLE benches (
     first_token_s REAL,
     samples INTEGER NOT NULL,
     at_unix_ms INTEGER NOT NULL,
+    joules_per_prompt_token REAL,
+    joules_per_token REAL,
     PRIMARY KEY (digest, build, context_tokens)
 ) STRICT, WITHOUT ROWID;
 

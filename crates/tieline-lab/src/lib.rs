@@ -5,10 +5,13 @@
 
 mod bench;
 mod certify;
+pub mod energy;
+mod joules;
 mod stats;
 
 pub use bench::{BenchPlan, BenchReport, Rates, bench};
 pub use certify::{
     Certificate, CertifyPlan, Difference, KvCost, KvCostPlan, KvCostRow, Row, certify, kv_cost,
 };
+pub use joules::{Joules, joules};
 pub use stats::{Summary, summarise};

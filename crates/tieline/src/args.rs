@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tieline_lab::energy::POWERCAP;
 use tieline_types::Bytes;
 
 use crate::env;
@@ -465,9 +466,12 @@ pub(crate) struct Bench {
     /// Measurements, after one that does not count
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+    /// Where the system counts the processor's energy: in a container, where the host's folder is mounted
+    #[arg(long, value_name = "DIR", default_value = POWERCAP)]
+    pub(crate) powercap: PathBuf,
     /// Measure instead what the KV caches q8_0 and q4_0 cost in quality, and keep that for the warning that
     /// `--kv q4_0` gives
-    #[arg(long, conflicts_with_all = ["prefill", "decode", "repeat"])]
+    #[arg(long, conflicts_with_all = ["prefill", "decode", "repeat", "powercap"])]
     pub(crate) kv_cost: bool,
     /// Most places of the text to compare, with --kv-cost
     #[arg(long, value_name = "N", default_value_t = 256, requires = "kv_cost", value_parser = clap::value_parser!(u32).range(2..=512))]

@@ -34,6 +34,10 @@ pub struct Figures {
     pub load_s: Option<Told>,
     /// Seconds until the first token, besides loading, waiting and reading the prompt.
     pub first_token_s: Option<Told>,
+    /// Joules for a token of a prompt, above those of a machine that rests.
+    pub joules_per_prompt_token: Option<Told>,
+    /// Joules for a token that it writes, above those of a machine that rests.
+    pub joules_per_token: Option<Told>,
 }
 
 /// What is known of a candidate.
@@ -58,34 +62,39 @@ impl Figures {
     /// Answers count once there are some; until then what was measured by hand, unless nothing was. A measurement
     /// of another build is an estimate of this one.
     pub(super) fn of(speed: Option<&Speed>, bench: Option<(&Bench, bool)>) -> Self {
-        let one = |recent: fn(&Speed) -> &Recent, measured: fn(&Bench) -> Option<f64>| {
-            let seen = speed.and_then(|speed| {
-                let recent = recent(speed);
-                Some(Told {
-                    value: recent.median()?,
-                    source: Source::Measured,
-                    by: "answers",
-                    samples: Some(recent.count()),
-                    at_unix_ms: Some(speed.at_unix_ms).filter(|at| *at > 0),
-                })
-            });
-            let bench = bench.and_then(|(bench, is_own)| {
-                Some(Told {
-                    value: measured(bench)?,
-                    source: if is_own { Source::Measured } else { Source::Estimated },
-                    by: "bench",
-                    samples: Some(bench.samples),
-                    at_unix_ms: Some(bench.at_unix_ms),
-                })
-            });
+        let seen = |recent: fn(&Speed) -> &Recent| {
+            let speed = speed?;
+            let recent = recent(speed);
+            Some(Told {
+                value: recent.median()?,
+                source: Source::Measured,
+                by: "answers",
+                samples: Some(recent.count()),
+                at_unix_ms: Some(speed.at_unix_ms).filter(|at| *at > 0),
+            })
+        };
+        let measured = |measured: fn(&Bench) -> Option<f64>| {
+            let (bench, is_own) = bench?;
+            Some(Told {
+                value: measured(bench)?,
+                source: if is_own { Source::Measured } else { Source::Estimated },
+                by: "bench",
+                samples: Some(bench.samples),
+                at_unix_ms: Some(bench.at_unix_ms),
+            })
+        };
+        let one = |recent, by_hand| {
+            let seen = seen(recent);
             let enough = seen.filter(|seen| seen.samples >= Some(ENOUGH));
-            enough.or(bench).or(seen)
+            enough.or_else(|| measured(by_hand)).or(seen)
         };
         Self {
             prefill_tps: one(|speed| &speed.prefill_tps, |bench| bench.prefill_tps),
             decode_tps: one(|speed| &speed.decode_tps, |bench| bench.decode_tps),
             load_s: one(|speed| &speed.load_s, |bench| bench.load_s),
             first_token_s: one(|speed| &speed.first_token_s, |bench| bench.first_token_s),
+            joules_per_prompt_token: measured(|bench| bench.joules_per_prompt_token),
+            joules_per_token: measured(|bench| bench.joules_per_token),
         }
     }
 
@@ -97,6 +106,8 @@ impl Figures {
             (self.decode_tps, &mut profile.decode_tps),
             (self.load_s, &mut profile.load_s),
             (self.first_token_s, &mut profile.first_token_s),
+            (self.joules_per_prompt_token, &mut profile.joules_per_prompt_token),
+            (self.joules_per_token, &mut profile.joules_per_token),
         ];
         for (told, place) in all {
             *place = told.map(figure).or(*place);
@@ -113,6 +124,8 @@ impl Report {
             (profile.decode_tps, &mut figures.decode_tps),
             (profile.load_s, &mut figures.load_s),
             (profile.first_token_s, &mut figures.first_token_s),
+            (profile.joules_per_prompt_token, &mut figures.joules_per_prompt_token),
+            (profile.joules_per_token, &mut figures.joules_per_token),
         ];
         for (said, place) in all {
             let told = |Figure { value, source }| Told {

@@ -1,6 +1,6 @@
 //! What the user typed for `tieline cost`.
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::{Args as ClapArgs, ValueEnum, value_parser};
 use jiff::civil::Date;
 use tieline_router::prices::parse_usd;
 use tieline_types::MicroUsd;
@@ -18,12 +18,18 @@ pub(crate) struct Cost {
     /// The vendor's model that a bill for everything is reckoned with [default: the first that was asked]
     #[arg(long, value_name = "VENDOR/MODEL", value_parser = vendor_model)]
     pub(crate) compare: Option<VendorModel>,
-    /// What this machine draws while it answers, in watts; with --tariff
+    /// What this machine draws while it answers, in watts, for models whose energy `bench` did not measure; with --tariff
     #[arg(long, value_name = "WATTS", value_parser = milliwatts, requires = "tariff")]
     pub(crate) watts: Option<u32>,
-    /// What a kilowatt hour costs, in dollars; with --watts
-    #[arg(long, value_name = "DOLLARS", value_parser = dollars, requires = "watts")]
+    /// What a kilowatt hour costs, in dollars
+    #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
     pub(crate) tariff: Option<MicroUsd>,
+    /// What this machine cost, in dollars; with --life
+    #[arg(long, value_name = "DOLLARS", value_parser = dollars, requires = "life")]
+    pub(crate) hardware: Option<MicroUsd>,
+    /// How many hours it answers until it is replaced; with --hardware
+    #[arg(long, value_name = "HOURS", value_parser = value_parser!(u32).range(1..=1_000_000), requires = "hardware")]
+    pub(crate) life: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,9 +1,12 @@
 //! `tieline bench`
 
+use std::path::Path;
+
 use serde::Serialize;
 use tieline_engine::LocalModel;
 use tieline_engine::probe::{self, Machine};
-use tieline_lab::{BenchPlan, BenchReport, Summary};
+use tieline_lab::energy::{Counters, NoEnergy};
+use tieline_lab::{BenchPlan, BenchReport, Joules, Summary};
 use tieline_router::switch;
 use tieline_store::Model;
 use tieline_store::profiles::Bench as Kept;
@@ -30,6 +33,15 @@ struct Report<'a> {
     context_tokens: Tokens,
     #[serde(flatten)]
     figures: &'a BenchReport,
+    /// What a token takes of the energy; `None`: nobody counts it, and `energy_unknown` says why.
+    energy: Option<&'a Joules>,
+    energy_unknown: Option<String>,
+}
+
+/// All that was measured.
+struct Figures {
+    speed: BenchReport,
+    energy: Result<Joules, NoEnergy>,
 }
 
 pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
@@ -52,9 +64,9 @@ pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
     params.context = params.context.or(Some(plan.prefill.max(plan.decode)));
     let loaded = app.load(&model, (params, args.load.memory), None)?;
     let bar = bars::counted(app.output, format!("measuring {}", model.name), plan.repeat.into());
-    let bench = tieline_lab::bench(&loaded.model, plan, |done| bar.set_position(done.into()));
-    let figures =
-        app.block_on_interruptible(async { Ok(bench.await?) }, "interrupted while measuring");
+    let measure =
+        measure(&loaded.model, (plan, &args.powercap), |done| bar.set_position(done.into()));
+    let figures = app.block_on_interruptible(measure, "interrupted while measuring");
     bar.finish_and_clear();
     let kept = figures.and_then(|figures| {
         keep(app, &model, &loaded, &figures)?;
@@ -65,8 +77,22 @@ pub(super) fn bench(app: &App, args: &Bench) -> Result<(), Failure> {
     report
 }
 
+async fn measure(
+    model: &LocalModel,
+    (plan, powercap): (BenchPlan, &Path),
+    progress: impl FnMut(u32) + Send,
+) -> Result<Figures, Failure> {
+    let speed = tieline_lab::bench(model, plan, progress).await?;
+    let energy = match Counters::find(powercap) {
+        Ok(mut counters) => tieline_lab::joules(model, plan, &mut counters).await?,
+        Err(none) => Err(none),
+    };
+    Ok(Figures { speed, energy })
+}
+
 /// Keeps the medians: whoever decides who answers goes by them.
-fn keep(app: &App, model: &Model, of: &Loaded, figures: &BenchReport) -> Result<(), Failure> {
+fn keep(app: &App, model: &Model, of: &Loaded, figures: &Figures) -> Result<(), Failure> {
+    let Figures { speed: figures, energy } = figures;
     let (local, loaded) = (&of.model, of.model.loaded());
     let median = |summary: Option<Summary>| summary.map(|summary| summary.median);
     let rates = [&figures.samples.prefill_tps, &figures.samples.decode_tps];
@@ -79,6 +105,8 @@ fn keep(app: &App, model: &Model, of: &Loaded, figures: &BenchReport) -> Result<
         decode_tps: median(figures.decode_tps),
         load_s: Some(loaded.load_time.as_secs_f64()),
         first_token_s: first_token_s(app, of),
+        joules_per_prompt_token: median(energy.as_ref().ok().and_then(|energy| energy.prefill)),
+        joules_per_token: median(energy.as_ref().ok().and_then(|energy| energy.decode)),
         samples: u32::try_from(samples).unwrap_or(u32::MAX),
         at_unix_ms: jiff::Timestamp::now().as_millisecond(),
     };
@@ -103,12 +131,8 @@ fn first_token_s(app: &App, loaded: &Loaded) -> Option<f64> {
     seconds.get(1).copied()
 }
 
-fn print(
-    app: &App,
-    model: &Model,
-    local: &LocalModel,
-    figures: &BenchReport,
-) -> Result<(), Failure> {
+fn print(app: &App, model: &Model, local: &LocalModel, all: &Figures) -> Result<(), Failure> {
+    let Figures { speed: figures, energy } = all;
     let (build, loaded, machine) = (local.build(), local.loaded(), probe::machine());
     if app.output.is_json() {
         return app.output.value(&Report {
@@ -123,15 +147,21 @@ fn print(
             threads_batch: loaded.threads_batch,
             context_tokens: loaded.context,
             figures,
+            energy: energy.as_ref().ok(),
+            energy_unknown: energy.as_ref().err().map(ToString::to_string),
         });
     }
-    app.output.line(&text(model, (build, loaded, &machine), figures))
+    app.output.line(&text(model, (build, loaded, &machine), all))?;
+    if let Some(hint) = energy.as_ref().err().and_then(NoEnergy::hint) {
+        app.output.talk(&format!("hint: {hint}"));
+    }
+    Ok(())
 }
 
 fn text(
     model: &Model,
     (build, loaded, machine): (&RunnerBuild, &LoadedModel, &Machine),
-    figures: &BenchReport,
+    Figures { speed: figures, energy }: &Figures,
 ) -> String {
     [
         format!("model    {} ({}, {})", model.name, loaded.description, model.digest.short()),
@@ -139,6 +169,7 @@ fn text(
         format!("kernels  {} (llama.cpp {})", build.kernels.join(" "), build.llama_cpp),
         format!("prefill  {}", rate(figures.prefill_tps, figures.prefill_tokens)),
         format!("decode   {}", rate(figures.decode_tps, figures.decode_tokens)),
+        format!("energy   {}", joules(energy)),
     ]
     .join("\n")
 }
@@ -150,4 +181,18 @@ fn rate(summary: Option<Summary>, tokens: Tokens) -> String {
         ),
         None => "not measured".to_owned(),
     }
+}
+
+fn joules(energy: &Result<Joules, NoEnergy>) -> String {
+    let Joules { of, rest_watts, prefill, decode } = match energy {
+        Ok(joules) => joules,
+        Err(none) => return format!("unknown: {none}"),
+    };
+    let each = |summary: &Option<Summary>, what: &str| {
+        let Summary { median, low, high, .. } = (*summary)?;
+        Some(format!("{median:.4} J a token {what} ({low:.4} to {high:.4})"))
+    };
+    let parts = [each(prefill, "read"), each(decode, "written")];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{}; {of}, above {rest_watts:.1} W at rest", parts.join(", "))
 }

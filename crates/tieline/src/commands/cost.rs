@@ -1,5 +1,6 @@
 //! `tieline cost`
 
+mod here;
 mod text;
 
 use std::cell::Cell;
@@ -11,9 +12,10 @@ use serde::Serialize;
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
 use tieline_store::RequestRow;
 use tieline_store::budget;
-use tieline_store::spend::{self, By, Spend, Totals, energy_cost};
+use tieline_store::spend::{self, By, Spend, Totals};
 use tieline_types::{MicroUsd, Source, Usage, Zone};
 
+use self::here::{Here, Local, Machine};
 use crate::app::App;
 use crate::args::{self, Cost, Since, VendorModel};
 use crate::failure::Failure;
@@ -23,14 +25,7 @@ struct Settings {
     by: By,
     since: Timestamp,
     compare: Option<VendorModel>,
-    power: Option<Power>,
-}
-
-/// What the electricity of this machine's models costs.
-#[derive(Clone, Copy, Serialize)]
-struct Power {
-    milliwatts: u32,
-    tariff_micro_usd_per_kwh: MicroUsd,
+    machine: Machine,
 }
 
 /// The whole answer.
@@ -124,16 +119,9 @@ struct AllCloud {
 #[derive(Serialize)]
 struct AllLocal {
     cost_micro_usd: MicroUsd,
-    /// What the electricity of what did run here cost; what the rest would have taken here is not known.
-    energy: Option<Energy>,
-}
-
-#[derive(Serialize)]
-struct Energy {
+    /// What did run here cost so much; what the rest would have taken here is not known.
     #[serde(flatten)]
-    power: Power,
-    cost_micro_usd: MicroUsd,
-    source: &'static str,
+    here: Local,
 }
 
 pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
@@ -158,11 +146,12 @@ fn settings(args: Cost, now: Timestamp) -> Result<Settings, Failure> {
         args::CostBy::Zone => By::Zone,
         args::CostBy::Backend => By::Backend,
     };
-    let power = args.watts.zip(args.tariff).map(|(milliwatts, tariff_micro_usd_per_kwh)| Power {
-        milliwatts,
-        tariff_micro_usd_per_kwh,
-    });
-    Ok(Settings { by, since, compare: args.compare, power })
+    let machine = Machine {
+        milliwatts: args.watts,
+        tariff_per_kwh: args.tariff,
+        hardware: args.hardware.zip(args.life),
+    };
+    Ok(Settings { by, since, compare: args.compare, machine })
 }
 
 /// The point in time that is meant.
@@ -193,7 +182,9 @@ fn report(
     };
     let mut spend = Spend::new(settings.by);
     let mut first = None;
+    let mut here = Here::new(settings.machine, &app.store.benches()?, &app.store.list()?);
     app.store.requests_since(since, |row| {
+        here.add(row);
         spend.add(row, spend::reprice(row, &price_of));
         if first.is_none() && row.zone > Zone::Host && today(prices, row).is_some() {
             first = Some(VendorModel { vendor: row.vendor.clone(), model: row.model.clone() });
@@ -203,15 +194,6 @@ fn report(
         Some(model) => Some(all_cloud(app, prices, model, since)?),
         None => None,
     };
-    let energy = settings.power.map(|power| Energy {
-        power,
-        cost_micro_usd: energy_cost(
-            spend.total.local_us,
-            power.milliwatts,
-            power.tariff_micro_usd_per_kwh,
-        ),
-        source: Source::Estimated.as_str(),
-    });
     Ok(Report {
         by: settings.by.as_str(),
         since: settings.since.strftime("%FT%TZ").to_string(),
@@ -225,7 +207,7 @@ fn report(
         total: sums(&spend.total),
         baselines: Baselines {
             all_cloud,
-            all_local: AllLocal { cost_micro_usd: MicroUsd::ZERO, energy },
+            all_local: AllLocal { cost_micro_usd: MicroUsd::ZERO, here: here.bill() },
         },
         budgets: accounts(app)?,
     })

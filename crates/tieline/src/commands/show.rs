@@ -135,12 +135,21 @@ fn profile(app: &App, model: &Model) -> Result<Option<Profile>, Failure> {
 
 /// The figures of a profile with what they are from, a line each.
 fn profile_lines(profile: &Profile) -> Vec<String> {
-    let Figures { prefill_tps, decode_tps, load_s, first_token_s } = profile.figures;
+    let Figures {
+        prefill_tps,
+        decode_tps,
+        load_s,
+        first_token_s,
+        joules_per_prompt_token,
+        joules_per_token,
+    } = profile.figures;
     let figures = [
         ("reads", prefill_tps, "tokens/s"),
         ("writes", decode_tps, "tokens/s"),
         ("loads in", load_s, "s"),
         ("begins after", first_token_s, "s"),
+        ("reading takes", joules_per_prompt_token, "J/token"),
+        ("writing takes", joules_per_token, "J/token"),
     ];
     let mut lines: Vec<String> = figures
         .into_iter()

@@ -117,6 +117,9 @@ fn people_read_a_table_with_bars_and_two_bills() {
     all here: $0.00 to vendors; electricity of what ran here: about $0.039 (estimated)
     prices as of 2026-08-02 (the oldest used: 2025-07-04), digest 7187718227e0, in US dollars; days are those of UTC
     ");
+    let machine = ["--tariff", "0.30", "--hardware", "1200", "--life", "10000"];
+    let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01"]).args(&machine).text();
+    insta::assert_snapshot!(text.lines().nth(9).unwrap(), @"all here: $0.00 to vendors; electricity of 2 attempts unknown: `tieline bench` measures it where the processor counts it, or give --watts; the machine's own price: about $0.24 (estimated)");
     for by in ["key", "project", "zone", "backend"] {
         let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01", "--by", by]).text();
         assert!(text.contains("total: at least $0.006001 for 5 attempts"), "{text}");
@@ -148,6 +151,8 @@ fn what_cannot_be_reckoned_is_refused() {
         (&["--compare", "openai/gpt-9"][..], "no price of openai/gpt-9 is known"),
         (&["--since", "soon"][..], "expected a time such as 7d"),
         (&["--watts", "65"][..], "--tariff"),
+        (&["--hardware", "1200"][..], "--life"),
+        (&["--hardware", "1200", "--life", "0"][..], "1..=1000000"),
     ] {
         let output = home.tieline(["cost"]).args(args).output();
         assert_eq!(output.status.code(), Some(1));

@@ -10,6 +10,7 @@ mod daemon;
 #[cfg(unix)]
 mod decisions;
 mod docs;
+mod energy;
 mod errors;
 #[cfg(unix)]
 mod faults;

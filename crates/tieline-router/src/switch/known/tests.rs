@@ -150,6 +150,8 @@ fn a_measurement_of_the_same_build_counts_before_a_newer_one_of_another() {
             decode_tps: Some(decode),
             load_s: None,
             first_token_s: None,
+            joules_per_prompt_token: Some(0.01),
+            joules_per_token: Some(0.5),
             samples: 5,
             at_unix_ms,
         };

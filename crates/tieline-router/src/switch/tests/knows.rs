@@ -65,6 +65,8 @@ fn answers_count_once_there_are_some_and_until_then_what_was_measured_by_hand() 
         decode_tps: Some(10.0),
         load_s: None,
         first_token_s: None,
+        joules_per_prompt_token: Some(0.01),
+        joules_per_token: Some(0.5),
         samples: 5,
         at_unix_ms: 1,
     };

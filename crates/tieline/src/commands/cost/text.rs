@@ -1,9 +1,11 @@
 //! The sums, for people.
 
 use comfy_table::CellAlignment;
+use tieline_types::MicroUsd;
 
 use super::super::list::{table, trimmed};
-use super::{Account, AllCloud, Edition, Energy, Group, Report, Sums};
+use super::here::{Energy, Local};
+use super::{Account, AllCloud, Edition, Group, Report, Sums};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -93,12 +95,7 @@ fn below(report: &Report) -> Vec<String> {
         ),
         None => "all in the cloud: unknown; --compare VENDOR/MODEL reckons it".to_owned(),
     });
-    lines.push(match &report.baselines.all_local.energy {
-        Some(Energy { cost_micro_usd, .. }) => format!(
-            "all here: $0.00 to vendors; electricity of what ran here: about {cost_micro_usd} (estimated)"
-        ),
-        None => "all here: $0.00 to vendors; electricity unknown without --watts and --tariff".to_owned(),
-    });
+    lines.push(here(&report.baselines.all_local.here));
     lines.extend(
         report.budgets.iter().filter(|account| account.uncertain_micro_usd.0 > 0).map(uncertain),
     );
@@ -110,6 +107,25 @@ fn below(report: &Report) -> Vec<String> {
         "prices as of {as_of}{oldest}, digest {digest}, in US dollars; days are those of UTC"
     ));
     lines
+}
+
+fn here(Local { energy, hardware }: &Local) -> String {
+    let energy = match energy {
+        None => "electricity unknown without --tariff".to_owned(),
+        Some(Energy { attempts_unknown: unknown @ 1.., cost_micro_usd: MicroUsd(0), .. }) => {
+            format!(
+                "electricity of {unknown} attempts unknown: `tieline bench` measures it where the processor counts it, or give --watts"
+            )
+        }
+        Some(Energy { cost_micro_usd, attempts_unknown, source, .. }) => {
+            let about = if *attempts_unknown > 0 { "at least" } else { "about" };
+            format!("electricity of what ran here: {about} {cost_micro_usd} ({source})")
+        }
+    };
+    let wear = hardware.as_ref().map_or_else(String::new, |hardware| {
+        format!("; the machine's own price: about {} (estimated)", hardware.cost_micro_usd)
+    });
+    format!("all here: $0.00 to vendors; {energy}{wear}")
 }
 
 fn uncertain(account: &Account) -> String {
