@@ -23,6 +23,8 @@ def provers(arguments):
         "--target-dir", arguments.runner_target, "--test", "it", "--", "--nocapture",
     ]
     engine_test = ["cargo", "test", "-p", "tieline-engine", "--test", "it", "--", "--nocapture"]
+    example = ["cargo", "run", "--quiet", "-p", "tieline-lab", "--example"]
+    smollm2 = test_model("smollm2")
     native = {"RUSTFLAGS": "-C target-cpu=native"}
     engine = {"TIELINE_RUNNER": arguments.runner, "TIELINE_MUTANTS": str(arguments.mutants)}
     return [
@@ -31,7 +33,14 @@ def provers(arguments):
         # Alone on the machine, or the figures mean nothing.
         ("seal", [*runner_test, "--test-threads=1", "seal::"], {**native, "TIELINE_SEAL_ROUNDS": "9"}),
         ("hostile models", [*engine_test, "hostile::"], engine),
+        ("kills", [*example, "prove_kills", "--", arguments.runner, smollm2, str(arguments.kills)], {}),
+        ("memory plans", [*example, "prove_memory", "--", arguments.runner, smollm2, test_model("gemma3")], {}),
     ]
+
+
+def test_model(name):
+    script = os.path.join(os.path.dirname(__file__), "fetch_test_model.py")
+    return subprocess.run([sys.executable, script, name], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def proofs(output):
@@ -60,6 +69,7 @@ def main():
     parser.add_argument("--runner", required=True, help="a runner as it is released")
     parser.add_argument("--runner-target", required=True, help="where the runner is built")
     parser.add_argument("--mutants", type=int, default=10_000)
+    parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--only", action="append", help="the name of a prover; may be repeated")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     arguments = parser.parse_args()

@@ -1,5 +1,5 @@
 //! Proves that runners may die at any moment: kills, crashes and stops them under load, and prints one
-//! JSON object. Exit code 1: a request was lost, an answer was wrong, or a model did not come back.
+//! JSON object behind `PROOF`. Exit code 1: a request was lost, an answer was wrong, or a model did not come back.
 //!
 //! `prove_kills RUNNER MODEL.gguf [ROUNDS]`
 #![expect(clippy::print_stdout, reason = "the result is for a program to read")]
@@ -18,7 +18,7 @@ use tieline_types::{
 use tokio::time::{sleep, timeout};
 
 /// The ways to die, by what `kill` calls them.
-const SIGNALS: [&str; 5] = ["KILL", "ABRT", "ILL", "FPE", "STOP"];
+const WAYS: [&str; 6] = ["KILL", "SEGV", "ABRT", "ILL", "FPE", "STOP"];
 /// Requests beside each other.
 const CLIENTS: usize = 3;
 /// A request that has not ended by then is lost.
@@ -26,7 +26,7 @@ const LOST: Duration = Duration::from_secs(120);
 
 #[derive(Default, Serialize)]
 struct Report {
-    name: &'static str,
+    prover: &'static str,
     kills: usize,
     whole_answers: usize,
     typed_errors: usize,
@@ -58,12 +58,12 @@ async fn main() -> ExitCode {
     let report = match prove(runner.into(), model.into(), rounds).await {
         Ok(report) => report,
         Err(error) => {
-            println!("{{\"name\":\"kills\",\"error\":{:?}}}", error.to_string());
+            println!("PROOF {{\"prover\":\"kills\",\"error\":{:?}}}", error.to_string());
             return ExitCode::from(2);
         }
     };
     match serde_json::to_string(&report) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => println!("PROOF {text}"),
         Err(_) => return ExitCode::from(2),
     }
     if report.failed() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -87,7 +87,7 @@ async fn prove(runner: PathBuf, path: PathBuf, rounds: usize) -> Result<Report, 
         LocalModel::start(config.clone(), "model".into(), file.clone(), params, |_| {})
     };
     let (model, other) = (Arc::new(start().await?), Arc::new(start().await?));
-    let mut report = Report { name: "kills", ..Report::default() };
+    let mut report = Report { prover: "kills", ..Report::default() };
     let Ok(want) = ask(&model, request(0)).await else { return Ok(report) };
     for round in 0..rounds {
         one(&model, &other, (round, &want), &mut report).await;
@@ -112,9 +112,7 @@ async fn one(
     let killed = model.pid();
     let since = Instant::now();
     if let Some(pid) = killed {
-        let signal = format!("-{}", SIGNALS[round % SIGNALS.len()]);
-        // A process that is gone already was killed by its own end.
-        let _ = Command::new("kill").args([signal, pid.to_string()]).status();
+        end(pid, WAYS[round % WAYS.len()]);
         report.kills += 1;
     }
     for answer in asked {
@@ -132,6 +130,16 @@ async fn one(
     } else {
         report.not_back += 1;
     }
+}
+
+/// Does that to a process. One that is gone already was killed by its own end.
+fn end(pid: u32, way: &str) {
+    let script = match way {
+        // Rust's own handler takes the first for a fault that comes again, and lets it go on.
+        "SEGV" => format!("kill -SEGV {pid}; sleep 0.01; kill -SEGV {pid}"),
+        signal => format!("kill -{signal} {pid}"),
+    };
+    let _ = Command::new("sh").args(["-c", &script]).status();
 }
 
 type Answer = Result<String, Option<BackendError>>;

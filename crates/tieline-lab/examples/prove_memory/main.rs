@@ -1,5 +1,6 @@
-//! Proves that plans are what loads take: plans and loads twenty configurations of the given models, uses
-//! each to the full, and prints one JSON object. Exit code 1: a plan missed by more than it may.
+//! Proves that plans are what loads take: plans and loads twenty configurations of each given model, and three of a
+//! tiny model of each kind that there is, uses each to the full, and prints one JSON object behind `PROOF`. Exit code
+//! 1: a plan missed by more than it may.
 //!
 //! `prove_memory RUNNER MODEL.gguf…`
 #![expect(clippy::print_stdout, reason = "the result is for a program to read")]
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use testkit::Shape;
 use tieline_engine::{EngineConfig, LocalModel, Planner, probe};
 use tieline_types::{BackendError, Bytes, Digest, KvType, LoadParams, ModelFile, Tokens};
 
@@ -30,7 +32,7 @@ struct Row {
 
 #[derive(Serialize)]
 struct Report {
-    name: &'static str,
+    prover: &'static str,
     passed: usize,
     failed: usize,
     worst_error_bytes: i64,
@@ -41,14 +43,12 @@ struct Report {
 async fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let Some(runner) = arguments.next() else { return ExitCode::from(2) };
-    let models: Vec<PathBuf> = arguments.collect();
     let mut rows = Vec::new();
-    for (at, params) in configurations().into_iter().enumerate() {
-        let Some(model) = models.get(at % models.len().max(1)) else { return ExitCode::from(2) };
-        match row(runner.clone(), model.clone(), params).await {
+    for (model, params) in all(arguments) {
+        match row(runner.clone(), model, params).await {
             Ok(row) => rows.push(row),
             Err(error) => {
-                println!("{{\"name\":\"memory plan\",\"error\":{:?}}}", error.to_string());
+                println!("PROOF {{\"prover\":\"memory plans\",\"error\":{:?}}}", error.to_string());
                 return ExitCode::from(2);
             }
         }
@@ -56,17 +56,40 @@ async fn main() -> ExitCode {
     let failed = rows.iter().filter(|row| !row.within || !row.buffers_equal).count();
     let worst = rows.iter().map(|row| row.error_bytes).max_by_key(|error| error.abs());
     let report = Report {
-        name: "memory plan",
+        prover: "memory plans",
         passed: rows.len() - failed,
         failed,
         worst_error_bytes: worst.unwrap_or(0),
         rows,
     };
     match serde_json::to_string(&report) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => println!("PROOF {text}"),
         Err(_) => return ExitCode::from(2),
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is planned and loaded.
+fn all(real: impl Iterator<Item = PathBuf>) -> Vec<(PathBuf, LoadParams)> {
+    let real = real
+        .flat_map(|model| configurations().into_iter().map(move |params| (model.clone(), params)));
+    let tiny = Shape::ALL.into_iter().filter(|kind| !matches!(kind, Shape::Bert | Shape::Reranker));
+    let tiny = tiny.flat_map(|kind| {
+        let model = testkit::shape(kind);
+        few().into_iter().map(move |params| (model.clone(), params))
+    });
+    real.chain(tiny).collect()
+}
+
+/// Three that differ in all that changes a plan but the KV types: heads of tiny models are shorter than a block.
+fn few() -> [LoadParams; 3] {
+    let load = |context, parallel, mmap| LoadParams {
+        context: Some(Tokens(context)),
+        parallel,
+        mmap,
+        ..base()
+    };
+    [load(512, 1, true), load(2048, 4, false), load(8192, 8, true)]
 }
 
 /// Twenty: contexts by KV types, and each of parallel, mapping and step length changed.
@@ -98,19 +121,11 @@ fn base() -> LoadParams {
     LoadParams { threads: Some(1), adapt_threads: false, ..LoadParams::default() }
 }
 
-async fn row(runner: PathBuf, path: PathBuf, mut params: LoadParams) -> Result<Row, BackendError> {
+async fn row(runner: PathBuf, path: PathBuf, params: LoadParams) -> Result<Row, BackendError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let file = ModelFile { digest: Digest([0; 32]), path };
     let mut planner = Planner::start(&EngineConfig::new(runner.clone()), &file).await?;
-    let plan = match planner.plan(&params).await {
-        Ok(plan) => plan,
-        // Heads of small models are shorter than a block of a quantised type.
-        Err(_) => {
-            params.type_k = KvType::F16;
-            params.type_v = KvType::F16;
-            planner.plan(&params).await?
-        }
-    };
+    let plan = planner.plan(&params).await?;
     planner.end().await;
     let start =
         LocalModel::start(EngineConfig::new(runner), name.clone(), file, params.clone(), |_| {});
