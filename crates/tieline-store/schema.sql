@@ -11,7 +11,8 @@ CREATE TABLE blobs (
     quantisation TEXT,
     parameters INTEGER,
     context_length_tokens INTEGER,
-    template_digest TEXT
+    template_digest TEXT,
+    is_adapter INTEGER NOT NULL DEFAULT 0 CHECK (is_adapter IN (0, 1))
 ) STRICT;
 
 -- A name, and where the bytes behind it came from.

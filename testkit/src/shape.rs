@@ -7,6 +7,7 @@
 
 mod file;
 mod layers;
+pub mod lora;
 mod vocabulary;
 
 use std::ops::Range;

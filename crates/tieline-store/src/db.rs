@@ -21,12 +21,13 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0006_decisions.sql"),
     include_str!("../migrations/0007_profiles.sql"),
     include_str!("../migrations/0008_joules.sql"),
+    include_str!("../migrations/0009_adapters.sql"),
 ];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,
     models.licence, models.pinned, models.pulled_at_unix_s, blobs.size_bytes, blobs.mismatch,
     blobs.architecture, blobs.quantisation, blobs.parameters, blobs.context_length_tokens,
-    blobs.template_digest";
+    blobs.template_digest, blobs.is_adapter";
 
 /// Why the store's list of models could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -312,11 +313,13 @@ fn insert_blob(
     facts: &Facts,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO blobs (digest, size_bytes, device, inode, mtime_ns, ctime_ns,
-                   architecture, quantisation, parameters, context_length_tokens, template_digest)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+                   architecture, quantisation, parameters, context_length_tokens, template_digest,
+                   is_adapter)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
                ON CONFLICT (digest) DO UPDATE SET device = excluded.device,
                    inode = excluded.inode, mtime_ns = excluded.mtime_ns,
-                   ctime_ns = excluded.ctime_ns, mismatch = 0";
+                   ctime_ns = excluded.ctime_ns, mismatch = 0,
+                   is_adapter = excluded.is_adapter";
     let Stamp { device, inode, size, mtime_ns, ctime_ns } = stamp;
     connection.execute(
         sql,
@@ -332,6 +335,7 @@ fn insert_blob(
             facts.parameters.cast_signed(),
             facts.context_length.map(|tokens| tokens.0),
             facts.template_digest.map(|digest| digest.hex()),
+            facts.is_adapter,
         ],
     )?;
     Ok(())
@@ -383,6 +387,7 @@ fn model(row: &Row<'_>) -> rusqlite::Result<Model> {
             Some(_) => Some(digest(row, 13)?),
             None => None,
         },
+        is_adapter: row.get(14)?,
         missing: false,
     })
 }

@@ -3,6 +3,7 @@
 //! Reads no weights, holds at most 64 MiB, and trusts no number of the file: the engine has had
 //! writes outside its memory by crafted headers more than once.
 
+mod adapter;
 mod cursor;
 mod error;
 mod read;
@@ -18,6 +19,7 @@ use std::io::{Read, Seek};
 use sha2::{Digest as _, Sha256};
 use tieline_types::{Bytes, Digest, Tokens};
 
+pub use adapter::Misfit;
 pub use error::GgufError;
 pub use types::TensorType;
 pub use value::{Value, ValueType};

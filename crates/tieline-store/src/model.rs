@@ -33,6 +33,8 @@ pub struct Model {
     pub context_length: Option<Tokens>,
     /// The SHA-256 of its chat template.
     pub template_digest: Option<Digest>,
+    /// It is no model but an adapter, which changes one: it cannot be run alone.
+    pub is_adapter: bool,
     /// Its file is gone from the disk.
     pub missing: bool,
 }
@@ -57,6 +59,7 @@ pub(crate) struct Facts {
     pub(crate) context_length: Option<Tokens>,
     pub(crate) template_digest: Option<Digest>,
     pub(crate) licence: Option<String>,
+    pub(crate) is_adapter: bool,
 }
 
 impl From<&Gguf> for Facts {
@@ -68,6 +71,7 @@ impl From<&Gguf> for Facts {
             context_length: gguf.context_length(),
             template_digest: gguf.chat_template_digest(),
             licence: gguf.licence().map(clean),
+            is_adapter: gguf.is_adapter(),
         }
     }
 }

@@ -22,15 +22,15 @@ pub(super) enum Value {
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     keys: Vec<(String, Value)>,
-    tensors: Vec<Tensor>,
+    pub(super) tensors: Vec<Tensor>,
 }
 
 #[derive(Debug)]
-struct Tensor {
-    name: String,
+pub(super) struct Tensor {
+    pub(super) name: String,
     /// The lengths, the fastest first.
-    dimensions: Vec<u32>,
-    values: Vec<f32>,
+    pub(super) dimensions: Vec<u32>,
+    pub(super) values: Vec<f32>,
 }
 
 impl Draft {

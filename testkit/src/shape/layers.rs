@@ -229,19 +229,24 @@ impl Weights<'_> {
         self.layer.map_or_else(|| name.to_owned(), |layer| format!("blk.{layer}.{name}"))
     }
 
-    /// The sum of four uniform numbers is normal enough, and every step of it is exact: no machine's
-    /// mathematics library has a say.
     fn random(&self, name: &str, count: u32, deviation: f32) -> Vec<f32> {
-        let mut state = self.seed ^ super::hash(self.full(name).as_bytes());
-        let mut next = move || {
-            let [a, b, c, d, e, f, g, h] = splitmix(&mut state).to_le_bytes();
-            let parts = [[a, b], [c, d], [e, f], [g, h]];
-            let sum: f32 = parts.map(|part| f32::from(u16::from_le_bytes(part))).iter().sum();
-            // Of four numbers below 2¹⁶ the mean is 2·(2¹⁶ − 1), the deviation 2¹⁶/√3.
-            (sum - 131_070.0) / 65536.0 * 3f32.sqrt() * deviation
-        };
-        (0..count).map(|_| next()).collect()
+        random(self.seed ^ super::hash(self.full(name).as_bytes()), count, deviation)
     }
+}
+
+/// Values of this standard deviation around 0, others for another `state`.
+///
+/// The sum of four uniform numbers is normal enough, and every step of it is exact: no machine's mathematics
+/// library has a say.
+pub(super) fn random(mut state: u64, count: u32, deviation: f32) -> Vec<f32> {
+    let mut next = move || {
+        let [a, b, c, d, e, f, g, h] = splitmix(&mut state).to_le_bytes();
+        let parts = [[a, b], [c, d], [e, f], [g, h]];
+        let sum: f32 = parts.map(|part| f32::from(u16::from_le_bytes(part))).iter().sum();
+        // Of four numbers below 2¹⁶ the mean is 2·(2¹⁶ − 1), the deviation 2¹⁶/√3.
+        (sum - 131_070.0) / 65536.0 * 3f32.sqrt() * deviation
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// Sebastiano Vigna's SplitMix64.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Seek};
 
+use super::adapter;
 use super::cursor::Cursor;
 use super::error::GgufError;
 use super::types::TensorType;
@@ -36,7 +37,9 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Gguf, GgufError> {
     let file_len = cursor.length();
     let data_start = cursor.position().next_multiple_of(alignment);
     check_layout(&tensors, alignment, data_start, file_len)?;
-    Ok(Gguf { version, metadata, tensors, data_start, file_len })
+    let gguf = Gguf { version, metadata, tensors, data_start, file_len };
+    adapter::check(&gguf)?;
+    Ok(gguf)
 }
 
 fn read_version<R: Read + Seek>(cursor: &mut Cursor<R>) -> Result<u32, GgufError> {
