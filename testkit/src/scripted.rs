@@ -238,6 +238,7 @@ impl Host for Scripted {
             phase: "ready",
             planned: Bytes(200_000_000),
             served: Some(Arc::new(Self::served(name))),
+            adapters: Vec::new(),
             busy: self.busy.get(name).copied().unwrap_or(0),
             waiting: 0,
             loads: 1,

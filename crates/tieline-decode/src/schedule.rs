@@ -11,11 +11,15 @@
 //! service goes first (virtual token counters: Sheng et al., "Fairness in Serving Large Language Models",
 //! OSDI 2024); within an owner, first come, first served.
 //!
+//! A step holds requests of one [`Group`], and groups take turns ([`turns`]).
+//!
 //! Nothing starves. The oldest request of an owner and class is overtaken by at most [`OVERTAKEN`] later
 //! ones, whatever class, owner or size; then those that are overdue go by age and nobody goes before them.
 //! A large one that is first and finds no room is overtaken at most [`PASSED_OVER`] times by smaller ones.
 
 mod pace;
+mod plan;
+mod turns;
 mod wait;
 
 use std::collections::{HashMap, HashSet};
@@ -23,6 +27,8 @@ use std::collections::{HashMap, HashSet};
 use tieline_types::{Class, Owner, RequestId};
 
 pub use pace::Pace;
+pub use turns::Group;
+use turns::Turns;
 
 /// How often interactive requests may go before a waiting batch request, and smaller requests before one
 /// that is first but finds no room.
@@ -34,28 +40,8 @@ pub const OVERTAKEN: u32 = 256;
 const ABSENT: usize = 1024;
 /// How often a request at work may be sent back to the queue for the sake of others.
 pub const SENT_BACK: u32 = 3;
-/// Of a step's prompt tokens, the share that batch requests get while interactive prompts are read.
-const BATCH_SHARE: usize = 8;
 /// The shortest piece of a prompt worth a place in a step, in tokens.
 pub const PIECE: usize = 16;
-
-/// How many times longer than asked a step may take where many wait for their first token.
-const MOST_PATIENCE: f64 = 4.0;
-
-/// Rows that llama.cpp's attention on a processor takes together; with fewer it goes row by row, which
-/// takes twice as long for each (`ggml_fa_tile_config::Q`).
-const TILE: usize = 64;
-
-/// The number of rows near `rows` that is computed best: whole tiles, also where that takes up to twice as
-/// long as asked; fewer than half a tile in whole pieces.
-///
-/// Measured with SmolLM2 on AVX-512 at a depth of 3,000 tokens: 64 rows in 240 ms, 32 rows in 185 ms.
-fn whole_rows(rows: usize) -> usize {
-    match rows.max(PIECE) {
-        rows if rows >= TILE / 2 => (rows + TILE / 4).max(TILE) / TILE * TILE,
-        rows => rows / PIECE * PIECE,
-    }
-}
 
 /// Limits.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +67,8 @@ pub struct Job {
     pub class: Class,
     /// Whose it is.
     pub owner: Owner,
+    /// With which others it can share a step.
+    pub group: Group,
     /// Whether it must run alone.
     pub alone: bool,
     /// Whether the logits of all its tokens are wanted, and not only of the last.
@@ -156,6 +144,7 @@ pub struct Scheduler {
     /// Tokens of an answer, on average.
     answer: Option<f64>,
     pace: Pace,
+    turns: Turns,
 }
 
 impl Scheduler {
@@ -174,6 +163,7 @@ impl Scheduler {
             passed_over: 0,
             answer: None,
             pace: Pace::default(),
+            turns: Turns::default(),
         }
     }
 
@@ -327,6 +317,7 @@ impl Scheduler {
             Class::Interactive | Class::Batch => 0,
         };
         let remaining = remaining.max(1);
+        self.turns.welcome(job.group, &self.groups(|_| true));
         self.running.push(Running { job, arrival, remaining, answered: 0, sent_back });
         true
     }
@@ -419,62 +410,24 @@ impl Scheduler {
         }
     }
 
-    /// What the next step computes: a token for each answer, then pieces of prompts.
-    pub fn plan(&self) -> Vec<Share> {
-        let decodes = |r: &&Running| r.remaining == 1;
-        let mut shares: Vec<Share> = self
-            .running
-            .iter()
-            .filter(decodes)
-            .map(|r| Share { id: r.job.id, tokens: 1, decodes: true })
-            .collect();
-        let budget =
-            Budget { tokens: self.prompt_budget(shares.len()), rows: self.rows_for_scores() };
-        let prompts =
-            |class| self.running.iter().filter(move |r| r.remaining > 1 && r.job.class == class);
-        // A share in pieces worth their place, but never more than half.
-        let part = |whole: usize, wanted: usize| {
-            (whole / BATCH_SHARE).max(PIECE).min(whole / 2).min(wanted)
-        };
-        let wanted = prompts(Class::Batch).fold(Budget::default(), Budget::with);
-        let for_batch = Budget {
-            tokens: part(budget.tokens, wanted.tokens.saturating_add(wanted.rows.min(budget.rows))),
-            rows: part(budget.rows, wanted.rows),
-        };
-        let mut left =
-            Budget { tokens: budget.tokens - for_batch.tokens, rows: budget.rows - for_batch.rows };
-        divide(prompts(Class::Interactive), &mut left, &mut shares);
-        left.tokens += for_batch.tokens;
-        left.rows += for_batch.rows;
-        divide(prompts(Class::Batch), &mut left, &mut shares);
-        shares
-    }
-
-    /// Rows of logits for prompts that are scored: whoever else is at work may want one.
-    fn rows_for_scores(&self) -> usize {
-        let others = self.running.iter().filter(|r| !r.job.scored || r.remaining <= 1).count();
-        self.limits.rows.saturating_sub(others)
-    }
-
-    /// Prompt tokens in a step beside `answers` tokens of answers.
-    fn prompt_budget(&self, answers: usize) -> usize {
-        let room = self.limits.batch.saturating_sub(answers);
-        if answers == 0 {
-            return room;
-        }
-        let fit = self.pace.tokens_within(self.patience(answers), answers).unwrap_or(TILE);
-        whole_rows(fit + answers).saturating_sub(answers).clamp(1, room.max(1)).min(room)
-    }
-
-    /// Seconds that a step may take beside `answers` answers: longer where more wait for their first token
-    /// than for their next, since longer pieces are read faster.
-    fn patience(&self, answers: usize) -> f64 {
-        let prompts = self.running.iter().filter(|r| r.remaining > 1).count();
-        self.limits.step * (as_f64(prompts) / as_f64(answers.max(1))).clamp(1.0, MOST_PATIENCE)
-    }
-
     /// Takes note of a step that was computed: for each request, how many tokens it got.
     pub fn stepped(&mut self, shares: &[Share], seconds: f64) {
+        let known = |share: &Share| self.running.iter().find(|r| r.job.id == share.id);
+        let Some(group) = shares.iter().find_map(known).map(|r| r.job.group) else { return };
+        let (answers, prompts): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|s| s.decodes);
+        let prompt_tokens = prompts.iter().fold(0, |sum: usize, s| sum.saturating_add(s.tokens));
+        // Once as usual, and once with another set of adapters to be put in place.
+        let usual = self.pace.seconds(answers.len(), prompt_tokens);
+        let changes = self.turns.is_a_change(group);
+        if changes {
+            usual.into_iter().for_each(|usual| self.turns.changed(seconds - usual));
+        }
+        if !changes || usual.is_some_and(|usual| seconds <= usual) {
+            self.pace.note(answers.len(), prompt_tokens, seconds);
+        }
+        // Nobody's clock runs while adapters are put in place: it is no group's doing.
+        let took = (usual.filter(|_| changes).unwrap_or(seconds), self.worth(group));
+        self.turns.computed(group, took, &self.groups(|_| true));
         for share in shares {
             let Some(running) = self.running.iter_mut().find(|r| r.job.id == share.id) else {
                 continue;
@@ -488,9 +441,6 @@ impl Scheduler {
                 *served += cost;
             }
         }
-        let (answers, prompts): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|s| s.decodes);
-        let prompt_tokens = prompts.iter().fold(0, |sum: usize, s| sum.saturating_add(s.tokens));
-        self.pace.note(answers.len(), prompt_tokens, seconds);
     }
 
     /// How many requests wait.
@@ -507,56 +457,6 @@ impl Scheduler {
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
-}
-
-/// What prompts get of a step.
-#[derive(Clone, Copy, Debug, Default)]
-struct Budget {
-    tokens: usize,
-    /// Of these tokens, how many may be of prompts that are scored.
-    rows: usize,
-}
-
-impl Budget {
-    /// This and what `running` wants: rows, where it is scored.
-    fn with(mut self, running: &Running) -> Self {
-        let wanted = if running.job.scored { &mut self.rows } else { &mut self.tokens };
-        *wanted = wanted.saturating_add(running.remaining);
-        self
-    }
-
-    /// The greater half.
-    fn half(self) -> Self {
-        Self { tokens: self.tokens.div_ceil(2), rows: self.rows.div_ceil(2) }
-    }
-
-    /// Takes `wanted` tokens of a prompt, or as many as there are.
-    fn take(&mut self, wanted: usize, scored: bool) -> usize {
-        let tokens = wanted.min(self.tokens).min(if scored { self.rows } else { usize::MAX });
-        self.tokens -= tokens;
-        self.rows -= if scored { tokens } else { 0 };
-        tokens
-    }
-}
-
-/// Divides the budget among prompts: half to the one that waits longest, so that none starves, and the rest
-/// to the shortest first, so that a short one does not wait for a long one. What is left over stays in it.
-fn divide<'r>(
-    prompts: impl Iterator<Item = &'r Running>,
-    budget: &mut Budget,
-    shares: &mut Vec<Share>,
-) {
-    let mut prompts: Vec<(&Running, usize)> = prompts.map(|r| (r, 0)).collect();
-    if let Some((oldest, tokens)) = prompts.first_mut() {
-        *tokens = budget.half().take(oldest.remaining, oldest.job.scored);
-        budget.take(*tokens, oldest.job.scored);
-    }
-    prompts.sort_by_key(|(running, _)| running.remaining);
-    for (running, tokens) in &mut prompts {
-        *tokens += budget.take(running.remaining - *tokens, running.job.scored);
-    }
-    let given = prompts.into_iter().filter(|(_, tokens)| *tokens > 0);
-    shares.extend(given.map(|(r, tokens)| Share { id: r.job.id, tokens, decodes: false }));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of tokens, in estimates")]

@@ -31,6 +31,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const FRAMES: usize = 64;
 /// Orders that may wait to be written: more than a runner takes at once.
 const ORDERS: usize = 256;
+/// Frames of an adapter that may wait to be written: each is a megabyte.
+const BULK: usize = 2;
 /// How long a full queue of orders may stay full: a runner's reader thread does nothing but read.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -47,6 +49,8 @@ const FORBIDDEN_CALL: &str = "tieline-runner: forbidden system call: ";
 pub(crate) struct Child {
     process: tokio::process::Child,
     orders: Option<mpsc::Sender<Vec<u8>>>,
+    /// Frames that give way to all others.
+    bulk: Option<mpsc::Sender<Vec<u8>>>,
     frames: mpsc::Receiver<Result<FromRunner, FrameError>>,
     stderr: LastLines,
     stderr_reader: Option<JoinHandle<()>>,
@@ -94,8 +98,9 @@ impl Child {
         let mut process = starter::start(command).await?;
         let (sender, frames) = mpsc::channel(FRAMES);
         let (orders, to_write) = mpsc::channel(ORDERS);
+        let (bulk, bulk_to_write) = mpsc::channel(BULK);
         if let Some(stdin) = process.stdin.take() {
-            tasks.spawn(write_orders(stdin, to_write));
+            tasks.spawn(write_orders(stdin, to_write, bulk_to_write));
         }
         if let Some(stdout) = process.stdout.take() {
             tasks.spawn(read_frames(stdout, sender));
@@ -104,7 +109,8 @@ impl Child {
         let stream = process.stderr.take();
         let stderr_reader =
             stream.map(|stream| tasks.spawn(keep_last_lines(stream, Arc::clone(&stderr))));
-        Ok(Self { process, orders: Some(orders), frames, stderr, stderr_reader })
+        let (orders, bulk) = (Some(orders), Some(bulk));
+        Ok(Self { process, orders, bulk, frames, stderr, stderr_reader })
     }
 
     /// The process id, until the process was waited for.
@@ -123,6 +129,12 @@ impl Child {
         }
     }
 
+    /// Where to put encoded frames that may wait for all others: few at a time. What was sent before is written
+    /// before.
+    pub(crate) fn bulk(&self) -> Option<mpsc::Sender<Vec<u8>>> {
+        self.bulk.clone()
+    }
+
     /// The next frame; `None` when the runner closed its end.
     pub(crate) async fn frame(&mut self) -> Option<Result<FromRunner, FrameError>> {
         self.frames.recv().await
@@ -131,6 +143,7 @@ impl Child {
     /// Closes the runner's input, waits for its end, and kills it after `patience`.
     pub(crate) async fn end(mut self, patience: Duration) -> Ending {
         drop(self.orders.take());
+        drop(self.bulk.take());
         let status = match timeout(patience, self.process.wait()).await {
             Ok(status) => status.ok(),
             Err(_) => {
@@ -229,8 +242,18 @@ fn signal_name(signal: i32) -> Option<&'static str> {
 }
 
 /// Writes orders until there are no more, then closes the pipe. After a failure nobody reads it any more.
-async fn write_orders(mut stdin: ChildStdin, mut orders: mpsc::Receiver<Vec<u8>>) {
-    while let Some(bytes) = orders.recv().await {
+async fn write_orders(
+    mut stdin: ChildStdin,
+    mut orders: mpsc::Receiver<Vec<u8>>,
+    mut bulk: mpsc::Receiver<Vec<u8>>,
+) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            order = orders.recv() => order,
+            Some(bytes) = bulk.recv() => Some(bytes),
+        };
+        let Some(bytes) = next else { return };
         if stdin.write_all(&bytes).await.is_err() || stdin.flush().await.is_err() {
             return;
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Backend, BackendError, ErrorKind, EventStream, LoadParams, LoadedModel, Message, ModelFile,
-    Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
+    Backend, BackendError, ErrorKind, EventStream, HeldAdapter, LoadParams, LoadedModel, Message,
+    ModelFile, Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -28,6 +28,7 @@ pub struct LocalModel {
     client: Client,
     state: watch::Receiver<State>,
     phase: watch::Receiver<Phase>,
+    held: watch::Receiver<Vec<HeldAdapter>>,
     tasks: TaskTracker,
     served: Arc<Served>,
 }
@@ -71,7 +72,8 @@ impl LocalModel {
         let (commands, receiver) = mpsc::channel(supervisor::COMMANDS);
         let (publish, mut state) = watch::channel(State::Starting);
         let (tell, phase) = watch::channel(Phase::Starting);
-        let publish = (publish, tell);
+        let (hold, held) = watch::channel(Vec::new());
+        let publish = (publish, tell, hold);
         let supervisor =
             Supervisor::new(config, (file, params), tasks.clone(), commands.downgrade(), publish);
         tasks.spawn(supervisor.run(receiver));
@@ -89,6 +91,7 @@ impl LocalModel {
                         client,
                         state,
                         phase,
+                        held,
                         tasks,
                         served: Arc::new(served),
                     });
@@ -121,6 +124,16 @@ impl LocalModel {
     /// Where the runner stands.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
+    }
+
+    /// The adapters that the runner holds now, and what they take beside the model.
+    pub fn adapters(&self) -> Vec<HeldAdapter> {
+        self.held.borrow().clone()
+    }
+
+    /// Tells whenever these change.
+    pub fn watch_adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
+        self.held.clone()
     }
 
     /// The runner's process id, while it is ready.
@@ -249,6 +262,10 @@ impl LocalModel {
 impl Resident for LocalModel {
     fn served(&self) -> Arc<Served> {
         Arc::clone(&self.served)
+    }
+
+    fn adapters(&self) -> Vec<HeldAdapter> {
+        Self::adapters(self)
     }
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Bytes, ErrorKind, EventStream, Hint, Keep, Request, Served,
+    Backend, BackendError, Bytes, ErrorKind, EventStream, HeldAdapter, Hint, Keep, Request, Served,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -44,6 +44,11 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(120);
 pub trait Resident: Backend {
     /// What was loaded, and what computes it.
     fn served(&self) -> Arc<Served>;
+
+    /// The adapters that it holds, and what they take beside it.
+    fn adapters(&self) -> Vec<HeldAdapter> {
+        Vec::new()
+    }
 
     /// Does work that has a single reply. Dropping the future cancels it.
     async fn work(&self, work: Work) -> Result<Reply, BackendError>;
@@ -536,7 +541,7 @@ impl Worker {
     fn overview(&self) -> Overview {
         let now = self.now();
         let taken = self.entries.values().filter(|entry| entry.phase().is_some());
-        let taken = taken.fold(0u64, |sum, entry| sum.saturating_add(entry.member.bytes.0));
+        let taken = taken.fold(0u64, |sum, entry| sum.saturating_add(entry.bytes().0));
         Overview {
             age: now,
             budget: self.config.budget,

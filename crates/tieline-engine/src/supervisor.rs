@@ -1,6 +1,8 @@
 //! Watches one model's runner: one loop over what callers ask, what the runner says, and the clock.
 
+mod adapters;
 mod blame;
+mod carry;
 mod health;
 mod life;
 
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use tieline_types::wire::{Failure, Work};
 use tieline_types::{
-    BackendError, ErrorKind, LoadParams, LoadedModel, ModelFile, RequestId, RunnerBuild,
+    BackendError, ErrorKind, HeldAdapter, LoadParams, LoadedModel, ModelFile, RequestId,
+    RunnerBuild,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -87,6 +90,10 @@ impl From<Failure> for Failed {
 /// Work whose caller waits to hear that it is accepted.
 type Submission = (Work, oneshot::Sender<Result<Ticket, BackendError>>);
 
+/// What the supervisor tells of its runner.
+pub(crate) type Told =
+    (watch::Sender<State>, watch::Sender<Phase>, watch::Sender<Vec<HeldAdapter>>);
+
 /// Accepted work of which its caller has seen nothing yet, for the next runner.
 #[derive(Debug)]
 struct Again {
@@ -108,6 +115,8 @@ pub(crate) struct Supervisor {
     commands: mpsc::WeakSender<Command>,
     state: watch::Sender<State>,
     phase: watch::Sender<Phase>,
+    /// The adapters that the runner holds.
+    held: watch::Sender<Vec<HeldAdapter>>,
     waiting: VecDeque<Submission>,
     again: Vec<Again>,
     blame: Blame,
@@ -123,7 +132,7 @@ impl Supervisor {
         (file, params): (ModelFile, LoadParams),
         tasks: TaskTracker,
         commands: mpsc::WeakSender<Command>,
-        (state, phase): (watch::Sender<State>, watch::Sender<Phase>),
+        (state, phase, held): Told,
     ) -> Self {
         // Deaths before this process are as long ago as the window reaches, at most.
         let past = config.past_deaths.iter().filter_map(|ago| CRASH_WINDOW.checked_sub(*ago));
@@ -136,6 +145,7 @@ impl Supervisor {
             commands,
             state,
             phase,
+            held,
             waiting: VecDeque::new(),
             again: Vec::new(),
             blame: Blame::default(),

@@ -7,8 +7,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 use tieline_types::{
-    Constraint, Message, Owner, Picture, PictureSource, Private, Prompt, Request, Role, Tool,
-    ToolChoice,
+    Adapters, Constraint, Message, Owner, Picture, PictureSource, Private, Prompt, Request, Role,
+    Tool, ToolChoice,
 };
 
 use crate::redact::Format;
@@ -111,13 +111,14 @@ impl Surface {
 /// What is done at each place: takes its text and gives what stands there then.
 pub(crate) type Visit<'v, E> = &'v mut dyn FnMut(Surface, String) -> Result<String, E>;
 
-/// Visits every place, and takes out what never leaves: whose request it is.
+/// Visits every place, and takes out what never leaves: whose request it is, and where adapters lie.
 ///
 /// # Errors
 /// The first of `visit`.
 pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), E> {
     let Request {
         prompt,
+        adapters,
         sampling: _,
         max_tokens: _,
         stop,
@@ -138,6 +139,7 @@ pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), 
         whole: _,
     } = request;
     *owner = Owner::default();
+    *adapters = Adapters::default();
     match prompt {
         Prompt::Chat(messages) => {
             for (at, message) in messages.iter_mut().enumerate() {

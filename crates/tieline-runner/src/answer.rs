@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use tieline_decode::cells::Seq;
 use tieline_decode::draft::{ALWAYS, Lookup, MOST, Pace, StepTimes, Verdict};
-use tieline_decode::schedule::Job;
+use tieline_decode::schedule::{Group, Job};
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
-    Event, FinishReason, Finished, Request, RequestId, Speculation, Started, Timing, Tokens, Usage,
+    Event, FinishReason, Finished, Owner, Request, RequestId, Speculation, Started, Timing, Tokens,
+    Usage,
 };
 
 use crate::kv::Caching;
@@ -27,6 +28,10 @@ use crate::speech::{Speech, Spoken};
 pub(crate) struct Answer {
     pub(crate) id: RequestId,
     pub(crate) request: Request,
+    /// Whose cache it shares: its owner's, and of that only what was computed with the same adapters.
+    pub(crate) partition: Owner,
+    /// With which others it can share a step.
+    group: Group,
     /// The prompt's tokens, then the answer's.
     pub(crate) tokens: Vec<i32>,
     /// How many of them are the prompt's.
@@ -89,6 +94,16 @@ pub(crate) struct Costs {
     pub(crate) making: Option<f64>,
 }
 
+/// An adapter changes what is computed of the same tokens. No owner's name has a zero byte, so that no other's
+/// partition is named alike.
+fn partition(request: &Request) -> Owner {
+    let owner = &request.owner;
+    match request.adapters.is_empty() {
+        true => owner.clone(),
+        false => Owner(format!("{}\0{}", owner.0, request.adapters.key())),
+    }
+}
+
 /// What came of a chosen token.
 pub(crate) struct Taken {
     pub(crate) events: Vec<Event>,
@@ -140,6 +155,8 @@ impl Answer {
             begun: None,
             last: None,
             seed,
+            partition: partition(&request),
+            group: Group::default(),
             request,
         })
     }
@@ -152,11 +169,17 @@ impl Answer {
             id: self.id,
             class: self.request.class,
             owner: self.request.owner.clone(),
+            group: self.group,
             alone: self.request.deterministic,
             scored: self.score.is_some(),
             prompt: self.prompt,
             answer: most.unwrap_or(room).min(room),
         }
+    }
+
+    /// It can share steps with those of this group.
+    pub(crate) fn shares_with(&mut self, group: Group) {
+        self.group = group;
     }
 
     /// What guessing costs, as far as others have learned.

@@ -1,5 +1,6 @@
 //! The loop of a model that answers: takes orders, lets requests in, computes steps, says what came.
 
+mod adapters;
 mod guess;
 mod step;
 
@@ -7,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use tieline_decode::schedule::{Job, Limits, QueueFull, Scheduler};
-use tieline_types::wire::{Failure, FailureKind, FrameError, Reply, Work};
+use tieline_decode::schedule::{Group, Job, Limits, QueueFull, Scheduler};
+use tieline_types::wire::{Failure, FailureKind, FrameError, FromRunner, Reply, Work};
 use tieline_types::{
     Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, RunnerBuild, Tokens,
 };
@@ -23,6 +24,8 @@ use crate::measure::measure;
 use crate::pipe::{Order, Writer};
 use crate::prompt::{self, Prompts};
 use crate::session::{failure, failure_with};
+
+use adapters::Shelf;
 
 /// Most requests that wait; the next is refused.
 const QUEUE: usize = 256;
@@ -41,6 +44,7 @@ pub(crate) struct Desk<'m> {
     pub(crate) params: LoadParams,
     pub(crate) build: RunnerBuild,
     pub(crate) crew: Crew,
+    pub(crate) shelf: Shelf<'m>,
     scheduler: Scheduler,
     answers: HashMap<RequestId, Answer>,
     measures: HashMap<RequestId, (Tokens, Tokens)>,
@@ -86,6 +90,7 @@ impl<'m> Desk<'m> {
             crew,
             params,
             build,
+            shelf: Shelf::default(),
             scheduler: Scheduler::new(limits),
             answers: HashMap::new(),
             measures: HashMap::new(),
@@ -149,8 +154,16 @@ impl<'m> Desk<'m> {
             if line.control.is_closing() {
                 return Ok(false);
             }
-            if let Order::Work { id, work, arrived } = order {
-                self.order(line, id, work, arrived)?;
+            match order {
+                Order::Work { id, work, arrived } => self.order(line, id, work, arrived)?,
+                Order::Adapter(arrived) => {
+                    let digest = arrived.0;
+                    let taken = self.shelf.take_in(self.prompts.model, arrived);
+                    line.writer.send(&FromRunner::Adapter(digest, taken))?;
+                }
+                Order::DropAdapter(digest) => self.shelf.remove(digest, self.kv.context()),
+                // Once, before this begins.
+                Order::Load(_) | Order::Plan(_) => {}
             }
         }
         Ok(true)
@@ -206,9 +219,12 @@ impl<'m> Desk<'m> {
         if self.scheduler.waiting() >= QUEUE {
             return Err(busy(&QueueFull { length: QUEUE, wait: None }));
         }
+        self.shelf.check(&request.adapters)?;
         let prepared = self.prompts.prepare(id, &request, context)?;
         let mut answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
         answer.learn_costs(&self.costs);
+        let sets = self.answers.values().map(|answer| &answer.request.adapters);
+        answer.shares_with(self.shelf.group(&answer.request.adapters, sets));
         self.scheduler.submit(answer.job(context)).map_err(|full| busy(&full))?;
         self.answers.insert(id, answer);
         Ok(())
@@ -225,6 +241,7 @@ impl<'m> Desk<'m> {
             id,
             class: Class::Interactive,
             owner: Owner::default(),
+            group: Group::default(),
             alone: true,
             scored: false,
             prompt: tokens(prefill),
@@ -363,11 +380,11 @@ impl<'m> Desk<'m> {
             self.kv.clear();
         }
         let caching = answer.caching();
-        let mut start = self.kv.start(&answer.request.owner, &answer.tokens, caching);
+        let mut start = self.kv.start(&answer.partition, &answer.tokens, caching);
         if start.is_none() && self.scheduler.running().next().is_none() {
             // Nobody else holds anything, so the account and llama.cpp must have parted.
             self.kv.clear();
-            start = self.kv.start(&answer.request.owner, &answer.tokens, Caching::Off);
+            start = self.kv.start(&answer.partition, &answer.tokens, Caching::Off);
         }
         let Some(start) = start else { return Ok(false) };
         if !self.scheduler.admit(id, answer.tokens.len() - start.cached) {
@@ -388,7 +405,7 @@ impl<'m> Desk<'m> {
         let finds = |answer: &&Answer| answer.caching() == Caching::Full;
         let Some(answer) = self.answers.get(&id).filter(finds) else { return false };
         let known = &answer.tokens[..answer.tokens.len() - 1];
-        let found = self.kv.would_find(&answer.request.owner, known);
+        let found = self.kv.would_find(&answer.partition, known);
         self.answers.values().any(|other| {
             // Nobody waits for somebody who gives way to him.
             let before =
@@ -397,7 +414,7 @@ impl<'m> Desk<'m> {
                 && other.request.cache
                 && before
                 && other.remaining() > 1
-                && other.request.owner == answer.request.owner;
+                && other.partition == answer.partition;
             same && common(&other.tokens, known) >= found + WORTH_WAITING
         })
     }

@@ -1,6 +1,6 @@
 //! Turns texts into vectors, or scores them, several at a time.
 
-use tieline_types::wire::{Failure, FailureKind, FrameError, Input, Reply, Work};
+use tieline_types::wire::{Failure, FailureKind, FrameError, FromRunner, Input, Reply, Work};
 use tieline_types::{Private, RequestId, Tokens};
 
 use crate::control::Control;
@@ -12,11 +12,18 @@ use crate::prompt::{self, Prompts};
 use crate::session::{Session, failure, failure_with};
 use crate::template::Template;
 
+const NO_ADAPTERS: &str = "this version applies adapters to models that generate text alone";
+
 /// Serves a model that is loaded for embeddings until the orders end: one order at a time.
 pub(crate) fn serve(mut session: Session<'_>, line: Line<'_>) -> Result<(), FrameError> {
     let template = session.model.chat_template().map(Template::new);
     let prompts = Prompts { model: session.model, template, grammar: Grammar::default() };
     while let Ok(order) = line.orders.recv() {
+        if let Order::Adapter((digest, _)) = order {
+            let failure = failure(FailureKind::Unsupported, NO_ADAPTERS);
+            line.writer.send(&FromRunner::Adapter(digest, Err(failure)))?;
+            continue;
+        }
         let Order::Work { id, work, .. } = order else { continue };
         line.control.begin_step(vec![id]);
         let reply = work_on(&mut session, &prompts, line.control, id, work);

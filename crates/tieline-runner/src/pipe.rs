@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use tieline_types::wire::{
     self, Failure, FailureKind, FrameError, FromRunner, Reply, ToRunner, Work,
 };
-use tieline_types::{LoadParams, RequestId};
+use tieline_types::{Digest, LoadParams, RequestId};
 
 use crate::control::Control;
 use crate::llama;
+use crate::parcel::{Arrived, Parcel};
 use crate::process;
 
 /// Most orders that wait; the engine keeps its own, longer queue.
@@ -30,7 +31,14 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) enum Order {
     Load(Box<LoadParams>),
     Plan(Box<LoadParams>),
-    Work { id: RequestId, work: Work, arrived: Instant },
+    Work {
+        id: RequestId,
+        work: Work,
+        arrived: Instant,
+    },
+    /// An adapter's file came, or will not.
+    Adapter(Arrived),
+    DropAdapter(Digest),
 }
 
 /// Writes frames.
@@ -87,6 +95,7 @@ fn read_until_end(
     orders: &SyncSender<Order>,
 ) -> Result<(), FrameError> {
     let mut input = BufReader::new(io::stdin().lock());
+    let mut parcel = Parcel::default();
     while let Some(frame) = wire::read::<ToRunner>(&mut input)? {
         match frame {
             ToRunner::Load(params) => {
@@ -97,6 +106,9 @@ fn read_until_end(
                 // One is asked for when the last was answered.
                 let _ = orders.try_send(Order::Plan(params));
             }
+            ToRunner::BeginAdapter(adapter) => arrive(orders, parcel.begin(adapter)),
+            ToRunner::AdapterPiece(piece) => arrive(orders, parcel.piece(&piece)),
+            ToRunner::DropAdapter(digest) => drop(orders.send(Order::DropAdapter(digest))),
             ToRunner::Work(id, work) => enqueue(control, writer, orders, (id, work))?,
             ToRunner::Cancel(id) => control.cancel(id),
             ToRunner::Ping(number) => {
@@ -109,6 +121,14 @@ fn read_until_end(
         }
     }
     Ok(())
+}
+
+/// Hands an adapter on. Waits for room in the queue where there is none: that is a step's time at most, and what
+/// is lost here would be waited for in vain. Where nobody takes orders any more, the program ends.
+fn arrive(orders: &SyncSender<Order>, arrived: Option<Arrived>) {
+    if let Some(arrived) = arrived {
+        let _ = orders.send(Order::Adapter(arrived));
+    }
 }
 
 fn enqueue(

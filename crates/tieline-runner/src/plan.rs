@@ -66,7 +66,7 @@ fn plan_with(
                 line.writer.send(&FromRunner::LoadFailed(failure))?;
                 return Ok(None);
             }
-            Ok(Order::Work { .. }) => {}
+            Ok(Order::Work { .. } | Order::Adapter(_) | Order::DropAdapter(_)) => {}
             Err(_) => return Ok(None),
         }
     }

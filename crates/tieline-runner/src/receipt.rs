@@ -37,6 +37,7 @@ impl Record {
         let request = &answer.request;
         Receipt {
             model: params.model,
+            adapters: request.adapters.clone(),
             build,
             params,
             batches: self.batches,

@@ -113,6 +113,11 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
             let failure = failure(FailureKind::Internal, "work was sent before a model was loaded");
             Ok(server.writer.reply(id, Reply::Failed(failure))?)
         }
+        // No adapter is of use yet, and the engine sends none.
+        Ok(Order::Adapter(_) | Order::DropAdapter(_)) => {
+            let failure = failure(FailureKind::Internal, "an adapter was sent before a model");
+            Ok(server.writer.send(&FromRunner::LoadFailed(failure))?)
+        }
         // The engine left.
         Err(_) => Ok(()),
     }

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 
 use crate::wire::{Input, Reply, Work};
 use crate::{
-    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, LoadedModel, Message, Pooling,
-    Private, Request, RunnerBuild, Tokens, Tool, Zone,
+    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, LoadedModel,
+    Message, Pooling, Private, Request, RunnerBuild, Tokens, Tool, Zone,
 };
 
 /// Which model is asked for, and how it is to be loaded where it is not in memory.
@@ -126,6 +126,8 @@ pub struct Residence {
     pub planned: Bytes,
     /// What was loaded, once it is.
     pub served: Option<Arc<Served>>,
+    /// The adapters that it holds.
+    pub adapters: Vec<HeldAdapter>,
     /// Requests that it answers.
     pub busy: usize,
     /// Requests that wait for it.

@@ -4,6 +4,7 @@
 //! Nothing here opens a file, reads a clock or starts a task. Anything that two crates must agree on
 //! lives here; anything that one crate alone needs does not.
 
+pub mod adapter;
 pub mod backend;
 pub mod choices;
 pub mod constraint;
@@ -26,6 +27,7 @@ pub mod units;
 pub mod wire;
 pub mod zone;
 
+pub use adapter::{Adapter, Adapters, AdaptersError, Composed, HeldAdapter, Scale};
 pub use backend::{Backend, EventStream};
 pub use choices::{ChoiceEvent, ChoicePlan, Choices, choices};
 pub use constraint::Constraint;

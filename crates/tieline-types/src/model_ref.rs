@@ -52,6 +52,10 @@ pub struct ParseModelRefError {
 }
 
 impl ParseModelRefError {
+    pub(crate) fn new(text: &str, problem: &'static str) -> Self {
+        Self { text: text.chars().take(200).collect(), problem }
+    }
+
     /// What is wrong with the text.
     pub fn problem(&self) -> &'static str {
         self.problem
@@ -62,10 +66,7 @@ impl FromStr for ModelRef {
     type Err = ParseModelRefError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map_err(|problem| ParseModelRefError {
-            text: text.chars().take(200).collect(),
-            problem,
-        })
+        parse(text).map_err(|problem| ParseModelRefError::new(text, problem))
     }
 }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Constraint, Digest, LoadParams, Prompt, Request, RunnerBuild, Sampling, Speculation, Tokens,
-    Tool, ToolChoice,
+    Adapters, Constraint, Digest, LoadParams, Prompt, Request, RunnerBuild, Sampling, Speculation,
+    Tokens, Tool, ToolChoice,
 };
 
 /// All that a deterministic answer depends on, and what came out.
@@ -14,6 +14,9 @@ use crate::{
 pub struct Receipt {
     /// SHA-256 of the model's file.
     pub model: Option<Digest>,
+    /// What changed the model. Receipts of earlier versions have none.
+    #[serde(default)]
+    pub adapters: Adapters,
     /// The engine and its kernels.
     pub build: RunnerBuild,
     /// How the model was loaded, with threads and context as they really were.
@@ -54,6 +57,7 @@ impl Receipt {
         let tokens = self.prompt.clone();
         let prompt = if self.chat { Prompt::Rendered(tokens) } else { Prompt::Tokens(tokens) };
         Request {
+            adapters: self.adapters.clone(),
             sampling: self.sampling.clone(),
             max_tokens: Some(Tokens(u32::try_from(self.answer.len()).unwrap_or(u32::MAX))),
             ignore_eog: true,

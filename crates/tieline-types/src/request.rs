@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Constraint, Picture, Private, Tokens, Tool, ToolCall, ToolChoice};
+use crate::{Adapters, Constraint, Picture, Private, Tokens, Tool, ToolCall, ToolChoice};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +248,8 @@ fn at_most(name: &'static str, value: u32, high: u32) -> Result<(), InvalidParam
 pub struct Request {
     /// What the model reads.
     pub prompt: Prompt,
+    /// What changes the model for this answer; none answers with the base as it is.
+    pub adapters: Adapters,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// The most tokens to answer with; `None` goes on to the model's own end or the context's.
@@ -305,6 +307,7 @@ impl Request {
     pub fn new(prompt: Prompt) -> Self {
         Self {
             prompt,
+            adapters: Adapters::default(),
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),

@@ -4,21 +4,31 @@
 //! against [`MAX_FRAME`] before anything is allocated. The runner speaks first, with
 //! [`FromRunner::Hello`]; a peer of another [`VERSION`] is refused.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ErrorKind, Event, Jail, LoadParams, LoadedModel, MemoryPlan, Message, Private, Request,
-    RequestId, RunnerBuild, Tokens, Tool,
+    Bytes, Digest, ErrorKind, Event, HeldAdapter, Jail, LoadParams, LoadedModel, MemoryPlan,
+    Message, Private, Request, RequestId, RunnerBuild, Tokens, Tool,
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
+
+/// The most bytes of an adapter's file in one frame.
+pub const ADAPTER_PIECE: usize = 1024 * 1024;
+
+/// The most bytes of adapters' files that a runner holds.
+pub const ADAPTER_BYTES: Bytes = Bytes(1024 * 1024 * 1024);
+
+/// The most adapters that a runner holds.
+pub const ADAPTERS: usize = 16;
 
 /// The file descriptor at which the runner finds the model, open for reading.
 pub const MODEL_FD: i32 = 3;
@@ -41,10 +51,62 @@ pub enum ToRunner {
     Work(RequestId, Work),
     /// Stop this work; it still ends with a finished event or a failure.
     Cancel(RequestId),
+    /// An adapter follows, in pieces: one at a time. It ends with [`FromRunner::Adapter`], whatever becomes of it.
+    BeginAdapter(HeldAdapter),
+    /// The next bytes of the adapter that was begun last: at least one, at most [`ADAPTER_PIECE`].
+    AdapterPiece(AdapterPiece),
+    /// Forget an adapter. Never one that work which was handed over asks for.
+    DropAdapter(Digest),
     /// Answer [`FromRunner::Pong`] with the same number. Answered also while computing, and while that hangs.
     Ping(u64),
     /// Finish and exit. End of input means the same, at once.
     Shutdown,
+}
+
+/// Some bytes of an adapter's file.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterPiece {
+    /// Whose.
+    pub digest: Digest,
+    /// The bytes.
+    #[serde(with = "bytes")]
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for AdapterPiece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AdapterPiece({}, {} bytes)", self.digest, self.bytes.len())
+    }
+}
+
+/// Bytes as one run, and not number by number.
+mod bytes {
+    use std::fmt;
+
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    struct Run;
+
+    impl Visitor<'_> for Run {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+            Ok(bytes.to_vec())
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        from.deserialize_bytes(Run)
+    }
 }
 
 /// What a runner can do.
@@ -136,6 +198,8 @@ pub enum FromRunner {
     LoadFailed(Failure),
     /// What a model would take. What the runner took to find out it holds until the next order.
     Planned(Result<Box<MemoryPlan>, Failure>),
+    /// An adapter is ready for work, or will not be.
+    Adapter(Digest, Result<(), Failure>),
     /// Part of an answer.
     Reply(RequestId, Reply),
     /// Alive.
@@ -320,6 +384,11 @@ mod tests {
             ToRunner::Load(Box::default()),
             ToRunner::Work(RequestId(7), Work::Generate(Box::new(request))),
             ToRunner::Cancel(RequestId(7)),
+            ToRunner::BeginAdapter(HeldAdapter { digest: Digest([3; 32]), bytes: Bytes(5) }),
+            ToRunner::AdapterPiece(AdapterPiece {
+                digest: Digest([3; 32]),
+                bytes: vec![0, 255, 7],
+            }),
         ];
         let mut pipe = Vec::new();
         frames.iter().for_each(|frame| write(&mut pipe, frame).unwrap());

@@ -7,12 +7,13 @@ use std::time::Duration;
 use etcetera::{BaseStrategy, choose_base_strategy};
 use tieline_engine::{CacheConfig, EngineConfig, JailPolicy, LocalModel, Planner, probe};
 use tieline_store::{Catalogue, Environment, Lease, Model, PullOptions, Pulled, Store};
-use tieline_types::{Bytes, Digest, LoadParams, ModelFile, ModelRef};
+use tieline_types::{Bytes, Composed, Digest, LoadParams, ModelFile, ModelRef};
 use tokio::runtime::Runtime;
 
 use crate::args::{self, Global};
 use crate::bars::{self, PullBar};
 use crate::commands::kv_cost;
+use crate::composed::{self, Found};
 use crate::crashes;
 use crate::env;
 use crate::failure::Failure;
@@ -142,10 +143,27 @@ impl App {
     /// A model that is here, pulled first where it is not.
     pub(crate) fn installed_or_pulled(&self, text: &str) -> Result<Model, Failure> {
         let reference: ModelRef = text.parse()?;
-        match self.find(&reference)? {
-            Some(model) if !model.missing => Ok(model),
-            _ => Ok(self.pull(&reference, None, None)?.model),
+        let model = match self.find(&reference)? {
+            Some(model) if !model.missing => model,
+            _ => self.pull(&reference, None, None)?.model,
+        };
+        Ok(composed::answering(model)?)
+    }
+
+    /// What a name means: a model, pulled first where it is not here, or one that is here with adapters that fit.
+    pub(crate) fn composed_or_pulled(&self, text: &str) -> Result<Found, Failure> {
+        if Composed::parse(text)?.is_none() {
+            let base = self.installed_or_pulled(text)?;
+            return Ok(Found { base, adapters: Vec::new() });
         }
+        self.composed(text)
+    }
+
+    /// What a name means: a model that is here, perhaps with adapters that fit.
+    pub(crate) fn composed(&self, text: &str) -> Result<Found, Failure> {
+        let found = composed::find(&self.store, &self.catalogue, text)?;
+        found.check(&self.store)?;
+        Ok(found)
     }
 
     /// Where prompts are kept and how much of them, by what the user said; `None` for nowhere. A folder

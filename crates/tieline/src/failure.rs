@@ -8,6 +8,8 @@ use tieline_store::keys::{KeyError, TokenError};
 use tieline_store::{DbError, LeaseError, OpenError, PullError, RemoveError, VerifyError};
 use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, ParseModelRefError};
 
+use crate::composed::ComposeError;
+
 /// What the user reads, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -68,6 +70,13 @@ pub(crate) fn with_causes(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+impl From<ComposeError> for Failure {
+    fn from(error: ComposeError) -> Self {
+        let code = if error.kind() == ErrorKind::Internal { Self::OURS } else { Self::USER };
+        Self::from_error(&error, code)
+    }
 }
 
 impl From<ParseModelRefError> for Failure {

@@ -8,6 +8,7 @@ mod app;
 mod args;
 mod bars;
 mod commands;
+mod composed;
 mod crashes;
 mod env;
 mod failure;

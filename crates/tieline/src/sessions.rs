@@ -38,6 +38,9 @@ pub(crate) struct Record {
     /// What its process was expected to hold, where that was planned.
     #[serde(default)]
     pub(crate) planned_bytes: Option<Bytes>,
+    /// The adapters that it holds, by name.
+    #[serde(default)]
+    pub(crate) adapters: Vec<String>,
 }
 
 /// Shows a model to `tieline ps` while it lives.
@@ -60,6 +63,7 @@ impl Record {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |time| time.as_secs()),
             planned_bytes: planned.map(Planned::expected),
+            adapters: Vec::new(),
         }
     }
 }
@@ -67,7 +71,18 @@ impl Record {
 impl Session {
     /// Writes the record down. A failure only hides the model from `ps`.
     pub(crate) fn open(home: &Path, record: &Record) -> Self {
-        Self { locked: write(&folder(home), record).ok() }
+        let folder = folder(home);
+        let path = name(&folder, record);
+        Self { locked: write(&folder, &path, record).ok().map(|file| (path, file)) }
+    }
+
+    /// Writes down another record in place of the first, at once. A failure leaves the first.
+    pub(crate) fn rewrite(&mut self, record: &Record) {
+        let Some((path, file)) = &mut self.locked else { return };
+        let Some(folder) = path.parent() else { return };
+        if let Ok(new) = write(folder, path, record) {
+            *file = new;
+        }
     }
 }
 
@@ -84,18 +99,21 @@ fn folder(home: &Path) -> PathBuf {
     home.join("sessions")
 }
 
+fn name(folder: &Path, record: &Record) -> PathBuf {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    folder.join(format!("{}-{time}.{READ}", record.pid))
+}
+
 /// Writes the record under a name that no other process has: in two containers both may be process 1. It
 /// is locked before it gets a name that `ps` reads.
-fn write(folder: &Path, record: &Record) -> std::io::Result<(PathBuf, File)> {
+fn write(folder: &Path, path: &Path, record: &Record) -> std::io::Result<File> {
     fs::create_dir_all(folder)?;
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-    let path = folder.join(format!("{}-{time}.{READ}", record.pid));
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().create_new(true).write(true).open(&new)?;
     file.try_lock().map_err(std::io::Error::other)?;
     file.write_all(&serde_json::to_vec(record)?)?;
-    fs::rename(&new, &path)?;
-    Ok((path, file))
+    fs::rename(&new, path)?;
+    Ok(file)
 }
 
 /// What runs now, oldest first. Sweeps up what processes left that died.
@@ -139,17 +157,36 @@ mod tests {
             jail: JailLevel::Full,
             started_at_unix_s: 0,
             planned_bytes: None,
+            adapters: Vec::new(),
         }
     }
 
     #[test]
     fn only_living_processes_are_listed() {
         let home = tempfile::tempdir().unwrap();
-        let (alive, _locked) = write(&folder(home.path()), &record(1)).unwrap();
-        let (dead, _) = write(&folder(home.path()), &record(2)).unwrap();
+        let path = |record: &Record| name(&folder(home.path()), record);
+        let (alive, dead) = (path(&record(1)), path(&record(2)));
+        let _locked = write(&folder(home.path()), &alive, &record(1)).unwrap();
+        drop(write(&folder(home.path()), &dead, &record(2)).unwrap());
         let pids: Vec<u32> = running(home.path()).iter().map(|record| record.pid).collect();
         assert_eq!(pids, [1]);
         assert!(!dead.exists() && alive.exists());
+    }
+
+    #[test]
+    fn a_record_can_be_another_and_is_gone_with_its_session() {
+        let home = tempfile::tempdir().unwrap();
+        let mut session = Session::open(home.path(), &record(1));
+        let adapters = || running(home.path()).into_iter().map(|one| one.adapters).collect();
+        let all: Vec<Vec<String>> = adapters();
+        assert_eq!(all, [Vec::<String>::new()]);
+        for names in [vec!["law".to_owned()], Vec::new(), vec!["a".to_owned(), "b".to_owned()]] {
+            session.rewrite(&Record { adapters: names.clone(), ..record(1) });
+            let all: Vec<Vec<String>> = adapters();
+            assert_eq!(all, [names]);
+        }
+        drop(session);
+        assert!(running(home.path()).is_empty());
     }
 
     #[test]

@@ -71,6 +71,15 @@ impl Pace {
         known(nearest)
     }
 
+    /// Seconds of a step with so many answers and prompt tokens, where both are known.
+    pub(super) fn seconds(&self, answers: usize, prompt_tokens: usize) -> Option<f64> {
+        let decode = self.decode_seconds(answers)?;
+        #[expect(clippy::cast_precision_loss, reason = "a count of tokens in a step")]
+        let tokens = prompt_tokens as f64;
+        let prompt = if prompt_tokens == 0 { 0.0 } else { tokens * self.per_token? };
+        Some(decode + prompt)
+    }
+
     /// How many prompt tokens fit a step of `seconds` beside `answers` answers.
     pub fn tokens_within(&self, seconds: f64, answers: usize) -> Option<usize> {
         let per_token = self.per_token?;

@@ -9,6 +9,7 @@ fn job(id: u64) -> Job {
         id: RequestId(id),
         class: Class::Interactive,
         owner: Owner::default(),
+        group: Group(0),
         alone: false,
         scored: false,
         prompt: 100,
@@ -32,6 +33,7 @@ fn a_long_prompt_is_cut_while_answers_run() {
 }
 
 mod fair;
+mod groups;
 mod random;
 mod runner;
 

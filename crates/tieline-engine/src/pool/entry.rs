@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tieline_types::{BackendError, Event, EventStream, Keep};
+use tieline_types::{BackendError, Bytes, Event, EventStream, HeldAdapter, Keep};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -162,7 +162,7 @@ impl Entry {
         };
         Some(decide::Resident {
             key,
-            bytes: self.member.bytes,
+            bytes: self.bytes(),
             phase,
             busy: self.busy(),
             // Who says so outdoes who pinned it.
@@ -189,11 +189,19 @@ impl Entry {
             },
             phase: self.phase(),
             served,
+            adapters: self.model().map(|model| model.adapters()).unwrap_or_default(),
             busy: self.busy(),
             waiting: self.queue.len(),
             loads: self.loads,
             leaves_in: resident.and_then(|resident| resident.leaves_in(now)),
         }
+    }
+
+    /// What it takes: its plan, and the adapters that it holds.
+    pub(super) fn bytes(&self) -> Bytes {
+        let adapters = self.model().map(|model| model.adapters()).unwrap_or_default();
+        let sum = |sum: u64, adapter: &HeldAdapter| sum.saturating_add(adapter.bytes.0);
+        Bytes(adapters.iter().fold(self.member.bytes.0, sum))
     }
 
     fn busy(&self) -> usize {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_types::{Bytes, Served};
+use tieline_types::{Bytes, HeldAdapter, Served};
 
 use super::Member;
 use super::decide::Phase;
@@ -29,6 +29,8 @@ pub struct Standing {
     pub phase: Option<Phase>,
     /// What was loaded, once it is.
     pub served: Option<Arc<Served>>,
+    /// The adapters that it holds.
+    pub adapters: Vec<HeldAdapter>,
     /// Requests that it answers.
     pub busy: usize,
     /// Requests that wait for it.

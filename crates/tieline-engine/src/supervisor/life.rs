@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use tieline_types::wire::{self, FrameError, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    BackendError, ErrorKind, Event, Jail, LoadedModel, Origin, RequestId, Retry, RunnerBuild,
+    BackendError, Digest, ErrorKind, Event, Jail, LoadedModel, Origin, RequestId, Retry,
+    RunnerBuild,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use super::adapters::Shelf;
+use super::carry::{self, Sending};
 use super::{Again, Change, Failed, Phase, Running, State, Submission, Supervisor, Trace};
 use crate::child::Child;
 use crate::client::{self, Command, Ticket};
@@ -38,12 +41,15 @@ pub(super) type Replies = mpsc::Sender<Result<Reply, BackendError>>;
 
 /// A living runner.
 pub(super) struct Life<'s> {
-    supervisor: &'s mut Supervisor,
-    child: Child,
+    pub(super) supervisor: &'s mut Supervisor,
+    pub(super) child: Child,
     build: RunnerBuild,
     /// Set once the model is loaded.
     loaded: Option<LoadedModel>,
-    running: HashMap<RequestId, Pending>,
+    pub(super) running: HashMap<RequestId, Pending>,
+    pub(super) shelf: Shelf,
+    /// The adapter's file that is being read.
+    pub(super) sending: Option<Sending>,
     /// Pings since the runner was last heard.
     unanswered: u32,
     pulse: Pulse,
@@ -66,8 +72,10 @@ impl Pulse {
     }
 }
 
-struct Pending {
+pub(super) struct Pending {
     replies: Replies,
+    /// The adapters that it asks for.
+    pub(super) adapters: Vec<Digest>,
     cancelled: bool,
     trace: Trace,
     /// The caller knows that it started.
@@ -77,10 +85,10 @@ struct Pending {
 }
 
 /// What the loop does after an event.
-type Step = Result<(), Over>;
+pub(super) type Step = Result<(), Over>;
 
 /// Why the loop ends.
-enum Over {
+pub(super) enum Over {
     Shutdown,
     Refused(Failed),
     /// The pipe ended or failed: the process is dead, or must die.
@@ -126,6 +134,8 @@ impl<'s> Life<'s> {
             build: RunnerBuild::default(),
             loaded: None,
             running: HashMap::new(),
+            shelf: Shelf::default(),
+            sending: None,
             unanswered: 0,
             pulse: Pulse::default(),
         };
@@ -148,6 +158,7 @@ impl<'s> Life<'s> {
                     None => Err(Over::Lost(None)),
                 },
                 command = commands.recv() => self.asked(command).await,
+                result = carry::end_of(&mut self.sending) => self.sent(result).await,
                 _ = tick.tick() => self.check_pulse().await,
             };
             if let Err(over) = step {
@@ -217,14 +228,20 @@ impl<'s> Life<'s> {
             return Ok(()); // The caller left before it was accepted.
         }
         let kept = Some(Box::new(work.clone()));
-        let pending = Pending { replies, cancelled: false, trace, started: false, work: kept };
+        let adapters = carry::digests(&work);
+        let pending =
+            Pending { replies, adapters, cancelled: false, trace, started: false, work: kept };
         self.running.insert(id, pending);
         self.hand_over(id, work).await
     }
 
-    /// Sends work to the runner.
-    async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
+    /// Sends work to the runner, at once or when it has the adapters for it.
+    pub(super) async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
         self.count_work()?;
+        if !self.shelf.serves(&work) {
+            self.shelf.wait(id, work);
+            return Box::pin(self.bring_next()).await;
+        }
         match self.child.send(&ToRunner::Work(id, work)).await {
             Err(FrameError::TooLong(bytes)) => {
                 let text =
@@ -242,7 +259,9 @@ impl<'s> Life<'s> {
             if replies.is_closed() {
                 continue;
             }
-            let pending = Pending { replies, cancelled: false, trace, started, work: None };
+            let adapters = carry::digests(&work);
+            let pending =
+                Pending { replies, adapters, cancelled: false, trace, started, work: None };
             self.running.insert(id, pending);
             self.hand_over(id, work).await?;
         }
@@ -250,6 +269,11 @@ impl<'s> Life<'s> {
     }
 
     async fn cancel(&mut self, id: RequestId) -> Step {
+        if self.shelf.forget(id) {
+            // The runner knows nothing of it.
+            self.running.remove(&id);
+            return self.count_work();
+        }
         match self.running.get_mut(&id) {
             Some(pending) if !pending.cancelled => {
                 pending.cancelled = true;
@@ -282,6 +306,7 @@ impl<'s> Life<'s> {
                 let hangs = self.pulse.hangs(working, progress);
                 if hangs { Err(Over::Hangs) } else { Ok(()) }
             }
+            FromRunner::Adapter(digest, result) => self.adapter(digest, result).await,
             FromRunner::Planned(_) => Ok(()),
         }
     }
@@ -321,7 +346,11 @@ impl<'s> Life<'s> {
     }
 
     /// Passes a reply on; stops the work where nobody listens any more.
-    async fn reply(&mut self, id: RequestId, reply: Result<Reply, BackendError>) -> Step {
+    pub(super) async fn reply(
+        &mut self,
+        id: RequestId,
+        reply: Result<Reply, BackendError>,
+    ) -> Step {
         let last = match &reply {
             Ok(Reply::Event(event)) => matches!(event, Event::Finished(_)),
             _ => true,
@@ -341,7 +370,9 @@ impl<'s> Life<'s> {
             if let Some(pending) = self.running.remove(&id) {
                 self.supervisor.blame.cleared(pending.trace);
             }
-            return self.count_work();
+            self.count_work()?;
+            // Its adapters may have to go for those that others wait for.
+            return Box::pin(self.bring_next()).await;
         }
         match sent {
             Ok(()) => Ok(()),
@@ -403,6 +434,7 @@ impl<'s> Life<'s> {
                 (LifeEnd::Died(failed.clone()), failed)
             }
         };
+        self.supervisor.held.send_replace(Vec::new());
         leave_behind(self.supervisor, self.running, &end, &failed);
         end
     }
@@ -419,7 +451,7 @@ fn leave_behind(
     let died = matches!(end, LifeEnd::Died(_));
     let now = supervisor.now();
     for (id, pending) in running {
-        let Pending { replies, cancelled, trace, started, work } = pending;
+        let Pending { replies, cancelled, trace, started, work, adapters: _ } = pending;
         if died && !cancelled {
             supervisor.blame.died(trace, now);
         }

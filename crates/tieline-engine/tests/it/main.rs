@@ -1,6 +1,7 @@
 //! The engine with the built runner and real weights. Skipped, said aloud, without `TIELINE_RUNNER`.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod adapters;
 mod compact;
 mod hostile;
 mod memory;

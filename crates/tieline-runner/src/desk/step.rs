@@ -52,6 +52,10 @@ impl Desk<'_> {
         let (threads, poll) =
             if alone { self.crew.usual(decodes) } else { self.crew.choose(decodes) };
         self.kv.context().set_threads(threads, poll);
+        if let Some(first) = ids.first().and_then(|id| self.answers.get(id)) {
+            // All of a step have the same: the scheduler sees to it.
+            self.shelf.bring(&first.request.adapters, self.kv.context());
+        }
         line.control.begin_step(ids);
         let guesses = self.guess_ahead(&shares);
         let (mut batch, parts) = self.batch(shares, guesses);

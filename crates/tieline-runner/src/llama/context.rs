@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use llama_cpp_sys_2 as sys;
 use tieline_types::{FlashAttention, KvType, LoadParams, Pooling};
 
+use super::Adapter;
 use super::Model;
 use super::accelerator;
 use super::batch::Batch;
@@ -24,6 +25,8 @@ const POOLS: usize = 3;
 pub(crate) struct Context<'m> {
     // Dropped in this order: llama.cpp must be done with the threads and the flag first.
     context: Handle,
+    /// What it computes with: kept as long as it does.
+    adapters: Vec<(Rc<Adapter<'m>>, f32)>,
     /// The last ones used, in this order: llama.cpp pauses one only when it computes with the next.
     pools: Vec<Rc<ThreadPool>>,
     _abort: Arc<AtomicBool>,
@@ -109,7 +112,8 @@ impl<'m> Context<'m> {
         // SAFETY: the model is valid and outlives the context; `abort` is kept beside it.
         let context = NonNull::new(unsafe { sys::llama_init_from_model(model.as_ptr(), raw) })?;
         let context = Handle(context, PhantomData);
-        let mut this = Self { context, pools: Vec::new(), _abort: abort, model, settings };
+        let (pools, adapters) = (Vec::new(), Vec::new());
+        let mut this = Self { context, adapters, pools, _abort: abort, model, settings };
         this.set_threads(settings.threads.max(settings.threads_batch), true);
         Some(this)
     }
@@ -159,6 +163,26 @@ impl<'m> Context<'m> {
         }
         // SAFETY: as in `set_threads`.
         unsafe { sys::llama_set_n_threads(self.as_ptr(), threads, threads) };
+    }
+
+    /// Lets the next steps compute with these adapters, each by its scale, and no others.
+    ///
+    /// Where they are others than before, llama.cpp plans its graphs anew at the next step.
+    pub(crate) fn set_adapters(&mut self, adapters: Vec<(Rc<Adapter<'m>>, f32)>) {
+        let mut pointers: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.as_ptr()).collect();
+        let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
+        // SAFETY: the context is valid; both lists are as long as is said and read in this call only. The
+        // adapters are of this context's model, or of one that its lifetime says is as good, and are kept below
+        // until others take their place.
+        unsafe {
+            sys::llama_set_adapters_lora(
+                self.as_ptr(),
+                pointers.as_mut_ptr(),
+                pointers.len(),
+                scales.as_mut_ptr(),
+            );
+        }
+        self.adapters = adapters;
     }
 
     /// Makes `pool` the one that the next steps use. A step must follow: llama.cpp forgets the one before only

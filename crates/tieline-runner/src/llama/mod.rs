@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "the one door to llama.cpp; see the module's documentation")]
 
 mod accelerator;
+mod adapter;
 mod batch;
 mod context;
 mod log;
@@ -19,6 +20,7 @@ mod system;
 mod threads;
 
 pub(crate) use accelerator::switch as switch_own_kernels;
+pub(crate) use adapter::Adapter;
 pub(crate) use batch::Batch;
 pub(crate) use context::{ActualPooling, Context, DecodeError, Settings, StatePart, progress};
 pub(crate) use log::take_errors;

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod adapters;
 #[cfg(all(feature = "attacks", target_os = "linux"))]
 mod attacks;
 mod batch;

@@ -10,11 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
-use tieline_types::wire::{self, Failure, FromRunner, Reply, ToRunner, Work};
+use sha2::{Digest as _, Sha256};
+use tieline_types::wire::{self, AdapterPiece, Failure, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    Bytes, Digest, Event, FinishReason, Finished, FlashAttention, Jail, KvType, LoadParams,
-    LoadedModel, Message, Private, Prompt, Request, RequestId, Role, RunnerBuild, Sampling,
-    Started, TokenLogprob, Tokens, Usage,
+    Bytes, Digest, Event, FinishReason, Finished, FlashAttention, HeldAdapter, Jail, KvType,
+    LoadParams, LoadedModel, Message, Private, Prompt, Request, RequestId, Role, RunnerBuild,
+    Sampling, Started, TokenLogprob, Tokens, Usage,
 };
 
 /// A runner and its pipes.
@@ -333,6 +334,25 @@ impl Peer {
             if id == want && wanted(&event) {
                 return;
             }
+        }
+    }
+
+    /// Brings an adapter's file to the runner, in pieces of so many bytes.
+    pub(crate) fn bring(&mut self, file: &[u8], piece: usize) -> Result<Digest, Failure> {
+        let digest = Digest(Sha256::digest(file).into());
+        let bytes = Bytes(file.len() as u64);
+        self.send(&ToRunner::BeginAdapter(HeldAdapter { digest, bytes }));
+        for bytes in file.chunks(piece) {
+            self.send(&ToRunner::AdapterPiece(AdapterPiece { digest, bytes: bytes.to_vec() }));
+        }
+        self.brought(digest)
+    }
+
+    /// What became of an adapter that was sent.
+    pub(crate) fn brought(&mut self, want: Digest) -> Result<Digest, Failure> {
+        match self.frame().expect("the runner went away") {
+            FromRunner::Adapter(digest, result) if digest == want => result.map(|()| digest),
+            other => panic!("unexpected: {other:?}"),
         }
     }
 

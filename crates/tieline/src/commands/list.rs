@@ -26,6 +26,8 @@ pub(super) struct Row {
     context_tokens: Option<Tokens>,
     template_digest: Option<Digest>,
     pulled_at_unix_s: i64,
+    /// It is no model but changes one.
+    adapter: bool,
     missing: bool,
 }
 
@@ -45,6 +47,7 @@ impl From<&Model> for Row {
             context_tokens: model.context_length,
             template_digest: model.template_digest,
             pulled_at_unix_s: model.pulled_at_unix_s,
+            adapter: model.is_adapter,
             missing: model.missing,
         }
     }
@@ -65,7 +68,7 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
             model.name.clone(),
             model.digest.short(),
             model.size.to_string(),
-            model.quantisation.clone().unwrap_or_default(),
+            kind(model),
             if model.missing { "missing".to_owned() } else { trust(model.trust).to_owned() },
             date(model.pulled_at_unix_s),
         ]);
@@ -74,6 +77,15 @@ pub(super) fn list(app: &App) -> Result<(), Failure> {
         size.set_cell_alignment(CellAlignment::Right);
     }
     app.output.line(&trimmed(&table))
+}
+
+/// How its weights are stored, and whether it is an adapter.
+fn kind(model: &Model) -> String {
+    let quantisation = model.quantisation.as_deref().unwrap_or_default();
+    match model.is_adapter {
+        true => format!("adapter {quantisation}").trim_end().to_owned(),
+        false => quantisation.to_owned(),
+    }
 }
 
 /// A table without lines, as other command-line tools print them.

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tieline_engine::Planner;
+use tieline_engine::plan::fit::Free;
 use tieline_store::Model;
 use tieline_types::{Bytes, Digest, LoadParams, MemoryPlan};
 
@@ -17,7 +18,10 @@ struct Report<'a> {
     model: &'a str,
     digest: Digest,
     fits: bool,
+    /// Without what the adapters take.
     free_bytes: Bytes,
+    /// What the adapters take beside what is needed.
+    adapters_bytes: Bytes,
     #[serde(flatten)]
     memory: MemoryReport,
     /// What the runner holds beside the model.
@@ -31,12 +35,20 @@ struct Report<'a> {
 
 pub(super) fn plan(app: &App, args: &args::Plan) -> Result<(), Failure> {
     let params = LoadParams::from(&args.load);
-    let model = app.installed(&args.model)?;
+    let found = app.composed(&args.model)?;
+    let adapters = found.adapter_bytes();
+    // What adapters take beside the model, it cannot have.
+    let there = args.load.memory.unwrap_or_else(|| Free::now().memory);
+    let most = match adapters {
+        Bytes(0) => args.load.memory,
+        Bytes(taken) => Some(Bytes(there.0.saturating_sub(taken))),
+    };
+    let model = Model { name: found.name(), ..found.base };
     let file = app.store.open_model(&model)?;
     let config = app.engine()?;
     let work = async {
         let mut planner = Planner::start(&config, &file).await?;
-        let planned = planning::plan(app, &mut planner, (&params, args.load.memory)).await?;
+        let planned = planning::plan(app, &mut planner, (&params, most)).await?;
         let mut instead = Vec::new();
         if planned.miss.is_some() {
             instead = planning::instead(app, &model, &mut planner, &params, &planned).await;
@@ -46,9 +58,9 @@ pub(super) fn plan(app: &App, args: &args::Plan) -> Result<(), Failure> {
     };
     let (planned, instead) = app.block_on_interruptible(work, "interrupted while planning")?;
     if app.output.is_json() {
-        app.output.value(&report(&model, &planned, &instead))?;
+        app.output.value(&report(&model, (&planned, adapters), &instead))?;
     } else {
-        app.output.line(&text(&planned))?;
+        app.output.line(&text(&planned, adapters))?;
     }
     match &planned.miss {
         None => Ok(()),
@@ -56,12 +68,17 @@ pub(super) fn plan(app: &App, args: &args::Plan) -> Result<(), Failure> {
     }
 }
 
-fn report<'a>(model: &'a Model, planned: &'a Planned, instead: &'a [String]) -> Report<'a> {
+fn report<'a>(
+    model: &'a Model,
+    (planned, adapters): (&'a Planned, Bytes),
+    instead: &'a [String],
+) -> Report<'a> {
     Report {
         model: &model.name,
         digest: model.digest,
         fits: planned.miss.is_none(),
         free_bytes: planned.free.memory,
+        adapters_bytes: adapters,
         memory: planned.report(None),
         base_bytes: planned.plan.base,
         loads: planned.loads,
@@ -70,7 +87,7 @@ fn report<'a>(model: &'a Model, planned: &'a Planned, instead: &'a [String]) -> 
     }
 }
 
-fn text(planned: &Planned) -> String {
+fn text(planned: &Planned, adapters: Bytes) -> String {
     let plan = &planned.plan.model;
     let mut table = table(&[]);
     let mut row = |name: &str, bytes: Bytes, what: String| {
@@ -97,6 +114,11 @@ fn text(planned: &Planned) -> String {
     if planned.loads > 0 {
         row("learned", planned.extra, format!("from {} loads like it", planned.loads));
     }
-    row("free", planned.free.memory, String::new());
+    let mut left = String::new();
+    if adapters.0 > 0 {
+        row("adapters", adapters, "beside what is needed".to_owned());
+        "without what the adapters take".clone_into(&mut left);
+    }
+    row("free", planned.free.memory, left);
     trimmed(&table)
 }

@@ -33,7 +33,7 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
     let size = |bytes: Option<Bytes>| bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
     for Row { record, memory_bytes } in &rows {
         table.add_row([
-            record.model.clone(),
+            [&[record.model.clone()][..], &record.adapters].concat().join(" +"),
             record.digest.short(),
             record.context_tokens.0.to_string(),
             size(*memory_bytes),

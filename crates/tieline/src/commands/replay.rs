@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tieline_engine::Inspected;
 use tieline_store::Model;
-use tieline_types::{Digest, ModelRef, Receipt, RunnerBuild, Tokens};
+use tieline_types::{Adapter, Adapters, Digest, ModelRef, Receipt, Request, RunnerBuild, Tokens};
 
 use super::receipt;
 use crate::answer;
@@ -51,6 +51,7 @@ pub(super) fn replay(app: &App, args: &Replay) -> Result<(), Failure> {
         return Err(Failure::user("the receipt has no answer: there is nothing to make again"));
     }
     let model = model(app, &receipt)?;
+    let adapters = adapters(app, &receipt)?;
     let path = app.runner()?;
     let Inspected { build, .. } =
         app.block_on(tieline_engine::inspect(&path)).map_err(|error| {
@@ -62,7 +63,7 @@ pub(super) fn replay(app: &App, args: &Replay) -> Result<(), Failure> {
         let hint = "replay with that runner (--runner), or see with --anyway what comes out";
         return Err(Failure::user(problem).with_hint(hint));
     }
-    let again = again(app, &model, &receipt)?;
+    let again = again(app, &model, &receipt, adapters)?;
     let comparison = compare(&receipt, &again);
     print(app, &model, &comparison, &differences)?;
     if comparison.is_same() {
@@ -86,6 +87,21 @@ fn model(app: &App, receipt: &Receipt) -> Result<Model, Failure> {
     })
 }
 
+/// The receipt's adapters with their files, where they are here.
+fn adapters(app: &App, receipt: &Receipt) -> Result<Adapters, Failure> {
+    let one = |adapter: &Adapter| {
+        let digest = adapter.digest;
+        let Some(model) = app.store.find(&ModelRef::Digest(digest))? else {
+            return Err(Failure::user(format!("the receipt's adapter, {digest}, is not here"))
+                .with_hint(format!("tieline pull ADAPTER --digest {digest}")));
+        };
+        let file = Some(app.store.open_model(&model)?.path);
+        Ok(Adapter { file, ..adapter.clone() })
+    };
+    let all = receipt.adapters.iter().map(one).collect::<Result<Vec<_>, Failure>>()?;
+    Adapters::new(all).map_err(|error| Failure::user(format!("the receipt is damaged: {error}")))
+}
+
 /// What the two are made of otherwise, in words.
 fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
     let fields = [
@@ -100,10 +116,16 @@ fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
         .collect()
 }
 
-fn again(app: &App, model: &Model, receipt: &Receipt) -> Result<Receipt, Failure> {
+fn again(
+    app: &App,
+    model: &Model,
+    receipt: &Receipt,
+    adapters: Adapters,
+) -> Result<Receipt, Failure> {
     let loaded = app.load(model, (receipt.params.clone(), None), None)?;
     let mut screen = crate::screen::Screen::new(app.output);
-    let answer = answer::ask(app, &loaded, receipt.request(), |shown| match shown {
+    let request = Request { adapters, ..receipt.request() };
+    let answer = answer::ask(app, &loaded, request, |shown| match shown {
         // The answer itself is known.
         answer::Shown::Text(_) | answer::Shown::Reasoning(_) => Ok(()),
         shown => screen.show(shown),
@@ -199,6 +221,7 @@ mod tests {
     fn receipt() -> Receipt {
         Receipt {
             model: None,
+            adapters: Adapters::default(),
             build: RunnerBuild::default(),
             params: LoadParams::default(),
             batches: vec![3, 1],

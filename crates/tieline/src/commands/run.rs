@@ -67,7 +67,7 @@ struct Report<'a> {
 }
 
 pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
-    let template = template(args)?;
+    let mut template = template(args)?;
     let prompt = prompt(args)?;
     match &args.receipt {
         Some(_) if prompt.is_none() => {
@@ -86,7 +86,9 @@ pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
     if let (Some(plan), None) = (plan, args.load.parallel) {
         params.parallel = plan.candidates().min(LoadParams::DEFAULT_PARALLEL);
     }
-    let model = app.installed_or_pulled(&args.model)?;
+    let found = app.composed_or_pulled(&args.model)?;
+    template.adapters = found.set(&app.store)?;
+    let model = Model { name: found.name(), ..found.base };
     let draft = draft::chosen(app, &args.answer, &model)?;
     let cache = app.prompt_cache(args.cache.prompt_cache);
     let loaded = app.load_with(&model, draft.as_ref(), (params, args.load.memory), cache)?;

@@ -23,6 +23,8 @@ struct Report {
     row: Row,
     path: PathBuf,
     verified_now: bool,
+    /// The rank of an adapter.
+    rank: Option<u64>,
     tensor_types: Vec<TensorType>,
     chat_template: Option<String>,
     profile: Option<Profile>,
@@ -59,6 +61,7 @@ pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
             row,
             path,
             verified_now: args.verify,
+            rank: gguf.adapter_rank(),
             tensor_types,
             chat_template: template,
             profile,
@@ -66,6 +69,9 @@ pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
         return app.output.value(&report);
     }
     let mut lines = facts(&model, &path);
+    if let Some(rank) = gguf.adapter_rank() {
+        lines.insert(1, ("adapter", format!("rank {rank}; ask for MODEL+{}", model.name)));
+    }
     lines.push(("weights", String::new()));
     let mut text: Vec<String> = lines
         .iter()

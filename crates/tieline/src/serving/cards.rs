@@ -1,6 +1,6 @@
 //! What models are: the store's facts, and those of their files' headers, which are read once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,9 +10,13 @@ use tieline_store::{Gguf, Model, Store};
 use tieline_types::{Abilities, BackendError, Digest, ErrorKind, ModelCard, ModelDetails};
 
 use super::{abilities, errors};
+use crate::composed::Found;
 
 /// The template is told apart from the other entries.
 const TEMPLATE: &str = "tokenizer.chat_template";
+
+/// Pairs of models and adapters that are remembered.
+const REMEMBERED: usize = 4096;
 
 /// What a file's header says.
 #[derive(Debug)]
@@ -28,27 +32,50 @@ pub(super) struct Header {
 pub(super) struct Cards {
     store: Store,
     headers: Arc<Mutex<HashMap<Digest, Arc<Header>>>>,
+    /// Models and adapters that were found to go together.
+    fitting: Arc<Mutex<HashSet<(Digest, Digest)>>>,
 }
 
 impl Clone for Cards {
     /// Another hand on the same headers.
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), headers: Arc::clone(&self.headers) }
+        Self {
+            store: self.store.clone(),
+            headers: Arc::clone(&self.headers),
+            fitting: Arc::clone(&self.fitting),
+        }
     }
 }
 
 impl Cards {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, headers: Arc::default() }
+        Self { store, headers: Arc::default(), fitting: Arc::default() }
     }
 
     /// Those of all models whose file can be used. Reads files.
     pub(super) fn all(&self) -> Result<Vec<ModelCard>, BackendError> {
         let models = self.store.list().map_err(errors::db)?;
         self.headers().retain(|digest, _| models.iter().any(|model| model.digest == *digest));
-        let here = models.iter().filter(|model| !model.missing);
+        // Who asks for a model asks for none that answers nothing.
+        let here = models.iter().filter(|model| !model.missing && !model.is_adapter);
         // One that is damaged hides no other.
         Ok(here.filter_map(|model| Some(card(model, &*self.header(model).ok()?))).collect())
+    }
+
+    /// Whether adapters go with their model. Reads the files' headers the first time.
+    pub(super) fn fit(&self, found: &Found) -> Result<(), BackendError> {
+        let pairs = || found.adapters.iter().map(|(one, _)| (found.base.digest, one.digest));
+        let fitting = || self.fitting.lock().unwrap_or_else(PoisonError::into_inner);
+        if pairs().all(|pair| fitting().contains(&pair)) {
+            return Ok(());
+        }
+        found.check(&self.store).map_err(errors::composed)?;
+        let mut known = fitting();
+        if known.len() > REMEMBERED {
+            known.clear();
+        }
+        known.extend(pairs());
+        Ok(())
     }
 
     /// One in detail. Reads its file.

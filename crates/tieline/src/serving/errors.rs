@@ -4,6 +4,8 @@ use tieline_store::{DbError, LeaseError, VerifyError};
 use tieline_types::{BackendError, ErrorKind, Hint};
 use tokio::task::JoinError;
 
+use crate::composed::ComposeError;
+
 /// The database cannot be read.
 pub(super) fn db(error: DbError) -> BackendError {
     from(ErrorKind::Internal, "the list of models cannot be read".to_owned(), error)
@@ -24,6 +26,15 @@ pub(super) fn file(error: VerifyError) -> BackendError {
         _ => "a model's file cannot be checked".to_owned(),
     };
     from(kind, text, error)
+}
+
+/// A name means nothing that can answer.
+pub(super) fn composed(error: ComposeError) -> BackendError {
+    match error {
+        ComposeError::File(error) => file(error),
+        ComposeError::Db(error) => db(error),
+        error => error.into(),
+    }
 }
 
 /// A model's file cannot be held.

@@ -10,14 +10,15 @@ use tieline_engine::{Member, Pool};
 use tieline_store::{Catalogue, Model};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Abilities, BackendError, Departure, ErrorKind, EventStream, Host, HostStatus, Keep, LoadParams,
-    ModelCard, ModelDetails, ModelRef, Pooling, Request, Residence, Served, Tokens, Wanted,
+    Abilities, Adapters, BackendError, Bytes, Departure, ErrorKind, EventStream, Host, HostStatus,
+    Keep, LoadParams, ModelCard, ModelDetails, Pooling, Request, Residence, Served, Tokens, Wanted,
 };
 
 use super::cards::Cards;
+use super::needs::Need;
 use super::variants::{self, Kind, Place, Variant, Variants};
 use super::{Ground, blocking, errors, needs};
-use crate::names;
+use crate::composed::{self, Found};
 
 /// This machine's models by name.
 #[derive(Debug)]
@@ -41,52 +42,74 @@ enum Purpose {
     Words,
 }
 
+/// A model, and the adapters that change it.
+struct Composite {
+    found: Found,
+    adapters: Adapters,
+}
+
+impl Composite {
+    /// Refuses adapters that take more than the model leaves of what there is.
+    fn check_room(&self, variant: &Variant, there: Bytes) -> Result<(), BackendError> {
+        let adapters = self.found.adapter_bytes();
+        let base = variant.need.get().map_or(Bytes(0), Need::bytes);
+        if base.0.saturating_add(adapters.0) <= there.0 || self.adapters.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "{} needs {base} of memory and its adapters {adapters}, and there are {there}",
+            variant.name
+        );
+        let hint = "use a smaller context or fewer adapters, or allow more with --memory";
+        Err(BackendError::new(ErrorKind::OutOfMemory, text).with_hint(hint))
+    }
+}
+
 /// A model that is to do something, and how long it stays then.
 struct Placed {
-    model: Model,
+    what: Composite,
     variant: Arc<Variant>,
     keep: Option<Keep>,
 }
 
 impl Machine {
-    /// The model of a name, and what it can do.
-    async fn known(&self, name: &str) -> Result<(Model, Abilities), BackendError> {
-        let (cards, name) = (self.cards.clone(), name.to_owned());
-        let find = self.finding(name);
+    /// What a name means, and what it can do.
+    async fn known(&self, name: &str) -> Result<(Composite, Abilities), BackendError> {
+        let (cards, store) = (self.cards.clone(), self.ground.store.clone());
+        let find = self.finding(name.to_owned());
         blocking(move || {
-            let model = find()?;
-            let abilities = cards.header(&model)?.abilities;
-            Ok((model, abilities))
+            let found = find()?;
+            let abilities = cards.header(&found.base)?.abilities;
+            let adapters = found.set(&store).map_err(errors::composed)?;
+            Ok((Composite { found, adapters }, abilities))
         })
         .await
     }
 
-    /// What finds the model of a name. Asks the database.
+    /// What finds out what a name means. Asks the database, and reads headers of adapters that are new.
     fn finding(
         &self,
         name: String,
-    ) -> impl FnOnce() -> Result<Model, BackendError> + Send + 'static {
+    ) -> impl FnOnce() -> Result<Found, BackendError> + Send + 'static {
         let (store, catalogue) = (self.ground.store.clone(), Arc::clone(&self.catalogue));
+        let cards = self.cards.clone();
         move || {
-            let reference: Option<ModelRef> = name.parse().ok();
-            let found = reference.map(|reference| names::find(&store, &catalogue, &reference));
-            let found = found.transpose().map_err(errors::db)?.flatten();
-            found.filter(|model| !model.missing).ok_or_else(|| {
-                let (text, hint) = names::missing(&store, &catalogue, &name);
-                BackendError::new(ErrorKind::NotFound, text).with_hint(hint)
-            })
+            let found = composed::find(&store, &catalogue, &name).map_err(errors::composed)?;
+            cards.fit(&found)?;
+            Ok(found)
         }
     }
 
     /// The variant that serves, as a member of the pool.
     async fn place(&self, wanted: &Wanted, purpose: Purpose) -> Result<Placed, BackendError> {
-        let (model, abilities) = self.known(&wanted.name).await?;
+        let (composite, abilities) = self.known(&wanted.name).await?;
+        let model = composite.found.base.clone();
         let vectors = vectors(wanted, purpose, abilities);
         self.check_context(&model, wanted.context)?;
         let all = self.variants.of(model.digest);
         let ready = all.iter().find(|one| one.place() == Place::Ready);
         if let (Purpose::Words, None, Some(ready)) = (purpose, wanted.vectors, ready) {
-            return Ok(self.placed(model, Arc::clone(ready), wanted.keep));
+            return Ok(self.placed(composite, Arc::clone(ready), wanted.keep));
         }
         let there: Vec<_> = all
             .iter()
@@ -98,18 +121,19 @@ impl Machine {
         let sizes = (usual, model.context_length);
         let context = variants::context(&there, wanted.context, sizes);
         let variant = self.planned(&model, Kind { context, vectors }, wanted.context).await?;
+        composite.check_room(&variant, self.ground.budget)?;
         let inherited = match variant.place() {
             Place::Away => self.replace(&all, &variant).await?,
             Place::Loading | Place::Ready => None,
         };
-        Ok(self.placed(model, variant, wanted.keep.or(inherited)))
+        Ok(self.placed(composite, variant, wanted.keep.or(inherited)))
     }
 
-    fn placed(&self, model: Model, variant: Arc<Variant>, keep: Option<Keep>) -> Placed {
+    fn placed(&self, what: Composite, variant: Arc<Variant>, keep: Option<Keep>) -> Placed {
         if let Some(keep) = keep {
             variant.is_kept(keep);
         }
-        Placed { model, variant, keep }
+        Placed { what, variant, keep }
     }
 
     fn check_context(&self, model: &Model, wanted: Option<Tokens>) -> Result<(), BackendError> {
@@ -216,6 +240,7 @@ impl Machine {
             phase,
             planned: standing.member.bytes,
             served: standing.served,
+            adapters: standing.adapters,
             busy: standing.busy,
             waiting: standing.waiting,
             loads: standing.loads,
@@ -258,26 +283,39 @@ impl Host for Machine {
 
     async fn describe(&self, name: &str) -> Result<ModelDetails, BackendError> {
         let (cards, find) = (self.cards.clone(), self.finding(name.to_owned()));
-        blocking(move || cards.details(&find()?)).await
+        blocking(move || {
+            let found = find()?;
+            let details = cards.details(&found.base)?;
+            let card = ModelCard { name: found.name(), ..details.card };
+            Ok(ModelDetails { card, ..details })
+        })
+        .await
     }
 
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {
-        let Placed { model, variant, keep } = self.place(wanted, Purpose::Text).await?;
+        let Placed { what, variant, keep } = self.place(wanted, Purpose::Text).await?;
         let served = self.pool.ready(&variant.name, keep).await?;
-        if served.name == model.name {
+        let name = what.found.name();
+        if served.name == name {
             return Ok(served);
         }
-        // The same content under another of its names.
-        Ok(Arc::new(Served { name: model.name, ..(*served).clone() }))
+        // The same content under another of its names, or with adapters.
+        Ok(Arc::new(Served { name, ..(*served).clone() }))
     }
 
     async fn run(&self, wanted: &Wanted, request: Request) -> Result<EventStream, BackendError> {
-        let Placed { variant, keep, .. } = self.place(wanted, Purpose::Text).await?;
+        let Placed { what, variant, keep } = self.place(wanted, Purpose::Text).await?;
+        let request = Request { adapters: what.adapters, ..request };
         self.pool.run(&variant.name, keep, request).await
     }
 
     async fn work(&self, wanted: &Wanted, work: Work) -> Result<Reply, BackendError> {
-        let Placed { variant, keep, .. } = self.place(wanted, purpose(&work)).await?;
+        let purpose = purpose(&work);
+        let Placed { what, variant, keep } = self.place(wanted, purpose).await?;
+        if purpose == Purpose::Vectors && !what.adapters.is_empty() {
+            let text = "adapters change what a model writes; it makes vectors without them";
+            return Err(BackendError::new(ErrorKind::Unsupported, text));
+        }
         self.pool.work(&variant.name, keep, work).await
     }
 
@@ -295,8 +333,8 @@ impl Host for Machine {
     }
 
     async fn unload(&self, name: &str) -> Result<(), BackendError> {
-        let model = blocking(self.finding(name.to_owned())).await?;
-        for variant in self.variants.of(model.digest) {
+        let found = blocking(self.finding(name.to_owned())).await?;
+        for variant in self.variants.of(found.base.digest) {
             match self.pool.unload(&variant.name).await {
                 // One that never became a member is not there.
                 Err(error) if error.kind != ErrorKind::NotFound => return Err(error),

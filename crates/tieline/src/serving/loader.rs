@@ -11,8 +11,11 @@ use tieline_engine::{EngineConfig, Loader, LocalModel, probe};
 use tieline_store::{Lease, Model, Store};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Bytes, ErrorKind, EventStream, ModelFile, Request, Served, Zone,
+    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, ModelFile, ModelRef,
+    Request, Served, Zone,
 };
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::variants::{Place, Variant, Variants};
 use super::{Ground, blocking, errors};
@@ -47,10 +50,14 @@ impl Runners {
         let planned = variant.need.get().map(|need| &need.planned);
         let record = Record::of(&variant.model, &model, planned);
         let home = home.clone();
-        let session = blocking(move || Ok(Session::open(&home, &record))).await?;
-        let holds = Mutex::new(Some((prepared.lease, session)));
+        let shown = record.clone();
+        let session = blocking(move || Ok(Session::open(&home, &shown))).await?;
+        let holds = Arc::new(Mutex::new(Some((prepared.lease, session))));
+        let tasks = TaskTracker::new();
+        tasks.spawn(tell(model.watch_adapters(), store.clone(), record, Arc::clone(&holds)));
+        tasks.close();
         let (store, variant) = (store.clone(), Arc::clone(variant));
-        Ok(Kept { model, variant, store, holds })
+        Ok(Kept { model, variant, store, holds, tasks })
     }
 }
 
@@ -85,19 +92,57 @@ impl Loader for Runners {
     }
 }
 
+/// What a model holds while it is in memory: its file's lease, and its record.
+type Holds = Arc<Mutex<Option<(Lease, Session)>>>;
+
+/// Writes down the names of the adapters that a runner holds whenever they change, until it is gone.
+async fn tell(
+    mut held: watch::Receiver<Vec<HeldAdapter>>,
+    store: Store,
+    record: Record,
+    holds: Holds,
+) {
+    while held.changed().await.is_ok() {
+        let adapters = held.borrow_and_update().clone();
+        let (store, holds) = (store.clone(), Arc::clone(&holds));
+        let mut next = record.clone();
+        let written = blocking(move || {
+            next.adapters = adapters.iter().map(|one| name_of(&store, one.digest)).collect();
+            if let Some((_, session)) = &mut *holds.lock().unwrap_or_else(PoisonError::into_inner) {
+                session.rewrite(&next);
+            }
+            Ok(())
+        });
+        // It only hides an adapter from `ps`.
+        let _ = written.await;
+    }
+}
+
+/// The name that the store has for what a file holds, or what it holds.
+fn name_of(store: &Store, digest: Digest) -> String {
+    let found = store.find(&ModelRef::Digest(digest)).ok().flatten();
+    found.map_or_else(|| digest.short(), |model| model.name)
+}
+
 /// A model in memory, and what it holds there.
 #[derive(Debug)]
 struct Kept {
     model: LocalModel,
     variant: Arc<Variant>,
     store: Store,
-    holds: Mutex<Option<(Lease, Session)>>,
+    holds: Holds,
+    /// What tells of its adapters; ends with it.
+    tasks: TaskTracker,
 }
 
 #[async_trait]
 impl Resident for Kept {
     fn served(&self) -> Arc<Served> {
         self.model.served()
+    }
+
+    fn adapters(&self) -> Vec<HeldAdapter> {
+        self.model.adapters()
     }
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {
@@ -108,6 +153,7 @@ impl Resident for Kept {
         self.variant.is_at(Place::Away);
         let held = self.model.pid().and_then(probe::resident_memory);
         self.model.close().await;
+        self.tasks.wait().await;
         let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
         let after = blocking(move || {

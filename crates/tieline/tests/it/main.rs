@@ -3,6 +3,7 @@
 //! Real weights always; what needs the runner is skipped, said aloud, without `TIELINE_RUNNER`.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod adapters;
 mod certify;
 mod choices;
 mod cost;

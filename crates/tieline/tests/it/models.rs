@@ -138,6 +138,7 @@ fn a_list_of_one() {
         "context_tokens": 8192,
         "template_digest": "sha256:872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788",
         "pulled_at_unix_s": [TIME],
+        "adapter": false,
         "missing": false
       }
     ]
@@ -202,7 +203,7 @@ fn a_model_is_shown() {
     smollm2 holds sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
     ");
     let report = home.tieline(["show", "smollm2", "--verify", "--json"]).json();
-    insta::assert_snapshot!(keys(&report).join(" "), @"name digest size_bytes reference source licence trust architecture quantisation parameters context_tokens template_digest pulled_at_unix_s missing path verified_now tensor_types chat_template profile");
+    insta::assert_snapshot!(keys(&report).join(" "), @"name digest size_bytes reference source licence trust architecture quantisation parameters context_tokens template_digest pulled_at_unix_s adapter missing path verified_now rank tensor_types chat_template profile");
     assert_eq!(report["verified_now"], true);
     assert_eq!(report["tensor_types"].as_array().unwrap().len(), 3);
     assert_eq!(keys(&report["tensor_types"][0]), ["name", "tensors", "bytes"]);

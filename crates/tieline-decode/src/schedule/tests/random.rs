@@ -14,10 +14,11 @@ fn some_job(random: &mut Random, id: u64, cells: usize) -> (Job, usize) {
     let target = skewed(random, 200.min(cells - prompt - 1));
     let class = if random.one_in(3) { Class::Batch } else { Class::Interactive };
     let owner = Owner(random.within(1, 3).to_string());
+    let group = Group(u32::try_from(random.within(1, 4).saturating_sub(2)).unwrap());
     let alone = random.one_in(12);
     let scored = random.one_in(4);
     let answer = target + random.within(0, 100);
-    (Job { id: RequestId(id), class, owner, alone, scored, prompt, answer }, target)
+    (Job { id: RequestId(id), class, owner, group, alone, scored, prompt, answer }, target)
 }
 
 fn run(seed: u64) {
@@ -32,6 +33,7 @@ fn run(seed: u64) {
     let cells = [300, 1000, 6000, 20_000][random.within(0, 3)];
     let mut runner = Runner::new(limits, cells, seed + 1);
     runner.makes_room = random.one_in(2);
+    runner.change = [0.0, 0.005, 0.5][random.within(0, 2)];
     if random.one_in(3) {
         runner.moody = 4;
     }

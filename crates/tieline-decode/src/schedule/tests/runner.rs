@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::super::plan::whole_rows;
 use super::super::*;
 
 /// xorshift64*: a schedule is its seed.
@@ -68,6 +69,12 @@ pub(super) struct Runner {
     pub(super) service: BTreeMap<String, f64>,
     /// The largest step, in seconds.
     pub(super) longest: f64,
+    /// Since when each group that has something to compute has waited for its turn.
+    waits: BTreeMap<Group, f64>,
+    /// What it costs to change groups, in seconds.
+    pub(super) change: f64,
+    /// Groups that computed, in order.
+    pub(super) turns: Vec<Group>,
 }
 
 pub(super) const TOKEN: f64 = 0.003;
@@ -94,6 +101,9 @@ impl Runner {
             sent_back: 0,
             service: BTreeMap::new(),
             longest: 0.0,
+            waits: BTreeMap::new(),
+            change: 0.0,
+            turns: Vec::new(),
         }
     }
 
@@ -262,16 +272,37 @@ impl Runner {
         self.check(&plan);
         let answers = plan.iter().filter(|s| s.decodes).count();
         let prompt = plan.iter().filter(|s| !s.decodes).map(|s| s.tokens).sum();
-        let took = seconds(answers, prompt);
+        let group = self.live[&plan[0].id.0].job.group;
+        let changes = self.turns.last().is_some_and(|last| *last != group);
+        let took = seconds(answers, prompt) + if changes { self.change } else { 0.0 };
         self.now += took;
         self.longest = self.longest.max(took);
         self.scheduler.stepped(&plan, took);
+        self.turn(group);
         plan.iter().for_each(|share| self.computed(share));
         self.agrees();
         true
     }
 
+    /// A group computed: it, and nobody too long ago.
+    fn turn(&mut self, group: Group) {
+        self.turns.push(group);
+        let ready: HashSet<Group> =
+            self.live.values().filter(|l| l.running).map(|l| l.job.group).collect();
+        self.waits.retain(|waits, _| *waits != group && ready.contains(waits));
+        // Of three owners with interactive requests each is worth eight of one who has none.
+        let most = as_f64(ready.len()) * 24.0 * 2.0 * (self.longest + self.limits.step + 0.1);
+        for ready in ready.into_iter().filter(|ready| *ready != group) {
+            let since = *self.waits.entry(ready).or_insert(self.now);
+            let waited = self.now - since;
+            assert!(waited <= most, "{ready:?} waits for {waited} s, more than {most}");
+        }
+    }
+
     fn check(&self, plan: &[Share]) {
+        let group = self.live[&plan[0].id.0].job.group;
+        let same = plan.iter().all(|share| self.live[&share.id.0].job.group == group);
+        assert!(same, "two sets of adapters in a step");
         let total: usize = plan.iter().map(|s| s.tokens).sum();
         assert!(total <= self.limits.batch, "{total} tokens");
         let ids: HashSet<u64> = plan.iter().map(|s| s.id.0).collect();
@@ -291,12 +322,15 @@ impl Runner {
         assert!(rows <= self.limits.rows.max(self.limits.slots), "{rows} rows of logits");
         for (id, live) in self.live.iter().filter(|(_, l)| l.running) {
             let decodes = live.known - live.cached == 1;
-            assert!(!decodes || ids.contains(id), "an answer stands still");
+            let stands_still = decodes && live.job.group == group && !ids.contains(id);
+            assert!(!stands_still, "an answer stands still");
         }
         let answers = plan.iter().filter(|s| s.decodes).count();
         let pace = self.scheduler.pace();
+        let at_work: Vec<&Running> = self.scheduler.of(group).collect();
         if answers > 0
-            && let Some(budget) = pace.tokens_within(self.scheduler.patience(answers), answers)
+            && let Some(budget) =
+                pace.tokens_within(self.scheduler.patience(&at_work, answers), answers)
         {
             let most = whole_rows(budget + answers).max(answers + 1);
             assert!(total <= most, "{total} rows, {budget} prompt tokens fit");

@@ -1,0 +1,167 @@
+//! Brings adapters to a runner at work: reads their files, and sends them in pieces that give way to all else.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use tieline_types::wire::{self, ADAPTER_BYTES, ADAPTER_PIECE, AdapterPiece, Failure, ToRunner};
+use tieline_types::{Adapter, BackendError, Bytes, Digest, ErrorKind, HeldAdapter, Origin, Retry};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Failed;
+use super::adapters::{Room, wanted};
+use super::life::{Life, Step};
+
+/// A file that is being read and sent.
+pub(super) type Sending = JoinHandle<io::Result<()>>;
+
+impl Life<'_> {
+    /// Begins to send the next adapter that somebody waits for, if there is room for it.
+    pub(super) async fn bring_next(&mut self) -> Step {
+        while let Some((id, adapter)) = self.shelf.next() {
+            let (file, held) = match opened(&adapter) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    self.disappoint(adapter.digest, &error).await?;
+                    continue;
+                }
+            };
+            match self.shelf.room(held, id, &self.used()) {
+                Room::Later => return Ok(()),
+                Room::Never => {
+                    self.shelf.forget(id);
+                    self.reply(id, Err(too_much())).await?;
+                }
+                Room::After(gone) => {
+                    for digest in &gone {
+                        self.child.send(&ToRunner::DropAdapter(*digest)).await?;
+                    }
+                    self.shelf.dropped(&gone);
+                    self.tell_held();
+                    return self.send_adapter(file, held).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_adapter(&mut self, file: File, held: HeldAdapter) -> Step {
+        self.shelf.begin(held);
+        self.child.send(&ToRunner::BeginAdapter(held)).await?;
+        if let Some(bulk) = self.child.bulk() {
+            let send = move || send(file, held, &bulk);
+            self.sending = Some(self.supervisor.tasks.spawn_blocking(send));
+        }
+        Ok(())
+    }
+
+    /// Adapters of work that the runner has.
+    fn used(&self) -> Vec<Digest> {
+        let handed_over = self.running.iter().filter(|(id, _)| !self.shelf.is_waiting(**id));
+        handed_over.flat_map(|(_, pending)| pending.adapters.iter().copied()).collect()
+    }
+
+    /// The file was read to its end, or not: then nobody needs to wait for the runner's word.
+    pub(super) async fn sent(&mut self, result: io::Result<()>) -> Step {
+        self.sending = None;
+        let (Err(error), Some(digest)) = (result, self.shelf.coming()) else { return Ok(()) };
+        self.shelf.arrived(digest, false);
+        self.disappoint(digest, &unreadable(digest, &error)).await?;
+        self.bring_next().await
+    }
+
+    /// The runner has an adapter, or refuses it.
+    pub(super) async fn adapter(&mut self, digest: Digest, result: Result<(), Failure>) -> Step {
+        self.shelf.arrived(digest, result.is_ok());
+        if let Err(failure) = result {
+            self.disappoint(digest, &Failed::from(failure)).await?;
+        }
+        self.tell_held();
+        for (id, work) in self.shelf.served() {
+            self.hand_over(id, work).await?;
+        }
+        self.bring_next().await
+    }
+
+    async fn disappoint(&mut self, digest: Digest, failed: &Failed) -> Step {
+        for id in self.shelf.disappointed(digest) {
+            self.reply(id, Err(failed.error())).await?;
+        }
+        Ok(())
+    }
+
+    fn tell_held(&self) {
+        self.supervisor.held.send_replace(self.shelf.held().to_vec());
+    }
+}
+
+/// The adapters that some work asks for.
+pub(super) fn digests(work: &wire::Work) -> Vec<Digest> {
+    let adapters = wanted(work).into_iter().flat_map(|adapters| adapters.iter());
+    adapters.map(|adapter| adapter.digest).collect()
+}
+
+fn opened(adapter: &Adapter) -> Result<(File, HeldAdapter), Failed> {
+    let digest = adapter.digest;
+    let open = |path: &Path| {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok((file, length))
+    };
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "nobody said where it is");
+    let path = adapter.file.as_deref().ok_or_else(missing);
+    let (file, length) = path.and_then(open).map_err(|error| unreadable(digest, &error))?;
+    if length > ADAPTER_BYTES.0 {
+        return Err(Failed {
+            kind: ErrorKind::InvalidRequest,
+            message: format!(
+                "the adapter {digest} has {}, and a runner takes {ADAPTER_BYTES} of adapters",
+                Bytes(length)
+            ),
+            hint: Some("merge it into the model, or use one of a lower rank".to_owned()),
+        });
+    }
+    Ok((file, HeldAdapter { digest, bytes: Bytes(length) }))
+}
+
+fn unreadable(digest: Digest, error: &io::Error) -> Failed {
+    Failed {
+        kind: ErrorKind::Unavailable,
+        message: format!("cannot read the file of the adapter {digest}: {error}"),
+        hint: Some("pull the adapter again".to_owned()),
+    }
+}
+
+fn too_much() -> BackendError {
+    let text = format!("the adapters asked for have more than the {ADAPTER_BYTES} that are held");
+    let mut error = BackendError::new(ErrorKind::InvalidRequest, text)
+        .with_hint("ask for fewer adapters at once");
+    error.origin = Origin::Caller;
+    error.retry = Retry::No;
+    error
+}
+
+/// Reads the file and sends it. Where nobody takes pieces any more, the runner is gone.
+fn send(mut file: File, held: HeldAdapter, to: &mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+    let mut left = usize::try_from(held.bytes.0).map_err(io::Error::other)?;
+    while left > 0 {
+        let mut bytes = vec![0; left.min(ADAPTER_PIECE)];
+        file.read_exact(&mut bytes)?;
+        left -= bytes.len();
+        let piece = ToRunner::AdapterPiece(AdapterPiece { digest: held.digest, bytes });
+        let frame = wire::encode(&piece).map_err(io::Error::other)?;
+        if to.blocking_send(frame).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the end of what is being sent; for ever where nothing is.
+pub(super) async fn end_of(sending: &mut Option<Sending>) -> io::Result<()> {
+    match sending {
+        Some(task) => task.await.unwrap_or_else(|lost| Err(io::Error::other(lost))),
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,164 @@
+//! Adapters come to a runner at work, and to the one that takes its place.
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::{Signal, kill_process};
+use sha2::{Digest as _, Sha256};
+use testkit::{Shape, lora};
+use tieline_engine::{EngineConfig, LocalModel};
+use tieline_types::wire::ADAPTERS;
+use tieline_types::{
+    Adapter, Adapters, Backend, Bytes, Digest, ErrorKind, Event, ModelFile, Prompt, Request,
+    Sampling, Scale, Tokens,
+};
+
+use crate::{answer, next, params, pid, until};
+
+async fn base(runner: PathBuf) -> LocalModel {
+    let file = ModelFile { digest: Digest([1; 32]), path: testkit::shape(Shape::Llama) };
+    let config = EngineConfig::new(runner);
+    LocalModel::start(config, "tiny".to_owned(), file, params(), |_| {}).await.unwrap()
+}
+
+fn put(folder: &Path, name: &str, bytes: &[u8]) -> Adapter {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    let digest = Digest(Sha256::digest(bytes).into());
+    Adapter { digest, scale: Scale::FULL, file: Some(path) }
+}
+
+fn request(adapters: &[Adapter]) -> Request {
+    let words = Shape::Llama.words();
+    Request {
+        adapters: Adapters::new(adapters.to_vec()).unwrap(),
+        sampling: Sampling::greedy(),
+        max_tokens: Some(Tokens(20)),
+        ignore_eog: true,
+        ..Request::new(Prompt::Tokens((words.start..words.start + 20).collect()))
+    }
+}
+
+fn endless() -> Request {
+    Request { max_tokens: Some(Tokens(400)), ..request(&[]) }
+}
+
+#[tokio::test]
+async fn adapters_are_brought_once_and_again_after_a_crash() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let two = put(folder.path(), "two", &lora::adapter(2));
+    let model = base(runner).await;
+    let plain = answer(&model, request(&[])).await.unwrap();
+    assert!(model.adapters().is_empty());
+    // They come while another answer goes on.
+    let mut other = model.run(endless()).await.unwrap();
+    assert!(matches!(next(&mut other).await, Some(Ok(Event::Started(_)))));
+    let both = [one.clone(), two.clone()];
+    let (with_one, with_both) = tokio::join!(
+        answer(&model, request(std::slice::from_ref(&one))),
+        answer(&model, request(&both)),
+    );
+    let (with_one, with_both) = (with_one.unwrap(), with_both.unwrap());
+    assert!(plain != with_one && plain != with_both && with_one != with_both);
+    drop(other);
+    let bytes: Vec<Bytes> = model.adapters().iter().map(|held| held.bytes).collect();
+    let size = Bytes(lora::adapter(1).len() as u64);
+    assert_eq!(bytes, [size, size]);
+    // Whatever becomes of the file: it is there.
+    std::fs::remove_file(two.file.as_ref().unwrap()).unwrap();
+    assert_eq!(answer(&model, request(&both)).await.unwrap(), with_both);
+    let first = pid(&model);
+    kill_process(first, Signal::KILL).unwrap();
+    let first = first.as_raw_pid().cast_unsigned();
+    until("a new runner", || model.pid().is_some_and(|pid| pid != first)).await;
+    assert!(model.adapters().is_empty());
+    assert_eq!(answer(&model, request(&[one])).await.unwrap(), with_one);
+    let error = answer(&model, request(&[two])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.to_string().contains("cannot read the file of the adapter"), "{error}");
+    assert_eq!(answer(&model, request(&[])).await.unwrap(), plain);
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_crash_on_the_way_is_no_end() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let model = base(runner).await;
+    let want = answer(&model, request(std::slice::from_ref(&one))).await.unwrap();
+    model.shutdown().await;
+    let model = base(testkit::runner().unwrap()).await;
+    // Stopped, it takes nothing in: the request waits for its adapter.
+    kill_process(pid(&model), Signal::STOP).unwrap();
+    let mut stream = model.run(request(&[one])).await.unwrap();
+    kill_process(pid(&model), Signal::KILL).unwrap();
+    let mut text = String::new();
+    while let Some(event) = next(&mut stream).await {
+        if let Event::Piece(piece) = event.unwrap() {
+            text += piece.text.expose();
+        }
+    }
+    assert_eq!(text, want);
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_an_error_and_no_crash() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = base(runner).await;
+    let before = pid(&model);
+    let wrong = [
+        ("foreign", lora::foreign_adapter(), "does not fit the model (llama"),
+        ("narrow", lora::narrow_adapter(), "incorrect shape"),
+        ("empty", Vec::new(), "0 B"),
+    ];
+    for (name, bytes, want) in wrong {
+        let adapter = put(folder.path(), name, &bytes);
+        let error = answer(&model, request(&[adapter])).await.unwrap_err();
+        assert!(error.to_string().contains(want), "{name}: {error}");
+    }
+    // Another file than was promised.
+    let mut changed = put(folder.path(), "changed", &lora::adapter(1));
+    changed.digest = Digest([7; 32]);
+    let error = answer(&model, request(&[changed])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::BadModel);
+    assert!(error.to_string().contains("holds sha256:"), "{error}");
+    // More than a runner holds, told before any of it is read.
+    let large = put(folder.path(), "large", b"x");
+    let file = std::fs::OpenOptions::new().write(true).open(large.file.as_ref().unwrap()).unwrap();
+    file.set_len(2 << 30).unwrap();
+    let error = answer(&model, request(&[large])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::InvalidRequest);
+    assert!(error.to_string().contains("2.1 GB"), "{error}");
+    assert_eq!(pid(&model), before);
+    answer(&model, request(&[])).await.unwrap();
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_least_used_goes_for_another() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = base(runner).await;
+    let count = u32::try_from(ADAPTERS).unwrap();
+    let all: Vec<Adapter> = (0..=count)
+        .map(|seed| put(folder.path(), &seed.to_string(), &lora::adapter(seed)))
+        .collect();
+    let ask = |at: usize| answer(&model, request(std::slice::from_ref(&all[at])));
+    let first = ask(0).await.unwrap();
+    for at in 1..ADAPTERS {
+        ask(at).await.unwrap();
+    }
+    ask(0).await.unwrap();
+    ask(ADAPTERS).await.unwrap();
+    let held: Vec<Digest> = model.adapters().iter().map(|held| held.digest).collect();
+    assert_eq!(held.len(), ADAPTERS);
+    assert!(held.contains(&all[0].digest) && !held.contains(&all[1].digest));
+    assert_eq!(ask(0).await.unwrap(), first);
+    // And comes back.
+    ask(1).await.unwrap();
+    model.shutdown().await;
+}

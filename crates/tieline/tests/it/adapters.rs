@@ -1,0 +1,192 @@
+//! Adapters through the whole program, with a real model.
+
+use serde_json::{Value, json};
+use testkit::{Shape, lora};
+
+use super::daemon::Daemon;
+use super::home::{Home, QUESTION, SYSTEM};
+
+/// So few that quantised weights, which round otherwise in batches of other shapes, do not part two answers: what
+/// an adapter of random numbers makes of a model is full of near ties.
+const FEW: u32 = 6;
+const TOKENS: &str = "6";
+/// The beginning of the base's answer.
+const BEGIN: &str = "The capital of France is Paris";
+
+/// With the real model and two adapters of it.
+fn home() -> Home {
+    let home = Home::with_model();
+    for (name, seed) in [("law", 1), ("med", 2)] {
+        pull(&home, name, &lora::smollm2_adapter(seed));
+    }
+    home
+}
+
+fn pull(home: &Home, name: &str, bytes: &[u8]) {
+    let file = home.file(&format!("{name}.gguf"), bytes);
+    let pulled =
+        home.tieline(["pull", &format!("file:{}", file.display()), "--name", name]).output();
+    assert!(pulled.status.success(), "{}", home.said(&pulled));
+}
+
+/// What the model of this name says, and what the program says.
+fn ask(home: &Home, runner: &std::path::Path, name: &str) -> (String, String, Option<i32>) {
+    let args =
+        ["run", name, QUESTION, "--system", SYSTEM, "--greedy", "--threads", "1", "--ctx", "512"];
+    let output = home.tieline(args).args(&["-n", TOKENS]).runner(runner).output();
+    let said = home.said(&output);
+    (String::from_utf8(output.stdout).unwrap(), said, output.status.code())
+}
+
+#[test]
+fn an_adapter_is_listed_and_changes_answers() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = home();
+    let list = home.tieline(["list"]).text();
+    assert!(
+        list.lines().any(|line| line.contains("law") && line.contains("adapter F32")),
+        "{list}"
+    );
+    let rows = home.tieline(["list", "--json"]).json();
+    let is_adapter = |name: &str| {
+        let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
+        row["adapter"].as_bool().unwrap()
+    };
+    assert!(is_adapter("law") && !is_adapter("smollm2"));
+    assert!(home.tieline(["show", "law"]).text().contains("rank 4"));
+    let plain = format!("{BEGIN}\n");
+    let of = |name: &str| ask(&home, &runner, name);
+    assert_eq!(of("smollm2").0, plain);
+    let (law, med) = (of("smollm2+law").0, of("smollm2+med").0);
+    assert!(law != plain && med != plain && law != med, "{law}{med}");
+    assert_ne!(of("smollm2+law@0.9+med@-0.5").0, law);
+    assert_eq!(of("smollm2+law@0").0, plain);
+    assert_eq!(of("SmolLM2+Law@1.0").0, law);
+    assert_eq!(of("smollm2").0, plain);
+}
+
+#[test]
+fn what_goes_not_together_is_said() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = home();
+    pull(&home, "foreign", &lora::foreign_adapter());
+    pull(&home, "narrow", &lora::narrow_adapter());
+    for (name, want) in [
+        ("law", "law is an adapter: it changes a model, and answers nothing alone"),
+        ("law+med", "law is an adapter"),
+        ("smollm2+smollm2", "smollm2 is no adapter but a model"),
+        ("smollm2+nothing", "no model \"nothing\" is here"),
+        ("smollm2+law+law", "is named twice"),
+        ("smollm2+law@x", "stands an adapter's scale"),
+        ("smollm2+foreign", "the adapter foreign does not fit smollm2: it is for qwen3 models"),
+        ("smollm2+narrow", "changes \"blk.0.attn_q.weight\" as a matrix of 32 x 32"),
+    ] {
+        let (_, said, code) = ask(&home, &runner, name);
+        assert!(said.contains(want) && code == Some(1), "{name}: {code:?} {said}");
+    }
+    let (_, said, _) = ask(&home, &runner, "law");
+    assert!(said.contains("hint: ask for MODEL+law"), "{said}");
+    // What is no adapter but says that it is one is not kept.
+    let mut broken = lora::adapter(1);
+    let at = broken.windows(4).position(|bytes| bytes == b"lora").unwrap();
+    broken[at..at + 4].copy_from_slice(b"boot");
+    let file = home.file("broken.gguf", &broken);
+    let pulled =
+        home.tieline(["pull", &format!("file:{}", file.display()), "--name", "broken"]).output();
+    assert!(!pulled.status.success());
+}
+
+#[test]
+fn a_plan_counts_adapters_and_a_receipt_names_them() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = home();
+    let plan =
+        |name: &str| home.tieline(["plan", name, "--ctx", "512", "--json"]).runner(&runner).json();
+    let size = lora::smollm2_adapter(1).len();
+    assert_eq!(plan("smollm2")["adapters_bytes"], 0);
+    assert_eq!(plan("smollm2+law+med")["adapters_bytes"], 2 * size);
+    let receipt = home.path().join("receipt.json");
+    let path = receipt.to_str().unwrap();
+    let args = ["run", "smollm2+law@0.5", QUESTION, "--greedy", "--threads", "1", "--ctx", "512"];
+    let more = ["-n", "8", "--deterministic", "--receipt", path];
+    home.tieline(args).args(&more).runner(&runner).text();
+    let said: Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+    assert_eq!(said["adapters"][0]["scale"], 0.5);
+    let again = home.tieline(["replay", path]).runner(&runner).text();
+    assert!(again.starts_with("same: 8 tokens"), "{again}");
+}
+
+fn chat(model: &str) -> Value {
+    json!({
+        "model": model,
+        "temperature": 0,
+        "max_tokens": FEW,
+        "messages": [
+            { "role": "system", "content": SYSTEM },
+            { "role": "user", "content": QUESTION },
+        ],
+    })
+}
+
+#[test]
+fn one_runner_serves_a_base_and_its_adapters() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = home();
+    let daemon = Daemon::start(&home, &runner, &["--ctx", "512"]);
+    let said = |model: &str| {
+        let answer = daemon.post("/v1/chat/completions", &chat(model)).is(200);
+        assert_eq!(answer["model"], model.to_lowercase());
+        answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(said("smollm2"), BEGIN);
+    let law = said("smollm2+law");
+    let med = said("smollm2+med@0.9");
+    assert!(law != BEGIN && med != BEGIN && law != med);
+    // All at once, and each as before.
+    std::thread::scope(|scope| {
+        let want = [
+            ("smollm2", BEGIN),
+            ("smollm2+law", &law),
+            ("smollm2+med@0.9", &med),
+            ("smollm2", BEGIN),
+        ];
+        let asked: Vec<_> = want.iter().map(|(model, _)| scope.spawn(|| said(model))).collect();
+        for (asked, (model, want)) in asked.into_iter().zip(want) {
+            assert_eq!(asked.join().unwrap(), want, "{model}");
+        }
+    });
+    let ollama = daemon.post(
+        "/api/generate",
+        &json!({ "model": "smollm2+law", "prompt": QUESTION, "system": SYSTEM, "stream": false,
+            "options": { "temperature": 0, "num_predict": FEW } }),
+    );
+    assert_eq!(ollama.is(200)["response"], law);
+    // The base is in memory once, with both adapters.
+    let ps = home.tieline(["ps", "--json"]).json();
+    assert_eq!(ps.as_array().unwrap().len(), 1);
+    assert_eq!(ps[0]["adapters"], json!(["law", "med"]));
+    let models = daemon.get("/v1/models").is(200);
+    let names: Vec<&str> =
+        models["data"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["smollm2"]);
+    let refused = |model: &str, status: u16, want: &str| {
+        let error = daemon.post("/v1/chat/completions", &chat(model)).is(status);
+        let text = error["error"]["message"].as_str().unwrap();
+        assert!(text.contains(want), "{text}");
+    };
+    refused("law", 400, "law is an adapter");
+    refused("smollm2+nothing", 404, "nothing");
+    refused("smollm2+law@99", 400, "scale");
+    daemon.end();
+}
+
+#[test]
+fn shapes_are_kept_apart() {
+    let home = Home::empty();
+    let model = testkit::shape(Shape::Llama);
+    pull(&home, "tiny", &std::fs::read(model).unwrap());
+    pull(&home, "change", &lora::adapter(1));
+    let shown = home.tieline(["show", "change", "--json"]).json();
+    assert_eq!((&shown["adapter"], &shown["rank"]), (&json!(true), &json!(4)));
+    assert_eq!(home.tieline(["show", "tiny", "--json"]).json()["rank"], Value::Null);
+}
