@@ -76,9 +76,6 @@ impl CreateRequest {
                         and name it in from";
             return Err(ApiError::unsupported("files", text));
         }
-        if filled(&self.adapters) {
-            return Err(ApiError::unsupported("adapters", "adapters are not supported"));
-        }
         if self.quantize.as_ref().is_some_and(|word| !word.is_empty()) {
             let text =
                 "quantize is not supported: pull the model in the quantisation that you want";
@@ -96,6 +93,7 @@ impl CreateRequest {
         let below = app.library().store.overlay(&bare(&from)).map_err(failed)?;
         let base = below.as_ref().map_or(from.as_str(), |overlay| overlay.base.as_str());
         let base = base.strip_suffix(":latest").unwrap_or(base).to_owned();
+        let base = adapted(base, &self.adapters.unwrap_or_default());
         // A base that is not here is told now and not at the first question.
         app.router().host().describe(&base).await?;
         let (mut parameters, mut said) = match &below {
@@ -122,6 +120,15 @@ impl CreateRequest {
             changed_at_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         })
     }
+}
+
+/// A base with adapters that are here already, each by its digest, or by its name where no digest is said.
+fn adapted(base: String, adapters: &Map<String, Value>) -> String {
+    adapters.iter().fold(base, |base, (name, digest)| {
+        let digest = digest.as_str().filter(|digest| !digest.is_empty());
+        let adapter = digest.unwrap_or_else(|| name.strip_suffix(":latest").unwrap_or(name));
+        format!("{base}+{adapter}")
+    })
 }
 
 /// What is kept is valid: a question to it does not fail for what somebody else said long ago.

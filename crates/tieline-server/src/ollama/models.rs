@@ -18,7 +18,9 @@ pub(crate) async fn tags(State(app): State<App>, caller: Caller) -> Result<Json<
     let overlays = app.library().store.overlays().map_err(failed)?;
     let own = cards.iter().map(tag);
     let made = overlays.iter().filter_map(|overlay| {
-        let base = cards.iter().find(|card| card.name == overlay.base)?;
+        // One with adapters is shown by what it is made of.
+        let (base, _) = overlay.base.split_once('+').unwrap_or((&overlay.base, ""));
+        let base = cards.iter().find(|card| card.name == base)?;
         Some(made(overlay, base))
     });
     let may_ask = |model: &Value| {

@@ -133,7 +133,6 @@ async fn what_cannot_be_made_is_refused() {
         json!({ "model": "" }),
         json!({ "model": "../x" }),
         json!({ "files": { "a.gguf": "sha256:00" } }),
-        json!({ "adapters": { "a.gguf": "sha256:00" } }),
         json!({ "quantize": "q4_K_M" }),
         json!({ "parameters": { "temperature": "hot" } }),
         json!({ "parameters": { "temperature": 99 } }),
@@ -144,6 +143,9 @@ async fn what_cannot_be_made_is_refused() {
         assert!(!said.text.contains("CANARY"));
     }
     make(json!({ "from": "nobody" })).await.is(404);
+    // Nor of an adapter that is not here, by name or by digest.
+    make(json!({ "adapters": { "gone": "" } })).await.is(404);
+    make(json!({ "adapters": { "a.gguf": "sha256:00" } })).await.is(404);
     assert!(service.store().overlays().unwrap().is_empty());
 }
 
