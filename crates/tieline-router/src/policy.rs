@@ -16,13 +16,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tieline_privacy::{Entity, Treatment};
-use tieline_types::{DataClass, Digest, MicroUsd, Price, Tokens, Zone};
+use tieline_types::{Composed, DataClass, Digest, MicroUsd, Price, Tokens, Zone};
 
 pub use check::{CheckReport, Expected, PolicyTest, TestResult};
 pub use classify::{ClassSource, ClassWhy};
@@ -89,6 +89,17 @@ impl Default for Policy {
             hedge: HedgePolicy::default(),
             tests: Vec::new(),
         }
+    }
+}
+
+impl Policy {
+    /// The models with adapters that it names: `base+adapter`, as a candidate of an alias or with what is known of
+    /// it. No list of models has them all.
+    pub(crate) fn composed(&self) -> BTreeSet<&str> {
+        let globs = self.aliases.values().flat_map(|alias| &alias.candidates);
+        let exact = globs.filter(|glob| glob.is_exact()).map(Glob::as_str);
+        let named = exact.chain(self.local.keys().map(String::as_str));
+        named.filter(|name| matches!(Composed::parse(name), Ok(Some(_)))).collect()
     }
 }
 

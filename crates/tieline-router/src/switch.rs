@@ -145,7 +145,7 @@ impl Switch {
     /// This machine cannot say which models it has.
     pub async fn profiles(&self, host: &Arc<dyn Host>) -> Result<Vec<Report>, BackendError> {
         let Some(setup) = self.current() else { return Ok(Vec::new()) };
-        let machine = self.machine(host).await?;
+        let machine = self.machine(host, &setup.policy).await?;
         let all = self.facts(&setup, &machine, None);
         Ok(all.into_iter().map(|(candidate, figures)| Report::of(candidate, figures)).collect())
     }
@@ -208,7 +208,7 @@ impl Switch {
             let read = tokio::task::spawn_blocking(move || reader.left(&scopes, now));
             asked.budgets = read.await.unwrap_or_default();
         }
-        let machine = self.machine(host).await?;
+        let machine = self.machine(host, &setup.policy).await?;
         let candidates = self.facts(&setup, &machine, talk.as_ref());
         let candidates: Vec<Candidate> = candidates.into_iter().map(|(one, _)| one).collect();
         let decision = decide(&setup.policy, &asked, &candidates);
@@ -262,13 +262,23 @@ impl Switch {
     }
 
     /// What this machine has, as it was a moment ago: its models are rows of a database and headers of files.
-    async fn machine(&self, host: &Arc<dyn Host>) -> Result<Machine, BackendError> {
+    async fn machine(
+        &self,
+        host: &Arc<dyn Host>,
+        policy: &Policy,
+    ) -> Result<Machine, BackendError> {
         let seen = || self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = seen().clone().filter(|(since, _)| since.elapsed() < A_MOMENT);
         if let Some((_, machine)) = fresh {
             return Ok(machine);
         }
-        let machine = Arc::new((host.models().await?, host.status().await?));
+        let mut cards = host.models().await?;
+        // Of models with adapters no list has all pairs: those count that the policy names.
+        for name in policy.composed() {
+            // One that is not here is no candidate.
+            cards.extend(host.describe(name).await.ok().map(|details| details.card));
+        }
+        let machine = Arc::new((cards, host.status().await?));
         *seen() = Some((Instant::now(), Arc::clone(&machine)));
         Ok(machine)
     }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 
+use sha2::{Digest as _, Sha256};
 use tieline_store::gguf::Misfit;
 use tieline_store::{Catalogue, DbError, Gguf, Model, Store, VerifyError};
 use tieline_types::{
-    Adapter, Adapters, AdaptersError, BackendError, Bytes, Composed, ErrorKind, Hint, ModelRef,
-    ParseModelRefError, Scale,
+    Adapter, Adapters, AdaptersError, BackendError, Bytes, Composed, Digest, ErrorKind, Hint,
+    ModelRef, ParseModelRefError, Scale,
 };
 
 use crate::names;
@@ -106,6 +107,26 @@ impl Found {
             }
         }
         name
+    }
+
+    /// Names the content: the base's, and how much of which adapter changes it. What is known of the base is not
+    /// known of it.
+    pub(crate) fn digest(&self) -> Digest {
+        if self.adapters.is_empty() {
+            return self.base.digest;
+        }
+        let mut hash = Sha256::new_with_prefix(self.base.digest.0);
+        let mut parts: Vec<_> = self
+            .adapters
+            .iter()
+            .map(|(one, scale)| (one.digest, scale.get().to_le_bytes()))
+            .collect();
+        parts.sort_unstable();
+        for (digest, scale) in parts {
+            hash.update(digest.0);
+            hash.update(scale);
+        }
+        Digest(hash.finalize().into())
     }
 
     /// What the adapters' files take.

@@ -172,7 +172,10 @@ fn candidate(
     ground: &Ground<'_>,
     speeds: &mut Speeds<'_>,
 ) -> (Candidate, Figures) {
-    let residences = || ground.status.models.iter().filter(|one| one.digest == card.digest);
+    // A model with adapters lies where its base does.
+    let base = card.name.split_once('+').map(|(base, _)| base);
+    let is_here = |one: &&Residence| one.digest == card.digest || Some(one.name.as_str()) == base;
+    let residences = || ground.status.models.iter().filter(is_here);
     let loaded = residences().find_map(|one| one.served.as_ref()).map(|served| &served.loaded);
     let speed = speeds.local(&card.name, card.digest, loaded.map(|loaded| loaded.load_time));
     let Ground { policy, known, .. } = ground;

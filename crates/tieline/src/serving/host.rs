@@ -286,7 +286,8 @@ impl Host for Machine {
         blocking(move || {
             let found = find()?;
             let details = cards.details(&found.base)?;
-            let card = ModelCard { name: found.name(), ..details.card };
+            let (name, digest) = (found.name(), found.digest());
+            let card = ModelCard { name, digest, ..details.card };
             Ok(ModelDetails { card, ..details })
         })
         .await
