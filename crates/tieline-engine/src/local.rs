@@ -268,6 +268,10 @@ impl Resident for LocalModel {
         Self::adapters(self)
     }
 
+    fn shed(&self) {
+        self.client.shed();
+    }
+
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {
         match &work {
             Work::Generate(request) | Work::Count(request) => validate(request)?,

@@ -50,6 +50,9 @@ pub trait Resident: Backend {
         Vec::new()
     }
 
+    /// Drops adapters that no request asks for, as soon as it can.
+    fn shed(&self) {}
+
     /// Does work that has a single reply. Dropping the future cancels it.
     async fn work(&self, work: Work) -> Result<Reply, BackendError>;
 
@@ -476,6 +479,14 @@ impl Worker {
         let mut waiting: Vec<_> =
             keyed().filter_map(|(key, entry)| entry.waiting(key, self.config.wait)).collect();
         waiting.sort_by_key(|waiting| (waiting.since, waiting.key));
+        let needed = waiting.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes.0));
+        let taken = keyed().filter(|(_, entry)| entry.phase().is_some());
+        let taken = taken.fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.bytes().0));
+        if needed > 0 && taken.saturating_add(needed) > self.config.budget.0 {
+            // Adapters that nobody uses go before a model does.
+            self.entries.values_mut().for_each(Entry::shed);
+        }
+        let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
         let residents = keyed().filter_map(|(key, entry)| entry.resident(key, now)).collect();
         Facts { now, budget: self.config.budget, residents, waiting }
     }

@@ -225,6 +225,8 @@ impl Supervisor {
                     None | Some(Command::Shutdown | Command::Drain) => return false,
                     Some(Command::Submit { work, ticket }) => self.keep((work, ticket)),
                     Some(Command::Cancel(id)) => self.forget(id),
+                    // Nothing is held.
+                    Some(Command::Shed) => {}
                 },
             }
         }
@@ -260,7 +262,7 @@ impl Supervisor {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Submit { ticket, .. } => drop(ticket.send(Err(failed.error()))),
-                Command::Cancel(_) => {}
+                Command::Cancel(_) | Command::Shed => {}
                 Command::Shutdown | Command::Drain => return,
             }
         }

@@ -34,6 +34,8 @@ pub(super) struct Entry {
     /// Others leave for it.
     pub(super) displaces: bool,
     displaced: bool,
+    /// It was told to drop its adapters, and nobody has asked it since.
+    sheds: bool,
     /// Why it is to leave as soon as what it answers is answered.
     pub(super) told: Option<&'static str>,
     /// It is no member any more once it has left.
@@ -56,6 +58,7 @@ impl Entry {
             draining: false,
             displaces: false,
             displaced: false,
+            sheds: false,
             told: None,
             forgotten: false,
             keep: None,
@@ -71,6 +74,7 @@ impl Entry {
     pub(super) fn used(&mut self, now: Duration) {
         self.uses = decayed(self.uses, now.saturating_sub(self.used_at)) + 1.0;
         self.used_at = now;
+        self.sheds = false;
     }
 
     /// Whether a request can go straight to it.
@@ -197,8 +201,19 @@ impl Entry {
         }
     }
 
+    /// Has it drop adapters, where none is in use: they count no more.
+    pub(super) fn shed(&mut self) {
+        if let Some(model) = self.model().filter(|_| self.busy() == 0) {
+            model.shed();
+            self.sheds = true;
+        }
+    }
+
     /// What it takes: its plan, and the adapters that it holds.
     pub(super) fn bytes(&self) -> Bytes {
+        if self.sheds && self.busy() == 0 {
+            return self.member.bytes;
+        }
         let adapters = self.model().map(|model| model.adapters()).unwrap_or_default();
         let sum = |sum: u64, adapter: &HeldAdapter| sum.saturating_add(adapter.bytes.0);
         Bytes(adapters.iter().fold(self.member.bytes.0, sum))

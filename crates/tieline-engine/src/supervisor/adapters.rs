@@ -108,6 +108,16 @@ impl Shelf {
         Room::After(gone)
     }
 
+    /// Those that neither work which was handed over asks for, nor work that waits.
+    pub(super) fn unused(&self, used: &[Digest]) -> Vec<Digest> {
+        let waited_for = |digest: Digest| {
+            let mut all = self.waiting.iter().filter_map(|(_, work)| wanted(work));
+            all.any(|all| all.iter().any(|one| one.digest == digest))
+        };
+        let unused = |digest: &Digest| !used.contains(digest) && !waited_for(*digest);
+        self.held.iter().map(|held| held.digest).filter(unused).collect()
+    }
+
     /// These were dropped.
     pub(super) fn dropped(&mut self, gone: &[Digest]) {
         self.held.retain(|held| !gone.contains(&held.digest));
@@ -225,6 +235,14 @@ mod tests {
         assert_eq!(room(&shelf, 1, &used), Room::Later);
         shelf.dropped(&[digest(2)]);
         assert_eq!(room(&shelf, large, &used), Room::After(Vec::new()));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_may_go() {
+        let mut shelf = shelf(&[of(1, 1), of(2, 1), of(3, 1)]);
+        assert_eq!(shelf.unused(&[digest(1), digest(9)]), [digest(2), digest(3)]);
+        shelf.wait(RequestId(1), work(&[3, 4]));
+        assert_eq!(shelf.unused(&[digest(1)]), [digest(2)]);
     }
 
     #[test]

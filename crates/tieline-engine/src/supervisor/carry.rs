@@ -34,15 +34,26 @@ impl Life<'_> {
                     self.reply(id, Err(too_much())).await?;
                 }
                 Room::After(gone) => {
-                    for digest in &gone {
-                        self.child.send(&ToRunner::DropAdapter(*digest)).await?;
-                    }
-                    self.shelf.dropped(&gone);
-                    self.tell_held();
+                    self.drop_adapters(&gone).await?;
                     return self.send_adapter(file, held).await;
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Has the runner drop the adapters that no work asks for: others need the memory.
+    pub(super) async fn shed(&mut self) -> Step {
+        let gone = self.shelf.unused(&self.used());
+        self.drop_adapters(&gone).await
+    }
+
+    async fn drop_adapters(&mut self, gone: &[Digest]) -> Step {
+        for digest in gone {
+            self.child.send(&ToRunner::DropAdapter(*digest)).await?;
+        }
+        self.shelf.dropped(gone);
+        self.tell_held();
         Ok(())
     }
 

@@ -182,6 +182,7 @@ impl<'s> Life<'s> {
             None | Some(Command::Shutdown) => Err(Over::Shutdown),
             Some(Command::Submit { work, ticket }) => self.submit((work, ticket)).await,
             Some(Command::Cancel(id)) => self.cancel(id).await,
+            Some(Command::Shed) => self.shed().await,
             Some(Command::Drain) if self.loaded.is_none() => Err(Over::Shutdown),
             Some(Command::Drain) => {
                 self.supervisor.change(Change::Drain);

@@ -1,15 +1,17 @@
 //! Adapters come to a runner at work, and to the one that takes its place.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 use testkit::{Shape, lora};
-use tieline_engine::{EngineConfig, LocalModel};
+use tieline_engine::{EngineConfig, LocalModel, Member, Pool, PoolConfig, Runners};
 use tieline_types::wire::ADAPTERS;
 use tieline_types::{
-    Adapter, Adapters, Backend, Bytes, Digest, ErrorKind, Event, ModelFile, Prompt, Request,
-    Sampling, Scale, Tokens,
+    Adapter, Adapters, Backend, Bytes, Digest, ErrorKind, Event, HeldAdapter, ModelFile, Prompt,
+    Request, Sampling, Scale, Tokens,
 };
 
 use crate::{answer, next, params, pid, until};
@@ -161,4 +163,51 @@ async fn the_least_used_goes_for_another() {
     // And comes back.
     ask(1).await.unwrap();
     model.shutdown().await;
+}
+
+#[tokio::test]
+async fn adapters_that_nobody_uses_go_before_a_model_does() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let file =
+        |number| ModelFile { digest: Digest([number; 32]), path: testkit::shape(Shape::Llama) };
+    let names = ["a", "b"];
+    let members = names.map(|name| Member {
+        name: name.to_owned(),
+        bytes: Bytes(1000),
+        pinned: false,
+        keep_alive: None,
+    });
+    let models = names
+        .into_iter()
+        .zip(1..)
+        .map(|(name, number)| (name.to_owned(), (file(number), params())));
+    let loader = Arc::new(Runners::new(EngineConfig::new(runner), models.collect()));
+    // Both fit, and no adapter beside them.
+    let config = PoolConfig { budget: Bytes(2100), wait: Duration::from_secs(30) };
+    let pool = Pool::start(config, members.to_vec(), loader);
+    let ask = async |name: &str, adapters: &[Adapter]| {
+        let mut stream = pool.run(name, None, request(adapters)).await.unwrap();
+        while let Some(event) = next(&mut stream).await {
+            event.unwrap();
+        }
+    };
+    ask("a", std::slice::from_ref(&one)).await;
+    let size = lora::adapter(1).len() as u64;
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(overview.taken, Bytes(1000 + size));
+    assert_eq!(
+        overview.members[0].adapters,
+        [HeldAdapter { digest: one.digest, bytes: Bytes(size) }]
+    );
+    ask("b", &[]).await;
+    let overview = pool.overview().await.unwrap();
+    assert!(overview.evictions.is_empty(), "{:?}", overview.evictions);
+    assert_eq!(overview.taken, Bytes(2000));
+    assert!(overview.members.iter().all(|one| one.adapters.is_empty() && one.loads == 1));
+    // It comes again where it is asked for.
+    ask("a", &[one]).await;
+    assert_eq!(pool.overview().await.unwrap().members[0].adapters.len(), 1);
+    pool.shutdown().await;
 }
