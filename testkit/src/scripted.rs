@@ -12,9 +12,9 @@ use futures_core::Stream;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Abilities, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
-    Host, HostStatus, Jail, LoadedModel, MemoryUse, ModelCard, ModelDetails, Piece, Prompt,
-    Request, Residence, RunnerBuild, Served, Started, Timing, TokenLogprob, Tokens, ToolCallStep,
-    Usage, Wanted,
+    HeldAdapter, Host, HostStatus, Jail, LoadedModel, MemoryUse, ModelCard, ModelDetails, Piece,
+    Prompt, Request, Residence, RunnerBuild, Served, Started, Timing, TokenLogprob, Tokens,
+    ToolCallStep, Usage, Wanted,
 };
 
 /// The context of every scripted model.
@@ -238,7 +238,7 @@ impl Host for Scripted {
             phase: "ready",
             planned: Bytes(200_000_000),
             served: Some(Arc::new(Self::served(name))),
-            adapters: Vec::new(),
+            adapters: vec![HeldAdapter { digest: Digest([9; 32]), bytes: Bytes(5) }],
             busy: self.busy.get(name).copied().unwrap_or(0),
             waiting: 0,
             loads: 1,

@@ -200,7 +200,7 @@ pub(crate) enum QuarantineCommand {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Plan {
-    /// The model
+    /// The model, also with adapters: MODEL+ADAPTER
     pub(crate) model: String,
     #[command(flatten)]
     pub(crate) load: Load,
@@ -227,7 +227,7 @@ pub(crate) struct Rm {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Run {
-    /// The model
+    /// The model; MODEL+ADAPTER or MODEL+ADAPTER@0.5 is one with an adapter
     pub(crate) model: String,
     /// The prompt; - reads it from standard input
     #[arg(allow_hyphen_values = true)]

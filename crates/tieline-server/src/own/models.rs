@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use tieline_store::RemoveError;
 use tieline_types::{
-    BackendError, Departure, ErrorKind, Hint, ModelCard, ModelRef, Residence, Wanted,
+    BackendError, Departure, ErrorKind, HeldAdapter, Hint, ModelCard, ModelRef, Residence, Wanted,
 };
 
 use crate::app::App;
@@ -143,12 +143,18 @@ fn residence(model: &Residence) -> Value {
         "context": loaded.map(|loaded| loaded.context),
         "jail": loaded.map(|loaded| loaded.jail.level()),
         "planned_bytes": model.planned,
+        "adapters": model.adapters.iter().map(adapter).collect::<Vec<_>>(),
         "busy": model.busy,
         "waiting": model.waiting,
         "loads": model.loads,
         "pinned": model.pinned,
         "leaves_in_s": model.leaves_in.map(|time| time.as_secs()),
     })
+}
+
+/// An adapter that it holds, by what its file holds.
+fn adapter(held: &HeldAdapter) -> Value {
+    json!({ "digest": held.digest, "bytes": held.bytes })
 }
 
 fn departure(gone: &Departure) -> Value {

@@ -9,6 +9,7 @@ use tieline_server::Peer;
 use tieline_store::gguf::write::Draft;
 use tieline_store::keys::{NewKey, Scope};
 use tieline_store::{DecisionRow, Grounds};
+use tieline_types::Digest;
 
 use crate::service::{Said, Service};
 
@@ -24,6 +25,7 @@ async fn models_and_memory_are_shown_and_changed() {
     let body = service.get("/tieline/v1/status").await.is(200);
     assert_eq!(body["models"][0]["jail"], "none");
     assert_eq!(body["models"][0]["leaves_in_s"], 300);
+    assert_eq!(body["models"][0]["adapters"], json!([{ "digest": Digest([9; 32]), "bytes": 5 }]));
     let body = service.post("/tieline/v1/models/mock/load", &json!({})).await.is(200);
     assert_eq!(body["context"], 4096);
     service.post("/tieline/v1/models/mock/unload", &json!({})).await.is(200);
