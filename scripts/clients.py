@@ -72,6 +72,8 @@ DRIVERS = [
 AGENTS = [
     ("agents", "drive_agent.py", "codex"),
     ("agents", "drive_agent.py", "opencode"),
+    ("agents", "drive_agent.py", "claude"),
+    ("agents", "drive_agent.py", "continue"),
     ("aider", "drive_agent.py", "aider"),
 ]
 # Environments that npm makes, from the folder of the same name.

@@ -1,6 +1,6 @@
 //! A host whose models say what a test tells them to, and remember what they were asked.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Abilities, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
     HeldAdapter, Host, HostStatus, Jail, LoadedModel, MemoryUse, ModelCard, ModelDetails, Piece,
-    Prompt, Request, Residence, RunnerBuild, Served, Started, Timing, TokenLogprob, Tokens,
+    Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing, TokenLogprob, Tokens,
     ToolCallStep, Usage, Wanted,
 };
 
@@ -39,6 +39,7 @@ pub struct Scripted {
     models: BTreeMap<String, Vec<Step>>,
     refusals: BTreeMap<String, (ErrorKind, &'static str)>,
     busy: BTreeMap<String, usize>,
+    callers: BTreeSet<String>,
     seen: Arc<Mutex<Vec<(Wanted, Request)>>>,
     works: Arc<Mutex<Vec<(Wanted, Work)>>>,
     unloaded: Arc<Mutex<Vec<String>>>,
@@ -57,6 +58,13 @@ impl Scripted {
     pub fn with(mut self, name: &str, steps: Vec<Step>) -> Self {
         self.models.insert(name.to_owned(), steps);
         self
+    }
+
+    /// With a model that begins so, with a call of a tool, and then repeats what the tool said.
+    #[must_use]
+    pub fn calling(mut self, name: &str, steps: Vec<Step>) -> Self {
+        self.callers.insert(name.to_owned());
+        self.with(name, steps)
     }
 
     /// With a model that refuses every request.
@@ -211,6 +219,8 @@ impl Host for Scripted {
             let text = "the models of this machine read text alone: they see no pictures";
             return Err(BackendError::new(ErrorKind::Unsupported, text));
         }
+        let calls = self.callers.contains(&wanted.name.to_ascii_lowercase());
+        let repeated = if calls { tool_said(&request).map(|said| text(&[said])) } else { None };
         if !self.forgets {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.push((wanted.clone(), request));
@@ -218,6 +228,7 @@ impl Host for Scripted {
         if let Some((kind, message)) = self.refusals.get(&wanted.name) {
             return Err(BackendError::new(*kind, *message));
         }
+        let steps = repeated.unwrap_or(steps);
         Ok(answer(steps, Arc::clone(&self.dropped)))
     }
 
@@ -259,6 +270,13 @@ impl Host for Scripted {
         self.unloaded.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
         Ok(())
     }
+}
+
+/// What the last tool said, if one did.
+fn tool_said(request: &Request) -> Option<&str> {
+    let Prompt::Chat(messages) = &request.prompt else { return None };
+    let last = messages.iter().rev().find(|message| message.role == Role::Tool)?;
+    Some(last.content.expose())
 }
 
 /// What a scripted model makes of single work: a token is a word.

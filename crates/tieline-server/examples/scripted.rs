@@ -57,6 +57,7 @@ fn models() -> Scripted {
     Scripted::hello()
         .with("thinker", thinker())
         .with("caller", caller())
+        .calling("agent", agent())
         .with("json", text(&["{\"city\":", "\"Paris\",", "\"population\":", "2100000}"]))
         .with("slow", slow())
         .with("breaks", breaks())
@@ -80,6 +81,14 @@ fn thinker() -> Vec<Step> {
 fn caller() -> Vec<Step> {
     let mut steps = vec![started()];
     steps.extend(call(0, "call_1", "get_weather", ["{\"city\":", "\"Paris\"}"]));
+    steps.push(finished(FinishReason::ToolCalls, 12));
+    steps
+}
+
+/// Reads a file by a shell, as agents have one.
+fn agent() -> Vec<Step> {
+    let mut steps = vec![started()];
+    steps.extend(call(0, "call_1", "Bash", ["{\"command\":", "\"cat note.txt\"}"]));
     steps.push(finished(FinishReason::ToolCalls, 12));
     steps
 }

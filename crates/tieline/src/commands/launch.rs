@@ -180,6 +180,16 @@ mod tests {
         }
     }
 
+    /// What `make agents` starts the real tools with, and what is told here, are one text.
+    #[test]
+    fn what_the_real_tools_are_tried_with_is_what_they_are_told() {
+        let claude = start(Tool::Claude, BASE, NO_KEY, "mock");
+        let tried = include_str!("../../../../tests/clients/launch/claude.json");
+        assert_eq!(serde_json::to_string_pretty(&claude).unwrap(), tried.trim_end());
+        let tried = include_str!("../../../../tests/clients/launch/continue.yaml");
+        assert_eq!(continue_yaml(BASE, NO_KEY, "mock"), tried);
+    }
+
     #[test]
     fn what_continue_is_told_is_one_model() {
         let yaml = continue_yaml(BASE, "k", "a \"b\"");
