@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test netless clients agents load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
+.PHONY: help demo build runner portable test netless clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ overhead: ## what the server itself costs, with wrk; see bench/RESULTS.md
 
 agents: ## real agents, a turn each; writes docs/conformance-agents.md
 	@scripts/clients.py --agents
+
+packaging: build ## the systemd unit and the image's steps, checked where they can be: systemd, debootstrap, root
+	@rm -rf "$(TARGET)/image" && mkdir -p "$(TARGET)/image" && \
+		cp "$(TARGET)/release/tieline" "$(TARGET)/release/tieline-runner" "$(TARGET)/image/"
+	@scripts/packaging.py --tieline "$(TARGET)/release/tieline" --bin "$(TARGET)/image"
 
 load: ## idle, slow, rude and far too many clients against the server; prints JSON (Linux)
 	cargo build --release -p tieline
