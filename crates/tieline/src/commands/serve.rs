@@ -44,6 +44,8 @@ pub(super) fn serve(app: &App, args: &Serve) -> Result<(), Failure> {
         .collect::<io::Result<_>>()?;
     let config = config(app, args)?;
     app.block_on(async {
+        // Before anybody is let in: whoever is answered may end it at once.
+        let signals = Signals::new()?;
         let listen = |socket| {
             let listener = Listener::tcp(socket)?;
             Ok(match &tls {
@@ -52,7 +54,7 @@ pub(super) fn serve(app: &App, args: &Serve) -> Result<(), Failure> {
             })
         };
         let listeners = sockets.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
-        run(app, args, config, (listeners, urls)).await
+        run(app, args, config, (listeners, urls, signals)).await
     })
 }
 
@@ -61,7 +63,7 @@ async fn run(
     app: &App,
     args: &Serve,
     config: Config,
-    (listeners, urls): (Vec<Listener>, Vec<String>),
+    (listeners, urls, mut signals): (Vec<Listener>, Vec<String>, Signals),
 ) -> Result<(), Failure> {
     let mut settings = Settings::new(&args.load, args.prompt_cache);
     if let Some(time) = args.keep_alive {
@@ -86,7 +88,7 @@ async fn run(
         // First, so that nobody is told of an address at which nothing is served.
         biased;
         result = serving => result.map_err(refusal),
-        result = told(app, &urls, &shutdown) => result,
+        result = told(app, &urls, &shutdown, &mut signals) => result,
         () = watch.follow(server.clone()) => Ok(()),
         () = over(exporting.as_mut()) => Ok(()),
     };
@@ -160,9 +162,12 @@ fn now_unix_s() -> i64 {
 }
 
 /// Says where it listens and waits for signals: the first ends it in order, the second at once.
-async fn told(app: &App, urls: &[String], shutdown: &CancellationToken) -> Result<(), Failure> {
-    // Before it says anything: whoever reads where it listens may end it at once.
-    let mut signals = Signals::new()?;
+async fn told(
+    app: &App,
+    urls: &[String],
+    shutdown: &CancellationToken,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
     if app.output.is_json() {
         app.output.line(&json!({ "listening": urls }).to_string())?;
     }

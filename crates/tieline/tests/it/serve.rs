@@ -1,14 +1,16 @@
 //! The daemon with a real model: every dialect, who may do what, and how it ends.
 
 use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::daemon::Daemon;
 use super::home::{ANSWER, Home, QUESTION, SYSTEM};
-use super::http::{Said, begin, send};
+use super::http::{Said, begin, get, send};
 
 fn messages(prompt: &str) -> Value {
     json!([{ "role": "system", "content": SYSTEM }, { "role": "user", "content": prompt }])
@@ -192,4 +194,29 @@ fn it_does_not_open_to_the_network_unguarded() {
     let (code, said) = serve(&["--listen", &taken.local_addr().unwrap().to_string()]);
     assert_eq!(code, Some(1));
     assert!(said.contains("another program listens there"), "{said}");
+}
+
+/// Several times: before, about a third of the servers died of the signal.
+#[test]
+fn who_is_answered_may_end_it_at_once() {
+    for _ in 0..12 {
+        let home = Home::empty();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(ended_once_it_answers(&home, free), Some(0));
+    }
+}
+
+/// The exit code of a server that is told to end as soon as it answers.
+fn ended_once_it_answers(home: &Home, address: SocketAddr) -> Option<i32> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
+    command.args(["serve", "--runner", "/bin/true", "--listen", &address.to_string()]);
+    command.envs(home.environment()).stdin(Stdio::null());
+    let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while TcpStream::connect(address).is_err() {
+        assert_eq!(server.try_wait().unwrap(), None);
+    }
+    get(address, "/livez").is(200);
+    kill_process(Pid::from_raw(i32::try_from(server.id()).unwrap()).unwrap(), Signal::TERM)
+        .unwrap();
+    server.wait().unwrap().code()
 }
