@@ -10,6 +10,7 @@ pub mod budget;
 pub mod catalogue;
 mod db;
 mod decisions;
+mod engines;
 mod files;
 pub mod gguf;
 pub mod keys;
@@ -27,6 +28,9 @@ mod verify;
 pub use catalogue::Catalogue;
 pub use db::DbError;
 pub use decisions::{Damaged, DecisionRow, Grounds, PackedDecision, Packing};
+pub use engines::{
+    Build, BuildFacts, Canary, EngineError, EngineLock, Engines, OpenRunner, Staged,
+};
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};
