@@ -21,7 +21,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::config::EngineConfig;
+use crate::program::{self, Program};
 use crate::starter;
+use crate::supervisor::Failed;
 
 /// Lines of standard error kept for an error message.
 const KEPT_LINES: usize = 12;
@@ -54,6 +56,22 @@ pub(crate) struct Child {
     frames: mpsc::Receiver<Result<FromRunner, FrameError>>,
     stderr: LastLines,
     stderr_reader: Option<JoinHandle<()>>,
+    fallback: Option<String>,
+}
+
+/// Why a runner was not started.
+#[derive(Debug)]
+pub(crate) enum SpawnError {
+    /// There is no program that may be started.
+    Program(Failed),
+    /// The system refused.
+    Start(io::Error),
+}
+
+impl From<io::Error> for SpawnError {
+    fn from(error: io::Error) -> Self {
+        Self::Start(error)
+    }
 }
 
 /// Opens a folder for this user alone, and makes it first where it is missing.
@@ -66,6 +84,14 @@ fn open_folder(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// The program to start now.
+async fn program(config: &EngineConfig) -> Result<Program, Failed> {
+    match &config.source {
+        Some(source) => source.program().await,
+        None => Ok(Program { path: config.runner.clone(), file: None, fallback: None }),
+    }
+}
+
 /// The last lines of a stream.
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
@@ -76,7 +102,8 @@ impl Child {
         config: &EngineConfig,
         model: &ModelFile,
         tasks: &TaskTracker,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, SpawnError> {
+        let program = program(config).await.map_err(SpawnError::Program)?;
         let file = File::open(&model.path)?;
         let mut open = vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }];
         // Always something of ours: what this process inherited at these numbers is not for the runner.
@@ -87,15 +114,20 @@ impl Child {
         open.push(FdMapping { parent_fd: folder.into(), child_fd: CACHE_FD });
         let draft = config.draft.as_ref().map_or(Path::new(NOTHING), |draft| &draft.path);
         open.push(FdMapping { parent_fd: File::open(draft)?.into(), child_fd: DRAFT_FD });
-        let mut command = std::process::Command::new(&config.runner);
+        let mut start = program::start(&program)?;
+        let command = &mut start.command;
         command.env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.fd_mappings(open).map_err(|error| io::Error::other(error.to_string()))?;
-        let mut command = Command::from(command);
+        let mut command = Command::from(start.command);
         command.kill_on_drop(true);
         #[cfg(unix)]
         command.process_group(0);
-        let mut process = starter::start(command).await?;
+        let started = starter::start(command).await;
+        // The file that is executed had to be open until now.
+        #[cfg(target_os = "linux")]
+        drop(start.held);
+        let mut process = started?;
         let (sender, frames) = mpsc::channel(FRAMES);
         let (orders, to_write) = mpsc::channel(ORDERS);
         let (bulk, bulk_to_write) = mpsc::channel(BULK);
@@ -110,7 +142,13 @@ impl Child {
         let stderr_reader =
             stream.map(|stream| tasks.spawn(keep_last_lines(stream, Arc::clone(&stderr))));
         let (orders, bulk) = (Some(orders), Some(bulk));
-        Ok(Self { process, orders, bulk, frames, stderr, stderr_reader })
+        let fallback = program.fallback;
+        Ok(Self { process, orders, bulk, frames, stderr, stderr_reader, fallback })
+    }
+
+    /// What the user can do where it does not begin as a runner does.
+    pub(crate) fn fallback(&self) -> Option<String> {
+        self.fallback.clone()
     }
 
     /// The process id, until the process was waited for.

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use tieline_types::{Bytes, Digest, ErrorKind, Jail, JailLevel, ModelFile};
 
+use crate::program::ProgramSource;
 use crate::supervisor::Failed;
 
 /// How the engine starts and watches runners.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// The runner program.
+    /// The runner program. What messages name, and what is started where there is no [`source`](Self::source).
     pub runner: PathBuf,
+    /// Says at each start which program it is; `None` starts [`runner`](Self::runner).
+    pub source: Option<ProgramSource>,
     /// A runner that is silent for this long, pings included, is killed; so is one that computes for as long
     /// without getting on.
     pub stall: Duration,
@@ -123,6 +126,7 @@ impl EngineConfig {
     pub fn new(runner: impl Into<PathBuf>) -> Self {
         Self {
             runner: runner.into(),
+            source: None,
             stall: Duration::from_secs(60),
             patience: Duration::from_secs(5),
             backoff: Duration::from_millis(100),

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tieline_types::wire::{self, FromRunner};
-use tieline_types::{Digest, Jail, ModelFile, RunnerBuild};
+use tieline_types::{Digest, Hint, Jail, ModelFile, RunnerBuild};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::child::Child;
+use crate::child::{Child, SpawnError};
 use crate::config::EngineConfig;
+use crate::supervisor::Failed;
 
 /// How long a runner may take to say hello.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +28,9 @@ pub enum InspectError {
         /// Why.
         source: io::Error,
     },
+    /// There is no program that may be started.
+    #[error("{}", .0.message)]
+    Program(Failed),
     /// It ended, or said something else.
     #[error("{} is no runner of this version: it {how}", runner.display())]
     NoHello {
@@ -34,7 +38,19 @@ pub enum InspectError {
         runner: PathBuf,
         /// What it did.
         how: String,
+        /// What the user can do.
+        fallback: Option<String>,
     },
+}
+
+impl Hint for InspectError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Program(failed) => failed.hint.clone(),
+            Self::NoHello { fallback, .. } => fallback.clone(),
+            Self::Start { .. } => None,
+        }
+    }
 }
 
 /// What a runner says of itself.
@@ -51,12 +67,24 @@ pub struct Inspected {
 /// # Errors
 /// It cannot be started, or is no runner of this version.
 pub async fn inspect(runner: &Path) -> Result<Inspected, InspectError> {
+    inspect_with(&EngineConfig::new(runner)).await
+}
+
+/// As [`inspect`], of the runner that this configuration would start.
+///
+/// # Errors
+/// As of [`inspect`], or there is no program that may be started.
+pub async fn inspect_with(config: &EngineConfig) -> Result<Inspected, InspectError> {
+    let runner = &config.runner;
+    let config = EngineConfig { cache: None, draft: None, ..config.clone() };
     // The hello comes before the model is read.
     let nothing = ModelFile { digest: Digest([0; 32]), path: "/dev/null".into() };
     let tasks = TaskTracker::new();
-    let mut child = Child::spawn(&EngineConfig::new(runner), &nothing, &tasks)
-        .await
-        .map_err(|source| InspectError::Start { runner: runner.into(), source })?;
+    let mut child = Child::spawn(&config, &nothing, &tasks).await.map_err(|error| match error {
+        SpawnError::Program(failed) => InspectError::Program(failed),
+        SpawnError::Start(source) => InspectError::Start { runner: runner.into(), source },
+    })?;
+    let fallback = child.fallback();
     let frame = timeout(PATIENCE, child.frame()).await;
     let ending = child.end(PATIENCE).await;
     let how = match frame {
@@ -68,5 +96,5 @@ pub async fn inspect(runner: &Path) -> Result<Inspected, InspectError> {
         Ok(None) => ending.describe(),
         Err(_) => "is silent".to_owned(),
     };
-    Err(InspectError::NoHello { runner: runner.into(), how })
+    Err(InspectError::NoHello { runner: runner.into(), how, fallback })
 }

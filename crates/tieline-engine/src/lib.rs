@@ -14,12 +14,14 @@ mod local;
 pub mod plan;
 pub mod pool;
 pub mod probe;
+mod program;
 mod starter;
 mod supervisor;
 
 pub use config::{CacheConfig, Death, DeathListener, EngineConfig, JailPolicy};
-pub use inspect::{InspectError, Inspected, inspect};
+pub use inspect::{InspectError, Inspected, inspect, inspect_with};
 pub use local::{Embeddings, LocalModel, Measured};
 pub use plan::{Plan, Planner};
 pub use pool::{Loader, Member, Pool, PoolConfig, Runners};
+pub use program::{Program, ProgramSource};
 pub use supervisor::{Failed, Phase, Running, State};

@@ -6,7 +6,6 @@
 pub mod fit;
 pub mod learn;
 
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tieline_types::{BackendError, Bytes, ErrorKind, LoadParams, MemoryPlan, Mode
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::child::Child;
+use crate::child::{Child, SpawnError};
 use crate::config::EngineConfig;
 use crate::probe;
 use crate::supervisor::Failed;
@@ -67,8 +66,11 @@ impl Planner {
         let unavailable = |text: String| BackendError::new(ErrorKind::Unavailable, text);
         let alone = EngineConfig { cache: None, draft: None, ..config.clone() };
         let child = Child::spawn(&alone, file, &tasks).await;
-        let child = child.map_err(|error: io::Error| {
-            unavailable(format!("cannot start {}", runner.display())).with_source(error)
+        let child = child.map_err(|error| match error {
+            SpawnError::Program(failed) => failed.error(),
+            SpawnError::Start(error) => {
+                unavailable(format!("cannot start {}", runner.display())).with_source(error)
+            }
         })?;
         let mut this = Self { child, runner, _tasks: tasks };
         match this.frame().await? {

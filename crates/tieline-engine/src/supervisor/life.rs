@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::adapters::Shelf;
 use super::carry::{self, Sending};
 use super::{Again, Change, Failed, Phase, Running, State, Submission, Supervisor, Trace};
-use crate::child::Child;
+use crate::child::{Child, SpawnError};
 use crate::client::{self, Command, Ticket};
 
 /// Room for the replies of work that has one.
@@ -114,7 +114,8 @@ impl<'s> Life<'s> {
         let Supervisor { config, file, tasks, .. } = &*supervisor;
         let child = match Child::spawn(config, file, tasks).await {
             Ok(child) => child,
-            Err(error) => {
+            Err(SpawnError::Program(failed)) => return LifeEnd::Refused(failed),
+            Err(SpawnError::Start(error)) => {
                 return LifeEnd::Refused(Failed {
                     kind: ErrorKind::Unavailable,
                     message: format!(
@@ -321,7 +322,10 @@ impl<'s> Life<'s> {
                     self.supervisor.config.runner.display(),
                     wire::VERSION
                 ),
-                hint: Some("build both from the same source".to_owned()),
+                hint: self
+                    .child
+                    .fallback()
+                    .or_else(|| Some("build both from the same source".to_owned())),
             }));
         }
         // Before it is told to load: not a byte of the model is read by what is not shut in.
@@ -425,12 +429,14 @@ impl<'s> Life<'s> {
                 } else {
                     "while it loaded the model"
                 };
+                let greeted = !self.build.version.is_empty();
+                let fallback = self.child.fallback().filter(|_| !greeted);
                 let ending = self.child.end(Duration::from_secs(1)).await;
                 // A broken pipe only says that the process is dead, which is said already.
                 let error = error.filter(|error| !matches!(error, FrameError::Io(_)));
                 let reason = error.map(|error| format!("; {error}")).unwrap_or_default();
                 let message = format!("the runner {} {doing}{reason}", ending.describe());
-                let hint = ending.hint().map(str::to_owned);
+                let hint = fallback.or_else(|| ending.hint().map(str::to_owned));
                 let failed = Failed { kind: ErrorKind::Crashed, message, hint };
                 (LifeEnd::Died(failed.clone()), failed)
             }
