@@ -7,7 +7,7 @@
 
 mod compare;
 mod kv_cost;
-mod listen;
+pub(crate) mod listen;
 
 use serde::Serialize;
 use tieline_engine::{EngineConfig, LocalModel};
@@ -18,6 +18,7 @@ use tieline_types::{
 
 pub use compare::Difference;
 use compare::difference;
+pub(crate) use compare::divergence;
 pub use kv_cost::{KvCost, KvCostPlan, KvCostRow, kv_cost};
 use listen::Heard;
 

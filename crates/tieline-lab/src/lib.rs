@@ -4,12 +4,16 @@
 //! certificate says what changes a model's answers. It prints nothing and keeps nothing.
 
 mod bench;
+mod canary;
 mod certify;
 pub mod energy;
 mod joules;
 mod stats;
 
 pub use bench::{BenchPlan, BenchReport, Rates, bench};
+pub use canary::{
+    CanaryLine, CanaryPlan, CanaryPrompt, CanaryReport, Limits, PromptReport, canary,
+};
 pub use certify::{
     Certificate, CertifyPlan, Difference, KvCost, KvCostPlan, KvCostRow, Row, certify, kv_cost,
 };

@@ -74,7 +74,7 @@ fn same_bits(base: &[Alternative], other: &[Alternative]) -> bool {
 /// The Kullback–Leibler divergence of two distributions, Σ p ln(p / q), as far as their likeliest tokens
 /// tell: each token that both lists have by itself, all others as one bucket. Putting outcomes together
 /// never raises the divergence (data processing inequality), so the true one is at least this.
-pub(super) fn divergence(base: &[Alternative], other: &[Alternative]) -> f64 {
+pub(crate) fn divergence(base: &[Alternative], other: &[Alternative]) -> f64 {
     let shared = base.iter().filter_map(|entry| {
         let same = other.iter().find(|candidate| candidate.token == entry.token)?;
         Some((f64::from(entry.logprob).exp(), f64::from(same.logprob).exp()))
@@ -121,7 +121,7 @@ mod tests {
             peak_memory: None,
             receipt: None,
         };
-        Heard { tokens, finished }
+        Heard { prompt: Vec::new(), tokens, finished }
     }
 
     #[test]

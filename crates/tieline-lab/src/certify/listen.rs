@@ -10,26 +10,29 @@ use tieline_types::{
 
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
+    /// Each token of the prompt but the first, where that was asked for.
+    pub(crate) prompt: Vec<TokenLogprob>,
     /// Each token with its likelihood.
-    pub(super) tokens: Vec<TokenLogprob>,
+    pub(crate) tokens: Vec<TokenLogprob>,
     /// How it ended.
-    pub(super) finished: Finished,
+    pub(crate) finished: Finished,
 }
 
 /// An answer under way.
 struct Listener {
     stream: EventStream,
+    prompt: Vec<TokenLogprob>,
     tokens: Vec<TokenLogprob>,
     end: Option<Result<Finished, BackendError>>,
 }
 
-pub(super) async fn one(model: &LocalModel, request: Request) -> Result<Heard, BackendError> {
+pub(crate) async fn one(model: &LocalModel, request: Request) -> Result<Heard, BackendError> {
     last(model, [request]).await
 }
 
 /// Asks all at once, waits for all, and gives the last one's answer.
-pub(super) async fn last(
+pub(crate) async fn last(
     model: &LocalModel,
     requests: impl IntoIterator<Item = Request>,
 ) -> Result<Heard, BackendError> {
@@ -37,6 +40,7 @@ pub(super) async fn last(
     for request in requests {
         listeners.push(Listener {
             stream: model.run(request).await?,
+            prompt: Vec::new(),
             tokens: Vec::new(),
             end: None,
         });
@@ -74,6 +78,7 @@ impl Listener {
     fn hear(&mut self, event: Event) {
         match event {
             Event::Piece(piece) | Event::Reasoning(piece) => self.tokens.extend(piece.logprobs),
+            Event::PromptLogprobs(entries) => self.prompt.extend(entries),
             Event::Finished(finished) => self.end = Some(Ok(*finished)),
             // What else there is says nothing about tokens.
             _ => {}
@@ -83,6 +88,6 @@ impl Listener {
     fn heard(self) -> Result<Heard, BackendError> {
         let no_end = || BackendError::new(ErrorKind::Internal, "the answer is not over");
         let finished = self.end.ok_or_else(no_end)??;
-        Ok(Heard { tokens: self.tokens, finished })
+        Ok(Heard { prompt: self.prompt, tokens: self.tokens, finished })
     }
 }
