@@ -21,6 +21,7 @@ use crate::names;
 use crate::output::Output;
 use crate::planning::{self, Planned};
 use crate::prompts::{self, Quota};
+use crate::runner::{self, Chosen};
 use crate::sessions::{Record, Session};
 
 /// How long threads may take to finish after the command did.
@@ -274,7 +275,10 @@ impl App {
 
     /// How runners are started, without a cache.
     pub(crate) fn engine(&self) -> Result<EngineConfig, Failure> {
-        Ok(EngineConfig { jail: self.jail, ..EngineConfig::new(self.runner()?) })
+        let runner = self.chosen()?.path;
+        // What was named stays; else a build that is chosen later is started later.
+        let source = self.runner.is_none().then(|| runner::source(self.store.engines()));
+        Ok(EngineConfig { jail: self.jail, source, ..EngineConfig::new(runner) })
     }
 
     /// What must hold a runner.
@@ -282,15 +286,14 @@ impl App {
         self.jail
     }
 
-    /// The runner program: the one named, else the one beside this program.
-    pub(crate) fn runner(&self) -> Result<PathBuf, Failure> {
-        if let Some(runner) = &self.runner {
-            return existing(runner.clone());
-        }
-        let program = std::env::current_exe().map_err(|error| {
-            Failure::ours(format!("cannot find this program's own folder: {error}"))
-        })?;
-        existing(program.with_file_name("tieline-runner"))
+    /// The runner program: the one named, else the build in use, else the one beside this program.
+    pub(crate) fn chosen(&self) -> Result<Chosen, Failure> {
+        runner::choose(self.runner.as_deref(), &self.store.engines())
+    }
+
+    /// Whether the user named a runner.
+    pub(crate) fn named_runner(&self) -> bool {
+        self.runner.is_some()
     }
 
     /// What pulls may use of the world outside.
@@ -317,15 +320,6 @@ impl Loaded {
         }
         app.block_on(self.model.shutdown());
     }
-}
-
-fn existing(runner: PathBuf) -> Result<PathBuf, Failure> {
-    if runner.is_file() {
-        // The child starts in another folder.
-        return Ok(std::path::absolute(&runner).unwrap_or(runner));
-    }
-    Err(Failure::user(format!("no runner at {}", runner.display()))
-        .with_hint("build it with `make runner`, or name it with --runner"))
 }
 
 fn policy(given: Option<args::Jail>) -> JailPolicy {

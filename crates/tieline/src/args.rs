@@ -1,6 +1,7 @@
 //! What the user typed, exactly. What it means is worked out in `app` and `commands`.
 
 mod cost;
+mod engine;
 mod policy;
 mod route;
 mod serving;
@@ -16,6 +17,7 @@ use crate::env;
 use crate::prompts::{self, Quota};
 
 pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
+pub(crate) use engine::{Canary, CanaryLimits, EngineCommand};
 pub(crate) use policy::{About, PolicyCommand, WouldLeave};
 pub(crate) use route::{Calibrate, Evaluate, Explain, Learn, Replay as RouteReplay, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
@@ -41,7 +43,7 @@ pub(crate) struct Global {
     /// Folder of models and state
     #[arg(long, global = true, value_name = "FOLDER", env = env::HOME, hide_env_values = true)]
     pub(crate) home: Option<PathBuf>,
-    /// The runner program
+    /// The runner program [default: the build of `tieline engine use`, else the one beside this program]
     #[arg(long, global = true, value_name = "FILE", env = env::RUNNER, hide_env_values = true)]
     pub(crate) runner: Option<PathBuf>,
     /// Ask nobody outside this machine
@@ -120,6 +122,12 @@ pub(crate) enum Command {
     Plan(Plan),
     /// List the models that run now
     Ps,
+    /// Keep builds of the runner side by side, compare them, and choose one
+    Engine {
+        /// What to do
+        #[command(subcommand)]
+        command: EngineCommand,
+    },
     /// Say what requests cost, and what they would have cost elsewhere
     #[command(long_about = "Say what requests cost, and what they would have cost elsewhere.\n\n\
         Reckons the tokens on record with the prices of today. What is not known is counted, and a sum that\n\

@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use tieline_server::{ServeError, TlsError};
 use tieline_store::keys::{KeyError, TokenError};
-use tieline_store::{DbError, LeaseError, OpenError, PullError, RemoveError, VerifyError};
+use tieline_store::{
+    DbError, EngineError, LeaseError, OpenError, PullError, RemoveError, VerifyError,
+};
 use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, ParseModelRefError};
 
 use crate::composed::ComposeError;
@@ -137,6 +139,7 @@ macro_rules! failure_from {
 
 failure_from! {
     DbError => OURS,
+    EngineError => USER,
     ServeError => OURS,
     TlsError => USER,
     KeyError => OURS,

@@ -18,6 +18,7 @@ mod output;
 mod plain;
 mod planning;
 mod prompts;
+mod runner;
 mod screen;
 mod serving;
 mod sessions;

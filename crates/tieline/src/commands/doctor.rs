@@ -5,13 +5,14 @@ use std::process::{Command, Stdio};
 
 use serde::Serialize;
 use tieline_engine::probe::{self, Machine};
-use tieline_engine::{Inspected, JailPolicy};
+use tieline_engine::{EngineConfig, Inspected, JailPolicy};
 use tieline_store::Trust;
-use tieline_types::{Bytes, Jail, JailLevel};
+use tieline_types::{Bytes, Hint, Jail, JailLevel};
 
 use crate::app::App;
 use crate::failure::Failure;
 use crate::prompts;
+use crate::runner::{Chosen, Why};
 
 /// Less free space than this is worth a warning: a small model with its cache.
 const LITTLE_SPACE: Bytes = Bytes(5_000_000_000);
@@ -93,10 +94,19 @@ fn memory(machine: &Machine) -> Check {
     Check::ok("memory", format!("{} of {} available", machine.memory_available, machine.memory))
 }
 
+/// The runner that is used. Of a build every file is hashed, whatever it looks like.
+fn verified(app: &App) -> Result<(Chosen, EngineConfig), Failure> {
+    let chosen = app.chosen()?;
+    if let Why::Pinned(name) = &chosen.why {
+        app.store.engines().verify(name)?;
+    }
+    Ok((chosen, app.engine()?))
+}
+
 /// The runner, what it was built for, and whether that uses this machine.
 fn runner(app: &App) -> Vec<Check> {
-    let path = match app.runner() {
-        Ok(path) => path,
+    let (chosen, config) = match verified(app) {
+        Ok(found) => found,
         Err(failure) => {
             return vec![Check::failed(
                 "runner",
@@ -105,13 +115,16 @@ fn runner(app: &App) -> Vec<Check> {
             )];
         }
     };
-    let Inspected { build, jail } = match app.block_on(tieline_engine::inspect(&path)) {
+    let Inspected { build, jail } = match app.block_on(tieline_engine::inspect_with(&config)) {
         Ok(inspected) => inspected,
         Err(error) => {
-            return vec![Check::failed("runner", error.to_string(), "build it again: make runner")];
+            let hint = error.hint().unwrap_or_else(|| "build it again: make runner".to_owned());
+            return vec![Check::failed("runner", error.to_string(), hint)];
         }
     };
-    let found = format!("{} {} with llama.cpp {}", path.display(), build.version, build.llama_cpp);
+    let Chosen { path, why } = chosen;
+    let (version, llama_cpp) = (&build.version, &build.llama_cpp);
+    let found = format!("{} {version} with llama.cpp {llama_cpp}, {why}", path.display());
     vec![
         Check::ok("runner", found),
         kernels(&build.kernels),

@@ -8,6 +8,7 @@ mod choices;
 mod cost;
 mod doctor;
 mod draft;
+mod engine;
 mod key;
 pub(crate) mod kv_cost;
 mod launch;
@@ -66,6 +67,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Policy { command } => policy::policy(&app, &command),
                 Command::WouldLeave(args) => would_leave::would_leave(&app, &args),
                 Command::Route { command } => route::route(&app, &command),
+                Command::Engine { command } => engine::engine(&app, &command),
                 Command::Ps => ps::ps(&app),
                 Command::Cost(args) => cost::cost(&app, args),
                 Command::Doctor => doctor::doctor(&app),

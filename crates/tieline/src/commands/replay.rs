@@ -3,7 +3,9 @@
 use serde::Serialize;
 use tieline_engine::Inspected;
 use tieline_store::Model;
-use tieline_types::{Adapter, Adapters, Digest, ModelRef, Receipt, Request, RunnerBuild, Tokens};
+use tieline_types::{
+    Adapter, Adapters, Digest, Hint, ModelRef, Receipt, Request, RunnerBuild, Tokens,
+};
 
 use super::receipt;
 use crate::answer;
@@ -52,10 +54,12 @@ pub(super) fn replay(app: &App, args: &Replay) -> Result<(), Failure> {
     }
     let model = model(app, &receipt)?;
     let adapters = adapters(app, &receipt)?;
-    let path = app.runner()?;
+    let config = app.engine()?;
     let Inspected { build, .. } =
-        app.block_on(tieline_engine::inspect(&path)).map_err(|error| {
-            Failure::ours(error.to_string()).with_hint("build the runner again: make runner")
+        app.block_on(tieline_engine::inspect_with(&config)).map_err(|error| {
+            let hint =
+                error.hint().unwrap_or_else(|| "build the runner again: make runner".to_owned());
+            Failure::ours(error.to_string()).with_hint(hint)
         })?;
     let differences = build_differences(&receipt.build, &build);
     if !differences.is_empty() && !args.anyway {

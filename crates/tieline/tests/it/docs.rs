@@ -2,7 +2,8 @@
 
 use super::home::Home;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
+    "engine",
     "would-leave",
     "policy",
     "cost",

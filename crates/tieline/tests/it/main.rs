@@ -12,6 +12,8 @@ mod daemon;
 mod decisions;
 mod docs;
 mod energy;
+#[cfg(target_os = "linux")]
+mod engines;
 mod errors;
 #[cfg(unix)]
 mod faults;

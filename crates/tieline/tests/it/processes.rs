@@ -108,15 +108,16 @@ fn an_interrupt_ends_all() {
     let home = Home::with_model();
     let background = Background::start(&home, &runner, &[]);
     let row = row(&home);
-    insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens jail started_at_unix_s planned_bytes adapters memory_bytes");
+    insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens jail started_at_unix_s planned_bytes adapters memory_bytes engine");
     assert_eq!(row["pid"], background.child.id());
     assert_eq!((&row["model"], &row["context_tokens"]), (&"smollm2".into(), &4096.into()));
     assert!(row["memory_bytes"].as_u64().unwrap() > 50_000_000);
+    assert_eq!(row["engine"]["why"], "named");
     let table = home.tieline(["ps"]).text();
     let first = table.lines().next().unwrap();
     assert_eq!(
         first.split_whitespace().collect::<Vec<_>>().join(" "),
-        "MODEL DIGEST CONTEXT MEMORY PLANNED JAIL PID RUNNER"
+        "MODEL DIGEST CONTEXT MEMORY PLANNED JAIL PID RUNNER ENGINE"
     );
     assert!(lives(runner_of(&row)));
     assert_eq!(session_files(&home).len(), 1);
