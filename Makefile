@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test netless clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine
+.PHONY: help demo build runner portable test netless clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,11 @@ fuzz: ## each fuzz target for 30 seconds
 
 versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
 	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)
+
+versus-switch: build ## measure changing models against llama-server's router: MODEL, SECOND=file.gguf
+	@$(TOOLCHAIN) && python3 bench/versus/switch.py --tieline "$(TARGET)/release/tieline" \
+		--runner "$(TARGET)/release/tieline-runner" --models \
+		"$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" "$(or $(SECOND),$(error SECOND=file.gguf names the second model))" $(VERSUS_ARGS)
 
 versus-engine: build ## measure the engine against llama-server, case by case: MODEL=file.gguf
 	cargo build --release -p tieline-lab --example drive
