@@ -230,6 +230,32 @@ fn what_is_no_number_and_seen_is_told() {
     }
 }
 
+/// The largest exponent is that of what is seen, wherever in its tile a hidden one lies: a score without end, or
+/// one that is no number, would swallow its neighbours'.
+#[test]
+fn a_hidden_key_however_great_its_score_changes_nothing() {
+    for position in 0..SMALL.positions {
+        let mut case = Case::new(SMALL, 5, 10);
+        // With the greatest half, that makes scores of some hundred thousands.
+        case.queries.iter_mut().for_each(|value| *value = value.abs());
+        (0..2).for_each(|token| case.mask[token * 40 + position] = HIDDEN);
+        case.keys[position * 64..][..64].fill(0);
+        for level in levels() {
+            let want = case.answers(level);
+            for (row, got) in want.chunks(64).enumerate() {
+                let truth = case.truth((row / 2, row % 2));
+                let apart = |(got, want): (&f32, f64)| (f64::from(*got) - want).abs();
+                assert!(got.iter().zip(truth).map(apart).all(|apart| apart < 1e-5), "{level:?}");
+            }
+            for bits in [0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e00] {
+                let mut great = case.clone();
+                great.keys[position * 64..][..64].fill(bits);
+                assert_eq!(great.answers(level), want, "{level:?} {position} {bits:x}");
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_seen_is_nothing_said() {
     let case = Case::new(SMALL, 1, 0);
@@ -259,4 +285,20 @@ fn what_does_not_fit_is_refused() {
     ] {
         assert!(!made(size), "{size:?}");
     }
+}
+
+#[test]
+fn a_mask_that_is_too_small_is_refused() {
+    let case = Case::new(SMALL, 1, 5);
+    let Attention { size, scale, queries, keys, values, .. } = case.attention();
+    let made = |mask: &[u16], row: usize| {
+        let mask = Rows { data: mask, row, head: 0 };
+        Attention::new((size, scale), queries, [keys, values], mask).is_some()
+    };
+    let whole = case.mask.len();
+    assert!(made(&case.mask, 40));
+    assert!(!made(&case.mask[..whole - 1], 40), "a position of the last token is missing");
+    assert!(!made(&case.mask, 41), "rows that lie too far apart");
+    assert!(!made(&case.mask[..40], 40), "one token's only");
+    assert!(!made(&[], 40));
 }
