@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test netless clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch
+.PHONY: help demo build runner portable test netless clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,12 @@ fuzz: ## each fuzz target for 30 seconds
 		echo 'hint: cargo install cargo-fuzz --locked && rustup toolchain install nightly' >&2; exit 1; fi
 	@for target in $$(cargo fuzz list); do \
 		cargo +nightly fuzz run "$$target" -- -max_total_time=30 || exit 1; done
+
+sanitize: ## the kernels' tests under the address sanitizer (nightly Rust)
+	@if ! rustc +nightly --version >/dev/null 2>&1; then \
+		echo 'hint: the address sanitizer needs a nightly compiler: rustup toolchain install nightly' >&2; exit 1; fi
+	@host=$$(rustc +nightly -vV | sed -n 's/^host: //p') && set -x && RUSTFLAGS=-Zsanitizer=address \
+		cargo +nightly test -p tieline-kernels --lib --target "$$host" --target-dir "$(TARGET)/sanitize"
 
 versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
 	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)
