@@ -1,7 +1,7 @@
 //! How fast matrices are multiplied here, on one thread: `cargo run --release -p tieline-kernels --example speed`.
 //!
 //! A line for each format, a column for each number of tokens: operations a second (a weight times a value is
-//! two). With one token it is unpacking that takes the time. Arguments: rows and columns. The fastest of several runs, since whatever disturbs only slows.
+//! two). With one token it is unpacking that takes the time. Arguments: rows and columns, and a level's name where it is not the best. The fastest of several runs, since whatever disturbs only slows.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls what several threads may call, from one")]
 
@@ -15,14 +15,18 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut size = || arguments.next().map_or(1536, |text| text.parse().expect("a whole number"));
     let (rows, width) = (size(), size());
-    let level = Level::best();
+    let level = arguments.next().map_or_else(Level::best, |name| {
+        let named = |level: &Level| level.available() && level.name().eq_ignore_ascii_case(&name);
+        Level::ALL.into_iter().find(named).expect("a level that this processor has")
+    });
     println!("{} of {rows} rows by {width}; GOP/s by tokens", level.name());
     println!("{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", 1, 2, 4, 8, 32, 128, 512);
     for format in Format::ALL {
         if format.row_bytes(width).is_none() {
             continue;
         }
-        let speeds = [1, 2, 4, 8, 32, 128, 512].map(|tokens| speed(format, rows, width, tokens));
+        let speeds =
+            [1, 2, 4, 8, 32, 128, 512].map(|tokens| speed(level, format, (rows, width), tokens));
         print!("{:<8}", format!("{format:?}"));
         for speed in speeds {
             print!("{speed:>8.0}");
@@ -32,7 +36,7 @@ fn main() {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn speed(format: Format, rows: usize, width: usize, tokens: usize) -> f64 {
+fn speed(level: Level, format: Format, (rows, width): (usize, usize), tokens: usize) -> f64 {
     let row_bytes = format.row_bytes(width).expect("whole blocks");
     // Small bytes, so that no scale is infinite.
     let bytes: Vec<u8> = (0..rows * row_bytes).map(|at| [17, 34, 51, 20][at % 4]).collect();
@@ -48,16 +52,10 @@ fn speed(format: Format, rows: usize, width: usize, tokens: usize) -> f64 {
         // SAFETY: one thread does all this.
         unsafe {
             for token in 0..tokens {
-                activations.fill(Level::best(), token, &values);
+                activations.fill(level, token, &values);
             }
             let output = Output::new(products.as_mut_ptr(), rows, tokens);
-            multiply(
-                Level::best(),
-                (&matrix, (0..rows).into()),
-                &activations,
-                &output,
-                &mut scratch,
-            );
+            multiply(level, (&matrix, (0..rows).into()), &activations, &output, &mut scratch);
         }
         best = best.min(started.elapsed().as_secs_f64());
     }

@@ -71,6 +71,12 @@ impl Activations {
                 // SAFETY: the processor has the instructions.
                 unsafe { avx512::round(values, q, d, sums) };
             }
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 | Level::AvxVnni => {
+                assert!(level.available(), "this processor lacks {}", level.name());
+                // SAFETY: the processor has the instructions.
+                unsafe { round_avx2(values, q, d, sums) };
+            }
             _ => round(values, q, d, sums),
         }
     }
@@ -100,6 +106,14 @@ pub(crate) struct Row<'a> {
     pub(crate) sums: &'a [[i32; 2]],
 }
 
+/// The same, compiled for AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn round_avx2(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
+    round(values, q, d, sums);
+}
+
+#[inline(always)]
 fn round(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
     let (blocks, _) = values.as_chunks::<WIDTH>();
     for (((block, q), d), sums) in blocks.iter().zip(q).zip(d).zip(sums) {

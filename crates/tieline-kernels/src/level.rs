@@ -1,18 +1,24 @@
 //! Which instructions multiply.
 
+use crate::format::Format;
+
 /// An instruction set that a tile is written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Level {
     /// No instructions of a certain processor: the reference that the others are tested against.
     Portable,
+    /// AVX2: pairs of products of bytes in each of 16 lanes of 16 bits.
+    Avx2,
+    /// AVX2 with VNNI: four products of bytes in each of 8 lanes at once.
+    AvxVnni,
     /// AVX-512 with VNNI: four products of bytes in each of 16 lanes at once.
     Avx512Vnni,
 }
 
 impl Level {
     /// All of them, worst first.
-    pub const ALL: [Self; 2] = [Self::Portable, Self::Avx512Vnni];
+    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
 
     /// The best that this processor has.
     #[must_use]
@@ -26,6 +32,10 @@ impl Level {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
                 is_x86_feature_detected!("avx2")
                     && is_x86_feature_detected!("fma")
@@ -35,7 +45,29 @@ impl Level {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx512Vnni => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => false,
+        }
+    }
+
+    /// Whether attention is written for it; elsewhere it is only the slow reference.
+    #[must_use]
+    pub fn attends(self) -> bool {
+        self == Self::Avx512Vnni
+    }
+
+    /// From how many tokens on a product of this format is worth taking from ggml; `None` where it never is.
+    ///
+    /// With 256 bits, only what was faster than even ggml's own kernels for 512 (docs/kernels.md): ggml multiplies the
+    /// others in tiles of its own, too.
+    #[must_use]
+    pub fn tokens(self, format: Format) -> Option<usize> {
+        match (self, format) {
+            (Self::Portable, _) => None,
+            // With fewer, unpacking a matrix takes longer than it saves.
+            (Self::Avx512Vnni, _) => Some(4),
+            (_, Format::Q4_1 | Format::Q5_1 | Format::Mxfp4) => Some(8),
+            (_, Format::Q4_0 | Format::Q5_0 | Format::Iq4Nl) => Some(32),
+            _ => None,
         }
     }
 
@@ -44,7 +76,27 @@ impl Level {
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Avx2 => "AVX2",
+            Self::AvxVnni => "AVX-VNNI",
             Self::Avx512Vnni => "AVX512-VNNI",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_worth_it_is_taken() {
+        for format in Format::ALL {
+            assert_eq!(Level::Portable.tokens(format), None);
+            assert_eq!(Level::Avx512Vnni.tokens(format), Some(4));
+            assert_eq!(Level::Avx2.tokens(format), Level::AvxVnni.tokens(format));
+        }
+        assert_eq!(Level::Avx2.tokens(Format::Q4_1), Some(8));
+        assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
+        assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);
+        assert_eq!(Level::Avx2.tokens(Format::Q4K), None);
     }
 }

@@ -146,8 +146,19 @@ fn unpack(level: Level, matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scrat
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `multiply` checked that the processor has the level.
         Level::Avx512Vnni => unsafe { unpack_avx512(matrix, strips, scratch) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Level::Avx2 | Level::AvxVnni => unsafe { unpack_avx2(matrix, strips, scratch) },
         _ => unpack_strips(matrix, strips, scratch, panel::turn),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn unpack_avx2(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
+        panel::avx2::turn(rows, table, columns);
+    });
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -200,6 +211,12 @@ unsafe fn all_tokens(
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `multiply` checked that the processor has the level.
             Level::Avx512Vnni => unsafe { tile::avx512::multiply(work, &mut products) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::AvxVnni => unsafe { tile::narrow::multiply_vnni(work, &mut products) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Level::Avx2 => unsafe { tile::narrow::multiply(work, &mut products) },
             _ => products = tile::portable::multiply(work),
         }
         for (token, products) in products.iter().enumerate().take(some) {

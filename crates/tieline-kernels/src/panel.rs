@@ -1,6 +1,8 @@
 //! Strips of 16 rows, unpacked and laid out for the tiles.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 
 use crate::format::Format;
@@ -107,6 +109,32 @@ pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut
         for (at, &number) in row.iter().enumerate() {
             let byte = table.map_or(number, |table| table[usize::from(number & 15)]);
             columns.0[at / 4][lane][at % 4] = byte;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compares a way to turn rows with [`turn`].
+    pub(super) fn turns_alike(
+        way: impl Fn(&Aligned<Rows>, Option<&[u8; 16]>, &mut Aligned<Columns>),
+    ) {
+        let mut rows = Aligned([[0u8; WIDTH]; LANES]);
+        for (at, byte) in rows.0.as_flattened_mut().iter_mut().enumerate() {
+            *byte = u8::try_from(at * 7 % 251).unwrap();
+        }
+        let table = std::array::from_fn(|at| 200 - u8::try_from(at).unwrap());
+        for table in [None, Some(&table)] {
+            if table.is_some() {
+                rows.0.as_flattened_mut().iter_mut().for_each(|byte| *byte &= 15);
+            }
+            let mut want = Aligned([[[0; 4]; LANES]; WIDTH / 4]);
+            let mut got = want;
+            turn(&rows, table, &mut want);
+            way(&rows, table, &mut got);
+            assert_eq!(got.0, want.0);
         }
     }
 }

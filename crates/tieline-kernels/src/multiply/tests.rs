@@ -75,6 +75,10 @@ fn product(
     floats.chunks(stride).flat_map(|token| token[..matrix.rows()].to_vec()).collect()
 }
 
+fn levels() -> impl Iterator<Item = Level> {
+    Level::ALL.into_iter().filter(|level| level.available())
+}
+
 fn one(range: &Range<usize>) -> &[Range<usize>] {
     std::slice::from_ref(range)
 }
@@ -94,14 +98,24 @@ fn weight(format: Format, row: &[u8], column: usize) -> f64 {
 /// Compares all products with sums in `f64` of the same rounded values.
 fn check(format: Format, (rows, width, tokens): (usize, usize, usize), scale: f32, seed: u64) {
     let bytes = bytes(format, rows, width, seed);
-    let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
     let values = values(tokens, width, scale);
-    let activations = rounded(Level::Portable, tokens, width, &values);
+    check_with((format, &bytes), (rows, width, tokens), &values, scale);
+}
+
+/// As [`check`], with these weights and values, whose size is `scale`.
+fn check_with(
+    (format, bytes): (Format, &[u8]),
+    (rows, width, tokens): (usize, usize, usize),
+    values: &[f32],
+    scale: f32,
+) {
+    let matrix = Matrix::new(format, bytes, rows, width).unwrap();
+    let activations = rounded(Level::Portable, tokens, width, values);
     let weights: Vec<f64> = (0..rows)
         .flat_map(|row| (0..width).map(move |column| (row, column)))
         .map(|(row, column)| weight(format, matrix.bytes(row..row + 1), column))
         .collect();
-    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+    for level in levels() {
         let got = product(level, &matrix, &activations, one(&(0..rows)));
         for (at, &got) in got.iter().enumerate() {
             let (token, row) = (at / rows, at % rows);
@@ -122,8 +136,54 @@ fn check(format: Format, (rows, width, tokens): (usize, usize, usize), scale: f3
     }
 }
 
+/// The greatest counts that there are: sums of pairs must fit in their 16 bits.
+#[test]
+fn nothing_is_cut_off() {
+    for format in Format::ALL {
+        let width = format.block_weights();
+        for number in [0x00, 0x7f, 0x80, 0xff] {
+            let mut bytes = bytes(format, 33, width, 9);
+            for block in bytes.chunks_mut(format.block_bytes()) {
+                let scales = scales(format);
+                let is_scale =
+                    |at: usize| scales.iter().any(|from| (*from..from + 2).contains(&at));
+                let exponent = format == Format::Mxfp4;
+                let numbers = block.iter_mut().enumerate().skip(usize::from(exponent));
+                numbers.filter(|(at, _)| !is_scale(*at)).for_each(|(_, byte)| *byte = number);
+            }
+            for sign in [1.0, -1.0] {
+                let values = vec![sign; 7 * width];
+                check_with((format, &bytes), (33, width, 7), &values, 1.0);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Counts are whole numbers, and floats are scaled and summed in one order.
+    #[test]
+    fn levels_with_instructions_agree_to_the_last_bit(
+        format in proptest::sample::select(Format::ALL.to_vec()),
+        rows in 1usize..70,
+        blocks in 1usize..4,
+        tokens in 1usize..15,
+        seed in any::<u64>(),
+    ) {
+        let width = blocks * format.block_weights();
+        let bytes = bytes(format, rows, width, seed);
+        let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+        let values = values(tokens, width, 1.0);
+        let levels = levels();
+        let bits = |level| -> Vec<u32> {
+            let activations = rounded(level, tokens, width, &values);
+            let products = product(level, &matrix, &activations, one(&(0..rows)));
+            products.into_iter().map(f32::to_bits).collect()
+        };
+        let all: Vec<_> = levels.filter(|level| *level != Level::Portable).map(bits).collect();
+        prop_assert!(all.windows(2).all(|two| two[0] == two[1]), "{format:?}");
+    }
 
     #[test]
     fn any_shape_is_right(
@@ -146,28 +206,32 @@ proptest! {
         let (rows, width, tokens) = (50, 256, 7);
         let bytes = bytes(format, rows, width, seed);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
-        let activations = rounded(Level::best(), tokens, width, &values(tokens, width, 1.0));
-        let whole = product(Level::best(), &matrix, &activations, one(&(0..rows)));
-        let parts = product(Level::best(), &matrix, &activations, &[cut..rows, 0..cut]);
-        prop_assert_eq!(whole, parts);
+        for level in levels() {
+            let activations = rounded(level, tokens, width, &values(tokens, width, 1.0));
+            let whole = product(level, &matrix, &activations, one(&(0..rows)));
+            let parts = product(level, &matrix, &activations, &[cut..rows, 0..cut]);
+            prop_assert_eq!(whole, parts, "{:?}", level);
+        }
     }
 }
 
 #[test]
 fn a_token_does_not_depend_on_its_neighbours() {
     let (rows, width) = (32, 512);
-    for format in Format::ALL {
+    let many = values(13, width, 1.0);
+    let all = 0..rows;
+    let all = one(&all);
+    for (format, level) in
+        Format::ALL.into_iter().flat_map(|format| levels().map(move |l| (format, l)))
+    {
         let bytes = bytes(format, rows, width, 3);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
-        let many = values(13, width, 1.0);
-        let all = 0..rows;
-        let all = one(&all);
-        let whole = product(Level::best(), &matrix, &rounded(Level::best(), 13, width, &many), all);
+        let whole = product(level, &matrix, &rounded(level, 13, width, &many), all);
         for token in 0..13 {
-            let one = &many[token * width..(token + 1) * width];
-            let alone =
-                product(Level::best(), &matrix, &rounded(Level::best(), 1, width, one), all);
-            assert_eq!(alone, whole[token * rows..(token + 1) * rows], "{format:?} {token}");
+            let single = &many[token * width..(token + 1) * width];
+            let alone = product(level, &matrix, &rounded(level, 1, width, single), all);
+            let together = &whole[token * rows..(token + 1) * rows];
+            assert_eq!(alone, together, "{format:?} {level:?} {token}");
         }
     }
 }
@@ -179,7 +243,7 @@ fn what_is_no_number_stays_with_its_token() {
     let matrix = Matrix::new(Format::Q8_0, &bytes, rows, width).unwrap();
     let mut values = values(3, width, 1.0);
     values[width + 40] = f32::NAN;
-    for level in Level::ALL.into_iter().filter(|level| level.available()) {
+    for level in levels() {
         let activations = rounded(level, 3, width, &values);
         let got = product(level, &matrix, &activations, one(&(0..rows)));
         assert!(got[..rows].iter().all(|product| product.is_finite()));

@@ -87,27 +87,13 @@ const fn places<const BIT: usize>() -> ([i32; LANES], [i32; LANES]) {
 mod tests {
     use super::*;
     use crate::level::Level;
+    use crate::panel::tests::turns_alike;
 
     #[test]
     fn rows_are_turned_alike() {
-        if !Level::Avx512Vnni.available() {
-            return;
-        }
-        let mut rows = Aligned([[0u8; WIDTH]; LANES]);
-        for (at, byte) in rows.0.as_flattened_mut().iter_mut().enumerate() {
-            *byte = u8::try_from(at * 7 % 251).unwrap();
-        }
-        let table = std::array::from_fn(|at| 200 - u8::try_from(at).unwrap());
-        for table in [None, Some(&table)] {
-            if table.is_some() {
-                rows.0.as_flattened_mut().iter_mut().for_each(|byte| *byte &= 15);
-            }
-            let mut want = Aligned([[[0; 4]; LANES]; WIDTH / 4]);
-            let mut got = want;
-            super::super::turn(&rows, table, &mut want);
+        if Level::Avx512Vnni.available() {
             // SAFETY: the level is available.
-            unsafe { turn(&rows, table, &mut got) };
-            assert_eq!(got.0, want.0);
+            turns_alike(|rows, table, columns| unsafe { turn(rows, table, columns) });
         }
     }
 }

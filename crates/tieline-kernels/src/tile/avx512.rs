@@ -9,10 +9,9 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
-use crate::activations::Row;
-use crate::panel::{Aligned, LANES, Panel};
+use crate::panel::{Aligned, LANES};
 use crate::tile::portable::whole;
-use crate::tile::{Products, STRIPS, TOKENS, Work};
+use crate::tile::{Products, STRIPS, TOKENS, Work, count, fits, holds, word};
 use crate::unpack::WIDTH;
 
 /// Multiplies.
@@ -97,28 +96,6 @@ fn tile<const T: usize, const PARTS: usize, const MINIMUM: bool>(
             store(*sum, products);
         }
     }
-}
-
-fn fits<const PARTS: usize>(panel: &Panel, blocks: usize) -> bool {
-    panel.q.len() == blocks && panel.d.len() == blocks * PARTS && panel.m.len() == blocks * PARTS
-}
-
-fn holds(row: &Row<'_>, blocks: usize) -> bool {
-    row.q.len() == blocks && row.d.len() == blocks && row.sums.len() == blocks
-}
-
-/// The sum of a token's values in a part of a block.
-#[inline(always)]
-fn count<const PARTS: usize>(row: &Row<'_>, block: usize, part: usize) -> i32 {
-    let sums = row.sums[block];
-    if PARTS == 2 { sums[part] } else { sums[0] + sums[1] }
-}
-
-/// Four neighbouring values as one word.
-#[inline(always)]
-fn word(q: &[i8; WIDTH], four: usize) -> i32 {
-    let (fours, _) = q.as_chunks::<4>();
-    i32::from_le_bytes(fours[four].map(i8::cast_unsigned))
 }
 
 #[target_feature(enable = "avx512f")]

@@ -21,7 +21,7 @@ use tieline_kernels::{Format, Level};
 
 use super::system::cpu_registry;
 
-/// Tokens from which on a product is ours: with fewer, unpacking a matrix takes longer than it saves.
+/// Tokens from which on attention is ours.
 const TOKENS: i64 = 4;
 
 /// The device's name.

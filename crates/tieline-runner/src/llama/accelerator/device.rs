@@ -219,7 +219,10 @@ unsafe extern "C" fn supports_op(
         | sys::GGML_OP_TRANSPOSE => true,
         sys::GGML_OP_MUL_MAT => ON.load(Ordering::Relaxed) && multiplies(operation),
         sys::GGML_OP_FLASH_ATTN_EXT => {
-            ON.load(Ordering::Relaxed) && ATTENDS.load(Ordering::Relaxed) && attends(operation)
+            // Where attention is not written for the processor, ggml's is the faster.
+            let written = INNER.get().is_some_and(|inner| inner.level.attends());
+            let asked = ON.load(Ordering::Relaxed) && ATTENDS.load(Ordering::Relaxed);
+            written && asked && attends(operation)
         }
         _ => false,
     }
@@ -234,6 +237,9 @@ fn multiplies(operation: &sys::ggml_tensor) -> bool {
         return false;
     };
     let flat = |tensor: &sys::ggml_tensor| tensor.ne[2] == 1 && tensor.ne[3] == 1;
+    let Some(least) = INNER.get().and_then(|inner| inner.level.tokens(format)) else {
+        return false;
+    };
     let width = usize::try_from(weights.ne[0]).unwrap_or(0);
     // SAFETY: both are valid tensors.
     let contiguous = unsafe { sys::ggml_is_contiguous(weights) && sys::ggml_is_contiguous(values) };
@@ -247,7 +253,7 @@ fn multiplies(operation: &sys::ggml_tensor) -> bool {
         && operation.type_ == float
         && format.row_bytes(width).is_some()
         && weights.ne[1] >= ROWS
-        && values.ne[1] >= TOKENS
+        && usize::try_from(values.ne[1]).is_ok_and(|tokens| tokens >= least)
 }
 
 /// Whether attention is one of ours: to keys and values of 16 bits, with a mask and nothing besides.
