@@ -207,6 +207,8 @@ impl Db {
         self.run("remove a model", |db| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute("DELETE FROM models WHERE name = ?1", [name])?;
+            // What was said before it goes with it.
+            transaction.execute("DELETE FROM overlays WHERE name = ?1 AND base = ?1", [name])?;
             let sql = "DELETE FROM blobs WHERE digest = ?1
                        AND NOT EXISTS (SELECT 1 FROM models WHERE digest = ?1)";
             let last = transaction.execute(sql, [digest.hex()])? == 1;

@@ -17,6 +17,12 @@ const BUFFER: usize = 1024 * 1024;
 /// Ingests that nobody continued for so long are given up.
 const INGEST_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Uploads that nobody named for so long are given up.
+const UPLOAD_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Lies in an upload's folder once all its bytes were checked.
+pub(crate) const WHOLE: &str = "whole";
+
 /// Makes names in the trash unique within a process.
 static DISCARDED: AtomicU64 = AtomicU64::new(0);
 
@@ -35,7 +41,7 @@ impl Layout {
             narrow(root)?;
         }
         let above = root.join("blobs");
-        for folder in [above, layout.blobs(), layout.ingests(), layout.trash()] {
+        for folder in [above, layout.blobs(), layout.ingests(), layout.uploads(), layout.trash()] {
             private_dir(&folder)?;
             narrow(&folder)?;
         }
@@ -64,6 +70,23 @@ impl Layout {
     /// The folder of one pull; `target` says what is pulled and is only hashed.
     pub(crate) fn ingest(&self, target: &str) -> PathBuf {
         self.ingests().join(&Digest(Sha256::digest(target).into()).hex()[..32])
+    }
+
+    /// The folder of one upload; `who` sends it and is only hashed.
+    pub(crate) fn upload(&self, who: &str, digest: Digest) -> PathBuf {
+        let key = Digest(Sha256::digest(format!("{digest} {who}")).into()).hex();
+        self.uploads().join(&key[..32])
+    }
+
+    /// Bytes of all uploads but the one in `folder`.
+    pub(crate) fn uploaded_beside(&self, folder: &Path) -> u64 {
+        let others = entries(&self.uploads()).into_iter().filter(|other| other != folder);
+        let sizes = others.filter_map(|other| Some(fs::metadata(other.join("data")).ok()?.len()));
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
     }
 
     fn blobs(&self) -> PathBuf {
@@ -101,11 +124,22 @@ impl Layout {
             let _ = delete(&path);
         }
         for folder in entries(&self.ingests()) {
-            if age(&folder).is_some_and(|age| age > INGEST_AGE)
-                && let Ok(Some(_lock)) = try_lock(&folder.join("lock"))
-            {
-                let _ = self.discard(&folder);
+            if age(&folder).is_some_and(|age| age > INGEST_AGE) {
+                self.discard_unheld(&folder);
             }
+        }
+        // Nobody goes on with half an upload; a whole one waits a while for its name.
+        for folder in entries(&self.uploads()) {
+            let is_whole = folder.join(WHOLE).exists();
+            if !is_whole || age(&folder).is_some_and(|age| age > UPLOAD_AGE) {
+                self.discard_unheld(&folder);
+            }
+        }
+    }
+
+    fn discard_unheld(&self, folder: &Path) {
+        if let Ok(Some(_lock)) = try_lock(&folder.join("lock")) {
+            let _ = self.discard(folder);
         }
     }
 }
@@ -265,6 +299,35 @@ mod tests {
         layout.clean_up();
         assert!(!stale.exists());
         assert!(held.exists() && fresh.exists());
+    }
+
+    #[test]
+    fn uploads_go_unless_they_are_whole_and_young_or_held() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::create(root.path()).unwrap();
+        let make = |who: &str, is_whole: bool, old: Option<Duration>| {
+            let folder = layout.upload(who, Digest([7; 32]));
+            private_dir(&folder).unwrap();
+            let lock = try_lock(&folder.join("lock")).unwrap().unwrap();
+            let whole = is_whole.then(|| private_file().open(folder.join(WHOLE)).unwrap());
+            if let Some(time) = old.map(|old| SystemTime::now() - old) {
+                for file in [Some(&lock), whole.as_ref()].into_iter().flatten() {
+                    file.set_modified(time).unwrap();
+                }
+                File::open(&folder).unwrap().set_modified(time).unwrap();
+            }
+            (folder, lock)
+        };
+        let (whole, lock) = make("whole", true, Some(UPLOAD_AGE / 2));
+        drop(lock);
+        let (stale, lock) = make("stale", true, Some(UPLOAD_AGE + Duration::from_secs(60)));
+        drop(lock);
+        let (half, lock) = make("half", false, None);
+        drop(lock);
+        let (held, _lock) = make("held", false, None);
+        layout.clean_up();
+        assert!(whole.exists() && held.exists());
+        assert!(!stale.exists() && !half.exists());
     }
 
     #[test]

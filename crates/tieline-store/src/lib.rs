@@ -37,7 +37,7 @@ pub use model::{Model, Trust};
 pub use overlay::{NameError, Overlay};
 pub use pull::{
     Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,
-    Pulled, StorageError, Tuning,
+    Pulled, StorageError, Tuning, Upload, UploadError, UploadLimits,
 };
 pub use remove::{Lease, LeaseError, RemoveError, Removed};
 pub use requests::{RequestRow, UsageSources};

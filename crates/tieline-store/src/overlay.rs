@@ -90,10 +90,11 @@ impl Store {
         self.db.overlay(name)
     }
 
-    /// Keeps an overlay, in the place of one with the same name.
+    /// Keeps an overlay, in the place of one with the same name. One whose name is its base's says what is put
+    /// before that model itself, and goes when the model goes.
     ///
     /// # Errors
-    /// Its name is none or a model's, or the database cannot be written.
+    /// Its name is none or another model's, or the database cannot be written.
     pub fn keep_overlay(&self, overlay: &Overlay) -> Result<(), NameError> {
         let name = plain(&overlay.name)?;
         match self.db.keep_overlay(&name, overlay)? {
@@ -120,13 +121,22 @@ impl Store {
         if let ModelRef::Name(from) = from
             && let Some(overlay) = self.overlay(from)?
         {
-            return self.keep_overlay(&Overlay { name, ..overlay });
+            if overlay.base != *from {
+                return self.keep_overlay(&Overlay { name, ..overlay });
+            }
+            // The copy stands on its own feet: it outlives what it was copied from.
+            self.copy_model(&ModelRef::Name(from.clone()), &name)?;
+            return self.keep_overlay(&Overlay { base: name.clone(), name, ..overlay });
         }
+        self.copy_model(from, &name)
+    }
+
+    fn copy_model(&self, from: &ModelRef, name: &str) -> Result<(), NameError> {
         let not_found = || NameError::NotFound { reference: from.to_string() };
         let model = self.find(from)?.ok_or_else(not_found)?;
-        match self.db.name_again(&model, &name)? {
+        match self.db.name_again(&model, name)? {
             true => Ok(()),
-            false => Err(NameError::Taken { name }),
+            false => Err(NameError::Taken { name: name.to_owned() }),
         }
     }
 }
@@ -143,7 +153,7 @@ impl Db {
             "INSERT INTO overlays (name, base, system, template, licence, parameters, messages,
                        changed_at_unix_s)
                    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-                   WHERE NOT EXISTS (SELECT 1 FROM models WHERE name = ?1)
+                   WHERE ?1 = ?2 OR NOT EXISTS (SELECT 1 FROM models WHERE name = ?1)
                    ON CONFLICT (name) DO UPDATE SET base = excluded.base,
                        system = excluded.system, template = excluded.template,
                        licence = excluded.licence, parameters = excluded.parameters,
@@ -168,7 +178,7 @@ impl Db {
                         pulled_at_unix_s)
                     SELECT ?1, digest, source, reference, licence, pinned, pulled_at_unix_s
                     FROM models WHERE name = ?2
-                        AND NOT EXISTS (SELECT 1 FROM overlays WHERE name = ?1)
+                        AND NOT EXISTS (SELECT 1 FROM overlays WHERE name = ?1 AND base <> ?1)
                     ON CONFLICT (name) DO NOTHING";
         let same = "SELECT EXISTS (SELECT 1 FROM models WHERE name = ?1 AND digest = ?2)";
         self.run("name a model", |db| {

@@ -12,6 +12,7 @@ mod options;
 mod plan;
 mod publish;
 mod pypi;
+mod upload;
 mod watch;
 
 use std::fs::File;
@@ -34,6 +35,7 @@ use job::{Fetched, Job};
 pub use options::{Environment, HuggingFace, Progress, PullEvent, PullOptions, Pulled, Tuning};
 use plan::{Name, Target};
 use publish::Placed;
+pub use upload::{Upload, UploadError, UploadLimits};
 
 /// How often a waiting pull looks whether the other one is done.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -261,7 +263,8 @@ impl Pull<'_> {
 
     /// The name, unless it means other bytes already: a name never changes its meaning silently.
     fn free_name(&self, name: &str, digest: Digest) -> Result<String, PullError> {
-        if let Some(overlay) = self.store.db.overlay(name)? {
+        // A model may have an overlay of its own name: what was made with it.
+        if let Some(overlay) = self.store.db.overlay(name)?.filter(|one| one.base != name) {
             let reference = overlay.base;
             return Err(PullError::NameTaken { name: name.to_owned(), reference });
         }

@@ -111,6 +111,7 @@ impl Ticker<'_> {
 }
 
 /// Writes on another thread while the next bytes arrive; at most one write is under way.
+#[derive(Debug)]
 pub(crate) struct Writer {
     ingest: SharedIngest,
     buffer: Vec<u8>,

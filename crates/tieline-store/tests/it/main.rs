@@ -28,5 +28,6 @@ mod shapes;
 mod tls;
 #[cfg(test)]
 mod transfer;
+mod uploads;
 #[cfg(test)]
 mod world;

@@ -37,7 +37,8 @@ fn an_overlay_is_kept_changed_and_removed() {
 #[test]
 fn names_are_not_taken_from_others() {
     let (mut world, text) = world_with("mine", 128_000);
-    let error = world.store.keep_overlay(&overlay("mine")).unwrap_err();
+    world.store.copy(&reference("mine"), "yours").unwrap();
+    let error = world.store.keep_overlay(&overlay("yours")).unwrap_err();
     assert!(matches!(error, NameError::Taken { .. }), "{error}");
     assert!(error.hint().unwrap().contains("remove"));
     let error = world.store.keep_overlay(&overlay("../x")).unwrap_err();
