@@ -35,6 +35,7 @@ FEATURES = {
     "reasoning": "thought apart from text",
     "usage": "tokens counted, also at a stream's end",
     "models": "the list of models",
+    "create": "a file uploaded, a model made of it, asked and deleted",
     "count_tokens": "a prompt counted before it is sent",
     "unknown_model": "no such model: the client's own error, 404",
     "too_long": "a prompt beyond the context: the client's own error, 400",

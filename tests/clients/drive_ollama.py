@@ -1,5 +1,9 @@
 """The ollama package."""
 
+import pathlib
+import tempfile
+import urllib.request
+
 import ollama
 from pydantic import BaseModel
 
@@ -95,6 +99,25 @@ def models():
     shown = client.show("mock")
     same("completion" in shown.capabilities, True)
     same(len(client.ps().models) > 0, True)
+
+
+@driver.feature
+def create():
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "made.gguf"
+        with urllib.request.urlopen(f"{URL}/test/model") as answer:
+            file.write_bytes(answer.read())
+        digest = client.create_blob(file)
+        # Bytes that are here may come again.
+        same(client.create_blob(file), digest)
+    steps = client.create(
+        model="made", files={file.name: digest}, system="Be kind.", parameters={"seed": 7}, stream=True
+    )
+    same([step.status for step in steps][-1], "success")
+    same(client.show("made").modelfile.count("Be kind."), 1)
+    same(ask("made").message.content, HELLO)
+    same(client.delete("made").status, "success")
+    raises(ollama.ResponseError, lambda: client.delete("made"), status_code=404)
 
 
 driver.lacks("no such call in this API", "count_tokens")

@@ -1,7 +1,7 @@
 //! Serves models that say what they are told to, for tests with clients that others wrote.
 //!
 //! `scripted [--port N]` listens on loopback; 0, as without the word, is any free port. Beside the service's own
-//! routes there is `/test/dropped`: how many answers were dropped before their end.
+//! routes there are `/test/dropped`: how many answers were dropped before their end; and `/test/model`: a small model's file.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -37,7 +37,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let dropped = get(async move || models.dropped().to_string());
     let listener = TcpListener::bind(("127.0.0.1", port()?)).await?;
     let peer = Peer::local(listener.local_addr()?.port());
-    let service = service.route("/test/dropped", dropped).layer(Extension(peer));
+    let file = get(async || testkit::tiny());
+    let service = service.route("/test/dropped", dropped).route("/test/model", file);
+    let service = service.layer(Extension(peer));
     let mut out = io::stdout();
     writeln!(out, "listening on http://{}", listener.local_addr()?)?;
     out.flush()?;
@@ -55,6 +57,8 @@ fn port() -> Result<u16, Box<dyn Error>> {
 
 fn models() -> Scripted {
     Scripted::hello()
+        // What clients make of a file has this name.
+        .with("made", text(&["Hello", " there", "."]))
         .with("thinker", thinker())
         .with("caller", caller())
         .calling("agent", agent())

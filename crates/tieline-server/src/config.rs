@@ -38,6 +38,8 @@ impl Default for Config {
 pub struct Limits {
     /// The longest JSON body.
     pub body: Bytes,
+    /// The longest model that is uploaded, and the most that all take which wait for a name.
+    pub upload: Bytes,
     /// The deepest JSON.
     pub depth: usize,
     /// The most messages in a conversation.
@@ -68,6 +70,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: Bytes(8 * 1024 * 1024),
+            upload: Bytes(64 * 1024 * 1024 * 1024),
             depth: 64,
             messages: 4096,
             choices: 8,

@@ -82,11 +82,7 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
     let mut body = Limited::new(body, most);
     let mut bytes = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(BODY_IDLE, body.frame()).await.map_err(|_| {
-            let text = format!("nothing of the body came for {} seconds", BODY_IDLE.as_secs());
-            ApiError::new(Fault::SlowBody, text)
-        })?;
-        match frame {
+        match idle(body.frame()).await? {
             None => return Ok(bytes.freeze()),
             Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
             Some(Err(error)) if error.is::<LengthLimitError>() => {
@@ -96,6 +92,14 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
             Some(Err(_)) => return Err(ApiError::new(Fault::BadBody, "the body broke off")),
         }
     }
+}
+
+/// What comes of a body next, unless nothing comes for too long.
+pub(crate) async fn idle<T>(next: impl Future<Output = T>) -> Result<T, ApiError> {
+    tokio::time::timeout(BODY_IDLE, next).await.map_err(|_| {
+        let text = format!("nothing of the body came for {} seconds", BODY_IDLE.as_secs());
+        ApiError::new(Fault::SlowBody, text)
+    })
 }
 
 /// Reads JSON of this form.

@@ -1,5 +1,7 @@
 // The ollama package for Node.
 
+import { createHash } from "node:crypto";
+
 import * as c from "./common.mjs";
 
 const { Ollama } = c.load("ollama");
@@ -51,6 +53,20 @@ const features = {
     const names = (await client.list()).models.map((model) => model.name.replace(/:latest$/, ""));
     c.same(names.includes("mock"), true);
     c.same((await client.show({ model: "mock" })).capabilities.includes("completion"), true);
+  },
+  async create() {
+    // This package uploads nothing itself.
+    const file = new Uint8Array(await (await fetch(`${c.URL}/test/model`)).arrayBuffer());
+    const digest = `sha256:${createHash("sha256").update(file).digest("hex")}`;
+    const blob = `${c.URL}/api/blobs/${digest}`;
+    c.same([200, 201].includes((await fetch(blob, { method: "POST", body: file })).status), true);
+    c.same((await fetch(blob, { method: "HEAD" })).status, 200);
+    const made = await client.create({ model: "made", files: { "made.gguf": digest }, system: "Be kind." });
+    c.same(made.status, "success");
+    c.same((await client.show({ model: "made" })).system, "Be kind.");
+    c.same((await ask("made")).message.content, c.HELLO);
+    c.same((await client.delete({ model: "made" })).status, "success");
+    return "the package uploads no files: the test does";
   },
   unknown_model: () => c.raises(Error, () => ask(c.UNKNOWN), c.UNKNOWN, { status_code: 404 }),
   too_long: () => c.raises(Error, () => ask("long"), "", { status_code: 400 }),

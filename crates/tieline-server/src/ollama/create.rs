@@ -1,4 +1,4 @@
-//! `/api/create`: a model that is another with something before it.
+//! `/api/create`: a model that is another with something before it, or one of an uploaded file.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,13 +8,14 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tieline_store::{NameError, Overlay};
-use tieline_types::{BackendError, ErrorKind, Hint, Private};
+use tieline_types::{BackendError, Digest, ErrorKind, Hint, Private};
 
 use super::asked::{bare, failed, permit};
 use super::message::{WireMessage, messages};
 use super::options::Options;
 use super::pull::{Manner, give, status};
 use super::show::Name;
+use super::{blobs, files};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
@@ -60,21 +61,22 @@ pub(crate) async fn create(
     Json { value, shared, .. }: Json<CreateRequest, Manner>,
 ) -> Result<Response, ApiError> {
     value.refuse()?;
-    let overlay = value.overlay(&app, &caller).await?;
-    app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
-    let steps = ["reading model metadata", "writing manifest", "success"];
-    give(stream::iter(steps.map(|step| Ok(status(step)))), shared.streams()).await
+    let Some(digest) = value.file()? else {
+        let overlay = value.overlay(&app, &caller).await?;
+        app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
+        let steps = ["reading model metadata", "writing manifest", "success"];
+        return give(stream::iter(steps.map(|step| Ok(status(step)))), shared.streams()).await;
+    };
+    let overlay = value.own_overlay(app.config().limits.messages)?;
+    give(files::lines(&app, &caller, digest, overlay)?, shared.streams()).await
 }
 
 impl CreateRequest {
     /// What makes new bytes is not done here.
     fn refuse(&self) -> Result<(), ApiError> {
-        let filled =
-            |map: &Option<Map<String, Value>>| map.as_ref().is_some_and(|map| !map.is_empty());
-        if filled(&self.files) {
-            let text = "files are not taken: pull the model, also from this machine as file:PATH, \
-                        and name it in from";
-            return Err(ApiError::unsupported("files", text));
+        if is_filled(self.files.as_ref()) && is_filled(self.adapters.as_ref()) {
+            let text = "adapters go with a model that is here: make one of the files first, and name it in from";
+            return Err(ApiError::unsupported("adapters", text));
         }
         if self.quantize.as_ref().is_some_and(|word| !word.is_empty()) {
             let text =
@@ -84,30 +86,69 @@ impl CreateRequest {
         Ok(())
     }
 
+    /// The uploaded file that the model is made of, where it is made of one.
+    fn file(&self) -> Result<Option<Digest>, ApiError> {
+        if !is_filled(self.files.as_ref()) {
+            return Ok(None);
+        }
+        if self.from.as_ref().is_some_and(|from| !from.is_empty()) {
+            return Err(ApiError::invalid(
+                "files",
+                "files and from are given: expected one of them",
+            ));
+        }
+        let mut files = self.files.iter().flatten().map(|(_, digest)| digest);
+        match (files.next(), files.next()) {
+            (Some(Value::String(digest)), None) => blobs::read(digest).map(Some),
+            (Some(_), None) => {
+                let text = "a file is no digest: expected \"NAME.gguf\": \"sha256:…\"";
+                Err(ApiError::invalid("files", text))
+            }
+            _ => {
+                let text = "files has several: a model here is one GGUF file";
+                Err(ApiError::unsupported("files", text))
+            }
+        }
+    }
+
     /// What is to be kept. What is made of an overlay is made of its base, and begins with what it says.
     async fn overlay(self, app: &App, caller: &Caller) -> Result<Overlay, ApiError> {
-        let name = bare(&Name::of(self.model, self.name)?);
-        let from = self.from.filter(|from| !from.is_empty());
+        let from = self.from.clone().filter(|from| !from.is_empty());
         let from = from.ok_or_else(|| ApiError::invalid("from", "from is missing"))?;
         permit(app, caller, &from)?;
         let below = app.library().store.overlay(&bare(&from)).map_err(failed)?;
         let base = below.as_ref().map_or(from.as_str(), |overlay| overlay.base.as_str());
         let base = base.strip_suffix(":latest").unwrap_or(base).to_owned();
-        let base = adapted(base, &self.adapters.unwrap_or_default());
+        let base = adapted(base, self.adapters.iter().flatten());
         // A base that is not here is told now and not at the first question.
         app.router().host().describe(&base).await?;
-        let (mut parameters, mut said) = match &below {
+        let name = bare(&Name::of(self.model.clone(), self.name.clone())?);
+        self.kept((name, base), below.as_ref(), app.config().limits.messages)
+    }
+
+    /// What is kept of a model that is made of a file: it is put before that model itself.
+    fn own_overlay(self, most: usize) -> Result<Overlay, ApiError> {
+        let name = bare(&Name::of(self.model.clone(), self.name.clone())?);
+        self.kept((name.clone(), name), None, most)
+    }
+
+    fn kept(
+        self,
+        (name, base): (String, String),
+        below: Option<&Overlay>,
+        most: usize,
+    ) -> Result<Overlay, ApiError> {
+        let (mut parameters, mut said) = match below {
             Some(overlay) => read(overlay)?,
             None => (Map::new(), Vec::new()),
         };
         parameters.extend(self.parameters.unwrap_or_default());
         said.extend(self.messages.unwrap_or_default());
-        check(&parameters, &said, app.config().limits.messages)?;
+        check(&parameters, &said, most)?;
         let licence = self.license.map(|licence| match licence {
             Licence::One(text) => text,
             Licence::Many(texts) => texts.join("\n\n"),
         });
-        let below = below.as_ref();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Overlay {
             name,
@@ -123,12 +164,16 @@ impl CreateRequest {
 }
 
 /// A base with adapters that are here already, each by its digest, or by its name where no digest is said.
-fn adapted(base: String, adapters: &Map<String, Value>) -> String {
-    adapters.iter().fold(base, |base, (name, digest)| {
+fn adapted<'a>(base: String, adapters: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
+    adapters.fold(base, |base, (name, digest)| {
         let digest = digest.as_str().filter(|digest| !digest.is_empty());
         let adapter = digest.unwrap_or_else(|| name.strip_suffix(":latest").unwrap_or(name));
         format!("{base}+{adapter}")
     })
+}
+
+fn is_filled(map: Option<&Map<String, Value>>) -> bool {
+    map.is_some_and(|map| !map.is_empty())
 }
 
 /// What is kept is valid: a question to it does not fail for what somebody else said long ago.

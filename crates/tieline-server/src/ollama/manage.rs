@@ -51,6 +51,9 @@ pub(crate) async fn delete(
 
 fn remove(store: &Store, reference: &ModelRef) -> Result<(), ApiError> {
     if let ModelRef::Name(name) = reference
+        && let Some(overlay) = store.overlay(name).map_err(super::asked::failed)?
+        // One of its model's own name goes with the model.
+        && overlay.base != *name
         && store.remove_overlay(name).map_err(super::asked::failed)?
     {
         return Ok(());

@@ -3,9 +3,11 @@
 mod account;
 mod answer;
 mod asked;
+mod blobs;
 mod chat;
 mod create;
 mod embed;
+mod files;
 mod generate;
 mod keep_alive;
 mod manage;
@@ -19,9 +21,12 @@ mod stream;
 mod time;
 
 use axum::http::Method;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, head, post};
 
 use crate::routes::{Dialect, Guard, Route};
+
+/// A file, by its digest.
+const BLOB: &str = "/api/blobs/{digest}";
 
 /// The routes of this dialect.
 pub(crate) fn routes() -> Vec<Route> {
@@ -45,6 +50,8 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new((Method::POST, "/api/pull"), manage, post(pull::pull)),
         Route::new((Method::POST, "/api/push"), manage, post(pull::push)),
         Route::new((Method::POST, "/api/create"), manage, post(create::create)),
+        Route::new((Method::HEAD, BLOB), manage, head(blobs::head)),
+        Route::new((Method::POST, BLOB), manage, post(blobs::post)),
         Route::new((Method::POST, "/api/copy"), manage, post(manage::copy)),
         Route::new((Method::DELETE, "/api/delete"), manage, delete(manage::delete)),
     ]

@@ -17,7 +17,8 @@ pub(crate) async fn tags(State(app): State<App>, caller: Caller) -> Result<Json<
     let cards = app.router().host().models().await?;
     let overlays = app.library().store.overlays().map_err(failed)?;
     let own = cards.iter().map(tag);
-    let made = overlays.iter().filter_map(|overlay| {
+    // One of its model's own name is that model, which is in the list.
+    let made = overlays.iter().filter(|one| one.base != one.name).filter_map(|overlay| {
         // One with adapters is shown by what it is made of.
         let (base, _) = overlay.base.split_once('+').unwrap_or((&overlay.base, ""));
         let base = cards.iter().find(|card| card.name == base)?;

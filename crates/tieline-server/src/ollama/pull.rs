@@ -191,7 +191,7 @@ impl Progress for Teller {
 }
 
 /// A pull's failure, as a caller may see it.
-fn told(error: &PullError) -> ApiError {
+pub(crate) fn told(error: &PullError) -> ApiError {
     let kind = match error {
         PullError::UnknownName { .. } | PullError::UnknownDigest { .. } => ErrorKind::NotFound,
         PullError::InvalidName { .. }

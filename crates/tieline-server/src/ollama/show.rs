@@ -70,7 +70,7 @@ fn described(model: &ModelDetails, overlay: Option<&Overlay>) -> Result<Value, A
     let card = &model.card;
     let said = overlay.map(Said::of).transpose()?.unwrap_or_default();
     let licence = overlay.and_then(|overlay| overlay.licence.clone()).or(card.licence.clone());
-    let parent = overlay.map_or("", |overlay| overlay.base.as_str());
+    let parent = overlay.filter(|one| one.base != one.name).map_or("", |one| one.base.as_str());
     let changed = overlay.map_or(card.created_at_unix_s, |overlay| overlay.changed_at_unix_s);
     let template = template(model);
     let mut value = json!({

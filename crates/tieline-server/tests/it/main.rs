@@ -12,6 +12,7 @@ mod llama;
 mod lmstudio;
 mod numbers;
 mod ollama;
+mod ollama_files;
 mod ollama_manage;
 mod ollama_models;
 mod openai;

@@ -17,6 +17,9 @@ fn file() -> (tempfile::TempDir, String) {
     (folder, reference)
 }
 
+/// The digest of no file here.
+const NOWHERE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
 fn statuses(lines: &[Value]) -> Vec<&str> {
     lines.iter().filter_map(|line| line["status"].as_str()).collect()
 }
@@ -133,6 +136,11 @@ async fn what_cannot_be_made_is_refused() {
         json!({ "model": "" }),
         json!({ "model": "../x" }),
         json!({ "files": { "a.gguf": "sha256:00" } }),
+        json!({ "from": "", "files": { "a.gguf": "sha256:00" } }),
+        json!({ "from": "", "files": { "a.gguf": 5 } }),
+        json!({ "from": "", "files": { "a.gguf": NOWHERE } }),
+        json!({ "from": "", "files": { "a.gguf": NOWHERE, "b.gguf": NOWHERE } }),
+        json!({ "from": "", "files": { "a.gguf": NOWHERE }, "adapters": { "law": "" } }),
         json!({ "quantize": "q4_K_M" }),
         json!({ "parameters": { "temperature": "hot" } }),
         json!({ "parameters": { "temperature": 99 } }),
