@@ -25,6 +25,7 @@ mod kept;
 mod ledger;
 mod llama;
 mod lmstudio;
+mod made;
 mod metrics;
 mod ndjson;
 mod ollama;

@@ -21,6 +21,7 @@ use crate::constraint;
 use crate::error::ApiError;
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
+use crate::made::Made;
 use crate::open::{self, Ask};
 use crate::routes::Dialect;
 use crate::sse;
@@ -90,8 +91,10 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     const WHAT: (Dialect, &str) = (Dialect::Anthropic, "messages");
     let stream = value.stream.unwrap_or(false);
-    let (one_call, ask) = value.ask(shared, &app.config().limits)?;
+    let made = Made::find(&app, &caller, &shared.model)?;
+    let (one_call, mut ask) = value.ask(shared, &app.config().limits, made.sampling())?;
     let head = Head::new(&caller.request_id, &ask.wanted.name, one_call);
+    made.apply(&mut ask);
     if stream {
         let opened = open::streamed(&app, &caller, WHAT, ask).await?;
         let events = stream::events(head, opened.steps);
@@ -109,7 +112,10 @@ pub(crate) async fn count(
     Json { shared, ignored, .. }: Json<CountRequest, Asked>,
 ) -> Result<Response, ApiError> {
     const WHAT: (Dialect, &str) = (Dialect::Anthropic, "count_tokens");
-    let (_, Ask { wanted, request, .. }) = shared.ask(&app.config().limits)?;
+    let made = Made::find(&app, &caller, &shared.model)?;
+    let (_, mut ask) = shared.ask(&app.config().limits)?;
+    made.apply(&mut ask);
+    let Ask { wanted, request, .. } = ask;
     request.validate()?;
     let mut routed = open::route(&app, &caller, WHAT, wanted)?;
     let served = routed.ready().await?;
@@ -123,7 +129,7 @@ pub(crate) async fn count(
 
 impl MessagesRequest {
     /// In our words; and whether only the first call counts.
-    fn ask(self, asked: Asked, limits: &Limits) -> Result<(bool, Ask), ApiError> {
+    fn ask(self, asked: Asked, limits: &Limits, usual: Sampling) -> Result<(bool, Ask), ApiError> {
         let (one_call, mut ask) = asked.ask(limits)?;
         if self.max_tokens == 0 {
             return Err(ApiError::invalid("max_tokens", "max_tokens is 0: expected 1 or more"));
@@ -135,7 +141,6 @@ impl MessagesRequest {
                         here; a schema in output_config.format bounds how it looks";
             return Err(ApiError::unsupported("messages", text));
         }
-        let usual = Sampling::default();
         ask.request.max_tokens = Some(Tokens(self.max_tokens));
         ask.request.stop = self.stop_sequences.unwrap_or_default();
         ask.request.sampling = Sampling {

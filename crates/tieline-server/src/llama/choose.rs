@@ -5,6 +5,7 @@ use tieline_types::Wanted;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::made::Made;
 
 /// Names of models that an error lists at most.
 const LISTED: usize = 20;
@@ -19,7 +20,7 @@ pub(crate) async fn choose(
     named: Option<String>,
 ) -> Result<Wanted, ApiError> {
     if let Some(name) = named.filter(|name| !name.is_empty()) {
-        return Ok(Wanted::named(name));
+        return Ok(Made::find(app, caller, &name)?.wanted(Wanted::named(name)));
     }
     let host = app.router().host();
     let status = host.status().await?;

@@ -13,6 +13,7 @@ use crate::collect::collect;
 use crate::error::ApiError;
 use crate::heads::stamp;
 use crate::json::Json;
+use crate::made::Made;
 use crate::open::{self, Ask, Reading};
 use crate::openai::sampling::WireSampling;
 use crate::routes::Dialect;
@@ -31,7 +32,7 @@ pub(crate) struct Asked {
 pub(crate) async fn completion(
     State(app): State<App>,
     caller: Caller,
-    Json { mut value, shared, ignored }: Json<CompletionRequest, WireSampling>,
+    Json { mut value, mut shared, ignored }: Json<CompletionRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
     if value.input_prefix.is_some() || value.input_suffix.is_some() {
         let text = "input_prefix and input_suffix are read by POST /infill alone";
@@ -39,8 +40,15 @@ pub(crate) async fn completion(
     }
     let (model, manner, prompt) =
         (value.model.take(), value.manner(), prompt(value.prompt.take())?);
+    let named = model.as_ref().filter(|name| !name.is_empty());
+    let made = named.map(|name| Made::find(&app, &caller, name)).transpose()?;
+    shared.usual = made.as_ref().map(Made::sampling);
     let request = value.request(shared, prompt)?;
-    let wanted = choose(&app, &caller, model).await?;
+    let mut ask = Ask::one(choose(&app, &caller, model).await?, request);
+    if let Some(made) = made {
+        made.apply(&mut ask);
+    }
+    let Ask { wanted, request, .. } = ask;
     let operation = "completion";
     let asked = Asked { operation, wanted, request, reading: Reading::Special, manner, ignored };
     complete(&app, &caller, asked).await

@@ -102,7 +102,11 @@ impl CompletionRequest {
         sampling: WireSampling,
         prompt: Prompt,
     ) -> Result<Request, ApiError> {
-        let window = self.repeat_last_n.map_or(Sampling::default().penalty_window, window);
+        let window = sampling
+            .usual
+            .as_ref()
+            .map_or(Sampling::default().penalty_window, |one| one.penalty_window);
+        let window = self.repeat_last_n.map_or(window, self::window);
         // A token's number comes with its log-probability.
         let alternatives = self.n_probs.filter(|most| *most > 0);
         let logprobs = alternatives.or_else(|| (self.return_tokens == Some(true)).then_some(0));

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use tieline_store::{DbError, Overlay};
-use tieline_types::{BackendError, ErrorKind, Message, Private};
+use tieline_types::{BackendError, ErrorKind, Message, Private, Role};
 
 use super::message::{WireMessage, messages};
 use crate::app::App;
@@ -27,6 +27,16 @@ impl Asked {
             Some(overlay) => Self::of(overlay, app.config().limits.messages),
             None => Ok(Self { base: name.to_owned(), ..Self::default() }),
         }
+    }
+
+    /// The conversation after what the model's overlay puts before it. A system message of the caller's own stands
+    /// in the place of the overlay's.
+    pub(crate) fn before(&mut self, said: Vec<Message>) -> Vec<Message> {
+        let mut said = said.into_iter().peekable();
+        let own = said.next_if(|message| message.role == Role::System);
+        let kept = self.system.take().map(|text| Message::new(Role::System, text.into_inner()));
+        let before = std::mem::take(&mut self.messages);
+        own.or(kept).into_iter().chain(before).chain(said).collect()
     }
 
     fn of(overlay: Overlay, most: usize) -> Result<Self, ApiError> {

@@ -3,10 +3,9 @@
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use tieline_types::{Message, Prompt, Role};
+use tieline_types::Prompt;
 
 use super::answer::{Shape, answer, move_model};
-use super::asked::Asked;
 use super::manner::WireManner;
 use super::message::{WireMessage, messages};
 use crate::app::App;
@@ -35,18 +34,8 @@ pub(crate) async fn chat(
     if said.is_empty() {
         return move_model((&app, &caller), Shape::Chat, manner).await;
     }
-    let said = with_overlay(&mut manner.asked, said);
+    let said = manner.asked.before(said);
     let mut request = manner.request(Prompt::Chat(said));
     request.tools = tools(value.tools.unwrap_or_default())?;
     answer((&app, &caller), Shape::Chat, manner, (request, Reading::Plain)).await
-}
-
-/// The conversation after what the model's overlay puts before it. A system message of the caller's own stands in
-/// the place of the overlay's.
-fn with_overlay(asked: &mut Asked, said: Vec<Message>) -> Vec<Message> {
-    let mut said = said.into_iter().peekable();
-    let own = said.next_if(|message| message.role == Role::System);
-    let kept = asked.system.take().map(|text| Message::new(Role::System, text.into_inner()));
-    let before = std::mem::take(&mut asked.messages);
-    own.or(kept).into_iter().chain(before).chain(said).collect()
 }

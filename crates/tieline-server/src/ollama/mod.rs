@@ -2,7 +2,7 @@
 
 mod account;
 mod answer;
-mod asked;
+pub(crate) mod asked;
 mod blobs;
 mod chat;
 mod create;
@@ -14,7 +14,7 @@ mod manage;
 mod manner;
 mod message;
 mod models;
-mod options;
+pub(crate) mod options;
 mod pull;
 mod show;
 mod stream;

@@ -54,6 +54,15 @@ impl Options {
         Ok(options)
     }
 
+    /// What an overlay says, over another usual way to choose tokens.
+    pub(crate) fn over(usual: Sampling, overlay: Map<String, Value>) -> Result<Self, ApiError> {
+        let mut options = Self { sampling: usual, ..Self::default() };
+        for (name, value) in overlay {
+            options.set(&name, &value)?;
+        }
+        Ok(options)
+    }
+
     /// Says whether the option is known.
     pub(crate) fn set(&mut self, name: &str, value: &Value) -> Result<bool, ApiError> {
         if value.is_null() {

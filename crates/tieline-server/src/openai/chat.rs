@@ -21,6 +21,7 @@ use crate::config::Limits;
 use crate::error::ApiError;
 use crate::heads::stamp;
 use crate::json::Json;
+use crate::made::Made;
 use crate::open::{self, Ask, Steps};
 use crate::routes::Dialect;
 use crate::sse;
@@ -109,10 +110,13 @@ pub(crate) async fn respond(
     app: &App,
     caller: &Caller,
     (what, extra): ((Dialect, &'static str), Option<Extra>),
-    Json { value, shared, ignored }: Json<ChatRequest, WireSampling>,
+    Json { value, mut shared, ignored }: Json<ChatRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
-    let (manner, ask) = value.ask(shared, &app.config().limits)?;
+    let made = Made::find(app, caller, &value.model)?;
+    shared.usual = Some(made.sampling());
+    let (manner, mut ask) = value.ask(shared, &app.config().limits)?;
     let head = Head { extra, ..Head::new(&caller.request_id, &ask.wanted.name) };
+    made.apply(&mut ask);
     if manner.stream {
         let opened = open::streamed(app, caller, what, ask).await?;
         let events = stream::chunks(head, manner.steps(opened.steps), manner.include_usage);

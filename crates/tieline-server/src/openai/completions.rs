@@ -27,6 +27,7 @@ use crate::config::Limits;
 use crate::error::ApiError;
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
+use crate::made::Made;
 use crate::open::{self, Ask, Opened};
 use crate::routes::Dialect;
 use crate::sse;
@@ -87,7 +88,7 @@ struct Manner {
 /// All that one call asks.
 struct Asked {
     manner: Manner,
-    model: String,
+    wanted: Wanted,
     inputs: Vec<Input>,
     requests: Vec<Request>,
 }
@@ -95,10 +96,16 @@ struct Asked {
 pub(crate) async fn completions(
     State(app): State<App>,
     caller: Caller,
-    Json { value, shared, ignored }: Json<CompletionRequest, WireSampling>,
+    Json { mut value, mut shared, ignored }: Json<CompletionRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
-    let asked = value.asked(shared, &app.config().limits)?;
-    let head = Head { id: format!("cmpl-{}", caller.request_id), ..Head::new("", &asked.model) };
+    let made = Made::find(&app, &caller, &value.model)?;
+    shared.usual = Some(made.sampling());
+    value.max_tokens = value.max_tokens.or(made.max_tokens().map(|most| i64::from(most.0)));
+    value.stop = value.stop.or_else(|| Some(OneOrMany::Many(made.stop())));
+    let mut asked = value.asked(shared, &app.config().limits)?;
+    let name = std::mem::take(&mut asked.wanted.name);
+    let head = Head { id: format!("cmpl-{}", caller.request_id), ..Head::new("", &name) };
+    asked.wanted = made.wanted(asked.wanted);
     let echoes = echoes(&app, &caller, &asked).await?;
     if asked.manner.stream {
         let manner = asked.manner;
@@ -154,7 +161,12 @@ impl CompletionRequest {
             plan.validate(common.max_tokens)?;
         }
         let requests = prompts.into_iter().map(|prompt| Request { prompt, ..common.clone() });
-        Ok(Asked { manner, model: self.model, inputs, requests: requests.collect() })
+        Ok(Asked {
+            manner,
+            wanted: Wanted::named(self.model),
+            inputs,
+            requests: requests.collect(),
+        })
     }
 
     fn manner(&self, limits: &Limits) -> Result<Manner, ApiError> {
@@ -194,7 +206,7 @@ async fn echoes(app: &App, caller: &Caller, asked: &Asked) -> Result<Vec<Echo>, 
     if !asked.manner.echo {
         return Ok(Vec::new());
     }
-    let routed = open::route(app, caller, WHAT, Wanted::named(&asked.model))?;
+    let routed = open::route(app, caller, WHAT, asked.wanted.clone())?;
     let mut echoes = Vec::new();
     for input in &asked.inputs {
         echoes.push(legacy::echo(app, routed.wanted(), input, asked.manner.logprobs).await?);
@@ -207,9 +219,9 @@ type Answered = (Marks, Vec<Vec<Collected>>);
 /// All answers, those to one prompt together.
 async fn whole(app: &App, caller: &Caller, asked: Asked) -> Result<Answered, ApiError> {
     let manner = asked.manner;
-    let model = asked.model;
+    let wanted = asked.wanted;
     let answers = asked.requests.into_iter().map(|request| {
-        let (app, caller, wanted) = (app.clone(), caller.clone(), Wanted::named(&model));
+        let (app, caller, wanted) = (app.clone(), caller.clone(), wanted.clone());
         async move {
             let ask = Ask { wanted, request, plan: manner.plan };
             let Opened { marks, steps } = open::whole(&app, &caller, WHAT, ask).await?;

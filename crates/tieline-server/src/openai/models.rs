@@ -12,14 +12,15 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::dialect::is_anthropic;
 use crate::error::ApiError;
+use crate::made::cards;
 
 pub(crate) async fn list(
     State(app): State<App>,
     caller: Caller,
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
-    let models = app.router().host().models().await?;
-    let allowed = models.iter().filter(|card| caller.may_ask(&card.name));
+    let models = cards(&app, &caller, app.router().host().models().await?)?;
+    let allowed = models.iter();
     let others = app.router().switch().others();
     let others = others.iter().filter(|other| caller.may_ask(&other.name));
     if is_anthropic(&headers) {
@@ -35,9 +36,9 @@ pub(crate) async fn one(
     headers: HeaderMap,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    let models = app.router().host().models().await?;
+    let models = cards(&app, &caller, app.router().host().models().await?)?;
     let bare = name.strip_suffix(":latest").unwrap_or(&name);
-    let card = models.iter().find(|card| card.name == bare && caller.may_ask(bare));
+    let card = models.iter().find(|card| card.name == bare);
     let missing = || {
         let text = format!("no model {name:?} is here");
         BackendError::new(ErrorKind::NotFound, text).with_hint("GET /v1/models lists the models")

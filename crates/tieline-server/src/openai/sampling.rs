@@ -28,15 +28,18 @@ pub(crate) struct WireSampling {
     seed: Option<i64>,
     #[serde(default)]
     logit_bias: Option<Value>,
+    /// What the model says where the caller says nothing; `None`: as llama.cpp has it.
+    #[serde(skip)]
+    pub(crate) usual: Option<Sampling>,
 }
 
 /// Far enough below all others that the token is never chosen.
 const NEVER: f32 = -100.0;
 
 impl WireSampling {
-    /// In our words. What is not given is as llama.cpp has it.
+    /// In our words. What is not given is as the model was made, or else as llama.cpp has it.
     pub(crate) fn sampling(self) -> Result<Sampling, ApiError> {
-        let usual = Sampling::default();
+        let usual = self.usual.unwrap_or_default();
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(usual.temperature),
             // Zero or less keeps all, as in llama.cpp.
@@ -46,7 +49,7 @@ impl WireSampling {
             repeat_penalty: self.repeat_penalty.unwrap_or(usual.repeat_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
-            seed: self.seed.and_then(seed),
+            seed: self.seed.map_or(usual.seed, seed),
             logit_bias: self.logit_bias.map(logit_bias).transpose()?.unwrap_or_default(),
             ..usual
         };

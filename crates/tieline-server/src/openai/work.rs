@@ -9,6 +9,7 @@ use tieline_types::{BackendError, ErrorKind, Pooling, Served, Wanted};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::made::Made;
 use crate::open;
 use crate::routes::Dialect;
 
@@ -19,7 +20,8 @@ pub(crate) async fn vectors(
     operation: &'static str,
     (model, work): (String, Work),
 ) -> Result<(Arc<Served>, Reply), ApiError> {
-    let wanted = Wanted { vectors: Some(Pooling::Model), ..Wanted::named(model) };
+    let wanted = Made::find(app, caller, &model)?.wanted(Wanted::named(model));
+    let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
     let routed = open::route(app, caller, (Dialect::OpenAi, operation), wanted)?;
     let most = app.config().limits.request;
     match tokio::time::timeout(most, done(routed, work)).await {

@@ -10,6 +10,7 @@ mod keys;
 mod limits;
 mod llama;
 mod lmstudio;
+mod made;
 mod numbers;
 mod ollama;
 mod ollama_files;

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use serde_json::{Value, json};
 use tieline_types::{
-    BackendError, ChoiceEvent, ErrorKind, Event, Finished, Piece, TokenLogprob, Usage, Wanted,
+    BackendError, ChoiceEvent, ErrorKind, Event, Finished, Piece, TokenLogprob, Usage,
 };
 
 use super::{AT_ONCE, Asked, Manner, WHAT, add, ended_unheard};
@@ -29,9 +29,9 @@ pub(super) async fn begin(
     caller: &Caller,
     asked: Asked,
 ) -> Result<(Marks, Steps), ApiError> {
-    let Asked { manner, model, requests, .. } = asked;
+    let Asked { manner, wanted, requests, .. } = asked;
     let mut asks = requests.into_iter().map(move |request| Ask {
-        wanted: Wanted::named(&model),
+        wanted: wanted.clone(),
         request,
         plan: manner.plan,
     });

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::constraint;
 use crate::error::ApiError;
+use crate::made::Made;
 use crate::open::Ask;
 use crate::openai::chat::thinking;
 use crate::openai::sampling::{WireSampling, max_tokens, overflow};
@@ -39,8 +40,10 @@ impl ResponsesRequest {
         mut self,
         app: &App,
         caller: &Caller,
-        sampling: WireSampling,
+        mut sampling: WireSampling,
     ) -> Result<Asked, ApiError> {
+        let made = Made::find(app, caller, &self.model)?;
+        sampling.usual = Some(made.sampling());
         let (way, store) = (self.way()?, self.store.unwrap_or(true));
         self.refuse_what_is_kept_elsewhere()?;
         let id = format!("resp_{}", caller.request_id);
@@ -74,7 +77,8 @@ impl ResponsesRequest {
         let summary = summary.is_some();
         let thoughts = if summary { Thoughts::Summary } else { Thoughts::Content };
         let turn = Turn { id, base, keep, logprobs: logprobs.is_some(), thoughts };
-        let ask = Ask::one(Wanted::named(self.model), request);
+        let mut ask = Ask::one(Wanted::named(self.model), request);
+        made.apply(&mut ask);
         Ok(Asked { way, one_call: self.parallel_tool_calls == Some(false), turn, ask })
     }
 

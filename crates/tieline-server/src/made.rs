@@ -1,0 +1,85 @@
+//! Models that are made of others, in every dialect: who answers for them, and what they say where a caller says
+//! nothing.
+
+use tieline_types::{ModelCard, Prompt, Sampling, Tokens, Wanted};
+
+use crate::app::App;
+use crate::caller::Caller;
+use crate::error::ApiError;
+use crate::ollama::asked::{Asked, failed};
+use crate::ollama::options::Options;
+use crate::open::Ask;
+
+/// A model by its name, and what was made of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    asked: Asked,
+    options: Options,
+}
+
+impl Made {
+    /// The model of this name; one that is no made one has nothing to say.
+    ///
+    /// # Errors
+    /// The caller may not ask its base, or what is kept of it cannot be read.
+    pub(crate) fn find(app: &App, caller: &Caller, name: &str) -> Result<Self, ApiError> {
+        let mut asked = Asked::find(app, caller, name)?;
+        let parameters = std::mem::take(&mut asked.parameters);
+        Ok(Self { options: Options::over(Sampling::default(), parameters)?, asked })
+    }
+
+    /// How tokens are chosen where the caller says nothing.
+    pub(crate) fn sampling(&self) -> Sampling {
+        self.options.sampling.clone()
+    }
+
+    /// The most tokens of an answer where the caller says nothing.
+    pub(crate) fn max_tokens(&self) -> Option<Tokens> {
+        self.options.max_tokens
+    }
+
+    /// What ends an answer where the caller says nothing.
+    pub(crate) fn stop(&self) -> Vec<String> {
+        self.options.stop.clone()
+    }
+
+    /// The model that answers, with the context that was asked for when it was made.
+    pub(crate) fn wanted(&self, wanted: Wanted) -> Wanted {
+        let context = wanted.context.or(self.options.context);
+        Wanted { name: self.asked.base.clone(), context, ..wanted }
+    }
+
+    /// Puts what it says before what is asked, and has its base answer.
+    pub(crate) fn apply(mut self, ask: &mut Ask) {
+        ask.wanted = self.wanted(std::mem::take(&mut ask.wanted));
+        let request = &mut ask.request;
+        request.max_tokens = request.max_tokens.or(self.options.max_tokens);
+        if request.stop.is_empty() {
+            request.stop = std::mem::take(&mut self.options.stop);
+        }
+        if let Prompt::Chat(said) = &mut request.prompt {
+            *said = self.asked.before(std::mem::take(said));
+        }
+    }
+}
+
+/// The models that this caller may ask, with the made ones: each is its base under a name of its own.
+///
+/// # Errors
+/// The list of made models cannot be read.
+pub(crate) fn cards(
+    app: &App,
+    caller: &Caller,
+    models: Vec<ModelCard>,
+) -> Result<Vec<ModelCard>, ApiError> {
+    let overlays = app.library().store.overlays().map_err(failed)?;
+    let made = overlays.iter().filter(|one| one.base != one.name).filter_map(|overlay| {
+        let base = models.iter().find(|card| card.name == overlay.base)?;
+        let (name, created_at_unix_s) = (overlay.name.clone(), overlay.changed_at_unix_s);
+        let card = ModelCard { name, created_at_unix_s, ..base.clone() };
+        caller.may_ask(&base.name).then_some(card)
+    });
+    let made: Vec<ModelCard> = made.collect();
+    let own = models.into_iter().filter(|card| caller.may_ask(&card.name));
+    Ok(own.chain(made).collect())
+}
