@@ -44,14 +44,14 @@ impl Made {
     }
 
     /// The model that answers, with the context that was asked for when it was made.
-    pub(crate) fn wanted(&self, wanted: Wanted) -> Wanted {
+    pub(crate) fn wanted(&self, wanted: &Wanted) -> Wanted {
         let context = wanted.context.or(self.options.context);
-        Wanted { name: self.asked.base.clone(), context, ..wanted }
+        Wanted { name: self.asked.base.clone(), context, ..wanted.clone() }
     }
 
     /// Puts what it says before what is asked, and has its base answer.
     pub(crate) fn apply(mut self, ask: &mut Ask) {
-        ask.wanted = self.wanted(std::mem::take(&mut ask.wanted));
+        ask.wanted = self.wanted(&ask.wanted);
         let request = &mut ask.request;
         request.max_tokens = request.max_tokens.or(self.options.max_tokens);
         if request.stop.is_empty() {

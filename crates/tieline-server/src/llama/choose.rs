@@ -20,7 +20,7 @@ pub(crate) async fn choose(
     named: Option<String>,
 ) -> Result<Wanted, ApiError> {
     if let Some(name) = named.filter(|name| !name.is_empty()) {
-        return Ok(Made::find(app, caller, &name)?.wanted(Wanted::named(name)));
+        return Ok(Made::find(app, caller, &name)?.wanted(&Wanted::named(&name)));
     }
     let host = app.router().host();
     let status = host.status().await?;

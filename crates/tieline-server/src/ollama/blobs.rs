@@ -86,11 +86,11 @@ async fn take(
     (limits, mut body): (UploadLimits, Body),
 ) -> Result<(), ApiError> {
     let begun = store.upload(&caller.principal.id, digest, limits).await;
-    let mut upload = begun.map_err(refused)?;
+    let mut upload = begun.map_err(|error| refused(&error))?;
     while let Some(bytes) = next(&mut body).await? {
-        upload.write(&bytes).await.map_err(refused)?;
+        upload.write(&bytes).await.map_err(|error| refused(&error))?;
     }
-    upload.finish().await.map_err(refused)
+    upload.finish().await.map_err(|error| refused(&error))
 }
 
 /// Reads a body that nobody needs, up to what one may be.
@@ -99,7 +99,7 @@ async fn pour_out(mut body: Body, most: Bytes) -> Result<(), ApiError> {
     while let Some(bytes) = next(&mut body).await? {
         length += bytes.len() as u64;
         if length > most.0 {
-            return Err(refused(UploadError::TooLarge { most }));
+            return Err(refused(&UploadError::TooLarge { most }));
         }
     }
     Ok(())
@@ -114,7 +114,7 @@ async fn next(body: &mut Body) -> Result<Option<bytes::Bytes>, ApiError> {
     }
 }
 
-fn refused(error: UploadError) -> ApiError {
+fn refused(error: &UploadError) -> ApiError {
     let text = match error.hint() {
         Some(hint) => format!("{error} ({hint})"),
         None => error.to_string(),

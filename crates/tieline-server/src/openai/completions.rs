@@ -105,7 +105,7 @@ pub(crate) async fn completions(
     let mut asked = value.asked(shared, &app.config().limits)?;
     let name = std::mem::take(&mut asked.wanted.name);
     let head = Head { id: format!("cmpl-{}", caller.request_id), ..Head::new("", &name) };
-    asked.wanted = made.wanted(asked.wanted);
+    asked.wanted = made.wanted(&asked.wanted);
     let echoes = echoes(&app, &caller, &asked).await?;
     if asked.manner.stream {
         let manner = asked.manner;

@@ -20,7 +20,7 @@ pub(crate) async fn vectors(
     operation: &'static str,
     (model, work): (String, Work),
 ) -> Result<(Arc<Served>, Reply), ApiError> {
-    let wanted = Made::find(app, caller, &model)?.wanted(Wanted::named(model));
+    let wanted = Made::find(app, caller, &model)?.wanted(&Wanted::named(&model));
     let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
     let routed = open::route(app, caller, (Dialect::OpenAi, operation), wanted)?;
     let most = app.config().limits.request;
