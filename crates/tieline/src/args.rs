@@ -233,7 +233,7 @@ pub(crate) struct Rm {
     pub(crate) models: Vec<String>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct Run {
     /// The model; MODEL+ADAPTER or MODEL+ADAPTER@0.5 is one with an adapter
     pub(crate) model: String,
@@ -265,6 +265,9 @@ pub(crate) struct Run {
     /// Write what the answer depends on, and its tokens, to a file for `tieline replay`
     #[arg(long, value_name = "FILE", requires = "deterministic")]
     pub(crate) receipt: Option<PathBuf>,
+    /// What a made model's conversations begin with.
+    #[arg(skip)]
+    pub(crate) said: Vec<tieline_types::Message>,
     #[command(flatten)]
     pub(crate) choices: Choices,
     #[command(flatten)]
@@ -277,7 +280,7 @@ pub(crate) struct Run {
     pub(crate) cache: Cache,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Several answers")]
 pub(crate) struct Choices {
     /// Give so many answers, each with a seed of its own [default: 1]
@@ -288,7 +291,7 @@ pub(crate) struct Choices {
     pub(crate) best_of: Option<u32>,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Answer")]
 pub(crate) struct Answer {
     /// Answer with JSON of this schema
@@ -337,7 +340,7 @@ pub(crate) enum Speculation {
     Off,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Prompt cache")]
 pub(crate) struct Cache {
     /// Most disk space for what was computed of prompts, such as 2GB; off keeps nothing
@@ -349,7 +352,7 @@ pub(crate) struct Cache {
     pub(crate) no_cache: bool,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct Sampling {
     /// Always take the likeliest token; short for --temperature 0
@@ -390,7 +393,7 @@ pub(crate) struct Sampling {
     pub(crate) ignore_end: bool,
 }
 
-#[derive(Debug, ClapArgs)]
+#[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Loading")]
 pub(crate) struct Load {
     /// Context length in tokens [default: the model's own, up to 8192]

@@ -38,6 +38,8 @@ struct Chat<'a> {
     /// What each turn asks for, without its prompt.
     template: &'a Request,
     messages: Vec<Message>,
+    /// So many of them stand before the conversation.
+    before: usize,
     stats: bool,
 }
 
@@ -48,9 +50,10 @@ pub(super) fn chat(
     args: &Run,
     template: &Request,
 ) -> Result<(), Failure> {
-    let messages =
-        args.system.iter().map(|text| Message::new(Role::System, text.as_str())).collect();
-    let mut chat = Chat { app, model, loaded, template, messages, stats: args.stats };
+    let system = args.system.iter().map(|text| Message::new(Role::System, text.as_str()));
+    let messages: Vec<Message> = system.chain(args.said.iter().cloned()).collect();
+    let (before, stats) = (messages.len(), args.stats);
+    let mut chat = Chat { app, model, loaded, template, messages, before, stats };
     let broken =
         |error: ReadlineError| Failure::ours(format!("cannot read from the terminal: {error}"));
     let mut editor = DefaultEditor::new().map_err(broken)?;
@@ -145,7 +148,7 @@ impl Chat<'_> {
     }
 
     fn forget(&mut self) {
-        self.messages.retain(|message| message.role == Role::System);
+        self.messages.truncate(self.before);
         self.app.output.talk("forgotten");
     }
 
@@ -154,6 +157,7 @@ impl Chat<'_> {
         if !text.is_empty() {
             self.messages.push(Message::new(Role::System, text));
         }
+        self.before = self.messages.len();
         self.app.output.talk("instructions set; the conversation is forgotten");
     }
 }

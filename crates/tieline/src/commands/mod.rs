@@ -14,6 +14,7 @@ pub(crate) mod kv_cost;
 mod launch;
 mod list;
 mod load_params;
+mod made;
 mod plan;
 mod policy;
 mod ps;

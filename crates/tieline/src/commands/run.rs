@@ -9,6 +9,7 @@ use tieline_types::{
     Receipt, Request, Role, TokenLogprob, Tokens, Usage,
 };
 
+use super::made::Made;
 use super::turn::{figures, template};
 use super::{chat, choices, draft, receipt};
 use crate::answer::{self, Answer, Figures};
@@ -67,6 +68,8 @@ struct Report<'a> {
 }
 
 pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
+    let filled = Made::find(app, &args.model)?.map(|made| made.fill(args));
+    let args = filled.as_ref().unwrap_or(args);
     let mut template = template(args)?;
     let prompt = prompt(args)?;
     match &args.receipt {
@@ -114,7 +117,8 @@ fn asked(args: &Run, prompt: &str) -> Prompt {
         return Prompt::Text(prompt.into());
     }
     let system = args.system.iter().map(|text| Message::new(Role::System, text.as_str()));
-    Prompt::Chat(system.chain([Message::new(Role::User, prompt)]).collect())
+    let said = args.said.iter().cloned();
+    Prompt::Chat(system.chain(said).chain([Message::new(Role::User, prompt)]).collect())
 }
 
 fn once(

@@ -9,10 +9,12 @@ use tieline_store::{Gguf, Model};
 use tieline_types::Bytes;
 
 use super::list::{Row, date, table, trimmed, trust};
+use super::made::Made;
 use crate::app::App;
 use crate::args::Show;
 use crate::bars;
 use crate::failure::{Failure, with_causes};
+use crate::plain::plain;
 use crate::serving;
 use crate::switching::Place;
 
@@ -28,6 +30,8 @@ struct Report {
     tensor_types: Vec<TensorType>,
     chat_template: Option<String>,
     profile: Option<Profile>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
 }
 
 #[derive(Serialize)]
@@ -38,7 +42,8 @@ struct TensorType {
 }
 
 pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
-    let model = app.installed(&args.model)?;
+    let made = Made::find(app, &args.model)?;
+    let model = app.installed(made.as_ref().map_or(&args.model, |made| &made.base))?;
     if args.verify {
         verify(app, &model)?;
     }
@@ -65,6 +70,7 @@ pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
             tensor_types,
             chat_template: template,
             profile,
+            made,
         };
         return app.output.value(&report);
     }
@@ -72,6 +78,7 @@ pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
     if let Some(rank) = gguf.adapter_rank() {
         lines.insert(1, ("adapter", format!("rank {rank}; ask for MODEL+{}", model.name)));
     }
+    lines.extend(made.iter().flat_map(before));
     lines.push(("weights", String::new()));
     let mut text: Vec<String> = lines
         .iter()
@@ -123,6 +130,21 @@ fn facts(model: &Model, path: &std::path::Path) -> Vec<(&'static str, String)> {
         ("pulled", date(model.pulled_at_unix_s)),
         ("file", path.display().to_string()),
     ]
+}
+
+/// What stands before the model's conversations.
+fn before(made: &Made) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("made as", format!("{} of {}", made.name, made.base))];
+    lines.extend(made.system.as_ref().map(|system| ("system", plain(system.expose()))));
+    let parameters = made.parameters.iter().map(|(name, value)| format!("{name} {value}"));
+    let parameters = parameters.collect::<Vec<_>>().join(", ");
+    if !parameters.is_empty() {
+        lines.push(("parameters", plain(&parameters)));
+    }
+    if made.messages > 0 {
+        lines.push(("messages", format!("{} stand before each conversation", made.messages)));
+    }
+    lines
 }
 
 /// What is known of how fast and good it is; `None`: it writes no text.

@@ -23,6 +23,7 @@ mod kv_cost;
 mod leaks;
 mod machine;
 #[cfg(unix)]
+mod made;
 mod market;
 mod matrix;
 mod memory;
