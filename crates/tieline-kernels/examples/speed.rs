@@ -1,24 +1,29 @@
 //! How fast matrices are multiplied here, on one thread: `cargo run --release -p tieline-kernels --example speed`.
 //!
 //! A line for each format, a column for each number of tokens: operations a second (a weight times a value is
-//! two). With one token it is unpacking that takes the time. Arguments: rows and columns, and a level's name where it is not the best. The fastest of several runs, since whatever disturbs only slows.
+//! two). With one token it is unpacking that takes the time. Arguments: rows, columns, and a level by name
+//! (`AVX2`; the best without one). The fastest of several rounds, since whatever disturbs only slows. The time is the
+//! thread's own on its processor, where the system tells it (Linux), else the clock's; Linux counts it in steps of some
+//! milliseconds, so a round is many runs.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls what several threads may call, from one")]
 
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
 
-const RUNS: usize = 30;
+/// Runs between two looks at the time.
+const RUNS: u8 = 4;
+const ROUNDS: usize = 4;
+/// The least seconds of a round.
+const ROUND: f64 = 0.06;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut size = || arguments.next().map_or(1536, |text| text.parse().expect("a whole number"));
     let (rows, width) = (size(), size());
-    let level = arguments.next().map_or_else(Level::best, |name| {
-        let named = |level: &Level| level.available() && level.name().eq_ignore_ascii_case(&name);
-        Level::ALL.into_iter().find(named).expect("a level that this processor has")
-    });
+    let level = level(arguments.next().as_deref());
     println!("{} of {rows} rows by {width}; GOP/s by tokens", level.name());
     println!("{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", 1, 2, 4, 8, 32, 128, 512);
     for format in Format::ALL {
@@ -26,7 +31,7 @@ fn main() {
             continue;
         }
         let speeds =
-            [1, 2, 4, 8, 32, 128, 512].map(|tokens| speed(level, format, (rows, width), tokens));
+            [1, 2, 4, 8, 32, 128, 512].map(|tokens| speed(level, format, (rows, width, tokens)));
         print!("{:<8}", format!("{format:?}"));
         for speed in speeds {
             print!("{speed:>8.0}");
@@ -35,8 +40,23 @@ fn main() {
     }
 }
 
+/// The level of a name, which this processor must have.
+fn level(name: Option<&str>) -> Level {
+    let Some(name) = name else { return Level::best() };
+    let named = |level: &Level| level.name().eq_ignore_ascii_case(name) && level.available();
+    Level::ALL.into_iter().find(named).expect("a level that this processor has, by name")
+}
+
+/// Seconds that this thread computed, or seconds at all.
+fn time() -> f64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let spent = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = spent.and_then(|text| text.split(' ').next()?.parse().ok());
+    nanoseconds.map_or_else(|| START.elapsed(), Duration::from_nanos).as_secs_f64()
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn speed(level: Level, format: Format, (rows, width): (usize, usize), tokens: usize) -> f64 {
+fn speed(level: Level, format: Format, (rows, width, tokens): (usize, usize, usize)) -> f64 {
     let row_bytes = format.row_bytes(width).expect("whole blocks");
     // Small bytes, so that no scale is infinite.
     let bytes: Vec<u8> = (0..rows * row_bytes).map(|at| [17, 34, 51, 20][at % 4]).collect();
@@ -46,8 +66,7 @@ fn speed(level: Level, format: Format, (rows, width): (usize, usize), tokens: us
     let mut products = vec![0.0; rows * tokens];
     let mut scratch = Scratch::default();
     let mut best = f64::INFINITY;
-    for _ in 0..RUNS {
-        let started = Instant::now();
+    let mut run = || {
         activations.resize(tokens, width);
         // SAFETY: one thread does all this.
         unsafe {
@@ -57,7 +76,14 @@ fn speed(level: Level, format: Format, (rows, width): (usize, usize), tokens: us
             let output = Output::new(products.as_mut_ptr(), rows, tokens);
             multiply(level, (&matrix, (0..rows).into()), &activations, &output, &mut scratch);
         }
-        best = best.min(started.elapsed().as_secs_f64());
+    };
+    for _ in 0..ROUNDS {
+        let (started, mut runs) = (time(), 0.0);
+        while time() - started < ROUND {
+            (0..RUNS).for_each(|_| run());
+            runs += f64::from(RUNS);
+        }
+        best = best.min((time() - started) / runs);
     }
     2.0 * (rows * width * tokens) as f64 / best / 1e9
 }
