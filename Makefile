@@ -107,10 +107,10 @@ sanitize: ## the kernels' tests under the address sanitizer (nightly Rust)
 versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
 	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)
 
-versus-switch: build ## measure changing models against llama-server's router: MODEL, SECOND=file.gguf
+versus-switch: build ## measure changing models against llama-server's router: MODEL, SECOND=file.gguf where not the test models
 	@$(TOOLCHAIN) && python3 bench/versus/switch.py --tieline "$(TARGET)/release/tieline" \
 		--runner "$(TARGET)/release/tieline-runner" --models \
-		"$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" "$(or $(SECOND),$(error SECOND=file.gguf names the second model))" $(VERSUS_ARGS)
+		"$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" "$(or $(SECOND),$$(python3 scripts/fetch_test_model.py gemma3))" $(VERSUS_ARGS)
 
 versus-engine: build ## measure the engine against llama-server, case by case: MODEL=file.gguf
 	cargo build --release -p tieline-lab --example drive
