@@ -193,7 +193,7 @@ impl Metrics {
         };
         self.requests.get_or_create(&asked).inc();
         let model = match record.digest {
-            Some(_) => record.decision.model.clone(),
+            Some(_) => base(&record.decision.model).to_owned(),
             None => String::new(),
         };
         let work =
@@ -286,4 +286,9 @@ impl Lost {
         let counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counter.as_ref().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
+}
+
+/// A model without its adapters: their scales are as many as a caller likes.
+fn base(model: &str) -> &str {
+    model.split('+').next().unwrap_or(model)
 }

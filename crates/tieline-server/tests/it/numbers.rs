@@ -49,16 +49,24 @@ async fn the_metrics_tell_what_was_asked() {
 
 #[tokio::test]
 async fn a_model_is_one_label_however_it_is_spelled() {
-    let service = Service::new(Scripted::hello());
-    for name in ["mock", "MOCK", "mOck:latest"] {
+    let hello = || testkit::scripted::text(&["Hello", " there", "."]);
+    let adapted = ["mock+law@0.5", "mock+law@0.51"];
+    let scripted = adapted.iter().fold(Scripted::hello(), |host, name| host.with(name, hello()));
+    let service = Service::new(scripted);
+    for name in ["mock", "MOCK", "mOck:latest", adapted[0], adapted[1]] {
         let body = json!({ "model": name, "messages": [{ "role": "user", "content": "x" }] });
         service.post("/v1/chat/completions", &body).await.is(200);
     }
     let said = service.get("/metrics").await;
-    let line = r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="output"} 9"#;
+    let line = r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="output"} 15"#;
     assert!(said.text.contains(line), "{}", said.text);
     assert!(!said.text.to_lowercase().contains("mock:latest") && !said.text.contains("MOCK"));
-    assert!(service.records().iter().all(|record| record.decision.model == "mock"));
+    assert!(
+        service
+            .records()
+            .iter()
+            .all(|record| record.decision.model.split('+').next() == Some("mock"))
+    );
 }
 
 #[tokio::test]
