@@ -76,7 +76,14 @@ impl Engines {
     /// # Errors
     /// It is damaged.
     pub fn read(&self) -> Result<EngineLock, EngineError> {
-        lock::read(&self.lock_file())
+        let path = self.lock_file();
+        let has_builds =
+            || fs::read_dir(self.builds()).is_ok_and(|mut builds| builds.next().is_some());
+        if !path.exists() && has_builds() {
+            let why = "it is not there, and builds are".to_owned();
+            return Err(EngineError::Lock { path, why });
+        }
+        lock::read(&path)
     }
 
     /// The name of the build that `path` lies in.
@@ -96,6 +103,8 @@ impl Engines {
         }
         let held = self.hold()?;
         self.sweep();
+        // Before any build is: without it they are nobody's.
+        self.write(&self.read()?)?;
         let folder = self.root.join("new");
         private_dir(&folder).map_err(io_error("make", &folder))?;
         // From here on a failure takes the folder away.

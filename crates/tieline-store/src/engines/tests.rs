@@ -230,6 +230,17 @@ fn the_first_build_rolls_back_to_the_runner_beside_the_program() {
 }
 
 #[test]
+fn a_lock_file_that_is_gone_is_an_error_where_there_are_builds() {
+    let room = Room::new();
+    assert_eq!(room.engines.read().unwrap(), EngineLock::default());
+    room.add("one", "one").unwrap();
+    fs::remove_file(room.engines.lock_file()).unwrap();
+    refused(room.engines.read(), "it is not there, and builds are");
+    refused(room.add("two", "two"), "it is not there, and builds are");
+    assert_eq!(fs::read_dir(room.engines.builds()).unwrap().count(), 1, "nothing is swept up");
+}
+
+#[test]
 fn a_damaged_lock_file_is_an_error_and_stays_as_it_is() {
     let room = Room::new();
     room.add("one", "a").unwrap();

@@ -12,13 +12,20 @@ use crate::app::App;
 use crate::args;
 use crate::bars;
 use crate::failure::Failure;
-use crate::runner;
+use crate::runner::{self, Why};
 
 pub(super) fn canary(app: &App, args: &args::Canary) -> Result<(), Failure> {
     let engines = app.store.engines();
     let open = engines.verify(&args.name)?;
     let digest = engines.read()?.builds.get(&args.name).map(|build| build.digest);
     let incumbent = app.chosen()?;
+    if incumbent.why == Why::Pinned(args.name.clone()) {
+        return Err(Failure::user(format!(
+            "{} is in use: there is nothing to compare it with",
+            args.name
+        ))
+        .with_hint("name the runner to compare it with: --runner FILE"));
+    }
     let model = app.installed_or_pulled(&args.model)?;
     // Until all is compared, nobody may remove it.
     let _lease = app.store.lease(&model)?;
@@ -45,15 +52,16 @@ pub(super) fn canary(app: &App, args: &args::Canary) -> Result<(), Failure> {
         figures: report.lines.iter().map(|line| (line.name.to_owned(), line.value)).collect(),
         failed: failed(&report),
     };
-    if let Some(digest) = digest {
-        engines.note(&args.name, digest, kept)?;
-    }
     if app.output.is_json() {
         let named =
             json!({ "name": args.name, "against": against, "model": model.name, "report": report });
         app.output.value(&named)?;
     } else {
         app.output.line(&text(&report, &format!("{} beside {against}", args.name)))?;
+    }
+    // What took minutes is told first: another program may be changing builds.
+    if let Some(digest) = digest {
+        engines.note(&args.name, digest, kept)?;
     }
     if report.passed {
         app.output.talk(&format!("passed; next: tieline engine use {}", args.name));
