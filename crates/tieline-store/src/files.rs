@@ -128,10 +128,19 @@ impl Layout {
                 self.discard_unheld(&folder);
             }
         }
-        // Nobody goes on with half an upload; a whole one waits a while for its name.
+        // Nobody goes on with half an upload.
         for folder in entries(&self.uploads()) {
-            let is_whole = folder.join(WHOLE).exists();
-            if !is_whole || age(&folder).is_some_and(|age| age > UPLOAD_AGE) {
+            if !folder.join(WHOLE).exists() {
+                self.discard_unheld(&folder);
+            }
+        }
+        self.forget_uploads();
+    }
+
+    /// Deletes the uploads that waited long enough for a name.
+    pub(crate) fn forget_uploads(&self) {
+        for folder in entries(&self.uploads()) {
+            if age(&folder).is_some_and(|age| age > UPLOAD_AGE) {
                 self.discard_unheld(&folder);
             }
         }

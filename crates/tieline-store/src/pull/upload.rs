@@ -144,10 +144,20 @@ impl Store {
         pull.check_fixed_name()?;
         let folder = self.layout.upload(who, digest);
         let lock = take(&folder, digest).await?;
+        // Somebody died, or left, between the move and the name.
+        if let Some(pulled) = pull.adopt(digest, Some(SOURCE.to_owned())).await? {
+            let _ = self.layout.discard(&folder);
+            return Ok(pulled);
+        }
         let mut ingest = open_ingest(&folder, lock, options.environment.tuning).await?;
-        let layout = self.layout.clone();
+        let (layout, whole) = (self.layout.clone(), folder.join(WHOLE));
         let work = tokio::task::spawn_blocking(move || {
-            let (digest, facts) = publish::check(&mut ingest, &[digest], None)?;
+            let checked = publish::check(&mut ingest, &[digest], None);
+            if checked.is_err() {
+                // The disk lost it: it must come again.
+                let _ = std::fs::remove_file(&whole);
+            }
+            let (digest, facts) = checked?;
             let placed = publish::place(&layout, &ingest, (digest, facts))?;
             Ok::<_, MirrorError>((placed, ingest))
         });
@@ -194,6 +204,7 @@ fn begin(
     limits: UploadLimits,
 ) -> Result<Upload, UploadError> {
     let announced = limits.announced.unwrap_or(Bytes(0)).0;
+    layout.forget_uploads();
     check_room(&layout, &folder, announced, limits.most)?;
     files::private_dir(&folder).map_err(StorageError::at("make", &folder))?;
     let lock = match files::try_lock(&folder.join("lock")) {

@@ -58,6 +58,56 @@ fn an_upload_becomes_a_model_once_it_is_named() {
     assert!(matches!(name(&mut world, "k", said, "two"), Err(PullError::UnknownDigest { .. })));
 }
 
+fn waits_at(store: &Store) -> Option<std::path::PathBuf> {
+    let mut uploads = std::fs::read_dir(store.root().join("uploads")).ok()?;
+    Some(uploads.next()?.ok()?.path())
+}
+
+#[test]
+fn what_died_between_the_move_and_the_name_gets_its_name() {
+    let mut world = World::new();
+    let bytes = model(128_000);
+    let said = digest(&bytes);
+    send(&world.store, "", said, &bytes, 1 << 20).unwrap();
+    // As a kill leaves it: the bytes are at their place, and still said to wait.
+    let place = world.store.root().join("blobs/sha256").join(&said.hex()[..2]).join(said.hex());
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    std::fs::rename(waits_at(&world.store).unwrap().join("data"), place).unwrap();
+    let pulled = name(&mut world, "", said, "mine").unwrap();
+    assert_eq!(pulled.model.digest, said);
+    assert_eq!((waiting(&world.store), blobs(world.store.root()).len()), (0, 1));
+}
+
+#[test]
+fn what_the_disk_lost_may_come_again() {
+    let mut world = World::new();
+    let bytes = model(128_000);
+    let said = digest(&bytes);
+    send(&world.store, "", said, &bytes, 1 << 20).unwrap();
+    std::fs::write(waits_at(&world.store).unwrap().join("data"), &bytes[..100]).unwrap();
+    name(&mut world, "", said, "mine").unwrap_err();
+    assert!(!world.store.has_upload("", said));
+    send(&world.store, "", said, &bytes, 1 << 20).unwrap();
+    name(&mut world, "", said, "mine").unwrap();
+}
+
+#[test]
+fn what_waited_long_makes_room_while_the_store_is_open() {
+    let world = World::new();
+    let (one, two) = (model(128_000), model(64_000));
+    let most = one.len() as u64;
+    send(&world.store, "gone", digest(&one), &one, most).unwrap();
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(25 * 3600);
+    let folder = waits_at(&world.store).unwrap();
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let file = std::fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    std::fs::File::open(&folder).unwrap().set_modified(old).unwrap();
+    send(&world.store, "", digest(&two), &two, most).unwrap();
+    assert!(!world.store.has_upload("gone", digest(&one)));
+}
+
 #[test]
 fn the_same_bytes_under_two_names_lie_there_once() {
     let mut world = World::new();
