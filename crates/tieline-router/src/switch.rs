@@ -175,6 +175,11 @@ impl Switch {
         aliases.chain(remotes).collect()
     }
 
+    /// Whether a policy's alias or backend has this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.concerned(name).is_some()
+    }
+
     /// What it decides by, where that concerns this name.
     pub(crate) fn concerned(&self, name: &str) -> Option<Arc<Setup>> {
         self.current().filter(|setup| setup.concerns(name))

@@ -1,12 +1,13 @@
 //! Models that are made of others, in every dialect: who answers for them, and what they say where a caller says
 //! nothing.
 
+use tieline_store::Overlay;
 use tieline_types::{ModelCard, Prompt, Sampling, Tokens, Wanted};
 
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::ollama::asked::{Asked, failed};
+use crate::ollama::asked::{Asked, bare_base, failed};
 use crate::ollama::options::Options;
 use crate::open::Ask;
 
@@ -73,11 +74,15 @@ pub(crate) fn cards(
     models: Vec<ModelCard>,
 ) -> Result<Vec<ModelCard>, ApiError> {
     let overlays = app.library().store.overlays().map_err(failed)?;
-    let made = overlays.iter().filter(|one| one.base != one.name).filter_map(|overlay| {
-        let base = models.iter().find(|card| card.name == overlay.base)?;
+    let switch = app.router().switch();
+    let own_name = |one: &&Overlay| one.base != one.name && !switch.knows(&one.name);
+    let made = overlays.iter().filter(own_name).filter_map(|overlay| {
+        // One with adapters is shown by what it is made of.
+        let (base, _) = overlay.base.split_once('+').unwrap_or((&overlay.base, ""));
+        let base = models.iter().find(|card| card.name == base)?;
         let (name, created_at_unix_s) = (overlay.name.clone(), overlay.changed_at_unix_s);
         let card = ModelCard { name, created_at_unix_s, ..base.clone() };
-        caller.may_ask(&base.name).then_some(card)
+        caller.may_ask(bare_base(overlay)).then_some(card)
     });
     let made: Vec<ModelCard> = made.collect();
     let own = models.into_iter().filter(|card| caller.may_ask(&card.name));

@@ -118,9 +118,16 @@ impl Store {
     /// There is no such model, the name is none or taken, or the database cannot be written.
     pub fn copy(&self, from: &ModelRef, name: &str) -> Result<(), NameError> {
         let name = plain(name)?;
+        // What was put before a model of that name stays before the same bytes.
+        if self.overlay(&name)?.is_some_and(|there| there.base != name) {
+            return Err(NameError::Taken { name });
+        }
         if let ModelRef::Name(from) = from
             && let Some(overlay) = self.overlay(from)?
         {
+            if self.find(&ModelRef::Name(name.clone()))?.is_some() {
+                return Err(NameError::Taken { name });
+            }
             if overlay.base != *from {
                 return self.keep_overlay(&Overlay { name, ..overlay });
             }

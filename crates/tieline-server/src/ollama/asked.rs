@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 use tieline_store::{DbError, Overlay};
-use tieline_types::{BackendError, ErrorKind, Message, Private, Role};
+use tieline_types::{BackendError, ErrorKind, Message, ModelRef, Private, Role};
 
 use super::message::{WireMessage, messages};
 use crate::app::App;
@@ -21,7 +21,10 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn find(app: &App, caller: &Caller, name: &str) -> Result<Self, ApiError> {
+        // A policy's name is the policy's, whatever was made under it.
+        let is_the_policys = app.router().switch().knows(name);
         match app.library().store.overlay(&bare(name)).map_err(failed)? {
+            Some(_) if is_the_policys => Ok(Self { base: name.to_owned(), ..Self::default() }),
             // Not the router's refusal: that would tell which model it is made of.
             Some(overlay) if !caller.may_ask(bare_base(&overlay)) => Err(not_here(name)),
             Some(overlay) => Self::of(overlay, app.config().limits.messages),
@@ -60,7 +63,7 @@ pub(crate) fn bare(name: &str) -> String {
     name.strip_suffix(":latest").unwrap_or(name).to_ascii_lowercase()
 }
 
-fn bare_base(overlay: &Overlay) -> &str {
+pub(crate) fn bare_base(overlay: &Overlay) -> &str {
     overlay.base.strip_suffix(":latest").unwrap_or(&overlay.base)
 }
 
@@ -71,6 +74,21 @@ pub(crate) fn permit(app: &App, caller: &Caller, name: &str) -> Result<(), ApiEr
     match caller.may_ask(overlay.as_ref().map_or(&name, bare_base)) {
         true => Ok(()),
         false => Err(not_here(&name)),
+    }
+}
+
+/// Whoever gives a name to something new must be allowed to ask what has that name already. The policy's names are
+/// given by nobody else.
+pub(crate) fn permit_name(app: &App, caller: &Caller, name: &str) -> Result<(), ApiError> {
+    if app.router().switch().knows(name) {
+        return Err(ApiError::invalid("model", "the name is one of the policy's: choose another"));
+    }
+    let store = &app.library().store;
+    let is_made = store.overlay(name).map_err(failed)?.is_some();
+    let is_here = || store.find(&ModelRef::Name(name.to_owned())).map(|found| found.is_some());
+    match is_made || is_here().map_err(failed)? {
+        true => permit(app, caller, name),
+        false => Ok(()),
     }
 }
 

@@ -8,9 +8,9 @@ use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tieline_store::{NameError, Overlay};
-use tieline_types::{BackendError, Digest, ErrorKind, Hint, Private};
+use tieline_types::{BackendError, Digest, ErrorKind, Hint, Private, Prompt, Request};
 
-use super::asked::{bare, failed, permit};
+use super::asked::{bare, failed, permit, permit_name};
 use super::message::{WireMessage, messages};
 use super::options::Options;
 use super::pull::{Manner, give, status};
@@ -61,6 +61,7 @@ pub(crate) async fn create(
     Json { value, shared, .. }: Json<CreateRequest, Manner>,
 ) -> Result<Response, ApiError> {
     value.refuse()?;
+    permit_name(&app, &caller, &value.made()?)?;
     let Some(digest) = value.file()? else {
         let overlay = value.overlay(&app, &caller).await?;
         app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
@@ -84,6 +85,11 @@ impl CreateRequest {
             return Err(ApiError::unsupported("quantize", text));
         }
         Ok(())
+    }
+
+    /// The name that it is given.
+    fn made(&self) -> Result<String, ApiError> {
+        Ok(bare(&Name::of(self.model.clone(), self.name.clone())?))
     }
 
     /// The uploaded file that the model is made of, where it is made of one.
@@ -120,15 +126,16 @@ impl CreateRequest {
         let base = below.as_ref().map_or(from.as_str(), |overlay| overlay.base.as_str());
         let base = base.strip_suffix(":latest").unwrap_or(base).to_owned();
         let base = adapted(base, self.adapters.iter().flatten());
-        // A base that is not here is told now and not at the first question.
-        app.router().host().describe(&base).await?;
-        let name = bare(&Name::of(self.model.clone(), self.name.clone())?);
+        // A base that is not here is told now and not at the first question. It is kept by its own name, however it was
+        // spelled.
+        let base = app.router().host().describe(&base).await?.card.name;
+        let name = self.made()?;
         self.kept((name, base), below.as_ref(), app.config().limits.messages)
     }
 
     /// What is kept of a model that is made of a file: it is put before that model itself.
     fn own_overlay(self, most: usize) -> Result<Overlay, ApiError> {
-        let name = bare(&Name::of(self.model.clone(), self.name.clone())?);
+        let name = self.made()?;
         self.kept((name.clone(), name), None, most)
     }
 
@@ -179,11 +186,20 @@ fn is_filled(map: Option<&Map<String, Value>>) -> bool {
 /// What is kept is valid: a question to it does not fail for what somebody else said long ago.
 fn check(parameters: &Map<String, Value>, said: &[Value], most: usize) -> Result<(), ApiError> {
     let options = Options::read(parameters.clone(), Map::new())?;
-    options.sampling.validate()?;
+    let asked = Request {
+        stop: options.stop,
+        sampling: options.sampling,
+        ..Request::new(Prompt::Text("".into()))
+    };
+    asked.validate()?;
     let bad = |_| ApiError::invalid("messages", "messages are no list of messages");
     let wire: Vec<WireMessage> =
         serde_json::from_str(&Value::from(said.to_vec()).to_string()).map_err(bad)?;
-    messages(wire, most).map(drop)
+    let said = messages(wire, most)?;
+    match said.iter().any(|message| !message.pictures.is_empty()) {
+        true => Err(ApiError::unsupported("messages", "pictures are not kept with a model")),
+        false => Ok(()),
+    }
 }
 
 fn read(overlay: &Overlay) -> Result<(Map<String, Value>, Vec<Value>), ApiError> {

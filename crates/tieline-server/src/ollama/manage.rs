@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tieline_store::{RemoveError, Store};
 use tieline_types::{BackendError, ErrorKind, Hint, ModelRef};
 
-use super::asked::{bare, permit};
+use super::asked::{bare, permit, permit_name};
 use super::create::unnamed;
 use super::pull::reference;
 use super::show::Name;
@@ -28,6 +28,7 @@ pub(crate) async fn copy(
 ) -> Result<StatusCode, ApiError> {
     // A name that this key may ask for must not come to mean a model that it may not.
     permit(&app, &caller, &value.source)?;
+    permit_name(&app, &caller, &bare(&value.destination))?;
     let from = reference(&value.source)?;
     app.library().store.copy(&from, &bare(&value.destination)).map_err(unnamed)?;
     Ok(StatusCode::OK)

@@ -144,6 +144,8 @@ async fn what_cannot_be_made_is_refused() {
         json!({ "quantize": "q4_K_M" }),
         json!({ "parameters": { "temperature": "hot" } }),
         json!({ "parameters": { "temperature": 99 } }),
+        json!({ "parameters": { "stop": [""] } }),
+        json!({ "messages": [{ "role": "user", "content": "", "images": ["iVBORw0KGgo="] }] }),
         json!({ "messages": [{ "role": "CANARY" }] }),
     ] {
         let said = make(more.clone()).await;
@@ -171,6 +173,8 @@ async fn models_are_copied_and_removed() {
     service.post("/api/create", &json!({ "model": "made", "from": "mock" })).await.lines();
     copy("small", "made").await.is(400);
     assert_eq!(copy("made", "made2").await.status.as_u16(), 200);
+    copy("small", "made2").await.is(400);
+    copy("made", "made2").await.is(400);
     let remove = async |name: &str| service.delete("/api/delete", &json!({ "model": name })).await;
     for name in ["small:latest", "second", "made", "made2"] {
         assert_eq!(remove(name).await.status.as_u16(), 200, "{name}");
@@ -218,4 +222,12 @@ async fn a_key_of_some_models_changes_no_others() {
     assert!(!said.text.contains("mock"), "{}", said.text);
     let own = json!({ "model": "free", "from": "own", "stream": false });
     service.post_with("/api/create", &key, &own).await.is(200);
+    // Nor does it give their names another meaning.
+    for name in ["pirate", "small"] {
+        let taken = json!({ "model": name, "from": "own", "stream": false });
+        service.post_with("/api/create", &key, &taken).await.is(404);
+        let copy = json!({ "source": "free", "destination": name });
+        service.post_with("/api/copy", &key, &copy).await.is(404);
+    }
+    assert_eq!(service.store().overlay("pirate").unwrap().unwrap().base, "mock");
 }

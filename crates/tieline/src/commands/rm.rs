@@ -12,7 +12,8 @@ use crate::failure::Failure;
 #[derive(Serialize)]
 struct Report {
     name: String,
-    digest: Digest,
+    /// `None`: it is one that was made of another.
+    digest: Option<Digest>,
     freed_bytes: Bytes,
     kept_by: Vec<String>,
 }
@@ -22,10 +23,10 @@ pub(super) fn rm(app: &App, args: &Rm) -> Result<(), Failure> {
     let models = args.models.iter().map(|text| target(app, text)).collect::<Result<Vec<_>, _>>()?;
     let mut reports = Vec::new();
     let mut result = Ok(());
-    for (model, made) in models {
-        let removed = match made {
-            Some(made) => remove_made(app, made, model.digest),
-            None => remove(app, model.name),
+    for target in models {
+        let removed = match target {
+            Target::Made(made) => remove_made(app, made),
+            Target::Model(model) => remove(app, model.name),
         };
         match removed {
             Ok(report) => reports.push(report),
@@ -42,18 +43,25 @@ pub(super) fn rm(app: &App, args: &Rm) -> Result<(), Failure> {
     result
 }
 
-/// The model of this name, or the made one and its base.
-fn target(app: &App, text: &str) -> Result<(Model, Option<Made>), Failure> {
-    // One of its base's own name goes with the base.
-    let made = Made::find(app, text)?.filter(|made| made.base != made.name);
-    let model = app.installed(made.as_ref().map_or(text, |made| &made.base))?;
-    Ok((model, made))
+/// What goes.
+enum Target {
+    Model(Model),
+    Made(Made),
 }
 
-fn remove_made(app: &App, made: Made, digest: Digest) -> Result<Report, Failure> {
+/// The model of this name, or the made one, whose base may be gone.
+fn target(app: &App, text: &str) -> Result<Target, Failure> {
+    // One of its base's own name goes with the base.
+    match Made::find(app, text)?.filter(|made| made.base != made.name) {
+        Some(made) => Ok(Target::Made(made)),
+        None => app.installed(text).map(Target::Model),
+    }
+}
+
+fn remove_made(app: &App, made: Made) -> Result<Report, Failure> {
     app.store.remove_overlay(&made.name)?;
     app.output.talk(&format!("removed {}; {} stays", made.name, made.base));
-    Ok(Report { name: made.name, digest, freed_bytes: Bytes(0), kept_by: vec![made.base] })
+    Ok(Report { name: made.name, digest: None, freed_bytes: Bytes(0), kept_by: vec![made.base] })
 }
 
 fn remove(app: &App, name: String) -> Result<Report, Failure> {
@@ -65,7 +73,7 @@ fn remove(app: &App, name: String) -> Result<Report, Failure> {
     app.output.talk(&format!("removed {}; {rest}", removed.name));
     Ok(Report {
         name: removed.name,
-        digest: removed.digest,
+        digest: Some(removed.digest),
         freed_bytes: removed.freed,
         kept_by: removed.kept_by,
     })

@@ -43,7 +43,9 @@ struct TensorType {
 
 pub(super) fn show(app: &App, args: &Show) -> Result<(), Failure> {
     let made = Made::find(app, &args.model)?;
-    let model = app.installed(made.as_ref().map_or(&args.model, |made| &made.base))?;
+    // One with adapters is shown by what it is made of.
+    let base = made.as_ref().map(|made| made.base.split('+').next().unwrap_or(&made.base));
+    let model = app.installed(base.unwrap_or(&args.model))?;
     if args.verify {
         verify(app, &model)?;
     }
