@@ -173,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn among_equals_the_one_that_waited_longest_goes_first() {
+        let mut turns = Turns::default();
+        let [low, middle, high] = [Group(0), Group(1), Group(9)];
+        turns.changed(0.0);
+        turns.welcome(high, &[]);
+        turns.computed(high, (0.01, 1.0), &[high]);
+        turns.welcome(low, &[high]);
+        turns.computed(low, (0.01, 1.0), &[low, high]);
+        turns.welcome(middle, &[low, high]);
+        assert_eq!(turns.next(&[low, middle, high], 0.2), Some(high));
+    }
+
+    #[test]
     fn ever_new_groups_keep_nobody_waiting_for_ever() {
         // They are more than there is time for.
         let computed = steps_of(Group(0), |number| number + 1, 0.0);

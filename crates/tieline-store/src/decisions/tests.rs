@@ -227,3 +227,12 @@ fn a_reading_of_many_grounds_remembers_few_of_them() {
         })
         .unwrap();
 }
+
+#[test]
+fn packing_many_grounds_remembers_few_of_them() {
+    let mut packing = Packing::default();
+    for at in 0..20 {
+        packing.pack(row("a", at, &grounds(&format!("[{at}]")))).unwrap();
+        assert!(packing.known.len() <= PACKERS);
+    }
+}

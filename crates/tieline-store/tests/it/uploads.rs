@@ -1,6 +1,8 @@
 //! Files that callers send, and the names that they get.
 
-use tieline_store::{Overlay, PullError, Pulled, Store, Tuning, UploadError, UploadLimits};
+use tieline_store::{
+    NameError, Overlay, PullError, Pulled, Store, Tuning, UploadError, UploadLimits,
+};
 use tieline_types::{Bytes, Digest, Hint};
 
 use crate::world::{World, assert_blobs_are_true, blobs, digest, model, reference, run};
@@ -202,6 +204,14 @@ fn what_is_put_before_a_model_of_its_name_goes_with_it() {
     };
     world.store.keep_overlay(&overlay).unwrap();
     world.store.copy(&reference("mine"), "yours").unwrap();
+    // What was made of it is put before nothing that is there already.
+    let made = Overlay { name: "made".to_owned(), ..overlay.clone() };
+    world.store.keep_overlay(&made).unwrap();
+    for taken in ["mine", "yours"] {
+        let error = world.store.copy(&reference("made"), taken).unwrap_err();
+        assert!(matches!(error, NameError::Taken { .. }), "{error}");
+    }
+    assert!(world.store.remove_overlay("made").unwrap());
     world.store.remove(&reference("mine")).unwrap();
     assert_eq!(world.store.overlay("mine").unwrap(), None);
     let copied = Overlay { name: "yours".to_owned(), base: "yours".to_owned(), ..overlay };
