@@ -108,6 +108,32 @@ fn content(said: &Said) -> String {
 }
 
 #[test]
+fn a_made_model_takes_no_name_of_the_policys() {
+    let Some(town) = Town::new(script(), POLICY) else { return };
+    let made = json!({ "model": "redacted", "from": "smollm2", "system": "X", "stream": false });
+    let token = fs::read_to_string(town.home.path().join("admin_token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
+    let daemon = &town.daemon;
+    let refused = send(daemon.address, ("POST", "/api/create"), &headers, &made.to_string());
+    assert!(refused.is(400)["error"].as_str().unwrap().contains("policy"), "{refused:?}");
+    // One that was there before the policy had the name.
+    let overlay = tieline_store::Overlay {
+        name: "redacted".to_owned(),
+        base: "smollm2".to_owned(),
+        system: Some("X".into()),
+        template: None,
+        licence: None,
+        parameters: "{}".to_owned(),
+        messages: "[]".into(),
+        changed_at_unix_s: 7,
+    };
+    tieline_store::Store::open(&town.home.path()).unwrap().keep_overlay(&overlay).unwrap();
+    let said = town.chat("redacted", "Hello", &json!({}));
+    assert_eq!(content(&said), "From afar");
+}
+
+#[test]
 fn the_hard_goes_to_the_vendor_and_its_truth_is_in_the_ledger() {
     let Some(town) = Town::new(script(), POLICY) else { return };
     let said = town.chat("auto", "Prove that there are infinitely many primes.", &json!({}));
