@@ -11,29 +11,38 @@
 //! Runs nothing: who adds a build asks it first what it is.
 
 mod error;
+mod fit;
 mod lock;
 mod tree;
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use tieline_types::Digest;
+use tieline_types::{Digest, wire};
 
-use crate::files::{private_dir, sync_dir, try_lock};
+use crate::files::{is_same, private_dir, sync_dir, try_lock};
 use crate::store::Store;
 
 pub use error::EngineError;
+pub use fit::Standing;
 pub use lock::{Build, BuildFacts, Canary, EngineLock};
 use tree::Tree;
 
 /// The longest name.
 const MAX_NAME: usize = 64;
+/// How long to wait for another program that adds or changes builds: an add asks a runner what it is.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often to look whether it is done.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The builds in a store.
 #[derive(Clone, Debug)]
 pub struct Engines {
     root: PathBuf,
+    patience: Duration,
 }
 
 /// A verified program, open: who executes this file executes what was verified, whatever lies at the path
@@ -46,6 +55,8 @@ pub struct OpenRunner {
     pub path: PathBuf,
     /// The program.
     pub file: File,
+    /// The build's content.
+    pub digest: Digest,
 }
 
 /// A build that was copied and is none yet. Dropped, it is gone.
@@ -61,7 +72,7 @@ pub struct Staged {
 impl Store {
     /// The builds of the runner that lie here.
     pub fn engines(&self) -> Engines {
-        Engines { root: self.root().join("engines") }
+        Engines { root: self.root().join("engines"), patience: PATIENCE }
     }
 }
 
@@ -128,7 +139,7 @@ impl Engines {
     /// Opens a build's program. Its files are hashed unless they look as when they were hashed last.
     ///
     /// # Errors
-    /// There is no such build, or its files are not what was added.
+    /// There is no such build, it speaks another version, or its files are not what was added.
     pub fn open(&self, name: &str) -> Result<OpenRunner, EngineError> {
         self.open_as(name, false)
     }
@@ -145,6 +156,9 @@ impl Engines {
     fn open_as(&self, name: &str, hash: bool) -> Result<OpenRunner, EngineError> {
         let lock = self.read()?;
         let build = find(&lock, name)?;
+        if build.facts.wire != wire::VERSION {
+            return Err(EngineError::Wire { name: name.to_owned(), speaks: build.facts.wire });
+        }
         let damaged = |why: String| EngineError::Damaged { name: name.to_owned(), why };
         let folder = self.folder(build.digest);
         let tree = Tree::open(&folder)
@@ -164,7 +178,38 @@ impl Engines {
             }
         }
         let file = tree.runner().ok_or_else(|| damaged("it has no program".to_owned()))?;
-        Ok(OpenRunner { name: name.to_owned(), path: folder.join(tree::RUNNER), file })
+        let (name, path) = (name.to_owned(), folder.join(tree::RUNNER));
+        Ok(OpenRunner { name, path, file, digest: build.digest })
+    }
+
+    /// Verifies a build and keeps it from being removed until what is returned is dropped.
+    ///
+    /// # Errors
+    /// As of [`verify`](Self::verify), or it is being removed.
+    pub fn lease(&self, name: &str) -> Result<OpenRunner, EngineError> {
+        let open = self.verify(name)?;
+        let locked = match open.file.try_lock_shared() {
+            // It may have been removed between the opening and the lock.
+            Ok(()) => is_same(&open.file, &open.path),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        };
+        match locked.map_err(io_error("lock", &open.path))? {
+            true => Ok(open),
+            false => Err(EngineError::Unknown { name: name.to_owned(), known: Vec::new() }),
+        }
+    }
+
+    /// The content of a runner that is no build here, with llama.cpp's libraries beside it: as it would be if it
+    /// were added.
+    ///
+    /// # Errors
+    /// There is no such file, or one of them cannot be read.
+    pub fn content(&self, runner: &Path) -> Result<Digest, EngineError> {
+        if !runner.is_file() {
+            return Err(EngineError::NoFile(runner.into()));
+        }
+        Tree::around(runner).and_then(|tree| tree.digest()).map_err(io_error("read", runner))
     }
 
     /// Writes down what a canary found of the build that had this content.
@@ -181,22 +226,27 @@ impl Engines {
         })
     }
 
-    /// Uses a build from now on. With a processor's name, only one whose last canary passed on such.
+    /// Uses a build from now on. Where it is said how things stand, only one whose last canary speaks for that.
     ///
     /// # Errors
-    /// There is no such build, it is damaged, or its canary is missing, failed or of another machine.
-    pub fn switch(&self, name: &str, processor: Option<&str>) -> Result<EngineLock, EngineError> {
+    /// There is no such build, it is damaged or speaks another version, or its canary is missing, failed or stale.
+    pub fn switch(
+        &self,
+        name: &str,
+        standing: Option<&Standing>,
+    ) -> Result<EngineLock, EngineError> {
         if self.read()?.builds.contains_key(name) {
             self.verify(name)?;
         }
         self.change(|lock| {
-            let build = find(lock, name)?;
-            if let Some(why) = processor.and_then(|processor| unfit(build, processor)) {
+            find(lock, name)?;
+            if lock.current.as_deref() == Some(name) {
+                return Ok(lock.clone());
+            }
+            if let Some(why) = standing.and_then(|standing| fit::unfit(lock, name, standing)) {
                 return Err(EngineError::NoCanary { name: name.to_owned(), why });
             }
-            if lock.current.as_deref() != Some(name) {
-                lock.previous = lock.current.replace(name.to_owned());
-            }
+            lock.previous = lock.current.replace(name.to_owned());
             Ok(lock.clone())
         })
     }
@@ -220,8 +270,11 @@ impl Engines {
     /// Removes a build. Runners of it that run go on.
     ///
     /// # Errors
-    /// There is no such build, it is in use or was before, or its files cannot be deleted.
+    /// There is no such build, it is in use or was before, somebody holds a lease on it, or its files cannot be
+    /// deleted.
     pub fn remove(&self, name: &str) -> Result<Build, EngineError> {
+        // Held until the files are gone: whoever wants a lease meanwhile sees that it is going.
+        let mut going = None;
         let build = self.change(|lock| {
             find(lock, name)?;
             for (kept, what) in [(&lock.current, "in use"), (&lock.previous, "the one before")] {
@@ -229,16 +282,31 @@ impl Engines {
                     return Err(EngineError::InUse(name.to_owned(), what));
                 }
             }
+            going = self.unleased(name, find(lock, name)?.digest)?;
             let unknown = || EngineError::Unknown { name: name.to_owned(), known: Vec::new() };
             lock.builds.remove(name).ok_or_else(unknown)
         })?;
         let folder = self.folder(build.digest);
         let _ = fs::remove_file(self.root.join("seen").join(build.digest.hex()));
-        match fs::remove_dir_all(&folder) {
+        let deleted = fs::remove_dir_all(&folder);
+        drop(going);
+        match deleted {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(io_error("delete", &folder)(error))
             }
             _ => Ok(build),
+        }
+    }
+
+    /// The program of a build, locked so that nobody gets a lease; `None` where it is gone.
+    fn unleased(&self, name: &str, digest: Digest) -> Result<Option<File>, EngineError> {
+        let path = self.folder(digest).join(tree::RUNNER);
+        // Damaged it can be removed all the same.
+        let Ok(file) = File::open(&path) else { return Ok(None) };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Err(EngineError::Leased(name.to_owned())),
+            Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
         }
     }
 
@@ -253,7 +321,14 @@ impl Engines {
     fn hold(&self) -> Result<File, EngineError> {
         private_dir(&self.builds()).map_err(io_error("make", &self.builds()))?;
         let path = self.root.join("lock");
-        try_lock(&path).map_err(io_error("lock", &path))?.ok_or(EngineError::Busy)
+        let until = Instant::now() + self.patience;
+        loop {
+            match try_lock(&path).map_err(io_error("lock", &path))? {
+                Some(held) => return Ok(held),
+                None if Instant::now() < until => thread::sleep(LOOK_EVERY),
+                None => return Err(EngineError::Busy(self.patience)),
+            }
+        }
     }
 
     fn change<T>(
@@ -358,20 +433,6 @@ fn find<'l>(lock: &'l EngineLock, name: &str) -> Result<&'l Build, EngineError> 
         name: name.to_owned(),
         known: lock.builds.keys().cloned().collect(),
     })
-}
-
-/// Why the last canary does not speak for a build on this processor.
-fn unfit(build: &Build, processor: &str) -> Option<String> {
-    match &build.canary {
-        None => Some("no canary was run".to_owned()),
-        Some(canary) if !canary.passed => {
-            Some(format!("its last canary failed: {}", canary.failed.join(", ")))
-        }
-        Some(canary) if canary.processor != processor => {
-            Some(format!("its last canary ran on another processor, {}", canary.processor))
-        }
-        Some(_) => None,
-    }
 }
 
 fn check_name(name: &str) -> Result<(), EngineError> {

@@ -29,7 +29,7 @@ pub use catalogue::Catalogue;
 pub use db::DbError;
 pub use decisions::{Damaged, DecisionRow, Grounds, PackedDecision, Packing};
 pub use engines::{
-    Build, BuildFacts, Canary, EngineError, EngineLock, Engines, OpenRunner, Staged,
+    Build, BuildFacts, Canary, EngineError, EngineLock, Engines, OpenRunner, Staged, Standing,
 };
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};

@@ -151,6 +151,13 @@ impl App {
         Ok(composed::answering(model)?)
     }
 
+    /// The model of this name that is here.
+    pub(crate) fn here(&self, text: &str) -> Result<Option<Model>, Failure> {
+        // A name that cannot be one names nothing.
+        let Ok(reference) = text.parse::<ModelRef>() else { return Ok(None) };
+        Ok(self.find(&reference)?.filter(|model| !model.missing))
+    }
+
     /// What a name means: a model, pulled first where it is not here, or one that is here with adapters that fit.
     pub(crate) fn composed_or_pulled(&self, text: &str) -> Result<Found, Failure> {
         if Composed::parse(text)?.is_none() {

@@ -2,13 +2,13 @@
 //! program.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tieline_engine::{Failed, Program, ProgramSource};
 use tieline_store::{EngineError, Engines};
-use tieline_types::{ErrorKind, Hint};
+use tieline_types::{Digest, ErrorKind, Hint};
 
 use crate::env;
 use crate::failure::Failure;
@@ -84,6 +84,27 @@ pub(crate) fn source(engines: Engines) -> ProgramSource {
 /// Starts one build, whichever is in use.
 pub(crate) fn source_of(engines: Engines, name: String) -> ProgramSource {
     ProgramSource::new(move || pinned(&engines, &name))
+}
+
+/// Starts the program that was opened at `path`.
+pub(crate) fn source_of_file(path: PathBuf, file: File) -> ProgramSource {
+    ProgramSource::new(move || {
+        let file = file.try_clone().map_err(|error| Failed {
+            kind: ErrorKind::Internal,
+            message: format!("cannot hold {}: {error}", path.display()),
+            hint: None,
+        })?;
+        Ok(Program { path: path.clone(), file: Some(file), fallback: None })
+    })
+}
+
+/// The content of the runner beside this program; `None` where there is none.
+pub(crate) fn content_beside(engines: &Engines) -> Result<Option<Digest>, Failure> {
+    let path = beside()?;
+    if !path.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(engines.content(&path)?))
 }
 
 fn pinned(engines: &Engines, name: &str) -> Result<Program, Failed> {

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use tieline_types::Hint;
+use tieline_types::{Hint, wire};
 
 /// Why a build could not be added, used or removed.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +33,19 @@ pub enum EngineError {
         why: String,
     },
     /// Somebody else changes builds now.
-    #[error("another program adds or changes builds of the runner now")]
-    Busy,
+    #[error("another program adds or changes builds of the runner, and was not done within {} s", .0.as_secs())]
+    Busy(Duration),
+    /// Somebody compares it with another.
+    #[error("the build {0} is being compared by `tieline engine canary` and stays")]
+    Leased(String),
+    /// It speaks another version of the frames.
+    #[error("the build {name} speaks version {speaks} and this program {}", wire::VERSION)]
+    Wire {
+        /// The build.
+        name: String,
+        /// The version that it speaks.
+        speaks: u32,
+    },
     /// No build has this name.
     #[error("no build of the runner is named {name:?}")]
     Unknown {
@@ -93,7 +105,12 @@ impl Hint for EngineError {
                 "mend it, or remove {} and add the builds again; --runner FILE works meanwhile",
                 path.display()
             ),
-            Self::Busy => "try again when it is done".into(),
+            Self::Busy(_) => "try again when it is done".into(),
+            Self::Leased(_) => "try again when the canary is done".into(),
+            Self::Wire { name, .. } => format!(
+                "add a runner that was built with this program and use that one; {name} can be used with the \
+                 program that it was built with"
+            ),
             Self::Unknown { known, .. } if known.is_empty() => {
                 "there are none yet: tieline engine add FILE".into()
             }

@@ -75,16 +75,29 @@ pub struct Canary {
     pub at: String,
     /// The machine's processor: elsewhere it says nothing.
     pub processor: String,
+    /// The model's name.
+    #[serde(default)]
+    pub model_name: String,
     /// The model's content.
     pub model: Digest,
+    /// The file of the prompts, or `built-in`.
+    #[serde(default)]
+    pub prompts: String,
+    /// SHA-256 of the prompts' bytes.
+    pub prompts_digest: Option<Digest>,
     /// What the build was compared with, in words.
     pub against: String,
+    /// The content of what it was compared with.
+    pub incumbent: Option<Digest>,
     /// Rounds.
     pub rounds: u32,
-    /// Each line's figure, by the line's name.
-    pub figures: BTreeMap<String, f64>,
     /// The lines that failed.
     pub failed: Vec<String>,
+    /// Each line's figure, by the line's name.
+    pub figures: BTreeMap<String, f64>,
+    /// What each line had to keep to.
+    #[serde(default)]
+    pub limits: BTreeMap<String, f64>,
 }
 
 impl Default for EngineLock {

@@ -10,7 +10,7 @@ struct Room {
 impl Room {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let engines = Engines { root: root.path().join("engines") };
+        let engines = Engines { root: root.path().join("engines"), patience: Duration::ZERO };
         Self { root, engines }
     }
 
@@ -29,9 +29,12 @@ impl Room {
         staged.keep(Some(name.to_owned()), (facts(), "2026-11-28T00:00:00Z".to_owned()))
     }
 
-    fn passed(&self, name: &str, passed: bool, processor: &str) {
+    /// Notes a canary that passed against the runner beside the program but for what `change` does to it.
+    fn noted(&self, name: &str, change: impl FnOnce(&mut Canary)) {
         let digest = self.engines.read().unwrap().builds[name].digest;
-        self.engines.note(name, digest, canary(passed, processor)).unwrap();
+        let mut canary = passed();
+        change(&mut canary);
+        self.engines.note(name, digest, canary).unwrap();
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -47,19 +50,40 @@ impl Room {
 
 fn facts() -> BuildFacts {
     let (kernels, devices) = (vec!["AVX2".to_owned()], vec!["CPU".to_owned()]);
-    BuildFacts { runner: "0.1.0".into(), llama_cpp: "b1 (x)".into(), wire: 5, kernels, devices }
+    BuildFacts {
+        runner: "0.1.0".into(),
+        llama_cpp: "b1 (x)".into(),
+        wire: wire::VERSION,
+        kernels,
+        devices,
+    }
 }
 
-fn canary(passed: bool, processor: &str) -> Canary {
+fn passed() -> Canary {
     Canary {
-        passed,
+        passed: true,
         at: "2026-11-28T00:00:00Z".into(),
-        processor: processor.into(),
+        processor: PROCESSOR.into(),
+        model_name: "small".into(),
         model: Digest([1; 32]),
+        prompts: "built-in".into(),
+        prompts_digest: Some(Digest([2; 32])),
         against: "the runner beside the program".into(),
+        incumbent: Some(Digest([3; 32])),
         rounds: 3,
         figures: [("kl_nats".to_owned(), 0.25)].into(),
-        failed: if passed { Vec::new() } else { vec!["decode".into()] },
+        limits: [("kl_nats".to_owned(), 0.5)].into(),
+        failed: Vec::new(),
+    }
+}
+
+/// As [`passed`] was run.
+fn standing() -> Standing {
+    Standing {
+        processor: PROCESSOR.into(),
+        beside: Some(Digest([3; 32])),
+        model: Some(Digest([1; 32])),
+        prompts: Some(Digest([2; 32])),
     }
 }
 
@@ -117,7 +141,10 @@ fn what_cannot_be_added_leaves_nothing() {
 fn while_one_adds_no_other_does() {
     let room = Room::new();
     let staged = room.engines.stage(&room.program("one")).unwrap();
-    refused(room.add("two", "b"), "another program");
+    refused(
+        room.add("two", "b"),
+        "another program adds or changes builds of the runner, and was not done within 0 s",
+    );
     drop(staged);
     room.add("two", "b").unwrap();
 }
@@ -183,17 +210,138 @@ fn an_open_program_stays_what_was_verified() {
 fn only_what_passed_here_is_used() {
     let room = Room::new();
     room.add("one", "a").unwrap();
+    let switch = |name: &str| room.engines.switch(name, Some(&standing()));
     refused(room.engines.switch("b", None), "no build of the runner is named \"b\"");
-    refused(room.engines.switch("a", Some(PROCESSOR)), "no canary was run");
-    room.passed("a", false, PROCESSOR);
-    refused(room.engines.switch("a", Some(PROCESSOR)), "failed: decode");
-    room.passed("a", true, "Two");
-    refused(room.engines.switch("a", Some(PROCESSOR)), "on another processor, Two");
+    refused(switch("a"), "no canary was run");
+    room.noted("a", |canary| {
+        canary.passed = false;
+        canary.failed = vec!["decode".into()];
+    });
+    refused(switch("a"), "failed: decode");
+    room.noted("a", |canary| canary.processor = "Two".into());
+    refused(switch("a"), "on another processor, Two");
     assert_eq!(room.in_use(), [None, None]);
-    room.engines.switch("a", None).unwrap();
-    room.passed("a", true, PROCESSOR);
-    room.engines.switch("a", Some(PROCESSOR)).unwrap();
+    room.noted("a", |_| {});
+    switch("a").unwrap();
     assert_eq!(room.in_use(), [Some("a".into()), None]);
+}
+
+#[test]
+fn processors_without_a_name_are_not_the_same() {
+    let room = Room::new();
+    room.add("one", "a").unwrap();
+    room.noted("a", |canary| canary.processor = String::new());
+    let unknown = Standing { processor: String::new(), ..standing() };
+    refused(room.engines.switch("a", Some(&unknown)), "nobody knows");
+    refused(room.engines.switch("a", Some(&standing())), "nobody knows");
+    assert_eq!(room.in_use(), [None, None]);
+}
+
+#[test]
+fn a_canary_speaks_for_what_it_was_compared_with() {
+    let room = Room::new();
+    room.add("one", "a").unwrap();
+    let (_, b) = room.add("two", "b").unwrap();
+    let switch = |name: &str| room.engines.switch(name, Some(&standing()));
+    // Another runner lies beside the program now, or nobody wrote down which did.
+    room.noted("a", |canary| canary.incumbent = Some(Digest([4; 32])));
+    refused(
+        switch("a"),
+        "compared it with the runner beside the program, and in use now is the runner",
+    );
+    room.noted("a", |canary| canary.incumbent = None);
+    refused(switch("a"), "in use now is the runner beside");
+    // Compared before another build took the place.
+    room.noted("a", |_| {});
+    room.engines.switch("b", None).unwrap();
+    refused(switch("a"), "in use now is the build b");
+    room.noted("a", |canary| canary.incumbent = Some(b.digest));
+    switch("a").unwrap();
+    // What is in use needs nothing to stay so.
+    switch("a").unwrap();
+    assert_eq!(room.in_use(), [Some("a".into()), Some("b".into())]);
+    // Where nothing is in use, nothing can have changed.
+    let other = Room::new();
+    other.add("one", "a").unwrap();
+    other.noted("a", |canary| canary.incumbent = Some(Digest([4; 32])));
+    let alone = Standing { beside: None, ..standing() };
+    other.engines.switch("a", Some(&alone)).unwrap();
+}
+
+#[test]
+fn a_canary_speaks_for_its_model_and_its_prompts() {
+    let room = Room::new();
+    room.add("one", "a").unwrap();
+    room.noted("a", |_| {});
+    for model in [None, Some(Digest([9; 32]))] {
+        let other = Standing { model, ..standing() };
+        refused(room.engines.switch("a", Some(&other)), "small is not the model any more");
+    }
+    for prompts in [None, Some(Digest([9; 32]))] {
+        let other = Standing { prompts, ..standing() };
+        refused(room.engines.switch("a", Some(&other)), "prompts of its last canary have changed");
+    }
+    room.noted("a", |canary| canary.prompts_digest = None);
+    let gone = Standing { prompts: None, ..standing() };
+    refused(room.engines.switch("a", Some(&gone)), "have changed: built-in");
+    assert_eq!(room.in_use(), [None, None]);
+}
+
+#[test]
+fn a_build_of_another_version_is_never_started() {
+    let room = Room::new();
+    let old = BuildFacts { wire: wire::VERSION - 1, ..facts() };
+    let staged = room.engines.stage(&room.program("one")).unwrap();
+    staged.keep(Some("old".to_owned()), (old, String::new())).unwrap();
+    let want = format!("speaks version {} and this program {}", wire::VERSION - 1, wire::VERSION);
+    refused(room.engines.open("old"), &want);
+    refused(room.engines.switch("old", None), &want);
+    refused(room.engines.lease("old"), &want);
+    assert_eq!(room.in_use(), [None, None]);
+    room.engines.remove("old").unwrap();
+}
+
+#[test]
+fn what_is_compared_is_not_removed() {
+    let room = Room::new();
+    room.add("one", "a").unwrap();
+    let leases = [room.engines.lease("a").unwrap(), room.engines.lease("a").unwrap()];
+    for lease in leases {
+        refused(room.engines.remove("a"), "being compared");
+        assert!(lease.path.exists());
+    }
+    room.engines.remove("a").unwrap();
+    refused(room.engines.lease("a"), "no build of the runner is named");
+}
+
+#[test]
+fn a_change_waits_for_another() {
+    let mut room = Room::new();
+    room.engines.patience = Duration::from_secs(60);
+    room.add("one", "a").unwrap();
+    let staged = room.engines.stage(&room.program("two")).unwrap();
+    let noting = thread::spawn({
+        let (engines, digest) =
+            (room.engines.clone(), room.engines.read().unwrap().builds["a"].digest);
+        move || engines.note("a", digest, passed())
+    });
+    // However long it takes until it waits: nothing can be noted before.
+    thread::sleep(2 * LOOK_EVERY);
+    assert_eq!(room.engines.read().unwrap().builds["a"].canary, None);
+    drop(staged);
+    noting.join().unwrap().unwrap();
+    assert_eq!(room.engines.read().unwrap().builds["a"].canary, Some(passed()));
+}
+
+#[test]
+fn a_runner_outside_has_the_content_that_it_would_have_here() {
+    let room = Room::new();
+    let program = room.program("one");
+    let outside = room.engines.content(&program).unwrap();
+    assert_eq!(room.add("one", "a").unwrap().1.digest, outside);
+    fs::write(program.with_file_name("libllama.so"), "x").unwrap();
+    assert_ne!(room.engines.content(&program).unwrap(), outside);
+    refused(room.engines.content(Path::new("/nowhere/runner")), "no runner");
 }
 
 #[test]

@@ -49,6 +49,23 @@ impl Tree {
         Ok(Self { files })
     }
 
+    /// Opens the files that would be copied if the program at `runner` were added, by the names that they would
+    /// have.
+    pub(super) fn around(runner: &Path) -> io::Result<Self> {
+        let found = belonging(runner)?;
+        if found.len() > MOST_FILES {
+            return Err(io::Error::other(format!("{} files are too many", found.len())));
+        }
+        let mut files = Vec::new();
+        for (path, name) in found {
+            let file = File::open(path)?;
+            let stamp = Stamp::of(&file)?;
+            files.push((name, file, stamp));
+        }
+        files.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Self { files })
+    }
+
     /// SHA-256 over each file's name, size and SHA-256, by name.
     pub(super) fn digest(&self) -> io::Result<Digest> {
         let mut all = Sha256::new();

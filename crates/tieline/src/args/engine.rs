@@ -29,7 +29,8 @@ pub(crate) enum EngineCommand {
     Canary(Canary),
     /// Start runners from this build from now on
     #[command(long_about = "Start runners from this build from now on.\n\n\
-        The build must have passed a canary on this machine. A server follows: what runs goes on with the\n\
+        The build must have passed a canary on this machine beside what is in use now, and the canary's model\n\
+        and prompts must be as they were. A server follows: what runs goes on with the\n\
         build that it was started from, and what it starts next is started from this one.")]
     Use {
         /// The build

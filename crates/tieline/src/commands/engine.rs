@@ -1,6 +1,7 @@
 //! `tieline engine`
 
 mod canary;
+mod incumbent;
 mod prompts;
 
 use std::path::Path;
@@ -8,13 +9,14 @@ use std::path::Path;
 use jiff::{Timestamp, Unit};
 use serde_json::json;
 use tieline_engine::probe;
-use tieline_store::{Build, BuildFacts, Canary, EngineLock};
+use tieline_store::{Build, BuildFacts, Canary, EngineLock, Standing};
 use tieline_types::{Hint, RunnerBuild, wire};
 
 use super::list::{table, trimmed};
 use crate::app::App;
 use crate::args::EngineCommand;
 use crate::failure::Failure;
+use crate::runner;
 
 pub(super) fn engine(app: &App, command: &EngineCommand) -> Result<(), Failure> {
     match command {
@@ -114,9 +116,22 @@ fn now() -> String {
 }
 
 fn switch(app: &App, name: &str, force: bool) -> Result<(), Failure> {
-    let processor = probe::machine().processor;
-    let processor = (!force).then_some(processor.as_str());
-    tell(app, &app.store.engines().switch(name, processor)?)
+    let standing = if force { None } else { Some(standing(app, name)?) };
+    tell(app, &app.store.engines().switch(name, standing.as_ref())?)
+}
+
+/// How things stand now, to be compared with the build's last canary.
+fn standing(app: &App, name: &str) -> Result<Standing, Failure> {
+    let engines = app.store.engines();
+    let lock = engines.read()?;
+    let canary = lock.builds.get(name).and_then(|build| build.canary.as_ref());
+    let model = canary.map(|canary| app.here(&canary.model_name)).transpose()?.flatten();
+    Ok(Standing {
+        processor: probe::machine().processor,
+        beside: runner::content_beside(&engines)?,
+        model: model.map(|model| model.digest),
+        prompts: canary.and_then(|canary| prompts::digest_of(&canary.prompts)),
+    })
 }
 
 /// Says what is in use after a change.

@@ -30,6 +30,22 @@ fn json(home: &Home, args: &[&str]) -> serde_json::Value {
     home.tieline(args).args(&["--json"]).slow().json()
 }
 
+/// The canary of `second`, compared with what is no longer in use or with prompts that are others now, says nothing.
+#[track_caller]
+fn goes_stale(home: &Home, prompts: &str) {
+    json(home, &["engine", "use", "third", "--force"]);
+    refused(
+        home,
+        &["engine", "use", "second"],
+        &["in use now is the build third", "canary second"],
+    );
+    json(home, &["engine", "rollback"]);
+    let asked = fs::read(prompts).unwrap();
+    fs::write(prompts, "{\"text\": \"Others.\"}").unwrap();
+    refused(home, &["engine", "use", "second"], &["the prompts of its last canary have changed"]);
+    fs::write(prompts, asked).unwrap();
+}
+
 #[test]
 fn a_build_is_added_compared_used_and_rolled_back() {
     let Some(runner) = testkit::runner() else { return };
@@ -67,6 +83,14 @@ fn a_build_is_added_compared_used_and_rolled_back() {
     // The same program: the same logits.
     assert!(line("kl_nats") < 1e-9 && line("same_text") > 0.999, "{report}");
     assert!(line("prefill") > 0.0 && line("decode") > 0.0 && line("load") > 0.0);
+    let kept = json(&home, &["engine", "list"])["builds"]["second"]["canary"].clone();
+    assert_eq!(kept["incumbent"], first["build"]["digest"]);
+    assert_eq!(
+        (&kept["limits"]["memory"], &kept["limits"]["kl_nats"]),
+        (&2.0.into(), &0.01.into())
+    );
+    add("third", &other(&home, &runner, "third"));
+    goes_stale(&home, &prompts);
     let used = json(&home, &["engine", "use", "second"]);
     assert_eq!((&used["current"], &used["previous"]), (&"second".into(), &"first".into()));
     refused(&home, &["engine", "rm", "first"], &["the one before"]);

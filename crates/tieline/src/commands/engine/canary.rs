@@ -1,5 +1,7 @@
 //! `tieline engine canary`
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use tieline_engine::{EngineConfig, probe};
 use tieline_lab::{CanaryLine, CanaryPlan, CanaryReport, Limits};
@@ -7,49 +9,53 @@ use tieline_store::Canary;
 use tieline_types::{LoadParams, Tokens};
 
 use super::super::list::{table, trimmed};
+use super::incumbent::Incumbent;
 use super::{now, prompts};
 use crate::app::App;
 use crate::args;
 use crate::bars;
 use crate::failure::Failure;
-use crate::runner::{self, Why};
+use crate::runner;
 
 pub(super) fn canary(app: &App, args: &args::Canary) -> Result<(), Failure> {
     let engines = app.store.engines();
-    let open = engines.verify(&args.name)?;
-    let digest = engines.read()?.builds.get(&args.name).map(|build| build.digest);
-    let incumbent = app.chosen()?;
-    if incumbent.why == Why::Pinned(args.name.clone()) {
-        return Err(Failure::user(format!(
-            "{} is in use: there is nothing to compare it with",
-            args.name
-        ))
-        .with_hint("name the runner to compare it with: --runner FILE"));
-    }
+    // Until all is compared, nobody may remove it or what it is compared with.
+    let candidate = engines.lease(&args.name)?;
+    let incumbent = Incumbent::of(app, &args.name)?;
     let model = app.installed_or_pulled(&args.model)?;
-    // Until all is compared, nobody may remove it.
     let _lease = app.store.lease(&model)?;
+    let prompts = prompts::prompts(args.prompts.as_deref())?;
     let source = runner::source_of(engines.clone(), args.name.clone());
     let plan = CanaryPlan {
-        incumbent: app.engine()?,
-        candidate: EngineConfig { runner: open.path, source: Some(source), ..app.engine()? },
+        incumbent: incumbent.config(app)?,
+        candidate: EngineConfig {
+            runner: candidate.path.clone(),
+            source: Some(source),
+            ..app.engine()?
+        },
         name: model.name.clone(),
         file: app.store.open_model(&model)?,
         params: params(args),
-        prompts: prompts::prompts(args.prompts.as_deref())?,
+        prompts: prompts.all,
         tokens: Tokens(args.tokens),
         rounds: args.rounds,
     };
     let report = run(app, &plan, limits(&args.limits))?;
-    let against = format!("{} ({})", incumbent.path.display(), incumbent.why);
+    incumbent.unchanged(&engines)?;
+    let against = incumbent.words();
     let kept = Canary {
         passed: report.passed,
         at: now(),
         processor: probe::machine().processor,
+        model_name: model.name.clone(),
         model: model.digest,
+        prompts: prompts.source,
+        prompts_digest: Some(prompts.digest),
         against: against.clone(),
+        incumbent: Some(incumbent.digest),
         rounds: report.rounds,
-        figures: report.lines.iter().map(|line| (line.name.to_owned(), line.value)).collect(),
+        figures: by_line(&report, |line| line.value),
+        limits: by_line(&report, |line| line.limit),
         failed: failed(&report),
     };
     if app.output.is_json() {
@@ -60,9 +66,7 @@ pub(super) fn canary(app: &App, args: &args::Canary) -> Result<(), Failure> {
         app.output.line(&text(&report, &format!("{} beside {against}", args.name)))?;
     }
     // What took minutes is told first: another program may be changing builds.
-    if let Some(digest) = digest {
-        engines.note(&args.name, digest, kept)?;
-    }
+    engines.note(&args.name, candidate.digest, kept)?;
     if report.passed {
         app.output.talk(&format!("passed; next: tieline engine use {}", args.name));
         return Ok(());
@@ -70,6 +74,10 @@ pub(super) fn canary(app: &App, args: &args::Canary) -> Result<(), Failure> {
     Err(Failure::user(format!("the canary failed: {}", failed(&report).join(", "))).with_hint(
         "measure again on a quiet machine with more --rounds; a limit that is too narrow can be changed",
     ))
+}
+
+fn by_line(report: &CanaryReport, figure: impl Fn(&CanaryLine) -> f64) -> BTreeMap<String, f64> {
+    report.lines.iter().map(|line| (line.name.to_owned(), figure(line))).collect()
 }
 
 fn run(app: &App, plan: &CanaryPlan, limits: Limits) -> Result<CanaryReport, Failure> {
