@@ -1,51 +1,106 @@
-//! Proves that runners may die at any moment: kills, crashes and stops them under load, and prints one
-//! JSON object behind `PROOF`. Exit code 1: a request was lost, an answer was wrong, or a model did not come back.
+//! Proves that runners may die at any moment: kills, crashes and stops them under load and takes their memory away, and
+//! prints one JSON object behind `PROOF`. Exit code 1: a request was lost, an answer was wrong, or a model did not come
+//! back.
 //!
 //! `prove_kills RUNNER MODEL.gguf [ROUNDS]`
 #![expect(clippy::print_stdout, reason = "the result is for a program to read")]
 
+mod answers;
+mod ways;
+
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tieline_engine::{EngineConfig, LocalModel, Phase};
-use tieline_types::{
-    Backend, BackendError, Digest, ErrorKind, Event, LoadParams, Message, ModelFile, Prompt,
-    Request, Role, Sampling, Tokens,
-};
+use tieline_types::{BackendError, Digest, ErrorKind, LoadParams, ModelFile, Tokens};
 use tokio::time::{sleep, timeout};
 
-/// The ways to die, by what `kill` calls them.
-const WAYS: [&str; 6] = ["KILL", "SEGV", "ABRT", "ILL", "FPE", "STOP"];
+use answers::{Answer, Asked, Judge, Verdict, Wrong, asking, hungry};
+use ways::{WAYS, Way};
+
 /// Requests beside each other.
 const CLIENTS: usize = 3;
 /// A request that has not ended by then is lost.
 const LOST: Duration = Duration::from_secs(120);
+/// How long one that is refused memory has to ask for some.
+const HUNGER: Duration = Duration::from_secs(5);
+/// Rounds before the first death, which tell how answers differ undisturbed.
+const CONTROLS: usize = 8;
 
 #[derive(Default, Serialize)]
 struct Report {
     prover: &'static str,
     kills: usize,
+    /// Of them by memory that was refused.
+    kills_by_memory: usize,
+    /// Runners that were refused memory, asked for none and went on.
+    outlived_memory: usize,
     whole_answers: usize,
+    /// Of them those with another text than the undisturbed one, whose tokens are as likely.
+    other_texts: usize,
+    /// How much less likely than the likeliest a token of those was at most.
+    widest_nats: f32,
+    /// The same of answers before the first death, beside each other and not.
+    undisturbed_answers: usize,
+    undisturbed_other_texts: usize,
+    undisturbed_widest_nats: f32,
+    /// Whether an answer to another question would have been found wrong.
+    judge_can_fail: bool,
     typed_errors: usize,
-    /// Answers with another text than the undisturbed one.
-    wrong_answers: usize,
+    /// Of a request for more memory than there may be: its prompt is too long besides.
+    refusals: usize,
+    /// Answers with a token that is less likely than may be.
+    wrong_answers: Vec<Wrong>,
     lost_requests: usize,
-    /// Not ready again in time.
-    not_back: usize,
+    /// Rounds after which it was not ready again in time, or not dead.
+    not_back: Vec<(usize, Way)>,
     /// Ends of streams that no contract knows.
     bad_ends: usize,
     other_model_errors: usize,
     slowest_return_ms: u128,
+    seconds: u64,
 }
 
 impl Report {
     fn failed(&self) -> usize {
-        let other = self.other_model_errors;
-        self.wrong_answers + self.lost_requests + self.not_back + self.bad_ends + other
+        let other = self.other_model_errors + usize::from(!self.judge_can_fail);
+        self.wrong_answers.len() + self.lost_requests + self.not_back.len() + self.bad_ends + other
     }
+
+    /// Whole answers are returned, to be judged.
+    fn count(&mut self, asked: Option<Asked>) -> Option<Answer> {
+        match asked {
+            None => self.lost_requests += 1,
+            Some(Ok(answer)) => return Some(answer),
+            Some(Err(Some(error))) if error.kind == ErrorKind::Crashed => self.typed_errors += 1,
+            Some(Err(_)) => self.bad_ends += 1,
+        }
+        None
+    }
+
+    fn judged(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Same => self.whole_answers += 1,
+            Verdict::AsLikely(nats) => {
+                self.whole_answers += 1;
+                self.other_texts += 1;
+                self.widest_nats = self.widest_nats.max(nats);
+            }
+            Verdict::Wrong(wrong) => self.wrong_answers.push(*wrong),
+        }
+    }
+}
+
+/// The models that are asked, and who judges.
+struct Stage {
+    /// Its runners die.
+    model: Arc<LocalModel>,
+    /// Its runner lives beside them.
+    other: Arc<LocalModel>,
+    judge: Judge,
 }
 
 #[tokio::main]
@@ -72,118 +127,120 @@ async fn main() -> ExitCode {
 async fn prove(runner: PathBuf, path: PathBuf, rounds: usize) -> Result<Report, BackendError> {
     let file = ModelFile { digest: Digest([0; 32]), path };
     let config = EngineConfig {
-        backoff: Duration::from_millis(1),
+        // Twice as long after each death, any pause would soon be the longest.
+        backoff: Duration::ZERO,
         max_crashes: usize::MAX,
         stall: Duration::from_secs(2),
         ..EngineConfig::new(runner)
     };
     let start = || {
         let params = LoadParams {
-            context: Some(Tokens(512)),
+            context: Some(Tokens(1024)),
             threads: Some(1),
             parallel: 4,
             ..LoadParams::default()
         };
         LocalModel::start(config.clone(), "model".into(), file.clone(), params, |_| {})
     };
+    let began = Instant::now();
     let (model, other) = (Arc::new(start().await?), Arc::new(start().await?));
-    let mut report = Report { prover: "kills", ..Report::default() };
-    let Ok(want) = ask(&model, request(0)).await else { return Ok(report) };
-    for round in 0..rounds {
-        one(&model, &other, (round, &want), &mut report).await;
+    let judge = Judge::new(Arc::clone(&other)).await?;
+    let stage = Stage { model, other, judge };
+    let judge_can_fail = stage.judge.can_fail().await?;
+    let mut report = Report { prover: "kills", judge_can_fail, ..Report::default() };
+    for round in 0..CONTROLS {
+        control(&stage, round, &mut report).await?;
     }
-    model.close().await;
-    other.close().await;
+    for round in 0..rounds {
+        one(&stage, round, &mut report).await?;
+    }
+    stage.model.close().await;
+    stage.other.close().await;
+    report.seconds = began.elapsed().as_secs();
     Ok(report)
 }
 
+/// Asks as [`one`] does, and kills nobody.
+async fn control(stage: &Stage, round: usize, report: &mut Report) -> Result<(), BackendError> {
+    let asked = ask_some(stage, round).await;
+    for (number, answer) in asked {
+        let answer = timeout(LOST, answer).await.ok().and_then(Result::ok);
+        let Some(answer) = report.count(answer) else { continue };
+        report.undisturbed_answers += 1;
+        let verdict = stage.judge.verdict(&answer, number, round).await?;
+        report.undisturbed_other_texts += usize::from(!matches!(verdict, Verdict::Same));
+        let (_, nats) = stage.judge.worst(&answer, number).await?;
+        report.undisturbed_widest_nats = report.undisturbed_widest_nats.max(nats);
+    }
+    Ok(())
+}
+
+/// Asks several things at once, and waits for a time that differs from round to round: up to past the answer, which
+/// takes some hundred milliseconds.
+async fn ask_some(stage: &Stage, round: usize) -> Vec<(usize, tokio::task::JoinHandle<Asked>)> {
+    let numbers = (0..CLIENTS).map(|client| round * (CLIENTS + 2) + client);
+    let ask = |number| (number, asking(&stage.model, stage.judge.request(number)));
+    let asked = numbers.map(ask).collect();
+    sleep(Duration::from_millis(u64::try_from(round * 37 % 700).unwrap_or(0))).await;
+    asked
+}
+
 /// Kills a runner under load once, at a moment that differs from round to round.
-async fn one(
-    model: &Arc<LocalModel>,
-    other: &Arc<LocalModel>,
-    (round, want): (usize, &str),
+async fn one(stage: &Stage, round: usize, report: &mut Report) -> Result<(), BackendError> {
+    let last = round * (CLIENTS + 2) + CLIENTS;
+    let beside = asking(&stage.other, stage.judge.request(last));
+    let asked = ask_some(stage, round).await;
+    let killed = stage.model.pid();
+    let since = Instant::now();
+    let way = WAYS[round % WAYS.len()];
+    if let Some(pid) = killed {
+        way.take(pid);
+    }
+    if way == Way::Memory {
+        let refusal = timeout(LOST, asking(&stage.model, hungry(last + 1))).await;
+        match refusal {
+            Ok(Ok(Err(Some(_)))) => report.refusals += 1,
+            Ok(_) => report.bad_ends += 1,
+            Err(_) => report.lost_requests += 1,
+        }
+    }
+    for (number, answer) in asked {
+        let answer = timeout(LOST, answer).await.ok().and_then(Result::ok);
+        if let Some(answer) = report.count(answer) {
+            report.judged(stage.judge.verdict(&answer, number, round).await?);
+        }
+    }
+    match timeout(LOST, beside).await {
+        Ok(Ok(Ok(answer))) => {
+            report.judged(stage.judge.verdict(&answer, last, round).await?);
+        }
+        _ => report.other_model_errors += 1,
+    }
+    died(&stage.model, (round, way), (killed, since), report).await;
+    Ok(())
+}
+
+/// Waits until it is back, and counts.
+async fn died(
+    model: &LocalModel,
+    (round, way): (usize, Way),
+    (killed, since): (Option<u32>, Instant),
     report: &mut Report,
 ) {
-    let asked: Vec<_> =
-        (0..CLIENTS).map(|client| asking(model, round * CLIENTS + client)).collect();
-    let beside = asking(other, round);
-    // From the arrival to past the answer: an answer takes some hundred milliseconds.
-    sleep(Duration::from_millis(u64::try_from(round * 37 % 700).unwrap_or(0))).await;
-    let killed = model.pid();
-    let since = Instant::now();
-    if let Some(pid) = killed {
-        end(pid, WAYS[round % WAYS.len()]);
-        report.kills += 1;
-    }
-    for answer in asked {
-        count(timeout(LOST, answer).await.ok().and_then(Result::ok), want, report);
-    }
-    if !matches!(timeout(LOST, beside).await, Ok(Ok(Ok(text))) if text == want) {
-        report.other_model_errors += 1;
-    }
-    let back = || model.pid() != killed && matches!(model.phase(), Phase::Ready | Phase::Busy);
-    while !back() && since.elapsed() < LOST {
+    let is_up = || matches!(model.phase(), Phase::Ready | Phase::Busy);
+    let back = || model.pid() != killed && is_up();
+    let most = if way == Way::Memory { HUNGER } else { LOST };
+    while !back() && since.elapsed() < most {
         sleep(Duration::from_millis(5)).await;
     }
     if back() {
+        report.kills += 1;
+        report.kills_by_memory += usize::from(way == Way::Memory);
         report.slowest_return_ms = report.slowest_return_ms.max(since.elapsed().as_millis());
+    } else if let (Way::Memory, Some(pid), true) = (way, killed, is_up()) {
+        way.undo(pid);
+        report.outlived_memory += 1;
     } else {
-        report.not_back += 1;
+        report.not_back.push((round, way));
     }
-}
-
-/// Does that to a process. One that is gone already was killed by its own end.
-fn end(pid: u32, way: &str) {
-    let script = match way {
-        // Rust's own handler takes the first for a fault that comes again, and lets it go on.
-        "SEGV" => format!("kill -SEGV {pid}; sleep 0.01; kill -SEGV {pid}"),
-        signal => format!("kill -{signal} {pid}"),
-    };
-    let _ = Command::new("sh").args(["-c", &script]).status();
-}
-
-type Answer = Result<String, Option<BackendError>>;
-
-fn asking(model: &Arc<LocalModel>, number: usize) -> tokio::task::JoinHandle<Answer> {
-    let model = Arc::clone(model);
-    let tasks = tokio_util::task::TaskTracker::new();
-    tasks.spawn(async move { ask(&model, request(number)).await })
-}
-
-fn count(answer: Option<Answer>, want: &str, report: &mut Report) {
-    match answer {
-        None => report.lost_requests += 1,
-        Some(Ok(text)) if text == want => report.whole_answers += 1,
-        Some(Ok(_)) => report.wrong_answers += 1,
-        Some(Err(Some(error))) if error.kind == ErrorKind::Crashed => report.typed_errors += 1,
-        Some(Err(_)) => report.bad_ends += 1,
-    }
-}
-
-/// Asks; `None` as an error: the stream ended without an end.
-async fn ask(model: &LocalModel, request: Request) -> Answer {
-    let mut stream = model.run(request).await.map_err(Some)?;
-    let mut text = String::new();
-    let mut finished = false;
-    while let Some(event) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
-    {
-        match event.map_err(Some)? {
-            Event::Piece(piece) => text += piece.text.expose(),
-            Event::Finished(_) => finished = true,
-            _ => {}
-        }
-    }
-    if finished { Ok(text) } else { Err(None) }
-}
-
-/// The same question each time; its number, which changes nothing, keeps it from being taken for one that
-/// was at work at two deaths.
-fn request(number: usize) -> Request {
-    let message = Message::new(Role::User, "What is the capital of France?");
-    let mut request = Request::new(Prompt::Chat(vec![message]));
-    request.sampling = Sampling { seed: u32::try_from(number).ok(), ..Sampling::greedy() };
-    request.max_tokens = Some(Tokens(24));
-    request.deterministic = false;
-    request.cache = false;
-    request
 }
