@@ -62,8 +62,8 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// A hundredth of a nat is what a KV cache in q8_0 does not reach and one in q4_0 does; another order of
-    /// additions stays far under it, and turns an answer now and then where two tokens are about as likely.
+    /// Chosen, not measured. Two builds that add in another order turn an answer now and then where two tokens are about
+    /// as likely, hence half of the answers and not all; what is below one of the speeds is room for noise.
     fn default() -> Self {
         Self {
             max_kl_nats: 0.01,
