@@ -19,7 +19,7 @@ use std::time::Duration;
 use tieline_engine::plan::fit::Free;
 use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
 use tieline_store::Store;
-use tieline_types::{BackendError, Bytes, Host, Keep, LoadParams, ModelCard, Tokens};
+use tieline_types::{BackendError, Bytes, Digest, Host, Keep, LoadParams, ModelCard, Tokens};
 use tokio::sync::Semaphore;
 
 use crate::app::App;
@@ -81,6 +81,18 @@ struct Ground {
     budget: Bytes,
     /// Places for planners, each of which is a process.
     planning: Semaphore,
+}
+
+impl Ground {
+    /// The content of the build that the next runner is started from; `None`: it is no build.
+    fn build(&self) -> Result<Option<Digest>, BackendError> {
+        // Without a source it was named, and stays.
+        if self.engine.source.is_none() {
+            return Ok(None);
+        }
+        let lock = self.store.engines().read().map_err(errors::engine)?;
+        Ok(lock.current.and_then(|name| Some(lock.builds.get(&name)?.digest)))
+    }
 }
 
 /// Ends what [`start`] began.

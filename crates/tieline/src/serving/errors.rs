@@ -1,6 +1,6 @@
 //! The store's errors, as callers of a host get them.
 
-use tieline_store::{DbError, LeaseError, VerifyError};
+use tieline_store::{DbError, EngineError, LeaseError, VerifyError};
 use tieline_types::{BackendError, ErrorKind, Hint};
 use tokio::task::JoinError;
 
@@ -26,6 +26,12 @@ pub(super) fn file(error: VerifyError) -> BackendError {
         _ => "a model's file cannot be checked".to_owned(),
     };
     from(kind, text, error)
+}
+
+/// Nobody knows which build of the runner is in use.
+pub(super) fn engine(error: EngineError) -> BackendError {
+    let text = "the lock file of the runner's builds cannot be read".to_owned();
+    from(ErrorKind::Unavailable, text, error)
 }
 
 /// A name means nothing that can answer.

@@ -15,7 +15,6 @@ use tieline_types::{
 };
 
 use super::cards::Cards;
-use super::needs::Need;
 use super::variants::{self, Kind, Place, Variant, Variants};
 use super::{Ground, blocking, errors, needs};
 use crate::composed::{self, Found};
@@ -52,7 +51,7 @@ impl Composite {
     /// Refuses adapters that take more than the model leaves of what there is.
     fn check_room(&self, variant: &Variant, there: Bytes) -> Result<(), BackendError> {
         let adapters = self.found.adapter_bytes();
-        let base = variant.need.get().map_or(Bytes(0), Need::bytes);
+        let base = variant.need().map_or(Bytes(0), |need| need.bytes());
         if base.0.saturating_add(adapters.0) <= there.0 || self.adapters.is_empty() {
             return Ok(());
         }
@@ -178,7 +177,7 @@ impl Machine {
         if is_new {
             self.forget_removed().await?;
         }
-        let need = needs::of(&self.ground, &variant).await?;
+        let need = needs::of(&self.ground, &variant, &self.pool).await?;
         need.check(&variant, self.ground.budget)?;
         let (keep_alive, pinned) = match self.keep {
             Keep::For(time) => (Some(time), false),

@@ -17,6 +17,7 @@ use tieline_types::{
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
+use super::needs::Need;
 use super::variants::{Place, Variant, Variants};
 use super::{Ground, blocking, errors};
 use crate::crashes;
@@ -39,7 +40,8 @@ impl Runners {
         let Ground { store, home, engine, .. } = &*self.ground;
         let (ours, model) = (store.clone(), variant.model.clone());
         let prepared = blocking(move || prepare(&ours, &model)).await?;
-        if let Some(need) = variant.need.get() {
+        let need = variant.need();
+        if let Some(need) = &need {
             // Others may have taken what was free when the budget was made.
             need.check(variant, prepared.free)?;
         }
@@ -47,7 +49,7 @@ impl Runners {
         let (name, params) = (variant.model.name.clone(), variant.params.clone());
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});
         let model = Box::pin(start).await?;
-        let planned = variant.need.get().map(|need| &need.planned);
+        let planned = need.as_ref().map(|need| &need.planned);
         let record = Record::of(&variant.model, &model, planned);
         let home = home.clone();
         let shown = record.clone();
@@ -57,7 +59,7 @@ impl Runners {
         tasks.spawn(tell(model.watch_adapters(), store.clone(), record, Arc::clone(&holds)));
         tasks.close();
         let (store, variant) = (store.clone(), Arc::clone(variant));
-        Ok(Kept { model, variant, store, holds, tasks })
+        Ok(Kept { model, variant, need, store, holds, tasks })
     }
 }
 
@@ -129,6 +131,8 @@ fn name_of(store: &Store, digest: Digest) -> String {
 struct Kept {
     model: LocalModel,
     variant: Arc<Variant>,
+    /// What it was loaded by.
+    need: Option<Arc<Need>>,
     store: Store,
     holds: Holds,
     /// What tells of its adapters; ends with it.
@@ -156,8 +160,9 @@ impl Resident for Kept {
         self.tasks.wait().await;
         let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
+        let need = self.need.clone();
         let after = blocking(move || {
-            if let Some(need) = variant.need.get() {
+            if let Some(need) = need {
                 planning::record(&store, &variant.model, &need.planned, held);
             }
             drop(holds);

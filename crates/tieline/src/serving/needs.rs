@@ -1,13 +1,13 @@
-//! What variants need of memory: planned once by a runner that loads nothing.
+//! What variants need of memory: planned by a runner that loads nothing, once for each build that loads them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tieline_engine::Planner;
 use tieline_engine::plan::fit::{self, Free};
-use tieline_types::{BackendError, Bytes, ErrorKind};
+use tieline_engine::{Planner, Pool};
+use tieline_types::{BackendError, Bytes, Digest, ErrorKind};
 use tokio::sync::AcquireError;
 
-use super::variants::Variant;
+use super::variants::{Place, Variant};
 use super::{Ground, blocking, errors};
 use crate::planning::{self, Planned};
 
@@ -38,15 +38,56 @@ impl Need {
     }
 }
 
-/// What a variant needs.
+/// The build that a plan is of; `None`: a runner that is no build.
+type Build = Option<Digest>;
+
+/// What is known of a variant's need.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    need: Mutex<Option<(Build, Arc<Need>)>>,
+    /// Held by whoever plans it: others wait for that plan.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Known {
+    pub(super) fn need(&self) -> Option<Arc<Need>> {
+        self.slot().as_ref().map(|(_, need)| Arc::clone(need))
+    }
+
+    fn of(&self, build: Build) -> Option<Arc<Need>> {
+        self.slot().as_ref().filter(|(of, _)| *of == build).map(|(_, need)| Arc::clone(need))
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<(Build, Arc<Need>)>> {
+        self.need.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a variant needs. One that is in memory, or comes there, has what it was planned with; one that is away is planned
+/// again where another build would load it, and leaves the pool, which knows it by its old size.
 ///
 /// # Errors
 /// Its file cannot be used, or no runner can load it so whatever the memory.
-pub(super) async fn of<'v>(
+pub(super) async fn of(
     ground: &Arc<Ground>,
-    variant: &'v Variant,
-) -> Result<&'v Need, BackendError> {
-    variant.need.get_or_try_init(|| Box::pin(plan(ground, variant))).await
+    variant: &Variant,
+    pool: &Pool,
+) -> Result<Arc<Need>, BackendError> {
+    if let (Some(need), Place::Loading | Place::Ready) = (variant.need(), variant.place()) {
+        return Ok(need);
+    }
+    let ours = Arc::clone(ground);
+    let build = blocking(move || ours.build()).await?;
+    let _turn = variant.known.turn.lock().await;
+    if let Some(need) = variant.known.of(build) {
+        return Ok(need);
+    }
+    let need = Arc::new(Box::pin(plan(ground, variant)).await?);
+    if variant.need().is_some() {
+        pool.forget(&variant.name).await?;
+    }
+    *variant.known.slot() = Some((build, Arc::clone(&need)));
+    Ok(need)
 }
 
 fn closed(error: AcquireError) -> BackendError {

@@ -30,6 +30,42 @@ fn app(runner: &Path) -> (App, TempDir) {
     (App::new(global, Output::new(false, true)).unwrap(), home)
 }
 
+/// One that starts its runners from builds: the runner as it is, and with another hash.
+fn app_with_builds(runner: &Path) -> (App, TempDir) {
+    let (app, folder) = app(runner);
+    let home = folder.path().join("home");
+    drop(app);
+    let global = Global {
+        json: false,
+        quiet: true,
+        home: Some(home),
+        runner: None,
+        offline: true,
+        policy: None,
+        jail: None,
+    };
+    let app = App::new(global, Output::new(false, true)).unwrap();
+    let mut bytes = std::fs::read(runner).unwrap();
+    for name in ["a", "b"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, &bytes).unwrap();
+        // What stands after an ELF file's end is not read.
+        bytes.push(0);
+        let staged = app.store.engines().stage(&path).unwrap();
+        let said = app.block_on(tieline_engine::inspect(runner)).unwrap().build;
+        let facts = tieline_store::BuildFacts {
+            runner: said.version,
+            llama_cpp: said.llama_cpp,
+            wire: tieline_types::wire::VERSION,
+            kernels: Vec::new(),
+            devices: Vec::new(),
+        };
+        staged.keep(Some(name.to_owned()), (facts, String::new())).unwrap();
+    }
+    app.store.engines().switch("a", None).unwrap();
+    (app, folder)
+}
+
 /// Without a runner that could load anything.
 fn app_without_runner() -> (App, TempDir) {
     app(&std::env::current_exe().unwrap())
@@ -162,6 +198,38 @@ fn a_context_beyond_what_a_model_was_trained_for_is_refused_with_both_numbers() 
         assert_eq!(error.kind, ErrorKind::InvalidRequest);
         let said = error.to_string();
         assert!(said.contains("4096") && said.contains("2048"), "{said}");
+        handle.shutdown().await;
+    });
+}
+
+#[test]
+fn a_plan_is_of_the_build_that_loads() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app_with_builds(&runner);
+    pull(&app, testkit::smollm2(), "smollm2");
+    app.block_on(async {
+        let (_, handle) = start(&app, settings(512)).unwrap();
+        let machine = Arc::clone(&handle.machine);
+        let wanted = Wanted::named("smollm2");
+        machine.ready(&wanted).await.unwrap();
+        let digest = app.store.list().unwrap()[0].digest;
+        let variant = || machine.variants.of(digest).remove(0);
+        let first = variant().need().unwrap();
+        machine.ready(&wanted).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &variant().need().unwrap()), "planned once");
+        app.store.engines().switch("b", None).unwrap();
+        // What is in memory was loaded by the old plan.
+        machine.ready(&wanted).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &variant().need().unwrap()));
+        machine.unload("smollm2").await.unwrap();
+        while variant().place() != variants::Place::Away {
+            sleep(Duration::from_millis(5)).await;
+        }
+        machine.ready(&wanted).await.unwrap();
+        let second = variant().need().unwrap();
+        assert!(!Arc::ptr_eq(&first, &second), "the new build plans for itself");
+        let members = machine.status().await.unwrap().models;
+        assert_eq!(members.len(), 1, "{members:?}");
         handle.shutdown().await;
     });
 }

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tieline_store::Model;
 use tieline_types::{Bytes, Digest, Keep, LoadParams, Pooling, Tokens};
-use tokio::sync::OnceCell;
 
-use super::needs::Need;
+use super::needs::{Known, Need};
 
 /// No shorter context is offered.
 const LEAST: u32 = 256;
@@ -36,7 +35,7 @@ pub(super) struct Variant {
     pub(super) kind: Kind,
     pub(super) params: LoadParams,
     /// What it needs, once that is planned.
-    pub(super) need: OnceCell<Need>,
+    pub(super) known: Known,
     state: Mutex<State>,
 }
 
@@ -48,6 +47,11 @@ struct State {
 }
 
 impl Variant {
+    /// What it needs, as far as that is planned.
+    pub(super) fn need(&self) -> Option<Arc<Need>> {
+        self.known.need()
+    }
+
     pub(super) fn place(&self) -> Place {
         self.state().place
     }
@@ -85,7 +89,7 @@ impl Variants {
     pub(super) fn unfit(&self, there: Bytes, usual: impl Fn(&Model) -> Tokens) -> Vec<Digest> {
         let unfit = |one: &&Arc<Variant>| {
             one.kind == Kind { context: usual(&one.model), vectors: None }
-                && one.need.get().is_some_and(|need| need.bytes() > there)
+                && one.need().is_some_and(|need| need.bytes() > there)
         };
         self.all().iter().filter(unfit).map(|one| one.model.digest).collect()
     }
@@ -115,8 +119,8 @@ impl Variants {
         let context = Some(kind.context).filter(|context| *context != OWN);
         let embeddings = kind.vectors;
         let params = LoadParams { context, embeddings, ..params.clone() };
-        let (need, state) = (OnceCell::new(), Mutex::default());
-        let new = Arc::new(Variant { name, model: model.clone(), kind, params, need, state });
+        let (known, state) = (Known::default(), Mutex::default());
+        let new = Arc::new(Variant { name, model: model.clone(), kind, params, known, state });
         all.push(Arc::clone(&new));
         (new, true)
     }

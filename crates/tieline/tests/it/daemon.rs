@@ -25,6 +25,11 @@ impl Daemon {
         Self::with(home, runner, (args, &[]))
     }
 
+    /// One that starts its runners from the build in use.
+    pub(crate) fn of_builds(home: &Home, args: &[&str]) -> Self {
+        Self::with(home, Path::new(""), (args, &[]))
+    }
+
     /// The same with more in its environment.
     pub(crate) fn with(
         home: &Home,
@@ -34,6 +39,9 @@ impl Daemon {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tieline"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--threads", "1"]);
         command.args(args).envs(home.environment()).env("TIELINE_RUNNER", runner);
+        if runner.as_os_str().is_empty() {
+            command.env_remove("TIELINE_RUNNER");
+        }
         if args.contains(&"--policy") {
             // What a policy may reach is asked, also where it stands for another machine.
             command.env_remove("TIELINE_OFFLINE");

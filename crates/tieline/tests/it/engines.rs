@@ -4,6 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
+use super::daemon::Daemon;
 use super::home::Home;
 
 /// The same runner under another hash: what stands after an ELF file's end is not read.
@@ -26,7 +29,7 @@ fn refused(home: &Home, args: &[&str], want: &[&str]) {
     }
 }
 
-fn json(home: &Home, args: &[&str]) -> serde_json::Value {
+fn json(home: &Home, args: &[&str]) -> Value {
     home.tieline(args).args(&["--json"]).slow().json()
 }
 
@@ -102,6 +105,43 @@ fn a_build_is_added_compared_used_and_rolled_back() {
 }
 
 #[test]
+fn a_server_follows_the_build_in_use_at_its_next_start() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    for (name, path) in [("a", runner.clone()), ("b", other(&home, &runner, "b"))] {
+        json(&home, &["engine", "add", &path.display().to_string(), "--name", name]);
+    }
+    json(&home, &["engine", "use", "a", "--force"]);
+    let daemon = Daemon::of_builds(&home, &["--ctx", "512"]);
+    let ask = || {
+        let body = json!({ "model": "smollm2", "max_tokens": 2,
+            "messages": [{ "role": "user", "content": "Hello" }] });
+        daemon.post("/v1/chat/completions", &body).is(200);
+    };
+    let runs = || -> Vec<Value> {
+        let rows = json(&home, &["ps"]);
+        rows.as_array().unwrap().iter().map(|row| row["engine"]["why"]["pinned"].clone()).collect()
+    };
+    ask();
+    assert_eq!(runs(), ["a"]);
+    json(&home, &["engine", "use", "b", "--force"]);
+    // What runs goes on, with the build that it was started from.
+    ask();
+    assert_eq!(runs(), ["a"]);
+    let leave = json!({ "model": "smollm2", "keep_alive": 0 });
+    daemon.post("/api/generate", &leave).is(200);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !runs().is_empty() {
+        assert!(std::time::Instant::now() < deadline, "it does not leave");
+    }
+    ask();
+    assert_eq!(runs(), ["b"]);
+    let rows = json(&home, &["ps"]);
+    assert!(rows[0]["planned_bytes"].as_u64() > Some(0), "{rows}");
+    daemon.end();
+}
+
+#[test]
 fn what_is_no_runner_of_this_version_is_not_added() {
     let home = Home::empty();
     refused(&home, &["engine", "add", "/nowhere/runner"], &["no runner to add at /nowhere/runner"]);
@@ -109,7 +149,7 @@ fn what_is_no_runner_of_this_version_is_not_added() {
     let old = home.file("old", "#!/bin/sh\nprintf '\\3\\0\\0\\0\\0\\1\\0'\n");
     fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     refused(&home, &["engine", "add", &old.display().to_string()], &["is no runner"]);
-    assert_eq!(json(&home, &["engine", "list"])["builds"], serde_json::json!({}));
+    assert_eq!(json(&home, &["engine", "list"])["builds"], json!({}));
     refused(&home, &["engine", "rollback"], &["nothing to roll back"]);
     refused(&home, &["engine", "canary", "gone"], &["no build of the runner is named \"gone\""]);
 }
