@@ -1,5 +1,5 @@
 //! Proves that plans are what loads take: plans and loads twenty configurations of each given model, and three of a
-//! tiny model of each kind that there is, uses each to the full, and prints one JSON object behind `PROOF`. Exit code
+//! tiny model of each kind that there is, uses each to the full (a full step, all rows of output), and prints one JSON object behind `PROOF`. Exit code
 //! 1: a plan missed by more than it may.
 //!
 //! `prove_memory RUNNER MODEL.gguf…`
@@ -11,7 +11,10 @@ use std::process::ExitCode;
 use serde::Serialize;
 use testkit::Shape;
 use tieline_engine::{EngineConfig, LocalModel, Planner, probe};
-use tieline_types::{BackendError, Bytes, Digest, KvType, LoadParams, ModelFile, Tokens};
+use tieline_types::{
+    Backend, BackendError, Bytes, Digest, KvType, LoadParams, ModelFile, Prompt, Request, Sampling,
+    Tokens,
+};
 
 /// A plan may miss by this, or by three hundredths.
 const SLACK: u64 = 16_000_000;
@@ -121,6 +124,25 @@ fn base() -> LoadParams {
     LoadParams { threads: Some(1), adapt_threads: false, ..LoadParams::default() }
 }
 
+/// Computes a prompt of which each token has a row of output.
+async fn all_rows(model: &LocalModel, context: Tokens) -> Result<(), BackendError> {
+    // Tokens that every vocabulary has, and enough of them for several full sets of rows.
+    let tokens = (0..context.0.min(300) - 8).map(|at| 1 + at % 50).collect();
+    let request = Request {
+        sampling: Sampling::greedy(),
+        max_tokens: Some(Tokens(1)),
+        prompt_logprobs: Some(1),
+        cache: false,
+        ..Request::new(Prompt::Tokens(tokens))
+    };
+    let mut stream = model.run(request).await?;
+    while let Some(event) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
+    {
+        event?;
+    }
+    Ok(())
+}
+
 async fn row(runner: PathBuf, path: PathBuf, params: LoadParams) -> Result<Row, BackendError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let file = ModelFile { digest: Digest([0; 32]), path };
@@ -133,6 +155,8 @@ async fn row(runner: PathBuf, path: PathBuf, params: LoadParams) -> Result<Row, 
     // One full step: buffers have the size of the longest, and the KV cache is written when it is made.
     let context = model.loaded().context;
     model.measure(params.ubatch.min(context), Tokens(1)).await?;
+    // And steps with all rows of output that there may be: a prompt's probabilities are asked for.
+    all_rows(&model, context).await?;
     let held = model.pid().and_then(probe::resident_memory).unwrap_or_default();
     let (planned, real) = (&plan.model.memory, &model.loaded().memory);
     let buffers_equal = planned.sum(|buffer| buffer.kv) == real.sum(|buffer| buffer.kv)
