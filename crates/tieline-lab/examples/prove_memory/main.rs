@@ -1,6 +1,6 @@
 //! Proves that plans are what loads take: plans and loads twenty configurations of each given model, and three of a
-//! tiny model of each kind that there is, uses each to the full (a full step, all rows of output), and prints one JSON object behind `PROOF`. Exit code
-//! 1: a plan missed by more than it may.
+//! tiny model of each kind that there is, uses each to the full (a full step, and a prompt of which each token has a row
+//! of output), and prints one JSON object behind `PROOF`. Exit code 1: a plan missed by more than it may.
 //!
 //! `prove_memory RUNNER MODEL.gguf…`
 #![expect(clippy::print_stdout, reason = "the result is for a program to read")]
