@@ -28,6 +28,7 @@ struct Parts {
     lost: Lost,
     ready: AtomicBool,
     policy_read: AtomicBool,
+    runner_found: AtomicBool,
     stop: CancellationToken,
     responses: Responses,
 }
@@ -60,6 +61,7 @@ impl App {
             lost: Lost::default(),
             ready: AtomicBool::new(true),
             policy_read: AtomicBool::new(true),
+            runner_found: AtomicBool::new(true),
             stop: CancellationToken::new(),
             responses,
         }))
@@ -80,6 +82,16 @@ impl App {
 
     pub(crate) fn is_policy_read(&self) -> bool {
         self.0.policy_read.load(Ordering::Relaxed)
+    }
+
+    /// Says whether there is a program that runs models here: `/readyz` shows it.
+    pub fn runner_found(&self, found: bool) {
+        self.0.runner_found.store(found, Ordering::Relaxed);
+    }
+
+    /// Whether there is a program that runs models here, as far as was said.
+    pub fn is_runner_found(&self) -> bool {
+        self.0.runner_found.load(Ordering::Relaxed)
     }
 
     /// Shows in the metrics what the ledger lost.

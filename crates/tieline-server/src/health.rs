@@ -32,7 +32,8 @@ async fn ready(State(app): State<App>) -> Response {
     match app.is_ready() {
         true => {
             let policy = if app.is_policy_read() { "current" } else { "old: the file has faults" };
-            Json(json!({ "status": "ready", "policy": policy })).into_response()
+            let runner = if app.is_runner_found() { "found" } else { "missing" };
+            Json(json!({ "status": "ready", "policy": policy, "runner": runner })).into_response()
         }
         false => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response()

@@ -288,6 +288,12 @@ impl App {
         Ok(EngineConfig { jail: self.jail, source, ..EngineConfig::new(runner) })
     }
 
+    /// The same where there is no runner yet: each start looks for one again, and says so where there is none.
+    pub(crate) fn engine_without_runner(&self) -> Result<EngineConfig, Failure> {
+        let source = Some(runner::source(self.store.engines()));
+        Ok(EngineConfig { jail: self.jail, source, ..EngineConfig::new(runner::beside()?) })
+    }
+
     /// What must hold a runner.
     pub(crate) fn jail(&self) -> JailPolicy {
         self.jail

@@ -73,10 +73,10 @@ pub(crate) fn of_process(pid: u32, engines: &Engines) -> Option<Chosen> {
 pub(crate) fn source(engines: Engines) -> ProgramSource {
     ProgramSource::new(move || match engines.read().map(|lock| lock.current) {
         Ok(Some(name)) => pinned(&engines, &name),
-        Ok(None) => {
-            let path = beside().and_then(existing).map_err(failed)?;
-            Ok(Program { path, file: None, fallback: None })
-        }
+        Ok(None) => match beside().and_then(existing) {
+            Ok(path) => Ok(Program { path, file: None, fallback: None }),
+            Err(_) => Err(absent()),
+        },
         Err(error) => Err(refused(&error)),
     })
 }
@@ -119,11 +119,21 @@ fn refused(error: &EngineError) -> Failed {
     Failed { kind: ErrorKind::Unavailable, message, hint: error.hint() }
 }
 
-fn failed(failure: Failure) -> Failed {
-    Failed { kind: ErrorKind::Unavailable, message: failure.message, hint: failure.hint }
+/// Says no path: a server's callers read it.
+fn absent() -> Failed {
+    Failed {
+        kind: ErrorKind::Unavailable,
+        message: "there is no runner program, so no model of this machine can answer".to_owned(),
+        hint: Some(
+            "whoever runs this server: put tieline-runner beside tieline (`make runner` builds it), \
+             or choose a build with `tieline engine use`"
+                .to_owned(),
+        ),
+    }
 }
 
-fn beside() -> Result<PathBuf, Failure> {
+/// The program that would be used if it were there.
+pub(crate) fn beside() -> Result<PathBuf, Failure> {
     let program = std::env::current_exe().map_err(|error| {
         Failure::ours(format!("cannot find this program's own folder: {error}"))
     })?;

@@ -25,7 +25,6 @@ use tokio::sync::Semaphore;
 use crate::app::App;
 use crate::args;
 use crate::crashes;
-use crate::failure::Failure;
 use crate::prompts::Quota;
 use cards::Cards;
 use host::Machine;
@@ -115,14 +114,17 @@ pub(crate) fn cards(app: &App) -> Result<Vec<ModelCard>, BackendError> {
 
 /// Makes this machine's models answer by name; none is loaded yet. To be called in the app's runtime.
 ///
-/// # Errors
-/// There is no runner.
-pub(crate) fn start(app: &App, settings: Settings) -> Result<(Arc<dyn Host>, Handle), Failure> {
+/// `engine`: how runners are started; the cache and who is told of deaths are set here.
+pub(crate) fn start(
+    app: &App,
+    settings: Settings,
+    engine: EngineConfig,
+) -> (Arc<dyn Host>, Handle) {
     let budget = settings.memory.unwrap_or_else(|| usual_budget(Free::now().memory));
     let engine = EngineConfig {
         cache: app.prompt_cache(settings.prompts),
         on_death: Some(crashes::listener(&app.store)),
-        ..app.engine()?
+        ..engine
     };
     let store = app.store.clone();
     let ground = Arc::new(Ground {
@@ -144,7 +146,7 @@ pub(crate) fn start(app: &App, settings: Settings) -> Result<(Arc<dyn Host>, Han
         ground,
         variants,
     });
-    Ok((Arc::clone(&machine) as Arc<dyn Host>, Handle { machine }))
+    (Arc::clone(&machine) as Arc<dyn Host>, Handle { machine })
 }
 
 fn usual_budget(free: Bytes) -> Bytes {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tieline_engine::EngineConfig;
 use tieline_providers::{Collector, Transport};
 use tieline_router::Router;
 use tieline_server::{Config, Doors, Ledger, Library, Listener, ServeError, Tls, otlp};
@@ -15,6 +16,7 @@ use tieline_store::budget::{Till, TillThread};
 use tieline_store::keys;
 use tieline_types::Keep;
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::app::App;
 use crate::args::{LoopbackAuth, Serve};
@@ -69,7 +71,8 @@ async fn run(
     if let Some(time) = args.keep_alive {
         settings.keep = Keep::For(time);
     }
-    let (host, models) = serving::start(app, settings)?;
+    let (engine, has_runner) = engine(app)?;
+    let (host, models) = serving::start(app, settings, engine);
     let (sink, ledger) = Ledger::start(app.store.clone())?;
     let library = Library {
         store: app.store.clone(),
@@ -78,6 +81,7 @@ async fn run(
     };
     let server = tieline_server::App::new(Router::new(host, Some(sink)), library, config);
     server.watch_lost(ledger.lost());
+    server.runner_found(has_runner);
     let (till, writer) = till(app)?;
     let workshop = Workshop::new(app, Some((till, app.store.clone())))?;
     let watch = Watch::begin(Place::of(app), workshop, &server)?;
@@ -115,6 +119,20 @@ async fn run(
         app.output.warn("some of the money that was reserved could not be settled in time");
     }
     result
+}
+
+/// How runners are started, and whether there is one now. Without one a server is of use where its policy has others
+/// answer; one that the user named has to be there.
+fn engine(app: &App) -> Result<(EngineConfig, bool), Failure> {
+    let failure = match app.engine() {
+        Ok(engine) => return Ok((engine, true)),
+        Err(failure) => failure,
+    };
+    if app.named_runner() || Place::of(app).policy()?.backends.is_empty() {
+        return Err(failure);
+    }
+    warn!(why = failure.message, "models of this machine do not answer: there is no runner");
+    Ok((app.engine_without_runner()?, false))
 }
 
 /// Sends a span for each request to the collector that the environment names. `None`: it names none, and nobody is

@@ -132,7 +132,7 @@ fn what_models_are_is_told_by_all_their_names() {
     pull(&app, &sample, "sample");
     pull(&app, &testkit::shape(Shape::Bert), "bert:latest");
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let cards = host.models().await.unwrap();
         let names: Vec<&str> = cards.iter().map(|card| card.name.as_str()).collect();
         assert_eq!(names, ["bert:latest", "sample"]);
@@ -158,7 +158,7 @@ fn a_name_of_no_model_is_not_found_by_any_method() {
     std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
     pull(&app, &sample, "sample");
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let words = Work::Detokenize { tokens: vec![1], special: false };
         for (name, hint) in [
             ("sampel", "did you mean sample?"),
@@ -192,7 +192,7 @@ fn a_context_beyond_what_a_model_was_trained_for_is_refused_with_both_numbers() 
     std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
     pull(&app, &sample, "sample");
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let wanted = Wanted { context: Some(Tokens(4096)), ..Wanted::named("sample") };
         let error = host.ready(&wanted).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::InvalidRequest);
@@ -241,7 +241,7 @@ fn models_answer_by_name_and_are_held_while_they_do() {
     pull(&app, testkit::smollm2(), "smollm2");
     pull(&app, testkit::smollm2(), "other");
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let host = &*host;
         let wanted = Wanted::named("smollm2:latest");
         let question = vec![
@@ -285,7 +285,7 @@ fn a_longer_context_replaces_a_shorter_one_and_vectors_stand_beside_text() {
     pull(&app, &testkit::shape(Shape::Llama), "llama");
     pull(&app, &testkit::shape(Shape::Bert), "bert");
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let host = &*host;
         let forever = Wanted { keep: Some(Keep::Forever), ..Wanted::named("llama") };
         assert_eq!(host.ready(&forever).await.unwrap().loaded.context, Tokens(512));
@@ -330,7 +330,7 @@ fn many_who_ask_at_once_for_a_model_that_is_away_have_it_loaded_once() {
     let (app, _folder) = app(&runner);
     pull(&app, &testkit::shape(Shape::Llama), "llama");
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let mut tasks = tokio::task::JoinSet::new();
         for at in 0..12 {
             let host = Arc::clone(&host);
@@ -362,7 +362,8 @@ fn what_does_not_fit_is_refused_with_what_does_and_a_shorter_wish_is_served() {
     pull(&app, testkit::smollm2(), "smollm2");
     app.block_on(async {
         let memory = Some(Bytes(300_000_000));
-        let (host, handle) = start(&app, Settings { memory, ..settings(8192) }).unwrap();
+        let (host, handle) =
+            start(&app, Settings { memory, ..settings(8192) }, app.engine().unwrap());
         let error = host.ready(&Wanted::named("smollm2")).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::OutOfMemory);
         let hint = error.hint().unwrap();
@@ -382,7 +383,7 @@ fn a_quarantined_model_is_not_started() {
     let reason = "it died".to_owned();
     app.store.quarantine(&tieline_store::Quarantine { digest, reason, since_unix_s: 1 }).unwrap();
     app.block_on(async {
-        let (host, handle) = start(&app, settings(512)).unwrap();
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let error = host.ready(&Wanted::named("llama")).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Quarantined);
         assert_eq!(error.to_string(), "llama is quarantined: it died");

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::{Place, Workshop, parse};
 use crate::failure::{Failure, with_causes};
+use crate::runner;
 
 /// How often it is looked at. SIGHUP has it looked at now.
 const EVERY: Duration = Duration::from_secs(1);
@@ -90,6 +91,7 @@ impl Watch {
     fn look(&mut self, server: &Server) {
         self.look_at_policy(server);
         self.look_at_profiles(server);
+        self.look_for_runner(server);
         if self.kept.elapsed() >= KEEP {
             self.kept = Instant::now();
             keep(&self.workshop.store, server);
@@ -106,6 +108,17 @@ impl Watch {
             server.router().switch().know(known);
             self.profiles = Some(version);
             info!("what is known of models is read again");
+        }
+    }
+
+    /// A runner that was missing may have been put there since.
+    fn look_for_runner(&self, server: &Server) {
+        if server.is_runner_found() {
+            return;
+        }
+        if runner::choose(None, &self.workshop.store.engines()).is_ok() {
+            server.runner_found(true);
+            info!("there is a runner now: models of this machine can answer");
         }
     }
 

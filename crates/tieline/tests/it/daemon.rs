@@ -47,6 +47,19 @@ impl Daemon {
             command.env_remove("TIELINE_OFFLINE");
         }
         command.envs(more.iter().copied());
+        Self::begun(command)
+    }
+
+    /// One of this program, which has no runner beside it.
+    pub(crate) fn bare(home: &Home, program: &Path, policy: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--policy"]).arg(policy);
+        command.envs(home.environment());
+        command.env_remove("TIELINE_RUNNER").env_remove("TIELINE_OFFLINE");
+        Self::begun(command)
+    }
+
+    fn begun(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut line = String::new();

@@ -47,3 +47,4 @@ mod spans;
 mod switch;
 #[cfg(unix)]
 mod terminal;
+mod without_runner;
