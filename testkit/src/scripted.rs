@@ -45,6 +45,15 @@ pub struct Scripted {
     unloaded: Arc<Mutex<Vec<String>>>,
     dropped: Arc<AtomicUsize>,
     forgets: bool,
+    loading: BTreeMap<String, Loading>,
+}
+
+/// What loading a model is like.
+#[derive(Clone, Copy, Debug)]
+struct Loading {
+    takes: Duration,
+    /// It is known before that nothing can be answered.
+    refusal: Option<(ErrorKind, &'static str)>,
 }
 
 impl Scripted {
@@ -73,6 +82,18 @@ impl Scripted {
         self.models.insert(name.to_owned(), Vec::new());
         self.refusals.insert(name.to_owned(), (kind, message));
         self
+    }
+
+    /// With a model that is long in loading and of which it is known before that it refuses every request.
+    #[must_use]
+    pub fn refusing_early(
+        mut self,
+        name: &str,
+        takes: Duration,
+        (kind, message): (ErrorKind, &'static str),
+    ) -> Self {
+        self.loading.insert(name.to_owned(), Loading { takes, refusal: Some((kind, message)) });
+        self.refusing(name, kind, message)
     }
 
     /// With a model that says that it is at so many requests.
@@ -201,8 +222,21 @@ impl Host for Scripted {
         })
     }
 
+    async fn check(&self, wanted: &Wanted, _: &Request) -> Result<(), BackendError> {
+        self.known(&wanted.name)?;
+        match self.loading.get(&wanted.name) {
+            Some(Loading { refusal: Some((kind, message)), .. }) => {
+                Err(BackendError::new(*kind, *message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {
         self.known(&wanted.name)?;
+        if let Some(Loading { takes, .. }) = self.loading.get(&wanted.name) {
+            tokio::time::sleep(*takes).await;
+        }
         let mut served = Self::served(&wanted.name.to_ascii_lowercase());
         if let Some(context) = wanted.context {
             served.loaded.context = context.max(CONTEXT);

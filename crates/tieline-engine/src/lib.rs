@@ -20,7 +20,7 @@ mod supervisor;
 
 pub use config::{CacheConfig, Death, DeathListener, EngineConfig, JailPolicy};
 pub use inspect::{InspectError, Inspected, inspect, inspect_with};
-pub use local::{Embeddings, LocalModel, Measured};
+pub use local::{Embeddings, LocalModel, Measured, check_request};
 pub use plan::{Plan, Planner};
 pub use pool::{Loader, Member, Pool, PoolConfig, Runners};
 pub use program::{Program, ProgramSource};

@@ -228,7 +228,7 @@ impl LocalModel {
     /// # Errors
     /// The request is invalid, the model has no template for it, or the runner died.
     pub async fn count(&self, request: Request) -> Result<Tokens, BackendError> {
-        validate(&request)?;
+        check_request(&request)?;
         self.client.count(request).await
     }
 
@@ -274,7 +274,7 @@ impl Resident for LocalModel {
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {
         match &work {
-            Work::Generate(request) | Work::Count(request) => validate(request)?,
+            Work::Generate(request) | Work::Count(request) => check_request(request)?,
             Work::Render { messages, .. }
                 if messages.iter().any(|one| !one.pictures.is_empty()) =>
             {
@@ -305,7 +305,7 @@ impl Backend for LocalModel {
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        validate(&request)?;
+        check_request(&request)?;
         if request.overflow == Overflow::Compact {
             return compact::run(self.client.clone(), request, self.served.loaded.context);
         }
@@ -318,8 +318,11 @@ fn blind() -> BackendError {
     BackendError::new(ErrorKind::Unsupported, text)
 }
 
-/// No frame holds pictures: they would be lost without a word.
-fn validate(request: &Request) -> Result<(), BackendError> {
+/// Refuses what no model of this machine can answer.
+///
+/// # Errors
+/// A parameter is out of its range, or there are pictures: no frame holds them, and they would be lost without a word.
+pub fn check_request(request: &Request) -> Result<(), BackendError> {
     if request.pictures().next().is_some() {
         return Err(blind());
     }

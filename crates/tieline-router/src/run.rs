@@ -204,6 +204,19 @@ impl Routed {
         &self.wanted
     }
 
+    /// Has the model made ready for a request, which is refused first where it needs no model for that: nobody
+    /// waits for a load, and no other model leaves, for what cannot be answered.
+    ///
+    /// # Errors
+    /// As [`ready`](Self::ready), or the model can never answer this; that is recorded.
+    pub async fn ready_for(&mut self, request: &Request) -> Result<Arc<Served>, BackendError> {
+        if let Err(error) = self.host.check(&self.wanted, request).await {
+            self.open_entry().fail(&error);
+            return Err(error);
+        }
+        self.ready().await
+    }
+
     /// Waits until the model is in memory, and says what it is.
     ///
     /// # Errors

@@ -94,6 +94,10 @@ impl App {
         self.0.runner_found.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn runner_word(&self) -> &'static str {
+        if self.is_runner_found() { "found" } else { "missing" }
+    }
+
     /// Shows in the metrics what the ledger lost.
     pub fn watch_lost(&self, counter: Arc<AtomicU64>) {
         self.0.lost.watch(counter);

@@ -32,7 +32,7 @@ async fn ready(State(app): State<App>) -> Response {
     match app.is_ready() {
         true => {
             let policy = if app.is_policy_read() { "current" } else { "old: the file has faults" };
-            let runner = if app.is_runner_found() { "found" } else { "missing" };
+            let runner = app.runner_word();
             Json(json!({ "status": "ready", "policy": policy, "runner": runner })).into_response()
         }
         false => {

@@ -233,7 +233,10 @@ async fn begin_unstopped(
     (mut request, reading): (Request, Reading),
     plan: Option<ChoicePlan>,
 ) -> Result<Begun, BackendError> {
-    let served = if routed.is_here() { Some(routed.ready().await?) } else { None };
+    let served = match routed.is_here() {
+        true => Some(routed.ready_for(&request).await?),
+        false => None,
+    };
     // Somebody else's model has other tokens: it reads the text as it reads any.
     if reading == Reading::Special && routed.is_here() {
         read_special(&routed, &mut request).await?;

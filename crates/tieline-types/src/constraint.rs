@@ -21,6 +21,27 @@ pub enum Constraint {
 impl Constraint {
     /// The longest grammar or schema, in bytes.
     pub const MAX_BYTES: usize = 64 * 1024;
+    /// The deepest nesting: of brackets in a grammar's text, of values in a schema.
+    pub const MAX_DEPTH: usize = 64;
+
+    /// How deep arrays and objects lie in each other, counted without recursion, so that text from anywhere may be
+    /// asked for it before it is parsed. Right for JSON; for other text some number.
+    pub fn json_depth(text: &str) -> usize {
+        let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
+        for byte in text.bytes() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if quoted => escaped = true,
+                b'"' => quoted = !quoted,
+                _ if quoted => {}
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            deepest = deepest.max(depth);
+        }
+        deepest
+    }
 
     /// The source text of the rule.
     pub fn source(&self) -> &str {

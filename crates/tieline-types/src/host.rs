@@ -196,6 +196,10 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// One of them in detail.
     async fn describe(&self, name: &str) -> Result<ModelDetails, BackendError>;
 
+    /// Refuses what a model cannot answer whatever becomes of it, as far as that is known before it is loaded: its
+    /// name, its context, whether it writes text and has a chat template, and what is out of range.
+    async fn check(&self, wanted: &Wanted, request: &Request) -> Result<(), BackendError>;
+
     /// Loads a model where it is not in memory, and says what it is.
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError>;
 

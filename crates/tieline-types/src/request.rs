@@ -358,6 +358,7 @@ impl Request {
             return Err(InvalidParameter { name: "messages", value, expected });
         }
         at_most_bytes("constraint", self.constraint_bytes(), Constraint::MAX_BYTES)?;
+        self.validate_depth()?;
         at_most_bytes("owner", self.owner.0.len(), Self::MAX_OWNER_BYTES)?;
         let empty = match &self.prompt {
             Prompt::Chat(messages) => messages.is_empty(),
@@ -369,6 +370,17 @@ impl Request {
             return Err(InvalidParameter { name: "prompt", value: "empty".to_owned(), expected });
         }
         Ok(())
+    }
+
+    /// A schema is parsed by what calls itself for each bracket.
+    fn validate_depth(&self) -> Result<(), InvalidParameter> {
+        let Some(Constraint::JsonSchema(schema)) = &self.constraint else { return Ok(()) };
+        let (depth, most) = (Constraint::json_depth(schema), Constraint::MAX_DEPTH);
+        if depth <= most {
+            return Ok(());
+        }
+        let value = format!("a schema nested {depth} deep");
+        Err(InvalidParameter { name: "constraint", value, expected: format!("at most {most}") })
     }
 
     fn constraint_bytes(&self) -> usize {

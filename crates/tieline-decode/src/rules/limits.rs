@@ -12,7 +12,7 @@ use tieline_types::Constraint;
 use super::{RuleError, chain};
 
 /// The deepest nesting: of brackets in a grammar's text, of values in a schema.
-pub(super) const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = Constraint::MAX_DEPTH;
 /// The longest chain of names that lead to each other, and of schema values with references followed.
 /// The compiler calls itself along it; so many fit the 2 MiB of a thread in a debug build.
 pub(super) const MAX_CHAIN: usize = 128;
@@ -70,29 +70,11 @@ pub(super) fn too_deep(what: &'static str) -> RuleError {
 /// # Errors
 /// `TooLarge` if it is nested too deeply, `Invalid` if it is not JSON.
 pub(super) fn parse_json(what: &'static str, text: &str) -> Result<Value, RuleError> {
-    if json_depth(text.as_bytes()) > MAX_DEPTH {
+    if Constraint::json_depth(text) > MAX_DEPTH {
         return Err(too_deep(what));
     }
     serde_json::from_str(text)
         .map_err(|error| RuleError::invalid(what, &format!("not JSON: {error}")))
-}
-
-/// The deepest nesting of arrays and objects. Right for JSON; for other text some number.
-fn json_depth(text: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut quoted, mut escaped) = (0_usize, 0, false, false);
-    for byte in text {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if quoted => {}
-            b'[' | b'{' => depth += 1,
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        deepest = deepest.max(depth);
-    }
-    deepest
 }
 
 /// The deepest nesting of groups and classes in a regular expression. A comment of the `x` flag may

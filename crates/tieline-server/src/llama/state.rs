@@ -25,6 +25,7 @@ pub(crate) async fn health(State(app): State<App>) -> Result<Json<Value>, ApiErr
         "version": env!("CARGO_PKG_VERSION"),
         "ready": status.models.iter().any(|model| model.served.is_some()),
         "jail": jail,
+        "runner": app.runner_word(),
     })))
 }
 

@@ -5,6 +5,7 @@ mod accept;
 mod anthropic;
 mod completions;
 mod doors;
+mod early;
 mod embeddings;
 mod keys;
 mod limits;

@@ -2,7 +2,7 @@
 
 use tieline_store::Gguf;
 use tieline_store::gguf::Value;
-use tieline_types::Abilities;
+use tieline_types::{Abilities, BackendError, ErrorKind, Prompt};
 
 /// Architectures that read a text as a whole and write none.
 const ENCODERS: [&str; 10] = [
@@ -53,6 +53,24 @@ pub(super) fn abilities(gguf: &Gguf) -> Abilities {
         insert: writes && GAPS.iter().any(|(before, after)| token(before) && token(after)),
         embedding: (is_encoder || pools) && !rerank,
         rerank,
+    }
+}
+
+/// Refuses a prompt that a model cannot go on from.
+pub(super) fn check(abilities: Abilities, name: &str, prompt: &Prompt) -> Result<(), BackendError> {
+    let refusal = |text: String, hint: &'static str| {
+        Err(BackendError::new(ErrorKind::Unsupported, text).with_hint(hint))
+    };
+    match prompt {
+        _ if !abilities.completion => refusal(
+            format!("{name} writes no text"),
+            "it makes vectors or scores: ask an embedding or reranking route, or another model",
+        ),
+        Prompt::Chat(_) if !abilities.chat => refusal(
+            format!("the file of {name} has no chat template"),
+            "send the prompt as raw text, or ask another model",
+        ),
+        _ => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use tieline_types::{
 
 use super::cards::Cards;
 use super::variants::{self, Kind, Place, Variant, Variants};
-use super::{Ground, blocking, errors, needs};
+use super::{Ground, abilities, blocking, errors, needs};
 use crate::composed::{self, Found};
 
 /// This machine's models by name.
@@ -290,6 +290,18 @@ impl Host for Machine {
             Ok(ModelDetails { card, ..details })
         })
         .await
+    }
+
+    async fn check(&self, wanted: &Wanted, request: &Request) -> Result<(), BackendError> {
+        tieline_engine::check_request(request)?;
+        if self.variants.is_ready(&wanted.name) {
+            // Its runner says at once what it cannot do, and knows it best.
+            return Ok(());
+        }
+        let (composite, abilities) = self.known(&wanted.name).await?;
+        let model = &composite.found.base;
+        self.check_context(model, wanted.context)?;
+        abilities::check(abilities, &model.name, &request.prompt)
     }
 
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {

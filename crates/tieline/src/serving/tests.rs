@@ -6,7 +6,8 @@ use testkit::Shape;
 use tieline_store::gguf::write::Draft;
 use tieline_types::wire::Work;
 use tieline_types::{
-    ErrorKind, Event, Hint, HostStatus, Message, ModelRef, Prompt, Request, Role, Sampling, Wanted,
+    Constraint, ErrorKind, Event, Hint, HostStatus, Message, ModelRef, Prompt, Request, Role,
+    Sampling, Wanted,
 };
 use tokio::time::{Instant, sleep};
 
@@ -198,6 +199,47 @@ fn a_context_beyond_what_a_model_was_trained_for_is_refused_with_both_numbers() 
         assert_eq!(error.kind, ErrorKind::InvalidRequest);
         let said = error.to_string();
         assert!(said.contains("4096") && said.contains("2048"), "{said}");
+        handle.shutdown().await;
+    });
+}
+
+/// A model's file without the entries of these words.
+fn without(words: &[&str]) -> Vec<u8> {
+    let mut draft = Draft::sample(1280);
+    draft.metadata.retain(|(key, _)| !words.iter().any(|word| key.contains(word)));
+    draft.bytes()
+}
+
+#[test]
+fn what_a_model_can_never_answer_is_known_before_it_is_loaded() {
+    let (app, folder) = app_without_runner();
+    let bare = folder.path().join("bare.gguf");
+    std::fs::write(&bare, without(&["template"])).unwrap();
+    pull(&app, &bare, "bare");
+    pull(&app, &testkit::shape(Shape::Bert), "bert");
+    let chat = || Request::new(Prompt::Chat(vec![Message::new(Role::User, "x")]));
+    let raw = || Request::new(Prompt::Text("x".into()));
+    let schema = format!("{}{{}}{}", "{\"items\":".repeat(70), "}".repeat(70));
+    let deep = Request { constraint: Some(Constraint::JsonSchema(schema)), ..raw() };
+    let hot = Request { sampling: Sampling { temperature: 9.0, ..Sampling::default() }, ..raw() };
+    let long = Wanted { context: Some(Tokens(4096)), ..Wanted::named("bare") };
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
+        host.check(&Wanted::named("bare"), &raw()).await.unwrap();
+        for (wanted, request, kind, words) in [
+            (Wanted::named("bare"), chat(), ErrorKind::Unsupported, "no chat template"),
+            (Wanted::named("bert"), chat(), ErrorKind::Unsupported, "writes no text"),
+            (Wanted::named("bert"), raw(), ErrorKind::Unsupported, "writes no text"),
+            (Wanted::named("nobody"), raw(), ErrorKind::NotFound, "nobody"),
+            (Wanted::named("bare+nobody"), raw(), ErrorKind::NotFound, "nobody"),
+            (Wanted::named("bare"), deep, ErrorKind::InvalidRequest, "nested 71 deep"),
+            (Wanted::named("bare"), hot, ErrorKind::InvalidRequest, "temperature"),
+            (long, raw(), ErrorKind::InvalidRequest, "4096"),
+        ] {
+            let error = host.check(&wanted, &request).await.unwrap_err();
+            assert_eq!(error.kind, kind, "{error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
         handle.shutdown().await;
     });
 }

@@ -94,6 +94,14 @@ impl Variants {
         self.all().iter().filter(unfit).map(|one| one.model.digest).collect()
     }
 
+    /// Whether the model of this very name is in memory and writes text.
+    pub(super) fn is_ready(&self, name: &str) -> bool {
+        let ready = |one: &Arc<Variant>| {
+            one.model.name == name && one.kind.vectors.is_none() && one.place() == Place::Ready
+        };
+        self.all().iter().any(ready)
+    }
+
     /// The one of this name in the pool.
     pub(super) fn named(&self, name: &str) -> Option<Arc<Variant>> {
         self.all().iter().find(|one| one.name == name).cloned()

@@ -47,6 +47,7 @@ fn vendors_answer_and_models_of_this_machine_say_what_is_missing() {
     let daemon = Daemon::bare(&home, &program, &policy);
 
     assert_eq!(daemon.get("/readyz").is(200)["runner"], "missing");
+    assert_eq!(daemon.get("/health").is(200)["runner"], "missing");
     let answer = daemon.post("/v1/chat/completions", &question("cloud/big")).is(200);
     assert_eq!(answer["choices"][0]["message"]["content"], "bonjour");
     let listed = daemon.get("/v1/models").is(200).to_string();
