@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::json;
+use crate::made::cards;
 use crate::openai::chat::{self, ChatRequest};
 use crate::openai::sampling::WireSampling;
 use crate::openai::stream::Extra;
@@ -39,8 +40,8 @@ pub(crate) fn routes() -> Vec<Route> {
 async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let host = app.router().host();
     let (models, status) = (host.models().await?, host.status().await?);
-    let models = models.iter().filter(|card| caller.may_ask(&card.name));
-    let data: Vec<Value> = models.map(|card| model(card, loaded(&status, card))).collect();
+    let models = cards(&app, &caller, models)?;
+    let data: Vec<Value> = models.iter().map(|card| model(card, loaded(&status, card))).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
 
@@ -61,13 +62,13 @@ async fn one(
 
 async fn find(app: &App, caller: &Caller, name: &str) -> Result<Option<ModelCard>, ApiError> {
     let bare = name.strip_suffix(":latest").unwrap_or(name);
-    let models = app.router().host().models().await?;
-    Ok(models.into_iter().find(|card| card.name == bare && caller.may_ask(bare)))
+    let models = cards(app, caller, app.router().host().models().await?)?;
+    Ok(models.into_iter().find(|card| card.name == bare))
 }
 
 fn loaded<'a>(status: &'a HostStatus, card: &ModelCard) -> Option<&'a LoadedModel> {
     let served = |model: &'a Residence| model.served.as_deref().map(|served| &served.loaded);
-    status.models.iter().filter(|model| model.name == card.name).find_map(served)
+    status.models.iter().filter(|model| model.digest == card.digest).find_map(served)
 }
 
 fn model(card: &ModelCard, loaded: Option<&LoadedModel>) -> Value {

@@ -2,7 +2,7 @@
 //! nothing.
 
 use tieline_store::Overlay;
-use tieline_types::{ModelCard, Prompt, Sampling, Tokens, Wanted};
+use tieline_types::{Message, ModelCard, Prompt, Sampling, Tokens, Wanted};
 
 use crate::app::App;
 use crate::caller::Caller;
@@ -48,6 +48,11 @@ impl Made {
     pub(crate) fn wanted(&self, wanted: &Wanted) -> Wanted {
         let context = wanted.context.or(self.options.context);
         Wanted { name: self.asked.base.clone(), context, ..wanted.clone() }
+    }
+
+    /// The conversation after what it says first.
+    pub(crate) fn before(mut self, said: Vec<Message>) -> Vec<Message> {
+        self.asked.before(said)
     }
 
     /// Puts what it says before what is asked, and has its base answer.

@@ -10,7 +10,8 @@ use crate::made::Made;
 /// Names of models that an error lists at most.
 const LISTED: usize = 20;
 
-/// The model that is named; else the only one in memory; else the only one that is installed.
+/// The model that is named; else the only one in memory; else the only one that is installed. With what was made of
+/// it.
 ///
 /// # Errors
 /// None is named and several could be meant, or none is here.
@@ -18,17 +19,22 @@ pub(crate) async fn choose(
     app: &App,
     caller: &Caller,
     named: Option<String>,
-) -> Result<Wanted, ApiError> {
-    if let Some(name) = named.filter(|name| !name.is_empty()) {
-        return Ok(Made::find(app, caller, &name)?.wanted(&Wanted::named(&name)));
-    }
+) -> Result<(Wanted, Made), ApiError> {
+    let name = match named.filter(|name| !name.is_empty()) {
+        Some(name) => name,
+        None => usual(app, caller).await?,
+    };
+    let made = Made::find(app, caller, &name)?;
+    Ok((made.wanted(&Wanted::named(&name)), made))
+}
+
+async fn usual(app: &App, caller: &Caller) -> Result<String, ApiError> {
     let host = app.router().host();
     let status = host.status().await?;
     let in_memory = status.models.into_iter().map(|model| model.name);
     let installed = host.models().await?.into_iter().map(|card| card.name);
     let may_ask = |name: &String| caller.may_ask(name);
     only(in_memory.filter(may_ask).collect(), installed.filter(may_ask).collect())
-        .map(Wanted::named)
         .map_err(|text| ApiError::invalid("model", text))
 }
 

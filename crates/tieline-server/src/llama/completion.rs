@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use tieline_types::{Request, Wanted};
 
 use super::answer::{self, Head};
 use super::choose::choose;
@@ -13,7 +12,6 @@ use crate::collect::collect;
 use crate::error::ApiError;
 use crate::heads::stamp;
 use crate::json::Json;
-use crate::made::Made;
 use crate::open::{self, Ask, Reading};
 use crate::openai::sampling::WireSampling;
 use crate::routes::Dialect;
@@ -22,8 +20,7 @@ use crate::sse;
 /// A completion that is asked for.
 pub(crate) struct Asked {
     pub(crate) operation: &'static str,
-    pub(crate) wanted: Wanted,
-    pub(crate) request: Request,
+    pub(crate) ask: Ask,
     pub(crate) reading: Reading,
     pub(crate) manner: Manner,
     pub(crate) ignored: Vec<String>,
@@ -40,17 +37,12 @@ pub(crate) async fn completion(
     }
     let (model, manner, prompt) =
         (value.model.take(), value.manner(), prompt(value.prompt.take())?);
-    let named = model.as_ref().filter(|name| !name.is_empty());
-    let made = named.map(|name| Made::find(&app, &caller, name)).transpose()?;
-    shared.usual = made.as_ref().map(Made::sampling);
-    let request = value.request(shared, prompt)?;
-    let mut ask = Ask::one(choose(&app, &caller, model).await?, request);
-    if let Some(made) = made {
-        made.apply(&mut ask);
-    }
-    let Ask { wanted, request, .. } = ask;
+    let (wanted, made) = choose(&app, &caller, model).await?;
+    shared.usual = Some(made.sampling());
+    let mut ask = Ask::one(wanted, value.request(shared, prompt)?);
+    made.apply(&mut ask);
     let operation = "completion";
-    let asked = Asked { operation, wanted, request, reading: Reading::Special, manner, ignored };
+    let asked = Asked { operation, ask, reading: Reading::Special, manner, ignored };
     complete(&app, &caller, asked).await
 }
 
@@ -60,10 +52,9 @@ pub(crate) async fn complete(
     caller: &Caller,
     asked: Asked,
 ) -> Result<Response, ApiError> {
-    let Asked { operation, wanted, request, reading, manner, ignored } = asked;
+    let Asked { operation, ask, reading, manner, ignored } = asked;
     let what = (Dialect::Llama, operation);
-    let head = Head::new(&wanted.name, &request, manner);
-    let ask = Ask::one(wanted, request);
+    let head = Head::new(&ask.wanted.name, &ask.request, manner);
     if head.manner.stream {
         let opened = open::streamed_of(app, caller, what, ask, reading).await?;
         let events = answer::chunks(head, opened.steps);

@@ -60,7 +60,7 @@ pub(crate) async fn embedding(
         }
     };
     let texts = texts(value.content.or(value.input), app.config().limits.texts)?;
-    let wanted = choose(&app, &caller, value.model).await?;
+    let (wanted, _) = choose(&app, &caller, value.model).await?;
     let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
     let mut routed = open::route(&app, &caller, (Dialect::Llama, "embeddings"), wanted)?;
     let served = routed.ready().await?;

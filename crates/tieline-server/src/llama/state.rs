@@ -6,13 +6,14 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tieline_types::{ErrorKind, ModelCard, Residence, Sampling};
+use tieline_types::{Digest, ErrorKind, ModelCard, Residence};
 
 use super::answer::settings;
 use super::choose::choose;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
+use crate::made::cards;
 
 /// That the service lives. Anybody may ask, so it tells no model's name.
 pub(crate) async fn health(State(app): State<App>) -> Result<Json<Value>, ApiError> {
@@ -43,7 +44,7 @@ pub(crate) async fn props(
     Query(which): Query<Which>,
 ) -> Result<Json<Value>, ApiError> {
     let host = app.router().host();
-    let wanted = choose(&app, &caller, which.model).await?;
+    let (wanted, made) = choose(&app, &caller, which.model).await?;
     let name = wanted.name.strip_suffix(":latest").unwrap_or(&wanted.name);
     if !caller.may_ask(name) {
         let text = format!("no model {name:?} is here");
@@ -52,7 +53,9 @@ pub(crate) async fn props(
     let details = host.describe(name).await?;
     let status = host.status().await?;
     let residence = status.models.iter().find(|model| model.name == details.card.name);
-    Ok(Json(describe(&details.card, details.template, residence)))
+    let mut props = describe(&details.card, details.template, residence);
+    props["default_generation_settings"]["params"] = settings(&made.sampling(), None);
+    Ok(Json(props))
 }
 
 fn describe(card: &ModelCard, template: Option<String>, residence: Option<&Residence>) -> Value {
@@ -61,7 +64,6 @@ fn describe(card: &ModelCard, template: Option<String>, residence: Option<&Resid
     let mut props = json!({
         "default_generation_settings": {
             "n_ctx": context,
-            "params": settings(&Sampling::default(), None),
         },
         "model_alias": card.name,
         "model_path": card.name,
@@ -138,11 +140,12 @@ pub(crate) async fn models(
 ) -> Result<Json<Value>, ApiError> {
     let host = app.router().host();
     let status = host.status().await?;
-    let phases: BTreeMap<&str, &str> =
-        status.models.iter().map(|model| (model.name.as_str(), model.phase)).collect();
-    let cards = host.models().await?;
+    // By what they hold: a made model is in memory where its base is.
+    let phases: BTreeMap<Digest, &str> =
+        status.models.iter().map(|model| (model.digest, model.phase)).collect();
+    let cards = cards(&app, &caller, host.models().await?)?;
     let entry = |card: &ModelCard| {
-        let phase = match phases.get(card.name.as_str()) {
+        let phase = match phases.get(&card.digest) {
             Some(&"ready") => "loaded",
             Some(&"loading") => "loading",
             _ => "unloaded",
@@ -161,7 +164,6 @@ pub(crate) async fn models(
             },
         })
     };
-    let data: Vec<Value> =
-        cards.iter().filter(|card| caller.may_ask(&card.name)).map(entry).collect();
+    let data: Vec<Value> = cards.iter().map(entry).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }

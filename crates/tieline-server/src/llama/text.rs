@@ -113,11 +113,13 @@ pub(crate) async fn apply_template(
     caller: Caller,
     Json { value, ignored, .. }: Json<ApplyTemplate>,
 ) -> Result<Response, ApiError> {
+    let (wanted, made) = choose(&app, &caller, value.model).await?;
+    let said = messages(value.messages, app.config().limits.messages)?;
     let work = Work::Render {
-        messages: messages(value.messages, app.config().limits.messages)?,
+        messages: made.before(said),
         tools: tools(value.tools.unwrap_or_default())?,
     };
-    let routed = route(&app, &caller, "template", value.model).await?;
+    let routed = open::route(&app, &caller, (Dialect::Llama, "template"), wanted)?;
     let prompt = text(routed.work(work).await?)?;
     Ok(answer(&caller, &json!({ "prompt": prompt.expose() }), &ignored))
 }
@@ -128,7 +130,7 @@ pub(super) async fn route(
     operation: &'static str,
     model: Option<String>,
 ) -> Result<Routed, ApiError> {
-    let wanted = choose(app, caller, model).await?;
+    let (wanted, _) = choose(app, caller, model).await?;
     open::route(app, caller, (Dialect::Llama, operation), wanted)
 }
 

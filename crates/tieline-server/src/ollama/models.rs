@@ -7,7 +7,7 @@ use tieline_router::Other;
 use tieline_store::Overlay;
 use tieline_types::{Abilities, ModelCard, Residence};
 
-use super::asked::failed;
+use super::asked::{bare_base, failed};
 use super::time;
 use crate::app::App;
 use crate::caller::Caller;
@@ -16,22 +16,18 @@ use crate::error::ApiError;
 pub(crate) async fn tags(State(app): State<App>, caller: Caller) -> Result<Json<Value>, ApiError> {
     let cards = app.router().host().models().await?;
     let overlays = app.library().store.overlays().map_err(failed)?;
-    let own = cards.iter().map(tag);
+    let own = cards.iter().filter(|card| caller.may_ask(&card.name)).map(tag);
     // One of its model's own name is that model, which is in the list.
-    let made = overlays.iter().filter(|one| one.base != one.name).filter_map(|overlay| {
+    let is_made = |one: &&Overlay| one.base != one.name && caller.may_ask(bare_base(one));
+    let made = overlays.iter().filter(is_made).filter_map(|overlay| {
         // One with adapters is shown by what it is made of.
         let (base, _) = overlay.base.split_once('+').unwrap_or((&overlay.base, ""));
         let base = cards.iter().find(|card| card.name == base)?;
         Some(made(overlay, base))
     });
-    let may_ask = |model: &Value| {
-        let name = |at: &Value| at.as_str().is_some_and(|name| caller.may_ask(name));
-        let parent = &model["details"]["parent_model"];
-        name(&model["name"]) || name(parent)
-    };
     let others = app.router().switch().others();
-    let others = others.iter().map(other);
-    let models: Vec<Value> = own.chain(made).chain(others).filter(may_ask).collect();
+    let others = others.iter().filter(|other| caller.may_ask(&other.name)).map(other);
+    let models: Vec<Value> = own.chain(made).chain(others).collect();
     Ok(Json(json!({ "models": models })))
 }
 

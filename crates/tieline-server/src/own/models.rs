@@ -11,13 +11,13 @@ use tieline_types::{
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::made::{Made, cards};
 
 type Answer = Result<Json<Value>, ApiError>;
 
 pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Answer {
-    let models = app.router().host().models().await?;
-    let allowed = models.iter().filter(|card| caller.may_ask(&card.name));
-    Ok(Json(json!({ "models": allowed.map(model).collect::<Vec<_>>() })))
+    let models = cards(&app, &caller, app.router().host().models().await?)?;
+    Ok(Json(json!({ "models": models.iter().map(model).collect::<Vec<_>>() })))
 }
 
 pub(crate) async fn one(
@@ -25,8 +25,13 @@ pub(crate) async fn one(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Answer {
-    let details = app.router().host().describe(allowed(&caller, &name)?).await?;
+    let (bare, base) = (bare(&name), base(&app, &caller, &name)?);
+    let details = app.router().host().describe(&base.name).await?;
     let mut body = model(&details.card);
+    if base.name != bare {
+        body["name"] = json!(bare);
+        body["made_of"] = json!(base.name);
+    }
     body["template"] = json!(details.template);
     body["metadata"] = details
         .metadata
@@ -42,7 +47,7 @@ pub(crate) async fn load(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Answer {
-    let wanted = Wanted::named(allowed(&caller, &name)?);
+    let wanted = base(&app, &caller, &name)?;
     let served = app.router().host().ready(&wanted).await?;
     let context = served.loaded.context;
     Ok(Json(json!({ "name": served.name, "digest": served.digest, "context": context })))
@@ -53,9 +58,8 @@ pub(crate) async fn unload(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Answer {
-    let name = allowed(&caller, &name)?;
-    app.router().host().unload(name).await?;
-    Ok(Json(json!({ "name": name })))
+    app.router().host().unload(&base(&app, &caller, &name)?.name).await?;
+    Ok(Json(json!({ "name": bare(&name) })))
 }
 
 pub(crate) async fn remove(
@@ -90,9 +94,20 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
     })))
 }
 
+/// The model that answers for this name, where the caller may ask it: a made one's base, else itself.
+fn base(app: &App, caller: &Caller, name: &str) -> Result<Wanted, ApiError> {
+    let wanted = Made::find(app, caller, name)?.wanted(&Wanted::named(name));
+    allowed(caller, &wanted.name)?;
+    Ok(Wanted { name: bare(&wanted.name).to_owned(), ..wanted })
+}
+
+fn bare(name: &str) -> &str {
+    name.strip_suffix(":latest").unwrap_or(name)
+}
+
 /// The bare name, where the caller may ask for it.
 fn allowed<'a>(caller: &Caller, name: &'a str) -> Result<&'a str, ApiError> {
-    let bare = name.strip_suffix(":latest").unwrap_or(name);
+    let bare = bare(name);
     if caller.may_ask(bare) {
         return Ok(bare);
     }

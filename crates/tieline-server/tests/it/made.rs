@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use testkit::scripted::Scripted;
+use tieline_store::keys::{NewKey, Scope};
+use tieline_types::wire::Work;
 use tieline_types::{Prompt, Request};
 
 use crate::service::Service;
@@ -71,6 +73,29 @@ async fn what_it_was_made_with_counts_in_every_dialect() {
 }
 
 #[tokio::test]
+async fn llama_servers_own_routes_know_what_it_was_made_with() {
+    let service = service().await;
+    let body = json!({ "model": "pirate", "input_prefix": "a", "input_suffix": "b" });
+    service.post("/infill", &body).await.is(200);
+    let (wanted, request) = service.models.seen().pop().unwrap();
+    assert_eq!((wanted.name.as_str(), wanted.context.map(|most| most.0)), ("mock", Some(8192)));
+    is_made(&request, 9);
+
+    let body = json!({ "model": "pirate", "messages": [{ "role": "user", "content": "Go" }] });
+    service.post("/apply-template", &body).await.is(200);
+    let (wanted, work) = service.models.works().pop().unwrap();
+    let Work::Render { messages, .. } = work else { panic!("no template was asked for") };
+    let said: Vec<&str> = messages.iter().map(|message| message.content.expose()).collect();
+    assert_eq!((wanted.name.as_str(), &said[..]), ("mock", &["Arr.", "Hi?", "Go"][..]));
+
+    let body = json!({ "model": "pirate", "content": "Go" });
+    service.post("/tokenize", &body).await.is(200);
+    assert_eq!(service.models.works().pop().unwrap().0.name, "mock");
+    let props = service.get("/props?model=pirate").await.is(200);
+    assert_eq!(props["default_generation_settings"]["params"]["temperature"], 0.25);
+}
+
+#[tokio::test]
 async fn the_callers_own_stands_above_it() {
     let service = service().await;
     let said =
@@ -88,11 +113,73 @@ async fn the_callers_own_stands_above_it() {
     assert_eq!((texts(&request)[0].as_str(), request.sampling.temperature), ("Own.", 0.5));
 }
 
+/// The lists of models: where they lie, what the list is called, and what a name is called in it.
+const LISTS: [(&str, &str, &str); 5] = [
+    ("/v1/models", "data", "id"),
+    ("/models", "data", "id"),
+    ("/api/v0/models", "data", "id"),
+    ("/tieline/v1/models", "models", "name"),
+    ("/api/tags", "models", "name"),
+];
+
+fn named(listed: &Value, list: &str, name: &str) -> Vec<String> {
+    let all = listed[list].as_array().unwrap().iter();
+    let mut names: Vec<String> =
+        all.map(|model| model[name].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
 #[tokio::test]
-async fn it_is_in_the_lists() {
+async fn it_is_once_in_every_list_and_described_by_its_name() {
     let service = service().await;
-    let listed = service.get("/v1/models").await.is(200);
-    let names = listed["data"].as_array().unwrap().iter().map(|model| model["id"].clone());
-    assert_eq!(names.filter(|name| name == "pirate").count(), 1);
+    for (path, list, name) in LISTS {
+        let listed = service.get(path).await.is(200);
+        assert_eq!(named(&listed, list, name), ["mock", "pirate"], "{path}: {listed}");
+    }
     assert_eq!(service.get("/v1/models/pirate").await.is(200)["id"], "pirate");
+    let one = service.get("/api/v0/models/pirate").await.is(200);
+    assert_eq!((&one["id"], &one["state"]), (&json!("pirate"), &json!("loaded")));
+    let one = service.get("/tieline/v1/models/pirate").await.is(200);
+    assert_eq!((&one["name"], &one["made_of"]), (&json!("pirate"), &json!("mock")));
+    let loaded = service.post("/tieline/v1/models/pirate/load", &json!({})).await.is(200);
+    assert_eq!((&loaded["name"], &loaded["context"]), (&json!("mock"), &json!(8192)));
+    service.post("/tieline/v1/models/pirate/unload", &json!({})).await.is(200);
+    assert_eq!(service.models.unloaded(), ["mock"]);
+}
+
+#[tokio::test]
+async fn a_key_sees_in_every_list_what_is_made_of_its_models_and_no_other() {
+    let models = Scripted::hello().with("other", testkit::scripted::text(&["x"]));
+    let service = Service::new(models);
+    for (name, base) in [("pirate", "mock"), ("judge", "other")] {
+        let body = json!({ "model": name, "from": base, "system": "Arr.", "stream": false });
+        service.post("/api/create", &body).await.is(200);
+    }
+    for (allowed, sees) in [
+        (vec!["mock"], vec!["mock", "pirate"]),
+        (vec!["other"], vec!["judge", "other"]),
+        // A made model's name opens nothing: its base answers.
+        (vec!["pirate"], vec![]),
+        (vec!["mock", "other"], vec!["judge", "mock", "other", "pirate"]),
+    ] {
+        let models = Some(allowed.iter().map(|&name| name.to_owned()).collect());
+        let scopes = vec![Scope::Infer, Scope::ReadModels];
+        let new = NewKey { models, scopes, ..NewKey::default() };
+        let (secret, _) = service.store.create_key(&new, 1).unwrap();
+        service.app.refresh_keys().unwrap();
+        let bearer = format!("Bearer {}", secret.expose());
+        let head = [("authorization", bearer.as_str())];
+        for (path, list, name) in LISTS {
+            let listed = service.get_with(path, &head).await.is(200);
+            assert_eq!(named(&listed, list, name), sees, "{path} for {allowed:?}");
+        }
+        for name in ["pirate", "judge"] {
+            let status = if sees.contains(&name) { 200 } else { 404 };
+            for path in ["/v1/models", "/api/v0/models", "/tieline/v1/models"] {
+                let said = service.get_with(&format!("{path}/{name}"), &head).await;
+                assert_eq!(said.status, status, "{path}/{name} for {allowed:?}: {}", said.text);
+            }
+        }
+    }
 }
