@@ -9,7 +9,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavio
 use tieline_types::{Bytes, Digest, Hint, Tokens};
 
 use crate::files::Stamp;
-use crate::model::{Facts, Model, Trust};
+use crate::model::{Facts, Model, Trust, UPLOAD};
+use crate::overlay::Said;
 
 /// Numbered, forward only: a released step never changes.
 const MIGRATIONS: &[&str] = &[
@@ -183,13 +184,14 @@ impl Db {
     pub(crate) fn publish(
         &self,
         model: &NewModel,
-        stamp: &Stamp,
-        facts: &Facts,
+        (stamp, facts): (&Stamp, &Facts),
+        said: Said<'_>,
     ) -> Result<(), DbError> {
         self.run("record a model", |db| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
             insert_blob(&transaction, model.digest, stamp, facts)?;
             insert_name(&transaction, model)?;
+            said.keep(&transaction, &model.name)?;
             transaction.commit()
         })
     }
@@ -369,7 +371,10 @@ fn model(row: &Row<'_>) -> rusqlite::Result<Model> {
     let trust = match (row.get(8)?, row.get(5)?) {
         (true, _) => Trust::Mismatch,
         (false, true) => Trust::Pinned,
-        (false, false) => Trust::FirstSeen,
+        (false, false) => match row.get_ref(2)?.as_str()? {
+            UPLOAD => Trust::Uploaded,
+            _ => Trust::FirstSeen,
+        },
     };
     let size: i64 = row.get(7)?;
     Ok(Model {

@@ -39,6 +39,9 @@ pub struct Model {
     pub missing: bool,
 }
 
+/// The source of models whose files clients sent.
+pub(crate) const UPLOAD: &str = "upload";
+
 /// Why a model's bytes are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -46,6 +49,8 @@ pub enum Trust {
     Pinned,
     /// The first pull's digest is remembered.
     FirstSeen,
+    /// A client sent it: it is what that client said, whatever that is.
+    Uploaded,
     /// The file no longer has its digest: it is not used.
     Mismatch,
 }

@@ -1,8 +1,8 @@
 //! Models that are others with something said before: no bytes of their own, only a base's name and what is put
 //! before its conversations. And second names of the same bytes.
 
-use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
-use tieline_types::{Hint, ModelRef, Private};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use tieline_types::{Digest, Hint, ModelRef, Private};
 
 use crate::db::{Db, DbError};
 use crate::model::Model;
@@ -138,12 +138,58 @@ impl Store {
         self.copy_model(from, &name)
     }
 
+    /// Gives the bytes of this digest a second name and, in the same step, what is put before the model of that name;
+    /// `None` puts nothing there, and takes away what was.
+    ///
+    /// # Errors
+    /// As [`copy`](Self::copy).
+    pub fn name_digest(
+        &self,
+        digest: Digest,
+        name: &str,
+        said: Option<&Overlay>,
+    ) -> Result<(), NameError> {
+        let name = plain(name)?;
+        let from = ModelRef::Digest(digest);
+        let not_found = || NameError::NotFound { reference: from.to_string() };
+        let model = self.find(&from)?.ok_or_else(not_found)?;
+        match self.db.name_again(&model, &name, Said::Now(said))? {
+            true => Ok(()),
+            false => Err(NameError::Taken { name }),
+        }
+    }
+
     fn copy_model(&self, from: &ModelRef, name: &str) -> Result<(), NameError> {
         let not_found = || NameError::NotFound { reference: from.to_string() };
         let model = self.find(from)?.ok_or_else(not_found)?;
-        match self.db.name_again(&model, name)? {
+        match self.db.name_again(&model, name, Said::AsBefore)? {
             true => Ok(()),
             false => Err(NameError::Taken { name: name.to_owned() }),
+        }
+    }
+}
+
+/// What is put before a model that gets its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said<'a> {
+    /// What was there.
+    AsBefore,
+    /// This, or nothing.
+    Now(Option<&'a Overlay>),
+}
+
+impl Said<'_> {
+    /// Keeps it for a model of this name, in the transaction that gives the name: a model without what it was made
+    /// with is another one.
+    pub(crate) fn keep(self, connection: &Connection, name: &str) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM overlays WHERE name = ?1 AND base = ?1";
+        match self {
+            Self::AsBefore => Ok(()),
+            Self::Now(None) => connection.execute(sql, [name]).map(drop),
+            Self::Now(Some(overlay)) => {
+                let own = Overlay { base: name.to_owned(), ..overlay.clone() };
+                insert(connection, name, &own).map(drop)
+            }
         }
     }
 }
@@ -156,31 +202,11 @@ impl Db {
 
     /// Says whether the name was free.
     fn keep_overlay(&self, name: &str, overlay: &Overlay) -> Result<bool, DbError> {
-        let sql =
-            "INSERT INTO overlays (name, base, system, template, licence, parameters, messages,
-                       changed_at_unix_s)
-                   SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-                   WHERE ?1 = ?2 OR NOT EXISTS (SELECT 1 FROM models WHERE name = ?1)
-                   ON CONFLICT (name) DO UPDATE SET base = excluded.base,
-                       system = excluded.system, template = excluded.template,
-                       licence = excluded.licence, parameters = excluded.parameters,
-                       messages = excluded.messages,
-                       changed_at_unix_s = excluded.changed_at_unix_s";
-        let values = params![
-            name,
-            overlay.base,
-            overlay.system.as_ref().map(Private::expose),
-            overlay.template,
-            overlay.licence,
-            overlay.parameters,
-            overlay.messages.expose(),
-            overlay.changed_at_unix_s,
-        ];
-        self.run("keep an overlay", |db| Ok(db.execute(sql, values)? == 1))
+        self.run("keep an overlay", |db| Ok(insert(db, name, overlay)? == 1))
     }
 
     /// Says whether the name was free, or meant the same bytes already.
-    fn name_again(&self, model: &Model, name: &str) -> Result<bool, DbError> {
+    fn name_again(&self, model: &Model, name: &str, said: Said<'_>) -> Result<bool, DbError> {
         let copy = "INSERT INTO models (name, digest, source, reference, licence, pinned,
                         pulled_at_unix_s)
                     SELECT ?1, digest, source, reference, licence, pinned, pulled_at_unix_s
@@ -193,10 +219,37 @@ impl Db {
             transaction.execute(copy, [name, &model.name])?;
             let is_there: bool =
                 transaction.query_row(same, [name, &model.digest.hex()], |row| row.get(0))?;
+            if is_there {
+                said.keep(&transaction, name)?;
+            }
             transaction.commit()?;
             Ok(is_there)
         })
     }
+}
+
+/// Says how many rows were written: none where the name is another model's.
+fn insert(connection: &Connection, name: &str, overlay: &Overlay) -> rusqlite::Result<usize> {
+    let sql = "INSERT INTO overlays (name, base, system, template, licence, parameters, messages,
+                   changed_at_unix_s)
+               SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+               WHERE ?1 = ?2 OR NOT EXISTS (SELECT 1 FROM models WHERE name = ?1)
+               ON CONFLICT (name) DO UPDATE SET base = excluded.base,
+                   system = excluded.system, template = excluded.template,
+                   licence = excluded.licence, parameters = excluded.parameters,
+                   messages = excluded.messages,
+                   changed_at_unix_s = excluded.changed_at_unix_s";
+    let values = params![
+        name,
+        overlay.base,
+        overlay.system.as_ref().map(Private::expose),
+        overlay.template,
+        overlay.licence,
+        overlay.parameters,
+        overlay.messages.expose(),
+        overlay.changed_at_unix_s,
+    ];
+    connection.execute(sql, values)
 }
 
 /// A name as the store has it.

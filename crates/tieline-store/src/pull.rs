@@ -25,6 +25,7 @@ use tieline_types::{Digest, ModelRef};
 use crate::catalogue::Mirror;
 use crate::db::NewModel;
 use crate::files;
+use crate::overlay::{Overlay, Said};
 use crate::store::Store;
 use error::chain;
 pub use error::{Failure, MirrorError, PullError, StorageError};
@@ -53,7 +54,8 @@ impl Store {
         options: PullOptions<'_>,
     ) -> Result<Pulled, PullError> {
         let target = plan::plan(self, reference, &options)?;
-        let pulled = Box::pin(Pull { store: self, target, options: &options }.run()).await?;
+        let pulled =
+            Box::pin(Pull { store: self, target, options: &options, upload: None }.run()).await?;
         options.progress.event(PullEvent::Done);
         Ok(pulled)
     }
@@ -64,6 +66,8 @@ struct Pull<'a> {
     store: &'a Store,
     target: Target,
     options: &'a PullOptions<'a>,
+    /// Its bytes were sent by a client, with what is put before the model.
+    upload: Option<Option<&'a Overlay>>,
 }
 
 impl Pull<'_> {
@@ -226,11 +230,13 @@ impl Pull<'_> {
             source,
             reference: self.target.reference.clone(),
             licence: self.target.licence.clone().or_else(|| placed.facts.licence.clone()),
-            pinned: self.target.expected.is_some(),
+            // A digest that came with the bytes says nothing of them.
+            pinned: self.target.expected.is_some() && self.upload.is_none(),
             pulled_at_unix_s: now_unix_s(),
             target: self.target.key(),
         };
-        publish::commit(&self.store.db, &model, placed)?;
+        let said = self.upload.map_or(Said::AsBefore, Said::Now);
+        publish::commit(&self.store.db, &model, placed, said)?;
         let model = self.store.db.by_name(&name)?.ok_or(PullError::Stopped)?;
         Ok(Pulled { model, already_here })
     }

@@ -4,11 +4,11 @@ use futures_core::Stream;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use tieline_store::{Overlay, Progress, PullEvent, PullOptions};
-use tieline_types::{Digest, ModelRef};
+use tieline_types::Digest;
 
+use super::blobs;
 use super::create::unnamed;
 use super::pull::{status, told};
-use super::{asked, blobs};
 use crate::app::{App, Library};
 use crate::caller::Caller;
 use crate::error::ApiError;
@@ -31,11 +31,11 @@ pub(crate) fn lines(
         return Err(ApiError::invalid("files", text));
     }
     let work = async move {
+        let said = (!says_nothing(&overlay)).then_some(&overlay);
         match is_a_models {
-            true => name_again(&library, digest, &overlay)?,
-            false => name(&library, (&who, digest), &overlay).await?,
+            true => library.store.name_digest(digest, &overlay.name, said).map_err(unnamed),
+            false => name(&library, (&who, digest), (&overlay.name, said)).await,
         }
-        keep(&library, &overlay)
     };
     let end = stream::once(work).flat_map(|done| {
         let lines = match done {
@@ -48,38 +48,29 @@ pub(crate) fn lines(
     Ok(stream::iter(first).chain(end))
 }
 
-/// A second name for bytes that are here.
-fn name_again(library: &Library, digest: Digest, overlay: &Overlay) -> Result<(), ApiError> {
-    library.store.copy(&ModelRef::Digest(digest), &overlay.name).map_err(unnamed)
-}
-
+/// Names what was sent, together with what is put before it.
 async fn name(
     library: &Library,
     (who, digest): (&str, Digest),
-    overlay: &Overlay,
+    (name, said): (&str, Option<&Overlay>),
 ) -> Result<(), ApiError> {
     let options = PullOptions {
         catalogue: &library.catalogue,
         expected: Some(digest),
-        name: Some(overlay.name.clone()),
+        name: Some(name.to_owned()),
         environment: &library.environment,
         progress: &Silent,
     };
-    let named = library.store.name_upload(who, digest, options).await;
+    let named = library.store.name_upload(who, digest, options, said).await;
     named.map(drop).map_err(|error| told(&error))
 }
 
-/// Keeps what is put before the model, where anything is; what was put there before goes.
-fn keep(library: &Library, overlay: &Overlay) -> Result<(), ApiError> {
-    let says_nothing = overlay.system.is_none()
+fn says_nothing(overlay: &Overlay) -> bool {
+    overlay.system.is_none()
         && overlay.template.is_none()
         && overlay.licence.is_none()
         && overlay.parameters == "{}"
-        && overlay.messages.expose() == "[]";
-    match says_nothing {
-        true => library.store.remove_overlay(&overlay.name).map(drop).map_err(asked::failed),
-        false => library.store.keep_overlay(overlay).map_err(unnamed),
-    }
+        && overlay.messages.expose() == "[]"
 }
 
 /// Hears nothing: the steps are few, and told anyway.

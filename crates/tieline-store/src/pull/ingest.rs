@@ -78,6 +78,12 @@ impl Ingest {
         &self.data
     }
 
+    /// Whether its data still lies in its folder.
+    pub(crate) fn is_in_place(&self) -> Result<bool, StorageError> {
+        let path = self.data_path();
+        files::is_same(&self.data, &path).map_err(StorageError::at("look at", &path))
+    }
+
     pub(crate) fn tuning(&self) -> Tuning {
         self.tuning
     }
@@ -127,10 +133,8 @@ impl Ingest {
             self.len += now.len() as u64;
             if self.len - self.recorded >= self.tuning.chunk.0 {
                 self.record()?;
-                // Nobody could ask beforehand whether a file of unknown length fits.
-                if self.origin.total.is_none() {
-                    self.require_room(self.len)?;
-                }
+                // Nobody could ask beforehand whether a file of unknown length fits, and others write meanwhile.
+                self.require_room(self.origin.total.unwrap_or(self.len))?;
             }
             bytes = later;
         }
@@ -293,12 +297,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut ingest = open(folder.path());
         ingest.tuning.reserve = Bytes(u64::MAX);
-        ingest.restart(Origin { total: Some(25), ..Origin::default() }).unwrap();
-        ingest.write(&[0; 25]).unwrap();
         ingest.restart(Origin::default()).unwrap();
         let error = ingest.write(&[0; 25]).unwrap_err();
         assert!(matches!(error, StorageError::NoRoom { needed: Bytes(0), .. }), "{error}");
         assert_eq!(ingest.len(), 10);
+    }
+
+    #[test]
+    fn a_disk_that_others_fill_is_seen_while_an_announced_file_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ingest = open(folder.path());
+        let origin = Origin { source: "a".into(), total: Some(40), ..Origin::default() };
+        ingest.restart(origin).unwrap();
+        ingest.require_room(40).unwrap();
+        ingest.write(b"0123456789").unwrap();
+        // Others took what was free: the reserve is not left any more.
+        ingest.tuning.reserve = Bytes(u64::MAX / 2);
+        let error = ingest.write(b"0123456789").unwrap_err();
+        assert!(matches!(error, StorageError::NoRoom { needed: Bytes(20), .. }), "{error}");
     }
 
     #[test]

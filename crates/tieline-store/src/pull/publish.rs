@@ -19,6 +19,7 @@ use crate::db::{Db, NewModel};
 use crate::files::{self, Layout, Stamp};
 use crate::gguf::Gguf;
 use crate::model::Facts;
+use crate::overlay::Said;
 use crate::remove::{Lease, lease};
 
 /// How long a removal by another process may take: two seconds.
@@ -121,8 +122,13 @@ pub(crate) fn adopt(
 }
 
 /// The only commit point.
-pub(crate) fn commit(db: &Db, model: &NewModel, placed: &Placed) -> Result<(), PullError> {
-    Ok(db.publish(model, &placed.stamp, &placed.facts)?)
+pub(crate) fn commit(
+    db: &Db,
+    model: &NewModel,
+    placed: &Placed,
+    said: Said<'_>,
+) -> Result<(), PullError> {
+    Ok(db.publish(model, (&placed.stamp, &placed.facts), said)?)
 }
 
 fn make_durable(

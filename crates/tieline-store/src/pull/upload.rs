@@ -15,10 +15,9 @@ use super::plan::{Name, Target};
 use super::{LOOK_EVERY, Pull, open_ingest, publish};
 use crate::files::{self, Layout, WHOLE};
 use crate::gguf::{Gguf, GgufError};
+use crate::model::UPLOAD;
+use crate::overlay::Overlay;
 use crate::store::Store;
-
-/// Where such a model's bytes came from.
-const SOURCE: &str = "upload";
 
 /// How often an upload looks how much the others take meanwhile, in bytes.
 const LOOK_AT_OTHERS: u64 = 16 * 1024 * 1024;
@@ -118,7 +117,8 @@ impl Store {
         task.await.map_err(|_| UploadError::Stopped)?
     }
 
-    /// Makes a model of an upload: checks it once more, and moves it to its place under the options' name.
+    /// Makes a model of an upload: checks it once more, and moves it to its place under the options' name. What is
+    /// `said` before it is kept in the same step as its name.
     ///
     /// # Errors
     /// There is no such upload, the name is none or taken, or the disk failed.
@@ -127,6 +127,7 @@ impl Store {
         who: &str,
         digest: Digest,
         options: PullOptions<'_>,
+        said: Option<&Overlay>,
     ) -> Result<Pulled, PullError> {
         let name = options.name.clone().unwrap_or_default().to_ascii_lowercase();
         if name.parse() != Ok(ModelRef::Name(name.clone())) {
@@ -140,12 +141,12 @@ impl Store {
             size: None,
             licence: None,
         };
-        let pull = Pull { store: self, target, options: &options };
+        let pull = Pull { store: self, target, options: &options, upload: Some(said) };
         pull.check_fixed_name()?;
         let folder = self.layout.upload(who, digest);
         let lock = take(&folder, digest).await?;
         // Somebody died, or left, between the move and the name.
-        if let Some(pulled) = pull.adopt(digest, Some(SOURCE.to_owned())).await? {
+        if let Some(pulled) = pull.adopt(digest, Some(UPLOAD.to_owned())).await? {
             let _ = self.layout.discard(&folder);
             return Ok(pulled);
         }
@@ -163,7 +164,7 @@ impl Store {
         });
         let done = work.await.map_err(|_| PullError::Stopped)?;
         let (placed, ingest) = done.map_err(|error| failed(digest, error))?;
-        let pulled = pull.finish(digest, SOURCE.to_owned(), &placed, false)?;
+        let pulled = pull.finish(digest, UPLOAD.to_owned(), &placed, false)?;
         // The model is there; what is left is also cleared by the next start.
         let _ = self.layout.discard(&folder);
         drop(ingest);
@@ -175,7 +176,7 @@ fn failed(digest: Digest, error: MirrorError) -> PullError {
     match error {
         MirrorError::Storage(error) => error.into(),
         error => {
-            PullError::of(digest.to_string(), vec![Failure { source: SOURCE.to_owned(), error }])
+            PullError::of(digest.to_string(), vec![Failure { source: UPLOAD.to_owned(), error }])
         }
     }
 }
@@ -224,7 +225,7 @@ fn begin(
     }
     let mut ingest = Ingest::open(&folder, lock, limits.tuning)?;
     let total = limits.announced.map(|bytes| bytes.0);
-    ingest.restart(Origin { source: SOURCE.to_owned(), validator: None, total })?;
+    ingest.restart(Origin { source: UPLOAD.to_owned(), validator: None, total })?;
     ingest.require_room(announced)?;
     let ingest = Arc::new(Mutex::new(ingest));
     let writer = Some(Writer::new(&ingest));
@@ -279,6 +280,10 @@ fn settle(ingest: &mut Ingest, folder: &Path, expected: Digest) -> Result<(), Up
     if found != expected {
         return Err(UploadError::WrongDigest { expected, found });
     }
+    if !ingest.is_in_place()? {
+        // Somebody moved the folder away; what lies there now is another's, and was not checked.
+        return Err(UploadError::Stopped);
+    }
     Gguf::read(ingest.data())?;
     ingest.record()?;
     let whole = folder.join(WHOLE);
@@ -295,7 +300,9 @@ fn stopped(error: MirrorError) -> UploadError {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.kept {
+        // What lies there after a move is another's.
+        let is_ours = lock(&self.ingest).is_in_place().unwrap_or(false);
+        if !self.kept && is_ours {
             // What cannot be cleared now is cleared by the next start.
             let _ = self.layout.discard(&self.folder);
         }

@@ -1,7 +1,7 @@
 //! Files that callers send, and the names that they get.
 
 use tieline_store::{
-    NameError, Overlay, PullError, Pulled, Store, Tuning, UploadError, UploadLimits,
+    NameError, Overlay, PullError, Pulled, Store, Trust, Tuning, UploadError, UploadLimits,
 };
 use tieline_types::{Bytes, Digest, Hint};
 
@@ -30,7 +30,7 @@ fn send(
 
 fn name(world: &mut World, who: &str, said: Digest, name: &str) -> Result<Pulled, PullError> {
     world.name = Some(name.to_owned());
-    run(world.store.name_upload(who, said, world.options()))
+    run(world.store.name_upload(who, said, world.options(), None))
 }
 
 fn waiting(store: &Store) -> usize {
@@ -52,12 +52,77 @@ fn an_upload_becomes_a_model_once_it_is_named() {
 
     let pulled = name(&mut world, "k", said, "Mine").unwrap();
     assert_eq!((pulled.model.name.as_str(), pulled.model.digest), ("mine", said));
-    assert_eq!(pulled.model.source, "upload");
+    assert_eq!((pulled.model.source.as_str(), pulled.model.trust), ("upload", Trust::Uploaded));
     let file = world.store.open_model(&pulled.model).unwrap();
     assert_eq!(std::fs::read(file.path).unwrap(), bytes);
     assert_blobs_are_true(world.store.root());
     assert_eq!((waiting(&world.store), blobs(world.store.root()).len()), (0, 1));
     assert!(matches!(name(&mut world, "k", said, "two"), Err(PullError::UnknownDigest { .. })));
+}
+
+fn pirate(name: &str) -> Overlay {
+    Overlay {
+        name: name.to_owned(),
+        base: name.to_owned(),
+        system: Some("Arr.".into()),
+        template: None,
+        licence: None,
+        parameters: "{}".to_owned(),
+        messages: "[]".into(),
+        changed_at_unix_s: 1,
+    }
+}
+
+#[test]
+fn a_model_and_what_is_put_before_it_come_together_or_not_at_all() {
+    let mut world = World::new();
+    let bytes = model(128_000);
+    let said = digest(&bytes);
+    send(&world.store, "k", said, &bytes, 1 << 20).unwrap();
+    let database = world.store.root().join("store.sqlite");
+    let edit =
+        |sql: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(sql).unwrap();
+    // As a kill between the two would leave it, were they two.
+    edit("CREATE TRIGGER broken BEFORE INSERT ON overlays BEGIN SELECT RAISE(ABORT, 'no'); END");
+    world.name = Some("mine".to_owned());
+    let overlay = pirate("mine");
+    let named = run(world.store.name_upload("k", said, world.options(), Some(&overlay)));
+    assert!(matches!(named, Err(PullError::Db(_))), "{named:?}");
+    assert_eq!(world.store.list().unwrap(), []);
+    edit("DROP TRIGGER broken");
+    run(world.store.name_upload("k", said, world.options(), Some(&overlay))).unwrap();
+    assert_eq!(world.store.overlay("mine").unwrap(), Some(overlay.clone()));
+
+    // The same of a second name for bytes that are here.
+    edit("CREATE TRIGGER broken BEFORE INSERT ON overlays BEGIN SELECT RAISE(ABORT, 'no'); END");
+    let second = pirate("second");
+    assert!(world.store.name_digest(said, "second", Some(&second)).is_err());
+    assert_eq!(world.store.list().unwrap().len(), 1);
+    edit("DROP TRIGGER broken");
+    world.store.name_digest(said, "second", Some(&second)).unwrap();
+    assert_eq!(world.store.overlay("second").unwrap(), Some(second));
+    world.store.name_digest(said, "second", None).unwrap();
+    assert_eq!(world.store.overlay("second").unwrap(), None);
+    assert_eq!(world.store.overlay("mine").unwrap(), Some(overlay));
+}
+
+#[test]
+fn an_upload_whose_folder_was_moved_away_marks_and_clears_nothing_of_anothers() {
+    let world = World::new();
+    let bytes = model(128_000);
+    let said = digest(&bytes);
+    run(async {
+        let mut upload = world.store.upload("k", said, limits(1 << 20)).await.unwrap();
+        upload.write(&bytes).await.unwrap();
+        let place = waits_at(&world.store).unwrap();
+        std::fs::rename(&place, world.store.root().join("elsewhere")).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        std::fs::write(place.join("data"), b"another's").unwrap();
+        let error = upload.finish().await.unwrap_err();
+        assert!(matches!(error, UploadError::Stopped), "{error}");
+        assert!(!world.store.has_upload("k", said));
+        assert_eq!(std::fs::read(place.join("data")).unwrap(), b"another's");
+    });
 }
 
 fn waits_at(store: &Store) -> Option<std::path::PathBuf> {

@@ -42,6 +42,9 @@ pub(crate) struct Serve {
     /// [default: 4GB, at most a tenth of what is free]
     #[arg(long, value_name = "SIZE", env = env::PROMPT_CACHE, hide_env_values = true, value_parser = prompts::quota)]
     pub(crate) prompt_cache: Option<Quota>,
+    /// Most disk space for files that clients sent and nobody named yet, such as 20GB [default: 64GiB]
+    #[arg(long, value_name = "SIZE", value_parser = prompts::bytes)]
+    pub(crate) uploads: Option<tieline_types::Bytes>,
     /// How much is logged on standard error
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Log::Info, env = env::LOG, hide_env_values = true)]
     pub(crate) log: Log,

@@ -109,6 +109,7 @@ pub(super) fn trust(trust: Trust) -> &'static str {
     match trust {
         Trust::Pinned => "pinned",
         Trust::FirstSeen => "first-seen",
+        Trust::Uploaded => "uploaded",
         Trust::Mismatch => "mismatch",
     }
 }

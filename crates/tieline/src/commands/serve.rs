@@ -271,7 +271,11 @@ fn config(app: &App, args: &Serve) -> Result<Config, Failure> {
         admin_token: Some(keys::admin_token(&app.home)?),
         insecure_plaintext: args.insecure_plaintext,
     };
-    Ok(Config { doors, ..Config::default() })
+    let mut config = Config { doors, ..Config::default() };
+    if let Some(most) = args.uploads {
+        config.limits.upload = most;
+    }
+    Ok(config)
 }
 
 /// A refusal to serve, with the flags that would mend it.

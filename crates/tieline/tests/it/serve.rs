@@ -220,3 +220,17 @@ fn ended_once_it_answers(home: &Home, address: SocketAddr) -> Option<i32> {
         .unwrap();
     server.wait().unwrap().code()
 }
+
+#[test]
+fn uploads_may_take_what_the_flag_says() {
+    let Some(runner) = testkit::runner() else { return };
+    let args = ["--uploads", "1kB", "--loopback-auth", "off"];
+    let daemon = Daemon::start(&Home::empty(), &runner, &args);
+    let path = format!("/api/blobs/sha256:{}", "0".repeat(64));
+    let kind = [("content-type", "application/octet-stream")];
+    let said = send(daemon.address, ("POST", &path), &kind, &"x".repeat(1001));
+    assert_eq!(said.status, 413, "{}", said.body);
+    // What is short enough is read, and is no such file.
+    let said = send(daemon.address, ("POST", &path), &kind, &"x".repeat(1000));
+    assert_eq!(said.status, 400, "{}", said.body);
+}
