@@ -250,7 +250,7 @@ fn a_plan_is_of_the_build_that_loads() {
     let (app, _folder) = app_with_builds(&runner);
     pull(&app, testkit::smollm2(), "smollm2");
     app.block_on(async {
-        let (_, handle) = start(&app, settings(512)).unwrap();
+        let (_, handle) = start(&app, settings(512), app.engine().unwrap());
         let machine = Arc::clone(&handle.machine);
         let wanted = Wanted::named("smollm2");
         machine.ready(&wanted).await.unwrap();
