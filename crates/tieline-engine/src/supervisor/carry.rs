@@ -10,36 +10,31 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Failed;
-use super::adapters::{Room, wanted};
+use super::adapters::{Next, wanted};
 use super::life::{Life, Step};
 
 /// A file that is being read and sent.
 pub(super) type Sending = JoinHandle<io::Result<()>>;
 
 impl Life<'_> {
-    /// Begins to send the next adapter that somebody waits for, if there is room for it.
+    /// Hands over what has its adapters, and begins to send the next that somebody waits for.
     pub(super) async fn bring_next(&mut self) -> Step {
-        while let Some((id, adapter)) = self.shelf.next() {
-            let (file, held) = match opened(&adapter) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    self.disappoint(adapter.digest, &error).await?;
-                    continue;
-                }
-            };
-            match self.shelf.room(held, id, &self.used()) {
-                Room::Later => return Ok(()),
-                Room::Never => {
+        loop {
+            let used = self.used();
+            match self.shelf.next(&used, opened) {
+                None => return Ok(()),
+                Some(Next::Go(id, work)) => self.send_work(id, work).await?,
+                Some(Next::Missing(digest, failed)) => self.disappoint(digest, &failed).await?,
+                Some(Next::Never(id)) => {
                     self.shelf.forget(id);
                     self.reply(id, Err(too_much())).await?;
                 }
-                Room::After(gone) => {
+                Some(Next::Bring(file, held, gone)) => {
                     self.drop_adapters(&gone).await?;
-                    return self.send_adapter(file, held).await;
+                    self.send_adapter(file, held).await?;
                 }
             }
         }
-        Ok(())
     }
 
     /// Has the runner drop the adapters that no work asks for: others need the memory.
@@ -89,9 +84,6 @@ impl Life<'_> {
             self.disappoint(digest, &Failed::from(failure)).await?;
         }
         self.tell_held();
-        for (id, work) in self.shelf.served() {
-            self.hand_over(id, work).await?;
-        }
         self.bring_next().await
     }
 

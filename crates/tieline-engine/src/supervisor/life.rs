@@ -238,12 +238,17 @@ impl<'s> Life<'s> {
     }
 
     /// Sends work to the runner, at once or when it has the adapters for it.
-    pub(super) async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
+    async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
         self.count_work()?;
         if !self.shelf.serves(&work) {
             self.shelf.wait(id, work);
             return Box::pin(self.bring_next()).await;
         }
+        self.send_work(id, work).await
+    }
+
+    /// Sends work to the runner.
+    pub(super) async fn send_work(&mut self, id: RequestId, work: Work) -> Step {
         match self.child.send(&ToRunner::Work(id, work)).await {
             Err(FrameError::TooLong(bytes)) => {
                 let text =
@@ -274,7 +279,9 @@ impl<'s> Life<'s> {
         if self.shelf.forget(id) {
             // The runner knows nothing of it.
             self.running.remove(&id);
-            return self.count_work();
+            self.count_work()?;
+            // Others may have waited behind it.
+            return Box::pin(self.bring_next()).await;
         }
         match self.running.get_mut(&id) {
             Some(pending) if !pending.cancelled => {
