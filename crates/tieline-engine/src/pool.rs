@@ -6,6 +6,7 @@
 mod asked;
 pub mod decide;
 mod entry;
+mod growth;
 mod overview;
 mod runners;
 
@@ -340,7 +341,7 @@ impl Worker {
         entry.used(now);
         let asked = Asked { job, keep, since: now };
         if entry.takes() {
-            return self.pass_on(key, asked);
+            return self.pass_on_with_room(key, asked);
         }
         match entry.queue.len() < QUEUE {
             true => entry.queue.push_back(asked),
@@ -364,7 +365,8 @@ impl Worker {
         };
         entry.forgotten = true;
         entry.tell("its model was removed");
-        entry.queue.drain(..).for_each(|asked| asked.job.refuse(unknown(name)));
+        let waiting = entry.queue.drain(..).chain(entry.growing.drain(..));
+        waiting.for_each(|asked| asked.job.refuse(unknown(name)));
     }
 
     fn change(&mut self, name: &str, change: Change) -> Result<(), BackendError> {
@@ -394,7 +396,7 @@ impl Worker {
         if let Some(keep) = asked.keep {
             entry.keep(keep);
         }
-        let busy = entry.begin(&self.freed, self.started);
+        let busy = entry.begin(asked.job.adapters(), (&self.freed, self.started));
         let witness = Witness { orders, key, load: entry.loads() };
         self.tasks.spawn(asked.job.pass_on(model, busy, witness));
     }
@@ -434,7 +436,10 @@ impl Worker {
             self.evict(key, reason);
         }
         for key in load {
-            self.load(key);
+            match self.entries.get(&key).and_then(Entry::phase) {
+                Some(_) => self.grant(key),
+                None => self.load(key),
+            }
         }
         self.serve();
         look_again
@@ -447,7 +452,7 @@ impl Worker {
             ready.extend(entry.queue.drain(..).map(|asked| (*key, asked)));
         }
         for (key, asked) in ready {
-            self.pass_on(key, asked);
+            self.pass_on_with_room(key, asked);
         }
     }
 
@@ -460,6 +465,9 @@ impl Worker {
                 told.unwrap_or("it was told to leave").to_owned()
             }
             Reason::RoomFor(other) => match self.entries.get_mut(&other) {
+                Some(other) if other.phase().is_some() => {
+                    format!("an adapter of {} needed the room", other.member.name)
+                }
                 Some(other) => {
                     other.displaces = true;
                     format!("{} needed the room", other.member.name)
@@ -473,6 +481,7 @@ impl Worker {
         for entry in self.entries.values_mut() {
             // Who left needs no model.
             entry.queue.retain(|asked| !asked.job.is_closed());
+            entry.growing.retain(|asked| !asked.job.is_closed());
         }
         let now = self.now();
         let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
@@ -528,6 +537,9 @@ impl Worker {
     fn refuse(&mut self, key: Key, refusal: Refusal) {
         let (now, wait) = (self.now(), self.config.wait);
         let Some(entry) = self.entries.get_mut(&key) else { return };
+        if entry.phase().is_some() {
+            return self.refuse_growth(key, refusal);
+        }
         let name = &entry.member.name;
         let (kind, text) = match refusal {
             Refusal::TooLarge { needed, room } => (
@@ -564,7 +576,8 @@ impl Worker {
 
     async fn close(mut self) {
         for entry in self.entries.values_mut() {
-            entry.queue.drain(..).for_each(|asked| asked.job.refuse(gone()));
+            let waiting = entry.queue.drain(..).chain(entry.growing.drain(..));
+            waiting.for_each(|asked| asked.job.refuse(gone()));
             if let Some(model) = entry.leave() {
                 model.end().await;
             }

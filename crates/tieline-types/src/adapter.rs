@@ -73,7 +73,16 @@ pub struct Adapter {
     pub scale: Scale,
     /// Where its file is: for the engine, which sends the bytes to the runner. No frame holds it.
     #[serde(skip)]
-    pub file: Option<PathBuf>,
+    pub file: Option<AdapterFile>,
+}
+
+/// Where an adapter's file lies.
+#[derive(Clone, Debug)]
+pub struct AdapterFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// How long it is: what it takes in memory.
+    pub bytes: Bytes,
 }
 
 /// Where the file lies makes no other adapter of it.
@@ -131,6 +140,13 @@ impl Adapters {
     /// Whether the base is asked for as it is.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What those whose files are known take in memory.
+    pub fn sizes(&self) -> impl Iterator<Item = HeldAdapter> {
+        self.iter().filter_map(|one| {
+            Some(HeldAdapter { digest: one.digest, bytes: one.file.as_ref()?.bytes })
+        })
     }
 
     /// Names the set and nothing else: `sha256:…@0.5+sha256:…@1`. Empty for none.

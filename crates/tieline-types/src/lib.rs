@@ -27,7 +27,7 @@ pub mod units;
 pub mod wire;
 pub mod zone;
 
-pub use adapter::{Adapter, Adapters, AdaptersError, Composed, HeldAdapter, Scale};
+pub use adapter::{Adapter, AdapterFile, Adapters, AdaptersError, Composed, HeldAdapter, Scale};
 pub use backend::{Backend, EventStream};
 pub use choices::{ChoiceEvent, ChoicePlan, Choices, choices};
 pub use constraint::Constraint;

@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 use tieline_store::gguf::Misfit;
 use tieline_store::{Catalogue, DbError, Gguf, Model, Store, VerifyError};
 use tieline_types::{
-    Adapter, Adapters, AdaptersError, BackendError, Bytes, Composed, Digest, ErrorKind, Hint,
-    ModelRef, ParseModelRefError, Scale,
+    Adapter, AdapterFile, Adapters, AdaptersError, BackendError, Bytes, Composed, Digest,
+    ErrorKind, Hint, ModelRef, ParseModelRefError, Scale,
 };
 
 use crate::names;
@@ -162,7 +162,8 @@ impl Found {
     pub(crate) fn set(&self, store: &Store) -> Result<Adapters, ComposeError> {
         let one = |(model, scale): &(Model, Scale)| {
             let file = store.open_model(model)?;
-            Ok(Adapter { digest: model.digest, scale: *scale, file: Some(file.path) })
+            let file = AdapterFile { path: file.path, bytes: model.size };
+            Ok(Adapter { digest: model.digest, scale: *scale, file: Some(file) })
         };
         let all: Vec<Adapter> =
             self.adapters.iter().map(one).collect::<Result<_, ComposeError>>()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tieline_types::wire::{self, Work};
-use tieline_types::{BackendError, ErrorKind, EventStream, Keep, Request, Served};
+use tieline_types::{BackendError, ErrorKind, EventStream, HeldAdapter, Keep, Request, Served};
 use tokio::sync::{mpsc, oneshot};
 
 use super::decide::Key;
@@ -42,6 +42,14 @@ pub(super) struct Witness {
 }
 
 impl Job {
+    /// The adapters that it needs beside the model.
+    pub(super) fn adapters(&self) -> Vec<HeldAdapter> {
+        match self {
+            Self::Run(request, _) => request.adapters.sizes().collect(),
+            Self::Work(..) | Self::Ready(_) => Vec::new(),
+        }
+    }
+
     /// Nobody waits for it any more.
     pub(super) fn is_closed(&self) -> bool {
         match self {

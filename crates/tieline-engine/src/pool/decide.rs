@@ -3,6 +3,7 @@
 //! Who waits is served in the order of arrival, one at a time where room must be made, so nobody is
 //! starved by smaller ones that slip in. What leaves is what costs least to miss: the time that loading it
 //! again takes × how often it was asked for lately. What is pinned, loading or answering never leaves.
+//! A model in memory that must have adapters beside it waits for their room in the same line.
 
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub struct Resident {
     pub key: Key,
     /// What it takes.
     pub bytes: Bytes,
+    /// What it takes without adapters.
+    pub bare: Bytes,
     /// Where it stands.
     pub phase: Phase,
     /// Requests that it answers now.
@@ -63,13 +66,15 @@ pub struct Resident {
     pub displaced: bool,
 }
 
-/// A model that somebody waits for.
+/// A model that somebody waits for, or one in memory whose adapters somebody waits for.
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// Which.
     pub key: Key,
-    /// What it will take.
+    /// What it will take; of one in memory: more than now.
     pub bytes: Bytes,
+    /// What it will take with all that is asked for, and nothing that others ask it for.
+    pub whole: Bytes,
     /// Since when.
     pub since: Duration,
     /// When they stop waiting.
@@ -117,7 +122,7 @@ pub enum Refusal {
 /// What to do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// To be loaded now; `true`: others left for it.
+    /// To be loaded now; of those in memory: to have its adapters.
     pub load: Vec<Key>,
     /// To leave now.
     pub evict: Vec<(Key, Reason)>,
@@ -139,12 +144,13 @@ pub fn decide(facts: &Facts) -> Decision {
     let mut decision = Decision::default();
     expire(facts, &mut decision);
     for waiting in &facts.waiting {
-        if decision.refuse.iter().any(|(key, _)| *key == waiting.key) {
+        let settled = decision.refuse.iter().any(|(key, _)| *key == waiting.key);
+        if settled || decision.evict.iter().any(|(key, _)| *key == waiting.key) {
             continue;
         }
-        let room = facts.room_beside_pinned();
-        if waiting.bytes > room {
-            let refusal = Refusal::TooLarge { needed: waiting.bytes, room };
+        let room = facts.room_beside_pinned(waiting.key);
+        if waiting.whole > room {
+            let refusal = Refusal::TooLarge { needed: waiting.whole, room };
             decision.refuse.push((waiting.key, refusal));
             continue;
         }
@@ -176,7 +182,9 @@ fn expire(facts: &Facts, decision: &mut Decision) {
             }
             continue;
         }
-        let Some(keep) = resident.keep_alive.filter(|_| resident.busy == 0) else { continue };
+        let waited_for = facts.waiting.iter().any(|waiting| waiting.key == resident.key);
+        let is_idle = resident.busy == 0 && !waited_for;
+        let Some(keep) = resident.keep_alive.filter(|_| is_idle) else { continue };
         let end = resident.idle_since.saturating_add(keep);
         if end <= facts.now {
             decision.evict.push((resident.key, Reason::Idle));
@@ -203,7 +211,9 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
     let mut candidates: Vec<&Resident> = facts
         .residents
         .iter()
-        .filter(|r| r.may_leave() && !decision.evict.iter().any(|(key, _)| *key == r.key))
+        // What gets room now is at work at once.
+        .filter(|r| r.may_leave() && r.key != waiting.key && !decision.load.contains(&r.key))
+        .filter(|r| !decision.evict.iter().any(|(key, _)| *key == r.key))
         .collect();
     for resident in candidates.iter().filter(|resident| !resident.stayed(facts.now)) {
         decision.wake(resident.stays_until());
@@ -222,6 +232,10 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
         chosen.push(resident);
     }
     if short > 0 {
+        // What other requests use of its own may be what is missing.
+        if facts.residents.iter().any(|own| own.key == waiting.key && own.busy > 0) {
+            drain_in_time(facts, waiting, &[waiting.key], decision);
+        }
         return; // Something loads, or must stay for a while: to end less than is needed helps nobody.
     }
     spare(&mut chosen, over.saturating_sub(leaving(decision)));
@@ -230,9 +244,15 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
         decision.evict.extend(chosen.iter().map(|resident| (resident.key, reason)));
         return;
     }
+    let keys: Vec<Key> = chosen.iter().map(|resident| resident.key).collect();
+    drain_in_time(facts, waiting, &keys, decision);
+}
+
+/// Has these take no further requests, once somebody has waited long enough.
+fn drain_in_time(facts: &Facts, waiting: &Waiting, keys: &[Key], decision: &mut Decision) {
     let drains_at = waiting.since.saturating_add(PATIENCE);
     if drains_at <= facts.now {
-        decision.drain.extend(chosen.iter().map(|resident| resident.key));
+        decision.drain.extend(keys);
     } else {
         decision.wake(drains_at);
     }
@@ -258,9 +278,11 @@ impl Facts {
         residents.sum::<u128>() + loads.map(|waiting| u128::from(waiting.bytes.0)).sum::<u128>()
     }
 
-    fn room_beside_pinned(&self) -> Bytes {
-        let pinned = self.residents.iter().filter(|resident| resident.pinned);
-        let pinned = pinned.fold(0u64, |sum, resident| sum.saturating_add(resident.bytes.0));
+    /// What there is for a model: adapters of others go in time.
+    fn room_beside_pinned(&self, key: Key) -> Bytes {
+        let pinned =
+            self.residents.iter().filter(|resident| resident.pinned && resident.key != key);
+        let pinned = pinned.fold(0u64, |sum, resident| sum.saturating_add(resident.bare.0));
         Bytes(self.budget.0.saturating_sub(pinned))
     }
 }

@@ -1,27 +1,32 @@
 //! What the pool knows of one member.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::Stream;
-use tieline_types::{BackendError, Bytes, Event, EventStream, HeldAdapter, Keep};
+use tieline_types::{BackendError, Bytes, Digest, Event, EventStream, HeldAdapter, Keep};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::decide::{self, Key, Phase, Waiting, decayed};
+use super::growth::{self, Claims};
 use super::{Member, Resident, Standing};
 
 /// Where the model is.
 enum Place {
     Away,
     Loading,
-    Ready { model: Arc<dyn Resident>, since: Duration },
-    Ending,
+    Ready {
+        model: Arc<dyn Resident>,
+        since: Duration,
+    },
+    /// Its adapters go with it.
+    Ending(Arc<dyn Resident>),
 }
 
 /// One member and its requests.
@@ -29,13 +34,13 @@ pub(super) struct Entry {
     pub(super) member: Member,
     place: Place,
     pub(super) queue: VecDeque<Asked>,
+    /// Requests whose adapters have no room yet.
+    pub(super) growing: VecDeque<Asked>,
     /// Takes no further requests, so that it can leave.
     pub(super) draining: bool,
     /// Others leave for it.
     pub(super) displaces: bool,
     displaced: bool,
-    /// It was told to drop its adapters, and nobody has asked it since.
-    sheds: bool,
     /// Why it is to leave as soon as what it answers is answered.
     pub(super) told: Option<&'static str>,
     /// It is no member any more once it has left.
@@ -55,10 +60,10 @@ impl Entry {
             member,
             place: Place::Away,
             queue: VecDeque::new(),
+            growing: VecDeque::new(),
             draining: false,
             displaces: false,
             displaced: false,
-            sheds: false,
             told: None,
             forgotten: false,
             keep: None,
@@ -74,7 +79,7 @@ impl Entry {
     pub(super) fn used(&mut self, now: Duration) {
         self.uses = decayed(self.uses, now.saturating_sub(self.used_at)) + 1.0;
         self.used_at = now;
-        self.sheds = false;
+        self.work.sheds.store(false, Ordering::Relaxed);
     }
 
     /// Whether a request can go straight to it.
@@ -85,14 +90,20 @@ impl Entry {
     pub(super) fn model(&self) -> Option<Arc<dyn Resident>> {
         match &self.place {
             Place::Ready { model, .. } => Some(Arc::clone(model)),
-            Place::Away | Place::Loading | Place::Ending => None,
+            Place::Away | Place::Loading | Place::Ending(_) => None,
         }
     }
 
-    /// It answers one more request, until what this returns is dropped. `started`: when the pool began.
-    pub(super) fn begin(&self, freed: &Arc<Notify>, started: Instant) -> Busy {
+    /// It answers one more request, with these adapters, until what this returns is dropped. `started`: when the
+    /// pool began.
+    pub(super) fn begin(
+        &self,
+        adapters: Vec<HeldAdapter>,
+        (freed, started): (&Arc<Notify>, Instant),
+    ) -> Busy {
         self.work.count.fetch_add(1, Ordering::Relaxed);
-        Busy { work: Arc::clone(&self.work), freed: Arc::clone(freed), started }
+        self.work.claims().take(&adapters);
+        Busy { work: Arc::clone(&self.work), adapters, freed: Arc::clone(freed), started }
     }
 
     pub(super) fn loading(&mut self) {
@@ -127,9 +138,12 @@ impl Entry {
     /// It begins to leave. `None` where it is not there to leave.
     pub(super) fn leave(&mut self) -> Option<Arc<dyn Resident>> {
         let model = self.model()?;
-        self.place = Place::Ending;
+        self.place = Place::Ending(Arc::clone(&model));
         self.told = None;
         self.keep = None;
+        // They wait for the model now, before those who came after them.
+        self.growing.extend(std::mem::take(&mut self.queue));
+        self.queue = std::mem::take(&mut self.growing);
         Some(model)
     }
 
@@ -145,16 +159,24 @@ impl Entry {
             Place::Away => None,
             Place::Loading => Some(Phase::Loading),
             Place::Ready { .. } => Some(Phase::Ready),
-            Place::Ending => Some(Phase::Ending),
+            Place::Ending(_) => Some(Phase::Ending),
         }
     }
 
-    /// As one that waits to be loaded, where somebody waits for it.
+    /// As one that waits to be loaded or for its adapters' room, where somebody waits for that.
     pub(super) fn waiting(&self, key: Key, wait: Duration) -> Option<Waiting> {
-        let since = self.queue.front()?.since;
-        let away = matches!(self.place, Place::Away);
-        let until = since.saturating_add(wait);
-        away.then_some(Waiting { key, bytes: self.member.bytes, since, until })
+        let bare = self.member.bytes;
+        let (since, bytes, whole) = match self.place {
+            Place::Away => (self.queue.front()?.since, bare, bare),
+            Place::Ready { .. } => {
+                let asked = self.growing.front()?;
+                let adapters = asked.job.adapters();
+                let whole = Bytes(bare.0.saturating_add(growth::sum(&adapters)));
+                (asked.since, self.lacks(&adapters), whole)
+            }
+            Place::Loading | Place::Ending(_) => return None,
+        };
+        Some(Waiting { key, bytes, whole, since, until: since.saturating_add(wait) })
     }
 
     /// As one that takes memory, where it does.
@@ -162,11 +184,12 @@ impl Entry {
         let phase = self.phase()?;
         let ready_since = match self.place {
             Place::Ready { since, .. } => since,
-            Place::Away | Place::Loading | Place::Ending => now,
+            Place::Away | Place::Loading | Place::Ending(_) => now,
         };
         Some(decide::Resident {
             key,
             bytes: self.bytes(),
+            bare: self.member.bytes,
             phase,
             busy: self.busy(),
             // Who says so outdoes who pinned it.
@@ -195,28 +218,47 @@ impl Entry {
             served,
             adapters: self.model().map(|model| model.adapters()).unwrap_or_default(),
             busy: self.busy(),
-            waiting: self.queue.len(),
+            waiting: self.queue.len() + self.growing.len(),
             loads: self.loads,
             leaves_in: resident.and_then(|resident| resident.leaves_in(now)),
         }
     }
 
-    /// Has it drop adapters, where none is in use: they count no more.
+    /// Has it drop the adapters that nobody uses: they count no more.
     pub(super) fn shed(&mut self) {
-        if let Some(model) = self.model().filter(|_| self.busy() == 0) {
+        if let Some(model) = self.model() {
             model.shed();
-            self.sheds = true;
+            self.work.sheds.store(true, Ordering::Relaxed);
         }
     }
 
-    /// What it takes: its plan, and the adapters that it holds.
+    /// What it takes: its plan, the adapters that it holds, and those of requests at work, which come.
     pub(super) fn bytes(&self) -> Bytes {
-        if self.sheds && self.busy() == 0 {
-            return self.member.bytes;
-        }
-        let adapters = self.model().map(|model| model.adapters()).unwrap_or_default();
-        let sum = |sum: u64, adapter: &HeldAdapter| sum.saturating_add(adapter.bytes.0);
-        Bytes(adapters.iter().fold(self.member.bytes.0, sum))
+        Bytes(
+            self.adapters().values().fold(self.member.bytes.0, |sum, one| sum.saturating_add(*one)),
+        )
+    }
+
+    /// What it would take more for these adapters.
+    pub(super) fn lacks(&self, adapters: &[HeldAdapter]) -> Bytes {
+        let there = self.adapters();
+        let missing = adapters.iter().filter(|one| !there.contains_key(&one.digest));
+        Bytes(missing.fold(0, |sum: u64, one| sum.saturating_add(one.bytes.0)))
+    }
+
+    /// What its adapters take, each once.
+    fn adapters(&self) -> HashMap<Digest, u64> {
+        let sheds = self.work.sheds.load(Ordering::Relaxed);
+        let model = match &self.place {
+            Place::Ready { model, .. } | Place::Ending(model) if !sheds => Some(model),
+            Place::Ready { .. } | Place::Ending(_) | Place::Away | Place::Loading => None,
+        };
+        let held = model
+            .map(|model| model.adapters())
+            .into_iter()
+            .flatten()
+            .map(|one| (one.digest, one.bytes.0));
+        held.chain(self.work.claims().bytes()).collect()
     }
 
     fn busy(&self) -> usize {
@@ -240,11 +282,20 @@ impl Entry {
 #[derive(Debug, Default)]
 struct AtWork {
     count: AtomicUsize,
+    /// The adapters of it.
+    claims: Mutex<Claims>,
+    /// It was told to drop its adapters; since then nobody has asked it, and none was given back.
+    sheds: AtomicBool,
     /// When the last of it ended, in milliseconds since the pool began.
     last_end_ms: AtomicU64,
 }
 
 impl AtWork {
+    fn claims(&self) -> MutexGuard<'_, Claims> {
+        // No code panics while it holds this lock.
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn last_end(&self) -> Duration {
         Duration::from_millis(self.last_end_ms.load(Ordering::Relaxed))
     }
@@ -254,6 +305,7 @@ impl AtWork {
 #[derive(Debug)]
 pub(super) struct Busy {
     work: Arc<AtWork>,
+    adapters: Vec<HeldAdapter>,
     freed: Arc<Notify>,
     started: Instant,
 }
@@ -269,6 +321,11 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.work.last_end_ms.fetch_max(now, Ordering::Relaxed);
+        if !self.adapters.is_empty() {
+            // They stay held until it is told again.
+            self.work.sheds.store(false, Ordering::Relaxed);
+            self.work.claims().give_back(&self.adapters);
+        }
         self.work.count.fetch_sub(1, Ordering::Relaxed);
         self.freed.notify_one();
     }

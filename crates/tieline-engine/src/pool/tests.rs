@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tieline_types::{
-    Digest, Event, FinishReason, Finished, Jail, LoadedModel, MemoryUse, Prompt, RunnerBuild,
-    Timing, Tokens, Usage, Zone,
+    Adapter, AdapterFile, Adapters, Digest, Event, FinishReason, Finished, Jail, LoadedModel,
+    MemoryUse, Prompt, RunnerBuild, Scale, Timing, Tokens, Usage, Zone,
 };
 use tokio::time::sleep;
 
@@ -30,6 +30,42 @@ struct Fake {
     busy: Arc<AtomicU64>,
     pinned: bool,
     ledger: Arc<Ledger>,
+    adapters: Arc<Mutex<HeldBy>>,
+}
+
+/// The adapters that are held: their bytes, and how many requests use them.
+type HeldBy = HashMap<Digest, (u64, usize)>;
+
+/// A request's adapters at work.
+struct InUse(Vec<Digest>, Arc<Mutex<HeldBy>>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        let mut held = self.1.lock().unwrap();
+        self.0.iter().for_each(|digest| held.get_mut(digest).unwrap().1 -= 1);
+    }
+}
+
+impl Fake {
+    /// Takes in what is asked for, at once.
+    fn take_in(&self, adapters: &Adapters) -> InUse {
+        let mut held = self.adapters.lock().unwrap();
+        for one in adapters.sizes() {
+            let (_, users) = held.entry(one.digest).or_insert_with(|| {
+                self.ledger.takes(one.bytes.0);
+                (one.bytes.0, 0)
+            });
+            *users += 1;
+        }
+        InUse(adapters.iter().map(|one| one.digest).collect(), Arc::clone(&self.adapters))
+    }
+}
+
+impl Ledger {
+    fn takes(&self, bytes: u64) {
+        let held = self.held.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        self.most.fetch_max(held, Ordering::SeqCst);
+    }
 }
 
 #[async_trait]
@@ -42,7 +78,8 @@ impl Backend for Fake {
         Zone::Host
     }
 
-    async fn run(&self, _: Request) -> Result<EventStream, BackendError> {
+    async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        let in_use = self.take_in(&request.adapters);
         self.busy.fetch_add(1, Ordering::SeqCst);
         let (sender, receiver) = mpsc::channel(1);
         let answer = self.answer;
@@ -50,16 +87,21 @@ impl Backend for Fake {
             sleep(answer).await;
             let _ = sender.send(Ok(Event::Finished(finished()))).await;
         });
-        Ok(Box::pin(Channel(receiver, Arc::clone(&self.busy))))
+        let busy = Arc::clone(&self.busy);
+        Ok(Box::pin(Channel { events: receiver, busy, _in_use: in_use }))
     }
 }
 
 /// A stream that makes its model busy until it is dropped, as a cancelled answer is.
-struct Channel(mpsc::Receiver<Result<Event, BackendError>>, Arc<AtomicU64>);
+struct Channel {
+    events: mpsc::Receiver<Result<Event, BackendError>>,
+    busy: Arc<AtomicU64>,
+    _in_use: InUse,
+}
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.1.fetch_sub(1, Ordering::SeqCst);
+        self.busy.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -70,7 +112,7 @@ impl futures_core::Stream for Channel {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Self::Item>> {
-        self.0.poll_recv(context)
+        self.events.poll_recv(context)
     }
 }
 
@@ -133,6 +175,24 @@ impl Resident for Fake {
         Arc::new(served(&self.name))
     }
 
+    fn adapters(&self) -> Vec<HeldAdapter> {
+        let held = self.adapters.lock().unwrap();
+        let one = |(digest, (bytes, _)): (&Digest, &(u64, usize))| HeldAdapter {
+            digest: *digest,
+            bytes: Bytes(*bytes),
+        };
+        held.iter().map(one).collect()
+    }
+
+    fn shed(&self) {
+        self.adapters.lock().unwrap().retain(|_, (bytes, users)| {
+            if *users == 0 {
+                self.ledger.held.fetch_sub(*bytes, Ordering::SeqCst);
+            }
+            *users > 0
+        });
+    }
+
     async fn work(&self, _: Work) -> Result<Reply, BackendError> {
         let _busy = AtWork::begin(&self.busy);
         sleep(self.answer).await;
@@ -144,7 +204,8 @@ impl Resident for Fake {
             self.ledger.broken.fetch_add(1, Ordering::SeqCst);
         }
         sleep(Duration::from_millis(50)).await;
-        self.ledger.held.fetch_sub(self.bytes, Ordering::SeqCst);
+        let adapters: u64 = self.adapters.lock().unwrap().drain().map(|(_, one)| one.0).sum();
+        self.ledger.held.fetch_sub(self.bytes + adapters, Ordering::SeqCst);
     }
 }
 
@@ -160,8 +221,7 @@ struct Fakes {
 impl Loader for Fakes {
     async fn load(&self, name: &str) -> Result<Arc<dyn Resident>, BackendError> {
         let (member, slow) = self.members[name].clone();
-        let held = self.ledger.held.fetch_add(member.bytes.0, Ordering::SeqCst) + member.bytes.0;
-        self.ledger.most.fetch_max(held, Ordering::SeqCst);
+        self.ledger.takes(member.bytes.0);
         self.loads.lock().unwrap().push(name.to_owned());
         sleep(slow).await;
         if name == "broken" {
@@ -175,6 +235,7 @@ impl Loader for Fakes {
             busy: Arc::default(),
             pinned: member.pinned,
             ledger: Arc::clone(&self.ledger),
+            adapters: Arc::default(),
         }))
     }
 }
@@ -196,7 +257,19 @@ fn pool(budget: u64, members: Vec<(Member, Duration)>) -> (Pool, Arc<Fakes>) {
 }
 
 async fn ask(pool: &Pool, name: &str) -> Result<(), BackendError> {
-    let mut stream = pool.run(name, None, Request::new(Prompt::Text("x".into()))).await?;
+    ask_with(pool, name, &[]).await
+}
+
+/// Asks a model with adapters of so many bytes each, named by these numbers.
+async fn ask_with(pool: &Pool, name: &str, adapters: &[(u8, u64)]) -> Result<(), BackendError> {
+    let adapter = |&(number, bytes): &(u8, u64)| Adapter {
+        digest: Digest([number; 32]),
+        scale: Scale::FULL,
+        file: Some(AdapterFile { path: "/nowhere".into(), bytes: Bytes(bytes) }),
+    };
+    let adapters = Adapters::new(adapters.iter().map(adapter)).unwrap();
+    let request = Request { adapters, ..Request::new(Prompt::Text("x".into())) };
+    let mut stream = pool.run(name, None, request).await?;
     while let Some(event) = poll_fn(|context| stream.as_mut().poll_next(context)).await {
         event?;
     }
@@ -248,6 +321,66 @@ async fn what_cannot_fit_or_load_is_refused_with_the_reason() {
     assert_eq!((error.kind, error.hint().as_deref()), (ErrorKind::BadModel, Some("mend it")));
     assert_eq!(ask(&pool, "none").await.unwrap_err().kind, ErrorKind::NotFound);
     assert_eq!(pool.overview().await.unwrap().taken, Bytes(0));
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn adapters_come_when_there_is_room_for_them() {
+    let members = vec![(member("m", 50), SECOND), (member("other", 30), SECOND)];
+    let (pool, loader) = pool(100, members);
+    ask(&pool, "m").await.unwrap();
+    ask(&pool, "other").await.unwrap();
+    // Another model leaves for them, as it does for a model.
+    ask_with(&pool, "m", &[(1, 15), (2, 15)]).await.unwrap();
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(overview.taken, Bytes(80));
+    assert_eq!(overview.evictions[0].model, "other");
+    assert_eq!(overview.evictions[0].reason, "an adapter of m needed the room");
+    // Those that nobody uses leave for others; one that is in use is waited for.
+    let begun = Instant::now();
+    let (first, second, without) = tokio::join!(
+        ask_with(&pool, "m", &[(3, 30)]),
+        async { ask_with(&pool, "m", &[(4, 30)]).await.map(|()| begun.elapsed()) },
+        async { ask(&pool, "m").await.map(|()| begun.elapsed()) },
+    );
+    first.unwrap();
+    assert_eq!((second.unwrap(), without.unwrap()), (2 * SECOND, SECOND));
+    // What no room can be made for is refused with the figures, and whoever comes behind is served.
+    let (large, small) =
+        tokio::join!(ask_with(&pool, "m", &[(5, 51)]), ask_with(&pool, "m", &[(6, 50)]));
+    let error = large.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::OutOfMemory);
+    assert_eq!(
+        error.to_string(),
+        "m with the adapters asked for needs 101 B, and the models' budget leaves 100 B for it"
+    );
+    small.unwrap();
+    assert!(loader.ledger.most.load(Ordering::SeqCst) <= 100);
+    assert_eq!(pool.overview().await.unwrap().members[0].loads, 1);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_an_adapters_room_is_not_overtaken_for_ever() {
+    let (pool, _) = pool(100, vec![(member("m", 50), SECOND)]);
+    let pool = Arc::new(pool);
+    ask_with(&pool, "m", &[(1, 50)]).await.unwrap();
+    // One and another use it in turn, so that it is always in use.
+    let mut others = tokio::task::JoinSet::new();
+    for half in 0..2 {
+        let pool = Arc::clone(&pool);
+        others.spawn(async move {
+            sleep(half * SECOND / 2).await;
+            for _ in 0..60 {
+                ask_with(&pool, "m", &[(1, 50)]).await.unwrap();
+            }
+        });
+    }
+    sleep(SECOND / 4).await;
+    let begun = Instant::now();
+    ask_with(&pool, "m", &[(2, 50)]).await.unwrap();
+    assert!(begun.elapsed() <= decide::PATIENCE + 3 * SECOND, "{:?}", begun.elapsed());
+    others.join_all().await;
     pool.shutdown().await;
 }
 
@@ -408,6 +541,8 @@ struct Arrival {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Answer,
+    /// To answer with an adapter of this number, which is also its size.
+    Adapted(u8),
     Work,
     /// To answer, and to leave at once.
     Last,
@@ -416,12 +551,14 @@ enum What {
 }
 
 fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
-    use What::{Answer, Forget, Last, Unload, Work};
-    let what = prop::sample::select(vec![Answer, Answer, Work, Work, Last, Unload, Forget]);
+    use What::{Adapted, Answer, Forget, Last, Unload, Work};
+    let plain = prop::sample::select(vec![Answer, Answer, Work, Work, Last, Unload, Forget]);
+    let what = prop_oneof![2 => plain, 1 => (1u8..60).prop_map(Adapted)];
     let one = (0u64..4000, 0usize..5, what, prop::option::weighted(0.2, 1u64..3000));
     let one = one.prop_map(|(after, model, what, leaves_after)| {
         // The pinned one is to stay.
-        let what = if model == 0 { Answer } else { what };
+        let stays = matches!(what, Answer | Adapted(_));
+        let what = if model == 0 && !stays { Answer } else { what };
         Arrival { after, model, what, leaves_after }
     });
     prop::collection::vec(one, 1..40)
@@ -430,6 +567,7 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
 async fn act(pool: &Pool, name: &str, what: What) -> Result<(), BackendError> {
     match what {
         What::Answer => ask(pool, name).await,
+        What::Adapted(number) => ask_with(pool, name, &[(number, u64::from(number))]).await,
         What::Work => pool.work(name, None, work()).await.map(drop),
         What::Last => pool.work(name, Some(Keep::For(Duration::ZERO)), work()).await.map(drop),
         What::Unload => pool.unload(name).await,

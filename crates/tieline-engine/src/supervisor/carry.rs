@@ -113,7 +113,7 @@ fn opened(adapter: &Adapter) -> Result<(File, HeldAdapter), Failed> {
         Ok((file, length))
     };
     let missing = || io::Error::new(io::ErrorKind::NotFound, "nobody said where it is");
-    let path = adapter.file.as_deref().ok_or_else(missing);
+    let path = adapter.file.as_ref().map(|file| file.path.as_path()).ok_or_else(missing);
     let (file, length) = path.and_then(open).map_err(|error| unreadable(digest, &error))?;
     if length > ADAPTER_BYTES.0 {
         return Err(Failed {

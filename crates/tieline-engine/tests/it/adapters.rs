@@ -10,8 +10,8 @@ use testkit::{Shape, lora};
 use tieline_engine::{EngineConfig, LocalModel, Member, Pool, PoolConfig, Runners};
 use tieline_types::wire::ADAPTERS;
 use tieline_types::{
-    Adapter, Adapters, Backend, Bytes, Digest, ErrorKind, Event, HeldAdapter, ModelFile, Prompt,
-    Request, Sampling, Scale, Tokens,
+    Adapter, AdapterFile, Adapters, Backend, Bytes, Digest, ErrorKind, Event, HeldAdapter,
+    ModelFile, Prompt, Request, Sampling, Scale, Tokens,
 };
 
 use crate::{answer, next, params, pid, until};
@@ -26,7 +26,8 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) -> Adapter {
     let path = folder.join(name);
     std::fs::write(&path, bytes).unwrap();
     let digest = Digest(Sha256::digest(bytes).into());
-    Adapter { digest, scale: Scale::FULL, file: Some(path) }
+    let file = AdapterFile { path, bytes: Bytes(bytes.len() as u64) };
+    Adapter { digest, scale: Scale::FULL, file: Some(file) }
 }
 
 fn request(adapters: &[Adapter]) -> Request {
@@ -68,7 +69,7 @@ async fn adapters_are_brought_once_and_again_after_a_crash() {
     let size = Bytes(lora::adapter(1).len() as u64);
     assert_eq!(bytes, [size, size]);
     // Whatever becomes of the file: it is there.
-    std::fs::remove_file(two.file.as_ref().unwrap()).unwrap();
+    std::fs::remove_file(&two.file.as_ref().unwrap().path).unwrap();
     assert_eq!(answer(&model, request(&both)).await.unwrap(), with_both);
     let first = pid(&model);
     kill_process(first, Signal::KILL).unwrap();
@@ -130,7 +131,8 @@ async fn what_does_not_fit_is_an_error_and_no_crash() {
     assert!(error.to_string().contains("holds sha256:"), "{error}");
     // More than a runner holds, told before any of it is read.
     let large = put(folder.path(), "large", b"x");
-    let file = std::fs::OpenOptions::new().write(true).open(large.file.as_ref().unwrap()).unwrap();
+    let file =
+        std::fs::OpenOptions::new().write(true).open(&large.file.as_ref().unwrap().path).unwrap();
     file.set_len(2 << 30).unwrap();
     let error = answer(&model, request(&[large])).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::InvalidRequest);
@@ -172,10 +174,11 @@ async fn adapters_that_nobody_uses_go_before_a_model_does() {
     let one = put(folder.path(), "one", &lora::adapter(1));
     let file =
         |number| ModelFile { digest: Digest([number; 32]), path: testkit::shape(Shape::Llama) };
+    let (size, base) = (lora::adapter(1).len() as u64, Bytes(1_000_000));
     let names = ["a", "b"];
     let members = names.map(|name| Member {
         name: name.to_owned(),
-        bytes: Bytes(1000),
+        bytes: base,
         pinned: false,
         keep_alive: None,
     });
@@ -185,7 +188,8 @@ async fn adapters_that_nobody_uses_go_before_a_model_does() {
         .map(|(name, number)| (name.to_owned(), (file(number), params())));
     let loader = Arc::new(Runners::new(EngineConfig::new(runner), models.collect()));
     // Both fit, and no adapter beside them.
-    let config = PoolConfig { budget: Bytes(2100), wait: Duration::from_secs(30) };
+    let budget = Bytes(2 * base.0 + size - 1);
+    let config = PoolConfig { budget, wait: Duration::from_secs(30) };
     let pool = Pool::start(config, members.to_vec(), loader);
     let ask = async |name: &str, adapters: &[Adapter]| {
         let mut stream = pool.run(name, None, request(adapters)).await.unwrap();
@@ -194,9 +198,8 @@ async fn adapters_that_nobody_uses_go_before_a_model_does() {
         }
     };
     ask("a", std::slice::from_ref(&one)).await;
-    let size = lora::adapter(1).len() as u64;
     let overview = pool.overview().await.unwrap();
-    assert_eq!(overview.taken, Bytes(1000 + size));
+    assert_eq!(overview.taken, Bytes(base.0 + size));
     assert_eq!(
         overview.members[0].adapters,
         [HeldAdapter { digest: one.digest, bytes: Bytes(size) }]
@@ -204,10 +207,12 @@ async fn adapters_that_nobody_uses_go_before_a_model_does() {
     ask("b", &[]).await;
     let overview = pool.overview().await.unwrap();
     assert!(overview.evictions.is_empty(), "{:?}", overview.evictions);
-    assert_eq!(overview.taken, Bytes(2000));
+    assert_eq!(overview.taken, Bytes(2 * base.0));
     assert!(overview.members.iter().all(|one| one.adapters.is_empty() && one.loads == 1));
-    // It comes again where it is asked for.
+    // It comes again where it is asked for, and has a model leave for it as a model has.
     ask("a", &[one]).await;
-    assert_eq!(pool.overview().await.unwrap().members[0].adapters.len(), 1);
+    let overview = pool.overview().await.unwrap();
+    assert_eq!((overview.members[0].adapters.len(), overview.taken), (1, Bytes(base.0 + size)));
+    assert_eq!(overview.evictions[0].reason, "an adapter of a needed the room");
     pool.shutdown().await;
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use tieline_engine::Inspected;
 use tieline_store::Model;
 use tieline_types::{
-    Adapter, Adapters, Digest, Hint, ModelRef, Receipt, Request, RunnerBuild, Tokens,
+    Adapter, AdapterFile, Adapters, Digest, Hint, ModelRef, Receipt, Request, RunnerBuild, Tokens,
 };
 
 use super::receipt;
@@ -99,8 +99,8 @@ fn adapters(app: &App, receipt: &Receipt) -> Result<Adapters, Failure> {
             return Err(Failure::user(format!("the receipt's adapter, {digest}, is not here"))
                 .with_hint(format!("tieline pull ADAPTER --digest {digest}")));
         };
-        let file = Some(app.store.open_model(&model)?.path);
-        Ok(Adapter { file, ..adapter.clone() })
+        let file = AdapterFile { path: app.store.open_model(&model)?.path, bytes: model.size };
+        Ok(Adapter { file: Some(file), ..adapter.clone() })
     };
     let all = receipt.adapters.iter().map(one).collect::<Result<Vec<_>, Failure>>()?;
     Adapters::new(all).map_err(|error| Failure::user(format!("the receipt is damaged: {error}")))

@@ -8,6 +8,7 @@ fn resident(key: usize, bytes: u64) -> Resident {
     Resident {
         key: Key(key),
         bytes: Bytes(bytes),
+        bare: Bytes(bytes),
         phase: Phase::Ready,
         busy: 0,
         pinned: false,
@@ -22,7 +23,8 @@ fn resident(key: usize, bytes: u64) -> Resident {
 }
 
 fn waiting(key: usize, bytes: u64) -> Waiting {
-    Waiting { key: Key(key), bytes: Bytes(bytes), since: 90 * SECOND, until: 200 * SECOND }
+    let (since, until) = (90 * SECOND, 200 * SECOND);
+    Waiting { key: Key(key), bytes: Bytes(bytes), whole: Bytes(bytes), since, until }
 }
 
 fn facts(residents: Vec<Resident>, waiting: Vec<Waiting>) -> Facts {
@@ -53,6 +55,54 @@ fn the_cheapest_to_miss_leaves_and_no_more_than_needed() {
 #[track_caller]
 fn check_evicted(residents: Vec<Resident>, waiting: Waiting, want: &[usize]) {
     assert_eq!(evicted(&facts(residents, vec![waiting])), want);
+}
+
+/// One in memory, of so many bytes, whose adapters somebody waits for.
+fn growing(key: usize, bare: u64, adapters: u64) -> Waiting {
+    Waiting { whole: Bytes(bare + adapters), ..waiting(key, adapters) }
+}
+
+#[test]
+fn adapters_get_room_as_a_model_does() {
+    let decision = decide(&facts(vec![resident(0, 40)], vec![growing(0, 40, 60)]));
+    assert_eq!((decision.load, decision.evict), (vec![Key(0)], vec![]));
+    // The other leaves, and not the one that they are for, however cheap it is to miss.
+    let dear = Resident { load_time: 9 * SECOND, ..resident(1, 40) };
+    let both = vec![resident(0, 40), dear];
+    let decision = decide(&facts(both.clone(), vec![growing(0, 40, 30)]));
+    assert_eq!(decision.evict, [(Key(1), Reason::RoomFor(Key(0)))]);
+    assert_eq!(decision.load, []);
+    // Beside what is pinned they never fit.
+    let pinned = Resident { pinned: true, ..both[1].clone() };
+    let decision = decide(&facts(vec![both[0].clone(), pinned], vec![growing(0, 40, 30)]));
+    let refusal = Refusal::TooLarge { needed: Bytes(70), room: Bytes(60) };
+    assert_eq!((decision.refuse, decision.evict), (vec![(Key(0), refusal)], vec![]));
+    // A pinned one's adapters may go in time, and its own plan does not count twice.
+    let grown = Resident { pinned: true, bytes: Bytes(90), busy: 1, ..resident(0, 50) };
+    assert_eq!(decide(&facts(vec![grown], vec![growing(0, 50, 40)])).refuse, []);
+}
+
+#[test]
+fn a_model_whose_own_adapters_are_in_the_way_comes_to_an_end_of_them() {
+    let own = Resident { bytes: Bytes(90), bare: Bytes(50), busy: 2, ..resident(0, 90) };
+    let waits = Waiting { since: 97 * SECOND, ..growing(0, 50, 30) };
+    let decision = decide(&facts(vec![own.clone()], vec![waits]));
+    assert_eq!((decision.drain, decision.look_again), (vec![], Some(102 * SECOND)));
+    let decision = decide(&facts(vec![own], vec![growing(0, 50, 30)]));
+    assert_eq!((decision.drain, decision.evict), (vec![Key(0)], vec![]));
+}
+
+#[test]
+fn who_gets_room_now_does_not_leave_for_the_next() {
+    let decision = decide(&facts(vec![resident(0, 40)], vec![growing(0, 40, 30), waiting(1, 50)]));
+    assert_eq!((decision.load, decision.evict), (vec![Key(0)], vec![]));
+}
+
+#[test]
+fn nobody_is_idle_while_somebody_waits_for_adapters() {
+    let kept = Resident { keep_alive: Some(Duration::ZERO), ..resident(0, 50) };
+    let decision = decide(&facts(vec![kept], vec![growing(0, 50, 20)]));
+    assert_eq!((decision.load, decision.evict), (vec![Key(0)], vec![]));
 }
 
 #[test]
@@ -138,6 +188,7 @@ fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
         move |(bytes, phase, busy, pinned, (ready, idle, load), uses, displaced)| Resident {
             key: Key(key),
             bytes: Bytes(bytes),
+            bare: Bytes(bytes),
             phase,
             busy,
             pinned,
