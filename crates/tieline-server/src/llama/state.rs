@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tieline_types::{Digest, ErrorKind, ModelCard, Residence};
+use tieline_types::{Composed, Digest, ErrorKind, ModelCard, Residence};
 
 use super::answer::settings;
 use super::choose::choose;
@@ -52,7 +52,10 @@ pub(crate) async fn props(
     }
     let details = host.describe(name).await?;
     let status = host.status().await?;
-    let residence = status.models.iter().find(|model| model.name == details.card.name);
+    let name = &details.card.name;
+    // One with adapters is in memory where its base is.
+    let base = Composed::parse(name).ok().flatten().map(|composed| composed.base.to_string());
+    let residence = status.models.iter().find(|model| model.name == *base.as_ref().unwrap_or(name));
     let mut props = describe(&details.card, details.template, residence);
     props["default_generation_settings"]["params"] = settings(&made.sampling(), None);
     Ok(Json(props))

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde_json::{Value, json};
 use tieline_router::Other;
-use tieline_types::{BackendError, ErrorKind, ModelCard};
+use tieline_types::{BackendError, Composed, ErrorKind, ModelCard, ModelRef, Scale};
 
 use crate::anthropic;
 use crate::app::App;
@@ -49,7 +49,13 @@ pub(crate) async fn one(
         let is_anthropic = is_anthropic(&headers);
         return Ok(Json(if is_anthropic { anthropic::models::other(named) } else { other(named) }));
     }
-    let card = card.ok_or_else(missing)?;
+    let composed = match card {
+        None if is_composed(bare) && caller.may_ask(bare) => {
+            Some(app.router().host().describe(bare).await?.card)
+        }
+        _ => None,
+    };
+    let card = card.or(composed.as_ref()).ok_or_else(missing)?;
     Ok(Json(if is_anthropic(&headers) { anthropic::models::model(card) } else { model(card) }))
 }
 
@@ -58,13 +64,24 @@ fn other(Other { name, owner, known: _ }: &Other) -> Value {
     json!({ "id": name, "object": "model", "created": 0, "owned_by": owner })
 }
 
+/// Whether this names a base with adapters. No list holds them: there are as many as one likes.
+fn is_composed(name: &str) -> bool {
+    matches!(Composed::parse(name), Ok(Some(_)))
+}
+
 fn model(card: &ModelCard) -> Value {
-    json!({
+    let mut model = json!({
         "id": card.name,
         "object": "model",
         "created": card.created_at_unix_s,
         "owned_by": "tieline",
         "digest": card.digest,
         "context_length": card.context_length,
-    })
+    });
+    if let Ok(Some(Composed { base, adapters })) = Composed::parse(&card.name) {
+        let one = |(name, scale): &(ModelRef, Scale)| json!({ "name": name.to_string(), "scale": scale.get() });
+        model["base"] = json!(base.to_string());
+        model["adapters"] = adapters.iter().map(one).collect();
+    }
+    model
 }

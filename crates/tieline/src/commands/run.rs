@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 
 use serde::Serialize;
-use tieline_store::Model;
+use tieline_store::{Lease, Model};
 use tieline_types::{
     Bytes, Compacted, Digest, FinishReason, Jail, JailLevel, LoadParams, Message, Miss, Prompt,
     Receipt, Request, Role, TokenLogprob, Tokens, Usage,
@@ -91,6 +91,8 @@ pub(super) fn run(app: &App, args: &Run) -> Result<(), Failure> {
     }
     let found = app.composed_or_pulled(&args.model)?;
     template.adapters = found.set(&app.store)?;
+    let adapters = found.adapters.iter().map(|(model, _)| app.store.lease(model));
+    let _leases: Vec<Lease> = adapters.collect::<Result<_, _>>()?;
     let model = Model { name: found.name(), ..found.base };
     let draft = draft::chosen(app, &args.answer, &model)?;
     let cache = app.prompt_cache(args.cache.prompt_cache);

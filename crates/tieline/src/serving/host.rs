@@ -311,8 +311,9 @@ impl Host for Machine {
         if served.name == name {
             return Ok(served);
         }
-        // The same content under another of its names, or with adapters.
-        Ok(Arc::new(Served { name, ..(*served).clone() }))
+        // The same content under another of its names; with adapters it is other content.
+        let digest = what.found.digest();
+        Ok(Arc::new(Served { name, digest, ..(*served).clone() }))
     }
 
     async fn run(&self, wanted: &Wanted, request: Request) -> Result<EventStream, BackendError> {

@@ -1,6 +1,8 @@
 //! Starts runners for the pool, and holds what their models need while they are in memory: the lease of the
 //! file, and the record that `tieline ps` reads.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +56,8 @@ impl Runners {
         let home = home.clone();
         let shown = record.clone();
         let session = blocking(move || Ok(Session::open(&home, &shown))).await?;
-        let holds = Arc::new(Mutex::new(Some((prepared.lease, session))));
+        let held = Held { _lease: prepared.lease, session, adapters: HashMap::new() };
+        let holds = Arc::new(Mutex::new(Some(held)));
         let tasks = TaskTracker::new();
         tasks.spawn(tell(model.watch_adapters(), store.clone(), record, Arc::clone(&holds)));
         tasks.close();
@@ -94,10 +97,40 @@ impl Loader for Runners {
     }
 }
 
-/// What a model holds while it is in memory: its file's lease, and its record.
-type Holds = Arc<Mutex<Option<(Lease, Session)>>>;
+/// What a model holds while it is in memory.
+#[derive(Debug)]
+struct Held {
+    /// Of its file.
+    _lease: Lease,
+    session: Session,
+    /// Of the files of its adapters.
+    adapters: HashMap<Digest, Lease>,
+}
 
-/// Writes down the names of the adapters that a runner holds whenever they change, until it is gone.
+type Holds = Arc<Mutex<Option<Held>>>;
+
+impl Held {
+    /// Its runner holds these adapters now: their files stay, and they are written down.
+    fn has(&mut self, store: &Store, adapters: &[HeldAdapter], record: &mut Record) {
+        self.adapters.retain(|digest, _| adapters.iter().any(|one| one.digest == *digest));
+        for one in adapters {
+            let model = store.find(&ModelRef::Digest(one.digest)).ok().flatten();
+            record.adapters.push(match &model {
+                Some(model) => model.name.clone(),
+                None => one.digest.short(),
+            });
+            // What was removed on its way here is in memory all the same.
+            if let (Entry::Vacant(place), Some(model)) = (self.adapters.entry(one.digest), &model)
+                && let Ok(lease) = store.lease(model)
+            {
+                place.insert(lease);
+            }
+        }
+        self.session.rewrite(record);
+    }
+}
+
+/// Takes note of the adapters that a runner holds whenever they change, until it is gone.
 async fn tell(
     mut held: watch::Receiver<Vec<HeldAdapter>>,
     store: Store,
@@ -109,21 +142,14 @@ async fn tell(
         let (store, holds) = (store.clone(), Arc::clone(&holds));
         let mut next = record.clone();
         let written = blocking(move || {
-            next.adapters = adapters.iter().map(|one| name_of(&store, one.digest)).collect();
-            if let Some((_, session)) = &mut *holds.lock().unwrap_or_else(PoisonError::into_inner) {
-                session.rewrite(&next);
+            if let Some(held) = &mut *holds.lock().unwrap_or_else(PoisonError::into_inner) {
+                held.has(&store, &adapters, &mut next);
             }
             Ok(())
         });
         // It only hides an adapter from `ps`.
         let _ = written.await;
     }
-}
-
-/// The name that the store has for what a file holds, or what it holds.
-fn name_of(store: &Store, digest: Digest) -> String {
-    let found = store.find(&ModelRef::Digest(digest)).ok().flatten();
-    found.map_or_else(|| digest.short(), |model| model.name)
 }
 
 /// A model in memory, and what it holds there.

@@ -137,6 +137,33 @@ fn chat(model: &str) -> Value {
     })
 }
 
+/// While a runner holds both adapters.
+#[track_caller]
+fn are_told_apart_and_kept(home: &Home, daemon: &Daemon) {
+    // What is known of the base is known of it alone: each set is another content.
+    let digest = |model: &str| {
+        let answer = daemon.post("/v1/chat/completions", &chat(model));
+        answer.header("x-tieline-model").unwrap().to_owned()
+    };
+    let digests = ["smollm2", "smollm2+law", "smollm2+law@0.5", "smollm2+med"].map(digest);
+    assert!((1..4).all(|at| !digests[..at].contains(&digests[at])), "{digests:?}");
+    assert_eq!(digest("smollm2+law@1.0"), digests[1]);
+    // It is described as any model is, with what it is made of.
+    let one = daemon.get("/v1/models/smollm2+law@0.5").is(200);
+    assert_eq!((&one["id"], &one["digest"]), (&json!("smollm2+law@0.5"), &json!(digests[2])));
+    assert_eq!(
+        (&one["base"], &one["adapters"]),
+        (&json!("smollm2"), &json!([{ "name": "law", "scale": 0.5 }]))
+    );
+    daemon.get("/v1/models/smollm2+nothing").is(404);
+    assert_eq!(daemon.get("/props?model=smollm2%2Blaw").is(200)["is_sleeping"], false);
+    daemon.post("/api/show", &json!({ "model": "smollm2+law" })).is(200);
+    // An adapter in use is kept as a model is.
+    let removed = home.tieline(["rm", "law", "-q"]).output();
+    assert!(home.said(&removed).contains("in use by a running process"), "{}", home.said(&removed));
+    assert_eq!(removed.status.code(), Some(1));
+}
+
 #[test]
 fn one_runner_serves_a_base_and_its_adapters() {
     let Some(runner) = testkit::runner() else { return };
@@ -165,6 +192,7 @@ fn one_runner_serves_a_base_and_its_adapters() {
             "options": { "temperature": 0, "num_predict": FEW } }),
     );
     assert_ne!(ollama.is(200)["response"], BEGIN);
+    are_told_apart_and_kept(&home, &daemon);
     // The base is in memory once, with both adapters.
     let ps = home.tieline(["ps", "--json"]).json();
     assert_eq!(ps.as_array().unwrap().len(), 1);
@@ -182,6 +210,7 @@ fn one_runner_serves_a_base_and_its_adapters() {
     refused("smollm2+nothing", 404, "nothing");
     refused("smollm2+law@99", 400, "scale");
     daemon.end();
+    assert!(home.tieline(["rm", "law", "-q"]).output().status.success());
 }
 
 #[test]
