@@ -23,6 +23,8 @@ struct State {
     cancelled: HashSet<RequestId>,
     step: Vec<RequestId>,
     steps: u64,
+    /// An adapter is being read.
+    reading: bool,
     closing: bool,
 }
 
@@ -75,10 +77,22 @@ impl Control {
         self.abort.store(state.must_stop(), Ordering::Relaxed);
     }
 
-    /// Whether a step computes, and how many there were with it.
+    /// Whether a step computes or an adapter is read, and how many there were with it.
     pub(crate) fn steps(&self) -> (bool, u64) {
         let state = self.lock();
-        (!state.step.is_empty(), state.steps)
+        (state.reading || !state.step.is_empty(), state.steps)
+    }
+
+    /// llama.cpp reads an adapter now.
+    pub(crate) fn begin_reading(&self) {
+        let mut state = self.lock();
+        state.reading = true;
+        state.steps += 1;
+    }
+
+    /// The adapter was read, or refused.
+    pub(crate) fn end_reading(&self) {
+        self.lock().reading = false;
     }
 
     /// The step ended.
@@ -143,6 +157,18 @@ mod tests {
         control.begin_step(vec![A]);
         assert_eq!(control.steps(), (true, 1));
         control.end_step();
+        assert_eq!(control.steps(), (false, 1));
+    }
+
+    #[test]
+    fn reading_an_adapter_is_seen_as_a_step_is() {
+        let control = both_known();
+        control.begin_reading();
+        assert_eq!(control.steps(), (true, 1));
+        // Nobody's work is stopped by it, and none stops it.
+        control.cancel(A);
+        assert!(!control.is_aborted());
+        control.end_reading();
         assert_eq!(control.steps(), (false, 1));
     }
 

@@ -158,7 +158,10 @@ impl<'m> Desk<'m> {
                 Order::Work { id, work, arrived } => self.order(line, id, work, arrived)?,
                 Order::Adapter(arrived) => {
                     let digest = arrived.0;
+                    // Should it stand still, the engine sees it as it sees a step.
+                    line.control.begin_reading();
                     let taken = self.shelf.take_in(self.prompts.model, arrived);
+                    line.control.end_reading();
                     line.writer.send(&FromRunner::Adapter(digest, taken))?;
                 }
                 Order::DropAdapter(digest) => self.shelf.remove(digest, self.kv.context()),

@@ -28,7 +28,7 @@ pub(crate) fn measure(
         ));
     }
     desk.kv.drop_cached();
-    desk.shelf.bring(&Adapters::default(), desk.kv.context());
+    desk.shelf.bring(&Adapters::default(), desk.kv.context())?;
     let batch = usize::try_from(desk.settings.batch.min(desk.settings.ubatch)).unwrap_or(1);
     desk.kv.context().set_threads(desk.settings.threads_batch, true);
     let prefill = time(desk, prefill, batch, control);

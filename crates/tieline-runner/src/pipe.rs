@@ -4,14 +4,14 @@
 //! middle of a computation. Any thread may write.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tieline_types::wire::{
-    self, Failure, FailureKind, FrameError, FromRunner, Reply, ToRunner, Work,
+    self, ADAPTERS, Failure, FailureKind, FrameError, FromRunner, Reply, ToRunner, Work,
 };
 use tieline_types::{Digest, LoadParams, RequestId};
 
@@ -77,7 +77,10 @@ impl Writer {
 pub(crate) fn read_orders(control: Arc<Control>, writer: Writer) -> io::Result<Receiver<Order>> {
     let (orders, receiver) = sync_channel(QUEUE);
     thread::Builder::new().name("reader".to_owned()).spawn(move || {
-        if let Err(error) = read_until_end(&control, &writer, &orders) {
+        let mut input = BufReader::new(io::stdin().lock());
+        let mut reader =
+            Reader { control: &control, writer: &writer, orders: &orders, drops: Vec::new() };
+        if let Err(error) = reader.read_until_end(&mut input) {
             process::complain(&error);
         }
         control.close();
@@ -89,65 +92,151 @@ pub(crate) fn read_orders(control: Arc<Control>, writer: Writer) -> io::Result<R
     Ok(receiver)
 }
 
-fn read_until_end(
-    control: &Control,
-    writer: &Writer,
-    orders: &SyncSender<Order>,
-) -> Result<(), FrameError> {
-    let mut input = BufReader::new(io::stdin().lock());
-    let mut parcel = Parcel::default();
-    while let Some(frame) = wire::read::<ToRunner>(&mut input)? {
-        match frame {
-            ToRunner::Load(params) => {
-                // The queue is empty before the first order; a second load is refused by `serve`.
-                let _ = orders.try_send(Order::Load(params));
-            }
-            ToRunner::Plan(params) => {
-                // One is asked for when the last was answered.
-                let _ = orders.try_send(Order::Plan(params));
-            }
-            ToRunner::BeginAdapter(adapter) => arrive(orders, parcel.begin(adapter)),
-            ToRunner::AdapterPiece(piece) => arrive(orders, parcel.piece(&piece)),
-            ToRunner::DropAdapter(digest) => drop(orders.send(Order::DropAdapter(digest))),
-            ToRunner::Work(id, work) => enqueue(control, writer, orders, (id, work))?,
-            ToRunner::Cancel(id) => control.cancel(id),
-            ToRunner::Ping(number) => {
-                let (working, steps) = control.steps();
-                // Steps count where nobody asks between operations, as on a GPU.
-                let progress = llama::progress().wrapping_add(steps);
-                writer.send(&FromRunner::Pong { number, working, progress })?;
-            }
-            ToRunner::Shutdown => return Ok(()),
-        }
-    }
-    Ok(())
+/// The reading thread: it never waits for the computing one, so that a ping or a cancellation is always seen.
+struct Reader<'r> {
+    control: &'r Control,
+    writer: &'r Writer,
+    orders: &'r SyncSender<Order>,
+    /// Adapters to be dropped for which the queue had no room yet. What an adapter's file brings comes after them.
+    drops: Vec<Digest>,
 }
 
-/// Hands an adapter on. Waits for room in the queue where there is none: that is a step's time at most, and what
-/// is lost here would be waited for in vain. Where nobody takes orders any more, the program ends.
-fn arrive(orders: &SyncSender<Order>, arrived: Option<Arrived>) {
-    if let Some(arrived) = arrived {
-        let _ = orders.send(Order::Adapter(arrived));
+impl Reader<'_> {
+    fn read_until_end(&mut self, input: &mut impl Read) -> Result<(), FrameError> {
+        let mut parcel = Parcel::default();
+        while let Some(frame) = wire::read::<ToRunner>(input)? {
+            self.hand_on_drops();
+            match frame {
+                ToRunner::Load(params) => {
+                    // The queue is empty before the first order; a second load is refused by `serve`.
+                    let _ = self.orders.try_send(Order::Load(params));
+                }
+                ToRunner::Plan(params) => {
+                    // One is asked for when the last was answered.
+                    let _ = self.orders.try_send(Order::Plan(params));
+                }
+                ToRunner::BeginAdapter(adapter) => self.arrive(parcel.begin(adapter))?,
+                ToRunner::AdapterPiece(piece) => self.arrive(parcel.piece(&piece))?,
+                ToRunner::DropAdapter(digest) => self.drop_adapter(digest),
+                ToRunner::Work(id, work) => self.enqueue(id, work)?,
+                ToRunner::Cancel(id) => self.control.cancel(id),
+                ToRunner::Ping(number) => {
+                    let (working, steps) = self.control.steps();
+                    // Steps count where nobody asks between operations, as on a GPU.
+                    let progress = llama::progress().wrapping_add(steps);
+                    self.writer.send(&FromRunner::Pong { number, working, progress })?;
+                }
+                ToRunner::Shutdown => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands an adapter on, or refuses it where there is no room: whoever waits for it is told.
+    fn arrive(&mut self, arrived: Option<Arrived>) -> Result<(), FrameError> {
+        let Some(arrived) = arrived else { return Ok(()) };
+        let digest = arrived.0;
+        if self.drops.is_empty() && self.orders.try_send(Order::Adapter(arrived)).is_ok() {
+            return Ok(());
+        }
+        self.writer.send(&FromRunner::Adapter(digest, Err(queue_is_full())))
+    }
+
+    /// Hands on that an adapter is to be dropped, now or before the next frame for which there is room.
+    fn drop_adapter(&mut self, digest: Digest) {
+        // More than are ever held are none that are.
+        if !self.drops.contains(&digest) && self.drops.len() < ADAPTERS {
+            self.drops.push(digest);
+        }
+        self.hand_on_drops();
+    }
+
+    fn hand_on_drops(&mut self) {
+        while let Some(digest) = self.drops.first() {
+            if self.orders.try_send(Order::DropAdapter(*digest)).is_err() {
+                return;
+            }
+            self.drops.remove(0);
+        }
+    }
+
+    fn enqueue(&self, id: RequestId, work: Work) -> Result<(), FrameError> {
+        self.control.enqueue(id);
+        match self.orders.try_send(Order::Work { id, work, arrived: Instant::now() }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.control.end(id);
+                self.writer.reply(id, Reply::Failed(queue_is_full()))
+            }
+        }
     }
 }
 
-fn enqueue(
-    control: &Control,
-    writer: &Writer,
-    orders: &SyncSender<Order>,
-    (id, work): (RequestId, Work),
-) -> Result<(), FrameError> {
-    control.enqueue(id);
-    match orders.try_send(Order::Work { id, work, arrived: Instant::now() }) {
-        Ok(()) => Ok(()),
-        Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-            control.end(id);
-            let failure = Failure {
-                kind: FailureKind::Busy,
-                message: format!("the runner's queue of {QUEUE} is full"),
-                hint: None,
-            };
-            writer.reply(id, Reply::Failed(failure))
+fn queue_is_full() -> Failure {
+    let message = format!("the runner's queue of {QUEUE} is full");
+    Failure { kind: FailureKind::Busy, message, hint: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Seek};
+
+    use sha2::{Digest as _, Sha256};
+    use tieline_types::wire::AdapterPiece;
+    use tieline_types::{Bytes, HeldAdapter};
+
+    use super::*;
+
+    fn tokenize(id: u64) -> ToRunner {
+        let work = Work::Tokenize { text: "x".into(), add_special: false, parse_special: false };
+        ToRunner::Work(RequestId(id), work)
+    }
+
+    fn adapter(bytes: &[u8]) -> [ToRunner; 2] {
+        let digest = Digest(Sha256::digest(bytes).into());
+        let held = HeldAdapter { digest, bytes: Bytes(bytes.len() as u64) };
+        let piece = AdapterPiece { digest, bytes: bytes.to_vec() };
+        [ToRunner::BeginAdapter(held), ToRunner::AdapterPiece(piece)]
+    }
+
+    /// Reads these, while nobody takes orders.
+    fn read(reader: &mut Reader<'_>, frames: &[ToRunner]) {
+        let bytes: Vec<u8> = frames.iter().flat_map(|frame| wire::encode(frame).unwrap()).collect();
+        reader.read_until_end(&mut Cursor::new(bytes)).unwrap();
+    }
+
+    #[test]
+    fn a_flood_of_orders_hides_no_cancellation_and_no_ping() {
+        let mut file = tempfile::tempfile().unwrap();
+        let (control, writer) = (Control::default(), Writer::new(file.try_clone().unwrap()));
+        let (orders, receiver) = sync_channel(QUEUE);
+        let mut reader =
+            Reader { control: &control, writer: &writer, orders: &orders, drops: Vec::new() };
+        let full = QUEUE as u64;
+        let mut frames: Vec<ToRunner> = (0..=full).map(tokenize).collect();
+        frames.extend(adapter(b"one"));
+        let dropped = Digest([9; 32]);
+        frames.extend([ToRunner::DropAdapter(dropped), ToRunner::DropAdapter(dropped)]);
+        frames.extend([ToRunner::Cancel(RequestId(3)), ToRunner::Ping(7)]);
+        read(&mut reader, &frames);
+        assert!(control.is_cancelled(RequestId(3)) && !control.is_cancelled(RequestId(4)));
+        file.rewind().unwrap();
+        let mut said = Vec::new();
+        while let Some(frame) = wire::read::<FromRunner>(&mut file).unwrap() {
+            said.push(frame);
         }
+        let busy = |failure: &Failure| failure.kind == FailureKind::Busy;
+        assert!(
+            matches!(&said[0], FromRunner::Reply(id, Reply::Failed(why)) if id.0 == full && busy(why))
+        );
+        assert!(matches!(&said[1], FromRunner::Adapter(_, Err(why)) if busy(why)), "{said:?}");
+        assert!(matches!(said[2], FromRunner::Pong { number: 7, .. }), "{said:?}");
+        assert_eq!(said.len(), 3);
+        // Once there is room, what was to be dropped is, before another comes.
+        assert_eq!(receiver.try_iter().count(), QUEUE);
+        read(&mut reader, &adapter(b"two"));
+        let late: Vec<Order> = receiver.try_iter().collect();
+        assert!(matches!(late[0], Order::DropAdapter(digest) if digest == dropped), "{late:?}");
+        assert!(matches!(late[1], Order::Adapter(_)) && late.len() == 2, "{late:?}");
     }
 }

@@ -17,8 +17,11 @@ use tieline_types::{
 use crate::{answer, next, params, pid, until};
 
 async fn base(runner: PathBuf) -> LocalModel {
+    start(EngineConfig::new(runner)).await
+}
+
+async fn start(config: EngineConfig) -> LocalModel {
     let file = ModelFile { digest: Digest([1; 32]), path: testkit::shape(Shape::Llama) };
-    let config = EngineConfig::new(runner);
     LocalModel::start(config, "tiny".to_owned(), file, params(), |_| {}).await.unwrap()
 }
 
@@ -104,6 +107,23 @@ async fn a_crash_on_the_way_is_no_end() {
         }
     }
     assert_eq!(text, want);
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_stands_still_with_an_adapter_on_its_way_is_replaced() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let stall = Duration::from_secs(2);
+    let model = start(EngineConfig { stall, ..EngineConfig::new(runner) }).await;
+    let stopped = pid(&model);
+    kill_process(stopped, Signal::STOP).unwrap();
+    // Nobody else ends it.
+    let answer = answer(&model, request(&[one]));
+    let said = tokio::time::timeout(Duration::from_secs(60), answer).await.expect("an end");
+    assert!(!said.unwrap().is_empty());
+    assert_ne!(pid(&model), stopped);
     model.shutdown().await;
 }
 

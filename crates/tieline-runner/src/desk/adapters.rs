@@ -49,10 +49,11 @@ impl<'m> Shelf<'m> {
 
     /// Forgets an adapter.
     pub(crate) fn remove(&mut self, digest: Digest, context: &mut Context<'m>) {
-        if self.current.iter().any(|adapter| adapter.digest == digest) {
-            self.bring(&Adapters::default(), context);
+        let in_use = self.current.iter().any(|adapter| adapter.digest == digest);
+        // Where llama.cpp does not let it go, it stays: the next step tells who computes.
+        if !in_use || self.bring(&Adapters::default(), context).is_ok() {
+            self.held.remove(&digest);
         }
-        self.held.remove(&digest);
     }
 
     /// Refuses a set of which one is missing.
@@ -89,14 +90,27 @@ impl<'m> Shelf<'m> {
     }
 
     /// Has the model compute with this set from now on.
-    pub(crate) fn bring(&mut self, adapters: &Adapters, context: &mut Context<'m>) {
+    ///
+    /// # Errors
+    /// One of them is not here, or llama.cpp refuses the set: nothing may be computed with it.
+    pub(crate) fn bring(
+        &mut self,
+        adapters: &Adapters,
+        context: &mut Context<'m>,
+    ) -> Result<(), Failure> {
         if *adapters == self.current {
-            return;
+            return Ok(());
         }
+        self.check(adapters)?;
         let held = |digest| self.held.get(digest).map(Rc::clone);
         let set = adapters.iter().filter_map(|one| Some((held(&one.digest)?, one.scale.get())));
-        context.set_adapters(set.collect());
+        context.set_adapters(set.collect()).map_err(|code| {
+            let key = adapters.key();
+            let text = format!("llama.cpp refuses the adapters {key:?} with code {code}");
+            failure(FailureKind::Internal, text)
+        })?;
         self.current = adapters.clone();
+        Ok(())
     }
 }
 

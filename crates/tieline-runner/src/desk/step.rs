@@ -54,7 +54,10 @@ impl Desk<'_> {
         self.kv.context().set_threads(threads, poll);
         if let Some(first) = ids.first().and_then(|id| self.answers.get(id)) {
             // All of a step have the same: the scheduler sees to it.
-            self.shelf.bring(&first.request.adapters, self.kv.context());
+            if let Err(failure) = self.shelf.bring(&first.request.adapters, self.kv.context()) {
+                let fail = |id| self.close(line, id, Reply::Failed(failure.clone()));
+                return ids.into_iter().try_for_each(fail);
+            }
         }
         line.control.begin_step(ids);
         let guesses = self.guess_ahead(&shares);

@@ -168,21 +168,32 @@ impl<'m> Context<'m> {
     /// Lets the next steps compute with these adapters, each by its scale, and no others.
     ///
     /// Where they are others than before, llama.cpp plans its graphs anew at the next step.
-    pub(crate) fn set_adapters(&mut self, adapters: Vec<(Rc<Adapter<'m>>, f32)>) {
+    ///
+    /// # Errors
+    /// llama.cpp's code for its refusal; what it computed with before is kept.
+    pub(crate) fn set_adapters(
+        &mut self,
+        adapters: Vec<(Rc<Adapter<'m>>, f32)>,
+    ) -> Result<(), i32> {
         let mut pointers: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.as_ptr()).collect();
         let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
         // SAFETY: the context is valid; both lists are as long as is said and read in this call only. The
         // adapters are of this context's model, or of one that its lifetime says is as good, and are kept below
         // until others take their place.
-        unsafe {
+        let code = unsafe {
             sys::llama_set_adapters_lora(
                 self.as_ptr(),
                 pointers.as_mut_ptr(),
                 pointers.len(),
                 scales.as_mut_ptr(),
-            );
+            )
+        };
+        match code {
+            0 => self.adapters = adapters,
+            // It may have taken some of them: both lists are kept.
+            _ => self.adapters.extend(adapters),
         }
-        self.adapters = adapters;
+        if code == 0 { Ok(()) } else { Err(code) }
     }
 
     /// Makes `pool` the one that the next steps use. A step must follow: llama.cpp forgets the one before only

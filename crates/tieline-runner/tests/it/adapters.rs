@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use testkit::{Shape, lora};
-use tieline_types::wire::{ADAPTERS, AdapterPiece, FailureKind, ToRunner, Work};
+use tieline_types::wire::{ADAPTERS, AdapterPiece, FailureKind, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
     Adapter, Adapters, Bytes, Digest, Event, FlashAttention, HeldAdapter, KvType, LoadParams,
     MissReason, Request, Scale, Speculation, Tokens,
@@ -118,6 +118,27 @@ fn side_by_side_each_is_as_if_alone() {
         requests.iter().map(|request| peer.generate(request.clone())).collect();
     let together = peer.together(requests);
     alone.iter().zip(&together).for_each(|(alone, together)| same(together, alone));
+}
+
+#[test]
+fn nothing_is_computed_without_an_adapter_that_was_asked_for() {
+    let mut peer = base();
+    let one = bring(&mut peer, 1);
+    let id = peer.begin(with(told(words(Shape::Llama, 3, 20), 300), &[(one, 1.0)]));
+    peer.until(id, |event| matches!(event, Event::Piece(_)));
+    // An engine that does not keep count: it is gone while somebody computes with it.
+    peer.send(&ToRunner::DropAdapter(one));
+    let failure = loop {
+        match peer.frame().unwrap() {
+            FromRunner::Reply(which, Reply::Failed(failure)) if which == id => break failure,
+            FromRunner::Reply(_, Reply::Event(Event::Finished(end))) => panic!("{end:?}"),
+            _ => {}
+        }
+    };
+    assert_eq!(failure.kind, FailureKind::Internal);
+    assert!(failure.message.contains(&one.to_string()), "{failure:?}");
+    // Others are served.
+    assert!(!tokens(&peer.generate(prompt(1))).is_empty());
 }
 
 #[test]
