@@ -7,6 +7,7 @@
 mod decimal;
 mod glob;
 mod row;
+mod tariff;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,10 @@ use tieline_types::{Bytes, Digest, MicroUsd, Price, Tokens, Usage};
 
 pub use decimal::{NoAmount, parse_usd};
 pub use row::{PriceError, PriceRow, PriceTier};
+pub use tariff::Tariff;
 
 use row::Compiled;
+use tariff::dearest_input;
 
 /// The table as it is in the program.
 const TABLE: &str = include_str!("prices/prices.toml");
@@ -101,38 +104,25 @@ pub struct Priced {
 }
 
 impl Priced {
-    /// The price of a request whose prompt has so many tokens.
-    pub fn of_prompt(&self, prompt: Tokens) -> Price {
-        match self.above {
-            Some((most, price)) if prompt > most => price,
-            Some(_) | None => self.price,
-        }
+    /// The prices alone.
+    pub fn tariff(&self) -> Tariff {
+        Tariff { price: self.price, above: self.above }
     }
 
-    /// What an answer cost. Thoughts are among the tokens written, and paid once.
+    /// What an answer cost: see [`Tariff::cost`].
     pub fn cost(&self, usage: &Usage) -> MicroUsd {
-        self.of_prompt(usage.prompt_tokens).cost(usage)
+        self.tariff().cost(usage)
     }
 
-    /// The most that a request can cost whose prompt has at most so many tokens and whose answer has at most so many:
-    /// every token of the prompt at the dearest of its three prices, and all of the answer.
+    /// The most that a request can cost: see [`Tariff::worst`].
     pub fn worst(&self, prompt: Tokens, completion: Tokens) -> MicroUsd {
-        let usage =
-            Usage { prompt_tokens: prompt, completion_tokens: completion, ..Usage::default() };
-        let dearest = |price: Price| {
-            let input = price.input.max(price.cached_input).max(price.cache_write);
-            Price { input, ..price }.cost(&usage)
-        };
-        match self.above {
-            Some((most, above)) if prompt > most => dearest(above).max(dearest(self.price)),
-            Some(_) | None => dearest(self.price),
-        }
+        self.tariff().worst(prompt, completion)
     }
 
     /// A usage of so many tokens that costs as much as [`Priced::worst`] says.
     pub fn worst_usage(&self, prompt: Tokens, completion: Tokens) -> Usage {
-        let price = self.of_prompt(prompt);
-        let dearest = price.input.max(price.cached_input).max(price.cache_write);
+        let price = self.tariff().of_prompt(prompt);
+        let dearest = dearest_input(price);
         let (cached, written) = match dearest {
             dearest if dearest == price.input => (Tokens(0), Tokens(0)),
             dearest if dearest == price.cache_write => (Tokens(0), prompt),

@@ -154,7 +154,7 @@ impl Workshop {
             let speaker = self.speaker(&candidate.name, &model, (backend, policy), key.clone())?;
             let target = Target { backend: name, vendor: &vendor, model: &model };
             let price = priced(candidate.price, target, prices);
-            candidate.price = price.as_ref().map(|priced| priced.price);
+            candidate.set_tariff(price.as_ref().map(Priced::tariff));
             let circuit = tieline_router::carry::breaker::Key {
                 host: backend.url.clone(),
                 model: model.clone(),
@@ -198,7 +198,8 @@ pub(crate) fn candidates(policy: &Policy) -> Result<Vec<Candidate>, Failure> {
         let Some(backend) = policy.backends.get(name) else { continue };
         let vendor = vendor(backend);
         let target = Target { backend: name, vendor: &vendor, model };
-        candidate.price = priced(candidate.price, target, &prices).map(|priced| priced.price);
+        let priced = priced(candidate.price, target, &prices);
+        candidate.set_tariff(priced.as_ref().map(Priced::tariff));
     }
     Ok(all)
 }

@@ -9,6 +9,7 @@ use tieline_privacy::Entity;
 use tieline_types::{DataClass, MicroUsd, Price, Source, Tokens, Zone};
 
 use crate::policy::BudgetScope;
+use crate::prices::Tariff;
 
 /// A request, without its words.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -166,12 +167,28 @@ pub struct Candidate {
     pub max_output: Option<Tokens>,
     /// What it costs; `None`: nobody knows, or nothing where it is a model of this machine.
     pub price: Option<Price>,
+    /// What it costs where the prompt has more than so many tokens, and that is another price. Means nothing without
+    /// `price`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub above: Option<(Tokens, Price)>,
     /// Its licence, as an SPDX word.
     pub licence: Option<String>,
     /// How good and fast it is.
     pub profile: Profile,
     /// How it is now.
     pub state: State,
+}
+
+impl Candidate {
+    /// What it costs, by the prompt's length; `None`: nobody knows, or nothing where it is a model of this machine.
+    pub fn tariff(&self) -> Option<Tariff> {
+        self.price.map(|price| Tariff { price, above: self.above })
+    }
+
+    /// Takes the price that somebody has said, or takes what is said of it away.
+    pub fn set_tariff(&mut self, tariff: Option<Tariff>) {
+        (self.price, self.above) = (tariff.map(|one| one.price), tariff.and_then(|one| one.above));
+    }
 }
 
 /// What a model can. What nobody knows is: no.

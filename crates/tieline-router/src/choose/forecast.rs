@@ -4,6 +4,7 @@ use tieline_types::{MicroUsd, Price, Source, Tokens, Usage};
 
 use super::decision::Forecast;
 use super::facts::{Asked, Candidate, Figure, OutputForecast};
+use crate::prices::Tariff;
 
 /// How long answers are where nobody knows. Estimated, from no measurement: chats answer in a few paragraphs.
 const OUTPUT: OutputForecast = OutputForecast { p50: Tokens(400), p90: Tokens(1600) };
@@ -40,25 +41,22 @@ fn output(asked: &Asked, candidate: &Candidate) -> OutputForecast {
 }
 
 /// The price, where it is known. A model of this machine costs nothing unless the policy says so.
-fn price(candidate: &Candidate) -> Option<Price> {
-    candidate.price.or_else(|| candidate.local.then(Price::default))
+fn tariff(candidate: &Candidate) -> Option<Tariff> {
+    candidate.tariff().or_else(|| candidate.local.then(Tariff::default))
 }
 
 /// The most that a request may cost, and for how many tokens of an answer. Without a limit of the caller's, that
 /// is what nine of ten answers take, and no less than where nobody knows: answers are cut there, so that what was
-/// learned of them would make them ever shorter. Nothing is taken to be cached.
+/// learned of them would make them ever shorter. Nothing is taken to be cached, and of two prices the one that can be
+/// the dearer counts.
 pub(super) fn reserve(asked: &Asked, candidate: &Candidate) -> Option<(MicroUsd, Tokens)> {
-    let price = price(candidate)?;
-    let dearest = price.input.max(price.cache_write).max(price.cached_input);
-    let price = Price { input: dearest, ..price };
+    let tariff = tariff(candidate)?;
     let usual = output(asked, candidate).p90.max(OUTPUT.p90);
     let wanted = asked.max_tokens.unwrap_or(usual);
     let tokens = wanted.min(candidate.max_output.unwrap_or(wanted));
-    let prompt_tokens =
-        asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens);
-    let usage = Usage { prompt_tokens, completion_tokens: tokens, ..Usage::default() };
+    let prompt = asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens);
     // A price below nothing must not make room in a budget.
-    Some((price.cost(&usage).max(MicroUsd::ZERO), tokens))
+    Some((tariff.worst(prompt, tokens).max(MicroUsd::ZERO), tokens))
 }
 
 /// The figure where it can be used, else the slow default.
@@ -103,7 +101,7 @@ pub(super) fn forecast(asked: &Asked, candidate: &Candidate) -> Forecast {
             completion_tokens,
             ..Usage::default()
         };
-        price(candidate).map(|price| price.cost(&usage))
+        tariff(candidate).map(|tariff| tariff.cost(&usage))
     };
     let joules = profile.joules_per_token.map(|each| {
         let reading = profile.joules_per_prompt_token.map_or(0.0, |each| each.value);
@@ -138,7 +136,7 @@ pub(super) fn dollars(asked: &Asked, forecast: &Forecast) -> f64 {
 
 /// What it costs to have so many tokens read again that were cached.
 pub(super) fn lost_dollars(candidate: &Candidate, tokens: Tokens) -> f64 {
-    let price = price(candidate).unwrap_or(ASSUMED);
+    let price = tariff(candidate).map_or(ASSUMED, |tariff| tariff.of_prompt(tokens));
     let usage = |cached| Usage { prompt_tokens: tokens, cached_tokens: cached, ..Usage::default() };
     in_dollars(price.cost(&usage(Tokens(0))) - price.cost(&usage(tokens))).max(0.0)
 }

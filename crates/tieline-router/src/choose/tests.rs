@@ -68,6 +68,7 @@ fn local(name: &str, quality: f64) -> Candidate {
         context: Some(Tokens(4096)),
         max_output: None,
         price: None,
+        above: None,
         licence: Some("Apache-2.0".to_owned()),
         profile: Profile {
             prefill_tps: measured(500.0),
@@ -292,6 +293,33 @@ fn a_budget_holds_the_worst_case() {
         (decision.tries[0].reserve, decision.tries[0].reserve_tokens),
         (MicroUsd(9000), Tokens(1000))
     );
+}
+
+#[test]
+fn a_prompt_that_may_be_long_is_reserved_at_the_price_of_long_ones() {
+    let price = |input| Price { input: MicroUsd(input), ..Price::default() };
+    let mut candidate = local("small", 0.4);
+    candidate.price = Some(price(2_000_000));
+    candidate.above = Some((Tokens(800), price(4_000_000)));
+    let reserved = |most: u32, candidate: &Candidate| {
+        let asked = Asked { prompt_tokens_most: Some(Tokens(most)), ..asked("small") };
+        let decision = decide(&policy(), &asked, std::slice::from_ref(candidate));
+        (decision.tries[0].reserve, decision.scores[0].forecast.cost_p50)
+    };
+    // The forecast is that of 500 tokens, which are probable.
+    let probable = Some(MicroUsd(1000));
+    assert_eq!(reserved(800, &candidate), (MicroUsd(1600), probable));
+    assert_eq!(reserved(801, &candidate), (MicroUsd(3204), probable));
+    // A long prompt that is cheaper may turn out to be a short one.
+    candidate.above = Some((Tokens(800), price(1)));
+    assert_eq!(reserved(801, &candidate), (MicroUsd(1600), probable));
+    // And what the purse lacks for the dear one is refused before anything leaves.
+    candidate.above = Some((Tokens(800), price(4_000_000)));
+    let left = BudgetLeft { scope: crate::policy::BudgetScope::Everything, left: MicroUsd(3203) };
+    let asked =
+        Asked { budgets: vec![left], prompt_tokens_most: Some(Tokens(801)), ..asked("small") };
+    let decision = decide(&policy(), &asked, &[candidate]);
+    assert_eq!(decision.refusal.unwrap().nearest, Some(Reason::OverBudget));
 }
 
 #[test]

@@ -26,6 +26,7 @@ impl Policy {
                     context: None,
                     max_output: None,
                     price: None,
+                    above: None,
                     licence: None,
                     profile: Profile::default(),
                     state: State::default(),

@@ -12,6 +12,7 @@ use tieline_types::{DataClass, Digest, MicroUsd, Source, Zone};
 use super::kept::{Kept, Made, figures};
 use crate::choose::{AUTO, Asked, Candidate, Decision, Try, decide};
 use crate::policy::{Policy, Rule};
+use crate::prices::Tariff;
 use crate::switch;
 
 /// Decides again what was decided before.
@@ -118,7 +119,8 @@ impl Again {
         let said = new.name.split_once('/').and_then(|(backend, model)| {
             self.policy.backends.get(backend)?.models.get(model)?.price
         });
-        new.price = said.or(was.price).or(new.price);
+        let said = said.map(|price| Tariff { price, above: None });
+        new.set_tariff(said.or(was.tariff()).or(new.tariff()));
         new
     }
 

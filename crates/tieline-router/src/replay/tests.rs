@@ -87,6 +87,7 @@ fn what_was_measured_stands_beside_the_decision_and_the_rest_is_shared() {
             context: None,
             max_output: None,
             price: None,
+            above: None,
             licence: None,
             profile,
             state: choose::State { loaded, verified: true, ..choose::State::default() },

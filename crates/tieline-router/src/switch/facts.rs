@@ -210,6 +210,7 @@ fn candidate(
             .or(card.context_length),
         max_output: None,
         price: None,
+        above: None,
         licence: card.licence.clone(),
         profile,
         state,

@@ -10,6 +10,8 @@ use tieline_privacy::Entity;
 
 use super::*;
 use crate::policy::{BackendPolicy, BudgetScope, Classify, Glob, Protocol};
+use crate::prices::Tariff;
+use tieline_types::Usage;
 
 fn class() -> impl Strategy<Value = DataClass> {
     select(DataClass::ALL.to_vec())
@@ -102,25 +104,31 @@ fn state() -> impl Strategy<Value = State> {
 }
 
 pub(crate) fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let price = of((0..20_000_000_i64).prop_map(|each| Price {
+    let price = |each: i64| Price {
         input: MicroUsd(each),
         cached_input: MicroUsd(each / 10),
         cache_write: MicroUsd(each),
         output: MicroUsd(each.saturating_mul(4)),
         request: MicroUsd::ZERO,
+    };
+    let above = of((1..100_000_u32, 0..40_000_000_i64));
+    let tariff = of((0..20_000_000_i64, above).prop_map(move |(each, above)| Tariff {
+        price: price(each),
+        above: above.map(|(tokens, each)| (Tokens(tokens), price(each))),
     }));
     let names = vec!["l0", "l1", "l2", "b0/m0", "b0/m1", "b1/m1", "b1/m2", "else/m"];
-    let facts = (zone(), any::<bool>(), of(1000..200_000_u32), price, profile(), state());
+    let facts = (zone(), any::<bool>(), of(1000..200_000_u32), tariff, profile(), state());
     btree_map(select(names), facts, 0..7).prop_map(|all| {
         all.into_iter()
-            .map(|(name, (zone, tools, context, price, profile, state))| Candidate {
+            .map(|(name, (zone, tools, context, tariff, profile, state))| Candidate {
                 name: name.to_owned(),
                 local: !name.contains('/'),
                 zone: if name.contains('/') { zone } else { Zone::Host },
                 abilities: Abilities { tools, ..Abilities::default() },
                 context: context.map(Tokens),
                 max_output: None,
-                price,
+                price: tariff.map(|one| one.price),
+                above: tariff.and_then(|one| one.above),
                 licence: None,
                 profile,
                 state,
@@ -164,6 +172,32 @@ fn may_be(policy: &Policy, class: DataClass, (name, zone): (&str, Zone)) -> bool
 }
 
 proptest! {
+    /// What is reserved pays for every answer that can come of it, by whichever price its prompt turns out to have;
+    /// and it is never more than is left.
+    #[test]
+    fn no_answer_costs_more_than_its_try_reserves(
+        policy in a_policy(), mut asked in a_request(), candidates in candidates(),
+        most in 1..200_000_u32, shares in (0..=100_u32, 0..=100_u32, 0..=100_u32),
+    ) {
+        asked.prompt_tokens_most = Some(Tokens(most));
+        let decision = decide(&policy, &asked, &candidates);
+        for attempt in &decision.tries {
+            let candidate = candidates.iter().find(|one| one.name == attempt.name).unwrap();
+            let Some(tariff) = candidate.tariff() else { continue };
+            let prompt = most.max(asked.prompt_tokens.0) / 100 * shares.0;
+            let used = Usage {
+                prompt_tokens: Tokens(prompt),
+                cached_tokens: Tokens(prompt / 100 * shares.1),
+                completion_tokens: Tokens(attempt.reserve_tokens.0 / 100 * shares.2),
+                ..Usage::default()
+            };
+            prop_assert!(tariff.cost(&used) <= attempt.reserve, "{used:?} {tariff:?} {attempt:?}");
+            let left = asked.budgets.iter().map(|budget| budget.left).min();
+            let may = |left| attempt.reserve <= left || attempt.reserve == MicroUsd::ZERO;
+            prop_assert!(left.is_none_or(may), "{attempt:?}");
+        }
+    }
+
     #[test]
     fn more_queue_and_less_memory_never_make_it_more_preferred(
         policy in a_policy(), asked in a_request(), all in candidates(), which in 0..7_usize,

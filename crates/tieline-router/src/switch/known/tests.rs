@@ -27,6 +27,7 @@ fn candidate(said: &[(&str, f64)]) -> Candidate {
         context: None,
         max_output: None,
         price: None,
+        above: None,
         licence: None,
         profile: Profile { quality: said.collect(), ..Profile::default() },
         state: State::default(),
