@@ -124,7 +124,8 @@ CREATE TABLE requests (
     cost_at_least INTEGER NOT NULL DEFAULT 0 CHECK (cost_at_least IN (0, 1)),
     reserved_micro_usd INTEGER,
     sent_bytes INTEGER,
-    redacted INTEGER
+    redacted INTEGER,
+    reservation TEXT
 ) STRICT;
 
 CREATE INDEX requests_by_time ON requests (at_unix_ms);

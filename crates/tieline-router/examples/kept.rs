@@ -53,6 +53,7 @@ fn asked(all: &[Candidate], number: u32) -> Asked {
 
 fn tried(first: &Try, usage: Usage, number: u32) -> Tried {
     Tried {
+        reservation: None,
         name: first.name.clone(),
         zone: first.zone,
         vendor: "openai".to_owned(),

@@ -4,6 +4,9 @@
 //! The vendor's count is the truth where it gives one. Where an answer breaks off, or its caller leaves, nobody says
 //! what it cost: a vendor may go on writing for nobody. Then it is taken to have cost the most that it can have, and
 //! marked as an estimate; the budget keeps all that was reserved, as uncertain.
+//!
+//! What leaves is noted before it does, with or without a budget, at the most that it may cost: a process that is killed
+//! leaves either its row in the ledger or that note.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
@@ -15,6 +18,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures_core::Stream;
 use tieline_store::budget::{BudgetError, Held, Scope, Till};
+use tieline_store::{RequestRow, UsageSources};
 use tieline_types::{
     Backend, BackendError, ErrorKind, Event, EventStream, Hint, MicroUsd, Origin, Request, Retry,
     Source, Tokens, ToolCallStep, Usage, Zone,
@@ -27,6 +31,9 @@ use crate::prices::Priced;
 const BYTES_A_TOKEN: usize = 2;
 /// Bytes of the longest token there is, about. A count that needs longer ones cannot be.
 const LONGEST_TOKEN: usize = 128;
+
+/// How the ledger says that an attempt ended of which nobody came to write the end.
+const UNSETTLED: &str = "unsettled";
 
 /// What a request may cost, and who pays.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub struct Fare {
     pub most: MicroUsd,
     /// The reservation's name, of this request alone.
     pub id: String,
+    /// What the ledger says of it should nobody come to write its end: all but the name and the money.
+    pub noted: RequestRow,
     /// The price, where it is known.
     pub price: Option<Priced>,
     /// The most tokens that the prompt may have.
@@ -60,6 +69,8 @@ pub struct Bill {
     pub usage: Option<Usage>,
     /// Where the usage is from.
     pub source: Source,
+    /// The name that it is noted by until it is on record; `None`: nothing left.
+    pub reservation: Option<String>,
 }
 
 impl Bill {
@@ -83,6 +94,8 @@ type OneBill = Arc<Mutex<Bill>>;
 struct Runs {
     /// Reservations that were asked for so far.
     reserved: u32,
+    /// Runs that were noted so far.
+    noted: u32,
     /// What the next run pays with.
     held: Option<Held>,
     /// Of runs that nobody told of, the oldest first.
@@ -143,12 +156,40 @@ impl Metered {
             runs.reserved
         };
         // The same may be asked again, after a while: that is another reservation.
-        let again = if number > 1 { format!("{id}.{number}") } else { id.clone() };
-        till.reserve(scopes.clone(), *most, &again).await.map(Some)
+        till.reserve(scopes.clone(), *most, &again(id, number)).await.map(Some)
     }
 
-    /// The money of a run that begins now.
-    async fn pay(&self) -> Result<(OneBill, Option<Held>), BackendError> {
+    /// Notes a run before it leaves: at what it may cost at most, or at what is reserved where that is more.
+    fn note(&self, completion: Tokens, held: Option<&Held>) -> Result<Option<String>, BudgetError> {
+        let Fare { till, id, price, prompt, noted, .. } = &*self.fare;
+        let Some(till) = till else { return Ok(None) };
+        let number = {
+            let mut runs = lock(&self.runs);
+            runs.noted += 1;
+            runs.noted
+        };
+        let name = again(id, number);
+        let usage = price.as_ref().map(|price| price.worst_usage(*prompt, completion));
+        let cost = price.as_ref().map(|price| price.worst(*prompt, completion));
+        let reserved = held.map(Held::amount);
+        till.intents().note(&RequestRow {
+            outcome: UNSETTLED.to_owned(),
+            attempt: number,
+            prompt_tokens: usage.map(|usage| usage.prompt_tokens.0),
+            cached_tokens: usage.map(|usage| usage.cached_tokens.0),
+            cache_write_tokens: usage.map(|usage| usage.cache_write_tokens.0),
+            completion_tokens: usage.map(|usage| usage.completion_tokens.0),
+            sources: UsageSources::all(usage.map_or(Source::Unknown, |_| Source::Estimated)),
+            cost: cost.map(|cost| cost.max(reserved.unwrap_or_default())),
+            reserved,
+            reservation: Some(name.clone()),
+            ..noted.clone()
+        })?;
+        Ok(Some(name))
+    }
+
+    /// The money of a run that begins now, whose answer has at most so many tokens.
+    async fn pay(&self, completion: Tokens) -> Result<(OneBill, Option<Held>), BackendError> {
         let bill = OneBill::default();
         let ahead = {
             let mut runs = lock(&self.runs);
@@ -159,11 +200,16 @@ impl Metered {
             Some(held) => Ok(Some(held)),
             None => self.reserve().await,
         };
-        let mut held = held.map_err(|error| {
+        let paid = held.and_then(|held| {
+            let noted = self.note(completion, held.as_ref())?;
+            Ok((held, noted))
+        });
+        let (mut held, noted) = paid.map_err(|error| {
             // Nothing left.
             lock(&bill).cost = Some(MicroUsd::ZERO);
             refused(&error)
         })?;
+        lock(&bill).reservation = noted;
         if let Some(held) = &mut held {
             held.sent();
             lock(&bill).reserved = Some(held.amount());
@@ -172,10 +218,14 @@ impl Metered {
     }
 }
 
+fn again(id: &str, number: u32) -> String {
+    if number > 1 { format!("{id}.{number}") } else { id.to_owned() }
+}
+
 fn refused(error: &BudgetError) -> BackendError {
     let kind = match error {
         BudgetError::Over(_) => ErrorKind::OverBudget,
-        BudgetError::Ended => ErrorKind::Unavailable,
+        BudgetError::Ended | BudgetError::Unnoted(_) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     };
     let hint = error.hint();
@@ -225,15 +275,10 @@ impl Backend for Metered {
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        let (bill, held) = self.pay().await?;
         let most = [request.max_tokens, self.fare.cut].into_iter().flatten().min();
-        let mut meter = Meter {
-            fare: Arc::clone(&self.fare),
-            completion: most.unwrap_or(self.fare.completion),
-            bill,
-            held,
-            bytes: 0,
-        };
+        let completion = most.unwrap_or(self.fare.completion);
+        let (bill, held) = self.pay(completion).await?;
+        let mut meter = Meter { fare: Arc::clone(&self.fare), completion, bill, held, bytes: 0 };
         match self.backend.run(Request { max_tokens: most, ..request }).await {
             Ok(stream) => Ok(Box::pin(Paid { stream, meter })),
             Err(error) => {

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
-use tieline_types::{Digest, Usage};
+use tieline_types::{BackendError, Digest, ErrorKind, Origin, Retry, Usage};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::carry::Hedged;
@@ -16,6 +17,9 @@ use crate::switch::Tried;
 
 /// Records that are kept in memory.
 const KEPT: usize = 5000;
+
+/// How long a request waits until its record has a place.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Records that wait for a slow listener.
 const HEARD: usize = 256;
@@ -97,6 +101,18 @@ pub struct Filed {
     pub candidates: Option<Arc<Vec<Candidate>>>,
 }
 
+/// Where a record goes that has a place of its own.
+pub(crate) type Place = mpsc::OwnedPermit<Filed>;
+
+type Candidates = Option<Arc<Vec<Candidate>>>;
+
+fn unwritten() -> BackendError {
+    let message = "what is asked cannot be written down: the ledger's disk is too slow or full";
+    BackendError::new(ErrorKind::Unavailable, message)
+        .of(Origin::Here, Retry::After(PATIENCE))
+        .with_hint("free some space on the store's disk, and see the log")
+}
+
 /// The latest records, and where all of them go.
 pub struct Records {
     latest: Mutex<VecDeque<Arc<Record>>>,
@@ -136,18 +152,35 @@ impl Records {
         self.heard.subscribe()
     }
 
-    pub(crate) fn add(&self, record: Record, candidates: Option<Arc<Vec<Candidate>>>) {
+    /// A place of a record that must not be lost, since it is of money: waits where the disk is slow, so that what is
+    /// asked is never more than what can be written down. `None`: nothing is written down.
+    ///
+    /// # Errors
+    /// None was free in time, or whoever writes is gone.
+    pub(crate) async fn place(&self) -> Result<Option<Place>, BackendError> {
+        let Some(sink) = &self.sink else { return Ok(None) };
+        match tokio::time::timeout(PATIENCE, sink.clone().reserve_owned()).await {
+            Ok(Ok(place)) => Ok(Some(place)),
+            Ok(Err(_)) | Err(_) => Err(unwritten()),
+        }
+    }
+
+    /// Without a place of its own it is counted as lost where none is free.
+    pub(crate) fn add(&self, record: Record, (candidates, place): (Candidates, Option<Place>)) {
         if let Some(listener) = self.listener.get() {
             listener(&record);
         }
         let record = Arc::new(record);
         // Nobody may listen.
         let _ = self.heard.send(Arc::clone(&record));
-        if let Some(sink) = &self.sink
-            && sink.try_send(Filed { record: Arc::clone(&record), candidates }).is_err()
-        {
-            // An answer does not wait for a slow disk; that a row is missing is counted and shown.
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let filed = Filed { record: Arc::clone(&record), candidates };
+        match (place, &self.sink) {
+            (Some(place), _) => drop(place.send(filed)),
+            // What costs nothing does not wait for a slow disk; that a row is missing is counted and shown.
+            (None, Some(sink)) if sink.try_send(filed).is_err() => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            (None, _) => {}
         }
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if latest.len() == KEPT {
@@ -171,5 +204,35 @@ impl Records {
     /// How many could not be sent on.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::choose::Asked;
+    use crate::policy::Policy;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_of_money_has_its_place_before_the_request_leaves() {
+        let (sink, mut written) = mpsc::channel(1);
+        let records = Records::new(Some(sink));
+        let place = records.place().await.unwrap();
+        assert!(place.is_some());
+        let since = tokio::time::Instant::now();
+        let error = records.place().await.unwrap_err();
+        assert_eq!((error.kind, error.retry), (ErrorKind::Unavailable, Retry::After(PATIENCE)));
+        assert_eq!(since.elapsed(), PATIENCE);
+        // Whoever left without a record gives it back; whoever writes makes room.
+        drop(place);
+        let place = records.place().await.unwrap().unwrap();
+        let waiting = records.place();
+        let filed = crate::replay::tests::filed(&Policy::default(), &Asked::default(), &[]);
+        drop(place.send(filed));
+        let (waited, read) = tokio::join!(waiting, written.recv());
+        assert!(waited.unwrap().is_some() && read.is_some());
+        drop(written);
+        assert!(records.place().await.is_err());
+        assert!(Records::new(None).place().await.unwrap().is_none());
     }
 }

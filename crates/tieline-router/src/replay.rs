@@ -9,7 +9,7 @@ pub mod kept;
 pub mod report;
 mod tally;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use again::Again;
 pub use kept::{Keeper, Kept, Made, Reader, Unreadable};

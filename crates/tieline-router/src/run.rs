@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::choose;
 use crate::plan::{Decision, Facts, plan};
-use crate::record::{Filed, Outcome, Record, Records};
+use crate::record::{Filed, Outcome, Place, Record, Records};
 use crate::switch::kept::KEPT;
 use crate::switch::{self, Planned, Switch};
 
@@ -292,7 +292,8 @@ impl Routed {
     }
 
     fn open_entry(&self) -> Entry {
-        Entry { routed: self.clone(), usage: None, first_token: None, error: None, closed: false }
+        let (usage, first_token, error, place) = (None, None, None, None);
+        Entry { routed: self.clone(), usage, first_token, error, place, closed: false }
     }
 }
 
@@ -320,7 +321,14 @@ impl Backend for Routed {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let mut entry = self.open_entry();
         let begun = match &self.planned {
-            Some(planned) => planned.run(request).await,
+            // It may cost money, and must not leave where that could not be written down.
+            Some(planned) => match self.records.place().await {
+                Ok(place) => {
+                    entry.place = place;
+                    planned.run(request).await
+                }
+                Err(error) => Err(error),
+            },
             None => self.host.run(&self.wanted, request).await,
         };
         match begun {
@@ -339,6 +347,7 @@ struct Entry {
     usage: Option<Usage>,
     first_token: Option<Duration>,
     error: Option<ErrorKind>,
+    place: Option<Place>,
     closed: bool,
 }
 
@@ -404,7 +413,7 @@ impl Entry {
             total_us: micros(since.elapsed()),
             trace_parent: call.hints.trace_parent.clone(),
         };
-        self.routed.records.add(record, candidates);
+        self.routed.records.add(record, (candidates, self.place.take()));
     }
 }
 

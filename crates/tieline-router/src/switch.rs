@@ -9,6 +9,7 @@ mod hedging;
 pub(crate) mod kept;
 mod known;
 mod memory;
+mod noted;
 mod planned;
 mod profile;
 mod setup;

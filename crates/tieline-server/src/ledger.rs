@@ -9,8 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_router::replay::Keeper;
 use tieline_router::{Filed, Record, Tried};
+use tieline_store::budget::Intents;
 use tieline_store::{PackedDecision, Packing, RequestRow, Store, UsageSources};
 use tieline_types::{MicroUsd, Source};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tracing::{error, warn};
 
@@ -21,6 +23,8 @@ const BATCH: usize = 1024;
 /// How long a record waits for others, so that they are one transaction: each waits for a disk, and what the disk
 /// has to do is done on the processors that answer.
 const GATHER: Duration = Duration::from_millis(50);
+/// After how long what could not be written is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How often the records that came meanwhile are made into rows: the work of all of them at once would keep those who
 /// answer from a processor for milliseconds.
 const SLICE: Duration = Duration::from_millis(5);
@@ -42,12 +46,20 @@ impl Ledger {
     /// # Errors
     /// The system gives no thread.
     pub fn start(store: Store) -> io::Result<(Sender<Filed>, Self)> {
+        Self::booking(store, None)
+    }
+
+    /// As [`Ledger::start`], and takes back what was noted of a request before it left once its rows are written.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn booking(store: Store, intents: Option<Intents>) -> io::Result<(Sender<Filed>, Self)> {
         let (sender, receiver) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
         let writer = std::thread::Builder::new()
             .name("ledger".to_owned())
-            .spawn(move || write(receiver, &store, &counted))?;
+            .spawn(move || write(receiver, &Book { store, intents, lost: counted }))?;
         Ok((sender, Self { lost, writer }))
     }
 
@@ -63,6 +75,13 @@ impl Ledger {
     pub fn finish(self) -> io::Result<()> {
         self.writer.join().map_err(|_| io::Error::other("the ledger's thread died"))
     }
+}
+
+/// Where rows go.
+struct Book {
+    store: Store,
+    intents: Option<Intents>,
+    lost: Arc<AtomicU64>,
 }
 
 /// What is written next, in one transaction.
@@ -81,27 +100,60 @@ impl Page {
         self.decisions.extend(row.and_then(|row| self.packing.pack(row).ok()));
     }
 
-    /// Says how many decisions were written.
-    fn write(&mut self, store: &Store, lost: &AtomicU64) -> usize {
-        if let Err(failed) = store.record_packed(&self.rows, &self.decisions) {
-            let count = u64::try_from(self.rows.len()).unwrap_or(u64::MAX);
-            lost.fetch_add(count, Ordering::Relaxed);
-            let cause = std::error::Error::source(&failed).map(ToString::to_string);
-            error!(rows = count, cause, "requests could not be written down");
-        }
+    /// Says how many decisions were written. Where nothing could be, the rows of money stay for the next time.
+    fn write(&mut self, book: &Book) -> usize {
         let decisions = self.decisions.len();
-        self.rows.clear();
+        let written = book.store.record_packed(&self.rows, &self.decisions);
         self.decisions.clear();
+        match written {
+            Ok(()) => {
+                let names = self.rows.iter().filter_map(|row| row.reservation.as_deref());
+                book.intents.iter().for_each(|intents| intents.booked(names.clone()));
+                self.rows.clear();
+            }
+            Err(failed) => {
+                let cause = std::error::Error::source(&failed).map(ToString::to_string);
+                let lost = self.keep_money();
+                book.lost.fetch_add(lost, Ordering::Relaxed);
+                let kept = self.rows.len();
+                error!(lost, kept, cause, "requests could not be written down");
+            }
+        }
         decisions
+    }
+
+    /// Lets go what costs nothing, and what is more than can wait: of money the note stays that was made before it
+    /// left, and the next start writes it. Says how many rows are lost.
+    fn keep_money(&mut self) -> u64 {
+        let all = self.rows.len();
+        self.rows.retain(|row| row.reservation.is_some());
+        self.rows.truncate(WAITING);
+        u64::try_from(all - self.rows.len()).unwrap_or(u64::MAX)
     }
 }
 
-fn write(mut records: Receiver<Filed>, store: &Store, lost: &AtomicU64) {
+/// Takes what came; waits for something, but not where rows wait that could not be written. Whether more may come.
+fn next(records: &mut Receiver<Filed>, batch: &mut Vec<Filed>, page: &Page) -> bool {
+    if page.rows.is_empty() {
+        return records.blocking_recv_many(batch, BATCH) > 0;
+    }
+    std::thread::sleep(AGAIN);
+    while batch.len() < BATCH {
+        match records.try_recv() {
+            Ok(filed) => batch.push(filed),
+            Err(TryRecvError::Empty) => return true,
+            Err(TryRecvError::Disconnected) => return !batch.is_empty(),
+        }
+    }
+    true
+}
+
+fn write(mut records: Receiver<Filed>, book: &Book) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut page = Page::default();
     let mut unforgotten = 0;
-    forget(store);
-    while records.blocking_recv_many(&mut batch, BATCH) > 0 {
+    forget(&book.store);
+    while next(&mut records, &mut batch, &page) {
         let since = Instant::now();
         loop {
             batch.drain(..).for_each(|filed| page.take(&filed));
@@ -112,12 +164,15 @@ fn write(mut records: Receiver<Filed>, store: &Store, lost: &AtomicU64) {
             std::thread::sleep(SLICE);
             batch.extend(std::iter::from_fn(|| records.try_recv().ok()).take(room));
         }
-        unforgotten += page.write(store, lost);
+        unforgotten += page.write(book);
         // Where nobody waits, and from time to time where somebody always does.
         if unforgotten >= FORGET_AT_LAST || (unforgotten >= FORGET_AFTER && records.is_empty()) {
             unforgotten = 0;
-            forget(store);
+            forget(&book.store);
         }
+    }
+    if !page.rows.is_empty() {
+        page.write(book);
     }
 }
 
@@ -171,6 +226,7 @@ fn attempt(record: &Record, tried: &Tried, number: u32) -> RequestRow {
         price_date: price_date.flatten(),
         cost: tried.cost_micro_usd.map(MicroUsd),
         reserved: tried.reserved_micro_usd.map(MicroUsd),
+        reservation: tried.reservation.clone(),
         sent_bytes: Some(micros(tried.sent_bytes)),
         redacted: u32::try_from(tried.redacted).ok(),
         ..row(record)
@@ -209,5 +265,38 @@ fn row(record: &Record) -> RequestRow {
         // Nobody outside was asked.
         cost: Some(MicroUsd::ZERO),
         ..RequestRow::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_money_wait_until_they_can_be_written_and_then_are_booked() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let intents = store.budgets().unwrap().intents().clone();
+        let lost = Arc::new(AtomicU64::new(0));
+        let book = Book { store, intents: Some(intents.clone()), lost: Arc::clone(&lost) };
+        let free = RequestRow { id: "free".to_owned(), ..RequestRow::default() };
+        let paid = RequestRow {
+            id: "paid".to_owned(),
+            reservation: Some("paid/0.0".to_owned()),
+            ..RequestRow::default()
+        };
+        intents.note(&paid).unwrap();
+        // The database takes no attempt of number 0, and so nothing of the page.
+        let refused = RequestRow { attempt: 0, ..paid.clone() };
+        let mut page = Page { rows: vec![free, refused], ..Page::default() };
+        page.write(&book);
+        assert_eq!((page.rows.len(), lost.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!(intents.outstanding(), 1);
+        page.rows[0].attempt = 1;
+        page.write(&book);
+        assert!(page.rows.is_empty());
+        assert_eq!(intents.outstanding(), 0);
+        assert_eq!(book.store.latest_requests(9).unwrap(), [paid]);
+        assert_eq!(lost.load(Ordering::Relaxed), 1);
     }
 }

@@ -6,6 +6,7 @@
 //! full amount: what a request that left may have cost is never given out again. Prices nothing; see the router for
 //! that. Times are given by the caller.
 
+mod intents;
 mod judge;
 mod owner;
 mod period;
@@ -23,6 +24,7 @@ use crate::store::Store;
 
 use owner::Owner;
 
+pub use intents::Intents;
 pub use owner::OwnerError;
 pub use period::Period;
 pub use till::{Clock, Held, Till, TillThread};
@@ -134,6 +136,12 @@ pub struct Recovered {
     pub ids: Vec<String>,
     /// What they are settled at together: what they may have cost at most.
     pub amount: MicroUsd,
+    /// Attempts that left and were not on record: they are now, at the most that they may have cost.
+    pub unsettled: usize,
+    /// What the ledger says of them together; those without a price are not in it.
+    pub unsettled_cost: MicroUsd,
+    /// Notes of attempts that cannot be read: what they cost is not known.
+    pub damaged: usize,
 }
 
 /// A limit that a request would pass.
@@ -217,6 +225,9 @@ pub enum BudgetError {
     /// The transaction that this was part of failed. Nothing of it is written.
     #[error("cannot write the budgets: {0}")]
     Unwritten(String),
+    /// What leaves could not be noted before. Nothing left.
+    #[error("cannot note a request before it leaves")]
+    Unnoted(#[from] std::io::Error),
     /// The database could not be read or written.
     #[error(transparent)]
     Db(#[from] DbError),
@@ -227,7 +238,7 @@ impl Hint for BudgetError {
         match self {
             Self::Over(over) => over.hint(),
             Self::Db(error) => error.hint(),
-            Self::Unwritten(_) => {
+            Self::Unwritten(_) | Self::Unnoted(_) => {
                 Some("free some space on the store's disk, and see the log".to_owned())
             }
             Self::NoAmount(_)
@@ -347,22 +358,40 @@ impl Budgets {
     }
 
     /// Settles what dead processes left open at its full amount, as uncertain: their requests may have been answered
-    /// and billed. Forgets reservations that were closed long ago.
+    /// and billed. Writes what they noted and did not book into the ledger, as unsettled. Forgets reservations that
+    /// were closed long ago.
     ///
     /// # Errors
-    /// The database cannot be written; then nothing changed.
+    /// The database cannot be written, or a dead process's notes not be read; then nothing changed.
     pub fn recover(&self, now_unix_s: i64) -> Result<Recovered, BudgetError> {
         let root = &self.root;
-        let owners = self.db.run("list reservations", |db| judge::owners(db))?;
+        let mut owners = self.db.run("list reservations", |db| judge::owners(db))?;
+        owners.extend(owner::marked(root)?);
+        owners.sort();
+        owners.dedup();
         // Our own lock is held, so we are not among them. Theirs are held until the change is committed, so that of two
         // who recover one does.
         let dead: Vec<owner::Dead> =
             owners.into_iter().filter_map(|owner| owner::Dead::find(root, &owner)).collect();
+        let mut left = intents::Left::default();
+        for one in &dead {
+            let intents::Left { rows, damaged } = one.left()?;
+            left.rows.extend(rows);
+            left.damaged += damaged;
+        }
         let names: Vec<&str> = dead.iter().map(owner::Dead::name).collect();
-        let recovered =
-            self.db.run("recover reservations", |db| judge::recover(db, &names, now_unix_s))?;
+        let damaged = left.damaged;
+        let recovered = self.db.run("recover reservations", |db| {
+            judge::recover(db, (&names, std::mem::take(&mut left.rows)), now_unix_s)
+        })?;
+        let recovered = Recovered { damaged, ..recovered };
         dead.into_iter().for_each(owner::Dead::forget);
         Ok(recovered)
+    }
+
+    /// Where what leaves is noted.
+    pub fn intents(&self) -> &Intents {
+        self.owner.intents()
     }
 
     fn end(&self, id: &str, ending: judge::Ending, now: i64) -> Result<Settled, BudgetError> {

@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0007_profiles.sql"),
     include_str!("../migrations/0008_joules.sql"),
     include_str!("../migrations/0009_adapters.sql"),
+    include_str!("../migrations/0010_intents.sql"),
 ];
 
 const MODEL_COLUMNS: &str = "models.name, models.digest, models.source, models.reference,

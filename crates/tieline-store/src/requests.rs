@@ -1,6 +1,9 @@
 //! What happened to requests: one row for each attempt, without a word of it.
 
-use rusqlite::{Row, ToSql, TransactionBehavior, params};
+use std::collections::HashSet;
+
+use rusqlite::{Connection, Row, ToSql, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
 use tieline_types::{MicroUsd, Source, Zone};
 
 use crate::db::DbError;
@@ -26,7 +29,7 @@ fn of_letter(told: u8) -> Source {
 }
 
 /// Where each number of a row's usage is from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct UsageSources {
     /// Of the tokens read.
     pub prompt: Source,
@@ -65,7 +68,8 @@ impl UsageSources {
 }
 
 /// One attempt to answer a request, from the request's arrival to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RequestRow {
     /// Tells the call apart; several answers to one call, and several attempts at one, have a row each.
     pub id: String,
@@ -83,7 +87,8 @@ pub struct RequestRow {
     pub reason: String,
     /// The model's content, in hex digits, where it was loaded.
     pub digest: Option<String>,
-    /// How it ended: `answered`, `failed`, `left`, `cancelled`, `hedge_lost`.
+    /// How it ended: `answered`, `failed`, `left`, `cancelled`, `hedge_lost`; `unsettled`: nobody knows, since the
+    /// process that asked was killed, and the cost is the most that it may be.
     pub outcome: String,
     /// What the failure was, as a word.
     pub error: Option<String>,
@@ -131,6 +136,8 @@ pub struct RequestRow {
     pub sent_bytes: Option<i64>,
     /// Texts that were replaced before it left.
     pub redacted: Option<u32>,
+    /// The name under which it was noted before it left, where it cost money.
+    pub reservation: Option<String>,
 }
 
 impl Default for RequestRow {
@@ -169,6 +176,7 @@ impl Default for RequestRow {
             reserved: None,
             sent_bytes: None,
             redacted: None,
+            reservation: None,
         }
     }
 }
@@ -178,7 +186,7 @@ const COLUMNS: &str = "id, at_unix_ms, key, dialect, operation, model, reason, d
     error, prompt_tokens, cached_tokens, completion_tokens, first_token_us, total_us, backend,
     vendor, zone, attempt, project, data_class, policy_rule, cache_write_tokens, reasoning_tokens,
     sources, price_source, price_date, cost_micro_usd, cost_at_least, reserved_micro_usd,
-    sent_bytes, redacted";
+    sent_bytes, redacted, reservation";
 
 impl Store {
     /// Writes these rows in one transaction, and lets the oldest of too many go.
@@ -212,16 +220,10 @@ impl Store {
         rows: &[RequestRow],
         decisions: &[PackedDecision],
     ) -> Result<(), DbError> {
-        let places = vec!["?"; COLUMNS.split(',').count()].join(", ");
-        let sql = format!("INSERT INTO requests ({COLUMNS}) VALUES ({places})");
         let old = "DELETE FROM requests WHERE number <= (SELECT max(number) FROM requests) - ?1";
         self.db.run("record requests", |db| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut insert = transaction.prepare_cached(&sql)?;
-            for row in rows {
-                insert_row(&mut insert, row)?;
-            }
-            drop(insert);
+            insert(&transaction, rows)?;
             transaction.execute(old, [KEPT])?;
             decisions::insert(&transaction, decisions)?;
             transaction.commit()
@@ -261,10 +263,34 @@ impl Store {
     }
 }
 
+fn insert(db: &Connection, rows: &[RequestRow]) -> rusqlite::Result<()> {
+    let places = vec!["?"; COLUMNS.split(',').count()].join(", ");
+    let sql = format!("INSERT INTO requests ({COLUMNS}) VALUES ({places})");
+    let mut insert = db.prepare_cached(&sql)?;
+    rows.iter().try_for_each(|row| insert_row(&mut insert, row))
+}
+
+/// Writes those of these rows whose reservation is not on record. `since_unix_ms`: none of them is older on record.
+/// Returns what was written.
+pub(crate) fn insert_missing(
+    db: &Connection,
+    rows: Vec<RequestRow>,
+    since_unix_ms: i64,
+) -> rusqlite::Result<Vec<RequestRow>> {
+    let sql = "SELECT reservation FROM requests WHERE at_unix_ms >= ?1 AND reservation NOT NULL";
+    let known: HashSet<String> =
+        db.prepare(sql)?.query_map([since_unix_ms], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let is_missing =
+        |row: &RequestRow| row.reservation.as_ref().is_none_or(|name| !known.contains(name));
+    let missing: Vec<RequestRow> = rows.into_iter().filter(is_missing).collect();
+    insert(db, &missing)?;
+    Ok(missing)
+}
+
 fn insert_row(insert: &mut rusqlite::Statement<'_>, row: &RequestRow) -> rusqlite::Result<()> {
     let sources = row.sources.letters();
     let (cost, reserved) = (row.cost.map(|cost| cost.0), row.reserved.map(|cost| cost.0));
-    let values: [&dyn ToSql; 32] = [
+    let values: [&dyn ToSql; 33] = [
         &row.id,
         &row.at_unix_ms,
         &row.key,
@@ -297,6 +323,7 @@ fn insert_row(insert: &mut rusqlite::Statement<'_>, row: &RequestRow) -> rusqlit
         &reserved,
         &row.sent_bytes,
         &row.redacted,
+        &row.reservation,
     ];
     insert.execute(&values[..]).map(drop)
 }
@@ -338,6 +365,7 @@ fn request(row: &Row<'_>) -> rusqlite::Result<RequestRow> {
         reserved: row.get::<_, Option<i64>>(29)?.map(MicroUsd),
         sent_bytes: row.get(30)?,
         redacted: row.get(31)?,
+        reservation: row.get(32)?,
     })
 }
 
@@ -408,6 +436,7 @@ mod tests {
             reserved: Some(MicroUsd(9)),
             sent_bytes: Some(10),
             redacted: Some(11),
+            reservation: Some("a/0.1".to_owned()),
         };
         store.record_requests(std::slice::from_ref(&row)).unwrap();
         assert_eq!(store.latest_requests(1).unwrap(), std::slice::from_ref(&row));

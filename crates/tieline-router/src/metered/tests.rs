@@ -92,6 +92,7 @@ impl Shop {
             scopes: vec![scope],
             most: MicroUsd(6_000),
             id: id.to_owned(),
+            noted: RequestRow { id: id.to_owned(), ..RequestRow::default() },
             price: priced.then_some(Priced { price, above: None, source }),
             prompt: Tokens(100),
             // All of it costs what is reserved.

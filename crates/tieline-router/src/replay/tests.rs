@@ -13,7 +13,7 @@ use crate::policy::Policy;
 use crate::record::{Filed, Outcome, Record};
 
 /// A record of what this policy decides.
-fn filed(policy: &Policy, asked: &choose::Asked, candidates: &[Candidate]) -> Filed {
+pub(crate) fn filed(policy: &Policy, asked: &choose::Asked, candidates: &[Candidate]) -> Filed {
     let decision = decide(policy, asked, candidates);
     let record = Record {
         id: "r".to_owned(),

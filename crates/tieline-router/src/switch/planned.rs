@@ -140,6 +140,9 @@ pub struct Tried {
     pub saved_micro_usd: Option<i64>,
     /// What was reserved for it.
     pub reserved_micro_usd: Option<i64>,
+    /// The name that it is noted by until its row is in the ledger.
+    #[serde(skip)]
+    pub reservation: Option<String>,
     /// Where the price is from, and its day.
     pub price: Option<(String, Option<String>)>,
     /// The request's class.
@@ -304,6 +307,7 @@ impl Planned {
             cut: purse.cut,
             scopes: purse.scopes,
             most: purse.most,
+            noted: self.noted(remote, one),
             id,
             price: remote.price.clone(),
             prompt: self.longest_prompt(),
@@ -433,6 +437,7 @@ impl Planned {
             cost_micro_usd: Some(0),
             saved_micro_usd: None,
             reserved_micro_usd: None,
+            reservation: None,
             price: None,
             data_class: self.decision.class,
             rule: rule.map(|one| one.rule.clone()).unwrap_or_default(),
@@ -468,7 +473,7 @@ impl Planned {
         let Some(paid) = paid.iter().find(|paid| paid.seat == attempt.seat) else { return told };
         let Some(bill) = paid.metered.bill() else { return told };
         let egress = paid.released.egress();
-        let Bill { cost, reserved, usage, source } = bill;
+        let Bill { cost, reserved, usage, source, reservation } = bill;
         let micro = |money: MicroUsd| money.0;
         Tried {
             vendor: remote.vendor.clone(),
@@ -476,6 +481,7 @@ impl Planned {
             source,
             cost_micro_usd: cost.map(micro),
             reserved_micro_usd: reserved.map(micro),
+            reservation,
             price: remote.price.as_ref().map(|price| {
                 let date = price.source.date().map(|date| date.to_string());
                 (price.source.as_str().to_owned(), date)
@@ -504,7 +510,7 @@ pub fn release(one: &Try, session: &str) -> Release {
     Release { treatment: one.treatment, rule: one.rule.clone(), session: Session::named(session) }
 }
 
-fn now_unix_ms() -> i64 {
+pub(super) fn now_unix_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use tieline_types::MicroUsd;
 
+use crate::requests::{self, RequestRow};
+
 use super::{Account, Balance, BudgetError, OverBudget, Recovered, Reservation, Scope, Settled};
 
 /// Closed reservations are kept so long: to settle one to the truth that a vendor's bill tells a month later.
 const KEPT_S: i64 = 60 * 86_400;
+
+/// By how much a row on record may be older than the note of its attempt: a call's time is that of its arrival.
+const OLDER_MS: i64 = 86_400_000;
 
 /// Something to be judged.
 #[derive(Clone, Debug)]
@@ -215,10 +220,11 @@ pub(super) fn owners(db: &Connection) -> rusqlite::Result<Vec<String>> {
     db.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
 }
 
-/// Settles what these owners left open at its full amount, and forgets what was closed long ago.
+/// Settles what these owners left open at its full amount, writes what they noted and did not book into the ledger,
+/// and forgets what was closed long ago.
 pub(super) fn recover(
     db: &mut Connection,
-    owners: &[&str],
+    (owners, noted): (&[&str], Vec<RequestRow>),
     now: i64,
 ) -> rusqlite::Result<Recovered> {
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -235,6 +241,12 @@ pub(super) fn recover(
                 recovered.ids.push(id);
             }
         }
+    }
+    let oldest = noted.iter().map(|row| row.at_unix_ms).min().unwrap_or(i64::MAX);
+    let missing = requests::insert_missing(&transaction, noted, oldest.saturating_sub(OLDER_MS))?;
+    recovered.unsettled = missing.len();
+    for cost in missing.iter().filter_map(|row| row.cost) {
+        recovered.unsettled_cost += cost;
     }
     let old = "DELETE FROM reservations WHERE state != 'open' AND closed_at_unix_s < ?1";
     transaction.execute(old, [now.saturating_sub(KEPT_S)])?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tieline_types::Hint;
 
+use super::intents::{self, Intents, Left};
 use crate::files::{private_dir, try_lock};
 
 /// Why this process cannot say that it lives.
@@ -31,6 +32,7 @@ impl Hint for OwnerError {
 pub(super) struct Owner {
     name: String,
     path: PathBuf,
+    intents: Intents,
     _lock: File,
 }
 
@@ -47,7 +49,8 @@ impl Owner {
             let path = folder.join(&name);
             // Nobody else has this name, so nobody holds the lock but one that just looks whether we are dead.
             if let Some(lock) = try_lock(&path).map_err(fail)? {
-                return Ok(Self { name, path, _lock: lock });
+                let intents = Intents::new(noted(&path));
+                return Ok(Self { name, path, intents, _lock: lock });
             }
         }
     }
@@ -55,12 +58,19 @@ impl Owner {
     pub(super) fn name(&self) -> &str {
         &self.name
     }
+
+    pub(super) fn intents(&self) -> &Intents {
+        &self.intents
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // A file that stays is taken for a dead process's, which it is.
-        let _ = fs::remove_file(&self.path);
+        // A file that stays is taken for a dead process's, which it is: then its notes are read.
+        if self.intents.outstanding() == 0 {
+            let _ = fs::remove_file(noted(&self.path));
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -89,10 +99,35 @@ impl Dead {
         &self.name
     }
 
-    /// Its reservations are dealt with.
+    /// What it noted and may not have booked.
+    ///
+    /// # Errors
+    /// The file is there and cannot be read.
+    pub(super) fn left(&self) -> io::Result<Left> {
+        intents::read(&noted(&self.path))
+    }
+
+    /// Its reservations and notes are dealt with.
     pub(super) fn forget(self) {
+        let _ = fs::remove_file(noted(&self.path));
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// All processes that marked themselves, the living ones too.
+pub(super) fn marked(root: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder(root)) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.bytes().all(|byte| byte.is_ascii_hexdigit())).collect())
+}
+
+/// Where a process notes what leaves, beside its mark.
+fn noted(mark: &Path) -> PathBuf {
+    mark.with_extension("calls")
 }
 
 fn folder(root: &Path) -> PathBuf {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::judge::{Ask, Ending, Verdict};
-use super::{BudgetError, Budgets, Scope, Settled};
+use super::{BudgetError, Budgets, Intents, Scope, Settled};
 
 /// Most reservations at once; more wait until one ends.
 const PLACES: usize = 4096;
@@ -30,6 +30,7 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub struct Till {
     messages: Sender<Message>,
     places: Arc<Semaphore>,
+    intents: Intents,
 }
 
 /// The thread that writes.
@@ -79,11 +80,12 @@ impl Till {
     /// The system gives no thread.
     pub fn start(budgets: Budgets, clock: Clock) -> io::Result<(Self, TillThread)> {
         let (messages, asked) = mpsc::channel(PLACES);
+        let intents = budgets.intents().clone();
         let writer = std::thread::Builder::new()
             .name("till".to_owned())
             .spawn(move || write(asked, &budgets, &clock))?;
         let places = Arc::new(Semaphore::new(PLACES));
-        Ok((Self { messages, places }, TillThread { writer }))
+        Ok((Self { messages, places, intents }, TillThread { writer }))
     }
 
     /// Reserves `amount` in each scope, or in none. When this returns, it is on the disk. Dropping the future
@@ -105,6 +107,13 @@ impl Till {
         let message = Message { ask, answer, place };
         self.messages.try_send(message).map_err(|_| BudgetError::Ended)?;
         told.await.map_err(|_| BudgetError::Ended)?
+    }
+}
+
+impl Till {
+    /// Where what leaves is noted before it does.
+    pub fn intents(&self) -> &Intents {
+        &self.intents
     }
 }
 

@@ -73,7 +73,8 @@ async fn run(
     }
     let (engine, has_runner) = engine(app)?;
     let (host, models) = serving::start(app, settings, engine);
-    let (sink, ledger) = Ledger::start(app.store.clone())?;
+    let (till, writer) = till(app)?;
+    let (sink, ledger) = Ledger::booking(app.store.clone(), Some(till.intents().clone()))?;
     let library = Library {
         store: app.store.clone(),
         catalogue: Arc::new(app.catalogue.clone()),
@@ -82,7 +83,6 @@ async fn run(
     let server = tieline_server::App::new(Router::new(host, Some(sink)), library, config);
     server.watch_lost(ledger.lost());
     server.runner_found(has_runner);
-    let (till, writer) = till(app)?;
     let workshop = Workshop::new(app, Some((till, app.store.clone())))?;
     let watch = Watch::begin(Place::of(app), workshop, &server)?;
     let mut exporting = spans(app, &server)?.map(Box::pin);
@@ -169,6 +169,16 @@ fn till(app: &App) -> Result<(Till, TillThread), Failure> {
         app.output.warn(&format!(
             "{count} requests of a server that died may have cost {amount}: counted as spent"
         ));
+    }
+    if recovered.unsettled > 0 {
+        let (count, cost) = (recovered.unsettled, recovered.unsettled_cost);
+        app.output.warn(&format!(
+            "{count} attempts of a server that died are in the ledger as unsettled, at most {cost}"
+        ));
+    }
+    if recovered.damaged > 0 {
+        let count = recovered.damaged;
+        app.output.warn(&format!("{count} notes of a server that died cannot be read"));
     }
     let clock = Arc::new(now_unix_s);
     Till::start(budgets, clock)

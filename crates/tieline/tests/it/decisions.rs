@@ -70,6 +70,7 @@ fn tried(at: u32, name: &str, decision: &tieline_router::choose::Decision) -> Tr
     };
     let first = &decision.tries[0];
     Tried {
+        reservation: None,
         name: name.to_owned(),
         zone: first.zone,
         vendor: String::new(),

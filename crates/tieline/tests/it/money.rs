@@ -401,21 +401,8 @@ fn race(kill_after: Option<usize>) -> (i64, Balance) {
     let more = "[[budget]]\nmonth = 1\n";
     let home = Home::empty();
     let mut market = Market::open(home, vec![("shop", "0.9", script)], more).unwrap();
-    let address = market.daemon().address;
     if let Some(count) = kill_after {
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let racing = scope.spawn(|| {
-                rush(address);
-                over.store(true, Ordering::Relaxed);
-            });
-            while market.vendors["shop"].captured().len() < count && !over.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            market.daemon.as_mut().unwrap().child.kill().unwrap();
-            racing.join().unwrap();
-        });
-        market.kill();
+        killed_under_load(&mut market, count);
         market.start();
     }
     let answered = rush(market.daemon().address);
@@ -427,10 +414,71 @@ fn race(kill_after: Option<usize>) -> (i64, Balance) {
     let truth = market.truth("shop");
     assert!(truth <= balance.settled.0, "{truth} was billed, {balance:?} is known");
     assert!(balance.settled.0 <= 1_000_000, "{balance:?} is more than the cap");
-    let rows = market.rows();
-    let recorded: i64 = rows.iter().map(|row| row.cost.unwrap().0).sum();
-    assert!(kill_after.is_some() || recorded >= truth, "{recorded} is less than {truth}");
+    check_complete(&market, "shop");
     (truth, balance)
+}
+
+/// Each call of the vendor has its row, which is no less than its bill, and none has two. Those of a daemon that was
+/// killed are said to be unsettled; how many.
+#[track_caller]
+fn check_complete(market: &Market, name: &str) -> usize {
+    let rows = market.rows();
+    let mut names: Vec<_> = rows.iter().filter_map(|row| row.reservation.as_deref()).collect();
+    let noted = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), noted, "something is counted twice: {rows:?}");
+    // Some may have been killed between the note and the sending.
+    assert!(noted >= market.asked(name), "{noted} rows of {}", market.asked(name));
+    let (truth, recorded) = (market.truth(name), rows.iter().map(|row| row.cost.unwrap().0).sum());
+    assert!(truth <= recorded, "{truth} was billed, {recorded} is on record");
+    let unsettled = rows.iter().filter(|row| row.outcome == "unsettled");
+    let estimated = |row: &&RequestRow| row.sources.completion == Source::Estimated;
+    assert!(unsettled.clone().all(|row| estimated(&row) && row.backend == name), "{rows:?}");
+    unsettled.count()
+}
+
+/// Without any budget: what is asked of a vendor is noted before it leaves, so that a kill hides no charge.
+#[test]
+fn a_kill_hides_no_charge() {
+    let truth = Truth { prompt: 950, completion: 1500, ..Truth::default() };
+    let script = Script { pace: Some(Duration::from_millis(10)), ..says(truth) };
+    let mut unsettled = 0;
+    for kill_after in [1, 20, 40] {
+        let stalls = vec![("shop", "0.9", script.clone())];
+        let Some(mut market) = Market::open(Home::empty(), stalls, "") else { return };
+        killed_under_load(&mut market, kill_after);
+        let asked = market.asked("shop");
+        market.start();
+        market.end();
+        market.ended("shop", asked);
+        let found = check_complete(&market, "shop");
+        // A second start finds nothing more.
+        market.start();
+        market.end();
+        assert_eq!(check_complete(&market, "shop"), found);
+        let json = market.home.tieline(["cost", "--json"]).json();
+        assert!(json["total"]["cost_micro_usd"].as_i64().unwrap() >= market.truth("shop"));
+        unsettled += found;
+    }
+    assert!(unsettled > 0, "no kill hit a request under way");
+}
+
+/// Sixty-four race, and the daemon is killed once so many have left for the vendor.
+fn killed_under_load(market: &mut Market, count: usize) {
+    let (address, over) = (market.daemon().address, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let racing = scope.spawn(|| {
+            rush(address);
+            over.store(true, Ordering::Relaxed);
+        });
+        while market.vendors["shop"].captured().len() < count && !over.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        market.daemon.as_mut().unwrap().child.kill().unwrap();
+        racing.join().unwrap();
+    });
+    market.kill();
 }
 
 /// Rounds of the race: six, or `TIELINE_ROUNDS`. Of five one has its daemon killed, at the least two.
