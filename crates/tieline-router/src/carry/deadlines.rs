@@ -116,7 +116,8 @@ pub(super) fn expired(whose: &Whose, passed: Passed, after: Duration, begun: boo
     BackendError::new(ErrorKind::Timeout, message).of(origin(whose.zone), retry)
 }
 
-/// Runs `running` under the deadline to accept.
+/// Runs `running` under the deadline to accept, or under whichever ends before it: who has not accepted has not
+/// begun its answer either.
 pub(super) async fn accept<F>(
     running: F,
     whose: &Whose,
@@ -125,10 +126,11 @@ pub(super) async fn accept<F>(
 where
     F: Future<Output = Result<EventStream, BackendError>>,
 {
-    let (passed, limit) = if deadlines.total < deadlines.accept {
-        (Passed::Total, deadlines.total)
-    } else {
-        (Passed::Accept, deadlines.accept)
+    let Deadlines { accept, first_token, total, .. } = deadlines;
+    let (passed, limit) = match accept.min(first_token).min(total) {
+        limit if limit == accept => (Passed::Accept, limit),
+        limit if limit == first_token => (Passed::FirstToken, limit),
+        limit => (Passed::Total, limit),
     };
     match tokio::time::timeout(limit, running).await {
         Ok(result) => result,

@@ -58,7 +58,8 @@ struct Account {
     /// Answers that were given again.
     kept: Vec<Tried>,
     hedged: Option<Hedged>,
-    judged: Option<Judged>,
+    /// How the first answers of cascades were judged, by their seats: several runs have one each.
+    judged: Vec<(u32, Judged)>,
 }
 
 /// What is known of a remote's attempts besides.
@@ -253,20 +254,23 @@ impl Planned {
             others = others.hedged(hedge);
         }
         match first {
-            Some(first) => Arc::new(Cascade::new(first, &others, None, self.gate())),
+            Some(first) => {
+                let gate = self.gate(first.seat);
+                Arc::new(Cascade::new(first, &others, None, gate))
+            }
             None => Arc::new(others),
         }
     }
 
-    /// What judges the first answer of a cascade, and says how.
-    fn gate(&self) -> Gate {
+    /// What judges the first answer of a cascade, and says how by its seat.
+    fn gate(&self, seat: u32) -> Gate {
         let cascade = self.decision.cascade.as_ref();
         let most_error = cascade.map_or(0.0, |cascade| cascade.most_error);
         let calibration = self.calibration.clone();
         let account = Arc::clone(&self.account);
         Arc::new(move |features| {
             let judged = judge(features, calibration.as_deref(), most_error);
-            lock(&account).judged = Some(judged);
+            lock(&account).judged.push((seat, judged));
             if judged.kept { Verdict::Keep } else { Verdict::Escalate }
         })
     }
@@ -416,8 +420,12 @@ impl Planned {
         let mut account = self.account();
         let mut tried = std::mem::take(&mut account.kept);
         let attempts = std::mem::take(&mut account.attempts);
-        let judged = account.judged.take();
-        tried.extend(attempts.iter().map(|attempt| self.told(attempt, &account.paid, judged)));
+        for attempt in &attempts {
+            let of_it = |(seat, _): &(u32, Judged)| *seat == attempt.seat;
+            let judged = account.judged.iter().position(of_it);
+            let judged = judged.map(|at| account.judged.swap_remove(at).1);
+            tried.push(self.told(attempt, &account.paid, judged));
+        }
         tried
     }
 
@@ -451,8 +459,6 @@ impl Planned {
 
     /// Several runs may be under way: an attempt belongs to the bills of its seat.
     fn told(&self, attempt: &Attempt, paid: &[Paid], judged: Option<Judged>) -> Tried {
-        let cascade = self.decision.cascade.as_ref();
-        let is_first = cascade.is_some_and(|cascade| cascade.first == attempt.name);
         let micros =
             |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let told = Tried {
@@ -462,7 +468,7 @@ impl Planned {
             total_us: micros(attempt.total),
             usage: attempt.accepted.then_some(attempt.usage),
             source: if attempt.usage_told { Source::Measured } else { Source::Estimated },
-            judged: judged.filter(|_| is_first),
+            judged,
             ..self.free(&attempt.name, attempt.ended.as_str())
         };
         // Whoever was not asked has no bill.

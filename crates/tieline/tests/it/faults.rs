@@ -1,6 +1,10 @@
 //! Whatever a vendor does wrong, through the whole daemon: the right end in the client's dialect, the right circuit,
 //! no text twice, no charge twice.
 
+mod protocols;
+
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use testkit::vendor::{Fault, Script, Truth};
 use tieline_store::RequestRow;
@@ -71,7 +75,10 @@ fn each(market: &Market, name: &str) -> Vec<(&'static str, bool, Said)> {
     ] {
         let body = json!({ "model": model, "messages": messages, "stream": stream, "max_tokens": 800,
             "options": { "num_predict": 800 } });
+        let since = Instant::now();
         said.push((path, stream, post(market.daemon().address, path, &body)));
+        // A second of silence is what the policy allows; the usual deadlines are no shorter than a minute.
+        assert!(since.elapsed() < Duration::from_secs(30), "{name} {path}: {:?}", since.elapsed());
     }
     said
 }

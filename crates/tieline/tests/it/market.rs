@@ -18,7 +18,7 @@ use super::http::{Said, begin, send};
 /// Dollars for a million tokens, which are micro-dollars for one: fresh, cached, written to the cache, of the answer.
 const PRICE: &str = "{ input = 10, cached_input = 1, cache_write = 12.5, output = 20 }";
 
-/// Vendors that are called so speak so; all others speak OpenAI's older protocol.
+/// Vendors that are called so, or so and `-` and more, speak so; all others speak OpenAI's older protocol.
 pub(crate) const PROTOCOLS: [&str; 5] = ["openai", "responses", "anthropic", "gemini", "ollama"];
 
 /// One vendor: its name, how good it is said to be, and what it says.
@@ -64,7 +64,9 @@ impl Market {
         for (name, quality, script) in stalls {
             let vendor = runtime.block_on(Vendor::start(script));
             let url = &vendor.url;
-            let speaks = PROTOCOLS.iter().find(|protocol| **protocol == name).unwrap_or(&"openai");
+            let speaks =
+                PROTOCOLS.iter().find(|protocol| Some(**protocol) == name.split('-').next());
+            let speaks = speaks.unwrap_or(&"openai");
             write!(
                 policy,
                 "[backends.{name}]\nprotocol = \"{speaks}\"\nurl = \"{url}/v1\"\nzone = \"cloud\"\n\
