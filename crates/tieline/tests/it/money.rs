@@ -195,6 +195,28 @@ fn the_ledger_has_what_the_vendors_bill() {
     check_sums(&market, &rows);
 }
 
+/// So hot that neither is sure; each is judged by its own words, and says so.
+#[test]
+fn each_of_several_answers_says_how_it_was_judged() {
+    let stalls = vec![("strong", "0.9", says(PLAIN))];
+    let policy = ALIASES.replace("[models.", "[models.x-").replace("x-up", "up");
+    let Some(market) = Market::open(Home::with_model(), stalls, &policy) else { return };
+    let hot = json!({ "temperature": 2.0, "seed": 1, "max_tokens": 60, "n": 2 });
+    let said = market.chat("up", "Say it, up", &hot);
+    assert_eq!(said.is(200)["choices"].as_array().unwrap().len(), 2);
+    let id = said.header("x-request-id").unwrap().to_owned();
+    let all = market.daemon().get("/tieline/v1/decisions").is(200);
+    let all = all["decisions"].as_array().unwrap();
+    let own: Vec<_> = all.iter().filter(|record| record["id"] == id.as_str()).collect();
+    let judged = own.iter().flat_map(|record| record["tried"].as_array().unwrap());
+    let judged: Vec<_> =
+        judged.map(|tried| (&tried["name"], tried["judged"].is_object())).collect();
+    let of = |name: &str| judged.iter().filter(|(of, _)| *of == name).collect::<Vec<_>>();
+    assert_eq!(of("smollm2").len(), 2, "{judged:?}");
+    assert!(of("smollm2").iter().all(|(_, judged)| *judged), "{judged:?}");
+    assert!(of("strong/m").iter().all(|(_, judged)| !*judged), "{judged:?}");
+}
+
 /// The sums: of the ledger, of the budgets, and of the hedges'.
 fn check_sums(market: &Market, rows: &[RequestRow]) {
     let cost = |row: &RequestRow| row.cost.unwrap().0;
