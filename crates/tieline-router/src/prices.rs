@@ -1,12 +1,14 @@
 //! What an answer costs: a dated table of prices inside the program, and the policy's own.
 //!
 //! The table is data that was true on a day: each row says on which, and where from. Its digest is shown beside a price
-//! so that two people can tell whether they reckon with the same numbers; it is not signed by a key. A model that no row
-//! names has no price: nothing is guessed from a name. Pure: asks nobody and reads no clock.
+//! so that two people can tell whether they reckon with the same numbers. Another table takes its place only where a
+//! key signed it. A model that no row names has no price: nothing is guessed from a name. Pure: asks nobody and reads no
+//! clock.
 
 mod decimal;
 mod glob;
 mod row;
+mod signed;
 mod tariff;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use tieline_types::{Bytes, Digest, MicroUsd, Price, Tokens, Usage};
 
 pub use decimal::{NoAmount, parse_usd};
 pub use row::{PriceError, PriceRow, PriceTier};
+pub use signed::{SignatureError, verify};
 pub use tariff::Tariff;
 
 use row::Compiled;
@@ -166,12 +169,20 @@ impl Prices {
     /// # Errors
     /// A row of the policy has no amount, no model or no date where one must be.
     pub fn new(policy: &[PriceRow]) -> Result<Self, PriceError> {
-        let table: Vec<Compiled> =
-            row::read(TABLE)?.iter().map(Compiled::of_table).collect::<Result<_, _>>()?;
         let policy = policy.iter().map(Compiled::of_policy).collect::<Result<_, _>>()?;
+        Ok(Self { policy, ..Self::of_table(TABLE)? })
+    }
+
+    /// Another table in place of the program's. Whether it is signed is for [`verify`].
+    ///
+    /// # Errors
+    /// It is no table of prices, or a row of it lacks something.
+    pub fn of_table(text: &str) -> Result<Self, PriceError> {
+        let table: Vec<Compiled> =
+            row::read(text)?.iter().map(Compiled::of_table).collect::<Result<_, _>>()?;
         let as_of = table.iter().filter_map(|row| row.priced.source.date()).max();
-        let digest = Digest(Sha256::digest(TABLE).into());
-        Ok(Self { policy, table, as_of: as_of.unwrap_or_default(), digest })
+        let digest = Digest(Sha256::digest(text).into());
+        Ok(Self { policy: Vec::new(), table, as_of: as_of.unwrap_or_default(), digest })
     }
 
     /// The price of the row that names this model most exactly; the policy's rows come first. `None`: nobody knows.

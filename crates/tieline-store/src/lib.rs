@@ -17,6 +17,7 @@ pub mod keys;
 mod ledger;
 mod model;
 mod overlay;
+mod price_table;
 pub mod profiles;
 mod pull;
 mod remove;
@@ -35,6 +36,7 @@ pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};
 pub use overlay::{NameError, Overlay};
+pub use price_table::{PriceTable, PriceTableError};
 pub use pull::{
     Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,
     Pulled, StorageError, Tuning, Upload, UploadError, UploadLimits,

@@ -3,6 +3,7 @@
 mod cost;
 mod engine;
 mod policy;
+mod prices;
 mod route;
 mod serving;
 
@@ -19,6 +20,7 @@ use crate::prompts::{self, Quota};
 pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
 pub(crate) use engine::{Canary, CanaryLimits, EngineCommand};
 pub(crate) use policy::{About, PolicyCommand, WouldLeave};
+pub(crate) use prices::{PricesCommand, Update as PricesUpdate};
 pub(crate) use route::{Calibrate, Evaluate, Explain, Learn, Replay as RouteReplay, RouteCommand};
 pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
 
@@ -134,6 +136,17 @@ pub(crate) enum Command {
         lacks something says at least. Two bills stand beside: everything asked of one vendor's model, and\n\
         everything computed here.")]
     Cost(Cost),
+    /// Say which table of prices is in use, or use a newer one that is signed
+    #[command(
+        long_about = "Say which table of prices is in use, or use a newer one that is signed.\n\n\
+        A table is taken only with a signature of minisign's by the key that you named the first time.\n\
+        An older one than that in use is refused."
+    )]
+    Prices {
+        /// What to do
+        #[command(subcommand)]
+        command: PricesCommand,
+    },
     /// Show or lift what keeps models that crash from being started
     #[command(long_about = "Show or lift what keeps models that crash from being started.\n\n\
         A model whose runner dies three times within a minute is quarantined: its content, whatever it is\n\

@@ -19,6 +19,7 @@ use tieline_store::budget::Till;
 use tieline_types::{Price, Tokens};
 
 use crate::app::App;
+use crate::commands::prices;
 use crate::failure::{Failure, with_causes};
 
 pub(crate) use watch::{Watch, keep};
@@ -119,7 +120,7 @@ impl Workshop {
                 Box::new(move || since.elapsed() > LONGEST_LOOK)
             }));
         let guard = Arc::new(guard);
-        let prices = Prices::builtin().map_err(|error| Failure::ours(error.to_string()))?;
+        let prices = prices::in_use(&self.store)?;
         let (mut remotes, mut left_out) = (Vec::new(), Vec::new());
         for (name, backend) in &policy.backends {
             match self.backend((name, backend), &policy, (&guard, &prices)) {
@@ -190,18 +191,17 @@ impl Workshop {
 }
 
 /// A policy's models with their prices, whether or not their keys can be read.
-pub(crate) fn candidates(policy: &Policy) -> Result<Vec<Candidate>, Failure> {
-    let prices = Prices::builtin().map_err(|error| Failure::ours(error.to_string()))?;
+pub(crate) fn candidates(policy: &Policy, prices: &Prices) -> Vec<Candidate> {
     let mut all = policy.remote_candidates();
     for candidate in &mut all {
         let Some((name, model)) = candidate.name.split_once('/') else { continue };
         let Some(backend) = policy.backends.get(name) else { continue };
         let vendor = vendor(backend);
         let target = Target { backend: name, vendor: &vendor, model };
-        let priced = priced(candidate.price, target, &prices);
+        let priced = priced(candidate.price, target, prices);
         candidate.set_tariff(priced.as_ref().map(Priced::tariff));
     }
-    Ok(all)
+    all
 }
 
 /// The policy's price, else the table's.

@@ -127,8 +127,7 @@ struct AllLocal {
 pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
     let now = Timestamp::now();
     let settings = settings(args, now)?;
-    let prices =
-        Prices::builtin().map_err(|error| Failure::ours(crate::failure::with_causes(&error)))?;
+    let prices = super::prices::in_use(&app.store)?;
     let report = report(app, &settings, &prices, now)?;
     if app.output.is_json() {
         return app.output.value(&report);

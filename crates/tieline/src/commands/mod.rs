@@ -17,6 +17,7 @@ mod load_params;
 mod made;
 mod plan;
 mod policy;
+pub(crate) mod prices;
 mod ps;
 mod pull;
 mod quarantine;
@@ -65,6 +66,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
                 Command::Certify(args) => certify::certify(&app, &args),
                 Command::Plan(args) => plan::plan(&app, &args),
                 Command::Quarantine { command } => quarantine::quarantine(&app, &command),
+                Command::Prices { command } => prices::prices(&app, &command),
                 Command::Policy { command } => policy::policy(&app, &command),
                 Command::WouldLeave(args) => would_leave::would_leave(&app, &args),
                 Command::Route { command } => route::route(&app, &command),

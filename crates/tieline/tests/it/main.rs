@@ -32,6 +32,7 @@ mod models;
 mod money;
 mod pictures;
 mod policy;
+mod prices;
 mod privacy;
 #[cfg(target_os = "linux")]
 mod processes;

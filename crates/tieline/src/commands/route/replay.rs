@@ -9,6 +9,7 @@ use tieline_store::Store;
 use crate::app::App;
 use crate::args::RouteReplay;
 use crate::commands::cost::point;
+use crate::commands::prices;
 use crate::failure::{Failure, with_causes};
 use crate::switching::{self, Place};
 
@@ -21,7 +22,7 @@ pub(super) fn replay(app: &App, args: &RouteReplay) -> Result<(), Failure> {
     }
     let policy = Place::of(app).policy()?;
     let terms = !policy.terms.is_empty();
-    let remotes = switching::candidates(&policy)?;
+    let remotes = switching::candidates(&policy, &prices::in_use(&app.store)?);
     let again = Again::new(policy, remotes);
     let span = (since.as_millisecond(), until.as_millisecond());
     if args.same {
