@@ -17,6 +17,7 @@
 //! ones, whatever class, owner or size; then those that are overdue go by age and nobody goes before them.
 //! A large one that is first and finds no room is overtaken at most [`PASSED_OVER`] times by smaller ones.
 
+mod depth;
 mod pace;
 mod plan;
 mod turns;
@@ -26,6 +27,7 @@ use std::collections::{HashMap, HashSet};
 
 use tieline_types::{Class, Owner, RequestId};
 
+pub use depth::Reading;
 pub use pace::Pace;
 pub use turns::Group;
 use turns::Turns;
@@ -412,18 +414,21 @@ impl Scheduler {
 
     /// Takes note of a step that was computed: for each request, how many tokens it got.
     pub fn stepped(&mut self, shares: &[Share], seconds: f64) {
-        let known = |share: &Share| self.running.iter().find(|r| r.job.id == share.id);
-        let Some(group) = shares.iter().find_map(known).map(|r| r.job.group) else { return };
+        let known = |share: &&Share| self.running.iter().find(|r| r.job.id == share.id);
+        let Some(group) = shares.iter().find_map(|share| known(&share)).map(|r| r.job.group) else {
+            return;
+        };
         let (answers, prompts): (Vec<&Share>, Vec<&Share>) = shares.iter().partition(|s| s.decodes);
-        let prompt_tokens = prompts.iter().fold(0, |sum: usize, s| sum.saturating_add(s.tokens));
+        let pieces = prompts.iter().filter_map(|share| Some(known(share)?.reading(share.tokens)));
+        let prompt = pieces.fold(Reading::default(), Reading::and);
         // Once as usual, and once with another set of adapters to be put in place.
-        let usual = self.pace.seconds(answers.len(), prompt_tokens);
+        let usual = self.pace.seconds(answers.len(), prompt);
         let changes = self.turns.is_a_change(group);
         if changes {
             usual.into_iter().for_each(|usual| self.turns.changed(seconds - usual));
         }
         if !changes || usual.is_some_and(|usual| seconds <= usual) {
-            self.pace.note(answers.len(), prompt_tokens, seconds);
+            self.pace.note(answers.len(), prompt, seconds);
         }
         // Nobody's clock runs while adapters are put in place: it is no group's doing.
         let took = (usual.filter(|_| changes).unwrap_or(seconds), self.worth(group));

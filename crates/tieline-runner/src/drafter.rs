@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use tieline_decode::cells::Seq;
 use tieline_decode::draft::pieces;
-use tieline_decode::schedule::Pace;
+use tieline_decode::schedule::{Pace, Reading};
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{LoadParams, RequestId, Tokens};
 
@@ -205,7 +205,10 @@ impl<'m> Drafter<'m> {
         if behind.is_empty() {
             return;
         }
-        let budget = self.reading.tokens_within(self.patience, 0).unwrap_or(FIRST_PIECE);
+        let read =
+            |(answer, unread): &(&Answer, usize)| answer.tokens.len().saturating_sub(*unread);
+        let depth = behind.iter().map(read).sum::<usize>() / behind.len();
+        let budget = self.reading.tokens_within(self.patience, 0, depth).unwrap_or(FIRST_PIECE);
         let budget = budget.max(LEAST_PIECE).min(self.batch);
         // The last token is read with the first guess, which its row tells.
         let unread: Vec<usize> = behind.iter().map(|(_, unread)| unread - 1).collect();
@@ -217,7 +220,7 @@ impl<'m> Drafter<'m> {
         }
         let started = Instant::now();
         if self.read_pieces(&pieces, threads) {
-            self.reading.note(0, all, started.elapsed().as_secs_f64());
+            self.reading.note(0, Reading::of(all, depth), started.elapsed().as_secs_f64());
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tieline_types::{Class, Owner};
 
 use super::turns::Group;
-use super::{PIECE, Running, Scheduler, Share, as_f64};
+use super::{PIECE, Reading, Running, Scheduler, Share, as_f64};
 
 /// Of a step's prompt tokens, the share that batch requests get while interactive prompts are read.
 const BATCH_SHARE: usize = 8;
@@ -24,6 +24,25 @@ pub(super) fn whole_rows(rows: usize) -> usize {
     match rows.max(PIECE) {
         rows if rows >= TILE / 2 => (rows + TILE / 4).max(TILE) / TILE * TILE,
         rows => rows / PIECE * PIECE,
+    }
+}
+
+/// How deep the prompts are that are being read, on average, in tokens.
+pub(super) fn depth(at_work: &[&Running]) -> usize {
+    let reads = |r: &&&Running| r.remaining > 1;
+    let prompts = at_work.iter().filter(reads).count();
+    at_work.iter().filter(reads).map(|r| r.before()).sum::<usize>() / prompts.max(1)
+}
+
+impl Running {
+    /// Tokens of it that are computed.
+    pub(super) fn before(&self) -> usize {
+        (self.job.prompt + self.answered).saturating_sub(self.remaining)
+    }
+
+    /// Its next tokens as a piece of a prompt.
+    pub(super) fn reading(&self, tokens: usize) -> Reading {
+        Reading::of(tokens, self.before())
     }
 }
 
@@ -108,7 +127,8 @@ impl Scheduler {
             return room;
         }
         let patience = self.patience(at_work, answers);
-        let fit = self.pace.tokens_within(patience, answers).unwrap_or(TILE);
+        let before = depth(at_work);
+        let fit = self.pace.tokens_within(patience, answers, before).unwrap_or(TILE);
         whole_rows(fit + answers).saturating_sub(answers).clamp(1, room.max(1)).min(room)
     }
 

@@ -25,11 +25,48 @@ fn a_long_prompt_is_cut_while_answers_run() {
     assert!(scheduler.admit(RequestId(1), 1));
     assert!(scheduler.admit(RequestId(2), 3000));
     // Learns: 10 ms a decoding step, 3 ms a prompt token.
-    scheduler.pace.note(1, 0, 0.010);
-    scheduler.pace.note(0, 512, 1.536);
+    scheduler.pace.note(1, Reading { tokens: 0, depth: 0.0 }, 0.010);
+    scheduler.pace.note(0, Reading { tokens: 512, depth: 0.0 }, 1.536);
     let plan = scheduler.plan();
     assert_eq!(plan[0], Share { id: RequestId(1), tokens: 1, decodes: true });
     assert_eq!(plan[1], Share { id: RequestId(2), tokens: 63, decodes: false });
+}
+
+/// Reads a prompt of `prompt` tokens, where a token takes 0.3 ms and 0.2 µs for each before it, and a step with
+/// an answer 10 ms more. The longest step.
+fn longest_step(scheduler: &mut Scheduler, id: u64, prompt: usize) -> f64 {
+    scheduler.submit(Job { prompt, ..job(id) }).unwrap();
+    assert!(scheduler.admit(RequestId(id), prompt));
+    let (mut read, mut longest) = (0, 0.0_f64);
+    while read < prompt {
+        let plan = scheduler.plan();
+        let piece = plan.iter().find(|share| !share.decodes).map_or(1, |share| share.tokens);
+        let deep = Reading::of(piece, read);
+        let answers = plan.iter().filter(|share| share.decodes && share.id.0 != id).count();
+        let took =
+            as_f64(piece) * (0.3e-3 + 0.2e-6 * deep.depth) + if answers > 0 { 0.010 } else { 0.0 };
+        scheduler.stepped(&plan, took);
+        plan.iter().filter(|share| share.id.0 != id).for_each(|s| scheduler.set_remaining(s.id, 1));
+        read += piece;
+        longest = longest.max(took);
+    }
+    scheduler.remove(RequestId(id));
+    longest
+}
+
+#[test]
+fn a_step_is_no_longer_where_a_prompt_is_deep() {
+    let mut scheduler = Scheduler::new(limits());
+    longest_step(&mut scheduler, 1, 3000);
+    // Beside an answer.
+    scheduler.submit(job(2)).unwrap();
+    assert!(scheduler.admit(RequestId(2), 1));
+    scheduler.stepped(&[Share { id: RequestId(2), tokens: 1, decodes: true }], 0.010);
+    scheduler.set_remaining(RequestId(2), 1);
+    for (id, prompt) in [(3, 3000), (4, 6000), (5, 1000)] {
+        let longest = longest_step(&mut scheduler, id, prompt);
+        assert!(longest < 0.150 * 1.25, "{prompt} tokens: a step of {longest} s");
+    }
 }
 
 mod fair;
@@ -51,7 +88,7 @@ fn both_classes_get_of_the_smallest_budget() {
     use Class::{Batch, Interactive};
     let mut scheduler = running(&[(1, Interactive, 1), (2, Interactive, 3000), (3, Batch, 3000)]);
     // So slow that only the shortest piece is allowed.
-    scheduler.pace.note(0, 512, 512.0);
+    scheduler.pace.note(0, Reading { tokens: 512, depth: 0.0 }, 512.0);
     let tokens: Vec<usize> = scheduler.plan().iter().map(|s| s.tokens).collect();
     assert_eq!(tokens, [1, 8, 7]);
 }

@@ -1,20 +1,22 @@
 //! How long a request will wait: the slots played forward at the learned pace.
 
-use super::{Job, Scheduler, Waiting, as_f64};
+use super::{Job, Pace, Reading, Running, Scheduler, Waiting, as_f64};
 
 /// The slots, played forward. Prompts are read one after the other and hold up all answers; answers run
 /// side by side.
-struct Forecast {
+struct Forecast<'p> {
     /// Seconds until those at work end.
     ends: Vec<f64>,
     /// Nobody else starts before.
     now: f64,
     slots: usize,
-    /// Seconds a prompt token takes, and a step that decodes.
-    pace: Option<(f64, f64)>,
+    /// Where it is known what a prompt's token and a step of answers take.
+    pace: Option<&'p Pace>,
+    /// Seconds of a step that decodes.
+    step: f64,
 }
 
-impl Forecast {
+impl Forecast<'_> {
     /// Seconds until the next request, this one, starts; `None` where the pace is not known.
     fn start(&mut self, job: &Job) -> Option<f64> {
         let room = if job.alone { 0 } else { self.slots - 1 };
@@ -29,10 +31,10 @@ impl Forecast {
 
     /// The request is at work from now on.
     fn run(&mut self, job: &Job, answer: f64) {
-        let (token, step) = self.pace.unwrap_or_default();
-        let reading = as_f64(job.prompt) * token;
+        let prompt = Reading::of(job.prompt, 0);
+        let reading = self.pace.and_then(|pace| pace.seconds(0, prompt)).unwrap_or_default();
         self.ends.iter_mut().for_each(|end| *end += reading);
-        let end = self.now + reading + answer * step;
+        let end = self.now + reading + answer * self.step;
         if job.alone {
             self.now = end;
         } else {
@@ -64,14 +66,16 @@ impl Scheduler {
         forecast.start(&order.get(position)?.job)
     }
 
-    fn forecast(&self) -> Forecast {
+    fn forecast(&self) -> Forecast<'_> {
         let together = self.limits.slots.min(self.running.len() + self.waiting.len());
-        let pace = self.pace.token_seconds().zip(self.pace.decode_seconds(together));
-        let (token, step) = pace.unwrap_or_default();
-        let reading: f64 = self.running.iter().map(|r| as_f64(r.remaining)).sum::<f64>() * token;
+        let token = self.pace.token_seconds(0.0);
+        let known = token.and(self.pace.decode_seconds(together));
+        let (pace, step) = (known.map(|_| &self.pace), known.unwrap_or_default());
+        let reads = |r: &Running| pace?.seconds(0, r.reading(r.remaining));
+        let reading: f64 = self.running.iter().filter_map(reads).sum();
         let left = self.running.iter().map(|r| self.expected_answer(r.job.answer, r.answered));
         let ends = left.map(|left| reading + left * step).collect();
-        Forecast { ends, now: 0.0, slots: self.limits.slots, pace }
+        Forecast { ends, now: 0.0, slots: self.limits.slots, pace, step }
     }
 
     /// Tokens that are likely left of an answer: as long as others were, for few use all they may.

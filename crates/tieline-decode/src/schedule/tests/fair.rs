@@ -238,8 +238,8 @@ fn the_expected_wait_is_about_right() {
 #[test]
 fn the_expected_wait_grows_with_the_place() {
     let mut scheduler = Scheduler::new(limits());
-    scheduler.pace.note(1, 0, 0.010);
-    scheduler.pace.note(0, 512, 1.536);
+    scheduler.pace.note(1, Reading { tokens: 0, depth: 0.0 }, 0.010);
+    scheduler.pace.note(0, Reading { tokens: 512, depth: 0.0 }, 1.536);
     let places: Vec<Place> = (0..8).map(|id| scheduler.submit(job(id)).unwrap()).collect();
     for (at, place) in places.iter().enumerate() {
         assert_eq!(place.position, at);

@@ -329,8 +329,11 @@ impl Runner {
         let pace = self.scheduler.pace();
         let at_work: Vec<&Running> = self.scheduler.of(group).collect();
         if answers > 0
-            && let Some(budget) =
-                pace.tokens_within(self.scheduler.patience(&at_work, answers), answers)
+            && let Some(budget) = pace.tokens_within(
+                self.scheduler.patience(&at_work, answers),
+                answers,
+                plan::depth(&at_work),
+            )
         {
             let most = whole_rows(budget + answers).max(answers + 1);
             assert!(total <= most, "{total} rows, {budget} prompt tokens fit");
