@@ -312,10 +312,17 @@ impl Talk {
         closers.chain(table.map(|marker| (marker.text, Some(marker.action))))
     }
 
+    /// Whether no marker and no bare call can come after a space here, so that nobody need wait for what follows.
+    fn nothing_may_follow(&self) -> bool {
+        let bare = self.bare && self.at_start;
+        !self.skip_space && !bare && self.listened_for().next().is_none()
+    }
+
     /// A character that is part of no marker.
     fn hear(&mut self, c: char) {
         if c.is_whitespace() {
-            if self.long_space {
+            if self.long_space || self.nothing_may_follow() {
+                self.say_spaces();
                 self.say(c.encode_utf8(&mut [0; 4]));
             } else if !self.skip_space {
                 self.spaces.push(c);

@@ -165,7 +165,7 @@ impl LoadParams {
     /// Requests answered at once.
     pub const DEFAULT_PARALLEL: u32 = 8;
     /// How long an answer may stand still.
-    pub const DEFAULT_STEP: Duration = Duration::from_millis(200);
+    pub const DEFAULT_STEP: Duration = Duration::from_millis(150);
 }
 
 /// What receipts mean that were written before there was a choice: it does not matter, since their kernels'

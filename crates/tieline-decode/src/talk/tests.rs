@@ -616,3 +616,18 @@ proptest! {
         prop_assert_eq!(shown(&said), text);
     }
 }
+
+#[test]
+fn space_waits_for_nothing_that_cannot_come() {
+    let said = |tools: &[Tool], format, pieces: &[&str]| {
+        let mut talk = Talk::new(format, tools, &ToolChoice::Auto, false, "x");
+        pieces.iter().map(|piece| shown(&talk.push(piece))).collect::<Vec<_>>()
+    };
+    for format in [Format::Plain, Format::Generic] {
+        assert_eq!(said(&[], format, &["a", "\n", "\n", "b"]), ["a", "\n", "\n", "b"]);
+    }
+    // A call may follow, whose space is no part of the answer.
+    assert_eq!(said(&tools(), Format::Hermes, &["a", "\n", "\n", "b"]), ["a", "", "", "\n\nb"]);
+    // At the very start a thought may.
+    assert_eq!(said(&[], Format::Generic, &["\n", "b", "\n"]), ["", "\nb", "\n"]);
+}
