@@ -51,6 +51,8 @@ pub(crate) struct Answer {
     pub(crate) score: Option<Score>,
     dropped: Tokens,
     sampler: Sampler,
+    /// Tokens that are never chosen: the model's ends, where the answer is to go on past them.
+    forbidden: Vec<i32>,
     speech: Speech,
     /// Made when work begins: it is larger than the prompt.
     lookup: Option<Lookup>,
@@ -132,6 +134,9 @@ impl Answer {
         let usage = Usage { prompt_tokens: count(tokens.len()), ..Usage::default() };
         let record = request.deterministic.then(Record::default);
         let score = Score::of(&request, tokens.len());
+        // A rule says itself when it ends.
+        let goes_on = request.ignore_eog && !speech.is_ruled();
+        let forbidden = if goes_on { model.ends() } else { Vec::new() };
         Ok(Self {
             id,
             prompt: tokens.len(),
@@ -145,6 +150,7 @@ impl Answer {
             score,
             dropped,
             sampler,
+            forbidden,
             speech,
             lookup: None,
             pace: Pace::default(),
@@ -316,7 +322,7 @@ impl Answer {
     ) -> bool {
         let Some(pace) = &self.draft_pace else { return false };
         // Nothing is said after the end, so to have computed it would be of no use.
-        if model.is_end(token) && !self.request.ignore_eog {
+        if model.is_end(token) {
             return false;
         }
         let verdict = if self.always() { Verdict::More } else { pace.weigh(likely) };
@@ -418,6 +424,10 @@ impl Answer {
         for &(token, bias) in &self.request.sampling.logit_bias {
             let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
             *place.ok_or_else(no_logits)? += bias;
+        }
+        for &token in &self.forbidden {
+            let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
+            *place.ok_or_else(no_logits)? = f32::NEG_INFINITY;
         }
         if self.speech.may_begin_elsewhere() {
             // Whether it thinks or calls a tool first is the model's free choice.

@@ -261,7 +261,8 @@ pub struct Request {
     /// Report the log-probability of each token of the prompt, with this many of the likeliest alternatives:
     /// [`crate::Event::PromptLogprobs`]. The whole prompt is computed then, whatever is cached of it.
     pub prompt_logprobs: Option<u8>,
-    /// Go on past the model's own end-of-generation token. For measuring only.
+    /// Never choose a token that ends the answer, unless a rule does: it goes on to its most tokens. As llama.cpp's
+    /// `ignore_eos`. For measuring only.
     pub ignore_eog: bool,
     /// What the model may call.
     pub tools: Vec<Tool>,

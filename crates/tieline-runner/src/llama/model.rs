@@ -327,6 +327,11 @@ impl Model {
         self.known(token).is_some() && unsafe { sys::llama_vocab_is_eog(self.vocab(), token) }
     }
 
+    /// All tokens that end an answer.
+    pub(crate) fn ends(&self) -> Vec<i32> {
+        (0..self.vocabulary()).filter(|&token| self.is_end(token)).collect()
+    }
+
     /// `token`, where the vocabulary holds it.
     pub(crate) fn known(&self, token: i32) -> Option<i32> {
         (0..self.vocabulary()).contains(&token).then_some(token)

@@ -152,6 +152,23 @@ fn the_context_is_never_cut_in_silence() {
 }
 
 #[test]
+fn an_answer_that_goes_on_past_its_end_does_not_say_it() {
+    let mut peer = Peer::ready();
+    let mut request = question("What is the capital of France?");
+    request.max_tokens = Some(Tokens(120));
+    request.ignore_eog = true;
+    let answer = peer.generate(request);
+    assert!(answer.text.starts_with(FRANCE), "{}", answer.text);
+    assert_eq!(answer.finished.reason, FinishReason::MaxTokens);
+    // What comes after an end is another turn, by whom it is: that was said before.
+    assert!(
+        !answer.text.contains("\nuser\n") && !answer.text.contains("system\n"),
+        "{}",
+        answer.text
+    );
+}
+
+#[test]
 fn bad_parameters_are_refused_by_name() {
     let mut peer = Peer::ready();
     let mut request = question("Hi");
