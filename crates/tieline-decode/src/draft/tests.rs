@@ -131,7 +131,7 @@ fn memory_is_bounded_and_the_newer_half_is_still_found() {
     let counting: Vec<i32> = (0..300_000).collect();
     lookup.extend(&counting);
     assert!(lookup.tokens.len() <= 2 * KEPT);
-    assert!(lookup.quads.len() <= 2 * KEPT && lookup.pairs.len() <= 2 * KEPT);
+    assert!(lookup.pairs.len() <= 2 * KEPT && lookup.triples.len() <= 2 * KEPT);
     lookup.extend(&[290_000, 290_001, 290_002, 290_003]);
     assert_eq!(lookup.draft(2), [290_004, 290_005]);
     lookup.extend(&[10, 11, 12, 13]);
@@ -312,7 +312,7 @@ fn companions_make_drafts_shorter() {
 proptest! {
     #[test]
     fn a_draft_continues_an_earlier_occurrence(
-        tokens in prop::collection::vec(0..4i32, 0..80), most in 0..40usize
+        tokens in prop::collection::vec(0..6i32, 0..80), most in 0..40usize
     ) {
         let mut lookup = Lookup::new();
         lookup.extend(&tokens);
@@ -324,7 +324,7 @@ proptest! {
             let suffix = tokens.len().checked_sub(length).map(|at| &tokens[at..]);
             (length..tokens.len()).rev().find(|at| Some(&tokens[at - length..*at]) == suffix)
         };
-        let from = [4, 3, 2].into_iter().filter(|length| *length >= least).find_map(occurrences);
+        let from = (least..=LONGEST_MATCH).rev().find_map(occurrences);
         prop_assert_eq!(draft.is_empty(), from.is_none() || most == 0);
         if let Some(from) = from {
             prop_assert_eq!(&draft[..], &all[from..from + draft.len()]);
