@@ -57,14 +57,13 @@ impl Level {
 
     /// From how many tokens on a product of this format is worth taking from ggml; `None` where it never is.
     ///
-    /// With 256 bits, only what was faster than even ggml's own kernels for 512 (docs/kernels.md): ggml multiplies the
-    /// others in tiles of its own, too.
+    /// With fewer, unpacking a matrix takes longer than it saves. With 256 bits, only what was faster than even ggml's
+    /// own kernels for 512 (docs/kernels.md): ggml multiplies the others in tiles of its own, too.
     #[must_use]
     pub fn tokens(self, format: Format) -> Option<usize> {
         match (self, format) {
             (Self::Portable, _) => None,
-            // With fewer, unpacking a matrix takes longer than it saves.
-            (Self::Avx512Vnni, _) => Some(4),
+            (Self::Avx512Vnni, _) => tokens_avx512(format),
             (_, Format::Q4_1 | Format::Q5_1 | Format::Mxfp4) => Some(8),
             (_, Format::Q4_0 | Format::Q5_0 | Format::Iq4Nl) => Some(32),
             _ => None,
@@ -83,6 +82,21 @@ impl Level {
     }
 }
 
+/// From here on, ours was never below 0.98 of ggml's speed on the same weights (docs/kernels.md). ggml multiplies several
+/// formats in tiles of its own from 8 tokens on, so what was faster with 6 may not be with 32.
+fn tokens_avx512(format: Format) -> Option<usize> {
+    match format {
+        Format::Q4_1 | Format::Mxfp4 => Some(4),
+        Format::Q5_1 => Some(5),
+        Format::Iq4Nl => Some(6),
+        Format::Q4_0 => Some(8),
+        Format::Q5_0 | Format::Q8_0 => Some(12),
+        Format::Q3K | Format::Q6K | Format::Iq4Xs => Some(64),
+        Format::Q4K | Format::Q5K => Some(128),
+        Format::Q2K => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,9 +105,11 @@ mod tests {
     fn only_what_is_worth_it_is_taken() {
         for format in Format::ALL {
             assert_eq!(Level::Portable.tokens(format), None);
-            assert_eq!(Level::Avx512Vnni.tokens(format), Some(4));
             assert_eq!(Level::Avx2.tokens(format), Level::AvxVnni.tokens(format));
         }
+        assert_eq!(Level::Avx512Vnni.tokens(Format::Q4_1), Some(4));
+        assert_eq!(Level::Avx512Vnni.tokens(Format::Q8_0), Some(12));
+        assert_eq!(Level::Avx512Vnni.tokens(Format::Q2K), None);
         assert_eq!(Level::Avx2.tokens(Format::Q4_1), Some(8));
         assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
         assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);
