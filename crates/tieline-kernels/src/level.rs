@@ -70,6 +70,15 @@ impl Level {
         }
     }
 
+    /// Whether one to three tokens have a kernel of their own for this format: they are then faster than ggml's, where no
+    /// graph is split for them.
+    #[must_use]
+    pub fn thin(self, format: Format) -> bool {
+        let written = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0]
+            .contains(&format);
+        written && self == Self::Avx512Vnni
+    }
+
     /// Its name, for people.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -24,6 +24,7 @@ mod half;
 mod level;
 mod multiply;
 mod panel;
+mod thin;
 mod tile;
 mod unpack;
 

@@ -6,6 +6,7 @@ use crate::activations::{Activations, Row};
 use crate::format::Format;
 use crate::level::Level;
 use crate::panel::{self, Aligned, Columns, LANES, Panel, Rows, Strip};
+use crate::thin;
 use crate::tile::{self, Products, STRIPS, TOKENS, Work};
 use crate::unpack::WIDTH;
 
@@ -34,9 +35,17 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
+    pub(crate) fn format(&self) -> Format {
+        self.format
+    }
+
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// The bytes of some rows; of those that it lacks, none.
     #[inline(always)]
-    fn bytes(&self, rows: Range<usize>) -> &'a [u8] {
+    pub(crate) fn bytes(&self, rows: Range<usize>) -> &'a [u8] {
         let (first, last) = (rows.start.min(self.rows), rows.end.min(self.rows));
         self.bytes.get(first * self.row_bytes..last * self.row_bytes).unwrap_or_default()
     }
@@ -110,6 +119,9 @@ pub struct Scratch {
 
 /// Multiplies a part of the matrix with every token.
 ///
+/// Up to three tokens are multiplied otherwise than more where [`Level::thin`] says so, and may differ from what they are
+/// among more by the rounding of a sum.
+///
 /// # Safety
 /// All tokens of `activations` are filled and nobody fills them meanwhile; nobody else writes these rows of
 /// `output` meanwhile.
@@ -123,11 +135,16 @@ pub unsafe fn multiply(
     output: &Output,
     scratch: &mut Scratch,
 ) {
-    let Part { rows, next } = part;
+    let rows = &part.rows;
     assert!(rows.end <= matrix.rows && matrix.rows <= output.stride, "rows beyond the matrix");
     assert!(activations.tokens() == output.tokens, "tokens beyond the output");
     assert!(activations.width() == matrix.blocks * WIDTH, "a matrix of another width");
     assert!(level.available(), "this processor lacks {}", level.name());
+    if thin::takes(level, matrix.format, matrix.blocks, activations.tokens()) {
+        // SAFETY: the caller's promise; sizes were checked above.
+        return unsafe { thin::multiply((matrix, part), activations, output) };
+    }
+    let Part { rows, next } = part;
     for first in rows.clone().step_by(STRIPS * LANES) {
         let last = rows.end.min(first + STRIPS * LANES);
         let ahead = if last < rows.end { last..rows.end } else { next.clone() };

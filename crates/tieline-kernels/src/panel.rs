@@ -92,7 +92,7 @@ impl Panel {
 
 /// Asks for bytes that will be read soon. A hint: it changes nothing but the time.
 #[inline(always)]
-fn fetch(bytes: &[u8]) {
+pub(crate) fn fetch(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     for line in bytes.chunks(LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -1,0 +1,71 @@
+//! Products of one to three tokens: a row of weights is read once, from where it lies, and nothing is laid out anew.
+//!
+//! With so few tokens each weight is used once or thrice, and what counts is how fast its bytes come from memory. So
+//! blocks are unpacked in registers, two at a time, four rows side by side, and the rows to come are fetched meanwhile.
+//! The counts within a block are whole numbers as in the tiles; only the order in which blocks are summed differs. A
+//! token's products are the same whether one, two or three are multiplied.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use crate::activations::{Activations, Row};
+use crate::format::Format;
+use crate::level::Level;
+use crate::multiply::{Matrix, Output, Part};
+use crate::panel::fetch;
+
+/// The most tokens that are few.
+pub(crate) const TOKENS: usize = 3;
+/// Rows that are multiplied side by side.
+pub(crate) const ROWS: usize = 4;
+/// How many rows before their turn rows are fetched, in bytes.
+const AHEAD: usize = 4096;
+
+/// Whether few tokens are multiplied by a kernel of their own.
+pub(crate) fn takes(level: Level, format: Format, blocks: usize, tokens: usize) -> bool {
+    level.thin(format) && tokens <= TOKENS && tokens > 0 && blocks.is_multiple_of(2)
+}
+
+/// Multiplies a part of the matrix with every token.
+///
+/// # Safety
+/// As for [`crate::multiply()`], which checked that sizes fit and that [`takes`] says so.
+pub(crate) unsafe fn multiply(
+    (matrix, part): (&Matrix<'_>, Part),
+    activations: &Activations,
+    output: &Output,
+) {
+    let some = activations.tokens();
+    // SAFETY: the caller's promise.
+    let tokens: [Row<'_>; TOKENS] =
+        std::array::from_fn(|token| unsafe { activations.row(token.min(some - 1)) });
+    let ahead = AHEAD.div_ceil(matrix.row_bytes().max(1)).next_multiple_of(ROWS);
+    let mut products = [[0.0; ROWS]; TOKENS];
+    for first in part.rows.clone().step_by(ROWS) {
+        let last = part.rows.end.min(first + ROWS);
+        fetch(matrix.bytes(later(&part, first + ahead)));
+        // Past the last row, that one again: what comes of it is not written.
+        let rows = std::array::from_fn(|row| {
+            let row = (first + row).min(last - 1);
+            matrix.bytes(row..row + 1)
+        });
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: `takes` says that the level is AVX-512 with VNNI, which the caller checked.
+        unsafe {
+            avx512::dot(matrix.format(), &rows, &tokens[..some], &mut products);
+        }
+        for (token, products) in products.iter().enumerate().take(some) {
+            // SAFETY: the caller's promise.
+            unsafe { output.write(token, first, &products[..last - first]) };
+        }
+    }
+}
+
+/// The rows that begin with this one, where the part goes on with the next when it ends.
+fn later(part: &Part, row: usize) -> std::ops::Range<usize> {
+    if row < part.rows.end {
+        return row..part.rows.end.min(row + ROWS);
+    }
+    let row = part.next.start.saturating_add(row - part.rows.end);
+    row..part.next.end.min(row.saturating_add(ROWS))
+}
