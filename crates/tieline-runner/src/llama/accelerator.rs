@@ -6,11 +6,14 @@
 //!
 //! The work is done by the threads that llama.cpp computes with: what a split of the graph asks for becomes
 //! a graph of ggml's custom operations, which a processor backend of our own runs on the same pool.
+//!
+//! Products of few tokens come by another door, [`thin`], which cuts no graph.
 
 mod check;
 mod device;
 mod job;
 mod tables;
+mod thin;
 
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
@@ -64,6 +67,8 @@ pub(super) fn start() {
     if let Some(inner) = Inner::start(level) {
         // Cannot be set: as above.
         let _ = INNER.set(inner);
+        // After our own processor backend is made: its graphs hold no products.
+        thin::install();
     }
 }
 

@@ -59,10 +59,12 @@ fn mean(numbers: &[f64]) -> (f64, f64) {
     (mean, (squares / (count - 1.0) / count).sqrt())
 }
 
-fn quantised(own_kernels: bool) -> (Peer, Vec<String>) {
+/// Reads prompts in steps of `step` tokens.
+fn quantised(own_kernels: bool, step: u32) -> (Peer, Vec<String>) {
     let mut peer = Peer::start(testkit::smollm2());
-    let context = Some(Tokens(1024));
-    let loaded = peer.load(LoadParams { context, own_kernels, ..LoadParams::default() }).unwrap();
+    let (context, ubatch) = (Some(Tokens(1024)), Tokens(step));
+    let params = LoadParams { context, own_kernels, ubatch, ..LoadParams::default() };
+    let loaded = peer.load(params).unwrap();
     (peer, loaded.kernels)
 }
 
@@ -70,7 +72,19 @@ fn quantised(own_kernels: bool) -> (Peer, Vec<String>) {
 /// positions they must not be farther from float weights, by more than chance.
 #[test]
 fn they_are_as_near_to_float_weights_as_ggmls_own() {
-    let (mut own, names) = quantised(true);
+    as_near_in_steps_of(512);
+}
+
+/// The kernel for few tokens.
+#[test]
+fn few_tokens_are_as_near_to_float_weights_as_ggmls_own() {
+    as_near_in_steps_of(3);
+}
+
+#[track_caller]
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "figures for people, of a test")]
+fn as_near_in_steps_of(step: u32) {
+    let (mut own, names) = quantised(true, step);
     if !names.iter().any(|name| name.starts_with("TIELINE-")) {
         eprintln!("skipped: this processor has none of the instructions that the kernels are for");
         return;
@@ -82,7 +96,7 @@ fn they_are_as_near_to_float_weights_as_ggmls_own() {
         assert_eq!(positions.len(), reference.len());
         reference.iter().zip(&positions).map(|(one, other)| divergence(one, other)).collect()
     };
-    let (ours, ggmls) = (from(&mut own), from(&mut quantised(false).0));
+    let (ours, ggmls) = (from(&mut own), from(&mut quantised(false, step).0));
     assert_ne!(ours, ggmls, "the kernels were not used");
     let apart: Vec<f64> = ours.iter().zip(&ggmls).map(|(ours, ggmls)| ours - ggmls).collect();
     let ((ours, _), (ggmls, _), (apart, chance)) = (mean(&ours), mean(&ggmls), mean(&apart));
@@ -96,6 +110,6 @@ fn they_are_as_near_to_float_weights_as_ggmls_own() {
 
 #[test]
 fn they_are_left_out_where_asked() {
-    let (_, names) = quantised(false);
+    let (_, names) = quantised(false, 512);
     assert!(!names.iter().any(|name| name.starts_with("TIELINE-")), "{names:?}");
 }

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::Format;
 use tieline_kernels::attention::WIDTHS;
+use tieline_kernels::{Format, Level};
 
 use super::job::Worker;
 use super::tables::{
@@ -22,6 +22,8 @@ const DESCRIPTION: &CStr = c"matrix products on the processor";
 static GUID: [u8; 16] = *b"tieline-kernels1";
 /// Rows from which on a matrix is worth a split of the graph.
 const ROWS: i64 = 32;
+/// Tokens that are no longer few: as many are worth a split of the graph.
+const FEW: usize = 4;
 
 static REGISTRY: BackendRegistry = BackendRegistry {
     api_version: API_VERSION,
@@ -230,30 +232,57 @@ unsafe extern "C" fn supports_op(
 
 /// Whether a matrix product is one of ours: a quantised matrix, plain and in one piece, by enough tokens.
 fn multiplies(operation: &sys::ggml_tensor) -> bool {
+    plain_product(operation).is_some_and(|(level, format, tokens)| {
+        level.tokens(format).is_some_and(|least| tokens >= least)
+    })
+}
+
+/// Whether an operation is such a product by so few tokens that it is swapped in ggml's own graph.
+pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
+    operation.op == sys::GGML_OP_MUL_MAT
+        && plain_product(operation)
+            .is_some_and(|(level, format, tokens)| level.thin(format) && tokens < FEW)
+        && takes_few(operation)
+        && lies_plain(operation)
+}
+
+/// Whether the matrix's rows are whole pairs of blocks, as the kernel for few tokens takes them.
+fn takes_few(product: &sys::ggml_tensor) -> bool {
+    // SAFETY: a product has two sources.
+    unsafe { (*product.src[0]).ne[0] % 64 == 0 }
+}
+
+/// Whether the matrix lies in memory as in the file: not anew in a way of ggml's.
+fn lies_plain(product: &sys::ggml_tensor) -> bool {
+    // SAFETY: a product has two sources; a view's own source is valid; a buffer is null or valid.
+    unsafe {
+        let weights = &*product.src[0];
+        let whole = weights.view_src.as_ref().unwrap_or(weights);
+        !whole.buffer.is_null() && sys::ggml_backend_buffer_is_host(whole.buffer)
+    }
+}
+
+/// The level, the format and the number of tokens of a product of a quantised matrix, plain and in one piece.
+fn plain_product(operation: &sys::ggml_tensor) -> Option<(Level, Format, usize)> {
     // SAFETY: a product has two sources, null or valid.
-    let (weights, values) = unsafe { (operation.src[0].as_ref(), operation.src[1].as_ref()) };
-    let (Some(weights), Some(values)) = (weights, values) else { return false };
-    let Some(format) = Format::from_ggml(weights.type_) else {
-        return false;
-    };
+    let (weights, values) = unsafe { (operation.src[0].as_ref()?, operation.src[1].as_ref()?) };
+    let format = Format::from_ggml(weights.type_)?;
+    let level = INNER.get()?.level;
     let flat = |tensor: &sys::ggml_tensor| tensor.ne[2] == 1 && tensor.ne[3] == 1;
-    let Some(least) = INNER.get().and_then(|inner| inner.level.tokens(format)) else {
-        return false;
-    };
     let width = usize::try_from(weights.ne[0]).unwrap_or(0);
     // SAFETY: both are valid tensors.
     let contiguous = unsafe { sys::ggml_is_contiguous(weights) && sys::ggml_is_contiguous(values) };
     let float = sys::GGML_TYPE_F32;
     // A hint in the second parameter asks for a method of ggml's own.
-    operation.op_params[1] == 0
+    let plain = operation.op_params[1] == 0
         && flat(weights)
         && flat(values)
         && contiguous
         && values.type_ == float
         && operation.type_ == float
         && format.row_bytes(width).is_some()
-        && weights.ne[1] >= ROWS
-        && usize::try_from(values.ne[1]).is_ok_and(|tokens| tokens >= least)
+        && weights.ne[1] >= ROWS;
+    plain.then_some((level, format, usize::try_from(values.ne[1]).ok()?))
 }
 
 /// Whether attention is one of ours: to keys and values of 16 bits, with a mask and nothing besides.

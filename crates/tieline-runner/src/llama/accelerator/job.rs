@@ -111,7 +111,7 @@ fn is_product(node: &sys::ggml_tensor) -> bool {
 }
 
 /// ggml marks what must be computed.
-fn wanted(node: &sys::ggml_tensor) -> bool {
+pub(super) fn wanted(node: &sys::ggml_tensor) -> bool {
     i32::try_from(sys::GGML_TENSOR_FLAG_COMPUTE).is_ok_and(|flag| node.flags & flag != 0)
 }
 
@@ -209,7 +209,7 @@ unsafe fn all_rows<'a, T>(tensor: &'a sys::ggml_tensor) -> attention::Rows<'a, T
     attention::Rows { data, row: tensor.nb[1] / bytes, head: tensor.nb[2] / bytes }
 }
 
-fn length(number: i64) -> usize {
+pub(super) fn length(number: i64) -> usize {
     usize::try_from(number).unwrap_or(0)
 }
 
@@ -259,7 +259,7 @@ impl Step<'_> {
 }
 
 /// The next `some` of `all`, or `None` when all are taken.
-fn take(next: &AtomicUsize, some: usize, all: usize) -> Option<std::ops::Range<usize>> {
+pub(super) fn take(next: &AtomicUsize, some: usize, all: usize) -> Option<std::ops::Range<usize>> {
     let first = next.fetch_add(some, Ordering::Relaxed);
     (first < all).then(|| first..all.min(first + some))
 }

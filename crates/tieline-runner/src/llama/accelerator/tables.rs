@@ -93,6 +93,17 @@ pub(super) struct BackendFunctions {
     pub(super) others: [Absent; 3],
 }
 
+/// `ggml_custom_op_params` (`ggml-impl.h`): what a custom operation's parameters hold.
+#[repr(C)]
+#[derive(Debug)]
+pub(super) struct CustomOperation {
+    pub(super) run: sys::ggml_custom_op_t,
+    pub(super) tasks: c_int,
+    pub(super) data: *mut c_void,
+}
+
+const _: () = assert!(size_of::<CustomOperation>() <= 64, "no room in an operation's parameters");
+
 // SAFETY: tables that never change; what they point to are statics too.
 unsafe impl Sync for BackendRegistry {}
 // SAFETY: as above.

@@ -1,0 +1,258 @@
+//! Steps of one to three tokens, without a split of the graph.
+//!
+//! A device of its own has the graph cut around each of its products, and a cut wakes all threads twice: with few
+//! tokens that costs what the kernels save. So these products are swapped where they lie. Before ggml's processor
+//! backend computes a graph, every product of few tokens becomes a custom operation of ours; afterwards it is what it
+//! was. All else, fused operations and the question whether to go on among it, stays ggml's.
+//!
+//! ggml rounds activations for each matrix and has all threads wait until that is done. Here matrices that share their
+//! activations share the rounded ones, and whoever comes first rounds.
+
+use std::cell::RefCell;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use llama_cpp_sys_2 as sys;
+use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
+
+use super::job::{length, take, wanted};
+use super::tables::{Backend, BackendDevice, CustomOperation};
+use super::{INNER, ON, device};
+
+type Init = unsafe extern "C" fn(*mut BackendDevice, *const c_char) -> *mut Backend;
+type Compute = unsafe extern "C" fn(*mut Backend, *mut sys::ggml_cgraph) -> sys::ggml_status;
+
+/// ggml's own functions, which ours call.
+static INIT: OnceLock<Init> = OnceLock::new();
+static COMPUTE: OnceLock<Compute> = OnceLock::new();
+
+/// Bytes of a matrix that a thread takes at a time, about: a microsecond's work.
+const BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// Rounded activations of the step before, whose room is used again.
+    static ROUNDED: RefCell<Vec<Activations>> = RefCell::default();
+}
+
+/// Has ggml's processor backends, as they are made from now on, ask here first. Once per process.
+pub(super) fn install() {
+    // SAFETY: llama.cpp is started; null where there is no such device.
+    let device = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
+    let device: *mut BackendDevice = device.cast();
+    // SAFETY: a device is a static variable of ggml, laid out as in `tables`. Nothing else runs yet.
+    if let Some(device) = unsafe { device.as_mut() }
+        && INIT.set(device.iface.init_backend).is_ok()
+    {
+        device.iface.init_backend = init;
+    }
+}
+
+unsafe extern "C" fn init(device: *mut BackendDevice, options: *const c_char) -> *mut Backend {
+    let Some(init) = INIT.get() else { return ptr::null_mut() };
+    // SAFETY: the caller's arguments.
+    let backend = unsafe { init(device, options) };
+    // SAFETY: null, or a backend that nobody else knows yet.
+    if let Some(backend) = unsafe { backend.as_mut() } {
+        // All of ggml's processor backends have the same function.
+        COMPUTE.get_or_init(|| backend.iface.graph_compute);
+        backend.iface.graph_compute = compute;
+    }
+    backend
+}
+
+unsafe extern "C" fn compute(
+    backend: *mut Backend,
+    graph: *mut sys::ggml_cgraph,
+) -> sys::ggml_status {
+    let Some(compute) = COMPUTE.get() else { return sys::GGML_STATUS_FAILED };
+    let level = INNER.get().filter(|_| ON.load(Ordering::Relaxed)).map(|inner| inner.level);
+    ROUNDED.with_borrow_mut(|rounded| {
+        // SAFETY: ggml gives a graph whose tensors are allocated and stay so until it is computed.
+        let sources = unsafe { Sources::of(graph, level, rounded) };
+        let swaps: Vec<Swap<'_>> = sources.products();
+        swaps.iter().for_each(Swap::install);
+        // SAFETY: the caller's backend, which `init` made, and graph. `swaps` live until it is computed.
+        let status = unsafe { compute(backend, graph) };
+        swaps.iter().for_each(Swap::remove);
+        status
+    })
+}
+
+/// The products of a graph that are ours, and what they are multiplied with.
+struct Sources<'a> {
+    level: Level,
+    /// Each with the number of its source.
+    products: Vec<(*mut sys::ggml_tensor, usize)>,
+    values: Vec<Values<'a>>,
+}
+
+/// Activations that are rounded by whoever needs them first.
+#[derive(Debug)]
+struct Values<'a> {
+    source: *const sys::ggml_tensor,
+    rounded: &'a Activations,
+    /// The next token to round, and how many are.
+    next: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl<'a> Sources<'a> {
+    /// # Safety
+    /// The graph's tensors are allocated, and stay so for `'a`.
+    unsafe fn of(
+        graph: *mut sys::ggml_cgraph,
+        level: Option<Level>,
+        rounded: &'a mut Vec<Activations>,
+    ) -> Self {
+        let mut products = Vec::new();
+        let mut sources: Vec<*const sys::ggml_tensor> = Vec::new();
+        // SAFETY: the caller's promise.
+        let count = level.map_or(0, |_| unsafe { sys::ggml_graph_n_nodes(graph) });
+        for index in 0..count {
+            // SAFETY: the index is below the count.
+            let node = unsafe { sys::ggml_graph_node(graph, index) };
+            // SAFETY: the caller's promise.
+            let operation = unsafe { &*node };
+            if !wanted(operation) || !device::multiplies_few(operation) {
+                continue;
+            }
+            let source = operation.src[1].cast_const();
+            // What shares a source lies close together.
+            let known = sources.iter().rposition(|other| ptr::eq(*other, source));
+            products.push((node, known.unwrap_or(sources.len())));
+            if known.is_none() {
+                sources.push(source);
+            }
+        }
+        if rounded.len() < sources.len() {
+            rounded.resize_with(sources.len(), Activations::default);
+        }
+        let values = sources.into_iter().zip(rounded).map(|(source, rounded)| {
+            // SAFETY: the caller's promise; a product has two sources.
+            let tensor = unsafe { &*source };
+            rounded.resize(length(tensor.ne[1]), length(tensor.ne[0]));
+            Values { source, rounded, next: AtomicUsize::new(0), done: AtomicUsize::new(0) }
+        });
+        Self { level: level.unwrap_or(Level::Portable), products, values: values.collect() }
+    }
+
+    /// The products as operations of ours.
+    fn products(&self) -> Vec<Swap<'_>> {
+        self.products
+            .iter()
+            .filter_map(|&(node, source)| Swap::new(self.level, node, self.values.get(source)?))
+            .collect()
+    }
+}
+
+impl Values<'_> {
+    /// Rounds what nobody has begun yet, and waits for the rest.
+    fn round(&self, level: Level) {
+        let (tokens, width) = (self.rounded.tokens(), self.rounded.width());
+        while let Some(range) = take(&self.next, 1, tokens) {
+            let token = range.start;
+            // SAFETY: the source is contiguous floats, and what makes them is done: ggml computes in order. The
+            // counter gives every token to one thread.
+            unsafe {
+                let values = (*self.source).data.cast::<f32>().add(token * width);
+                let values = std::slice::from_raw_parts(values, width);
+                self.rounded.fill(level, token, values);
+            }
+            self.done.fetch_add(1, Ordering::Release);
+        }
+        while self.done.load(Ordering::Acquire) < tokens {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// A product that is a custom operation of ours while its graph is computed.
+#[derive(Debug)]
+struct Swap<'a> {
+    node: *mut sys::ggml_tensor,
+    was: (sys::ggml_op, [i32; 16]),
+    level: Level,
+    matrix: Matrix<'a>,
+    values: &'a Values<'a>,
+    output: Output,
+    /// The next row to multiply.
+    next: AtomicUsize,
+    /// Rows that a thread takes at a time.
+    rows: usize,
+}
+
+impl<'a> Swap<'a> {
+    /// `None` where the tensor is not what the device takes.
+    fn new(level: Level, node: *mut sys::ggml_tensor, values: &'a Values<'a>) -> Option<Self> {
+        // SAFETY: a product of a graph that is about to be computed, with two sources.
+        let (product, weights) = unsafe { (&*node, &*(*node).src[0]) };
+        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
+        let format = Format::from_ggml(weights.type_)?;
+        let row_bytes = format.row_bytes(width)?;
+        let bytes = rows.checked_mul(row_bytes)?;
+        // SAFETY: a contiguous matrix of whole blocks has so many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
+        let matrix = Matrix::new(format, bytes, rows, width)?;
+        let tokens = values.rounded.tokens();
+        // SAFETY: the product's own floats, which nobody reads before it is done.
+        let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
+        Some(Self {
+            node,
+            was: (product.op, product.op_params),
+            level,
+            matrix,
+            values,
+            output,
+            next: AtomicUsize::new(0),
+            rows: (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4),
+        })
+    }
+
+    /// Makes the node an operation of ours. The swap must stay where it is until it is removed.
+    fn install(&self) {
+        let ours = CustomOperation {
+            run: Some(run),
+            tasks: ALL_THREADS,
+            data: ptr::from_ref(self).cast_mut().cast(),
+        };
+        // SAFETY: the node is a tensor that nobody computes yet; a custom operation's parameters fit in its own.
+        unsafe {
+            (*self.node).op = sys::GGML_OP_CUSTOM;
+            (&raw mut (*self.node).op_params).cast::<CustomOperation>().write_unaligned(ours);
+        }
+    }
+
+    /// Makes the node what it was.
+    fn remove(&self) {
+        // SAFETY: as above, and it is computed.
+        unsafe { ((*self.node).op, (*self.node).op_params) = self.was };
+    }
+
+    /// One thread's share.
+    fn work(&self) {
+        self.values.round(self.level);
+        let mut scratch = Scratch::default();
+        let mut mine = take(&self.next, self.rows, self.matrix.rows());
+        while let Some(rows) = mine {
+            // Taken now, so that its bytes come while these are multiplied.
+            mine = take(&self.next, self.rows, self.matrix.rows());
+            let part = Part { rows, next: mine.clone().unwrap_or_default() };
+            let (matrix, rounded) = (&self.matrix, self.values.rounded);
+            // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
+            unsafe {
+                multiply(self.level, (matrix, part), rounded, &self.output, &mut scratch);
+            }
+        }
+    }
+}
+
+/// `GGML_N_TASKS_MAX`: every thread takes part.
+const ALL_THREADS: c_int = -1;
+
+/// What ggml calls in every thread.
+unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, _: c_int, swap: *mut c_void) {
+    // SAFETY: `install` gave the address of a swap that lives through the computing.
+    unsafe { &*swap.cast::<Swap<'_>>() }.work();
+}
