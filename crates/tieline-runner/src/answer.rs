@@ -134,8 +134,8 @@ impl Answer {
         let usage = Usage { prompt_tokens: count(tokens.len()), ..Usage::default() };
         let record = request.deterministic.then(Record::default);
         let score = Score::of(&request, tokens.len());
-        // A rule says itself when it ends.
-        let goes_on = request.ignore_eog && !speech.is_ruled();
+        // A rule says itself when it ends, and a receipt is followed to its last token, which may be an end.
+        let goes_on = request.ignore_eog && !request.deterministic && !speech.is_ruled();
         let forbidden = if goes_on { model.ends() } else { Vec::new() };
         Ok(Self {
             id,

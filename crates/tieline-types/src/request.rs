@@ -262,7 +262,8 @@ pub struct Request {
     /// [`crate::Event::PromptLogprobs`]. The whole prompt is computed then, whatever is cached of it.
     pub prompt_logprobs: Option<u8>,
     /// Never choose a token that ends the answer, unless a rule does: it goes on to its most tokens. As llama.cpp's
-    /// `ignore_eos`. For measuring only.
+    /// `ignore_eos`. A deterministic answer may choose it and goes on behind it, so that a receipt can be followed. For
+    /// measuring only.
     pub ignore_eog: bool,
     /// What the model may call.
     pub tools: Vec<Tool>,

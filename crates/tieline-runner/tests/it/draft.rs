@@ -378,7 +378,8 @@ fn a_small_cache_is_shared_without_choking() {
     let want: Vec<Answer> = requests.iter().map(|request| peer.generate(plain(request))).collect();
     for (answer, want) in peer.together(requests.iter().map(guessed)).iter().zip(&want) {
         is_sound(answer);
-        answer.is_equal(want, TIE);
+        // In place of an end come unlikely tokens, whose logarithms differ more.
+        answer.is_equal(want, 2.0 * TIE);
     }
     // Up to the very end of the context.
     let full = peer.generate(guessed(&Request { max_tokens: None, ..requests[0].clone() }));
