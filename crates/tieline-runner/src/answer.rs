@@ -134,8 +134,8 @@ impl Answer {
         let usage = Usage { prompt_tokens: count(tokens.len()), ..Usage::default() };
         let record = request.deterministic.then(Record::default);
         let score = Score::of(&request, tokens.len());
-        // A rule says itself when it ends, and a receipt is followed to its last token, which may be an end.
-        let goes_on = request.ignore_eog && !request.deterministic && !speech.is_ruled();
+        // A receipt is followed to its last token, which may be an end.
+        let goes_on = request.ignore_eog && !request.deterministic;
         let forbidden = if goes_on { model.ends() } else { Vec::new() };
         Ok(Self {
             id,
@@ -425,10 +425,6 @@ impl Answer {
             let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
             *place.ok_or_else(no_logits)? += bias;
         }
-        for &token in &self.forbidden {
-            let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
-            *place.ok_or_else(no_logits)? = f32::NEG_INFINITY;
-        }
         if self.speech.may_begin_elsewhere() {
             // Whether it thinks or calls a tool first is the model's free choice.
             let free = crate::logprobs::likeliest_of(context.logits(row).ok_or_else(no_logits)?);
@@ -436,7 +432,13 @@ impl Answer {
                 self.speech.consider(model, token);
             }
         }
-        let ruled = self.speech.restrict(context.logits(row).ok_or_else(no_logits)?)?;
+        let logits = context.logits(row).ok_or_else(no_logits)?;
+        let ruled = self.speech.restrict(logits)?;
+        // A rule says itself when it ends.
+        for &token in self.forbidden.iter().filter(|_| !ruled) {
+            let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
+            *place.ok_or_else(no_logits)? = f32::NEG_INFINITY;
+        }
         let token = self.sampler.sample(context, row).ok_or_else(no_logits)?;
         if ruled {
             self.speech.follow(model, token)?;

@@ -98,11 +98,6 @@ impl Speech {
         }
     }
 
-    /// Whether a rule says what may come and when it ends.
-    pub(crate) fn is_ruled(&self) -> bool {
-        self.guide.is_some()
-    }
-
     pub(crate) fn is_thinking(&self) -> bool {
         self.talk.in_reasoning()
     }
