@@ -58,8 +58,10 @@ impl Intents {
         let bytes = written(row)?;
         let mut notes = self.lock();
         let slot = notes.free.pop().unwrap_or(notes.end);
-        if let Err(error) = notes.file()?.write_all_at(&bytes, slot) {
-            // Whatever of it is there: nothing left.
+        let file = notes.file()?;
+        if let Err(error) = file.write_all_at(&bytes, slot) {
+            // Nothing left: whatever of it is there is not to be read as a note that is damaged.
+            let _ = file.write_all_at(&[0; LENGTH], slot);
             if slot < notes.end {
                 notes.free.push(slot);
             }
