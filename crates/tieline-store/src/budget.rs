@@ -142,6 +142,8 @@ pub struct Recovered {
     pub unsettled_cost: MicroUsd,
     /// Notes of attempts that cannot be read: what they cost is not known.
     pub damaged: usize,
+    /// The files that those are in, kept for whoever looks into it.
+    pub set_aside: Vec<PathBuf>,
 }
 
 /// A limit that a request would pass.
@@ -373,19 +375,23 @@ impl Budgets {
         // who recover one does.
         let dead: Vec<owner::Dead> =
             owners.into_iter().filter_map(|owner| owner::Dead::find(root, &owner)).collect();
-        let mut left = intents::Left::default();
+        let (mut rows, mut damaged) = (Vec::new(), Vec::new());
         for one in &dead {
-            let intents::Left { rows, damaged } = one.left()?;
-            left.rows.extend(rows);
-            left.damaged += damaged;
+            let left = one.left()?;
+            rows.extend(left.rows);
+            damaged.push(left.damaged);
         }
         let names: Vec<&str> = dead.iter().map(owner::Dead::name).collect();
-        let damaged = left.damaged;
-        let recovered = self.db.run("recover reservations", |db| {
-            judge::recover(db, (&names, std::mem::take(&mut left.rows)), now_unix_s)
+        let mut recovered = self.db.run("recover reservations", |db| {
+            judge::recover(db, (&names, std::mem::take(&mut rows)), now_unix_s)
         })?;
-        let recovered = Recovered { damaged, ..recovered };
-        dead.into_iter().for_each(owner::Dead::forget);
+        recovered.damaged = damaged.iter().sum();
+        for (one, damaged) in dead.into_iter().zip(damaged) {
+            match damaged {
+                0 => one.forget(),
+                _ => recovered.set_aside.push(one.set_aside()),
+            }
+        }
         Ok(recovered)
     }
 

@@ -112,6 +112,14 @@ impl Dead {
         let _ = fs::remove_file(noted(&self.path));
         let _ = fs::remove_file(&self.path);
     }
+
+    /// As [`forget`](Self::forget), and keeps its notes, which cannot all be read. Returns where they lie.
+    pub(super) fn set_aside(self) -> PathBuf {
+        let (notes, aside) = (noted(&self.path), self.path.with_extension("calls.damaged"));
+        let kept = fs::rename(&notes, &aside).map_or(notes, |()| aside);
+        let _ = fs::remove_file(&self.path);
+        kept
+    }
 }
 
 /// All processes that marked themselves, the living ones too.

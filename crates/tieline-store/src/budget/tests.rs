@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
+use crate::requests::RequestRow;
 
 const NOW: i64 = 1_795_867_200;
 const CENT: i64 = 10_000;
@@ -143,6 +144,33 @@ fn what_a_dead_process_left_is_spent_until_the_truth_is_known() {
     budgets.settle("theirs", MicroUsd(2 * CENT), NOW).unwrap();
     budgets.settle_unknown("mine", NOW).unwrap();
     check(&store, ScopeKind::Everything, (42 * CENT, 40 * CENT, 0));
+}
+
+#[test]
+fn notes_that_cannot_be_read_are_set_aside() {
+    let (folder, store) = store();
+    let dead = store.budgets().unwrap();
+    for id in ["whole", "torn"] {
+        let reservation = Some(id.to_owned());
+        let row = RequestRow { id: id.to_owned(), reservation, ..RequestRow::default() };
+        dead.intents().note(&row).unwrap();
+    }
+    drop(dead);
+    let tills =
+        || std::fs::read_dir(folder.path().join("tills")).unwrap().map(|one| one.unwrap().path());
+    let notes = tills().find(|path| path.extension().is_some_and(|end| end == "calls")).unwrap();
+    let mut bytes = std::fs::read(&notes).unwrap();
+    *bytes.last_mut().unwrap() = 0;
+    std::fs::write(&notes, &bytes).unwrap();
+    let budgets = store.budgets().unwrap();
+    let recovered = budgets.recover(NOW).unwrap();
+    assert_eq!((recovered.damaged, recovered.unsettled), (1, 1));
+    let aside = notes.with_extension("calls.damaged");
+    assert_eq!(recovered.set_aside, std::slice::from_ref(&aside));
+    assert_eq!(std::fs::read(&aside).unwrap(), bytes);
+    // Nobody takes it for notes or for a process again.
+    assert_eq!(budgets.recover(NOW).unwrap(), Recovered::default());
+    assert!(aside.exists() && !notes.exists());
 }
 
 #[test]

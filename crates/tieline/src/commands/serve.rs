@@ -177,8 +177,12 @@ fn till(app: &App) -> Result<(Till, TillThread), Failure> {
         ));
     }
     if recovered.damaged > 0 {
-        let count = recovered.damaged;
-        app.output.warn(&format!("{count} notes of a server that died cannot be read"));
+        let files: Vec<_> =
+            recovered.set_aside.iter().map(|path| path.display().to_string()).collect();
+        let (count, files) = (recovered.damaged, files.join(", "));
+        app.output.warn(&format!(
+            "{count} notes of a server that died cannot be read: they are kept in {files}"
+        ));
     }
     let clock = Arc::new(now_unix_s);
     Till::start(budgets, clock)
