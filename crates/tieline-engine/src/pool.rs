@@ -9,6 +9,7 @@ mod entry;
 mod growth;
 mod overview;
 mod runners;
+mod sizes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -105,6 +106,8 @@ enum Order {
     },
     Add(Member),
     Forget(String),
+    /// What a member takes from its next load on; whether that holds.
+    Resize(String, Bytes, oneshot::Sender<bool>),
     /// What is to be done with a member, if it is one.
     Change(String, Change, oneshot::Sender<Result<(), BackendError>>),
     Loaded {
@@ -141,6 +144,7 @@ impl Pool {
             freed: Arc::new(Notify::new()),
             started: Instant::now(),
             evictions: VecDeque::new(),
+            sizes: BTreeMap::new(),
         };
         members.into_iter().for_each(|member| worker.add(member));
         tasks.spawn(worker.run(receiver));
@@ -286,6 +290,8 @@ struct Worker {
     freed: Arc<Notify>,
     started: Instant,
     evictions: VecDeque<Eviction>,
+    /// What members that are ending take once they have ended.
+    sizes: BTreeMap<Key, Bytes>,
 }
 
 impl Worker {
@@ -313,9 +319,10 @@ impl Worker {
             Order::Ask { name, job, keep } => self.ask(&name, job, keep),
             Order::Add(member) => self.add(member),
             Order::Forget(name) => self.forget(&name),
+            Order::Resize(name, bytes, reply) => drop(reply.send(self.resize(&name, bytes))),
             Order::Change(name, change, reply) => drop(reply.send(self.change(&name, change))),
             Order::Loaded { key, result, took } => self.loaded(key, result, took),
-            Order::Ended(key) => self.entries.get_mut(&key).into_iter().for_each(Entry::ended),
+            Order::Ended(key) => self.ended(key),
             Order::Broken(key, load) => self.broken(key, load),
             Order::Look(reply) => drop(reply.send(self.overview())),
             Order::Shutdown => {}
@@ -558,19 +565,6 @@ impl Worker {
                 break;
             }
             asked.job.refuse(BackendError::new(kind, text.clone()));
-        }
-    }
-
-    fn overview(&self) -> Overview {
-        let now = self.now();
-        let taken = self.entries.values().filter(|entry| entry.phase().is_some());
-        let taken = taken.fold(0u64, |sum, entry| sum.saturating_add(entry.bytes().0));
-        Overview {
-            age: now,
-            budget: self.config.budget,
-            taken: Bytes(taken),
-            members: self.entries.values().map(|entry| entry.standing(now)).collect(),
-            evictions: self.evictions.clone(),
         }
     }
 

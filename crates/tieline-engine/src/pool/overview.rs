@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tieline_types::{Bytes, HeldAdapter, Served};
 
-use super::Member;
 use super::decide::Phase;
+use super::{Member, Worker};
 
 /// A model that left, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,4 +54,19 @@ pub struct Overview {
     pub members: Vec<Standing>,
     /// Who left lately, the oldest first.
     pub evictions: VecDeque<Eviction>,
+}
+
+impl Worker {
+    pub(super) fn overview(&self) -> Overview {
+        let now = self.now();
+        let taken = self.entries.values().filter(|entry| entry.phase().is_some());
+        let taken = taken.fold(0u64, |sum, entry| sum.saturating_add(entry.bytes().0));
+        Overview {
+            age: now,
+            budget: self.config.budget,
+            taken: Bytes(taken),
+            members: self.entries.values().map(|entry| entry.standing(now)).collect(),
+            evictions: self.evictions.clone(),
+        }
+    }
 }

@@ -454,6 +454,34 @@ async fn members_come_and_go_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_size_is_of_the_next_load_and_who_waits_waits_on() {
+    let (pool, _) = pool(100, vec![(member("busy", 60), SECOND), (member("m", 60), SECOND)]);
+    let taken = async || pool.overview().await.unwrap().taken;
+    ask(&pool, "busy").await.unwrap();
+    let (first, waited, ()) = tokio::join!(ask(&pool, "busy"), ask(&pool, "m"), async {
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(taken().await, Bytes(60));
+        assert!(pool.resize("m", Bytes(30)).await.unwrap());
+        // There is room for it now, so that it comes, by this size.
+        sleep(Duration::from_millis(100)).await;
+        assert!(!pool.resize("m", Bytes(20)).await.unwrap(), "it loads");
+        assert_eq!(taken().await, Bytes(90));
+    });
+    first.unwrap();
+    waited.unwrap();
+    assert!(!pool.resize("m", Bytes(20)).await.unwrap(), "it is ready");
+    let overview = pool.overview().await.unwrap();
+    assert_eq!((overview.taken, overview.evictions.len()), (Bytes(90), 0));
+    pool.unload("m").await.unwrap();
+    assert!(pool.resize("m", Bytes(10)).await.unwrap(), "it ends");
+    assert_eq!(taken().await, Bytes(90));
+    ask(&pool, "m").await.unwrap();
+    assert_eq!(taken().await, Bytes(70));
+    assert!(pool.resize("none", Bytes(10)).await.unwrap());
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_told_to_leave_ends_its_answers_first_and_comes_again_when_asked() {
     let pinned = Member { pinned: true, ..member("m", 60) };
     let (pool, loader) = pool(100, vec![(pinned, SECOND)]);
