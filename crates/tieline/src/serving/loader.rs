@@ -19,7 +19,7 @@ use tieline_types::{
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use super::needs::Need;
+use super::needs::{self, Need};
 use super::variants::{Place, Variant, Variants};
 use super::{Ground, blocking, errors};
 use crate::crashes;
@@ -39,20 +39,17 @@ impl Runners {
     }
 
     async fn bring(&self, variant: &Arc<Variant>) -> Result<Kept, BackendError> {
-        let Ground { store, home, engine, .. } = &*self.ground;
+        let Ground { store, home, engine, budget, .. } = &*self.ground;
         let (ours, model) = (store.clone(), variant.model.clone());
         let prepared = blocking(move || prepare(&ours, &model)).await?;
-        let need = variant.need();
-        if let Some(need) = &need {
-            // Others may have taken what was free when the budget was made.
-            need.check(variant, prepared.free)?;
-        }
+        let need = needs::to_load(&self.ground, variant).await?;
+        // Others may have taken what was free when the budget was made.
+        need.check(variant, prepared.free.min(*budget))?;
         let config = EngineConfig { past_deaths: prepared.past_deaths, ..engine.clone() };
         let (name, params) = (variant.model.name.clone(), variant.params.clone());
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});
         let model = Box::pin(start).await?;
-        let planned = need.as_ref().map(|need| &need.planned);
-        let record = Record::of(&variant.model, &model, planned);
+        let record = Record::of(&variant.model, &model, Some(&need.planned));
         let home = home.clone();
         let shown = record.clone();
         let session = blocking(move || Ok(Session::open(&home, &shown))).await?;
@@ -158,7 +155,7 @@ struct Kept {
     model: LocalModel,
     variant: Arc<Variant>,
     /// What it was loaded by.
-    need: Option<Arc<Need>>,
+    need: Arc<Need>,
     store: Store,
     holds: Holds,
     /// What tells of its adapters; ends with it.
@@ -186,11 +183,9 @@ impl Resident for Kept {
         self.tasks.wait().await;
         let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
-        let need = self.need.clone();
+        let need = Arc::clone(&self.need);
         let after = blocking(move || {
-            if let Some(need) = need {
-                planning::record(&store, &variant.model, &need.planned, held);
-            }
+            planning::record(&store, &variant.model, &need.planned, held);
             drop(holds);
             Ok(())
         });

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_engine::plan::fit::{self, Free};
 use tieline_engine::{Planner, Pool};
-use tieline_types::{BackendError, Bytes, Digest, ErrorKind};
+use tieline_types::{BackendError, Bytes, Digest, ErrorKind, ModelFile};
 use tokio::sync::AcquireError;
 
 use super::variants::{Place, Variant};
@@ -38,6 +38,9 @@ impl Need {
     }
 }
 
+/// Plans that are made of one need, each since the build changed during the one before.
+const TRIES: usize = 3;
+
 /// The build that a plan is of; `None`: a runner that is no build.
 type Build = Option<Digest>;
 
@@ -54,7 +57,8 @@ impl Known {
         self.slot().as_ref().map(|(_, need)| Arc::clone(need))
     }
 
-    fn of(&self, build: Build) -> Option<Arc<Need>> {
+    /// By this build.
+    pub(super) fn of(&self, build: Build) -> Option<Arc<Need>> {
         self.slot().as_ref().filter(|(of, _)| *of == build).map(|(_, need)| Arc::clone(need))
     }
 
@@ -64,7 +68,7 @@ impl Known {
 }
 
 /// What a variant needs. One that is in memory, or comes there, has what it was planned with; one that is away is planned
-/// again where another build would load it, and leaves the pool, which knows it by its old size.
+/// again where another build would load it, and has that size in the pool from then on.
 ///
 /// # Errors
 /// Its file cannot be used, or no runner can load it so whatever the memory.
@@ -76,30 +80,71 @@ pub(super) async fn of(
     if let (Some(need), Place::Loading | Place::Ready) = (variant.need(), variant.place()) {
         return Ok(need);
     }
-    let ours = Arc::clone(ground);
-    let build = blocking(move || ours.build()).await?;
     let _turn = variant.known.turn.lock().await;
-    if let Some(need) = variant.known.of(build) {
+    if let Some(need) = variant.known.of(build(ground).await?) {
         return Ok(need);
     }
-    let need = Arc::new(Box::pin(plan(ground, variant)).await?);
-    if variant.need().is_some() {
-        pool.forget(&variant.name).await?;
+    let (build, need) = Box::pin(anew(ground, variant)).await?;
+    if let Some(old) = variant.need()
+        && !pool.resize(&variant.name, need.bytes()).await?
+    {
+        // It came there meanwhile, and the pool counts it so.
+        return Ok(old);
     }
     *variant.known.slot() = Some((build, Arc::clone(&need)));
     Ok(need)
+}
+
+/// What a variant that is about to be loaded needs by the build that loads it. The pool counts it by what it was planned
+/// with until it has left.
+///
+/// # Errors
+/// As for [`of`], where it was planned for another build.
+pub(super) async fn to_load(
+    ground: &Arc<Ground>,
+    variant: &Variant,
+) -> Result<Arc<Need>, BackendError> {
+    match variant.known.of(build(ground).await?) {
+        Some(need) => Ok(need),
+        None => Ok(Box::pin(anew(ground, variant)).await?.1),
+    }
+}
+
+async fn build(ground: &Arc<Ground>) -> Result<Build, BackendError> {
+    let ours = Arc::clone(ground);
+    blocking(move || ours.build()).await
 }
 
 fn closed(error: AcquireError) -> BackendError {
     BackendError::new(ErrorKind::Internal, "nothing is planned any more").with_source(error)
 }
 
-async fn plan(ground: &Arc<Ground>, variant: &Variant) -> Result<Need, BackendError> {
+/// Plans, and says by which build: the planner finds its program itself, so it is one that was in use before and after.
+async fn anew(ground: &Arc<Ground>, variant: &Variant) -> Result<(Build, Arc<Need>), BackendError> {
     let (store, model) = (ground.store.clone(), variant.model.clone());
     let file = blocking(move || store.open_model(&model).map_err(errors::file)).await?;
     // Each is a process that reads the file's header: callers who wish for many contexts at once take turns.
     let _place = ground.planning.acquire().await.map_err(closed)?;
-    let mut planner = Planner::start(&ground.engine, &file).await?;
+    let mut before = build(ground).await?;
+    for _ in 0..TRIES {
+        let need = Box::pin(plan(ground, variant, &file)).await;
+        let after = build(ground).await?;
+        if after == before {
+            return Ok((after, Arc::new(need?)));
+        }
+        before = after;
+    }
+    let text =
+        format!("the runner's build changed {TRIES} times while {} was planned", variant.name);
+    Err(BackendError::new(ErrorKind::Busy, text))
+}
+
+async fn plan(
+    ground: &Arc<Ground>,
+    variant: &Variant,
+    file: &ModelFile,
+) -> Result<Need, BackendError> {
+    let mut planner = Planner::start(&ground.engine, file).await?;
     let plan = planner.plan(&variant.params).await?;
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
     let planned = blocking(move || Ok(planning::compare(&store, plan, free))).await?;

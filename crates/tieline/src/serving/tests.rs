@@ -277,6 +277,36 @@ fn a_plan_is_of_the_build_that_loads() {
 }
 
 #[test]
+fn a_build_that_is_switched_to_on_the_way_plans_and_is_known_as_that() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app_with_builds(&runner);
+    pull(&app, testkit::smollm2(), "smollm2");
+    app.block_on(async {
+        let (_, handle) = start(&app, settings(512), app.engine().unwrap());
+        let machine = Arc::clone(&handle.machine);
+        let wanted = Wanted::named("smollm2");
+        let digest = app.store.list().unwrap()[0].digest;
+        let places = machine.ground.planning.acquire_many(2).await.unwrap();
+        let (ready, ()) = tokio::join!(machine.ready(&wanted), async {
+            sleep(Duration::from_millis(300)).await;
+            app.store.engines().switch("b", None).unwrap();
+            drop(places);
+        });
+        ready.unwrap();
+        let variant = machine.variants.of(digest).remove(0);
+        assert!(variant.known.of(machine.ground.build().unwrap()).is_some());
+        // What waits to be loaded is loaded by whichever is in use then.
+        let first = needs::to_load(&machine.ground, &variant).await.unwrap();
+        assert!(Arc::ptr_eq(&first, &variant.need().unwrap()));
+        app.store.engines().switch("a", None).unwrap();
+        let second = needs::to_load(&machine.ground, &variant).await.unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&first, &variant.need().unwrap()), "the pool counts it by the first");
+        handle.shutdown().await;
+    });
+}
+
+#[test]
 fn models_answer_by_name_and_are_held_while_they_do() {
     let Some(runner) = testkit::runner() else { return };
     let (app, _folder) = app(&runner);
