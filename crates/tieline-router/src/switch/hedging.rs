@@ -29,7 +29,7 @@ impl Planned {
             return Some(Hedge { after, second: self.here(second), may_pay, told: note });
         };
         let purse = self.hedge_purse(remote, second)?;
-        let id = format!("{}/{run}.hedge", self.id);
+        let id = format!("{}/{run}.hedge", self.purse);
         let (second, metered) = self.there((remote, second), id, purse);
         let payer = metered.clone();
         let may_pay = Arc::new(move || {

@@ -1,7 +1,7 @@
 //! A decided request: carries it, and knows what became of each attempt.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,6 +31,9 @@ const UNCALIBRATED_MEAN: f32 = -1.6;
 /// The share of repeated runs of tokens above which an answer goes round in circles.
 const UNCALIBRATED_REPETITION: f32 = 0.5;
 
+/// Decided requests of this process so far.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
+
 /// Who answers a request, decided.
 pub struct Planned {
     pub(super) setup: Arc<Setup>,
@@ -41,6 +44,8 @@ pub struct Planned {
     pub(super) candidates: Arc<Vec<choose::Candidate>>,
     pub(super) session: String,
     pub(super) id: String,
+    /// What its money is named by: a call of several prompts is decided once for each, all under the call's `id`.
+    pub(super) purse: String,
     pub(super) wanted: Wanted,
     shelf: Option<Shelf>,
     calibration: Option<Arc<Calibration>>,
@@ -181,6 +186,7 @@ impl Planned {
         case: Case,
     ) -> Self {
         let Case { decision, asked, candidates, session, id, wanted, shelf, calibration } = case;
+        let purse = format!("{id}.{}", SERIAL.fetch_add(1, Ordering::Relaxed));
         Self {
             setup,
             shared,
@@ -190,6 +196,7 @@ impl Planned {
             candidates,
             session,
             id,
+            purse,
             wanted,
             shelf,
             calibration,
@@ -286,7 +293,7 @@ impl Planned {
             scopes,
             most: one.reserve.max(most.unwrap_or_default()),
         };
-        self.there((remote, one), format!("{}/{run}.{at}", self.id), purse).0
+        self.there((remote, one), format!("{}/{run}.{at}", self.purse), purse).0
     }
 
     /// A model of this machine.

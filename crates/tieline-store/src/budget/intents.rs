@@ -52,11 +52,14 @@ impl Intents {
     /// Notes an attempt under its row's `reservation`, before it leaves: what it comes to at most.
     ///
     /// # Errors
-    /// The file cannot be written; or the row names no reservation.
+    /// The file cannot be written; or the row names no reservation, or one that is noted already.
     pub fn note(&self, row: &RequestRow) -> io::Result<()> {
         let name = row.reservation.clone().ok_or(io::ErrorKind::InvalidInput)?;
         let bytes = written(row)?;
         let mut notes = self.lock();
+        if notes.slots.contains_key(&name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let slot = notes.free.pop().unwrap_or(notes.end);
         let file = notes.file()?;
         if let Err(error) = file.write_all_at(&bytes, slot) {
@@ -186,6 +189,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             intents.note(&noted(name)).unwrap();
         }
+        // Two attempts under one name would hide one of them.
+        assert_eq!(intents.note(&noted("a")).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         intents.booked(["b", "unknown"]);
         intents.note(&noted("d")).unwrap();
         assert_eq!(read(&path).unwrap().rows, ["a", "d", "c"].map(noted));

@@ -106,6 +106,25 @@ async fn where_money_is_limited_an_answer_ends_where_the_reservation_does() {
 }
 
 #[tokio::test]
+async fn prompts_of_one_call_have_money_of_their_own() {
+    for budgets in ["", "[[budget]]\nday = 5\n"] {
+        let vendor = Arc::new(Vendor::default());
+        let router = router(&vendor);
+        let (setup, _, _home) = shop(&vendor, budgets);
+        let intents = setup.money.as_ref().unwrap().0.intents().clone();
+        router.switch().replace(setup);
+        let request = chat(&[(Role::User, "Hi")]);
+        let mut streams = Vec::new();
+        for _ in 0..2 {
+            // The server decides each of them under the call's one id.
+            let routed = router.decide(call("cloud/big"), &request).await.unwrap();
+            streams.push(routed.run(request.clone()).await.unwrap());
+        }
+        assert_eq!(intents.outstanding(), 2, "{budgets}");
+    }
+}
+
+#[tokio::test]
 async fn budgets_are_of_their_key_and_what_was_spent_is_gone() {
     let vendor = Arc::new(Vendor::default());
     let budgets = "[[budget]]\nday = 2\nkey = \"team\"\n[[budget]]\nmonth = 9\n";
