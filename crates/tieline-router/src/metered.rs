@@ -163,6 +163,11 @@ impl Metered {
     fn note(&self, completion: Tokens, held: Option<&Held>) -> Result<Option<String>, BudgetError> {
         let Fare { till, id, price, prompt, noted, .. } = &*self.fare;
         let Some(till) = till else { return Ok(None) };
+        let cost = price.as_ref().map(|price| price.worst(*prompt, completion));
+        if held.is_none() && cost == Some(MicroUsd::ZERO) {
+            // Whatever becomes of it, no money is missing.
+            return Ok(None);
+        }
         let number = {
             let mut runs = lock(&self.runs);
             runs.noted += 1;
@@ -170,7 +175,6 @@ impl Metered {
         };
         let name = again(id, number);
         let usage = price.as_ref().map(|price| price.worst_usage(*prompt, completion));
-        let cost = price.as_ref().map(|price| price.worst(*prompt, completion));
         let reserved = held.map(Held::amount);
         till.intents().note(&RequestRow {
             outcome: UNSETTLED.to_owned(),
