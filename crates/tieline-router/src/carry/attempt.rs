@@ -210,6 +210,8 @@ struct Entry {
     since: Instant,
     /// The answer was asked for in one piece.
     whole: bool,
+    /// The time for its first token is over before the time to accept is.
+    hasty: bool,
     accepted: bool,
     first_token: Option<Duration>,
     timing: Option<Timing>,
@@ -230,6 +232,7 @@ impl Entry {
             mark,
             since: now,
             whole: false,
+            hasty: false,
             accepted: false,
             first_token: None,
             timing: None,
@@ -292,14 +295,15 @@ impl Entry {
 
     fn fail(&mut self, error: &BackendError) {
         // Who was connected and did not answer in time may have been at work: that is no fault of the host's.
-        let accepted = self.accepted || (self.whole && !is_connection(error));
+        let late = error.kind == ErrorKind::Timeout && self.hasty && !is_connection(error);
+        let accepted = self.accepted || late || (self.whole && !is_connection(error));
         let fault = attribute(error, accepted);
         self.watch.note(&self.candidate, fault.map_or(Outcome::Neutral, Outcome::Fault));
         let unreachable = !accepted
             && error.origin == Origin::Upstream
             && (is_connection(error) || error.kind == ErrorKind::Timeout);
         let name = &self.candidate.name;
-        let silent = self.whole && !self.accepted && error.kind == ErrorKind::Timeout;
+        let silent = !self.accepted && (late || (self.whole && error.kind == ErrorKind::Timeout));
         self.watch.network(&self.candidate, |network| match () {
             // It was connected once; whether it still is, nothing told.
             () if silent => network.unknown(),
@@ -389,6 +393,7 @@ pub(super) async fn ask(
         true => candidate.deadlines.in_one_piece(candidate.zone, request.max_tokens),
         false => candidate.deadlines,
     };
+    entry.hasty = deadlines.first_token < deadlines.accept;
     let deadlines = deadlines.within(since, until);
     let whose = candidate.whose();
     let running = candidate.backend.run(request);

@@ -368,6 +368,23 @@ async fn a_machine_without_network_is_found_out() {
     assert!(watch.network.lock().unwrap().allows(Instant::now().into_std()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_begins_too_late_before_it_accepts_is_no_host_that_is_gone() {
+    let silent = || Script::answers(Vec::new()).after(seconds(100));
+    let one = Flaky::new("one", Zone::Cloud, [silent()]);
+    let two = Flaky::new("two", Zone::Cloud, [silent()]);
+    let (watch, _) = watched();
+    let hasty = |backend| {
+        let usual: Candidate = candidate(backend);
+        let deadlines = Deadlines { accept: seconds(5), ..usual.deadlines };
+        Candidate { deadlines, ..usual }
+    };
+    let candidates = vec![hasty(&one), hasty(&two)];
+    let attempts = Attempts::new(candidates, Limits::default(), watch.clone());
+    assert_eq!(heard(&attempts).await, "refused: <Timeout>");
+    assert!(watch.network.lock().unwrap().allows(Instant::now().into_std()));
+}
+
 fn hedge(after: Duration, second: Candidate, pay: bool) -> Hedge {
     let may_pay: hedge::MayPay = Arc::new(move || Box::pin(async move { pay }));
     Hedge { after, second, may_pay, told: Arc::new(|_| ()) }
