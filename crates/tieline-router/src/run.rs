@@ -211,7 +211,9 @@ impl Routed {
     /// As [`ready`](Self::ready), or the model can never answer this; that is recorded.
     pub async fn ready_for(&mut self, request: &Request) -> Result<Arc<Served>, BackendError> {
         if let Err(error) = self.host.check(&self.wanted, request).await {
-            self.open_entry().fail(&error);
+            let mut entry = self.open_entry();
+            entry.early = true;
+            entry.fail(&error);
             return Err(error);
         }
         self.ready().await
@@ -293,7 +295,8 @@ impl Routed {
 
     fn open_entry(&self) -> Entry {
         let (usage, first_token, error, place) = (None, None, None, None);
-        Entry { routed: self.clone(), usage, first_token, error, place, closed: false }
+        let (early, closed) = (false, false);
+        Entry { routed: self.clone(), usage, first_token, error, place, early, closed }
     }
 }
 
@@ -348,6 +351,8 @@ struct Entry {
     first_token: Option<Duration>,
     error: Option<ErrorKind>,
     place: Option<Place>,
+    /// It failed while it was looked at, perhaps before its name was.
+    early: bool,
     closed: bool,
 }
 
@@ -358,6 +363,7 @@ impl Entry {
         let looked_up = self.routed.arrival.digest.is_some();
         let unknown = match self.error {
             Some(ErrorKind::NotFound) => true,
+            Some(_) if self.early => !looked_up,
             Some(ErrorKind::Internal) | None => !looked_up,
             Some(_) => false,
         };

@@ -293,12 +293,13 @@ impl Host for Machine {
     }
 
     async fn check(&self, wanted: &Wanted, request: &Request) -> Result<(), BackendError> {
-        tieline_engine::check_request(request)?;
         if self.variants.is_ready(&wanted.name) {
-            // Its runner says at once what it cannot do, and knows it best.
-            return Ok(());
+            // Its runner says at once what else it cannot do, and knows it best.
+            return tieline_engine::check_request(request);
         }
+        // The name comes first: whatever else is wrong is told of models that are here.
         let (composite, abilities) = self.known(&wanted.name).await?;
+        tieline_engine::check_request(request)?;
         let model = &composite.found.base;
         self.check_context(model, wanted.context)?;
         abilities::check(abilities, &model.name, &request.prompt)

@@ -39,6 +39,15 @@ fn no_model_of_this_machine_sees_one() {
 }
 
 #[test]
+fn a_name_that_no_model_has_is_the_first_thing_said() {
+    let town = Town::new();
+    for client in SEEING {
+        let said = show(&town, client, "canary");
+        assert_eq!(said.status, 404, "{client:?}: {}", said.body);
+    }
+}
+
+#[test]
 fn what_is_redacted_leaves_without_one_or_not_at_all() {
     let town = Town::with(Terms { rules: REDACTED, terms: Vec::new() });
     for client in SEEING {
