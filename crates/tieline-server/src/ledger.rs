@@ -122,22 +122,26 @@ impl Page {
         decisions
     }
 
-    /// Lets go what costs nothing, and what is more than can wait: of money the note stays that was made before it
-    /// left, and the next start writes it. Says how many rows are lost.
+    /// Lets go what costs nothing: what costs something waits, and [`next`] takes no more than can. Says how many rows
+    /// are lost.
     fn keep_money(&mut self) -> u64 {
         let all = self.rows.len();
         self.rows.retain(|row| row.reservation.is_some());
-        self.rows.truncate(WAITING);
         u64::try_from(all - self.rows.len()).unwrap_or(u64::MAX)
     }
 }
 
-/// Takes what came; waits for something, but not where rows wait that could not be written. Whether more may come.
+/// Takes what came; waits for something, but not where rows wait that could not be written. Where many do, nothing is
+/// taken: whoever wants a place for a record of money then finds none, and spends nothing. Whether more may come.
 fn next(records: &mut Receiver<Filed>, batch: &mut Vec<Filed>, page: &Page) -> bool {
     if page.rows.is_empty() {
         return records.blocking_recv_many(batch, BATCH) > 0;
     }
     std::thread::sleep(AGAIN);
+    // What is left once nobody sends any more is tried with the last page.
+    if page.rows.len() >= WAITING && !records.is_closed() {
+        return true;
+    }
     while batch.len() < BATCH {
         match records.try_recv() {
             Ok(filed) => batch.push(filed),
@@ -298,5 +302,16 @@ mod tests {
         assert_eq!(intents.outstanding(), 0);
         assert_eq!(book.store.latest_requests(9).unwrap(), [paid]);
         assert_eq!(lost.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn nothing_more_is_taken_while_too_much_cannot_be_written() {
+        let (sender, mut records) = mpsc::channel(1);
+        let page = Page { rows: vec![RequestRow::default(); WAITING], ..Page::default() };
+        let place = sender.clone().try_reserve_owned().unwrap();
+        let mut batch = Vec::new();
+        assert!(next(&mut records, &mut batch, &page) && batch.is_empty());
+        drop((sender, place));
+        assert!(!next(&mut records, &mut batch, &page), "nothing more comes");
     }
 }
