@@ -157,9 +157,9 @@ impl Records {
     ///
     /// # Errors
     /// None was free in time, or whoever writes is gone.
-    pub(crate) async fn place(&self) -> Result<Option<Place>, BackendError> {
+    pub(crate) async fn place(&self, patience: Duration) -> Result<Option<Place>, BackendError> {
         let Some(sink) = &self.sink else { return Ok(None) };
-        match tokio::time::timeout(PATIENCE, sink.clone().reserve_owned()).await {
+        match tokio::time::timeout(PATIENCE.min(patience), sink.clone().reserve_owned()).await {
             Ok(Ok(place)) => Ok(Some(place)),
             Ok(Err(_)) | Err(_) => Err(unwritten()),
         }
@@ -217,22 +217,22 @@ mod tests {
     async fn a_record_of_money_has_its_place_before_the_request_leaves() {
         let (sink, mut written) = mpsc::channel(1);
         let records = Records::new(Some(sink));
-        let place = records.place().await.unwrap();
+        let place = records.place(PATIENCE).await.unwrap();
         assert!(place.is_some());
         let since = tokio::time::Instant::now();
-        let error = records.place().await.unwrap_err();
+        let error = records.place(PATIENCE).await.unwrap_err();
         assert_eq!((error.kind, error.retry), (ErrorKind::Unavailable, Retry::After(PATIENCE)));
         assert_eq!(since.elapsed(), PATIENCE);
         // Whoever left without a record gives it back; whoever writes makes room.
         drop(place);
-        let place = records.place().await.unwrap().unwrap();
-        let waiting = records.place();
+        let place = records.place(PATIENCE).await.unwrap().unwrap();
+        let waiting = records.place(PATIENCE);
         let filed = crate::replay::tests::filed(&Policy::default(), &Asked::default(), &[]);
         drop(place.send(filed));
         let (waited, read) = tokio::join!(waiting, written.recv());
         assert!(waited.unwrap().is_some() && read.is_some());
         drop(written);
-        assert!(records.place().await.is_err());
-        assert!(Records::new(None).place().await.unwrap().is_none());
+        assert!(records.place(PATIENCE).await.is_err());
+        assert!(Records::new(None).place(PATIENCE).await.unwrap().is_none());
     }
 }

@@ -19,7 +19,7 @@ use crate::choose;
 use crate::plan::{Decision, Facts, plan};
 use crate::record::{Filed, Outcome, Place, Record, Records};
 use crate::switch::kept::KEPT;
-use crate::switch::{self, Planned, Switch};
+use crate::switch::{self, Looked, Planned, Switch};
 
 /// One call of an API.
 #[derive(Clone, Debug)]
@@ -300,6 +300,25 @@ impl Routed {
     }
 }
 
+impl Routed {
+    async fn run_planned(
+        &self,
+        planned: &Planned,
+        request: Request,
+        place: &mut Option<Place>,
+    ) -> Result<EventStream, BackendError> {
+        let name = match planned.look(&request) {
+            Looked::Found(stream) => return Ok(stream),
+            Looked::Missing(name) => name,
+        };
+        // What costs money must not leave where that could not be written down.
+        if planned.may_cost() {
+            *place = self.records.place(planned.patience()).await?;
+        }
+        planned.run(request, name).await
+    }
+}
+
 fn read_tokens(reply: &Reply) -> Option<Tokens> {
     match reply {
         Reply::Embeddings { prompt_tokens, .. } | Reply::Scores { prompt_tokens, .. } => {
@@ -324,14 +343,7 @@ impl Backend for Routed {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let mut entry = self.open_entry();
         let begun = match &self.planned {
-            // It may cost money, and must not leave where that could not be written down.
-            Some(planned) => match self.records.place().await {
-                Ok(place) => {
-                    entry.place = place;
-                    planned.run(request).await
-                }
-                Err(error) => Err(error),
-            },
+            Some(planned) => self.run_planned(planned, request, &mut entry.place).await,
             None => self.host.run(&self.wanted, request).await,
         };
         match begun {

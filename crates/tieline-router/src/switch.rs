@@ -40,6 +40,7 @@ use waits::Waits;
 
 pub use facts::build;
 pub use known::Known;
+pub(crate) use planned::Looked;
 pub use planned::{Judged, Planned, Tried, release};
 pub use profile::{Figures, Report, Told};
 pub use setup::{RemoteModel, Setup};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tieline_privacy::{Egress, Release, Released, Session};
@@ -17,6 +17,7 @@ use super::Shared;
 use super::kept::Shelf;
 use super::memory::Like;
 use super::setup::{RemoteModel, Setup};
+use crate::carry::answers::Name;
 use crate::carry::{
     Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Gate, Hedged, Limits, Origin,
     Verdict, Watch,
@@ -65,6 +66,14 @@ struct Account {
     hedged: Option<Hedged>,
     /// How the first answers of cascades were judged, by their seats: several runs have one each.
     judged: Vec<(u32, Judged)>,
+}
+
+/// What was found among kept answers.
+pub(crate) enum Looked {
+    /// One that is given again.
+    Found(EventStream),
+    /// None, and the name that this one is kept under.
+    Missing(Option<Name>),
 }
 
 /// What is known of a remote's attempts besides.
@@ -212,24 +221,46 @@ impl Planned {
         &self.decision
     }
 
-    /// Has the request answered: by an answer that was kept, where there is one, else by whom was decided.
+    /// Looks for an answer that was kept.
+    pub(crate) fn look(&self, request: &Request) -> Looked {
+        let Some(shelf) = &self.shelf else { return Looked::Missing(None) };
+        let Some(name) = shelf.name(&self.decision, request) else { return Looked::Missing(None) };
+        let Some(found) = shelf.find(name) else { return Looked::Missing(Some(name)) };
+        let again = self.given_again(&found.origin, found.usage);
+        self.account().kept.push(again);
+        self.again.fetch_add(1, Ordering::Relaxed);
+        Looked::Found(found.stream)
+    }
+
+    /// Has the request answered by whom was decided, and keeps the answer under its name, where it has one.
     ///
     /// # Errors
     /// Nobody answers it.
-    pub(crate) async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        let Some(shelf) = &self.shelf else { return self.backend().run(request).await };
-        let Some(name) = shelf.name(&self.decision, &request) else {
-            return self.backend().run(request).await;
-        };
-        if let Some(found) = shelf.find(name) {
-            let again = self.given_again(&found.origin, found.usage);
-            self.account().kept.push(again);
-            self.again.fetch_add(1, Ordering::Relaxed);
-            return Ok(found.stream);
-        }
+    pub(crate) async fn run(
+        &self,
+        request: Request,
+        name: Option<Name>,
+    ) -> Result<EventStream, BackendError> {
         let stream = self.backend().run(request).await?;
+        let Some((shelf, name)) = self.shelf.as_ref().zip(name) else { return Ok(stream) };
         let account = Arc::clone(&self.account);
         Ok(shelf.answers().keep(name, stream, move || lock(&account).origin()))
+    }
+
+    /// Whether somebody may be asked who costs money, or of whom nobody knows.
+    pub(crate) fn may_cost(&self) -> bool {
+        let free = |one: &Try, remote: &RemoteModel| {
+            let price = remote.price.as_ref();
+            let worst = price.map(|price| price.worst(self.longest_prompt(), one.reserve_tokens));
+            one.reserve == MicroUsd::ZERO && worst == Some(MicroUsd::ZERO)
+        };
+        let mut tries = self.decision.tries.iter();
+        tries.any(|one| self.setup.remote(&one.name).is_some_and(|remote| !free(one, remote)))
+    }
+
+    /// The longest that the request may wait for anything.
+    pub(crate) fn patience(&self) -> Duration {
+        self.setup.policy.deadlines.total
     }
 
     /// Whether all that was answered so far was kept from before.
@@ -466,8 +497,7 @@ impl Planned {
 
     /// Several runs may be under way: an attempt belongs to the bills of its seat.
     fn told(&self, attempt: &Attempt, paid: &[Paid], judged: Option<Judged>) -> Tried {
-        let micros =
-            |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let told = Tried {
             zone: attempt.zone,
             error: attempt.error.map(|kind| format!("{kind:?}")),
