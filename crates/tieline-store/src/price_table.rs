@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use tieline_types::Hint;
@@ -57,6 +58,12 @@ impl Store {
             Err(error) => Err(error),
         }
         .map_err(|source| PriceTableError { action: "read", path, source })
+    }
+
+    /// Tells one state of the kept table from another, without reading it; `None`: none is kept, or nobody can say.
+    pub fn price_table_version(&self) -> Option<(SystemTime, u64)> {
+        let metadata = fs::metadata(self.price_path()).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
     }
 
     /// Keeps a table in place of any before, or none.

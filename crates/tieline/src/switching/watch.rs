@@ -1,7 +1,7 @@
-//! Follows the policy's file and what the store knows of models while a server runs: what is new is used as a
+//! Follows the policy's file, the table of prices and what the store knows of models while a server runs: what is new is used as a
 //! whole, or not at all. Keeps what the server learned.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tieline_server::App as Server;
 use tieline_store::Store;
@@ -25,6 +25,8 @@ pub(crate) struct Watch {
     unreadable: bool,
     /// Which state of the store's profiles is used.
     profiles: Option<(i64, i64)>,
+    /// Which table of prices is used.
+    prices: Option<(SystemTime, u64)>,
     kept: Instant,
 }
 
@@ -40,8 +42,9 @@ impl Watch {
     ) -> Result<Self, Failure> {
         let (read, profiles) = (place.read()?, None);
         let kept = Instant::now();
-        let mut watch = Self { place, workshop, read, unreadable: false, profiles, kept };
         // First, so that what changes while it is read is read again.
+        let prices = workshop.store.price_table_version();
+        let mut watch = Self { place, workshop, read, unreadable: false, profiles, prices, kept };
         watch.profiles = watch.workshop.store.profiles_version().ok();
         watch.apply(server)?;
         let learned = watch.workshop.store.learned();
@@ -125,8 +128,10 @@ impl Watch {
     fn look_at_policy(&mut self, server: &Server) {
         let read = self.place.read();
         let again = std::mem::replace(&mut self.unreadable, read.is_err());
+        let prices = self.workshop.store.price_table_version();
+        let priced = std::mem::replace(&mut self.prices, prices) == prices;
         let used = match read {
-            Ok(read) if read == self.read && !again => return,
+            Ok(read) if read == self.read && !again && priced => return,
             Ok(read) => {
                 self.read = read;
                 self.apply(server)
