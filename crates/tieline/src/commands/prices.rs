@@ -58,29 +58,39 @@ fn take(app: &App, update: &PricesUpdate) -> Result<(), Failure> {
         ));
     }
     let (table, signature) = (text(file)?, text(&signature)?);
-    let table = PriceTable { table, signature, key, forced: *force };
+    let mut table = PriceTable { table, signature, key, forced: false };
     verify(&table.table, &table.signature, &table.key).map_err(|error| {
         let failure = Failure::user(format!("{}: {}", file.display(), with_causes(&error)));
         error.hint().into_iter().fold(failure, Failure::with_hint)
     })?;
     let new = Prices::of_table(&table.table)
         .map_err(|error| Failure::user(format!("{}: {}", file.display(), with_causes(&error))))?;
+    let own = Prices::builtin().map_err(|error| Failure::ours(with_causes(&error)))?;
+    // One that was forced for its key's sake leaves to a newer one of the program's own, as any other does.
+    table.forced = *force && new.as_of() < own.as_of();
     if !force {
         newer(file, &new, &in_use(&app.store)?)?;
     }
     app.store.keep_price_table(Some(&table)).map_err(|error| failed(&error))?;
-    app.output.talk("a running server takes it when its policy is read anew, or at its next start");
+    app.output.talk("a running server takes it within seconds");
     show(app, &in_use(&app.store)?)
 }
 
 /// An old table may be offered again, signature and all: prices that fell back would be paid unseen.
 fn newer(file: &Path, new: &Prices, now: &Prices) -> Result<(), Failure> {
-    if new.as_of() >= now.as_of() {
+    if new.as_of() > now.as_of() || new.digest() == now.digest() {
         return Ok(());
     }
+    let same_day = new.as_of() == now.as_of();
     let (file, new, now) = (file.display(), new.edition(), now.edition());
-    Err(Failure::user(format!("{file} is older ({new}) than the table in use ({now})"))
-        .with_hint("--force takes it nevertheless"))
+    let message = match same_day {
+        // Its rows may be older nevertheless.
+        true => {
+            format!("{file} is another table ({new}) of the same day as the one in use ({now})")
+        }
+        false => format!("{file} is older ({new}) than the table in use ({now})"),
+    };
+    Err(Failure::user(message).with_hint("--force takes it nevertheless"))
 }
 
 /// The key to check by: the one that was kept, or the one that is given, where there is none yet.
@@ -134,4 +144,22 @@ fn text(path: &Path) -> Result<String, Failure> {
 fn failed(error: &tieline_store::PriceTableError) -> Failure {
     let failure = Failure::ours(with_causes(error));
     error.hint().into_iter().fold(failure, Failure::with_hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_table_of_the_same_day_is_refused() {
+        let text = include_str!("../../tests/it/prices/newest.toml");
+        let table = |text: &str| Prices::of_table(text).unwrap();
+        let other = table(&text.replace("\"8\"", "\"1\""));
+        let newer = |new: &Prices, now: &Prices| super::newer(Path::new("t"), new, now);
+        newer(&table(text), &table(text)).unwrap();
+        assert!(newer(&other, &table(text)).unwrap_err().message.contains("of the same day"));
+        let older = table(include_str!("../../tests/it/prices/newer.toml"));
+        newer(&other, &older).unwrap();
+        assert!(newer(&older, &other).unwrap_err().message.contains("is older"));
+    }
 }

@@ -94,6 +94,9 @@ fn what_is_not_signed_by_the_key_is_refused() {
     refused(&home, (&table, &["--key", "RWx"]), "not the key that was trusted");
     taken(&home, (&fixture("others.toml"), &["--key", &other, "--force"]));
     assert_eq!(shown(&home).0, "2027-05-01");
+    // It was forced for its key: a newer table of the program's own still takes its place.
+    let kept = fs::read_to_string(home.path().join("prices.json")).unwrap();
+    assert!(kept.contains("\"forced\":false"), "{kept}");
 }
 
 #[test]
