@@ -70,8 +70,11 @@ impl Level {
         }
     }
 
-    /// Whether one to three tokens have a kernel of their own for this format: they are then faster than ggml's, where no
-    /// graph is split for them.
+    /// The most tokens that are few.
+    pub const FEW: usize = crate::thin::FEW;
+
+    /// Whether one to [`FEW`](Self::FEW) tokens have a kernel of their own for this format: they are then faster than
+    /// ggml's, where no graph is split for them.
     #[must_use]
     pub fn thin(self, format: Format) -> bool {
         let written = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0]

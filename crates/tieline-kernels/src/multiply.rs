@@ -119,8 +119,8 @@ pub struct Scratch {
 
 /// Multiplies a part of the matrix with every token.
 ///
-/// Up to three tokens are multiplied otherwise than more where [`Level::thin`] says so, and may differ from what they are
-/// among more by the rounding of a sum.
+/// Up to [`Level::FEW`] tokens are multiplied otherwise than more where [`Level::thin`] says so, and may differ from what
+/// they are among more by the rounding of a sum.
 ///
 /// # Safety
 /// All tokens of `activations` are filled and nobody fills them meanwhile; nobody else writes these rows of

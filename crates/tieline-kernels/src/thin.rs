@@ -1,9 +1,10 @@
-//! Products of one to three tokens: a row of weights is read once, from where it lies, and nothing is laid out anew.
+//! Products of few tokens: a row of weights is read from memory once, from where it lies, and nothing is laid out anew.
 //!
-//! With so few tokens each weight is used once or thrice, and what counts is how fast its bytes come from memory. So
+//! With so few tokens each weight is used a few times, and what counts is how fast its bytes come from memory. So
 //! blocks are unpacked in registers, two at a time, four rows side by side, and the rows to come are fetched meanwhile.
-//! The counts within a block are whole numbers as in the tiles; only the order in which blocks are summed differs. A
-//! token's products are the same whether one, two or three are multiplied.
+//! Three tokens are multiplied at once; further ones find the rows in the nearest cache. The counts within a block are
+//! whole numbers as in the tiles; only the order in which blocks are summed differs. A token's products are the same
+//! whether one or more are multiplied.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -14,7 +15,9 @@ use crate::level::Level;
 use crate::multiply::{Matrix, Output, Part};
 use crate::panel::fetch;
 
-/// The most tokens that are few.
+/// The most tokens that are few: with more, unpacking into panels pays.
+pub(crate) const FEW: usize = 11;
+/// The most tokens multiplied at once, as registers allow.
 pub(crate) const TOKENS: usize = 3;
 /// Rows that are multiplied side by side.
 pub(crate) const ROWS: usize = 4;
@@ -23,7 +26,7 @@ const AHEAD: usize = 4096;
 
 /// Whether few tokens are multiplied by a kernel of their own.
 pub(crate) fn takes(level: Level, format: Format, blocks: usize, tokens: usize) -> bool {
-    level.thin(format) && tokens <= TOKENS && tokens > 0 && blocks.is_multiple_of(2)
+    level.thin(format) && tokens <= FEW && tokens > 0 && blocks.is_multiple_of(2)
 }
 
 /// Multiplies a part of the matrix with every token.
@@ -35,10 +38,10 @@ pub(crate) unsafe fn multiply(
     activations: &Activations,
     output: &Output,
 ) {
-    let some = activations.tokens();
+    let all = activations.tokens();
     // SAFETY: the caller's promise.
-    let tokens: [Row<'_>; TOKENS] =
-        std::array::from_fn(|token| unsafe { activations.row(token.min(some - 1)) });
+    let tokens: [Row<'_>; FEW] =
+        std::array::from_fn(|token| unsafe { activations.row(token.min(all - 1)) });
     let ahead = AHEAD.div_ceil(matrix.row_bytes().max(1)).next_multiple_of(ROWS);
     let mut products = [[0.0; ROWS]; TOKENS];
     for first in part.rows.clone().step_by(ROWS) {
@@ -49,14 +52,16 @@ pub(crate) unsafe fn multiply(
             let row = (first + row).min(last - 1);
             matrix.bytes(row..row + 1)
         });
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: `takes` says that the level is AVX-512 with VNNI, which the caller checked.
-        unsafe {
-            avx512::dot(matrix.format(), &rows, &tokens[..some], &mut products);
-        }
-        for (token, products) in products.iter().enumerate().take(some) {
-            // SAFETY: the caller's promise.
-            unsafe { output.write(token, first, &products[..last - first]) };
+        for (group, tokens) in tokens[..all].chunks(TOKENS).enumerate() {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `takes` says that the level is AVX-512 with VNNI, which the caller checked.
+            unsafe {
+                avx512::dot(matrix.format(), &rows, tokens, &mut products);
+            }
+            for (token, products) in products.iter().enumerate().take(tokens.len()) {
+                // SAFETY: the caller's promise.
+                unsafe { output.write(group * TOKENS + token, first, &products[..last - first]) };
+            }
         }
     }
 }

@@ -22,8 +22,6 @@ const DESCRIPTION: &CStr = c"matrix products on the processor";
 static GUID: [u8; 16] = *b"tieline-kernels1";
 /// Rows from which on a matrix is worth a split of the graph.
 const ROWS: i64 = 32;
-/// Tokens that are no longer few: as many are worth a split of the graph.
-const FEW: usize = 4;
 
 static REGISTRY: BackendRegistry = BackendRegistry {
     api_version: API_VERSION,
@@ -232,16 +230,17 @@ unsafe extern "C" fn supports_op(
 
 /// Whether a matrix product is one of ours: a quantised matrix, plain and in one piece, by enough tokens.
 fn multiplies(operation: &sys::ggml_tensor) -> bool {
-    plain_product(operation).is_some_and(|(level, format, tokens)| {
+    let enough = plain_product(operation).is_some_and(|(level, format, tokens)| {
         level.tokens(format).is_some_and(|least| tokens >= least)
-    })
+    });
+    enough && !multiplies_few(operation)
 }
 
 /// Whether an operation is such a product by so few tokens that it is swapped in ggml's own graph.
 pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
     operation.op == sys::GGML_OP_MUL_MAT
         && plain_product(operation)
-            .is_some_and(|(level, format, tokens)| level.thin(format) && tokens < FEW)
+            .is_some_and(|(level, format, tokens)| level.thin(format) && tokens <= Level::FEW)
         && takes_few(operation)
         && lies_plain(operation)
 }

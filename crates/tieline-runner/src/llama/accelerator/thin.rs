@@ -1,4 +1,4 @@
-//! Steps of one to three tokens, without a split of the graph.
+//! Steps of few tokens, without a split of the graph.
 //!
 //! A device of its own has the graph cut around each of its products, and a cut wakes all threads twice: with few
 //! tokens that costs what the kernels save. So these products are swapped where they lie. Before ggml's processor
