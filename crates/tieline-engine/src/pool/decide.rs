@@ -232,9 +232,13 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
         chosen.push(resident);
     }
     if short > 0 {
-        // What other requests use of its own may be what is missing.
+        // What requests use beside a model that stays may be what is missing: its own, or of what is pinned.
+        let mut keys = facts.pinned_beside(waiting.key, short);
         if facts.residents.iter().any(|own| own.key == waiting.key && own.busy > 0) {
-            drain_in_time(facts, waiting, &[waiting.key], decision);
+            keys.push(waiting.key);
+        }
+        if !keys.is_empty() {
+            drain_in_time(facts, waiting, &keys, decision);
         }
         return; // Something loads, or must stay for a while: to end less than is needed helps nobody.
     }
@@ -284,6 +288,17 @@ impl Facts {
             self.residents.iter().filter(|resident| resident.pinned && resident.key != key);
         let pinned = pinned.fold(0u64, |sum, resident| sum.saturating_add(resident.bare.0));
         Bytes(self.budget.0.saturating_sub(pinned))
+    }
+
+    /// What is pinned and answers with adapters, where those and the own ones of `key` are as much as is missing.
+    fn pinned_beside(&self, key: Key, short: u128) -> Vec<Key> {
+        let uses = |r: &&Resident| r.phase == Phase::Ready && r.busy > 0 && r.bytes > r.bare;
+        let using = || self.residents.iter().filter(uses).filter(|r| r.pinned || r.key == key);
+        let beside: u128 = using().map(|r| u128::from(r.bytes.0 - r.bare.0)).sum();
+        if beside < short {
+            return Vec::new();
+        }
+        using().map(|resident| resident.key).filter(|other| *other != key).collect()
     }
 }
 

@@ -83,6 +83,19 @@ fn adapters_get_room_as_a_model_does() {
 }
 
 #[test]
+fn a_pinned_models_adapters_in_constant_use_come_to_an_end() {
+    let pinned = Resident { bare: Bytes(50), busy: 1, pinned: true, ..resident(0, 90) };
+    let waiting = Waiting { since: 95 * SECOND, ..waiting(1, 40) };
+    let mut facts = facts(vec![pinned], vec![waiting]);
+    let decision = decide(&facts);
+    assert_eq!((decision.drain, decision.evict), (vec![Key(0)], vec![]));
+    // Not where it helps nobody: something else holds the room.
+    facts.residents[0].bare = Bytes(60);
+    facts.waiting[0].bytes = Bytes(41);
+    assert_eq!(decide(&facts).drain, []);
+}
+
+#[test]
 fn a_model_whose_own_adapters_are_in_the_way_comes_to_an_end_of_them() {
     let own = Resident { bytes: Bytes(90), bare: Bytes(50), busy: 2, ..resident(0, 90) };
     let waits = Waiting { since: 97 * SECOND, ..growing(0, 50, 30) };
