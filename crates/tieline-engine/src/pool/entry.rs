@@ -1,6 +1,6 @@
 //! What the pool knows of one member.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +48,8 @@ pub(super) struct Entry {
     /// How long it stays by its callers' wish, until it leaves.
     keep: Option<Keep>,
     work: Arc<AtWork>,
+    /// Adapters that it was told to drop, and that no request asked for since. It may still hold them.
+    going: HashSet<Digest>,
     uses: f64,
     used_at: Duration,
     load_time: Duration,
@@ -68,6 +70,7 @@ impl Entry {
             forgotten: false,
             keep: None,
             work: Arc::default(),
+            going: HashSet::new(),
             uses: 0.0,
             used_at: Duration::ZERO,
             load_time: Duration::ZERO,
@@ -97,12 +100,15 @@ impl Entry {
     /// It answers one more request, with these adapters, until what this returns is dropped. `started`: when the
     /// pool began.
     pub(super) fn begin(
-        &self,
+        &mut self,
         adapters: Vec<HeldAdapter>,
         (freed, started): (&Arc<Notify>, Instant),
     ) -> Busy {
         self.work.count.fetch_add(1, Ordering::Relaxed);
         self.work.claims().take(&adapters);
+        for one in &adapters {
+            self.going.remove(&one.digest);
+        }
         Busy { work: Arc::clone(&self.work), adapters, freed: Arc::clone(freed), started }
     }
 
@@ -229,6 +235,10 @@ impl Entry {
         if let Some(model) = self.model() {
             model.shed();
             self.work.sheds.store(true, Ordering::Relaxed);
+            self.going = model.adapters().iter().map(|one| one.digest).collect();
+            for (digest, _) in self.work.claims().bytes() {
+                self.going.remove(&digest);
+            }
         }
     }
 
@@ -242,7 +252,8 @@ impl Entry {
     /// What it would take more for these adapters.
     pub(super) fn lacks(&self, adapters: &[HeldAdapter]) -> Bytes {
         let there = self.adapters();
-        let missing = adapters.iter().filter(|one| !there.contains_key(&one.digest));
+        let is_there = |digest| there.contains_key(digest) && !self.going.contains(digest);
+        let missing = adapters.iter().filter(|one| !is_there(&one.digest));
         Bytes(missing.fold(0, |sum: u64, one| sum.saturating_add(one.bytes.0)))
     }
 

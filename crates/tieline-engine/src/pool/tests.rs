@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use tieline_types::{
@@ -20,6 +20,8 @@ struct Ledger {
     held: AtomicU64,
     most: AtomicU64,
     broken: AtomicU64,
+    /// Adapters are dropped before the next request, and not at once.
+    late: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -31,6 +33,7 @@ struct Fake {
     pinned: bool,
     ledger: Arc<Ledger>,
     adapters: Arc<Mutex<HeldBy>>,
+    to_drop: AtomicBool,
 }
 
 /// The adapters that are held: their bytes, and how many requests use them.
@@ -49,6 +52,9 @@ impl Drop for InUse {
 impl Fake {
     /// Takes in what is asked for, at once.
     fn take_in(&self, adapters: &Adapters) -> InUse {
+        if self.to_drop.swap(false, Ordering::SeqCst) {
+            self.drop_unused();
+        }
         let mut held = self.adapters.lock().unwrap();
         for one in adapters.sizes() {
             let (_, users) = held.entry(one.digest).or_insert_with(|| {
@@ -58,6 +64,15 @@ impl Fake {
             *users += 1;
         }
         InUse(adapters.iter().map(|one| one.digest).collect(), Arc::clone(&self.adapters))
+    }
+
+    fn drop_unused(&self) {
+        self.adapters.lock().unwrap().retain(|_, (bytes, users)| {
+            if *users == 0 {
+                self.ledger.held.fetch_sub(*bytes, Ordering::SeqCst);
+            }
+            *users > 0
+        });
     }
 }
 
@@ -185,12 +200,10 @@ impl Resident for Fake {
     }
 
     fn shed(&self) {
-        self.adapters.lock().unwrap().retain(|_, (bytes, users)| {
-            if *users == 0 {
-                self.ledger.held.fetch_sub(*bytes, Ordering::SeqCst);
-            }
-            *users > 0
-        });
+        match self.ledger.late.load(Ordering::SeqCst) {
+            true => self.to_drop.store(true, Ordering::SeqCst),
+            false => self.drop_unused(),
+        }
     }
 
     async fn work(&self, _: Work) -> Result<Reply, BackendError> {
@@ -236,6 +249,7 @@ impl Loader for Fakes {
             pinned: member.pinned,
             ledger: Arc::clone(&self.ledger),
             adapters: Arc::default(),
+            to_drop: AtomicBool::new(false),
         }))
     }
 }
@@ -357,6 +371,21 @@ async fn adapters_come_when_there_is_room_for_them() {
     small.unwrap();
     assert!(loader.ledger.most.load(Ordering::SeqCst) <= 100);
     assert_eq!(pool.overview().await.unwrap().members[0].loads, 1);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_is_told_to_go_needs_room_again() {
+    let members = vec![(member("m", 50), SECOND), (member("other", 40), SECOND)];
+    let (pool, loader) = pool(100, members);
+    loader.ledger.late.store(true, Ordering::SeqCst);
+    ask_with(&pool, "m", &[(1, 30)]).await.unwrap();
+    ask(&pool, "other").await.unwrap();
+    // It is still listed.
+    ask_with(&pool, "m", &[(1, 30)]).await.unwrap();
+    let overview = pool.overview().await.unwrap();
+    assert_eq!((overview.taken, loader.ledger.held.load(Ordering::SeqCst)), (Bytes(80), 80));
+    assert_eq!(overview.evictions[0].model, "other");
     pool.shutdown().await;
 }
 
