@@ -312,10 +312,10 @@ impl Talk {
         closers.chain(table.map(|marker| (marker.text, Some(marker.action))))
     }
 
-    /// Whether no marker and no bare call can come after a space here, so that nobody need wait for what follows.
+    /// Whether no marker can come after a space here, so that nobody need wait for what follows. A bare call cannot
+    /// either: where one may come, so may a marker.
     fn nothing_may_follow(&self) -> bool {
-        let bare = self.bare && self.at_start;
-        !self.skip_space && !bare && self.listened_for().next().is_none()
+        !self.skip_space && self.listened_for().next().is_none()
     }
 
     /// A character that is part of no marker.

@@ -133,7 +133,7 @@ impl Page {
 
 /// Takes what came; waits for something, but not where rows wait that could not be written. Where many do, nothing is
 /// taken: whoever wants a place for a record of money then finds none, and spends nothing. Whether more may come.
-fn next(records: &mut Receiver<Filed>, batch: &mut Vec<Filed>, page: &Page) -> bool {
+fn next<R>(records: &mut Receiver<R>, batch: &mut Vec<R>, page: &Page) -> bool {
     if page.rows.is_empty() {
         return records.blocking_recv_many(batch, BATCH) > 0;
     }
@@ -307,11 +307,19 @@ mod tests {
     #[test]
     fn nothing_more_is_taken_while_too_much_cannot_be_written() {
         let (sender, mut records) = mpsc::channel(1);
-        let page = Page { rows: vec![RequestRow::default(); WAITING], ..Page::default() };
-        let place = sender.clone().try_reserve_owned().unwrap();
+        let full = Page { rows: vec![RequestRow::default(); WAITING], ..Page::default() };
+        let less = Page { rows: vec![RequestRow::default(); WAITING - 1], ..Page::default() };
         let mut batch = Vec::new();
-        assert!(next(&mut records, &mut batch, &page) && batch.is_empty());
-        drop((sender, place));
-        assert!(!next(&mut records, &mut batch, &page), "nothing more comes");
+        sender.try_send(1).unwrap();
+        assert!(next(&mut records, &mut batch, &full) && batch.is_empty());
+        assert!(next(&mut records, &mut batch, &less));
+        assert_eq!(batch, [1]);
+        sender.try_send(2).unwrap();
+        drop(sender);
+        // What is left is tried with the last page.
+        assert!(next(&mut records, &mut batch, &full));
+        assert_eq!(batch, [1, 2]);
+        batch.clear();
+        assert!(!next(&mut records, &mut batch, &full), "nothing more comes");
     }
 }

@@ -628,6 +628,11 @@ fn space_waits_for_nothing_that_cannot_come() {
     }
     // A call may follow, whose space is no part of the answer.
     assert_eq!(said(&tools(), Format::Hermes, &["a", "\n", "\n", "b"]), ["a", "", "", "\n\nb"]);
+    // Nor is the space before a bare call, which needs no marker but may have one.
+    for choice in [ToolChoice::Auto, ToolChoice::Required] {
+        let talks = FORMATS.map(|format| Talk::new(format, &tools(), &choice, false, "x"));
+        assert!(talks.iter().all(|talk| !talk.bare || !talk.nothing_may_follow()));
+    }
     // At the very start a thought may.
     assert_eq!(said(&[], Format::Generic, &["\n", "b", "\n"]), ["", "\nb", "\n"]);
 }

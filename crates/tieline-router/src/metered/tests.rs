@@ -276,3 +276,20 @@ async fn what_may_cost_more_than_is_left_is_not_sent() {
     shop.balance().await;
     assert!(shop.read(Vendor::Says(vec![], true), shop.fare("3", true), 0).await.error.is_none());
 }
+
+#[tokio::test]
+async fn what_surely_costs_nothing_leaves_no_note() {
+    let shop = Shop::new();
+    for (input, notes) in [(0, 0), (1_000_000, 1)] {
+        let mut fare = shop.fare(&input.to_string(), true);
+        fare.scopes.clear();
+        let price = Price { input: MicroUsd(input), ..Price::default() };
+        fare.price =
+            Some(Priced { price, above: None, source: PriceSource::Policy { date: None } });
+        let vendor = Vendor::Says(vec![finished(5, 0, 5)], false);
+        let metered = Metered::new(Arc::new(vendor), fare);
+        let under_way = metered.run(Request::new(Prompt::Text("x".into()))).await.unwrap();
+        assert_eq!(shop.till.intents().outstanding(), notes, "{input}");
+        drop(under_way);
+    }
+}

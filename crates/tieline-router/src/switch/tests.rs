@@ -294,6 +294,23 @@ async fn a_network_that_is_gone_means_answers_from_here() {
     assert_eq!(error.kind, ErrorKind::Denied);
 }
 
+#[tokio::test(start_paused = true)]
+async fn only_what_may_cost_money_waits_for_a_place_among_the_records() {
+    let vendor = Arc::new(Vendor::default());
+    let (sink, _nobody_reads) = tokio::sync::mpsc::channel(1);
+    let _all_places = sink.clone().try_reserve_owned().unwrap();
+    let router = Router::new(Arc::new(Scripted::hello()), Some(sink));
+    router.switch().replace(setup(&vendor));
+    // A vendor comes first, and a model from here after it.
+    let error = answer(&router, "auto", chat(&[(Role::User, "Hi")])).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert_eq!(vendor.asked.load(Ordering::Relaxed), 0);
+    router.switch().replace(Setup { offline: true, ..setup(&vendor) });
+    let since = tokio::time::Instant::now();
+    let said = answer(&router, "auto", chat(&[(Role::User, "Hi")])).await.unwrap();
+    assert_eq!((said.as_str(), since.elapsed().as_secs()), ("Hello there.", 0));
+}
+
 #[tokio::test]
 async fn a_tools_result_goes_to_whoever_called_it() {
     let vendor = Arc::new(Vendor::default());

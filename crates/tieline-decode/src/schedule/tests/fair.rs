@@ -257,6 +257,20 @@ fn the_expected_wait_grows_with_the_place() {
 }
 
 #[test]
+fn who_waits_waits_for_what_is_still_read() {
+    let wait = |prompt| {
+        let mut scheduler = Scheduler::new(Limits { slots: 1, ..limits() });
+        scheduler.pace.note(1, Reading { tokens: 0, depth: 0.0 }, 0.010);
+        scheduler.pace.note(0, Reading { tokens: 512, depth: 0.0 }, 1.536);
+        scheduler.submit(Job { prompt, ..job(1) }).unwrap();
+        assert!(scheduler.admit(RequestId(1), prompt));
+        scheduler.submit(job(2)).unwrap().wait.unwrap()
+    };
+    // 3 ms a token.
+    assert!((wait(1100) - wait(100) - 3.0).abs() < 0.01);
+}
+
+#[test]
 fn what_is_not_known_is_not_foretold() {
     let mut scheduler = Scheduler::new(Limits { slots: 1, ..limits() });
     assert_eq!(scheduler.submit(job(0)).unwrap().wait, Some(0.0));
