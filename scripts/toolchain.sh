@@ -76,7 +76,19 @@ find_libclang() {
     done
 }
 
+# llama.cpp's kernels for AMX are left out: GCC before 14 drops the stores of what their `ldtilecfg` reads, so that they
+# end the process at the first product; and they lay weights out anew, where ours read them as they lie in the file.
+# Flags of the compiler win over what -march=native turns on.
+without_amx() {
+    grep -qsw amx_int8 /proc/cpuinfo || return 0
+    flags='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'
+    # shellcheck disable=SC2086  # Each is a word.
+    echo | "$cc" $flags -E - >/dev/null 2>&1 || return 0
+    printf 'export CFLAGS="${CFLAGS:-} %s" CXXFLAGS="${CXXFLAGS:-} %s"\n' "$flags" "$flags"
+}
+
 print_result() { # PATH to put in front, LIBCLANG_PATH
+    without_amx
     [ -z "$1" ] || printf 'export PATH=%s:"$PATH"\n' "$(quote "$1")"
     # What the build finds by itself is not named: a changed variable means a new C++ build,
     # and a plain `cargo build` has none.
