@@ -120,10 +120,6 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u64;
 
-/// `ARCH_REQ_XCOMP_PERM`: leave for registers that are larger than usual. Others of its kind move a thread's base
-/// registers.
-const ASKS_FOR_TILES: u64 = 0x1023;
-
 /// Why a thread's first calls may not be seen after the seal.
 const STARTING: &str = "only of a thread of ours that starts in the moment of the seal";
 
@@ -182,9 +178,6 @@ pub(super) const PROCESSOR: &[Call] = &[
     call!(SYS_clock_nanosleep, "the last moments after the engine is gone"),
     call!(SYS_restart_syscall, "a sleep goes on after the process was stopped")
         .unseen("nobody stops the process"),
-    #[cfg(target_arch = "x86_64")]
-    call!(SYS_arch_prctl, "llama.cpp asks, again and again, whether it may use the tiles of AMX")
-        .only(Only::Is(0, ASKS_FOR_TILES)).unseen("only where the processor has AMX"),
     call!(SYS_getrandom, "seeds of hash tables"),
     call!(SYS_getrusage, "the most memory that was taken, told with each answer"),
     // The end.
