@@ -11,16 +11,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod cut;
 mod portable;
 
-use std::ops::Range;
+pub use cut::Cut;
+use cut::Part;
 
 use crate::level::Level;
 use crate::multiply::Output;
 use crate::panel::{Aligned, LANES};
 
-/// Queries that are computed together, about: those of all heads that share a head of the cache, for some tokens.
-const QUERIES: usize = 24;
 /// Positions of a tile.
 const TILE: usize = 2 * LANES;
 /// The half that says that a position must not be seen.
@@ -108,29 +108,13 @@ impl<'a> Attention<'a> {
     fn shared(&self) -> usize {
         self.size.heads / self.size.cache_heads
     }
-
-    /// Tokens of a part.
-    fn step(&self) -> usize {
-        (QUERIES / self.shared()).max(1)
-    }
-
-    /// Parts that can be computed apart from each other.
-    #[must_use]
-    pub fn parts(&self) -> usize {
-        self.size.cache_heads * self.size.tokens.div_ceil(self.step())
-    }
-
-    /// The head of the cache and the tokens of a part.
-    fn part(&self, number: usize) -> (usize, Range<usize>) {
-        let blocks = self.size.tokens.div_ceil(self.step());
-        let first = number % blocks * self.step();
-        (number / blocks, first..self.size.tokens.min(first + self.step()))
-    }
 }
 
 /// What a thread needs while it attends; keeps its room for the next part.
 #[derive(Debug, Default)]
 pub struct Desk {
+    /// Positions that one of the part's tokens sees, in their order.
+    positions: Vec<usize>,
     /// The part's queries, one after another.
     queries: Vec<f32>,
     /// The tile's keys: for each 16 positions, a register for each value of a key.
@@ -170,38 +154,35 @@ impl Desk {
     }
 }
 
-/// Computes a part, below [`Attention::parts`]. `output` has a row for each token, with the answers of all heads
+/// Computes a part of a cut, below [`Cut::parts`]. `output` has a row for each token, with the answers of all heads
 /// one after another.
 ///
 /// # Safety
 /// Nobody else writes this part of `output` meanwhile.
 ///
 /// # Panics
-/// Where there is no such part, the output has another shape, or the processor lacks the level.
+/// Where there is no such part, the cut or the output is of another shape, or the processor lacks the level.
 pub unsafe fn attend(
     level: Level,
-    (attention, part): (&Attention<'_>, usize),
+    (attention, cut, part): (&Attention<'_>, &Cut, usize),
     output: &Output,
     desk: &mut Desk,
 ) {
-    assert!(part < attention.parts(), "no such part");
     let Size { width, heads, tokens, .. } = attention.size;
     assert!(output.holds(tokens, heads * width), "an output of another shape");
     assert!(level.available(), "this processor lacks {}", level.name());
-    let (head, tokens) = attention.part(part);
+    assert!(cut.fits(attention) && part < cut.parts(attention), "no such part");
+    let part = cut.part(attention, part);
     match level {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the level.
-        Level::Avx512Vnni => unsafe { avx512::attend(attention, (head, tokens.clone()), desk) },
-        _ => portable::attend(attention, (head, tokens.clone()), desk),
+        Level::Avx512Vnni => unsafe { avx512::attend(attention, &part, desk) },
+        _ => portable::attend(attention, &part, desk),
     }
-    let shared = attention.shared();
-    let registers = width / LANES;
-    for (at, sums) in desk.sums.chunks(registers).enumerate() {
-        let (token, of) = (tokens.start + at / shared, head * shared + at % shared);
+    for (sums, (token, head)) in desk.sums.chunks(width / LANES).zip(part.queries()) {
         for (register, lanes) in sums.iter().enumerate() {
             // SAFETY: the caller's promise; token and head are below the output's.
-            unsafe { output.write(token, of * width + register * LANES, &lanes.0) };
+            unsafe { output.write(token, head * width + register * LANES, &lanes.0) };
         }
     }
 }

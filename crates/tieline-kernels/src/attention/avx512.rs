@@ -3,6 +3,9 @@
 //! Keys of 16 positions are turned, so that a register holds one value of each: a score is then one multiplication
 //! and addition for each value of a key, for 16 positions at once, and nothing has to be added up across a register.
 
+use super::{Attention, Desk, HIDDEN, Lanes, Part, State, TILE};
+use crate::panel::LANES;
+use crate::panel::avx512::swap;
 use std::arch::x86_64::{
     __m256i, __m512, __m512i, __mmask16, _mm256_and_si256, _mm256_cmpeq_epi16_mask,
     _mm256_loadu_si256, _mm256_set1_epi16, _mm512_castsi256_si512, _mm512_cvtepi32_epi16,
@@ -11,11 +14,6 @@ use std::arch::x86_64::{
     _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_store_ps,
     _mm512_sub_ps,
 };
-use std::ops::Range;
-
-use super::{Attention, Desk, HIDDEN, Lanes, State, TILE};
-use crate::panel::LANES;
-use crate::panel::avx512::swap;
 
 /// Registers of a tile's positions.
 const HALVES: usize = TILE / LANES;
@@ -27,7 +25,7 @@ const TOGETHER: usize = 6;
 /// # Safety
 /// The processor has `avx2`, `fma`, `avx512f`, `avx512bw` and `avx512vl`.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
-pub(super) fn attend(attention: &Attention<'_>, part: (usize, Range<usize>), desk: &mut Desk) {
+pub(super) fn attend(attention: &Attention<'_>, part: &Part, desk: &mut Desk) {
     // Sums of so many queries stay in registers while values are added.
     match attention.size.width {
         64 => all::<64, 4, 4>(attention, part, desk),
@@ -40,32 +38,27 @@ pub(super) fn attend(attention: &Attention<'_>, part: (usize, Range<usize>), des
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
 fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
     attention: &Attention<'_>,
-    (head, tokens): (usize, Range<usize>),
+    part: &Part,
     desk: &mut Desk,
 ) {
-    let (shared, positions) = (attention.shared(), attention.size.positions);
-    desk.begin(tokens.len() * shared, WIDTH);
-    for token in tokens.clone() {
-        for of in head * shared..(head + 1) * shared {
-            desk.queries.extend_from_slice(attention.queries.get((of, token), WIDTH));
-        }
+    let (head, heads) = (part.cache_head, part.heads.len());
+    desk.begin(part.tokens.len() * heads, WIDTH);
+    for (token, head) in part.queries() {
+        desk.queries.extend_from_slice(attention.queries.get((head, token), WIDTH));
     }
-    for first in (0..positions).step_by(TILE) {
-        let tile = first..positions.min(first + TILE);
-        let masks = |token: usize| &attention.mask.get((0, token), positions)[tile.clone()];
-        if tokens.clone().all(|token| masks(token).iter().all(|&half| half == HIDDEN)) {
-            continue;
-        }
-        turn_keys::<WIDTH>(attention, (head, tile.clone()), &mut desk.keys);
-        let finite = widen_values::<WIDTH>(attention, (head, tile.clone()), &mut desk.values);
+    let mut positions = std::mem::take(&mut desk.positions);
+    see(attention, part, &mut positions);
+    for tile in positions.chunks(TILE) {
+        turn_keys::<WIDTH>(attention, (head, tile), &mut desk.keys);
+        let finite = widen_values::<WIDTH>(attention, (head, tile), &mut desk.values);
         for (queries, weights) in
             desk.queries.chunks(TOGETHER * WIDTH).zip(desk.weights.chunks_mut(TOGETHER * HALVES))
         {
             scores::<WIDTH>(&desk.keys, queries, weights);
         }
-        for (at, token) in tokens.clone().enumerate() {
-            let mask = Mask::new(masks(token));
-            for query in at * shared..(at + 1) * shared {
+        for (at, token) in part.tokens.clone().enumerate() {
+            let mask = Mask::new(attention.mask.get((0, token), attention.size.positions), tile);
+            for query in at * heads..(at + 1) * heads {
                 let Some(weights) = desk.weights[query * HALVES..].first_chunk_mut() else { break };
                 soften(weights, &mask, attention.scale, &mut desk.states[query]);
             }
@@ -85,6 +78,7 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
             }
         }
     }
+    desk.positions = positions;
     for (sums, state) in desk.sums.chunks_mut(REGISTERS).zip(&desk.states) {
         // A token that sees nothing is told nothing.
         let share = if state.total == 0.0 { 0.0 } else { 1.0 / state.total };
@@ -94,20 +88,52 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
     }
 }
 
+/// Positions that one of a part's tokens sees. Only these are looked at: what others keep in the cache costs no more
+/// than to pass it over.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+fn see(attention: &Attention<'_>, part: &Part, positions: &mut Vec<usize>) {
+    let all = attention.size.positions;
+    positions.clear();
+    for first in (0..all).step_by(TILE) {
+        let tile = first..all.min(first + TILE);
+        let seen = part.tokens.clone().fold(0, |seen, token| {
+            let mask = &attention.mask.get((0, token), all)[tile.clone()];
+            let mut halves = [HIDDEN; TILE];
+            halves[..mask.len()].copy_from_slice(mask);
+            seen | seen_of(&halves)
+        });
+        if seen == u32::MAX {
+            positions.extend(tile);
+        } else if seen != 0 {
+            positions.extend(tile.filter(|position| seen >> (position - first) & 1 == 1));
+        }
+    }
+}
+
+/// A bit for each of a tile's positions.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+#[inline]
+fn seen_of(mask: &[u16; TILE]) -> u32 {
+    let hidden = _mm256_set1_epi16(HIDDEN.cast_signed());
+    let (chunks, _) = mask.as_chunks::<LANES>();
+    chunks.iter().rev().fold(0, |seen, chunk| {
+        seen << LANES | u32::from(!_mm256_cmpeq_epi16_mask(halves(chunk), hidden))
+    })
+}
+
 /// Keys of a tile, a register for each value of 16 keys. Positions beyond the last are nothing.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 fn turn_keys<const WIDTH: usize>(
     attention: &Attention<'_>,
-    (head, tile): (usize, Range<usize>),
+    (head, tile): (usize, &[usize]),
     keys: &mut [Lanes],
 ) {
     for (half, keys) in keys.chunks_mut(WIDTH).enumerate() {
-        let first = tile.start + half * LANES;
         for (at, columns) in keys.chunks_mut(LANES).enumerate() {
             let row = |lane: usize| {
-                let position = first + lane;
-                let key = (position < tile.end)
-                    .then(|| attention.keys.get((head, position), WIDTH))
+                let position = tile.get(half * LANES + lane);
+                let key = position
+                    .map(|&position| attention.keys.get((head, position), WIDTH))
                     .and_then(|key| key[at * LANES..].first_chunk());
                 halves(key.unwrap_or(&[0; LANES]))
             };
@@ -131,14 +157,14 @@ fn turn_keys<const WIDTH: usize>(
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 fn widen_values<const WIDTH: usize>(
     attention: &Attention<'_>,
-    (head, tile): (usize, Range<usize>),
+    (head, tile): (usize, &[usize]),
     values: &mut [Lanes],
 ) -> bool {
     let exponent = _mm256_set1_epi16(0x7c00);
     let mut odd = 0;
     for (at, registers) in values.chunks_mut(WIDTH / LANES).enumerate() {
-        let position = tile.start + at;
-        let value = (position < tile.end).then(|| attention.values.get((head, position), WIDTH));
+        let position = tile.get(at);
+        let value = position.map(|&position| attention.values.get((head, position), WIDTH));
         for (register, lanes) in registers.iter_mut().enumerate() {
             let value = value.and_then(|value| value[register * LANES..].first_chunk());
             let value = halves(value.unwrap_or(&[0; LANES]));
@@ -196,11 +222,13 @@ struct Mask {
 }
 
 impl Mask {
-    /// Positions beyond the last are hidden.
+    /// Of a token's mask for all positions. Beyond the tile's last, all is hidden.
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-    fn new(mask: &[u16]) -> Self {
+    fn new(mask: &[u16], tile: &[usize]) -> Self {
         let mut all = [HIDDEN; TILE];
-        all[..mask.len()].copy_from_slice(mask);
+        for (half, &position) in all.iter_mut().zip(tile) {
+            *half = mask[position];
+        }
         let (chunks, _) = all.as_chunks::<LANES>();
         let words: [__m256i; HALVES] = std::array::from_fn(|half| halves(&chunks[half]));
         let hidden = _mm256_set1_epi16(HIDDEN.cast_signed());

@@ -1,22 +1,15 @@
 //! Attention without instructions of a certain processor: what the others are tested against.
 
-use std::ops::Range;
-
-use super::{Attention, Desk, HIDDEN, Lanes};
+use super::{Attention, Desk, HIDDEN, Lanes, Part};
 use crate::half::to_f32;
 use crate::panel::{Aligned, LANES};
 
 /// Fills the desk's sums with the answers.
-pub(super) fn attend(
-    attention: &Attention<'_>,
-    (head, tokens): (usize, Range<usize>),
-    desk: &mut Desk,
-) {
-    let (width, shared) = (attention.size.width, attention.shared());
-    desk.begin(tokens.len() * shared, width);
-    for (at, answer) in desk.sums.chunks_mut(width / LANES).enumerate() {
-        let (token, of) = (tokens.start + at / shared, head * shared + at % shared);
-        answer_one(attention, (head, of, token), answer);
+pub(super) fn attend(attention: &Attention<'_>, part: &Part, desk: &mut Desk) {
+    let width = attention.size.width;
+    desk.begin(part.tokens.len() * part.heads.len(), width);
+    for (answer, (token, head)) in desk.sums.chunks_mut(width / LANES).zip(part.queries()) {
+        answer_one(attention, (part.cache_head, head, token), answer);
     }
 }
 

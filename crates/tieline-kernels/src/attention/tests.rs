@@ -53,6 +53,10 @@ impl Case {
     }
 
     fn answers(&self, level: Level) -> Vec<f32> {
+        self.answers_cut(level, &Cut::blocks(&self.attention()))
+    }
+
+    fn answers_cut(&self, level: Level, cut: &Cut) -> Vec<f32> {
         let attention = self.attention();
         let Size { width, heads, tokens, .. } = self.size;
         let stride = heads * width;
@@ -60,9 +64,9 @@ impl Case {
         // SAFETY: one thread, and the floats outlive the output.
         let output = unsafe { Output::new(floats.as_mut_ptr(), stride, tokens) };
         let mut desk = Desk::default();
-        for part in 0..attention.parts() {
+        for part in 0..cut.parts(&attention) {
             // SAFETY: one thread.
-            unsafe { attend(level, (&attention, part), &output, &mut desk) };
+            unsafe { attend(level, (&attention, cut, part), &output, &mut desk) };
         }
         floats
     }
@@ -184,6 +188,88 @@ proptest! {
             prop_assert_eq!(case.answers(level), elsewhere.answers(level));
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// However many threads there are, and whoever sees the same as whom.
+    #[test]
+    fn no_cut_changes_an_answer(size in sizes(), seed in 0..1000u64, seen in 0..11u16, threads in 1..20usize) {
+        let case = Case::new(size, seed, seen);
+        let (blocks, sight) = (Cut::blocks(&case.attention()), Cut::by_sight(&case.attention(), threads));
+        for level in levels() {
+            prop_assert_eq!(case.answers_cut(level, &blocks), case.answers_cut(level, &sight));
+        }
+    }
+
+    /// Each query is in one part, and heads of one part share a head of the cache.
+    #[test]
+    fn a_cut_leaves_nothing_out(size in sizes(), seed in 0..1000u64, threads in 1..20usize) {
+        let case = Case::new(size, seed, 5);
+        let attention = case.attention();
+        for cut in [Cut::blocks(&attention), Cut::by_sight(&attention, threads)] {
+            let parts: Vec<Part> = (0..cut.parts(&attention)).map(|at| cut.part(&attention, at)).collect();
+            let mut queries: Vec<_> = parts.iter().flat_map(Part::queries).collect();
+            queries.sort_unstable();
+            let all = (0..size.tokens).flat_map(|token| (0..size.heads).map(move |head| (token, head)));
+            prop_assert!(all.eq(queries));
+            for part in parts {
+                let shares = |head| head / attention.shared() == part.cache_head;
+                prop_assert!(part.heads.clone().all(shares));
+            }
+        }
+    }
+}
+
+/// Each token sees these positions.
+fn seeing(size: Size, sees: impl Fn(usize, usize) -> bool) -> Case {
+    let mut case = Case::new(size, 3, 0);
+    for token in 0..size.tokens {
+        for position in 0..size.positions {
+            if sees(token, position) {
+                case.mask[token * size.positions + position] = 0;
+            }
+        }
+    }
+    case
+}
+
+#[test]
+fn tokens_that_see_the_same_go_together() {
+    let size = Size { width: 64, heads: 9, cache_heads: 3, tokens: 6, positions: 600 };
+    let groups = |sees: fn(usize, usize) -> bool| {
+        let case = seeing(size, sees);
+        // As many parts as groups, for each head of the cache.
+        Cut::by_sight(&case.attention(), 1).parts(&case.attention()) / 3
+    };
+    assert_eq!(groups(|token, position| position < 500 + token), 1, "one sequence");
+    assert_eq!(groups(|token, position| position % 6 == token), 6, "six that grow side by side");
+    assert_eq!(groups(|token, position| position / 300 == token / 3), 2, "three of each of two");
+    assert_eq!(
+        groups(|token, position| position < 500 || position % 6 == token),
+        1,
+        "a long beginning in common"
+    );
+    assert_eq!(groups(|token, position| position < 6 || position % 6 == token), 6, "a short one");
+    assert_eq!(groups(|_, _| false), 1, "nothing at all");
+}
+
+#[test]
+fn few_heads_are_enough_for_all_threads() {
+    let size = Size { width: 64, heads: 8, cache_heads: 2, tokens: 1, positions: 40 };
+    let case = seeing(size, |_, _| true);
+    let parts = |threads| Cut::by_sight(&case.attention(), threads).parts(&case.attention());
+    assert_eq!([1, 2, 3, 4, 8, 100].map(parts), [2, 2, 4, 4, 8, 8]);
+}
+
+#[test]
+fn a_cut_of_another_attention_does_not_fit() {
+    let case = |tokens, heads| seeing(Size { tokens, heads, ..SMALL }, |_, _| true);
+    let cut = Cut::by_sight(&case(2, 4).attention(), 4);
+    assert!(cut.fits(&case(2, 8).attention()));
+    assert!(!cut.fits(&case(1, 4).attention()), "of other tokens");
+    assert!(!cut.fits(&case(2, 1).attention()), "of more pieces than heads");
 }
 
 const SMALL: Size = Size { width: 64, heads: 2, cache_heads: 1, tokens: 2, positions: 40 };

@@ -7,7 +7,7 @@
 //! The work is done by the threads that llama.cpp computes with: what a split of the graph asks for becomes
 //! a graph of ggml's custom operations, which a processor backend of our own runs on the same pool.
 //!
-//! Products of few tokens come by another door, [`thin`], which cuts no graph.
+//! Products and attention of few tokens come by another door, [`thin`], which cuts no graph.
 
 mod check;
 mod device;
@@ -17,15 +17,12 @@ mod thin;
 
 use std::ffi::{CStr, c_int};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{Format, Level};
 
 use super::system::cpu_registry;
-
-/// Tokens from which on attention is ours.
-const TOKENS: i64 = 4;
 
 /// The device's name.
 pub(super) const DEVICE: &str = "TIELINE";
@@ -46,6 +43,8 @@ struct Inner {
     set_pool: SetPool,
     /// The pool that `backend` was given last.
     pool: AtomicPtr<sys::ggml_threadpool>,
+    /// How many threads compute.
+    threads: AtomicUsize,
 }
 
 type SetThreads = unsafe extern "C" fn(sys::ggml_backend_t, c_int);
@@ -137,7 +136,8 @@ impl Inner {
             )
         };
         let (backend, pool) = (AtomicPtr::new(backend), AtomicPtr::default());
-        Some(Self { level, backend, set_threads, set_pool, pool })
+        let threads = AtomicUsize::new(1);
+        Some(Self { level, backend, set_threads, set_pool, pool, threads })
     }
 
     fn backend(&self) -> sys::ggml_backend_t {
@@ -153,6 +153,7 @@ impl Inner {
     }
 
     fn use_threads(&self, threads: c_int) {
+        self.threads.store(usize::try_from(threads).unwrap_or(1).max(1), Ordering::Relaxed);
         // SAFETY: the backend is never freed.
         unsafe { (self.set_threads)(self.backend(), threads.max(1)) };
     }

@@ -14,7 +14,7 @@ use super::tables::{
     API_VERSION, Backend, BackendDevice, BackendFunctions, BackendRegistry, DeviceFunctions,
     RegistryFunctions,
 };
-use super::{ATTENDS, INNER, ON, TOKENS};
+use super::{ATTENDS, INNER, ON};
 
 const NAME: &CStr = c"TIELINE";
 const DESCRIPTION: &CStr = c"matrix products on the processor";
@@ -218,12 +218,7 @@ unsafe extern "C" fn supports_op(
         | sys::GGML_OP_PERMUTE
         | sys::GGML_OP_TRANSPOSE => true,
         sys::GGML_OP_MUL_MAT => ON.load(Ordering::Relaxed) && multiplies(operation),
-        sys::GGML_OP_FLASH_ATTN_EXT => {
-            // Where attention is not written for the processor, ggml's is the faster.
-            let written = INNER.get().is_some_and(|inner| inner.level.attends());
-            let asked = ON.load(Ordering::Relaxed) && ATTENDS.load(Ordering::Relaxed);
-            written && asked && attends(operation)
-        }
+        sys::GGML_OP_FLASH_ATTN_EXT => attends(operation) && !few(operation),
         _ => false,
     }
 }
@@ -284,8 +279,24 @@ fn plain_product(operation: &sys::ggml_tensor) -> Option<(Level, Format, usize)>
     plain.then_some((level, format, usize::try_from(values.ne[1]).ok()?))
 }
 
+/// Whether attention is one of ours, of so few tokens that it is swapped in ggml's own graph.
+pub(super) fn attends_few(operation: &sys::ggml_tensor) -> bool {
+    operation.op == sys::GGML_OP_FLASH_ATTN_EXT && attends(operation) && few(operation)
+}
+
+/// Whether few tokens attend.
+fn few(attention: &sys::ggml_tensor) -> bool {
+    // SAFETY: attention has queries.
+    usize::try_from(unsafe { (*attention.src[0]).ne[1] }).is_ok_and(|tokens| tokens <= Level::FEW)
+}
+
 /// Whether attention is one of ours: to keys and values of 16 bits, with a mask and nothing besides.
 fn attends(operation: &sys::ggml_tensor) -> bool {
+    // Where attention is not written for the processor, ggml's is the faster.
+    let written = INNER.get().is_some_and(|inner| inner.level.attends());
+    if !written || !ON.load(Ordering::Relaxed) || !ATTENDS.load(Ordering::Relaxed) {
+        return false;
+    }
     // SAFETY: sources are null or valid.
     let source = |number: usize| unsafe { operation.src[number].as_ref() };
     let (Some(queries), Some(keys), Some(values), Some(mask), None) =
@@ -313,5 +324,4 @@ fn attends(operation: &sys::ggml_tensor) -> bool {
         && queries.type_ == sys::GGML_TYPE_F32
         && operation.type_ == sys::GGML_TYPE_F32
         && [keys, values, mask].into_iter().all(|tensor| tensor.type_ == half)
-        && queries.ne[1] >= TOKENS
 }

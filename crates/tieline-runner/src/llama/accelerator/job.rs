@@ -6,7 +6,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::attention::{self, Attention, Desk, attend};
+use tieline_kernels::attention::{self, Attention, Cut, Desk, attend};
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
 use super::Inner;
@@ -46,7 +46,17 @@ enum Step<'a> {
         next: AtomicUsize,
     },
     /// Answers queries from the cache.
-    Attend { level: Level, attention: Attention<'a>, output: Output, next: AtomicUsize },
+    Attend(Attend<'a>),
+}
+
+/// Attention that threads take part in.
+#[derive(Debug)]
+pub(super) struct Attend<'a> {
+    level: Level,
+    attention: Attention<'a>,
+    cut: Cut,
+    output: Output,
+    next: AtomicUsize,
 }
 
 impl Worker {
@@ -144,7 +154,9 @@ unsafe fn steps<'a>(
     for product in operations {
         if !is_product(product) {
             // SAFETY: the caller's promise.
-            steps.push(unsafe { attending(level, product) }?);
+            let (attention, output) = unsafe { attending(product) }?;
+            let cut = Cut::blocks(&attention);
+            steps.push(Step::Attend(Attend::new(level, (attention, cut), output)));
             continue;
         }
         // SAFETY: a product has two sources that live as long as it.
@@ -169,11 +181,14 @@ unsafe fn steps<'a>(
     Some(steps)
 }
 
-/// A step of attention.
+/// What an operation attends to, and where its answers go.
 ///
 /// # Safety
-/// The tensors are allocated and stay so for `'a`, and nobody writes what is read.
-unsafe fn attending<'a>(level: Level, operation: &'a sys::ggml_tensor) -> Option<Step<'a>> {
+/// The operation is one that the device takes; its tensors are allocated and stay so for `'a`, and nobody writes what
+/// is read while it is.
+pub(super) unsafe fn attending<'a>(
+    operation: &'a sys::ggml_tensor,
+) -> Option<(Attention<'a>, Output)> {
     // SAFETY: the device takes attention with four sources.
     let [queries, keys, values, mask] =
         [0, 1, 2, 3].map(|source| unsafe { operation.src[source].as_ref() });
@@ -193,7 +208,29 @@ unsafe fn attending<'a>(level: Level, operation: &'a sys::ggml_tensor) -> Option
     };
     // SAFETY: the operation's own floats, which nobody reads before it is done.
     let output = unsafe { Output::new(operation.data.cast(), operation.nb[2] / 4, size.tokens) };
-    Some(Step::Attend { level, attention, output, next: AtomicUsize::new(0) })
+    Some((attention, output))
+}
+
+impl<'a> Attend<'a> {
+    pub(super) fn new(
+        level: Level,
+        (attention, cut): (Attention<'a>, Cut),
+        output: Output,
+    ) -> Self {
+        Self { level, attention, cut, output, next: AtomicUsize::new(0) }
+    }
+
+    /// One thread's share.
+    pub(super) fn work(&self) {
+        let parts = self.cut.parts(&self.attention);
+        DESK.with_borrow_mut(|desk| {
+            while let Some(part) = take(&self.next, 1, parts) {
+                let part = (&self.attention, &self.cut, part.start);
+                // SAFETY: the counter gives every part to one thread.
+                unsafe { attend(self.level, part, &self.output, desk) };
+            }
+        });
+    }
 }
 
 /// A tensor's rows, of numbers that lie side by side.
@@ -246,14 +283,7 @@ impl Step<'_> {
                     }
                 })
             }
-            Self::Attend { level, attention, output, next } => {
-                DESK.with_borrow_mut(|desk| {
-                    while let Some(part) = take(next, 1, attention.parts()) {
-                        // SAFETY: the counter gives every part to one thread.
-                        unsafe { attend(*level, (attention, part.start), output, desk) };
-                    }
-                });
-            }
+            Self::Attend(attend) => attend.work(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Steps of few tokens, without a split of the graph.
 //!
-//! A device of its own has the graph cut around each of its products, and a cut wakes all threads twice: with few
-//! tokens that costs what the kernels save. So these products are swapped where they lie. Before ggml's processor
-//! backend computes a graph, every product of few tokens becomes a custom operation of ours; afterwards it is what it
-//! was. All else, fused operations and the question whether to go on among it, stays ggml's.
+//! A device of its own has the graph cut around each of its operations, and a cut wakes all threads twice: with few
+//! tokens that costs what the kernels save. So these are swapped where they lie. Before ggml's processor
+//! backend computes a graph, every product and all attention of few tokens become custom operations of ours; afterwards
+//! they are what they were. All else, fused operations and the question whether to go on among it, stays ggml's.
 //!
 //! ggml rounds activations for each matrix and has all threads wait until that is done. Here matrices that share their
 //! activations share the rounded ones, and whoever comes first rounds.
@@ -15,11 +15,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
+use tieline_kernels::attention::Cut;
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
-use super::job::{length, take, wanted};
+use super::job::{self, Attend, length, take, wanted};
 use super::tables::{Backend, BackendDevice, CustomOperation};
-use super::{INNER, ON, device};
+use super::{INNER, Inner, ON, device};
 
 type Init = unsafe extern "C" fn(*mut BackendDevice, *const c_char) -> *mut Backend;
 type Compute = unsafe extern "C" fn(*mut Backend, *mut sys::ggml_cgraph) -> sys::ggml_status;
@@ -67,11 +68,15 @@ unsafe extern "C" fn compute(
     graph: *mut sys::ggml_cgraph,
 ) -> sys::ggml_status {
     let Some(compute) = COMPUTE.get() else { return sys::GGML_STATUS_FAILED };
-    let level = INNER.get().filter(|_| ON.load(Ordering::Relaxed)).map(|inner| inner.level);
+    let Some(inner) = INNER.get().filter(|_| ON.load(Ordering::Relaxed)) else {
+        // SAFETY: the caller's backend, which `init` made, and graph.
+        return unsafe { compute(backend, graph) };
+    };
     ROUNDED.with_borrow_mut(|rounded| {
         // SAFETY: ggml gives a graph whose tensors are allocated and stay so until it is computed.
-        let sources = unsafe { Sources::of(graph, level, rounded) };
-        let swaps: Vec<Swap<'_>> = sources.products();
+        let (sources, attending) =
+            unsafe { (Sources::of(graph, inner.level, rounded), attending(graph, inner)) };
+        let swaps: Vec<Swap<'_>> = sources.products().into_iter().chain(attending).collect();
         swaps.iter().for_each(Swap::install);
         // SAFETY: the caller's backend, which `init` made, and graph. `swaps` live until it is computed.
         let status = unsafe { compute(backend, graph) };
@@ -103,22 +108,15 @@ impl<'a> Sources<'a> {
     /// The graph's tensors are allocated, and stay so for `'a`.
     unsafe fn of(
         graph: *mut sys::ggml_cgraph,
-        level: Option<Level>,
+        level: Level,
         rounded: &'a mut Vec<Activations>,
     ) -> Self {
         let mut products = Vec::new();
         let mut sources: Vec<*const sys::ggml_tensor> = Vec::new();
         // SAFETY: the caller's promise.
-        let count = level.map_or(0, |_| unsafe { sys::ggml_graph_n_nodes(graph) });
-        for index in 0..count {
-            // SAFETY: the index is below the count.
-            let node = unsafe { sys::ggml_graph_node(graph, index) };
+        for node in unsafe { nodes(graph, device::multiplies_few) } {
             // SAFETY: the caller's promise.
-            let operation = unsafe { &*node };
-            if !wanted(operation) || !device::multiplies_few(operation) {
-                continue;
-            }
-            let source = operation.src[1].cast_const();
+            let source = unsafe { (*node).src[1] }.cast_const();
             // What shares a source lies close together.
             let known = sources.iter().rposition(|other| ptr::eq(*other, source));
             products.push((node, known.unwrap_or(sources.len())));
@@ -135,16 +133,70 @@ impl<'a> Sources<'a> {
             rounded.resize(length(tensor.ne[1]), length(tensor.ne[0]));
             Values { source, rounded, next: AtomicUsize::new(0), done: AtomicUsize::new(0) }
         });
-        Self { level: level.unwrap_or(Level::Portable), products, values: values.collect() }
+        Self { level, products, values: values.collect() }
     }
 
     /// The products as operations of ours.
     fn products(&self) -> Vec<Swap<'_>> {
         self.products
             .iter()
-            .filter_map(|&(node, source)| Swap::new(self.level, node, self.values.get(source)?))
+            .filter_map(|&(node, source)| Some((node, self.values.get(source)?)))
+            .filter_map(|(node, values)| {
+                let product = Product::new(self.level, node, values)?;
+                Some(Swap::new(node, Task::Multiply(product)))
+            })
             .collect()
     }
+}
+
+/// What must be computed of a graph, and is of a kind.
+///
+/// # Safety
+/// The graph and its tensors are valid.
+unsafe fn nodes(
+    graph: *mut sys::ggml_cgraph,
+    is_ours: impl Fn(&sys::ggml_tensor) -> bool,
+) -> impl Iterator<Item = *mut sys::ggml_tensor> {
+    // SAFETY: the caller's promise; indices are below the count.
+    let all = (0..unsafe { sys::ggml_graph_n_nodes(graph) })
+        .map(move |index| unsafe { sys::ggml_graph_node(graph, index) });
+    // SAFETY: the caller's promise.
+    all.filter(move |node| unsafe { wanted(&**node) && is_ours(&**node) })
+}
+
+/// A graph's attention of few tokens. Layers that look through the same mask are cut alike, and it is looked at once.
+///
+/// # Safety
+/// The graph's tensors are allocated, and stay so for `'a`.
+unsafe fn attending<'a>(graph: *mut sys::ggml_cgraph, inner: &Inner) -> Vec<Swap<'a>> {
+    let threads = inner.threads.load(Ordering::Relaxed);
+    let mut cuts: Vec<(*const sys::ggml_tensor, Cut)> = Vec::new();
+    // SAFETY: the caller's promise.
+    let nodes = unsafe { nodes(graph, device::attends_few) };
+    nodes
+        .filter_map(|node| {
+            // SAFETY: the caller's promise.
+            let (attention, output) = unsafe { job::attending(&*node) }?;
+            // SAFETY: as above; attention of ours has a mask.
+            let mask = unsafe { (*node).src[3] }.cast_const();
+            let known =
+                cuts.iter().find(|(other, cut)| ptr::eq(*other, mask) && cut.fits(&attention));
+            let cut = if let Some((_, cut)) = known {
+                cut.clone()
+            } else {
+                // SAFETY: as above. A mask that something computes is not there yet.
+                let is_there = unsafe { (*mask).op == sys::GGML_OP_NONE };
+                let cut = if is_there {
+                    Cut::by_sight(&attention, threads)
+                } else {
+                    Cut::blocks(&attention)
+                };
+                cuts.push((mask, cut.clone()));
+                cut
+            };
+            Some(Swap::new(node, Task::Attend(Attend::new(inner.level, (attention, cut), output))))
+        })
+        .collect()
 }
 
 impl Values<'_> {
@@ -168,11 +220,24 @@ impl Values<'_> {
     }
 }
 
-/// A product that is a custom operation of ours while its graph is computed.
+/// An operation that is a custom one of ours while its graph is computed.
 #[derive(Debug)]
 struct Swap<'a> {
     node: *mut sys::ggml_tensor,
     was: (sys::ggml_op, [i32; 16]),
+    task: Task<'a>,
+}
+
+/// What a swapped operation does.
+#[derive(Debug)]
+enum Task<'a> {
+    Multiply(Product<'a>),
+    Attend(Attend<'a>),
+}
+
+/// A product of few tokens.
+#[derive(Debug)]
+struct Product<'a> {
     level: Level,
     matrix: Matrix<'a>,
     values: &'a Values<'a>,
@@ -183,7 +248,7 @@ struct Swap<'a> {
     rows: usize,
 }
 
-impl<'a> Swap<'a> {
+impl<'a> Product<'a> {
     /// `None` where the tensor is not what the device takes.
     fn new(level: Level, node: *mut sys::ggml_tensor, values: &'a Values<'a>) -> Option<Self> {
         // SAFETY: a product of a graph that is about to be computed, with two sources.
@@ -198,16 +263,33 @@ impl<'a> Swap<'a> {
         let tokens = values.rounded.tokens();
         // SAFETY: the product's own floats, which nobody reads before it is done.
         let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
-        Some(Self {
-            node,
-            was: (product.op, product.op_params),
-            level,
-            matrix,
-            values,
-            output,
-            next: AtomicUsize::new(0),
-            rows: (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4),
-        })
+        let rows = (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4);
+        Some(Self { level, matrix, values, output, next: AtomicUsize::new(0), rows })
+    }
+
+    /// One thread's share.
+    fn work(&self) {
+        self.values.round(self.level);
+        let mut scratch = Scratch::default();
+        let mut mine = take(&self.next, self.rows, self.matrix.rows());
+        while let Some(rows) = mine {
+            // Taken now, so that its bytes come while these are multiplied.
+            mine = take(&self.next, self.rows, self.matrix.rows());
+            let part = Part { rows, next: mine.clone().unwrap_or_default() };
+            let (matrix, rounded) = (&self.matrix, self.values.rounded);
+            // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
+            unsafe {
+                multiply(self.level, (matrix, part), rounded, &self.output, &mut scratch);
+            }
+        }
+    }
+}
+
+impl<'a> Swap<'a> {
+    fn new(node: *mut sys::ggml_tensor, task: Task<'a>) -> Self {
+        // SAFETY: a node of a graph that is about to be computed.
+        let was = unsafe { ((*node).op, (*node).op_params) };
+        Self { node, was, task }
     }
 
     /// Makes the node an operation of ours. The swap must stay where it is until it is removed.
@@ -232,18 +314,9 @@ impl<'a> Swap<'a> {
 
     /// One thread's share.
     fn work(&self) {
-        self.values.round(self.level);
-        let mut scratch = Scratch::default();
-        let mut mine = take(&self.next, self.rows, self.matrix.rows());
-        while let Some(rows) = mine {
-            // Taken now, so that its bytes come while these are multiplied.
-            mine = take(&self.next, self.rows, self.matrix.rows());
-            let part = Part { rows, next: mine.clone().unwrap_or_default() };
-            let (matrix, rounded) = (&self.matrix, self.values.rounded);
-            // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
-            unsafe {
-                multiply(self.level, (matrix, part), rounded, &self.output, &mut scratch);
-            }
+        match &self.task {
+            Task::Multiply(product) => product.work(),
+            Task::Attend(attend) => attend.work(),
         }
     }
 }
