@@ -31,4 +31,4 @@ mod unpack;
 pub use activations::Activations;
 pub use format::Format;
 pub use level::Level;
-pub use multiply::{Matrix, Output, Part, Scratch, multiply};
+pub use multiply::{Matrix, Output, Part, Pick, Picks, Scratch, multiply, multiply_picked};

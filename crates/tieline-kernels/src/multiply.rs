@@ -43,6 +43,11 @@ impl<'a> Matrix<'a> {
         self.row_bytes
     }
 
+    /// How many times 32 weights a row has.
+    pub(crate) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
     /// The bytes of some rows; of those that it lacks, none.
     #[inline(always)]
     pub(crate) fn bytes(&self, rows: Range<usize>) -> &'a [u8] {
@@ -76,6 +81,8 @@ pub struct Output {
     start: *mut f32,
     stride: usize,
     tokens: usize,
+    /// The row of the matrix whose products come first.
+    first: usize,
 }
 
 // SAFETY: a place to write to; `multiply`'s callers promise that their rows are different ones.
@@ -90,20 +97,33 @@ impl Output {
     /// From `start`, that many floats are writable while the output is in use, and nobody reads them.
     #[must_use]
     pub unsafe fn new(start: *mut f32, stride: usize, tokens: usize) -> Self {
-        Self { start, stride, tokens }
+        Self { start, stride, tokens, first: 0 }
+    }
+
+    /// The same floats for the rows from `row` on: where several matrices lie one after another and each has
+    /// its own tokens.
+    #[must_use]
+    pub fn from_row(self, row: usize) -> Self {
+        Self { first: row, ..self }
+    }
+
+    /// Whether there is room for these rows.
+    fn takes(&self, rows: &Range<usize>) -> bool {
+        self.first <= rows.start && rows.end.max(rows.start) - self.first <= self.stride
     }
 
     /// Whether it has so many tokens, and room for so many rows.
     pub(crate) fn holds(&self, tokens: usize, rows: usize) -> bool {
-        self.tokens == tokens && rows <= self.stride
+        self.tokens == tokens && self.first == 0 && rows <= self.stride
     }
 
     /// # Safety
     /// Nobody else writes these rows of the token meanwhile.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, token: usize, row: usize, values: &[f32]) {
+        let row = row - self.first;
         debug_assert!(token < self.tokens && row + values.len() <= self.stride, "out of bounds");
-        // SAFETY: `multiply` checks tokens and rows against this output's; they are nobody else's.
+        // SAFETY: whoever multiplies checks tokens and rows against this output's; they are nobody else's.
         unsafe {
             let to = self.start.add(token * self.stride + row);
             std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
@@ -115,6 +135,52 @@ impl Output {
 #[derive(Debug, Default)]
 pub struct Scratch {
     panels: [Panel; STRIPS],
+}
+
+/// A token that is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    /// Its row of the activations.
+    pub token: usize,
+    /// Which of the output's tokens gets the products.
+    pub to: usize,
+}
+
+/// Some tokens, in any order, as the experts of a mixture get them.
+#[derive(Debug, Clone, Copy)]
+pub struct Picks<'a> {
+    /// Which, and where their products go.
+    pub tokens: &'a [Pick],
+    /// Whether the kernel for few tokens multiplies them, however many they are, where it [can](Level::thin).
+    pub few: bool,
+}
+
+/// The tokens of one call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Tokens<'a> {
+    /// All there are.
+    All(usize),
+    /// These.
+    Some(&'a [Pick]),
+}
+
+impl Tokens<'_> {
+    #[inline(always)]
+    pub(crate) fn count(self) -> usize {
+        match self {
+            Self::All(count) => count,
+            Self::Some(picks) => picks.len(),
+        }
+    }
+
+    /// The row of the activations, and the token of the output.
+    #[inline(always)]
+    pub(crate) fn at(self, number: usize) -> (usize, usize) {
+        match self {
+            Self::All(_) => (number, number),
+            Self::Some(picks) => (picks[number].token, picks[number].to),
+        }
+    }
 }
 
 /// Multiplies a part of the matrix with every token.
@@ -135,14 +201,56 @@ pub unsafe fn multiply(
     output: &Output,
     scratch: &mut Scratch,
 ) {
+    let tokens = activations.tokens();
+    assert!(tokens == output.tokens, "tokens beyond the output");
+    let few = thin::takes(level, matrix, tokens);
+    let tokens = (activations, Tokens::All(tokens));
+    // SAFETY: the caller's promise; there are as many tokens as the output has.
+    unsafe { multiply_tokens((level, few), (matrix, part), tokens, output, scratch) };
+}
+
+/// Multiplies a part of the matrix with some tokens.
+///
+/// What kernel does so is the caller's choice alone: a token's products are the same whatever else is picked.
+///
+/// # Safety
+/// The tokens picked are filled and nobody fills them meanwhile; nobody else writes these rows of what they are picked
+/// for meanwhile.
+///
+/// # Panics
+/// As [`multiply`], or where a pick lies beyond the activations or the output.
+pub unsafe fn multiply_picked(
+    level: Level,
+    (matrix, part): (&Matrix<'_>, Part),
+    (activations, picks): (&Activations, Picks<'_>),
+    output: &Output,
+    scratch: &mut Scratch,
+) {
+    let fits = |pick: &Pick| pick.token < activations.tokens() && pick.to < output.tokens;
+    assert!(picks.tokens.iter().all(fits), "tokens beyond the activations or the output");
+    let few = picks.few && thin::can(level, matrix);
+    let tokens = (activations, Tokens::Some(picks.tokens));
+    // SAFETY: the caller's promise; tokens were checked.
+    unsafe { multiply_tokens((level, few), (matrix, part), tokens, output, scratch) };
+}
+
+/// # Safety
+/// As for [`multiply_picked`], and the tokens are ones that activations and output have.
+unsafe fn multiply_tokens(
+    (level, few): (Level, bool),
+    (matrix, part): (&Matrix<'_>, Part),
+    tokens: (&Activations, Tokens<'_>),
+    output: &Output,
+    scratch: &mut Scratch,
+) {
     let rows = &part.rows;
-    assert!(rows.end <= matrix.rows && matrix.rows <= output.stride, "rows beyond the matrix");
-    assert!(activations.tokens() == output.tokens, "tokens beyond the output");
-    assert!(activations.width() == matrix.blocks * WIDTH, "a matrix of another width");
+    assert!(rows.end <= matrix.rows, "rows beyond the matrix");
+    assert!(output.takes(rows), "rows beyond the output");
+    assert!(tokens.0.width() == matrix.blocks * WIDTH, "a matrix of another width");
     assert!(level.available(), "this processor lacks {}", level.name());
-    if thin::takes(level, matrix.format, matrix.blocks, activations.tokens()) {
+    if few {
         // SAFETY: the caller's promise; sizes were checked above.
-        return unsafe { thin::multiply((matrix, part), activations, output) };
+        return unsafe { thin::multiply((matrix, part), tokens, output) };
     }
     let Part { rows, next } = part;
     for first in rows.clone().step_by(STRIPS * LANES) {
@@ -150,7 +258,7 @@ pub unsafe fn multiply(
         let ahead = if last < rows.end { last..rows.end } else { next.clone() };
         unpack(level, matrix, (first..last, ahead), scratch);
         // SAFETY: the caller's promise.
-        unsafe { all_tokens(level, (matrix.format, first..last), activations, output, scratch) };
+        unsafe { all_tokens(level, (matrix.format, first..last), tokens, output, scratch) };
     }
 }
 
@@ -211,17 +319,17 @@ fn unpack_strips(
 unsafe fn all_tokens(
     level: Level,
     (format, rows): (Format, Range<usize>),
-    activations: &Activations,
+    (activations, all): (&Activations, Tokens<'_>),
     output: &Output,
     scratch: &Scratch,
 ) {
     let mut products: Products = [[[0.0; LANES]; STRIPS]; TOKENS];
-    for first in (0..activations.tokens()).step_by(TOKENS) {
-        let some = TOKENS.min(activations.tokens() - first);
+    for first in (0..all.count()).step_by(TOKENS) {
+        let some = TOKENS.min(all.count() - first);
         // Rows beyond the last token are never looked at.
         let tokens: [Row<'_>; TOKENS] = std::array::from_fn(|at| {
             // SAFETY: the caller's promise.
-            unsafe { activations.row(first + at.min(some - 1)) }
+            unsafe { activations.row(all.at(first + at.min(some - 1)).0) }
         });
         let work = Work { format, panels: &scratch.panels, tokens: &tokens[..some] };
         match level {
@@ -237,9 +345,10 @@ unsafe fn all_tokens(
             _ => products = tile::portable::multiply(work),
         }
         for (token, products) in products.iter().enumerate().take(some) {
-            let all = products.as_flattened();
+            let products = products.as_flattened();
+            let (_, to) = all.at(first + token);
             // SAFETY: the caller's promise.
-            unsafe { output.write(first + token, rows.start, &all[..rows.len()]) };
+            unsafe { output.write(to, rows.start, &products[..rows.len()]) };
         }
     }
 }

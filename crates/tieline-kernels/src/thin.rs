@@ -10,9 +10,8 @@
 mod avx512;
 
 use crate::activations::{Activations, Row};
-use crate::format::Format;
 use crate::level::Level;
-use crate::multiply::{Matrix, Output, Part};
+use crate::multiply::{Matrix, Output, Part, Tokens};
 use crate::panel::fetch;
 
 /// The most tokens that are few: with more, unpacking into panels pays.
@@ -24,24 +23,35 @@ pub(crate) const ROWS: usize = 4;
 /// How many rows before their turn rows are fetched, in bytes.
 const AHEAD: usize = 4096;
 
-/// Whether few tokens are multiplied by a kernel of their own.
-pub(crate) fn takes(level: Level, format: Format, blocks: usize, tokens: usize) -> bool {
-    level.thin(format) && tokens <= FEW && tokens > 0 && blocks.is_multiple_of(2)
+/// Tokens whose rows are looked up once for all rows of weights.
+const KEPT: usize = FEW.next_multiple_of(TOKENS);
+
+/// Whether so many tokens are multiplied by a kernel of their own.
+pub(crate) fn takes(level: Level, matrix: &Matrix<'_>, tokens: usize) -> bool {
+    tokens <= FEW && can(level, matrix)
 }
 
-/// Multiplies a part of the matrix with every token.
+/// Whether the kernel is written for such a matrix.
+pub(crate) fn can(level: Level, matrix: &Matrix<'_>) -> bool {
+    level.thin(matrix.format()) && matrix.blocks().is_multiple_of(2)
+}
+
+/// Multiplies a part of the matrix with these tokens.
 ///
 /// # Safety
-/// As for [`crate::multiply()`], which checked that sizes fit and that [`takes`] says so.
+/// As for [`crate::multiply_picked()`], which checked that sizes fit and that the kernel [`can`].
 pub(crate) unsafe fn multiply(
     (matrix, part): (&Matrix<'_>, Part),
-    activations: &Activations,
+    (activations, tokens): (&Activations, Tokens<'_>),
     output: &Output,
 ) {
-    let all = activations.tokens();
-    // SAFETY: the caller's promise.
-    let tokens: [Row<'_>; FEW] =
-        std::array::from_fn(|token| unsafe { activations.row(token.min(all - 1)) });
+    let all = tokens.count();
+    if all == 0 {
+        return;
+    }
+    // SAFETY: the caller's promise. Past the last token, that one again.
+    let row = |number: usize| unsafe { activations.row(tokens.at(number.min(all - 1)).0) };
+    let kept: [Row<'_>; KEPT] = std::array::from_fn(row);
     let ahead = AHEAD.div_ceil(matrix.row_bytes().max(1)).next_multiple_of(ROWS);
     let mut products = [[0.0; ROWS]; TOKENS];
     for first in part.rows.clone().step_by(ROWS) {
@@ -52,15 +62,21 @@ pub(crate) unsafe fn multiply(
             let row = (first + row).min(last - 1);
             matrix.bytes(row..row + 1)
         });
-        for (group, tokens) in tokens[..all].chunks(TOKENS).enumerate() {
+        for group in (0..all).step_by(TOKENS) {
+            let some = TOKENS.min(all - group);
+            let looked_up: [Row<'_>; TOKENS] = match kept.get(group..group + TOKENS) {
+                Some(&[one, two, three]) => [one, two, three],
+                _ => std::array::from_fn(|at| row(group + at)),
+            };
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `takes` says that the level is AVX-512 with VNNI, which the caller checked.
+            // SAFETY: it can only with AVX-512 and VNNI, which the caller checked.
             unsafe {
-                avx512::dot(matrix.format(), &rows, tokens, &mut products);
+                avx512::dot(matrix.format(), &rows, &looked_up[..some], &mut products);
             }
-            for (token, products) in products.iter().enumerate().take(tokens.len()) {
+            for (token, products) in products.iter().enumerate().take(some) {
+                let (_, to) = tokens.at(group + token);
                 // SAFETY: the caller's promise.
-                unsafe { output.write(group * TOKENS + token, first, &products[..last - first]) };
+                unsafe { output.write(to, first, &products[..last - first]) };
             }
         }
     }

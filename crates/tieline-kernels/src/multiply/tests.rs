@@ -1,3 +1,5 @@
+mod picked;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -178,7 +180,7 @@ proptest! {
         let bytes = bytes(format, rows, width, seed);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
         let values = values(tokens, width, 1.0);
-        let levels = levels().filter(|level| !thin::takes(*level, format, width / WIDTH, tokens));
+        let levels = levels().filter(|level| !thin::takes(*level, &matrix, tokens));
         let bits = |level| -> Vec<u32> {
             let activations = rounded(level, tokens, width, &values);
             let products = product(level, &matrix, &activations, one(&(0..rows)));

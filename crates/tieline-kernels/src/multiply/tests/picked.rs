@@ -1,0 +1,148 @@
+//! Tokens that are picked, from matrices that lie one after another.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Rows of an expert: not whole strips.
+const ROWS: usize = 37;
+const EXPERTS: usize = 5;
+
+/// Every expert multiplied with its own picks, in parts; what nobody writes is -7.
+fn mixture(
+    (level, few): (Level, bool),
+    matrix: &Matrix<'_>,
+    activations: &Activations,
+    experts: &[Vec<Pick>],
+    outputs: usize,
+) -> Vec<f32> {
+    let mut floats = vec![-7.0; (ROWS + 3) * outputs];
+    // SAFETY: one thread, and the floats outlive the output.
+    let output = unsafe { Output::new(floats.as_mut_ptr(), ROWS + 3, outputs) };
+    let mut scratch = Scratch::default();
+    for (expert, tokens) in experts.iter().enumerate() {
+        let first = expert * ROWS;
+        let output = output.from_row(first);
+        for rows in [first + 32..first + ROWS, first..first + 32] {
+            let (part, picks) =
+                (Part { rows, next: first + ROWS..usize::MAX }, Picks { tokens, few });
+            // SAFETY: one thread, and all tokens are filled.
+            unsafe {
+                multiply_picked(level, (matrix, part), (activations, picks), &output, &mut scratch);
+            }
+        }
+    }
+    floats
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever else is picked, in what order and how often: a token's products are those of its expert's matrix alone.
+    #[test]
+    fn a_picked_token_does_not_depend_on_its_neighbours(
+        format in proptest::sample::select(Format::ALL.to_vec()),
+        few in any::<bool>(),
+        tokens in 1usize..9,
+        picked in proptest::collection::vec((0..EXPERTS, any::<prop::sample::Index>()), 0..60),
+        seed in any::<u64>(),
+    ) {
+        let width = 2 * format.block_weights();
+        let bytes = bytes(format, EXPERTS * ROWS, width, seed);
+        let matrix = Matrix::new(format, &bytes, EXPERTS * ROWS, width).unwrap();
+        let mut experts = vec![Vec::new(); EXPERTS];
+        for (to, (expert, token)) in picked.iter().enumerate() {
+            // Written from behind, so that the order is another than that of the tokens.
+            experts[*expert].push(Pick { token: token.index(tokens), to: picked.len() - to });
+        }
+        for level in levels() {
+            let activations = rounded(level, tokens, width, &values(tokens, width, 1.0));
+            let got = mixture((level, few), &matrix, &activations, &experts, picked.len() + 1);
+            prop_assert_eq!(&got[..ROWS + 3], &[-7.0; ROWS + 3], "nobody picked the first");
+            for (expert, picks) in experts.iter().enumerate() {
+                let alone = &bytes[expert * ROWS * matrix.row_bytes()..];
+                let alone = Matrix::new(format, alone, ROWS, width).unwrap();
+                for pick in picks {
+                    let one = [Pick { token: pick.token, to: 0 }];
+                    let mut want = vec![0.0; ROWS];
+                    // SAFETY: one thread, and the floats outlive the output.
+                    unsafe {
+                        let output = Output::new(want.as_mut_ptr(), ROWS, 1);
+                        let (part, picks) = ((0..ROWS).into(), Picks { tokens: &one, few });
+                        let with = (&activations, picks);
+                        multiply_picked(level, (&alone, part), with, &output, &mut Scratch::default());
+                    }
+                    let got = &got[pick.to * (ROWS + 3)..][..ROWS + 3];
+                    prop_assert_eq!(&got[..ROWS], &want[..], "{:?} {:?}", format, level);
+                    prop_assert_eq!(&got[ROWS..], &[-7.0; 3], "written beyond the rows");
+                }
+            }
+        }
+    }
+}
+
+/// The kernels are those that multiply all tokens.
+#[test]
+fn picked_are_multiplied_as_all_are() {
+    let (tokens, width) = (30, 256);
+    for (format, level) in
+        Format::ALL.into_iter().flat_map(|format| levels().map(move |level| (format, level)))
+    {
+        let bytes = bytes(format, ROWS, width, 4);
+        let matrix = Matrix::new(format, &bytes, ROWS, width).unwrap();
+        let few = thin::FEW.min(tokens);
+        for (count, few) in [(tokens, false), (few, true)] {
+            let activations = rounded(level, count, width, &values(count, width, 1.0));
+            let all = product(level, &matrix, &activations, one(&(0..ROWS)));
+            let picks = (0..count).map(|token| Pick { token, to: token }).collect();
+            let got = mixture((level, few), &matrix, &activations, &[picks], count);
+            let got: Vec<f32> =
+                got.chunks(ROWS + 3).flat_map(|token| token[..ROWS].to_vec()).collect();
+            assert_eq!(got, all, "{format:?} {level:?}");
+        }
+    }
+}
+
+#[track_caller]
+fn refused(pick: Pick, first: usize) {
+    let bytes = bytes(Format::Q8_0, EXPERTS * ROWS, 64, 1);
+    let matrix = Matrix::new(Format::Q8_0, &bytes, EXPERTS * ROWS, 64).unwrap();
+    let activations = rounded(Level::Portable, 2, 64, &values(2, 64, 1.0));
+    let mut floats = vec![0.0; ROWS * 3];
+    // SAFETY: one thread, and the floats outlive the output.
+    unsafe {
+        let output = Output::new(floats.as_mut_ptr(), ROWS, 3).from_row(first);
+        let with = (&activations, Picks { tokens: &[pick], few: false });
+        let part = (ROWS..2 * ROWS).into();
+        multiply_picked(Level::Portable, (&matrix, part), with, &output, &mut Scratch::default());
+    }
+}
+
+#[test]
+fn what_fits_is_not_refused() {
+    refused(Pick { token: 1, to: 2 }, ROWS);
+}
+
+#[test]
+#[should_panic(expected = "beyond the activations")]
+fn tokens_that_are_not_there_are_refused() {
+    refused(Pick { token: 2, to: 2 }, ROWS);
+}
+
+#[test]
+#[should_panic(expected = "or the output")]
+fn products_that_have_no_room_are_refused() {
+    refused(Pick { token: 1, to: 3 }, ROWS);
+}
+
+#[test]
+#[should_panic(expected = "rows beyond the output")]
+fn rows_after_the_outputs_are_refused() {
+    refused(Pick { token: 1, to: 2 }, ROWS - 1);
+}
+
+#[test]
+#[should_panic(expected = "rows beyond the output")]
+fn rows_before_the_outputs_are_refused() {
+    refused(Pick { token: 1, to: 2 }, ROWS + 1);
+}
