@@ -175,7 +175,7 @@ fn from_half(low: u8, high: u8) -> f32 {
 }
 
 /// The nearest 16-bit float, and of two as near the even one.
-fn to_half(value: f32) -> [u8; 2] {
+pub(crate) fn to_half(value: f32) -> [u8; 2] {
     let magnitude = value.to_bits() & 0x7fff_ffff;
     let half = match magnitude {
         // Below 2^-14 they are steps of 2^-24: those of a 32-bit float from 0.5 on, which rounds to them.

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-pub use shape::{CONTEXT, ENCODER_CONTEXT, Shape, WIDE_WINDOW, WINDOW, lora, shape};
+pub use shape::{
+    CONTEXT, ENCODER_CONTEXT, Shape, WIDE_WINDOW, WINDOW, lora, shape, shape_of_rounded_experts,
+};
 
 /// SHA-256 of [`smollm2`].
 pub const SMOLLM2_DIGEST: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";

@@ -122,7 +122,22 @@ impl Shape {
 /// # Panics
 /// The file cannot be written.
 pub fn shape(shape: Shape) -> PathBuf {
-    let bytes = draft(shape).bytes();
+    written(shape, &draft(shape))
+}
+
+/// The same with the matrices of experts in 8 bits: all else is floats, so what differs comes from them.
+///
+/// # Panics
+/// The file cannot be written.
+pub fn shape_of_rounded_experts(shape: Shape) -> PathBuf {
+    let mut draft = draft(shape);
+    let experts = draft.tensors.iter_mut().filter(|tensor| tensor.name.ends_with("_exps.weight"));
+    experts.for_each(|tensor| tensor.rounded = true);
+    written(shape, &draft)
+}
+
+fn written(shape: Shape, draft: &Draft) -> PathBuf {
+    let bytes = draft.bytes();
     let folder = crate::cache();
     let path = folder.join(format!("shape-{}-{:016x}.gguf", shape.name(), hash(&bytes)));
     if path.metadata().is_ok_and(|metadata| metadata.len() == bytes.len() as u64) {

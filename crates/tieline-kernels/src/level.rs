@@ -70,6 +70,18 @@ impl Level {
         }
     }
 
+    /// From how many tokens for each expert of a mixture on, on average, the products of this format are worth taking from
+    /// ggml by the kernel for many tokens; `None` where they never are. With fewer, the kernel for few tokens takes them
+    /// where there [is](Self::thin) one.
+    #[must_use]
+    pub fn mixture(self, format: Format) -> Option<usize> {
+        match self {
+            Self::Avx512Vnni => mixture_avx512(format),
+            // ggml's products of experts are at most as fast as those of one matrix.
+            _ => self.tokens(format),
+        }
+    }
+
     /// The most tokens that are few.
     pub const FEW: usize = crate::thin::FEW;
 
@@ -107,6 +119,12 @@ fn tokens_avx512(format: Format) -> Option<usize> {
         Format::Q4K | Format::Q5K => Some(128),
         Format::Q2K => None,
     }
+}
+
+/// As [`tokens_avx512`], for the mean over all experts. What experts get is uneven, which favours ours: those that get none
+/// are not unpacked.
+fn mixture_avx512(format: Format) -> Option<usize> {
+    tokens_avx512(format)
 }
 
 #[cfg(test)]

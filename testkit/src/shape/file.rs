@@ -1,9 +1,13 @@
-//! Writes a GGUF file whose tensors hold 32-bit floats.
+//! Writes a GGUF file whose tensors hold 32-bit floats, or some of them numbers of 8 bits.
+
+use crate::float::to_half;
 
 /// Where tensors start is a multiple of this, since `general.alignment` is not set.
 const ALIGNMENT: usize = 32;
 /// ggml's number for 32-bit floats.
 const F32: u32 = 0;
+/// ggml's number for blocks of 32 numbers of 8 bits with a scale.
+const Q8_0: u32 = 8;
 
 /// A value of the metadata.
 #[derive(Clone, Debug)]
@@ -31,6 +35,28 @@ pub(super) struct Tensor {
     /// The lengths, the fastest first.
     pub(super) dimensions: Vec<u32>,
     pub(super) values: Vec<f32>,
+    /// Whether the file holds them in 8 bits: rows are then whole blocks of 32.
+    pub(super) rounded: bool,
+}
+
+impl Tensor {
+    fn bytes(&self) -> Vec<u8> {
+        if !self.rounded {
+            return self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        }
+        self.values.chunks(32).flat_map(round).collect()
+    }
+}
+
+/// A block of Q8_0.
+fn round(values: &[f32]) -> Vec<u8> {
+    let most = values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+    let scale = most / 127.0;
+    let mut block = to_half(scale).to_vec();
+    #[expect(clippy::cast_possible_truncation, reason = "at most 127 in size")]
+    let byte = |value: &f32| ((value / scale.max(f32::MIN_POSITIVE)).round() as i8).cast_unsigned();
+    block.extend(values.iter().map(byte));
+    block
 }
 
 impl Draft {
@@ -45,7 +71,7 @@ impl Draft {
             values.len() as u64,
             "{name}"
         );
-        self.tensors.push(Tensor { name, dimensions, values });
+        self.tensors.push(Tensor { name, dimensions, values, rounded: false });
     }
 
     /// The file's bytes.
@@ -65,13 +91,13 @@ impl Draft {
                 .dimensions
                 .iter()
                 .for_each(|&length| out.extend(u64::from(length).to_le_bytes()));
-            out.extend(F32.to_le_bytes());
+            out.extend(if tensor.rounded { Q8_0 } else { F32 }.to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
-            offset = (offset + tensor.values.len() * 4).next_multiple_of(ALIGNMENT);
+            offset = (offset + tensor.bytes().len()).next_multiple_of(ALIGNMENT);
         }
         for tensor in &self.tensors {
             out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-            tensor.values.iter().for_each(|value| out.extend(value.to_le_bytes()));
+            out.extend(tensor.bytes());
         }
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
         out

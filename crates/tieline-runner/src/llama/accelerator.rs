@@ -11,6 +11,7 @@
 
 mod check;
 mod device;
+mod experts;
 mod job;
 mod tables;
 mod thin;

@@ -13,7 +13,7 @@ const PASSAGES: usize = 8;
 const LETTERS: usize = 1200;
 
 /// The logarithms of the likeliest tokens' probabilities at one position.
-type Position = HashMap<u32, f64>;
+pub(crate) type Position = HashMap<u32, f64>;
 
 /// English in the length of a prompt.
 fn passages() -> impl Iterator<Item = String> {
@@ -25,12 +25,20 @@ fn passages() -> impl Iterator<Item = String> {
 
 /// What the model expects at every position of the passages.
 fn expected(peer: &mut Peer) -> Vec<Position> {
-    let read = |text: String| {
-        let prompt = Prompt::Text(Private::from(text));
+    let prompts = passages().map(|text| Prompt::Text(Private::from(text)));
+    expected_after(peer, prompts)
+}
+
+/// What the model expects at every position of these prompts.
+pub(crate) fn expected_after(
+    peer: &mut Peer,
+    prompts: impl Iterator<Item = Prompt>,
+) -> Vec<Position> {
+    let read = |prompt: Prompt| {
         let request = Request { prompt, prompt_logprobs: Some(LIKELIEST), ..going_on(vec![], 1) };
         peer.generate(request).scores
     };
-    let scores = passages().flat_map(read);
+    let scores = prompts.flat_map(read);
     let position = |score: tieline_types::TokenLogprob| -> Position {
         score.alternatives.iter().map(|one| (one.token, f64::from(one.logprob))).collect()
     };
@@ -39,7 +47,7 @@ fn expected(peer: &mut Peer) -> Vec<Position> {
 
 /// The Kullback-Leibler divergence of `other` from `reference` in nats, of the tokens that both list and, as one,
 /// all the rest. Without the rest it would be mostly the sign of an error, and could be below nothing.
-fn divergence(reference: &Position, other: &Position) -> f64 {
+pub(crate) fn divergence(reference: &Position, other: &Position) -> f64 {
     let (mut sum, mut rest, mut others) = (0.0, 1.0, 1.0);
     for (token, log) in reference {
         if let Some(other) = other.get(token) {
@@ -52,7 +60,7 @@ fn divergence(reference: &Position, other: &Position) -> f64 {
 }
 
 /// The mean of some numbers, and its standard error.
-fn mean(numbers: &[f64]) -> (f64, f64) {
+pub(crate) fn mean(numbers: &[f64]) -> (f64, f64) {
     let count = f64::from(u32::try_from(numbers.len()).unwrap());
     let mean = numbers.iter().sum::<f64>() / count;
     let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();

@@ -18,6 +18,7 @@ mod determinism;
 mod disk;
 mod draft;
 mod embed;
+mod experts;
 mod floats;
 mod gap;
 mod generate;

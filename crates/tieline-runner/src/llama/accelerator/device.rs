@@ -218,6 +218,9 @@ unsafe extern "C" fn supports_op(
         | sys::GGML_OP_PERMUTE
         | sys::GGML_OP_TRANSPOSE => true,
         sys::GGML_OP_MUL_MAT => ON.load(Ordering::Relaxed) && multiplies(operation),
+        sys::GGML_OP_MUL_MAT_ID => {
+            ON.load(Ordering::Relaxed) && !is_few(operation) && mixes(operation).is_some()
+        }
         sys::GGML_OP_FLASH_ATTN_EXT => attends(operation) && !few(operation),
         _ => false,
     }
@@ -238,6 +241,54 @@ pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
             .is_some_and(|(level, format, tokens)| level.thin(format) && tokens <= Level::FEW)
         && takes_few(operation)
         && lies_plain(operation)
+}
+
+/// Whether an operation is a product of experts' matrices by so few tokens that it is swapped in ggml's own graph.
+pub(super) fn mixes_few(operation: &sys::ggml_tensor) -> bool {
+    operation.op == sys::GGML_OP_MUL_MAT_ID
+        && is_few(operation)
+        && mixes(operation).is_some_and(|(_, few)| few)
+        && lies_plain(operation)
+}
+
+/// Whether a product of experts' matrices has so few tokens that no graph is cut for it.
+fn is_few(product: &sys::ggml_tensor) -> bool {
+    usize::try_from(product.ne[2]).is_ok_and(|tokens| tokens <= Level::FEW)
+}
+
+/// Whether a product of experts' matrices is one of ours, and if so, by the kernel for few tokens or by the one for many.
+///
+/// Only the number of tokens decides, not where they go: so a token's products do not depend on the others' experts.
+pub(super) fn mixes(operation: &sys::ggml_tensor) -> Option<(Level, bool)> {
+    // SAFETY: such a product has three sources, null or valid.
+    let [weights, values, ids] = [0, 1, 2].map(|source| unsafe { operation.src[source].as_ref() });
+    let (weights, values, ids) = (weights?, values?, ids?);
+    let format = Format::from_ggml(weights.type_)?;
+    let level = INNER.get()?.level;
+    let size = |number: i64| usize::try_from(number).unwrap_or(0);
+    // SAFETY: all are valid tensors.
+    let contiguous = unsafe {
+        sys::ggml_is_contiguous(weights)
+            && sys::ggml_is_contiguous(values)
+            && sys::ggml_is_contiguous(operation)
+    };
+    let float = sys::GGML_TYPE_F32;
+    let plain = contiguous
+        && values.type_ == float
+        && operation.type_ == float
+        && ids.type_ == sys::GGML_TYPE_I32
+        && ids.ne[1] == values.ne[2]
+        && [weights, values, operation].iter().all(|tensor| tensor.ne[3] == 1)
+        && format.row_bytes(size(weights.ne[0])).is_some()
+        && weights.ne[1] >= ROWS;
+    let experts = size(weights.ne[2]);
+    let picks = size(ids.ne[0]).checked_mul(size(ids.ne[1]))?;
+    let many =
+        !is_few(operation) && level.mixture(format).is_some_and(|least| picks >= least * experts);
+    // Of long blocks, the kernel for few tokens beats ggml's only while they are few.
+    let short = format.block_weights() == 32 || is_few(operation);
+    let few = !many && short && level.thin(format) && takes_few(operation);
+    (plain && (many || few)).then_some((level, few))
 }
 
 /// Whether the matrix's rows are whole pairs of blocks, as the kernel for few tokens takes them.

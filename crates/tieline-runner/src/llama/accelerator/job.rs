@@ -9,7 +9,8 @@ use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::{self, Attention, Cut, Desk, attend};
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
-use super::Inner;
+use super::experts::{Experts, Groups};
+use super::{Inner, device};
 
 /// Operations of one of our graphs.
 const STEPS: usize = 64;
@@ -28,6 +29,8 @@ thread_local! {
 pub(super) struct Worker {
     /// Rounded activations, one for each source in a split.
     activations: Vec<Activations>,
+    /// Tokens by expert, one for each product of a mixture in a split.
+    groups: Vec<Groups>,
     graph: Option<Graph>,
 }
 
@@ -45,6 +48,8 @@ enum Step<'a> {
         output: Output,
         next: AtomicUsize,
     },
+    /// Multiplies the matrices of experts, each with its tokens.
+    Mix { experts: Experts<'a>, groups: &'a Groups, with: &'a Activations, next: AtomicUsize },
     /// Answers queries from the cache.
     Attend(Attend<'a>),
 }
@@ -79,10 +84,16 @@ impl Worker {
             self.activations.resize_with(sources.len(), Activations::default);
         }
         for (activations, source) in self.activations.iter_mut().zip(&sources) {
-            activations.resize(length(source.ne[1]), length(source.ne[0]));
+            activations.resize(tokens(source), length(source.ne[0]));
         }
+        // SAFETY: the caller's promise. No operation of ours makes numbers of experts, so they are computed.
+        let grouped = unsafe { group(&operations, &mut self.groups) };
+        if !grouped {
+            return sys::GGML_STATUS_FAILED;
+        }
+        let sources = (sources.as_slice(), self.activations.as_slice());
         // SAFETY: the caller's promise.
-        let steps = unsafe { steps(inner.level, &operations, &sources, &self.activations) };
+        let steps = unsafe { steps(inner.level, &operations, sources, &self.groups) };
         let Some(steps) = steps else { return sys::GGML_STATUS_FAILED };
         let graph = match &mut self.graph {
             Some(graph) => graph,
@@ -117,7 +128,45 @@ unsafe fn operations<'a>(graph: *mut sys::ggml_cgraph) -> Vec<&'a sys::ggml_tens
 }
 
 fn is_product(node: &sys::ggml_tensor) -> bool {
-    node.op == sys::GGML_OP_MUL_MAT
+    node.op == sys::GGML_OP_MUL_MAT || is_mixture(node)
+}
+
+fn is_mixture(node: &sys::ggml_tensor) -> bool {
+    node.op == sys::GGML_OP_MUL_MAT_ID
+}
+
+/// Rows of activations of a product's source: of a mixture's, each token may have several.
+pub(super) fn tokens(source: &sys::ggml_tensor) -> usize {
+    length(source.ne[1]) * length(source.ne[2])
+}
+
+/// The products of experts' matrices, in their order.
+fn mixtures<'a>(operations: &[&'a sys::ggml_tensor]) -> impl Iterator<Item = &'a sys::ggml_tensor> {
+    operations.iter().copied().filter(|node| is_mixture(node))
+}
+
+/// Sorts the tokens of each mixture by expert. False where that cannot be done.
+///
+/// # Safety
+/// The operations are ones that the device takes; what says which expert is computed.
+unsafe fn group(operations: &[&sys::ggml_tensor], groups: &mut Vec<Groups>) -> bool {
+    let count = mixtures(operations).count();
+    if groups.len() < count {
+        groups.resize_with(count, Groups::default);
+    }
+    mixtures(operations).zip(groups).all(|(product, groups)| {
+        // SAFETY: the caller's promise.
+        let experts = unsafe { mixture(product) };
+        // SAFETY: as above.
+        experts.is_some_and(|experts| unsafe { experts.group(groups) })
+    })
+}
+
+/// # Safety
+/// As for [`Experts::new`].
+unsafe fn mixture(product: &sys::ggml_tensor) -> Option<Experts<'_>> {
+    // SAFETY: the caller's promise.
+    device::mixes(product).and_then(|way| unsafe { Experts::new(way, product) })
 }
 
 /// ggml marks what must be computed.
@@ -146,39 +195,60 @@ fn sources<'a>(operations: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor>
 unsafe fn steps<'a>(
     level: Level,
     operations: &[&'a sys::ggml_tensor],
-    sources: &[&'a sys::ggml_tensor],
-    activations: &'a [Activations],
+    (sources, activations): (&[&'a sys::ggml_tensor], &'a [Activations]),
+    groups: &'a [Groups],
 ) -> Option<Vec<Step<'a>>> {
     let mut rounded = vec![false; sources.len()];
+    let mut groups = groups.iter();
     let mut steps = Vec::with_capacity(operations.len() + sources.len());
-    for product in operations {
-        if !is_product(product) {
+    for &operation in operations {
+        if !is_product(operation) {
             // SAFETY: the caller's promise.
-            let (attention, output) = unsafe { attending(product) }?;
+            let (attention, output) = unsafe { attending(operation) }?;
             let cut = Cut::blocks(&attention);
             steps.push(Step::Attend(Attend::new(level, (attention, cut), output)));
             continue;
         }
-        // SAFETY: a product has two sources that live as long as it.
-        let (weights, values) = unsafe { (&*product.src[0], &*product.src[1]) };
+        // SAFETY: a product's second source lives as long as it.
+        let values = unsafe { &*operation.src[1] };
         let slot = sources.iter().position(|source| ptr::eq(*source, values))?;
         let with = &activations[slot];
-        let tokens = with.tokens();
         if !std::mem::replace(&mut rounded[slot], true) {
             let values = values.data.cast::<f32>().cast_const();
             steps.push(Step::Round { level, values, to: with, next: AtomicUsize::new(0) });
         }
-        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-        let format = Format::from_ggml(weights.type_)?;
-        let bytes = rows.checked_mul(format.row_bytes(width)?)?;
-        // SAFETY: a contiguous matrix of whole blocks has so many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
-        let matrix = Matrix::new(format, bytes, rows, width)?;
-        // SAFETY: the product's own floats, which nobody reads before it is done.
-        let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
-        steps.push(Step::Multiply { level, matrix, with, output, next: AtomicUsize::new(0) });
+        steps.push(if is_mixture(operation) {
+            // SAFETY: the caller's promise.
+            let experts = unsafe { mixture(operation) }?;
+            Step::Mix { experts, groups: groups.next()?, with, next: AtomicUsize::new(0) }
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { multiplying(level, operation, with) }?
+        });
     }
     Some(steps)
+}
+
+/// A step of a matrix by all tokens.
+///
+/// # Safety
+/// The product and its matrix are allocated and stay so for `'a`.
+unsafe fn multiplying<'a>(
+    level: Level,
+    product: &'a sys::ggml_tensor,
+    with: &'a Activations,
+) -> Option<Step<'a>> {
+    // SAFETY: a product has two sources that live as long as it.
+    let weights = unsafe { &*product.src[0] };
+    let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
+    let format = Format::from_ggml(weights.type_)?;
+    let bytes = rows.checked_mul(format.row_bytes(width)?)?;
+    // SAFETY: a contiguous matrix of whole blocks has so many bytes.
+    let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
+    let matrix = Matrix::new(format, bytes, rows, width)?;
+    // SAFETY: the product's own floats, which nobody reads before it is done.
+    let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, with.tokens()) };
+    Some(Step::Multiply { level, matrix, with, output, next: AtomicUsize::new(0) })
 }
 
 /// What an operation attends to, and where its answers go.
@@ -282,6 +352,19 @@ impl Step<'_> {
                         unsafe { multiply(*level, (matrix, part), with, output, scratch) };
                     }
                 })
+            }
+            Self::Mix { experts, groups, with, next } => {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let all = experts.parts(groups, ROWS);
+                    let mut mine = take(next, 1, all);
+                    while let Some(part) = mine {
+                        // Taken now, as above.
+                        mine = take(next, 1, all);
+                        let parts = (part.start, mine.as_ref().map(|next| next.start));
+                        // SAFETY: as above, for every part.
+                        unsafe { experts.multiply((groups, ROWS), parts, with, scratch) };
+                    }
+                });
             }
             Self::Attend(attend) => attend.work(),
         }

@@ -6,7 +6,8 @@
 //! they are what they were. All else, fused operations and the question whether to go on among it, stays ggml's.
 //!
 //! ggml rounds activations for each matrix and has all threads wait until that is done. Here matrices that share their
-//! activations share the rounded ones, and whoever comes first rounds.
+//! activations share the rounded ones, and whoever comes first rounds. Which experts a token goes to is known only while
+//! the graph is computed: with so few tokens, each thread sorts them for itself.
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
@@ -18,7 +19,8 @@ use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::Cut;
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
-use super::job::{self, Attend, length, take, wanted};
+use super::experts::{Experts, Groups};
+use super::job::{self, Attend, length, take, tokens, wanted};
 use super::tables::{Backend, BackendDevice, CustomOperation};
 use super::{INNER, Inner, ON, device};
 
@@ -32,7 +34,11 @@ static COMPUTE: OnceLock<Compute> = OnceLock::new();
 /// Bytes of a matrix that a thread takes at a time, about: a microsecond's work.
 const BYTES: usize = 16 << 10;
 
+/// Rows of an expert's matrix that a thread takes at a time.
+const EXPERT_ROWS: usize = 16;
+
 thread_local! {
+    static GROUPS: RefCell<Groups> = RefCell::default();
     /// Rounded activations of the step before, whose room is used again.
     static ROUNDED: RefCell<Vec<Activations>> = RefCell::default();
 }
@@ -113,8 +119,11 @@ impl<'a> Sources<'a> {
     ) -> Self {
         let mut products = Vec::new();
         let mut sources: Vec<*const sys::ggml_tensor> = Vec::new();
+        let ours = |operation: &sys::ggml_tensor| {
+            device::multiplies_few(operation) || device::mixes_few(operation)
+        };
         // SAFETY: the caller's promise.
-        for node in unsafe { nodes(graph, device::multiplies_few) } {
+        for node in unsafe { nodes(graph, ours) } {
             // SAFETY: the caller's promise.
             let source = unsafe { (*node).src[1] }.cast_const();
             // What shares a source lies close together.
@@ -130,7 +139,7 @@ impl<'a> Sources<'a> {
         let values = sources.into_iter().zip(rounded).map(|(source, rounded)| {
             // SAFETY: the caller's promise; a product has two sources.
             let tensor = unsafe { &*source };
-            rounded.resize(length(tensor.ne[1]), length(tensor.ne[0]));
+            rounded.resize(tokens(tensor), length(tensor.ne[0]));
             Values { source, rounded, next: AtomicUsize::new(0), done: AtomicUsize::new(0) }
         });
         Self { level, products, values: values.collect() }
@@ -142,7 +151,7 @@ impl<'a> Sources<'a> {
             .iter()
             .filter_map(|&(node, source)| Some((node, self.values.get(source)?)))
             .filter_map(|(node, values)| {
-                let product = Product::new(self.level, node, values)?;
+                let product = Multiply::new(self.level, node, values)?;
                 Some(Swap::new(node, Task::Multiply(product)))
             })
             .collect()
@@ -231,56 +240,89 @@ struct Swap<'a> {
 /// What a swapped operation does.
 #[derive(Debug)]
 enum Task<'a> {
-    Multiply(Product<'a>),
+    Multiply(Multiply<'a>),
     Attend(Attend<'a>),
 }
 
-/// A product of few tokens.
+/// A product that threads take part in.
 #[derive(Debug)]
-struct Product<'a> {
+struct Multiply<'a> {
     level: Level,
-    matrix: Matrix<'a>,
     values: &'a Values<'a>,
-    output: Output,
-    /// The next row to multiply.
+    product: Product<'a>,
+    /// The next row to multiply, or the next part.
     next: AtomicUsize,
-    /// Rows that a thread takes at a time.
-    rows: usize,
 }
 
-impl<'a> Product<'a> {
+/// What is multiplied.
+#[derive(Debug)]
+enum Product<'a> {
+    Matrix {
+        matrix: Matrix<'a>,
+        output: Output,
+        /// Rows that a thread takes at a time.
+        rows: usize,
+    },
+    /// Each expert's matrix with its tokens.
+    Experts(Experts<'a>),
+}
+
+impl<'a> Multiply<'a> {
     /// `None` where the tensor is not what the device takes.
     fn new(level: Level, node: *mut sys::ggml_tensor, values: &'a Values<'a>) -> Option<Self> {
-        // SAFETY: a product of a graph that is about to be computed, with two sources.
-        let (product, weights) = unsafe { (&*node, &*(*node).src[0]) };
-        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-        let format = Format::from_ggml(weights.type_)?;
-        let row_bytes = format.row_bytes(width)?;
-        let bytes = rows.checked_mul(row_bytes)?;
-        // SAFETY: a contiguous matrix of whole blocks has so many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
-        let matrix = Matrix::new(format, bytes, rows, width)?;
-        let tokens = values.rounded.tokens();
-        // SAFETY: the product's own floats, which nobody reads before it is done.
-        let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
-        let rows = (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4);
-        Some(Self { level, matrix, values, output, next: AtomicUsize::new(0), rows })
+        // SAFETY: a product of a graph that is about to be computed.
+        let operation = unsafe { &*node };
+        let product = if operation.op == sys::GGML_OP_MUL_MAT_ID {
+            // SAFETY: it and its sources are allocated until the graph is computed; nobody reads it before.
+            Product::Experts(unsafe { Experts::new((level, true), operation) }?)
+        } else {
+            Product::matrix(operation, values.rounded.tokens())?
+        };
+        Some(Self { level, values, product, next: AtomicUsize::new(0) })
     }
 
     /// One thread's share.
     fn work(&self) {
         self.values.round(self.level);
+        match &self.product {
+            Product::Matrix { matrix, output, rows } => self.multiply(matrix, output, *rows),
+            Product::Experts(experts) => GROUPS.with_borrow_mut(|groups| self.mix(experts, groups)),
+        }
+    }
+
+    fn multiply(&self, matrix: &Matrix<'_>, output: &Output, rows: usize) {
         let mut scratch = Scratch::default();
-        let mut mine = take(&self.next, self.rows, self.matrix.rows());
-        while let Some(rows) = mine {
+        let mut mine = take(&self.next, rows, matrix.rows());
+        while let Some(now) = mine {
             // Taken now, so that its bytes come while these are multiplied.
-            mine = take(&self.next, self.rows, self.matrix.rows());
-            let part = Part { rows, next: mine.clone().unwrap_or_default() };
-            let (matrix, rounded) = (&self.matrix, self.values.rounded);
+            mine = take(&self.next, rows, matrix.rows());
+            let part = Part { rows: now, next: mine.clone().unwrap_or_default() };
+            let rounded = self.values.rounded;
             // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
-            unsafe {
-                multiply(self.level, (matrix, part), rounded, &self.output, &mut scratch);
+            unsafe { multiply(self.level, (matrix, part), rounded, output, &mut scratch) };
+        }
+    }
+
+    fn mix(&self, experts: &Experts<'_>, groups: &mut Groups) {
+        // SAFETY: what says which expert is computed: it is a source of this operation.
+        if !unsafe { experts.group(groups) } {
+            // Nothing that could be taken for an answer.
+            if take(&self.next, 1, 1).is_some() {
+                // SAFETY: the counter lets one thread do so, and no thread found what to multiply.
+                unsafe { experts.spoil() };
             }
+            return;
+        }
+        let mut scratch = Scratch::default();
+        let all = experts.parts(groups, EXPERT_ROWS);
+        let mut mine = take(&self.next, 1, all);
+        while let Some(part) = mine {
+            // Taken now, as above.
+            mine = take(&self.next, 1, all);
+            let parts = (part.start, mine.as_ref().map(|next| next.start));
+            let rounded = self.values.rounded;
+            // SAFETY: the counter gives every part to one thread, and all tokens are rounded.
+            unsafe { experts.multiply((groups, EXPERT_ROWS), parts, rounded, &mut scratch) };
         }
     }
 }
@@ -318,6 +360,24 @@ impl<'a> Swap<'a> {
             Task::Multiply(product) => product.work(),
             Task::Attend(attend) => attend.work(),
         }
+    }
+}
+
+impl Product<'_> {
+    fn matrix(product: &sys::ggml_tensor, tokens: usize) -> Option<Self> {
+        // SAFETY: a product has two sources.
+        let weights = unsafe { &*product.src[0] };
+        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
+        let format = Format::from_ggml(weights.type_)?;
+        let row_bytes = format.row_bytes(width)?;
+        let bytes = rows.checked_mul(row_bytes)?;
+        // SAFETY: a contiguous matrix of whole blocks has so many bytes, which live until the graph is computed.
+        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
+        let matrix = Matrix::new(format, bytes, rows, width)?;
+        // SAFETY: the product's own floats, which nobody reads before it is done.
+        let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
+        let rows = (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4);
+        Some(Self::Matrix { matrix, output, rows })
     }
 }
 
