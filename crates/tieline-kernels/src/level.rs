@@ -122,9 +122,16 @@ fn tokens_avx512(format: Format) -> Option<usize> {
 }
 
 /// As [`tokens_avx512`], for the mean over all experts. What experts get is uneven, which favours ours: those that get none
-/// are not unpacked.
+/// are not unpacked. Where few tokens have a kernel of their own, from here on the one for many beats it.
 fn mixture_avx512(format: Format) -> Option<usize> {
-    tokens_avx512(format)
+    match format {
+        Format::Iq4Nl | Format::Mxfp4 => Some(4),
+        Format::Q4_0 | Format::Q8_0 => Some(8),
+        Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q6K => Some(12),
+        Format::Q3K => Some(16),
+        Format::Q4K | Format::Q5K | Format::Iq4Xs => Some(32),
+        Format::Q2K => None,
+    }
 }
 
 #[cfg(test)]
@@ -135,11 +142,14 @@ mod tests {
     fn only_what_is_worth_it_is_taken() {
         for format in Format::ALL {
             assert_eq!(Level::Portable.tokens(format), None);
+            assert_eq!(Level::Portable.mixture(format), None);
             assert_eq!(Level::Avx2.tokens(format), Level::AvxVnni.tokens(format));
         }
         assert_eq!(Level::Avx512Vnni.tokens(Format::Q4_1), Some(4));
         assert_eq!(Level::Avx512Vnni.tokens(Format::Q8_0), Some(12));
         assert_eq!(Level::Avx512Vnni.tokens(Format::Q2K), None);
+        assert_eq!(Level::Avx512Vnni.mixture(Format::Q2K), None);
+        assert_eq!(Level::Avx512Vnni.mixture(Format::Q6K), Some(12));
         assert_eq!(Level::Avx2.tokens(Format::Q4_1), Some(8));
         assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
         assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);
