@@ -32,6 +32,18 @@ pub enum EngineError {
         /// Why.
         why: String,
     },
+    /// A newer program wrote the lock file.
+    #[error(
+        "the lock file {} is of version {version}, and this program reads no newer one than {}",
+        path.display(),
+        super::lock::VERSION
+    )]
+    NewerLock {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
     /// Somebody else changes builds now.
     #[error("another program adds or changes builds of the runner, and was not done within {} s", .0.as_secs())]
     Busy(Duration),
@@ -105,6 +117,9 @@ impl Hint for EngineError {
                 "mend it, or remove {} and add the builds again; --runner FILE works meanwhile",
                 path.display()
             ),
+            Self::NewerLock { .. } => {
+                "use the newer tieline that wrote it; --runner FILE works meanwhile".into()
+            }
             Self::Busy(_) => "try again when it is done".into(),
             Self::Leased(_) => "try again when the canary is done".into(),
             Self::Wire { name, .. } => format!(

@@ -11,8 +11,11 @@ use tieline_types::{Bytes, Digest};
 use super::EngineError;
 use crate::files::{private_file, sync_dir};
 
-/// Changes whenever an older program would misread the file.
-const VERSION: u32 = 1;
+/// Changes whenever the file may hold what an older program does not know: that refuses it then, by this number.
+/// 1: a canary's figures; 2: also what it was run with and compared with, and its limits.
+pub(super) const VERSION: u32 = 2;
+/// The oldest that is read. The next change writes it anew, as of today.
+const OLDEST: u32 = 1;
 /// The longest file read.
 const MAX_BYTES: u64 = 1024 * 1024;
 const HEAD: &str =
@@ -106,6 +109,12 @@ impl Default for EngineLock {
     }
 }
 
+/// What every version has.
+#[derive(Deserialize)]
+struct Stamp {
+    version: u32,
+}
+
 /// Reads the file. Where there is none there are no builds.
 pub(super) fn read(path: &Path) -> Result<EngineLock, EngineError> {
     let damaged = |why: String| EngineError::Lock { path: path.into(), why };
@@ -117,14 +126,17 @@ pub(super) fn read(path: &Path) -> Result<EngineLock, EngineError> {
         return Err(damaged(format!("it is longer than {MAX_BYTES} bytes")));
     }
     let text = fs::read_to_string(path).map_err(|error| damaged(error.to_string()))?;
-    let lock: EngineLock =
-        toml::from_str(&text).map_err(|error| damaged(error.to_string().trim().to_owned()))?;
-    if lock.version != VERSION {
-        return Err(damaged(format!(
-            "it is of version {}, and this program knows 1",
-            lock.version
-        )));
+    let of_toml = |error: toml::de::Error| damaged(error.to_string().trim().to_owned());
+    // First: a newer one has keys that nobody knows here.
+    let Stamp { version } = toml::from_str(&text).map_err(of_toml)?;
+    if version > VERSION {
+        return Err(EngineError::NewerLock { path: path.into(), version });
     }
+    if version < OLDEST {
+        return Err(damaged(format!("it is of version {version}, which there never was")));
+    }
+    let mut lock: EngineLock = toml::from_str(&text).map_err(of_toml)?;
+    lock.version = VERSION;
     let named = lock.current.iter().chain(&lock.previous);
     for name in named {
         if !lock.builds.contains_key(name) {

@@ -388,6 +388,83 @@ fn a_lock_file_that_is_gone_is_an_error_where_there_are_builds() {
     assert_eq!(fs::read_dir(room.engines.builds()).unwrap().count(), 1, "nothing is swept up");
 }
 
+/// As the first program wrote it, with all that it had.
+const FIRST: &str = r#"# Which builds of the runner are here and which is in use. Written by `tieline engine`.
+
+version = 1
+current = "a"
+
+[builds.a]
+digest = "sha256:0101010101010101010101010101010101010101010101010101010101010101"
+bytes = 10
+runner = "0.1.0"
+llama_cpp = "b1 (x)"
+wire = 6
+kernels = ["AVX2"]
+devices = ["CPU"]
+added = "2026-11-28T00:00:00Z"
+
+[builds.a.canary]
+passed = true
+at = "2026-11-28T00:00:00Z"
+processor = "One"
+model = "sha256:0101010101010101010101010101010101010101010101010101010101010101"
+against = "the runner beside the program"
+rounds = 3
+failed = []
+
+[builds.a.canary.figures]
+kl_nats = 0.25
+"#;
+
+#[test]
+fn a_lock_file_of_the_first_version_is_read_and_becomes_one_of_this() {
+    let room = Room::new();
+    fs::create_dir_all(&room.engines.root).unwrap();
+    fs::write(room.engines.lock_file(), FIRST).unwrap();
+    let lock = room.engines.read().unwrap();
+    let canary = lock.builds["a"].canary.as_ref().unwrap();
+    assert_eq!((lock.current.as_deref(), canary.figures["kl_nats"]), (Some("a"), 0.25));
+    assert!(canary.prompts_digest.is_none() && canary.incumbent.is_none());
+    assert!(canary.limits.is_empty());
+    // What it cannot say it does not speak for.
+    let why = fit::unfit(&lock, "a", &standing());
+    assert!(why.is_some_and(|why| why.contains("canary")));
+    room.add("two", "b").unwrap();
+    let after = fs::read_to_string(room.engines.lock_file()).unwrap();
+    assert!(after.contains("version = 2\n"), "{after}");
+    let again = room.engines.read().unwrap();
+    assert_eq!((&again.builds["a"], again.current), (&lock.builds["a"], lock.current));
+}
+
+/// What the program that knew version 1 alone made of a file: it looked at the keys and then at the number.
+fn read_by_the_first(text: &str) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "it stands for what is read")]
+    struct First {
+        version: u32,
+        current: Option<String>,
+        previous: Option<String>,
+        builds: std::collections::BTreeMap<String, toml::Value>,
+    }
+    let first: First = toml::from_str(text).map_err(|error| error.to_string())?;
+    match first.version {
+        1 => Ok(()),
+        other => Err(format!("it is of version {other}, and this program knows 1")),
+    }
+}
+
+#[test]
+fn a_program_of_the_first_version_refuses_what_this_one_writes() {
+    read_by_the_first(FIRST).unwrap();
+    let room = Room::new();
+    room.add("one", "a").unwrap();
+    let written = fs::read_to_string(room.engines.lock_file()).unwrap();
+    let refused = read_by_the_first(&written).unwrap_err();
+    assert_eq!(refused, "it is of version 2, and this program knows 1");
+}
+
 #[test]
 fn a_damaged_lock_file_is_an_error_and_stays_as_it_is() {
     let room = Room::new();
@@ -395,14 +472,19 @@ fn a_damaged_lock_file_is_an_error_and_stays_as_it_is() {
     let path = room.engines.lock_file();
     let good = fs::read_to_string(&path).unwrap();
     assert!(good.starts_with("# Which builds") && good.contains("[builds.a]"), "{good}");
-    let dangling = good.replace("version = 1", "version = 1\ncurrent = \"gone\"");
-    let newer = good.replace("version = 1", "version = 2");
-    let unknown = good.replace("version = 1", "version = 1\nsurprise = 1");
+    let dangling = good.replace("version = 2", "version = 2\ncurrent = \"gone\"");
+    let older = good.replace("version = 2", "version = 0");
+    let unknown = good.replace("version = 2", "version = 2\nsurprise = 1");
+    let within = good.replace("[builds.a]", "[builds.a]\nsurprise = 1");
+    // Whatever else it has that nobody knows here.
+    let newer = unknown.replace("version = 2", "version = 3");
     let cases = [
         ("version = ", "TOML"),
         (&dangling, "names the build gone"),
-        (&newer, "of version 2"),
+        (&older, "of version 0, which there never was"),
         (&unknown, "surprise"),
+        (&within, "surprise"),
+        (&newer, "is of version 3, and this program reads no newer one than 2"),
     ];
     for (bad, want) in cases {
         fs::write(&path, bad).unwrap();
