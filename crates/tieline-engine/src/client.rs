@@ -15,8 +15,6 @@ pub(crate) enum Command {
     Submit { work: Work, ticket: oneshot::Sender<Result<Ticket, BackendError>> },
     /// Nobody waits for this work any more.
     Cancel(RequestId),
-    /// Drop the adapters that no work asks for.
-    Shed,
     /// Take no more, end what was begun, and end.
     Drain,
     /// End.
@@ -52,11 +50,6 @@ impl Client {
             Reply::Count(tokens) => Ok(tokens),
             _ => Err(unexpected()),
         }
-    }
-
-    /// Tells the supervisor to drop the adapters that no work asks for. Where its channel is full it has work.
-    pub(crate) fn shed(&self) {
-        let _ = self.0.try_send(Command::Shed);
     }
 
     /// Tells the supervisor to take no more work, to end what was begun, and to end then.

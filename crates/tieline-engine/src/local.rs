@@ -1,13 +1,14 @@
 //! A model of this machine, as the rest of Tieline sees it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Backend, BackendError, ErrorKind, EventStream, HeldAdapter, LoadParams, LoadedModel, Message,
-    ModelFile, Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
+    Backend, BackendError, Digest, ErrorKind, EventStream, HeldAdapter, LoadParams, LoadedModel,
+    Message, ModelFile, Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -29,6 +30,7 @@ pub struct LocalModel {
     state: watch::Receiver<State>,
     phase: watch::Receiver<Phase>,
     held: watch::Receiver<Vec<HeldAdapter>>,
+    to_go: watch::Sender<HashSet<Digest>>,
     tasks: TaskTracker,
     served: Arc<Served>,
 }
@@ -73,9 +75,9 @@ impl LocalModel {
         let (publish, mut state) = watch::channel(State::Starting);
         let (tell, phase) = watch::channel(Phase::Starting);
         let (hold, held) = watch::channel(Vec::new());
-        let publish = (publish, tell, hold);
-        let supervisor =
-            Supervisor::new(config, (file, params), tasks.clone(), commands.downgrade(), publish);
+        let (to_go, going) = watch::channel(HashSet::new());
+        let (publish, asked) = ((publish, tell, hold), (commands.downgrade(), going));
+        let supervisor = Supervisor::new(config, (file, params), tasks.clone(), asked, publish);
         tasks.spawn(supervisor.run(receiver));
         tasks.close();
         loop {
@@ -92,6 +94,7 @@ impl LocalModel {
                         state,
                         phase,
                         held,
+                        to_go,
                         tasks,
                         served: Arc::new(served),
                     });
@@ -126,14 +129,16 @@ impl LocalModel {
         *self.phase.borrow()
     }
 
-    /// The adapters that the runner holds now, and what they take beside the model.
-    pub fn adapters(&self) -> Vec<HeldAdapter> {
-        self.held.borrow().clone()
+    /// The adapters that the runner holds or that work waits for, and what they take beside the model. Tells whenever
+    /// they change: of one that comes before any of it is there, of one that goes once the runner was told to drop it,
+    /// which it does before it takes in anything else.
+    pub fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
+        self.held.clone()
     }
 
-    /// Tells whenever these change.
-    pub fn watch_adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
-        self.held.clone()
+    /// These adapters are to go, as soon as no work asks for them, and no others.
+    pub fn shed(&self, adapters: HashSet<Digest>) {
+        self.to_go.send_replace(adapters);
     }
 
     /// The runner's process id, while it is ready.
@@ -264,12 +269,12 @@ impl Resident for LocalModel {
         Arc::clone(&self.served)
     }
 
-    fn adapters(&self) -> Vec<HeldAdapter> {
+    fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         Self::adapters(self)
     }
 
-    fn shed(&self) {
-        self.client.shed();
+    fn shed(&self, adapters: HashSet<Digest>) {
+        Self::shed(self, adapters);
     }
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {

@@ -11,7 +11,7 @@ mod overview;
 mod runners;
 mod sizes;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +19,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Bytes, ErrorKind, EventStream, HeldAdapter, Hint, Keep, Request, Served,
+    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, Hint, Keep, Request,
+    Served,
 };
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -47,13 +48,12 @@ pub trait Resident: Backend {
     /// What was loaded, and what computes it.
     fn served(&self) -> Arc<Served>;
 
-    /// The adapters that it holds, and what they take beside it.
-    fn adapters(&self) -> Vec<HeldAdapter> {
-        Vec::new()
-    }
+    /// The adapters that it holds or that work waits for, and what they take beside it. Tells of one that comes before
+    /// any of it is there, and of one that goes once it is gone.
+    fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>>;
 
-    /// Drops adapters that no request asks for, as soon as it can.
-    fn shed(&self) {}
+    /// These adapters are to go, as soon as no work asks for them, and no others. Returns at once.
+    fn shed(&self, adapters: HashSet<Digest>);
 
     /// Does work that has a single reply. Dropping the future cancels it.
     async fn work(&self, work: Work) -> Result<Reply, BackendError>;
@@ -286,7 +286,7 @@ struct Worker {
     next_key: usize,
     orders: mpsc::WeakSender<Order>,
     tasks: TaskTracker,
-    /// Woken when an answer ends.
+    /// Woken when an answer ends, or adapters come or go.
     freed: Arc<Notify>,
     started: Instant,
     evictions: VecDeque<Eviction>,
@@ -417,7 +417,10 @@ impl Worker {
         let now = self.now();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         match result {
-            Ok(model) => entry.ready(model, now, took),
+            Ok(model) => {
+                self.tasks.spawn(growth::watch(model.adapters(), Arc::clone(&self.freed)));
+                entry.ready(model, now, took);
+            }
             Err(error) => {
                 entry.ended();
                 entry.queue.drain(..).for_each(|asked| asked.job.refuse(copy(&error)));
@@ -498,10 +501,9 @@ impl Worker {
         let needed = waiting.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes.0));
         let taken = keyed().filter(|(_, entry)| entry.phase().is_some());
         let taken = taken.fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.bytes().0));
-        if needed > 0 && taken.saturating_add(needed) > self.config.budget.0 {
-            // Adapters that nobody uses go before a model does.
-            self.entries.values_mut().for_each(Entry::shed);
-        }
+        // Adapters that nobody uses go before a model does.
+        let short = needed > 0 && taken.saturating_add(needed) > self.config.budget.0;
+        self.entries.values_mut().for_each(|entry| entry.shed(short));
         let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
         let residents = keyed().filter_map(|(key, entry)| entry.resident(key, now)).collect();
         Facts { now, budget: self.config.budget, residents, waiting }

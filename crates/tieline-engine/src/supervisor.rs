@@ -6,12 +6,12 @@ mod carry;
 mod health;
 mod life;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use tieline_types::wire::{Failure, Work};
 use tieline_types::{
-    BackendError, ErrorKind, HeldAdapter, LoadParams, LoadedModel, ModelFile, RequestId,
+    BackendError, Digest, ErrorKind, HeldAdapter, LoadParams, LoadedModel, ModelFile, RequestId,
     RunnerBuild,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -94,6 +94,9 @@ type Submission = (Work, oneshot::Sender<Result<Ticket, BackendError>>);
 pub(crate) type Told =
     (watch::Sender<State>, watch::Sender<Phase>, watch::Sender<Vec<HeldAdapter>>);
 
+/// What the supervisor is told: commands, one after the other, and which adapters are to go once no work asks for them.
+pub(crate) type Asked = (mpsc::WeakSender<Command>, watch::Receiver<HashSet<Digest>>);
+
 /// Accepted work of which its caller has seen nothing yet, for the next runner.
 #[derive(Debug)]
 struct Again {
@@ -115,8 +118,9 @@ pub(crate) struct Supervisor {
     commands: mpsc::WeakSender<Command>,
     state: watch::Sender<State>,
     phase: watch::Sender<Phase>,
-    /// The adapters that the runner holds.
+    /// The adapters that the runner holds, or that work waits for.
     held: watch::Sender<Vec<HeldAdapter>>,
+    to_go: watch::Receiver<HashSet<Digest>>,
     waiting: VecDeque<Submission>,
     again: Vec<Again>,
     blame: Blame,
@@ -131,7 +135,7 @@ impl Supervisor {
         config: EngineConfig,
         (file, params): (ModelFile, LoadParams),
         tasks: TaskTracker,
-        commands: mpsc::WeakSender<Command>,
+        (commands, to_go): Asked,
         (state, phase, held): Told,
     ) -> Self {
         // Deaths before this process are as long ago as the window reaches, at most.
@@ -146,6 +150,7 @@ impl Supervisor {
             state,
             phase,
             held,
+            to_go,
             waiting: VecDeque::new(),
             again: Vec::new(),
             blame: Blame::default(),
@@ -225,8 +230,6 @@ impl Supervisor {
                     None | Some(Command::Shutdown | Command::Drain) => return false,
                     Some(Command::Submit { work, ticket }) => self.keep((work, ticket)),
                     Some(Command::Cancel(id)) => self.forget(id),
-                    // Nothing is held.
-                    Some(Command::Shed) => {}
                 },
             }
         }
@@ -262,7 +265,7 @@ impl Supervisor {
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Submit { ticket, .. } => drop(ticket.send(Err(failed.error()))),
-                Command::Cancel(_) | Command::Shed => {}
+                Command::Cancel(_) => {}
                 Command::Shutdown | Command::Drain => return,
             }
         }

@@ -44,6 +44,8 @@ pub struct Resident {
     pub bytes: Bytes,
     /// What it takes without adapters.
     pub bare: Bytes,
+    /// What it takes for adapters that it was told to drop, and will have dropped in time.
+    pub going: Bytes,
     /// Where it stands.
     pub phase: Phase,
     /// Requests that it answers now.
@@ -197,10 +199,11 @@ fn expire(facts: &Facts, decision: &mut Decision) {
 /// Chooses what leaves for `waiting`, or what takes no more requests until something can.
 fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
     let leaving = |decision: &Decision| -> u128 {
-        let ends = |r: &&Resident| {
+        let ends = |r: &Resident| {
             r.phase == Phase::Ending || decision.evict.iter().any(|(key, _)| *key == r.key)
         };
-        facts.residents.iter().filter(ends).map(|r| u128::from(r.bytes.0)).sum()
+        let leaves = |r: &Resident| if ends(r) { r.bytes } else { r.going };
+        facts.residents.iter().map(|r| u128::from(leaves(r).0)).sum()
     };
     let over = (facts.taken(decision) + u128::from(waiting.bytes.0))
         .saturating_sub(u128::from(facts.budget.0));
@@ -228,7 +231,7 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
         if short == 0 {
             break;
         }
-        short = short.saturating_sub(u128::from(resident.bytes.0));
+        short = short.saturating_sub(u128::from(resident.stays().0));
         chosen.push(resident);
     }
     if short > 0 {
@@ -264,9 +267,9 @@ fn drain_in_time(facts: &Facts, waiting: &Waiting, keys: &[Key], decision: &mut 
 
 /// Keeps those of `chosen`, the dearest first, without which there is room enough.
 fn spare(chosen: &mut Vec<&Resident>, needed: u128) {
-    let mut total: u128 = chosen.iter().map(|resident| u128::from(resident.bytes.0)).sum();
+    let mut total: u128 = chosen.iter().map(|resident| u128::from(resident.stays().0)).sum();
     for at in (0..chosen.len()).rev() {
-        let without = total - u128::from(chosen[at].bytes.0);
+        let without = total - u128::from(chosen[at].stays().0);
         if without >= needed {
             total = without;
             chosen.remove(at);
@@ -292,9 +295,9 @@ impl Facts {
 
     /// What is pinned and answers with adapters, where those and the own ones of `key` are as much as is missing.
     fn pinned_beside(&self, key: Key, short: u128) -> Vec<Key> {
-        let uses = |r: &&Resident| r.phase == Phase::Ready && r.busy > 0 && r.bytes > r.bare;
+        let uses = |r: &&Resident| r.phase == Phase::Ready && r.busy > 0 && r.stays() > r.bare;
         let using = || self.residents.iter().filter(uses).filter(|r| r.pinned || r.key == key);
-        let beside: u128 = using().map(|r| u128::from(r.bytes.0 - r.bare.0)).sum();
+        let beside: u128 = using().map(|r| u128::from(r.stays().0 - r.bare.0)).sum();
         if beside < short {
             return Vec::new();
         }
@@ -303,6 +306,11 @@ impl Facts {
 }
 
 impl Resident {
+    /// What it takes but for what it drops in time.
+    fn stays(&self) -> Bytes {
+        Bytes(self.bytes.0.saturating_sub(self.going.0))
+    }
+
     fn may_leave(&self) -> bool {
         self.phase == Phase::Ready && !self.pinned
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub(super) struct Entry {
     /// How long it stays by its callers' wish, until it leaves.
     keep: Option<Keep>,
     work: Arc<AtWork>,
-    /// Adapters that it was told to drop, and that no request asked for since. It may still hold them.
+    /// Adapters that it was told to drop. They count until it has.
     going: HashSet<Digest>,
     uses: f64,
     used_at: Duration,
@@ -82,7 +82,6 @@ impl Entry {
     pub(super) fn used(&mut self, now: Duration) {
         self.uses = decayed(self.uses, now.saturating_sub(self.used_at)) + 1.0;
         self.used_at = now;
-        self.work.sheds.store(false, Ordering::Relaxed);
     }
 
     /// Whether a request can go straight to it.
@@ -106,8 +105,10 @@ impl Entry {
     ) -> Busy {
         self.work.count.fetch_add(1, Ordering::Relaxed);
         self.work.claims().take(&adapters);
-        for one in &adapters {
-            self.going.remove(&one.digest);
+        let before = self.going.len();
+        self.going.retain(|digest| adapters.iter().all(|one| one.digest != *digest));
+        if let Some(model) = self.model().filter(|_| self.going.len() < before) {
+            model.shed(self.going.clone());
         }
         Busy { work: Arc::clone(&self.work), adapters, freed: Arc::clone(freed), started }
     }
@@ -145,6 +146,7 @@ impl Entry {
     pub(super) fn leave(&mut self) -> Option<Arc<dyn Resident>> {
         let model = self.model()?;
         self.place = Place::Ending(Arc::clone(&model));
+        self.going.clear();
         self.told = None;
         self.keep = None;
         // They wait for the model now, before those who came after them.
@@ -196,6 +198,7 @@ impl Entry {
             key,
             bytes: self.bytes(),
             bare: self.member.bytes,
+            going: self.going(),
             phase,
             busy: self.busy(),
             // Who says so outdoes who pinned it.
@@ -222,7 +225,10 @@ impl Entry {
             },
             phase: self.phase(),
             served,
-            adapters: self.model().map(|model| model.adapters()).unwrap_or_default(),
+            adapters: self
+                .model()
+                .map(|model| model.adapters().borrow().clone())
+                .unwrap_or_default(),
             busy: self.busy(),
             waiting: self.queue.len() + self.growing.len(),
             loads: self.loads,
@@ -230,16 +236,26 @@ impl Entry {
         }
     }
 
-    /// Has it drop the adapters that nobody uses: they count no more.
-    pub(super) fn shed(&mut self) {
-        if let Some(model) = self.model() {
-            model.shed();
-            self.work.sheds.store(true, Ordering::Relaxed);
-            self.going = model.adapters().iter().map(|one| one.digest).collect();
-            for (digest, _) in self.work.claims().bytes() {
-                self.going.remove(&digest);
-            }
+    /// Where memory is short, has it drop the adapters that no request here uses; else it keeps them.
+    pub(super) fn shed(&mut self, short: bool) {
+        let Some(model) = self.model() else { return };
+        let mut going = HashSet::new();
+        if short {
+            let (claims, held) = (self.work.claims(), model.adapters());
+            let unused = |digest: &Digest| !claims.has(*digest);
+            going.extend(held.borrow().iter().map(|one| one.digest).filter(unused));
         }
+        if going != self.going {
+            model.shed(going.clone());
+            self.going = going;
+        }
+    }
+
+    /// What it holds and was told to drop.
+    fn going(&self) -> Bytes {
+        let all = self.adapters();
+        let going = self.going.iter().filter_map(|digest| all.get(digest));
+        Bytes(going.fold(0, |sum: u64, one| sum.saturating_add(*one)))
     }
 
     /// What it takes: its plan, the adapters that it holds, and those of requests at work, which come.
@@ -252,24 +268,18 @@ impl Entry {
     /// What it would take more for these adapters.
     pub(super) fn lacks(&self, adapters: &[HeldAdapter]) -> Bytes {
         let there = self.adapters();
-        let is_there = |digest| there.contains_key(digest) && !self.going.contains(digest);
-        let missing = adapters.iter().filter(|one| !is_there(&one.digest));
+        let missing = adapters.iter().filter(|one| !there.contains_key(&one.digest));
         Bytes(missing.fold(0, |sum: u64, one| sum.saturating_add(one.bytes.0)))
     }
 
     /// What its adapters take, each once.
     fn adapters(&self) -> HashMap<Digest, u64> {
-        let sheds = self.work.sheds.load(Ordering::Relaxed);
-        let model = match &self.place {
-            Place::Ready { model, .. } | Place::Ending(model) if !sheds => Some(model),
-            Place::Ready { .. } | Place::Ending(_) | Place::Away | Place::Loading => None,
-        };
-        let held = model
-            .map(|model| model.adapters())
-            .into_iter()
-            .flatten()
-            .map(|one| (one.digest, one.bytes.0));
-        held.chain(self.work.claims().bytes()).collect()
+        // First those at work: who stops using one after this is looked at is counted by what is held.
+        let mut all: HashMap<Digest, u64> = self.work.claims().bytes().collect();
+        if let Place::Ready { model, .. } | Place::Ending(model) = &self.place {
+            all.extend(model.adapters().borrow().iter().map(|one| (one.digest, one.bytes.0)));
+        }
+        all
     }
 
     fn busy(&self) -> usize {
@@ -295,8 +305,6 @@ struct AtWork {
     count: AtomicUsize,
     /// The adapters of it.
     claims: Mutex<Claims>,
-    /// It was told to drop its adapters; since then nobody has asked it, and none was given back.
-    sheds: AtomicBool,
     /// When the last of it ended, in milliseconds since the pool began.
     last_end_ms: AtomicU64,
 }
@@ -333,8 +341,6 @@ impl Drop for Busy {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.work.last_end_ms.fetch_max(now, Ordering::Relaxed);
         if !self.adapters.is_empty() {
-            // They stay held until it is told again.
-            self.work.sheds.store(false, Ordering::Relaxed);
             self.work.claims().give_back(&self.adapters);
         }
         self.work.count.fetch_sub(1, Ordering::Relaxed);

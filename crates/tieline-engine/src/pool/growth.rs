@@ -2,8 +2,10 @@
 //! them, in one line with the models that wait to be loaded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tieline_types::{BackendError, Digest, ErrorKind, HeldAdapter};
+use tokio::sync::{Notify, watch};
 
 use super::asked::Asked;
 use super::decide::{Key, Refusal};
@@ -31,9 +33,21 @@ impl Claims {
         self.0.retain(|_, (_, users)| *users > 0);
     }
 
+    /// Whether some request uses it.
+    pub(super) fn has(&self, digest: Digest) -> bool {
+        self.0.contains_key(&digest)
+    }
+
     /// What each takes.
     pub(super) fn bytes(&self) -> impl Iterator<Item = (Digest, u64)> {
         self.0.iter().map(|(digest, (bytes, _))| (*digest, *bytes))
+    }
+}
+
+/// Wakes the pool whenever a model's adapters come or go, until it is gone.
+pub(super) async fn watch(mut adapters: watch::Receiver<Vec<HeldAdapter>>, freed: Arc<Notify>) {
+    while adapters.changed().await.is_ok() {
+        freed.notify_one();
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,7 +20,7 @@ struct Ledger {
     held: AtomicU64,
     most: AtomicU64,
     broken: AtomicU64,
-    /// Adapters are dropped before the next request, and not at once.
+    /// Adapters are dropped, and cancelled work ends, some time later.
     late: AtomicBool,
 }
 
@@ -32,47 +32,86 @@ struct Fake {
     busy: Arc<AtomicU64>,
     pinned: bool,
     ledger: Arc<Ledger>,
-    adapters: Arc<Mutex<HeldBy>>,
-    to_drop: AtomicBool,
+    adapters: Arc<Shelf>,
 }
 
-/// The adapters that are held: their bytes, and how many requests use them.
-type HeldBy = HashMap<Digest, (u64, usize)>;
+/// How much later.
+const LATE: Duration = Duration::from_millis(130);
+
+/// The adapters that a fake holds.
+#[derive(Debug)]
+struct Shelf {
+    ledger: Arc<Ledger>,
+    told: watch::Sender<Vec<HeldAdapter>>,
+    /// How many requests use each, also those that were cancelled and go on for a while.
+    users: Mutex<HashMap<Digest, usize>>,
+    to_go: Mutex<HashSet<Digest>>,
+}
+
+impl Shelf {
+    fn new(ledger: &Arc<Ledger>) -> Self {
+        let (users, to_go) = (Mutex::default(), Mutex::default());
+        Self { ledger: Arc::clone(ledger), told: watch::Sender::default(), users, to_go }
+    }
+
+    /// Does something at once, or later.
+    fn act(self: &Arc<Self>, what: impl FnOnce(&Self) + Send + 'static) {
+        let shelf = Arc::clone(self);
+        if !self.ledger.late.load(Ordering::SeqCst) {
+            return what(&shelf);
+        }
+        TaskTracker::new().spawn(async move {
+            sleep(LATE).await;
+            what(&shelf);
+        });
+    }
+
+    fn drop_unused(&self) {
+        let (users, to_go) = (self.users.lock().unwrap(), self.to_go.lock().unwrap());
+        self.told.send_if_modified(|held| {
+            let goes = |one: &mut HeldAdapter| {
+                to_go.contains(&one.digest)
+                    && users.get(&one.digest).is_none_or(|users| *users == 0)
+            };
+            let gone: Vec<HeldAdapter> = held.extract_if(.., goes).collect();
+            gone.iter()
+                .for_each(|one| drop(self.ledger.held.fetch_sub(one.bytes.0, Ordering::SeqCst)));
+            !gone.is_empty()
+        });
+    }
+}
 
 /// A request's adapters at work.
-struct InUse(Vec<Digest>, Arc<Mutex<HeldBy>>);
+struct InUse(Vec<Digest>, Arc<Shelf>);
 
 impl Drop for InUse {
     fn drop(&mut self) {
-        let mut held = self.1.lock().unwrap();
-        self.0.iter().for_each(|digest| held.get_mut(digest).unwrap().1 -= 1);
+        let digests = std::mem::take(&mut self.0);
+        self.1.act(move |shelf| {
+            let mut users = shelf.users.lock().unwrap();
+            digests.iter().for_each(|digest| *users.entry(*digest).or_default() -= 1);
+            drop(users);
+            shelf.drop_unused();
+        });
     }
 }
 
 impl Fake {
     /// Takes in what is asked for, at once.
     fn take_in(&self, adapters: &Adapters) -> InUse {
-        if self.to_drop.swap(false, Ordering::SeqCst) {
-            self.drop_unused();
-        }
-        let mut held = self.adapters.lock().unwrap();
+        let Shelf { ledger, told, users, .. } = &*self.adapters;
         for one in adapters.sizes() {
-            let (_, users) = held.entry(one.digest).or_insert_with(|| {
-                self.ledger.takes(one.bytes.0);
-                (one.bytes.0, 0)
+            *users.lock().unwrap().entry(one.digest).or_default() += 1;
+            told.send_if_modified(|held| {
+                let is_new = held.iter().all(|other| other.digest != one.digest);
+                if is_new {
+                    ledger.takes(one.bytes.0);
+                    held.push(one);
+                }
+                is_new
             });
-            *users += 1;
         }
         InUse(adapters.iter().map(|one| one.digest).collect(), Arc::clone(&self.adapters))
-    }
-
-    fn drop_unused(&self) {
-        self.adapters.lock().unwrap().retain(|_, (bytes, users)| {
-            if *users == 0 {
-                self.ledger.held.fetch_sub(*bytes, Ordering::SeqCst);
-            }
-            *users > 0
-        });
     }
 }
 
@@ -190,20 +229,13 @@ impl Resident for Fake {
         Arc::new(served(&self.name))
     }
 
-    fn adapters(&self) -> Vec<HeldAdapter> {
-        let held = self.adapters.lock().unwrap();
-        let one = |(digest, (bytes, _)): (&Digest, &(u64, usize))| HeldAdapter {
-            digest: *digest,
-            bytes: Bytes(*bytes),
-        };
-        held.iter().map(one).collect()
+    fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
+        self.adapters.told.subscribe()
     }
 
-    fn shed(&self) {
-        match self.ledger.late.load(Ordering::SeqCst) {
-            true => self.to_drop.store(true, Ordering::SeqCst),
-            false => self.drop_unused(),
-        }
+    fn shed(&self, adapters: HashSet<Digest>) {
+        *self.adapters.to_go.lock().unwrap() = adapters;
+        self.adapters.act(Shelf::drop_unused);
     }
 
     async fn work(&self, _: Work) -> Result<Reply, BackendError> {
@@ -217,7 +249,8 @@ impl Resident for Fake {
             self.ledger.broken.fetch_add(1, Ordering::SeqCst);
         }
         sleep(Duration::from_millis(50)).await;
-        let adapters: u64 = self.adapters.lock().unwrap().drain().map(|(_, one)| one.0).sum();
+        let adapters: u64 =
+            self.adapters.told.send_replace(Vec::new()).iter().map(|one| one.bytes.0).sum();
         self.ledger.held.fetch_sub(self.bytes + adapters, Ordering::SeqCst);
     }
 }
@@ -248,8 +281,7 @@ impl Loader for Fakes {
             busy: Arc::default(),
             pinned: member.pinned,
             ledger: Arc::clone(&self.ledger),
-            adapters: Arc::default(),
-            to_drop: AtomicBool::new(false),
+            adapters: Arc::new(Shelf::new(&self.ledger)),
         }))
     }
 }
@@ -375,17 +407,43 @@ async fn adapters_come_when_there_is_room_for_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_adapter_that_is_told_to_go_needs_room_again() {
+async fn an_adapter_counts_until_it_is_gone_also_that_of_cancelled_work() {
+    let members = vec![(member("m", 50), SECOND), (member("other", 40), SECOND)];
+    let (pool, loader) = pool(100, members);
+    loader.ledger.late.store(true, Ordering::SeqCst);
+    let held = || Bytes(loader.ledger.held.load(Ordering::SeqCst));
+    let taken = async || pool.overview().await.unwrap().taken;
+    let cancelled = tokio::time::timeout(SECOND * 3 / 2, ask_with(&pool, "m", &[(1, 30)])).await;
+    assert!(cancelled.is_err());
+    let (other, ()) = tokio::join!(ask(&pool, "other"), async {
+        // It is told to go at once, and does not yet.
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!((taken().await, held()), (Bytes(80), Bytes(80)));
+        sleep(2 * LATE).await;
+        assert_eq!((taken().await, held()), (Bytes(90), Bytes(90)));
+    });
+    other.unwrap();
+    let overview = pool.overview().await.unwrap();
+    assert!(overview.evictions.is_empty(), "{overview:?}");
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adapter_that_is_told_to_go_stays_where_it_is_asked_for_first() {
     let members = vec![(member("m", 50), SECOND), (member("other", 40), SECOND)];
     let (pool, loader) = pool(100, members);
     loader.ledger.late.store(true, Ordering::SeqCst);
     ask_with(&pool, "m", &[(1, 30)]).await.unwrap();
-    ask(&pool, "other").await.unwrap();
-    // It is still listed.
-    ask_with(&pool, "m", &[(1, 30)]).await.unwrap();
+    let (other, again) = tokio::join!(ask(&pool, "other"), async {
+        sleep(LATE / 2).await;
+        ask_with(&pool, "m", &[(1, 30)]).await
+    });
+    other.unwrap();
+    again.unwrap();
     let overview = pool.overview().await.unwrap();
-    assert_eq!((overview.taken, loader.ledger.held.load(Ordering::SeqCst)), (Bytes(80), 80));
-    assert_eq!(overview.evictions[0].model, "other");
+    assert_eq!((overview.taken, overview.members[0].loads), (Bytes(90), 1), "{overview:?}");
+    assert!(overview.evictions.is_empty(), "{overview:?}");
+    assert!(loader.ledger.most.load(Ordering::SeqCst) <= 100);
     pool.shutdown().await;
 }
 
@@ -636,12 +694,14 @@ async fn act(pool: &Pool, name: &str, what: What) -> Result<(), BackendError> {
 async fn simulate(
     arrivals: Vec<Arrival>,
     sizes: [u64; 5],
+    late: bool,
 ) -> (Vec<Result<(), ErrorKind>>, u64, u64) {
     let members = sizes.iter().enumerate().map(|(at, &bytes)| {
         let name = at.to_string();
         (Member { pinned: at == 0, ..member(&name, bytes) }, Duration::from_millis(300 * at as u64))
     });
     let (pool, loader) = pool(100, members.collect());
+    loader.ledger.late.store(late, Ordering::SeqCst);
     let pool = Arc::new(pool);
     let mut tasks = tokio::task::JoinSet::new();
     for Arrival { after, model, what, leaves_after } in arrivals {
@@ -668,10 +728,14 @@ async fn simulate(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_schedule_breaks_a_rule(arrivals in arrivals(), sizes in prop::array::uniform5(1u64..70)) {
+    fn no_schedule_breaks_a_rule(
+        arrivals in arrivals(),
+        sizes in prop::array::uniform5(1u64..70),
+        late: bool,
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time().start_paused(true).build().unwrap();
-        let (ended, most, broken) = runtime.block_on(simulate(arrivals, sizes));
+        let (ended, most, broken) = runtime.block_on(simulate(arrivals, sizes, late));
         prop_assert!(most <= 100, "{most} bytes at once");
         prop_assert_eq!(broken, 0, "a pinned or answering model was ended");
         for end in ended {

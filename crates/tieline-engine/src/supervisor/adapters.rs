@@ -74,9 +74,16 @@ fn asks_for(work: &Work, digest: Digest) -> bool {
 }
 
 impl Shelf {
-    /// Those that are held.
-    pub(super) fn held(&self) -> &[HeldAdapter] {
-        &self.held
+    /// Those that are held, on their way, or waited for by work of this shelf or by `more`: each once.
+    pub(super) fn takes<'w>(&'w self, more: impl Iterator<Item = &'w Work>) -> Vec<HeldAdapter> {
+        let mut all: Vec<HeldAdapter> = self.held.iter().copied().chain(self.coming).collect();
+        let waiting = self.waiting.iter().map(|waiting| &waiting.work).chain(more);
+        for one in waiting.filter_map(wanted).flat_map(Adapters::sizes) {
+            if all.iter().all(|other| other.digest != one.digest) {
+                all.push(one);
+            }
+        }
+        all
     }
 
     fn lacks<'w>(&self, work: &'w Work) -> Option<&'w Adapter> {

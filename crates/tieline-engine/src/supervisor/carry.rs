@@ -19,9 +19,12 @@ pub(super) type Sending = JoinHandle<io::Result<()>>;
 impl Life<'_> {
     /// Hands over what has its adapters, and begins to send the next that somebody waits for.
     pub(super) async fn bring_next(&mut self) -> Step {
+        self.shed().await?;
         loop {
             let used = self.used();
-            match self.shelf.next(&used, opened) {
+            let next = self.shelf.next(&used, opened);
+            self.tell_adapters();
+            match next {
                 None => return Ok(()),
                 Some(Next::Go(id, work)) => self.send_work(id, work).await?,
                 Some(Next::Missing(digest, failed)) => self.disappoint(digest, &failed).await?,
@@ -37,10 +40,18 @@ impl Life<'_> {
         }
     }
 
-    /// Has the runner drop the adapters that no work asks for: others need the memory.
+    /// Has the runner drop the adapters that are to go and that no work asks for. Those of cancelled work go when the
+    /// runner has ended it.
     pub(super) async fn shed(&mut self) -> Step {
-        let gone = self.shelf.unused(&self.used());
-        self.drop_adapters(&gone).await
+        let mut gone = self.shelf.unused(&self.used());
+        {
+            let to_go = self.supervisor.to_go.borrow_and_update();
+            gone.retain(|digest| to_go.contains(digest));
+        }
+        match gone[..] {
+            [] => Ok(()),
+            _ => self.drop_adapters(&gone).await,
+        }
     }
 
     async fn drop_adapters(&mut self, gone: &[Digest]) -> Step {
@@ -48,7 +59,7 @@ impl Life<'_> {
             self.child.send(&ToRunner::DropAdapter(*digest)).await?;
         }
         self.shelf.dropped(gone);
-        self.tell_held();
+        self.tell_adapters();
         Ok(())
     }
 
@@ -83,7 +94,6 @@ impl Life<'_> {
         if let Err(failure) = result {
             self.disappoint(digest, &Failed::from(failure)).await?;
         }
-        self.tell_held();
         self.bring_next().await
     }
 
@@ -94,8 +104,19 @@ impl Life<'_> {
         Ok(())
     }
 
-    fn tell_held(&self) {
-        self.supervisor.held.send_replace(self.shelf.held().to_vec());
+    /// Tells what the adapters take, before any more of it is taken.
+    pub(super) fn tell_adapters(&self) {
+        self.tell_adapters_with(None);
+    }
+
+    /// As [`tell_adapters`](Self::tell_adapters), with those of work that is about to be accepted.
+    pub(super) fn tell_adapters_with(&self, work: Option<&wire::Work>) {
+        let takes = self.shelf.takes(work.into_iter());
+        self.supervisor.held.send_if_modified(|told| {
+            let changed = *told != takes;
+            *told = takes;
+            changed
+        });
     }
 }
 

@@ -160,6 +160,7 @@ impl<'s> Life<'s> {
                 },
                 command = commands.recv() => self.asked(command).await,
                 result = carry::end_of(&mut self.sending) => self.sent(result).await,
+                Ok(()) = self.supervisor.to_go.changed() => self.shed().await,
                 _ = tick.tick() => self.check_pulse().await,
             };
             if let Err(over) = step {
@@ -183,7 +184,6 @@ impl<'s> Life<'s> {
             None | Some(Command::Shutdown) => Err(Over::Shutdown),
             Some(Command::Submit { work, ticket }) => self.submit((work, ticket)).await,
             Some(Command::Cancel(id)) => self.cancel(id).await,
-            Some(Command::Shed) => self.shed().await,
             Some(Command::Drain) if self.loaded.is_none() => Err(Over::Shutdown),
             Some(Command::Drain) => {
                 self.supervisor.change(Change::Drain);
@@ -226,7 +226,10 @@ impl<'s> Life<'s> {
         let id = RequestId(self.supervisor.next_id);
         self.supervisor.next_id += 1;
         let (replies, receiver) = mpsc::channel(room);
+        // Before its caller can leave: what comes for it is told of by then.
+        self.tell_adapters_with(Some(&work));
         if ticket.send(Ok(Ticket::new(id, receiver, commands))).is_err() {
+            self.tell_adapters();
             return Ok(()); // The caller left before it was accepted.
         }
         let kept = Some(Box::new(work.clone()));
@@ -242,6 +245,7 @@ impl<'s> Life<'s> {
         self.count_work()?;
         if !self.shelf.serves(&work) {
             self.shelf.wait(id, work);
+            self.tell_adapters();
             return Box::pin(self.bring_next()).await;
         }
         self.send_work(id, work).await

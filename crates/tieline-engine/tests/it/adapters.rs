@@ -56,7 +56,7 @@ async fn adapters_are_brought_once_and_again_after_a_crash() {
     let two = put(folder.path(), "two", &lora::adapter(2));
     let model = base(runner).await;
     let plain = answer(&model, request(&[])).await.unwrap();
-    assert!(model.adapters().is_empty());
+    assert!(model.adapters().borrow().is_empty());
     // They come while another answer goes on.
     let mut other = model.run(endless()).await.unwrap();
     assert!(matches!(next(&mut other).await, Some(Ok(Event::Started(_)))));
@@ -68,7 +68,7 @@ async fn adapters_are_brought_once_and_again_after_a_crash() {
     let (with_one, with_both) = (with_one.unwrap(), with_both.unwrap());
     assert!(plain != with_one && plain != with_both && with_one != with_both);
     drop(other);
-    let bytes: Vec<Bytes> = model.adapters().iter().map(|held| held.bytes).collect();
+    let bytes: Vec<Bytes> = model.adapters().borrow().iter().map(|held| held.bytes).collect();
     let size = Bytes(lora::adapter(1).len() as u64);
     assert_eq!(bytes, [size, size]);
     // Whatever becomes of the file: it is there.
@@ -78,7 +78,7 @@ async fn adapters_are_brought_once_and_again_after_a_crash() {
     kill_process(first, Signal::KILL).unwrap();
     let first = first.as_raw_pid().cast_unsigned();
     until("a new runner", || model.pid().is_some_and(|pid| pid != first)).await;
-    assert!(model.adapters().is_empty());
+    assert!(model.adapters().borrow().is_empty());
     assert_eq!(answer(&model, request(&[one])).await.unwrap(), with_one);
     let error = answer(&model, request(&[two])).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
@@ -124,6 +124,77 @@ async fn a_runner_that_stands_still_with_an_adapter_on_its_way_is_replaced() {
     let said = tokio::time::timeout(Duration::from_secs(60), answer).await.expect("an end");
     assert!(!said.unwrap().is_empty());
     assert_ne!(pid(&model), stopped);
+    model.shutdown().await;
+}
+
+/// Those that a model's runner holds or that work waits for, once they are so many.
+async fn held(model: &LocalModel, count: usize) {
+    let mut adapters = model.adapters();
+    let wait = adapters.wait_for(|all| all.len() == count);
+    let seen = tokio::time::timeout(Duration::from_secs(60), wait).await;
+    seen.unwrap_or_else(|_| panic!("never {count} of them")).unwrap();
+}
+
+#[tokio::test]
+async fn an_adapter_of_cancelled_work_goes_when_that_has_ended() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let model = base(runner).await;
+    let with_one = Request { adapters: Adapters::new(vec![one.clone()]).unwrap(), ..endless() };
+    let mut stream = model.run(with_one).await.unwrap();
+    assert!(matches!(next(&mut stream).await, Some(Ok(Event::Started(_)))));
+    held(&model, 1).await;
+    // Stopped, so that it is told to drop what the work uses that it has not ended yet.
+    kill_process(pid(&model), Signal::STOP).unwrap();
+    drop(stream);
+    model.shed([one.digest].into());
+    // The supervisor has both by the time that it took this in.
+    let later = model.run(request(&[])).await.unwrap();
+    kill_process(pid(&model), Signal::CONT).unwrap();
+    held(&model, 0).await;
+    drop(later);
+    // What is asked for again comes again, and stays as soon as it may.
+    model.shed([].into());
+    answer(&model, request(std::slice::from_ref(&one))).await.unwrap();
+    held(&model, 1).await;
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn no_wish_that_adapters_go_is_lost_where_commands_are_many() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let model = base(runner).await;
+    answer(&model, request(std::slice::from_ref(&one))).await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..300 {
+        streams.push(model.run(request(&[])).await.unwrap());
+    }
+    // Nobody else runs meanwhile: more is cancelled at once than the supervisor's queue takes.
+    drop(streams);
+    model.shed([one.digest].into());
+    held(&model, 0).await;
+    model.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_adapter_is_told_of_before_it_comes_and_until_nobody_waits_for_it() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let one = put(folder.path(), "one", &lora::adapter(1));
+    let two = put(folder.path(), "two", &lora::adapter(2));
+    let model = base(runner).await;
+    kill_process(pid(&model), Signal::STOP).unwrap();
+    let both = model.run(request(&[one.clone(), two.clone()])).await.unwrap();
+    assert_eq!(model.adapters().borrow().len(), 2);
+    drop(both);
+    // The one on its way comes all the same, and goes.
+    model.shed([one.digest, two.digest].into());
+    held(&model, 1).await;
+    kill_process(pid(&model), Signal::CONT).unwrap();
+    held(&model, 0).await;
     model.shutdown().await;
 }
 
@@ -178,7 +249,7 @@ async fn the_least_used_goes_for_another() {
     }
     ask(0).await.unwrap();
     ask(ADAPTERS).await.unwrap();
-    let held: Vec<Digest> = model.adapters().iter().map(|held| held.digest).collect();
+    let held: Vec<Digest> = model.adapters().borrow().iter().map(|held| held.digest).collect();
     assert_eq!(held.len(), ADAPTERS);
     assert!(held.contains(&all[0].digest) && !held.contains(&all[1].digest));
     assert_eq!(ask(0).await.unwrap(), first);

@@ -1,8 +1,8 @@
 //! Starts runners for the pool, and holds what their models need while they are in memory: the lease of the
 //! file, and the record that `tieline ps` reads.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Runners {
         let held = Held { _lease: prepared.lease, session, adapters: HashMap::new() };
         let holds = Arc::new(Mutex::new(Some(held)));
         let tasks = TaskTracker::new();
-        tasks.spawn(tell(model.watch_adapters(), store.clone(), record, Arc::clone(&holds)));
+        tasks.spawn(tell(model.adapters(), store.clone(), record, Arc::clone(&holds)));
         tasks.close();
         let (store, variant) = (store.clone(), Arc::clone(variant));
         Ok(Kept { model, variant, need, store, holds, tasks })
@@ -168,8 +168,12 @@ impl Resident for Kept {
         self.model.served()
     }
 
-    fn adapters(&self) -> Vec<HeldAdapter> {
+    fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         self.model.adapters()
+    }
+
+    fn shed(&self, adapters: HashSet<Digest>) {
+        self.model.shed(adapters);
     }
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {

@@ -9,6 +9,7 @@ fn resident(key: usize, bytes: u64) -> Resident {
         key: Key(key),
         bytes: Bytes(bytes),
         bare: Bytes(bytes),
+        going: Bytes(0),
         phase: Phase::Ready,
         busy: 0,
         pinned: false,
@@ -80,6 +81,17 @@ fn adapters_get_room_as_a_model_does() {
     // A pinned one's adapters may go in time, and its own plan does not count twice.
     let grown = Resident { pinned: true, bytes: Bytes(90), busy: 1, ..resident(0, 50) };
     assert_eq!(decide(&facts(vec![grown], vec![growing(0, 50, 40)])).refuse, []);
+}
+
+#[test]
+fn adapters_that_go_count_until_they_are_gone_and_spare_their_model() {
+    let going =
+        |bytes| Resident { bare: Bytes(bytes - 30), going: Bytes(30), ..resident(0, bytes) };
+    let decision = decide(&facts(vec![going(90)], vec![waiting(1, 40)]));
+    assert_eq!((decision.load, decision.evict), (vec![], vec![]));
+    check_evicted(vec![going(90)], waiting(1, 41), &[0]);
+    // And count once among what leaves: the first has no more than 30 to give beside them.
+    check_evicted(vec![going(60), resident(1, 40)], waiting(2, 70), &[1]);
 }
 
 #[test]
@@ -201,7 +213,8 @@ fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
         move |(bytes, phase, busy, pinned, (ready, idle, load), uses, displaced)| Resident {
             key: Key(key),
             bytes: Bytes(bytes),
-            bare: Bytes(bytes),
+            bare: Bytes(bytes - bytes / 3),
+            going: Bytes(bytes / 3),
             phase,
             busy,
             pinned,
