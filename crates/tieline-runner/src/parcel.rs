@@ -36,6 +36,11 @@ impl Parcel {
         }
     }
 
+    /// The engine gives it up, where it is the one that is on its way.
+    pub(crate) fn give_up(&mut self, digest: Digest) {
+        self.0.take_if(|growing| growing.want.digest == digest);
+    }
+
     /// Takes some bytes. Those of none that was begun, or was given up, are nobody's.
     pub(crate) fn piece(&mut self, piece: &AdapterPiece) -> Option<Arrived> {
         let growing = self.0.as_mut().filter(|growing| growing.want.digest == piece.digest)?;
@@ -125,6 +130,17 @@ mod tests {
         assert_eq!(parcel.piece(&piece(want, b"pter")), Some((want.digest, Ok(b"adapter".into()))));
         // It is over: more is nobody's.
         assert!(parcel.piece(&piece(want, b"x")).is_none());
+    }
+
+    #[test]
+    fn what_is_given_up_takes_nothing_more() {
+        let want = of(b"adapter");
+        let mut parcel = Parcel::default();
+        assert!(parcel.begin(want).is_none());
+        parcel.give_up(Digest([9; 32]));
+        assert!(parcel.0.is_some());
+        parcel.give_up(want.digest);
+        assert!(parcel.0.is_none() && parcel.piece(&piece(want, b"adapter")).is_none());
     }
 
     #[test]

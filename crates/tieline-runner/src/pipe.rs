@@ -117,7 +117,10 @@ impl Reader<'_> {
                 }
                 ToRunner::BeginAdapter(adapter) => self.arrive(parcel.begin(adapter))?,
                 ToRunner::AdapterPiece(piece) => self.arrive(parcel.piece(&piece))?,
-                ToRunner::DropAdapter(digest) => self.drop_adapter(digest),
+                ToRunner::DropAdapter(digest) => {
+                    parcel.give_up(digest);
+                    self.drop_adapter(digest);
+                }
                 ToRunner::Work(id, work) => self.enqueue(id, work)?,
                 ToRunner::Cancel(id) => self.control.cancel(id),
                 ToRunner::Ping(number) => {

@@ -1,20 +1,64 @@
 //! Brings adapters to a runner at work: reads their files, and sends them in pieces that give way to all else.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use tieline_types::wire::{self, ADAPTER_BYTES, ADAPTER_PIECE, AdapterPiece, Failure, ToRunner};
 use tieline_types::{Adapter, BackendError, Bytes, Digest, ErrorKind, HeldAdapter, Origin, Retry};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Failed;
 use super::adapters::{Next, wanted};
-use super::life::{Life, Step};
+use super::life::{Life, PINGS, Step};
 
-/// A file that is being read and sent.
-pub(super) type Sending = JoinHandle<io::Result<()>>;
+/// A file that is being read and sent, by a thread of its own: a disk that hangs keeps it for ever, and nobody waits for
+/// it. Dropped, it sends no more.
+pub(super) struct Sending {
+    end: oneshot::Receiver<io::Result<()>>,
+    shared: Arc<Shared>,
+    /// What was sent when this was last looked at, and how often in a row it was no more than before.
+    seen: u64,
+    still: u32,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    sent: AtomicU64,
+    given_up: AtomicBool,
+}
+
+impl Sending {
+    fn start(path: PathBuf, held: HeldAdapter, to: mpsc::Sender<Vec<u8>>) -> io::Result<Self> {
+        let (told, end) = oneshot::channel();
+        let shared = Arc::<Shared>::default();
+        let ours = Arc::clone(&shared);
+        let send = move || {
+            let result = send(&path, held, &to, &ours);
+            // Where nobody waits for it, it was given up.
+            let _ = told.send(result);
+        };
+        thread::Builder::new().name("adapter".to_owned()).spawn(send)?;
+        Ok(Self { end, shared, seen: 0, still: 0 })
+    }
+
+    /// Whether it stands still. To be asked at each ping.
+    fn hangs(&mut self) -> bool {
+        let sent = self.shared.sent.load(Ordering::Relaxed);
+        self.still = if sent == self.seen { self.still + 1 } else { 0 };
+        self.seen = sent;
+        self.still > PINGS
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.shared.given_up.store(true, Ordering::Relaxed);
+    }
+}
 
 impl Life<'_> {
     /// Hands over what has its adapters, and begins to send the next that somebody waits for.
@@ -22,7 +66,7 @@ impl Life<'_> {
         self.shed().await?;
         loop {
             let used = self.used();
-            let next = self.shelf.next(&used, opened);
+            let next = self.shelf.next(&used, found);
             self.tell_adapters();
             match next {
                 None => return Ok(()),
@@ -32,9 +76,9 @@ impl Life<'_> {
                     self.shelf.forget(id);
                     self.reply(id, Err(too_much())).await?;
                 }
-                Some(Next::Bring(file, held, gone)) => {
+                Some(Next::Bring(path, held, gone)) => {
                     self.drop_adapters(&gone).await?;
-                    self.send_adapter(file, held).await?;
+                    self.send_adapter(path, held).await?;
                 }
             }
         }
@@ -63,12 +107,13 @@ impl Life<'_> {
         Ok(())
     }
 
-    async fn send_adapter(&mut self, file: File, held: HeldAdapter) -> Step {
+    async fn send_adapter(&mut self, path: PathBuf, held: HeldAdapter) -> Step {
         self.shelf.begin(held);
         self.child.send(&ToRunner::BeginAdapter(held)).await?;
-        if let Some(bulk) = self.child.bulk() {
-            let send = move || send(file, held, &bulk);
-            self.sending = Some(self.supervisor.tasks.spawn_blocking(send));
+        let Some(bulk) = self.child.bulk() else { return Ok(()) };
+        match Sending::start(path, held, bulk) {
+            Ok(sending) => self.sending = Some(sending),
+            Err(error) => Box::pin(self.sent(Err(error))).await?,
         }
         Ok(())
     }
@@ -83,9 +128,21 @@ impl Life<'_> {
     pub(super) async fn sent(&mut self, result: io::Result<()>) -> Step {
         self.sending = None;
         let (Err(error), Some(digest)) = (result, self.shelf.coming()) else { return Ok(()) };
+        // The runner forgets what it has of it.
+        self.child.send(&ToRunner::DropAdapter(digest)).await?;
         self.shelf.arrived(digest, false);
         self.disappoint(digest, &unreadable(digest, &error)).await?;
         self.bring_next().await
+    }
+
+    /// Gives up a file of which nothing more was read for so long. To be called at each ping.
+    pub(super) async fn check_sending(&mut self) -> Step {
+        if !self.sending.as_mut().is_some_and(Sending::hangs) {
+            return Ok(());
+        }
+        let stall = self.supervisor.config.stall;
+        let text = format!("nothing more of it could be read for {stall:?}");
+        self.sent(Err(io::Error::new(io::ErrorKind::TimedOut, text))).await
     }
 
     /// The runner has an adapter, or refuses it.
@@ -126,16 +183,18 @@ pub(super) fn digests(work: &wire::Work) -> Vec<Digest> {
     adapters.map(|adapter| adapter.digest).collect()
 }
 
-fn opened(adapter: &Adapter) -> Result<(File, HeldAdapter), Failed> {
+/// Where an adapter lies, and its size. It is not opened here: that may wait.
+fn found(adapter: &Adapter) -> Result<(PathBuf, HeldAdapter), Failed> {
     let digest = adapter.digest;
-    let open = |path: &Path| {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
-        Ok((file, length))
-    };
     let missing = || io::Error::new(io::ErrorKind::NotFound, "nobody said where it is");
-    let path = adapter.file.as_ref().map(|file| file.path.as_path()).ok_or_else(missing);
-    let (file, length) = path.and_then(open).map_err(|error| unreadable(digest, &error))?;
+    let file = adapter.file.as_ref().ok_or_else(missing);
+    let looked = file.and_then(|file| {
+        let facts = fs::metadata(&file.path)?;
+        // What is no plain file, as a pipe, does not tell.
+        let length = if facts.is_file() { facts.len() } else { file.bytes.0 };
+        Ok((file.path.clone(), length))
+    });
+    let (path, length) = looked.map_err(|error| unreadable(digest, &error))?;
     if length > ADAPTER_BYTES.0 {
         return Err(Failed {
             kind: ErrorKind::InvalidRequest,
@@ -146,7 +205,7 @@ fn opened(adapter: &Adapter) -> Result<(File, HeldAdapter), Failed> {
             hint: Some("merge it into the model, or use one of a lower rank".to_owned()),
         });
     }
-    Ok((file, HeldAdapter { digest, bytes: Bytes(length) }))
+    Ok((path, HeldAdapter { digest, bytes: Bytes(length) }))
 }
 
 fn unreadable(digest: Digest, error: &io::Error) -> Failed {
@@ -167,7 +226,13 @@ fn too_much() -> BackendError {
 }
 
 /// Reads the file and sends it. Where nobody takes pieces any more, the runner is gone.
-fn send(mut file: File, held: HeldAdapter, to: &mpsc::Sender<Vec<u8>>) -> io::Result<()> {
+fn send(
+    path: &PathBuf,
+    held: HeldAdapter,
+    to: &mpsc::Sender<Vec<u8>>,
+    shared: &Shared,
+) -> io::Result<()> {
+    let mut file = File::open(path)?;
     let mut left = usize::try_from(held.bytes.0).map_err(io::Error::other)?;
     while left > 0 {
         let mut bytes = vec![0; left.min(ADAPTER_PIECE)];
@@ -175,9 +240,10 @@ fn send(mut file: File, held: HeldAdapter, to: &mpsc::Sender<Vec<u8>>) -> io::Re
         left -= bytes.len();
         let piece = ToRunner::AdapterPiece(AdapterPiece { digest: held.digest, bytes });
         let frame = wire::encode(&piece).map_err(io::Error::other)?;
-        if to.blocking_send(frame).is_err() {
+        if shared.given_up.load(Ordering::Relaxed) || to.blocking_send(frame).is_err() {
             return Ok(());
         }
+        shared.sent.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -185,7 +251,9 @@ fn send(mut file: File, held: HeldAdapter, to: &mpsc::Sender<Vec<u8>>) -> io::Re
 /// Waits for the end of what is being sent; for ever where nothing is.
 pub(super) async fn end_of(sending: &mut Option<Sending>) -> io::Result<()> {
     match sending {
-        Some(task) => task.await.unwrap_or_else(|lost| Err(io::Error::other(lost))),
+        Some(sending) => {
+            (&mut sending.end).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+        }
         None => std::future::pending().await,
     }
 }

@@ -23,7 +23,7 @@ const FEW_REPLIES: usize = 4;
 const MORE_EVENTS: usize = 64;
 
 /// Pings that a silent runner gets before it is killed.
-const PINGS: u32 = 4;
+pub(super) const PINGS: u32 = 4;
 /// How long the last frames of a dead runner may take to be read.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
 
@@ -403,6 +403,7 @@ impl<'s> Life<'s> {
             return Err(Over::Stalled);
         }
         self.unanswered += 1;
+        self.check_sending().await?;
         Ok(self.child.send(&ToRunner::Ping(0)).await?)
     }
 

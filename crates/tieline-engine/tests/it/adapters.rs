@@ -1,9 +1,12 @@
 //! Adapters come to a runner at work, and to the one that takes its place.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 use testkit::{Shape, lora};
@@ -196,6 +199,67 @@ async fn an_adapter_is_told_of_before_it_comes_and_until_nobody_waits_for_it() {
     kill_process(pid(&model), Signal::CONT).unwrap();
     held(&model, 0).await;
     model.shutdown().await;
+}
+
+/// An adapter whose file gives nothing, once so much of it was read; nobody may write to it, or never opens it.
+fn hanging(folder: &Path, bytes: &[u8], given: Option<usize>) -> (Adapter, Option<File>) {
+    let path = folder.join("pipe");
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0).unwrap();
+    // For reading too: on Linux that waits for nobody.
+    let open = || File::options().read(true).write(true).open(&path).unwrap();
+    let writer = given.map(|given| {
+        let mut writer = open();
+        writer.write_all(&bytes[..given]).unwrap();
+        writer
+    });
+    let file = AdapterFile { path, bytes: Bytes(bytes.len() as u64) };
+    let digest = Digest(Sha256::digest(bytes).into());
+    (Adapter { digest, scale: Scale::FULL, file: Some(file) }, writer)
+}
+
+#[tokio::test]
+async fn a_file_that_gives_nothing_holds_up_nobody_else() {
+    let Some(runner) = testkit::runner() else { return };
+    let stall = Duration::from_secs(2);
+    let model = start(EngineConfig { stall, ..EngineConfig::new(runner) }).await;
+    let before = pid(&model);
+    let plain = answer(&model, request(&[])).await.unwrap();
+    let bytes = lora::adapter(1);
+    // It cannot even be opened; some of it can be read.
+    for given in [None, Some(1000)] {
+        let folder = tempfile::tempdir().unwrap();
+        let good = put(folder.path(), "good", &lora::adapter(2));
+        let (hangs, writer) = hanging(folder.path(), &bytes, given);
+        let mut waits = model.run(request(std::slice::from_ref(&hangs))).await.unwrap();
+        let behind = answer(&model, request(std::slice::from_ref(&good)));
+        let beside = async {
+            // All of them end, while the one waits.
+            for _ in 0..10 {
+                assert_eq!(answer(&model, request(&[])).await.unwrap(), plain);
+            }
+        };
+        let (error, behind, ()) = tokio::join!(next(&mut waits), behind, beside);
+        let error = error.unwrap().unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert!(error.to_string().contains("nothing more of it could be read for 2s"), "{error}");
+        // Adapters come one at a time: who waited for another got it then.
+        assert!(!behind.unwrap().is_empty());
+        let held: Vec<Digest> = model.adapters().borrow().iter().map(|one| one.digest).collect();
+        assert_eq!(held, [good.digest]);
+        // What it gives now is nobody's.
+        if let Some(mut writer) = writer {
+            writer.write_all(&bytes[1000..]).unwrap();
+        }
+        let again = put(folder.path(), "again", &bytes);
+        assert!(!answer(&model, request(&[again])).await.unwrap().is_empty());
+        model.shed(model.adapters().borrow().iter().map(|one| one.digest).collect());
+        self::held(&model, 0).await;
+        model.shed([].into());
+    }
+    assert_eq!(pid(&model), before);
+    // The thread that waits for the pipe to be opened is waited for by nobody.
+    tokio::time::timeout(Duration::from_secs(60), model.shutdown()).await.unwrap();
 }
 
 #[tokio::test]
