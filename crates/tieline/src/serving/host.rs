@@ -172,19 +172,22 @@ impl Machine {
     }
 
     /// The variant of this kind, as a member of the pool.
-    async fn member(&self, model: &Model, kind: Kind) -> Result<Arc<Variant>, BackendError> {
+    pub(super) async fn member(
+        &self,
+        model: &Model,
+        kind: Kind,
+    ) -> Result<Arc<Variant>, BackendError> {
         let (variant, is_new) = self.variants.take(model, kind, &self.params);
         if is_new {
             self.forget_removed().await?;
         }
-        let need = needs::of(&self.ground, &variant, &self.pool).await?;
-        need.check(&variant, self.ground.budget)?;
         let (keep_alive, pinned) = match self.keep {
             Keep::For(time) => (Some(time), false),
             Keep::Forever => (None, true),
         };
-        let (name, bytes) = (variant.name.clone(), need.bytes());
-        self.pool.add(Member { name, bytes, pinned, keep_alive }).await?;
+        let (name, bytes) = (variant.name.clone(), Bytes(0));
+        let member = Member { name, bytes, pinned, keep_alive };
+        needs::join(&self.ground, &variant, (&self.pool, member)).await?;
         Ok(variant)
     }
 

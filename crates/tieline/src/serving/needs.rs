@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_engine::plan::fit::{self, Free};
-use tieline_engine::{Planner, Pool};
+use tieline_engine::{Member, Planner, Pool};
 use tieline_types::{BackendError, Bytes, Digest, ErrorKind, ModelFile};
 use tokio::sync::AcquireError;
 
@@ -62,25 +62,38 @@ impl Known {
         self.slot().as_ref().filter(|(of, _)| *of == build).map(|(_, need)| Arc::clone(need))
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<(Build, Arc<Need>)>> {
+    pub(super) fn slot(&self) -> std::sync::MutexGuard<'_, Option<(Build, Arc<Need>)>> {
         self.need.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a variant needs. One that is in memory, or comes there, has what it was planned with; one that is away is planned
-/// again where another build would load it, and has that size in the pool from then on.
+/// Makes a variant a member of the pool, `member` but for its size, which is what it needs. One that is in memory, or
+/// comes there, has what it was planned with; one that is away is planned again where another build would load it, and
+/// has that size in the pool from then on.
 ///
 /// # Errors
-/// Its file cannot be used, or no runner can load it so whatever the memory.
-pub(super) async fn of(
+/// Its file cannot be used, no runner can load it so whatever the memory, or it needs more than there is for all.
+pub(super) async fn join(
+    ground: &Arc<Ground>,
+    variant: &Variant,
+    (pool, member): (&Pool, Member),
+) -> Result<(), BackendError> {
+    if let (Some(need), Place::Loading | Place::Ready) = (variant.need(), variant.place()) {
+        return need.check(variant, ground.budget);
+    }
+    // Until it is a member: by the plan of a build that was used before, it would be one of a wrong size.
+    let _turn = variant.known.turn.lock().await;
+    let need = of(ground, variant, pool).await?;
+    need.check(variant, ground.budget)?;
+    pool.add(Member { bytes: need.bytes(), ..member }).await
+}
+
+/// What a variant needs that is away, or was when this was asked.
+async fn of(
     ground: &Arc<Ground>,
     variant: &Variant,
     pool: &Pool,
 ) -> Result<Arc<Need>, BackendError> {
-    if let (Some(need), Place::Loading | Place::Ready) = (variant.need(), variant.place()) {
-        return Ok(need);
-    }
-    let _turn = variant.known.turn.lock().await;
     if let Some(need) = variant.known.of(build(ground).await?) {
         return Ok(need);
     }

@@ -307,6 +307,43 @@ fn a_build_that_is_switched_to_on_the_way_plans_and_is_known_as_that() {
 }
 
 #[test]
+fn a_build_that_is_switched_to_before_a_model_is_a_member_leaves_no_size_behind() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app_with_builds(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    app.block_on(async {
+        let (_, handle) = start(&app, settings(512), app.engine().unwrap());
+        let machine = Arc::clone(&handle.machine);
+        let model = app.store.list().unwrap().remove(0);
+        let kind = variants::Kind { context: Tokens(512), vectors: None };
+        let sizes = async || -> Vec<Bytes> {
+            let members = machine.pool.overview().await.unwrap().members;
+            members.iter().map(|one| one.member.bytes).collect()
+        };
+        let join = async || machine.member(&model, kind).await.unwrap();
+        let variant = join().await;
+        let real = variant.need().unwrap().bytes();
+        assert_eq!(sizes().await, [real]);
+        // As it were if the build in use needed more than the next one.
+        machine.pool.forget(&variant.name).await.unwrap();
+        let (build, need) = variant.known.slot().take().unwrap();
+        let mut need = Arc::into_inner(need).unwrap();
+        need.planned.extra = Bytes(1_000_000_000);
+        *variant.known.slot() = Some((build, Arc::new(need)));
+        // One who plans by the first build waits for the turn while the other is switched to and plans.
+        let (first, second) = tokio::join!(join(), async {
+            app.store.engines().switch("b", None).unwrap();
+            join().await
+        });
+        assert!(Arc::ptr_eq(&first, &second));
+        let need = variant.need().unwrap().bytes();
+        assert!(need < real.max(Bytes(1_000_000_000)), "{need}");
+        assert_eq!(sizes().await, [need]);
+        handle.shutdown().await;
+    });
+}
+
+#[test]
 fn models_answer_by_name_and_are_held_while_they_do() {
     let Some(runner) = testkit::runner() else { return };
     let (app, _folder) = app(&runner);
