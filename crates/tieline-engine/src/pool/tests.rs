@@ -74,8 +74,8 @@ impl Shelf {
                     && users.get(&one.digest).is_none_or(|users| *users == 0)
             };
             let gone: Vec<HeldAdapter> = held.extract_if(.., goes).collect();
-            gone.iter()
-                .for_each(|one| drop(self.ledger.held.fetch_sub(one.bytes.0, Ordering::SeqCst)));
+            let bytes: u64 = gone.iter().map(|one| one.bytes.0).sum();
+            self.ledger.held.fetch_sub(bytes, Ordering::SeqCst);
             !gone.is_empty()
         });
     }

@@ -135,7 +135,7 @@ async fn held(model: &LocalModel, count: usize) {
     let mut adapters = model.adapters();
     let wait = adapters.wait_for(|all| all.len() == count);
     let seen = tokio::time::timeout(Duration::from_secs(60), wait).await;
-    seen.unwrap_or_else(|_| panic!("never {count} of them")).unwrap();
+    assert!(seen.is_ok_and(|seen| seen.is_ok()), "never {count} of them");
 }
 
 #[tokio::test]
