@@ -23,8 +23,10 @@ struct State {
     cancelled: HashSet<RequestId>,
     step: Vec<RequestId>,
     steps: u64,
-    /// An adapter is being read.
-    reading: bool,
+    /// What goes on that is no step.
+    reading: u32,
+    /// The model is being loaded.
+    loading: bool,
     closing: bool,
 }
 
@@ -77,22 +79,35 @@ impl Control {
         self.abort.store(state.must_stop(), Ordering::Relaxed);
     }
 
-    /// Whether a step computes or an adapter is read, and how many there were with it.
+    /// Whether a step computes or something else goes on, and how many there were with it.
     pub(crate) fn steps(&self) -> (bool, u64) {
         let state = self.lock();
-        (state.reading || !state.step.is_empty(), state.steps)
+        (state.reading > 0 || !state.step.is_empty(), state.steps)
     }
 
-    /// llama.cpp reads an adapter now.
-    pub(crate) fn begin_reading(&self) {
+    /// Something goes on now that is no step: an order is read, a prompt prepared, a prefix fetched. Should it stand
+    /// still, the engine sees it as it sees a step. Until what this returns is dropped.
+    pub(crate) fn read(&self) -> Reading<'_> {
         let mut state = self.lock();
-        state.reading = true;
+        state.reading += 1;
         state.steps += 1;
+        Reading(self)
     }
 
-    /// The adapter was read, or refused.
-    pub(crate) fn end_reading(&self) {
-        self.lock().reading = false;
+    /// As [`read`](Self::read): the model is loaded now.
+    pub(crate) fn load(&self) -> Reading<'_> {
+        self.lock().loading = true;
+        self.read()
+    }
+
+    /// Whether the model is being loaded.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.lock().loading
+    }
+
+    /// What goes on gets on.
+    pub(crate) fn gets_on(&self) {
+        self.lock().steps += 1;
     }
 
     /// The step ended.
@@ -120,6 +135,19 @@ impl Control {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while it holds this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something that goes on until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Reading<'c>(&'c Control);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.reading -= 1;
+        // A model is loaded once, and all else that goes on comes after.
+        state.loading = false;
     }
 }
 
@@ -161,15 +189,22 @@ mod tests {
     }
 
     #[test]
-    fn reading_an_adapter_is_seen_as_a_step_is() {
+    fn what_is_no_step_is_seen_as_a_step_is() {
         let control = both_known();
-        control.begin_reading();
-        assert_eq!(control.steps(), (true, 1));
+        let loading = control.load();
+        assert_eq!((control.steps(), control.is_loading()), ((true, 1), true));
+        control.gets_on();
+        assert_eq!(control.steps(), (true, 2));
+        drop(loading);
+        assert_eq!((control.steps(), control.is_loading()), ((false, 2), false));
+        let (outer, inner) = (control.read(), control.read());
+        drop(inner);
         // Nobody's work is stopped by it, and none stops it.
         control.cancel(A);
         assert!(!control.is_aborted());
-        control.end_reading();
-        assert_eq!(control.steps(), (false, 1));
+        assert_eq!(control.steps(), (true, 4));
+        drop(outer);
+        assert_eq!(control.steps(), (false, 4));
     }
 
     #[test]

@@ -118,6 +118,8 @@ impl<'m> Desk<'m> {
 
     fn work(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         while self.take_orders(line)? {
+            // All but waiting for orders is watched.
+            let _reading = line.control.read();
             self.drop_unwanted(line)?;
             self.let_in(line)?;
             self.step(line)?;
@@ -154,14 +156,12 @@ impl<'m> Desk<'m> {
             if line.control.is_closing() {
                 return Ok(false);
             }
+            let _reading = line.control.read();
             match order {
                 Order::Work { id, work, arrived } => self.order(line, id, work, arrived)?,
                 Order::Adapter(arrived) => {
                     let digest = arrived.0;
-                    // Should it stand still, the engine sees it as it sees a step.
-                    line.control.begin_reading();
                     let taken = self.shelf.take_in(self.prompts.model, arrived);
-                    line.control.end_reading();
                     line.writer.send(&FromRunner::Adapter(digest, taken))?;
                 }
                 Order::DropAdapter(digest) => self.shelf.remove(digest, self.kv.context()),

@@ -125,8 +125,9 @@ impl Reader<'_> {
                 ToRunner::Cancel(id) => self.control.cancel(id),
                 ToRunner::Ping(number) => {
                     let (working, steps) = self.control.steps();
-                    // Steps count where nobody asks between operations, as on a GPU.
-                    let progress = llama::progress().wrapping_add(steps);
+                    // Steps count where nobody asks between operations, as on a GPU. A slow disk gets on, too.
+                    let moved = process::brought_in(self.control.is_loading());
+                    let progress = llama::progress().wrapping_add(steps).wrapping_add(moved);
                     self.writer.send(&FromRunner::Pong { number, working, progress })?;
                 }
                 ToRunner::Shutdown => return Ok(()),

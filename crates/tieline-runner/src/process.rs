@@ -80,17 +80,30 @@ pub(crate) fn processors() -> u32 {
     })
 }
 
+/// Grows while this process reads from a disk; where it loads, also while what it holds grows: one call maps a
+/// whole model, and tells nothing of how far it is.
+pub(crate) fn brought_in(loads: bool) -> u64 {
+    let Some(usage) = usage() else { return 0 };
+    let held = if loads { usage.ru_maxrss } else { 0 };
+    let grown = [usage.ru_inblock, usage.ru_majflt, held];
+    grown.into_iter().fold(0, |sum: u64, one| sum.wrapping_add(u64::try_from(one).unwrap_or(0)))
+}
+
 /// The most memory that this process has held, code and mapped weights included.
 pub(crate) fn peak_memory() -> Option<Bytes> {
+    let peak = u64::try_from(usage()?.ru_maxrss).ok()?;
+    // Linux counts kibibytes, macOS bytes.
+    Some(Bytes(if cfg!(target_os = "macos") { peak } else { peak * 1024 }))
+}
+
+fn usage() -> Option<libc::rusage> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `usage` is a writable rusage.
     if unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) } != 0 {
         return None;
     }
     // SAFETY: getrusage succeeded and filled it; all-zero was valid before too.
-    let peak = u64::try_from(unsafe { usage.assume_init() }.ru_maxrss).ok()?;
-    // Linux counts kibibytes, macOS bytes.
-    Some(Bytes(if cfg!(target_os = "macos") { peak } else { peak * 1024 }))
+    Some(unsafe { usage.assume_init() })
 }
 
 /// Ends the process at once, without destructors: for when llama.cpp does not come back.

@@ -143,6 +143,7 @@ impl Server {
     fn load_and_work(&self, opened: Opened, params: LoadParams) -> Result<(), ServeError> {
         let Opened { model, folder, draft } = opened;
         let started = Instant::now();
+        let loading = self.control.load();
         llama::switch_own_kernels(params.own_kernels);
         #[cfg(all(feature = "attacks", target_os = "linux"))]
         jail::attacks::attack("loading");
@@ -167,12 +168,14 @@ impl Server {
         if session.params.embeddings.is_some() {
             loaded.jail = self.sealed(has_cache);
             self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
+            drop(loading);
             return Ok(embed::serve(session, line)?);
         }
         let drafter = draft.map(|draft| Drafter::new(draft, &model));
         let desk = self.desk(session, folder).guessing_with(drafter);
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
+        drop(loading);
         Ok(desk.serve(line)?)
     }
 
@@ -232,6 +235,7 @@ impl Server {
             reason = "between 0 and 1000 by the clamp"
         )]
         let thousandths = (share.clamp(0.0, 1.0) * 1000.0) as u16;
+        self.control.gets_on();
         let sent = self.writer.send(&FromRunner::Loading(thousandths)).is_ok();
         sent && !self.control.is_aborted()
     }

@@ -206,9 +206,9 @@ pub enum FromRunner {
     Pong {
         /// The ping's number.
         number: u64,
-        /// Whether something is being computed.
+        /// Whether something is being loaded, prepared or computed.
         working: bool,
-        /// Grows while computing goes on. One that works and stands still hangs.
+        /// Changes while that goes on. One that works and stands still hangs.
         progress: u64,
     },
 }

@@ -94,7 +94,7 @@ pub(super) enum Over {
     /// The pipe ended or failed: the process is dead, or must die.
     Lost(Option<FrameError>),
     Stalled,
-    /// It answers, and what it computes does not get on.
+    /// It answers, and what it loads or computes does not get on.
     Hangs,
 }
 
@@ -430,8 +430,9 @@ impl<'s> Life<'s> {
             Over::Hangs => {
                 self.child.end(Duration::ZERO).await;
                 let stall = self.supervisor.config.stall;
+                let doing = if self.loaded.is_some() { "computed" } else { "loaded the model" };
                 let message =
-                    format!("the runner computed for {stall:?} without getting on and was killed");
+                    format!("the runner {doing} for {stall:?} without getting on and was killed");
                 let failed = Failed { kind: ErrorKind::Crashed, message, hint: None };
                 (LifeEnd::Died(failed.clone()), failed)
             }

@@ -35,7 +35,10 @@ async fn start(config: EngineConfig) -> LocalModel {
 }
 
 async fn start_error(runner: impl Into<PathBuf>, file: ModelFile) -> BackendError {
-    let config = EngineConfig::new(runner);
+    start_error_of(EngineConfig::new(runner), file).await
+}
+
+async fn start_error_of(config: EngineConfig, file: ModelFile) -> BackendError {
     LocalModel::start(config, "test".to_owned(), file, params(), |_| {}).await.unwrap_err()
 }
 

@@ -14,7 +14,9 @@ use tieline_types::{
     Request, Retry, RunnerBuild, Tokens,
 };
 
-use crate::{answer, endless, model_file, next, params, pid, question, start, until};
+use crate::{
+    answer, endless, model_file, next, params, pid, question, start, start_error_of, until,
+};
 
 fn quick(runner: PathBuf) -> EngineConfig {
     EngineConfig { backoff: Duration::from_millis(1), ..EngineConfig::new(runner) }
@@ -127,9 +129,8 @@ async fn deaths_are_told_and_those_of_other_processes_count() {
     assert!(told[0].quarantined.as_ref().unwrap().contains("3 times"), "{told:?}");
 }
 
-/// A program that says what a runner says when it hangs in a computation: it answers, and gets nowhere.
-fn hanging(folder: &Path) -> PathBuf {
-    let loaded = LoadedModel {
+fn loaded() -> FromRunner {
+    FromRunner::Loaded(Box::new(LoadedModel {
         description: String::new(),
         parameters: 0,
         weights: Bytes(0),
@@ -149,34 +150,64 @@ fn hanging(folder: &Path) -> PathBuf {
         architecture: String::new(),
         memory: MemoryUse::default(),
         jail: Jail::default(),
+    }))
+}
+
+fn pong(progress: u64) -> FromRunner {
+    FromRunner::Pong { number: 0, working: true, progress }
+}
+
+/// A program that says what a runner says, and goes on as the script tells it, with these frames in files of their
+/// names.
+fn fake(folder: &Path, frames: &[(&str, FromRunner)], script: &str) -> PathBuf {
+    let hello = FromRunner::Hello {
+        version: wire::VERSION,
+        build: RunnerBuild::default(),
+        jail: Jail::default(),
     };
+    for (name, frame) in frames.iter().chain(&[("hello", hello)]) {
+        fs::write(folder.join(name), wire::encode(frame).unwrap()).unwrap();
+    }
+    let program = folder.join("runner");
+    let text = format!("#!/bin/sh\ncd '{}'\ncat hello\n{script}\n", folder.display());
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+    program
+}
+
+/// How a [`fake`] is started.
+fn faked(runner: PathBuf) -> EngineConfig {
+    EngineConfig { jail: JailPolicy::BestEffort, ..quick(runner) }
+}
+
+/// One that hangs: it answers, and gets nowhere.
+const HANG: &str = "while cat pong; do sleep 0.02; done";
+
+#[tokio::test]
+async fn a_load_that_stands_still_is_ended_and_one_that_is_slow_is_not() {
+    let folder = tempfile::tempdir().unwrap();
     let frames = [
-        FromRunner::Hello {
-            version: wire::VERSION,
-            build: RunnerBuild::default(),
-            jail: Jail::default(),
-        },
-        FromRunner::Loaded(Box::new(loaded)),
+        ("loading", FromRunner::Loading(10)),
+        ("pong", pong(5)),
+        ("other", pong(6)),
+        ("loaded", loaded()),
     ];
-    let frames: Vec<u8> = frames.iter().flat_map(|frame| wire::encode(frame).unwrap()).collect();
-    fs::write(folder.join("frames"), frames).unwrap();
-    let pong = FromRunner::Pong { number: 0, working: true, progress: 5 };
-    fs::write(folder.join("pong"), wire::encode(&pong).unwrap()).unwrap();
-    let script = folder.join("runner");
-    let text = format!(
-        "#!/bin/sh\ncd '{}'\ncat frames\nwhile cat pong; do sleep 0.02; done\n",
-        folder.display()
-    );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
-    script
+    let runner = fake(folder.path(), &frames, &format!("cat loading; {HANG}"));
+    let error = start_error_of(faked(runner), model_file()).await;
+    assert_eq!(error.kind, ErrorKind::Crashed);
+    assert!(error.to_string().contains("loaded the model for 60s without getting on"), "{error}");
+    // So many answers that one which stands still would be ended, twice over.
+    let slow = "cat loading; for i in 1 2 3 4 5 6; do cat pong other; done; cat loaded; cat >read";
+    let model = start(faked(fake(folder.path(), &frames, slow))).await;
+    assert_eq!(model.phase(), Phase::Ready);
+    model.shutdown().await;
 }
 
 #[tokio::test]
 async fn a_computation_that_hangs_is_ended_though_the_runner_answers() {
     let folder = tempfile::tempdir().unwrap();
-    let model =
-        start(EngineConfig { jail: JailPolicy::BestEffort, ..quick(hanging(folder.path())) }).await;
+    let frames = [("pong", pong(5)), ("loaded", loaded())];
+    let model = start(faked(fake(folder.path(), &frames, &format!("cat loaded; {HANG}")))).await;
     let mut stream = model.run(endless()).await.unwrap();
     // Tried again on the next runner, which hangs too.
     let error = next(&mut stream).await.unwrap().unwrap_err();

@@ -1,5 +1,6 @@
 //! The runner as a process: how it starts, what it refuses, how it ends.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -147,7 +148,7 @@ fn a_ping_is_answered_in_the_middle_of_a_prefill() {
     let id = peer.order(Work::Generate(Box::new(Request::new(Prompt::Text(long_text(8000))))));
     peer.reply(id);
     // It is asked while it reads: it works, and says that it gets on with it. Between two steps it rests.
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for number in 0..1000 {
         peer.send(&ToRunner::Ping(number));
         let pong = loop {
@@ -168,6 +169,54 @@ fn a_ping_is_answered_in_the_middle_of_a_prefill() {
     }
     let moved = seen.len() > 1;
     assert!(moved, "no progress");
+}
+
+/// Pings until `last` comes; what pongs said meanwhile of those in which something went on.
+fn pinged(peer: &mut Peer, last: impl Fn(&FromRunner) -> bool) -> HashSet<u64> {
+    let mut seen = HashSet::new();
+    for number in 0.. {
+        peer.send(&ToRunner::Ping(number));
+        loop {
+            match peer.frame().expect("the runner went away") {
+                FromRunner::Pong { working, progress, .. } => {
+                    seen.extend(working.then_some(progress));
+                    break;
+                }
+                frame if last(&frame) => return seen,
+                FromRunner::Loading(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    seen
+}
+
+#[test]
+fn loading_and_preparing_are_watched_as_computing_is() {
+    let mut peer = Peer::start(testkit::smollm2());
+    let params =
+        LoadParams { context: Some(Tokens(512)), threads: Some(1), ..LoadParams::default() };
+    peer.send(&ToRunner::Load(Box::new(params)));
+    let seen = pinged(&mut peer, |frame| matches!(frame, FromRunner::Loaded(_)));
+    assert!(seen.len() > 1, "a load that stands still would not be seen: {seen:?}");
+    let (add_special, parse_special) = (false, false);
+    let text = "some words of a long text ".repeat(100_000).into();
+    peer.order(Work::Tokenize { text, add_special, parse_special });
+    let last = |frame: &FromRunner| matches!(frame, FromRunner::Reply(_, Reply::Tokens(_)));
+    let seen = pinged(&mut peer, last);
+    assert!(!seen.is_empty(), "a tokeniser that hangs would not be seen");
+    // At rest it is not at work.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let rests =
+        |frame: Option<FromRunner>| matches!(frame, Some(FromRunner::Pong { working: false, .. }));
+    loop {
+        peer.send(&ToRunner::Ping(0));
+        if rests(peer.frame()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "it never rests");
+    }
 }
 
 #[test]
