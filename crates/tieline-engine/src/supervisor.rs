@@ -1,6 +1,7 @@
 //! Watches one model's runner: one loop over what callers ask, what the runner says, and the clock.
 
 mod adapters;
+mod again;
 mod blame;
 mod carry;
 mod health;
@@ -20,14 +21,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::{Command, Ticket};
 use crate::config::{Death, EngineConfig};
-use blame::{Blame, Trace};
+use again::Again;
+use blame::Blame;
 pub use health::Phase;
 use health::{CRASH_WINDOW, Change, Health, Verdict};
-use life::{Life, LifeEnd, Replies};
+use life::{Life, LifeEnd};
 
 /// Commands that may wait for the supervisor.
 pub(crate) const COMMANDS: usize = 256;
-/// Work that may wait while the runner loads.
+/// Work that may wait while the runner loads, or while another is tried.
 const WAITING: usize = 64;
 
 /// How a model's runner is doing.
@@ -96,17 +98,6 @@ pub(crate) type Told =
 
 /// What the supervisor is told: commands, one after the other, and which adapters are to go once no work asks for them.
 pub(crate) type Asked = (mpsc::WeakSender<Command>, watch::Receiver<HashSet<Digest>>);
-
-/// Accepted work of which its caller has seen nothing yet, for the next runner.
-#[derive(Debug)]
-struct Again {
-    id: RequestId,
-    work: Work,
-    replies: Replies,
-    trace: Trace,
-    /// The caller knows that it started.
-    started: bool,
-}
 
 /// The loop's state across the lives of several runners.
 #[derive(Debug)]
@@ -247,7 +238,7 @@ impl Supervisor {
         }
         let busy = BackendError::new(
             ErrorKind::Busy,
-            format!("{WAITING} requests already wait for the model to load"),
+            format!("{WAITING} requests already wait for the model"),
         );
         // A caller who left needs no answer.
         let _ = submission.1.send(Err(busy));

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tieline_types::wire::{self, Work};
 
-/// A request at work at so many deaths is not tried again.
+/// A request at work at so many deaths, at the last of them alone, is not tried again.
 const MOST: u32 = 2;
+/// Nor one at work at so many.
+const MOST_AMONG_OTHERS: u32 = 3;
 /// Requests that are remembered.
 const REMEMBERED: usize = 256;
 /// For so long.
@@ -31,6 +33,8 @@ pub(super) struct Blame {
 struct Suspect {
     trace: Trace,
     deaths: u32,
+    /// Nothing else can have been the cause of the last.
+    alone: bool,
     last: Duration,
 }
 
@@ -40,18 +44,20 @@ impl Blame {
         Trace(self.hasher.hash_one(wire::encode(work).unwrap_or_default()))
     }
 
-    /// It was at work when a runner died.
-    pub(super) fn died(&mut self, trace: Trace, now: Duration) {
+    /// These were at work when a runner died: one of them, most likely, was the cause.
+    pub(super) fn died(&mut self, traces: &[Trace], now: Duration) {
         self.forget(now);
-        if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.trace == trace) {
-            suspect.deaths += 1;
-            suspect.last = now;
-            return;
+        let alone = traces.len() == 1;
+        for &trace in traces {
+            if let Some(suspect) = self.suspects.iter_mut().find(|suspect| suspect.trace == trace) {
+                *suspect = Suspect { deaths: suspect.deaths + 1, alone, last: now, ..*suspect };
+                continue;
+            }
+            if self.suspects.len() == REMEMBERED {
+                self.suspects.pop_front();
+            }
+            self.suspects.push_back(Suspect { trace, deaths: 1, alone, last: now });
         }
-        if self.suspects.len() == REMEMBERED {
-            self.suspects.pop_front();
-        }
-        self.suspects.push_back(Suspect { trace, deaths: 1, last: now });
     }
 
     /// It was answered to its end: it kills nobody.
@@ -62,7 +68,17 @@ impl Blame {
     /// Whether it has killed too many.
     pub(super) fn refuses(&mut self, trace: Trace, now: Duration) -> bool {
         self.forget(now);
-        self.suspects.iter().any(|suspect| suspect.trace == trace && suspect.deaths >= MOST)
+        let guilty = |suspect: &Suspect| match suspect.alone {
+            true => suspect.deaths >= MOST,
+            false => suspect.deaths >= MOST_AMONG_OTHERS,
+        };
+        self.suspects.iter().any(|suspect| suspect.trace == trace && guilty(suspect))
+    }
+
+    /// Whether it was at work when a runner died, and not answered since.
+    pub(super) fn suspects(&self, trace: Trace, now: Duration) -> bool {
+        let lately = |suspect: &Suspect| now.saturating_sub(suspect.last) < MEMORY;
+        self.suspects.iter().any(|suspect| suspect.trace == trace && lately(suspect))
     }
 
     fn forget(&mut self, now: Duration) {
@@ -83,17 +99,29 @@ mod tests {
         let mut blame = Blame::default();
         let (guilty, other) = (blame.trace(&work("a")), blame.trace(&work("b")));
         assert_eq!(guilty, blame.trace(&work("a")));
-        blame.died(guilty, Duration::ZERO);
-        blame.died(other, Duration::ZERO);
+        blame.died(&[guilty, other], Duration::ZERO);
         assert!(!blame.refuses(guilty, Duration::ZERO));
-        blame.died(guilty, Duration::from_secs(1));
+        assert!(blame.suspects(other, Duration::from_secs(599)));
+        assert!(!blame.suspects(other, Duration::from_secs(600)));
+        blame.died(&[guilty], Duration::from_secs(1));
         assert!(blame.refuses(guilty, Duration::from_secs(600)));
         assert!(!blame.refuses(other, Duration::from_secs(1)));
         assert!(!blame.refuses(guilty, Duration::from_secs(601)));
-        blame.died(other, Duration::from_secs(602));
+        blame.died(&[other], Duration::from_secs(602));
         blame.cleared(other);
-        blame.died(other, Duration::from_secs(603));
+        blame.died(&[other], Duration::from_secs(603));
         assert!(!blame.refuses(other, Duration::from_secs(603)));
+    }
+
+    #[test]
+    fn who_is_only_ever_among_others_is_refused_at_the_third_death() {
+        let mut blame = Blame::default();
+        let both = [blame.trace(&work("a")), blame.trace(&work("b"))];
+        for (death, refused) in [false, false, true].into_iter().enumerate() {
+            let now = Duration::from_secs(death as u64);
+            blame.died(&both, now);
+            assert!(both.iter().all(|one| blame.refuses(*one, now) == refused), "{death}");
+        }
     }
 
     #[test]
@@ -101,7 +129,7 @@ mod tests {
         let text = format!("{:?}", {
             let mut blame = Blame::default();
             let trace = blame.trace(&work("a secret"));
-            blame.died(trace, Duration::ZERO);
+            blame.died(&[trace], Duration::ZERO);
             blame
         });
         assert!(!text.contains("secret"), "{text}");
@@ -113,7 +141,7 @@ mod tests {
         let mut blame = Blame::default();
         for at in 0..1000 {
             let trace = blame.trace(&work(&at.to_string()));
-            blame.died(trace, Duration::ZERO);
+            blame.died(&[trace], Duration::ZERO);
         }
         assert_eq!(blame.suspects.len(), REMEMBERED);
     }

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tieline_types::wire::{self, FrameError, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    BackendError, Digest, ErrorKind, Event, Jail, LoadedModel, Origin, RequestId, Retry,
-    RunnerBuild,
+    BackendError, Digest, ErrorKind, Event, Jail, LoadedModel, RequestId, RunnerBuild,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::adapters::Shelf;
+use super::again::{Left, killer, leave_behind};
+use super::blame::Trace;
 use super::carry::{self, Sending};
-use super::{Again, Change, Failed, Phase, Running, State, Submission, Supervisor, Trace};
+use super::{Change, Failed, Phase, Running, State, Submission, Supervisor};
 use crate::child::{Child, SpawnError};
 use crate::client::{self, Command, Ticket};
 
@@ -47,6 +48,8 @@ pub(super) struct Life<'s> {
     /// Set once the model is loaded.
     loaded: Option<LoadedModel>,
     pub(super) running: HashMap<RequestId, Pending>,
+    /// A request that was at work when a runner died, of which nothing was heard yet: all that is new waits.
+    pub(super) trial: Option<RequestId>,
     pub(super) shelf: Shelf,
     /// The adapter's file that is being read.
     pub(super) sending: Option<Sending>,
@@ -73,15 +76,19 @@ impl Pulse {
 }
 
 pub(super) struct Pending {
-    replies: Replies,
+    pub(super) replies: Replies,
     /// The adapters that it asks for.
     pub(super) adapters: Vec<Digest>,
-    cancelled: bool,
-    trace: Trace,
+    pub(super) cancelled: bool,
+    pub(super) trace: Trace,
     /// The caller knows that it started.
-    started: bool,
-    /// Kept while the caller has seen nothing of the answer, and it was tried once only.
-    work: Option<Box<Work>>,
+    pub(super) started: bool,
+    /// The runner said that it waits, and has not begun it since.
+    pub(super) queued: bool,
+    /// Runners that had it before this one.
+    pub(super) tried: u32,
+    /// Kept while the caller has seen nothing of the answer.
+    pub(super) work: Option<Box<Work>>,
 }
 
 /// What the loop does after an event.
@@ -135,6 +142,7 @@ impl<'s> Life<'s> {
             build: RunnerBuild::default(),
             loaded: None,
             running: HashMap::new(),
+            trial: None,
             shelf: Shelf::default(),
             sending: None,
             unanswered: 0,
@@ -193,14 +201,15 @@ impl<'s> Life<'s> {
     }
 
     /// Tells how much is at work; ends where it drains and nothing is.
-    fn count_work(&mut self) -> Step {
-        self.supervisor.change(Change::Work(self.running.len()));
-        let drained = self.supervisor.health.phase() == Phase::Draining && self.running.is_empty();
+    pub(super) fn count_work(&mut self) -> Step {
+        let count = self.running.len() + self.supervisor.again.len();
+        self.supervisor.change(Change::Work(count));
+        let drained = self.supervisor.health.phase() == Phase::Draining && count == 0;
         if drained { Err(Over::Shutdown) } else { Ok(()) }
     }
 
-    async fn submit(&mut self, (work, ticket): Submission) -> Step {
-        let Some(loaded) = &self.loaded else {
+    pub(super) async fn submit(&mut self, (work, ticket): Submission) -> Step {
+        let Some(loaded) = self.loaded.as_ref().filter(|_| !self.is_trying()) else {
             self.supervisor.keep((work, ticket));
             return Ok(());
         };
@@ -232,16 +241,25 @@ impl<'s> Life<'s> {
             self.tell_adapters();
             return Ok(()); // The caller left before it was accepted.
         }
-        let kept = Some(Box::new(work.clone()));
-        let adapters = carry::digests(&work);
-        let pending =
-            Pending { replies, adapters, cancelled: false, trace, started: false, work: kept };
+        if self.supervisor.blame.suspects(trace, now) {
+            self.trial = Some(id);
+        }
+        let pending = Pending {
+            replies,
+            adapters: carry::digests(&work),
+            cancelled: false,
+            trace,
+            started: false,
+            queued: false,
+            tried: 0,
+            work: Some(Box::new(work.clone())),
+        };
         self.running.insert(id, pending);
         self.hand_over(id, work).await
     }
 
     /// Sends work to the runner, at once or when it has the adapters for it.
-    async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
+    pub(super) async fn hand_over(&mut self, id: RequestId, work: Work) -> Step {
         self.count_work()?;
         if !self.shelf.serves(&work) {
             self.shelf.wait(id, work);
@@ -263,29 +281,14 @@ impl<'s> Life<'s> {
         }
     }
 
-    /// Tries once more what the last runner left undone.
-    async fn try_again(&mut self) -> Step {
-        for again in std::mem::take(&mut self.supervisor.again) {
-            let Again { id, work, replies, trace, started } = again;
-            if replies.is_closed() {
-                continue;
-            }
-            let adapters = carry::digests(&work);
-            let pending =
-                Pending { replies, adapters, cancelled: false, trace, started, work: None };
-            self.running.insert(id, pending);
-            self.hand_over(id, work).await?;
-        }
-        Ok(())
-    }
-
     async fn cancel(&mut self, id: RequestId) -> Step {
         if self.shelf.forget(id) {
             // The runner knows nothing of it.
             self.running.remove(&id);
             self.count_work()?;
             // Others may have waited behind it.
-            return Box::pin(self.bring_next()).await;
+            Box::pin(self.bring_next()).await?;
+            return Box::pin(self.go_on()).await;
         }
         match self.running.get_mut(&id) {
             Some(pending) if !pending.cancelled => {
@@ -295,7 +298,7 @@ impl<'s> Life<'s> {
             Some(_) => Ok(()),
             None => {
                 self.supervisor.forget(id);
-                Ok(())
+                if self.loaded.is_some() { self.count_work() } else { Ok(()) }
             }
         }
     }
@@ -353,12 +356,7 @@ impl<'s> Life<'s> {
         let pid = self.child.pid().unwrap_or(0);
         let running = Running { pid, build: self.build.clone(), loaded };
         self.supervisor.state.send_replace(State::Ready(Box::new(running)));
-        self.try_again().await?;
-        // One by one: those that were not sent when the runner dies wait for the next.
-        while let Some(submission) = self.supervisor.waiting.pop_front() {
-            self.submit(submission).await?;
-        }
-        Ok(())
+        Box::pin(self.go_on()).await
     }
 
     /// Passes a reply on; stops the work where nobody listens any more.
@@ -372,6 +370,7 @@ impl<'s> Life<'s> {
             _ => true,
         };
         let Some(pending) = self.running.get_mut(&id) else { return Ok(()) };
+        pending.queued = matches!(&reply, Ok(Reply::Event(Event::Queued { .. })));
         match &reply {
             // Of an answer that is tried again, its caller has heard these.
             Ok(Reply::Event(Event::Queued { .. } | Event::Started(_))) if pending.started => {
@@ -381,6 +380,7 @@ impl<'s> Life<'s> {
             Ok(Reply::Event(Event::Queued { .. })) => {}
             _ => pending.work = None,
         }
+        let silent = pending.work.is_some();
         let sent = pending.replies.try_send(reply);
         if last {
             if let Some(pending) = self.running.remove(&id) {
@@ -388,12 +388,14 @@ impl<'s> Life<'s> {
             }
             self.count_work()?;
             // Its adapters may have to go for those that others wait for.
-            return Box::pin(self.bring_next()).await;
+            Box::pin(self.bring_next()).await?;
+        } else if let Err(TrySendError::Full(_) | TrySendError::Closed(_)) = sent {
+            self.cancel(id).await?;
         }
-        match sent {
-            Ok(()) => Ok(()),
-            Err(TrySendError::Full(_) | TrySendError::Closed(_)) => self.cancel(id).await,
+        if silent || !self.is_trying() && self.supervisor.waiting.is_empty() {
+            return Ok(());
         }
+        Box::pin(self.go_on()).await
     }
 
     async fn check_pulse(&mut self) -> Step {
@@ -455,49 +457,11 @@ impl<'s> Life<'s> {
             }
         };
         self.supervisor.held.send_replace(Vec::new());
-        leave_behind(self.supervisor, self.running, &end, &failed);
+        let unsent = self.running.keys().copied().filter(|id| self.shelf.is_waiting(*id)).collect();
+        let left = Left { running: self.running, trial: self.trial, unsent };
+        leave_behind(self.supervisor, left, &end, &failed);
         end
     }
-}
-
-/// What becomes of work whose runner is gone: that of which nothing was heard is left for the next one,
-/// once; the rest ends with an error.
-fn leave_behind(
-    supervisor: &mut Supervisor,
-    running: HashMap<RequestId, Pending>,
-    end: &LifeEnd,
-    failed: &Failed,
-) {
-    let died = matches!(end, LifeEnd::Died(_));
-    let now = supervisor.now();
-    for (id, pending) in running {
-        let Pending { replies, cancelled, trace, started, work, adapters: _ } = pending;
-        if died && !cancelled {
-            supervisor.blame.died(trace, now);
-        }
-        let error = match work {
-            _ if died && supervisor.blame.refuses(trace, now) => killer(),
-            Some(work) if died && !cancelled => {
-                supervisor.again.push(Again { id, work: *work, replies, trace, started });
-                continue;
-            }
-            _ => failed.error(),
-        };
-        // Full or closed: the caller is not listening.
-        let _ = replies.try_send(Err(error));
-    }
-    // In the order in which they came.
-    supervisor.again.sort_by_key(|again| again.id);
-}
-
-/// The refusal of a request that was at work when too many runners died.
-fn killer() -> BackendError {
-    let text = "two runners died at this request, and it is not tried again";
-    let mut error = BackendError::new(ErrorKind::Crashed, text)
-        .with_hint("change the request, or try another model");
-    error.origin = Origin::Caller;
-    error.retry = Retry::No;
-    error
 }
 
 #[cfg(test)]

@@ -88,6 +88,32 @@ async fn a_request_that_kills_two_runners_is_refused() {
 }
 
 #[tokio::test]
+async fn who_was_only_beside_a_request_that_kills_is_answered() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig { max_crashes: 9, ..quick(runner) }).await;
+    let killer = Request { max_tokens: Some(Tokens(4)), ..slow() };
+    let mut guilty = model.run(killer.clone()).await.unwrap();
+    let mut beside = model.run(slow()).await.unwrap();
+    for stream in [&mut guilty, &mut beside] {
+        while !matches!(next(stream).await, Some(Ok(Event::Started(_)))) {}
+    }
+    kill(&model, Signal::KILL).await;
+    // The one that came first is tried first, and alone: so it is known what kills.
+    until("the death", || model.phase() != Phase::Busy).await;
+    until("the next try", || model.phase() == Phase::Busy).await;
+    kill(&model, Signal::KILL).await;
+    let error = next(&mut guilty).await.unwrap().unwrap_err();
+    assert!(error.to_string().starts_with("two runners died at this request"), "{error}");
+    let mut last = None;
+    while let Some(event) = next(&mut beside).await {
+        last = Some(event.unwrap());
+    }
+    assert!(matches!(last, Some(Event::Finished(_))), "{last:?}");
+    let error = answer(&model, killer).await.unwrap_err();
+    assert_eq!(error.retry, Retry::No);
+}
+
+#[tokio::test]
 async fn a_model_that_drains_ends_what_it_began_and_takes_nothing_more() {
     let Some(runner) = testkit::runner() else { return };
     let model = Arc::new(start(quick(runner)).await);
