@@ -346,7 +346,7 @@ impl Worker {
             return job.refuse(unknown(name));
         };
         entry.used(now);
-        let asked = Asked { job, keep, since: now };
+        let asked = Asked { job, keep, since: now, passed_over: 0 };
         if entry.takes() {
             return self.pass_on_with_room(key, asked);
         }
@@ -434,12 +434,13 @@ impl Worker {
         self.serve();
         self.entries.retain(|_, entry| !entry.forgotten || entry.phase().is_some());
         let decision = decide::decide(&self.facts());
-        let Decision { load, evict, drain, refuse, look_again } = decision;
+        let Decision { load, passed, evict, drain, refuse, look_again } = decision;
         for (key, refusal) in refuse {
             self.refuse(key, refusal);
         }
         for (key, entry) in &mut self.entries {
             entry.draining = drain.contains(key);
+            passed.iter().filter(|one| *one == key).for_each(|_| entry.pass_over());
         }
         for (key, reason) in evict {
             let reason = self.words(key, reason);

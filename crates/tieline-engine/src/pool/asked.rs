@@ -31,6 +31,8 @@ pub(super) struct Asked {
     /// How long to keep the model after this, where the caller says so.
     pub(super) keep: Option<Keep>,
     pub(super) since: Duration,
+    /// How often others that came later went before it.
+    pub(super) passed_over: u32,
 }
 
 /// Tells the pool of a model that does not work any more.

@@ -1,7 +1,8 @@
 //! Decides which models are in memory: who loads, who leaves, who waits. Pure: facts in, decision out.
 //!
-//! Who waits is served in the order of arrival, one at a time where room must be made, so nobody is
-//! starved by smaller ones that slip in. What leaves is what costs least to miss: the time that loading it
+//! Who waits is served in the order of arrival, one at a time where room must be made. What fits into what is
+//! free goes before one that still waits for room, but only so often, and never into room that is on its way:
+//! nobody is starved by smaller ones that slip in. What leaves is what costs least to miss: the time that loading it
 //! again takes × how often it was asked for lately. What is pinned, loading or answering never leaves.
 //! A model in memory that must have adapters beside it waits for their room in the same line.
 
@@ -21,6 +22,8 @@ pub const LONGEST_RESIDENCE: Duration = Duration::from_secs(30);
 /// Once somebody waits for so long, models that are always busy take no further requests, so that one of
 /// them comes to its end and can leave.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+/// So many that came later may go before one that waits for room.
+pub const PASSED_OVER: u32 = 8;
 /// A request counts for half as much after this long.
 pub const HALF_LIFE: Duration = Duration::from_secs(600);
 
@@ -81,6 +84,8 @@ pub struct Waiting {
     pub since: Duration,
     /// When they stop waiting.
     pub until: Duration,
+    /// How many that came later went before it.
+    pub passed_over: u32,
 }
 
 /// All that a decision depends on.
@@ -126,6 +131,8 @@ pub enum Refusal {
 pub struct Decision {
     /// To be loaded now; of those in memory: to have its adapters.
     pub load: Vec<Key>,
+    /// Waiting on while others that came later go.
+    pub passed: Vec<Key>,
     /// To leave now.
     pub evict: Vec<(Key, Reason)>,
     /// To take no further requests.
@@ -145,9 +152,12 @@ pub fn decayed(uses: f64, after: Duration) -> f64 {
 pub fn decide(facts: &Facts) -> Decision {
     let mut decision = Decision::default();
     expire(facts, &mut decision);
+    // The first that has no room, and whether what it needs is on its way.
+    let mut first: Option<(&Waiting, bool)> = None;
     for waiting in &facts.waiting {
         let settled = decision.refuse.iter().any(|(key, _)| *key == waiting.key);
-        if settled || decision.evict.iter().any(|(key, _)| *key == waiting.key) {
+        let leaves = decision.evict.iter().any(|(key, _)| *key == waiting.key);
+        if settled || leaves || decision.drain.contains(&waiting.key) {
             continue;
         }
         let room = facts.room_beside_pinned(waiting.key);
@@ -156,12 +166,25 @@ pub fn decide(facts: &Facts) -> Decision {
             decision.refuse.push((waiting.key, refusal));
             continue;
         }
-        if facts.taken(&decision) + u128::from(waiting.bytes.0) > u128::from(facts.budget.0) {
-            // In the order of arrival: nobody slips in before it.
-            make_room(facts, waiting, &mut decision);
-            break;
+        let fits = facts.fits(waiting.bytes.0.into(), &decision);
+        match first {
+            None if fits => decision.load.push(waiting.key),
+            None => {
+                make_room(facts, waiting, &mut decision);
+                first = Some((waiting, facts.is_coming(waiting, &decision)));
+            }
+            Some((first, is_coming)) if fits => {
+                let together = u128::from(first.bytes.0) + u128::from(waiting.bytes.0);
+                let leaves_room = facts.fits_after(together, &decision);
+                let so_often = first.passed_over.saturating_add(count(decision.passed.len()));
+                if leaves_room || (!is_coming && so_often < PASSED_OVER) {
+                    decision.load.push(waiting.key);
+                    decision.passed.extend((!leaves_room).then_some(first.key));
+                }
+            }
+            // Room is made for one at a time.
+            Some(_) => {}
         }
-        decision.load.push(waiting.key);
     }
     decision.look_again = decision.look_again.filter(|&time| time > facts.now);
     decision
@@ -198,13 +221,7 @@ fn expire(facts: &Facts, decision: &mut Decision) {
 
 /// Chooses what leaves for `waiting`, or what takes no more requests until something can.
 fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
-    let leaving = |decision: &Decision| -> u128 {
-        let ends = |r: &Resident| {
-            r.phase == Phase::Ending || decision.evict.iter().any(|(key, _)| *key == r.key)
-        };
-        let leaves = |r: &Resident| if ends(r) { r.bytes } else { r.going };
-        facts.residents.iter().map(|r| u128::from(leaves(r).0)).sum()
-    };
+    let leaving = |decision: &Decision| facts.leaving(decision);
     let over = (facts.taken(decision) + u128::from(waiting.bytes.0))
         .saturating_sub(u128::from(facts.budget.0));
     let mut short = over.saturating_sub(leaving(decision));
@@ -265,6 +282,10 @@ fn drain_in_time(facts: &Facts, waiting: &Waiting, keys: &[Key], decision: &mut 
     }
 }
 
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
 /// Keeps those of `chosen`, the dearest first, without which there is room enough.
 fn spare(chosen: &mut Vec<&Resident>, needed: u128) {
     let mut total: u128 = chosen.iter().map(|resident| u128::from(resident.stays().0)).sum();
@@ -283,6 +304,30 @@ impl Facts {
         let residents = self.residents.iter().map(|resident| u128::from(resident.bytes.0));
         let loads = self.waiting.iter().filter(|waiting| decision.load.contains(&waiting.key));
         residents.sum::<u128>() + loads.map(|waiting| u128::from(waiting.bytes.0)).sum::<u128>()
+    }
+
+    /// What is on its way out.
+    fn leaving(&self, decision: &Decision) -> u128 {
+        let ends = |r: &Resident| {
+            r.phase == Phase::Ending || decision.evict.iter().any(|(key, _)| *key == r.key)
+        };
+        let leaves = |r: &Resident| if ends(r) { r.bytes } else { r.going };
+        self.residents.iter().map(|r| u128::from(leaves(r).0)).sum()
+    }
+
+    /// Whether there is room for so much now.
+    fn fits(&self, bytes: u128, decision: &Decision) -> bool {
+        self.taken(decision) + bytes <= u128::from(self.budget.0)
+    }
+
+    /// Whether there is room for so much once what leaves is gone.
+    fn fits_after(&self, bytes: u128, decision: &Decision) -> bool {
+        self.taken(decision) + bytes <= u128::from(self.budget.0) + self.leaving(decision)
+    }
+
+    /// Whether one has room as soon as what leaves is gone.
+    fn is_coming(&self, waiting: &Waiting, decision: &Decision) -> bool {
+        self.fits_after(waiting.bytes.0.into(), decision)
     }
 
     /// What there is for a model: adapters of others go in time.

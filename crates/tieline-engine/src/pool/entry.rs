@@ -174,17 +174,26 @@ impl Entry {
     /// As one that waits to be loaded or for its adapters' room, where somebody waits for that.
     pub(super) fn waiting(&self, key: Key, wait: Duration) -> Option<Waiting> {
         let bare = self.member.bytes;
-        let (since, bytes, whole) = match self.place {
-            Place::Away => (self.queue.front()?.since, bare, bare),
+        let (asked, bytes, whole) = match self.place {
+            Place::Away => (self.queue.front()?, bare, bare),
             Place::Ready { .. } => {
                 let asked = self.growing.front()?;
                 let adapters = asked.job.adapters();
                 let whole = Bytes(bare.0.saturating_add(growth::sum(&adapters)));
-                (asked.since, self.lacks(&adapters), whole)
+                (asked, self.lacks(&adapters), whole)
             }
             Place::Loading | Place::Ending(_) => return None,
         };
-        Some(Waiting { key, bytes, whole, since, until: since.saturating_add(wait) })
+        let (since, passed_over) = (asked.since, asked.passed_over);
+        Some(Waiting { key, bytes, whole, since, until: since.saturating_add(wait), passed_over })
+    }
+
+    /// Another that came later goes before the one that waits for it longest.
+    pub(super) fn pass_over(&mut self) {
+        let waits = if self.phase().is_some() { &mut self.growing } else { &mut self.queue };
+        if let Some(asked) = waits.front_mut() {
+            asked.passed_over = asked.passed_over.saturating_add(1);
+        }
     }
 
     /// As one that takes memory, where it does.

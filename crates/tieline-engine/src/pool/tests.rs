@@ -495,6 +495,60 @@ async fn two_that_do_not_fit_together_do_not_thrash() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_fits_does_not_wait_behind_what_waits_for_room() {
+    let members = vec![(member("busy", 60), SECOND), (member("large", 60), SECOND)];
+    let small = (0..9).map(|at| (member(&format!("small {at}"), 10), SECOND));
+    let (pool, loader) = pool(100, members.into_iter().chain(small).collect());
+    let pool = Arc::new(pool);
+    ask(&pool, "busy").await.unwrap();
+    let mut others = tokio::task::JoinSet::new();
+    for half in 0..2 {
+        let pool = Arc::clone(&pool);
+        others.spawn(async move {
+            sleep(half * SECOND / 2).await;
+            for _ in 0..20 {
+                ask(&pool, "busy").await.unwrap();
+            }
+        });
+    }
+    let begun = Instant::now();
+    let (large, small) =
+        tokio::join!(async { ask(&pool, "large").await.map(|()| begun.elapsed()) }, async {
+            sleep(SECOND / 4).await;
+            let begun = Instant::now();
+            ask(&pool, "small 0").await.map(|()| begun.elapsed())
+        });
+    assert_eq!(small.unwrap(), 2 * SECOND);
+    assert!(large.unwrap() <= decide::PATIENCE + 4 * SECOND);
+    others.join_all().await;
+    assert_eq!(loader.ledger.broken.load(Ordering::SeqCst), 0);
+    assert!(loader.ledger.most.load(Ordering::SeqCst) <= 100);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_passed_over_so_often_is_not_again() {
+    let small = (0..9).map(|at| (member(&format!("small {at}"), 5), SECOND));
+    let large = [(member("busy", 50), SECOND), (member("large", 60), SECOND)];
+    let (pool, loader) = pool(100, large.into_iter().chain(small).collect());
+    ask(&pool, "busy").await.unwrap();
+    let (busy, large, ()) = tokio::join!(ask(&pool, "busy"), ask(&pool, "large"), async {
+        let names: Vec<String> = (0..9).map(|at| format!("small {at}")).collect();
+        let mut asked: Vec<_> = names.iter().map(|name| Box::pin(ask(&pool, name))).collect();
+        for one in &mut asked {
+            one.await.unwrap();
+        }
+    });
+    busy.unwrap();
+    large.unwrap();
+    let loads = loader.loads.lock().unwrap();
+    let large = loads.iter().position(|name| name == "large").unwrap();
+    assert!(large <= 1 + decide::PASSED_OVER as usize, "{loads:?}");
+    drop(loads);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_models_leave_and_all_end_with_the_pool() {
     let idle = Member { keep_alive: Some(60 * SECOND), ..member("idle", 10) };
     let (pool, loader) = pool(100, vec![(idle, SECOND), (member("kept", 10), SECOND)]);

@@ -25,7 +25,8 @@ fn resident(key: usize, bytes: u64) -> Resident {
 
 fn waiting(key: usize, bytes: u64) -> Waiting {
     let (since, until) = (90 * SECOND, 200 * SECOND);
-    Waiting { key: Key(key), bytes: Bytes(bytes), whole: Bytes(bytes), since, until }
+    let bytes = Bytes(bytes);
+    Waiting { key: Key(key), bytes, whole: bytes, since, until, passed_over: 0 }
 }
 
 fn facts(residents: Vec<Resident>, waiting: Vec<Waiting>) -> Facts {
@@ -165,10 +166,42 @@ fn one_told_to_leave_goes_when_it_is_idle_and_takes_nothing_until_then() {
 }
 
 #[test]
-fn nobody_slips_in_before_one_that_waits_for_room() {
+fn what_fits_now_goes_before_one_that_waits_for_room_but_only_so_often() {
     let busy = Resident { busy: 1, ..resident(0, 60) };
-    let decision = decide(&facts(vec![busy], vec![waiting(1, 50), waiting(2, 10)]));
+    let mut facts = facts(vec![busy], vec![waiting(1, 50), waiting(2, 20), waiting(3, 20)]);
+    let decision = decide(&facts);
+    assert_eq!((decision.load, decision.passed), (vec![Key(2), Key(3)], vec![Key(1), Key(1)]));
+    facts.waiting[0].passed_over = PASSED_OVER - 1;
+    assert_eq!(decide(&facts).load, [Key(2)]);
+    facts.waiting[0].passed_over = PASSED_OVER;
+    assert_eq!((decide(&facts).load, decide(&facts).passed), (vec![], vec![]));
+    // What leaves room for it all the same does not count.
+    facts.budget = Bytes(150);
+    facts.waiting[0].bytes = Bytes(100);
+    facts.residents.push(Resident { phase: Phase::Ending, ..resident(4, 50) });
+    let decision = decide(&facts);
+    assert_eq!((decision.load, decision.passed), (vec![], vec![]));
+    facts.waiting[0].bytes = Bytes(60);
+    let decision = decide(&facts);
+    assert_eq!((decision.load, decision.passed), (vec![Key(2)], vec![]));
+}
+
+#[test]
+fn nobody_slips_into_room_that_is_on_its_way() {
+    let going = Resident { phase: Phase::Ending, ..resident(0, 60) };
+    let decision =
+        decide(&facts(vec![going, resident(1, 20)], vec![waiting(2, 80), waiting(3, 20)]));
     assert_eq!(decision.load, []);
+    // It leaves with this decision.
+    let decision = decide(&facts(vec![resident(0, 60)], vec![waiting(1, 100), waiting(2, 20)]));
+    assert_eq!((decision.load, decision.evict.len()), (vec![], 1));
+}
+
+#[test]
+fn one_that_takes_no_more_gets_no_adapters() {
+    let busy = Resident { busy: 1, bare: Bytes(50), ..resident(0, 60) };
+    let decision = decide(&facts(vec![busy], vec![waiting(1, 60), growing(0, 50, 10)]));
+    assert_eq!((decision.drain, decision.load), (vec![Key(0)], vec![]));
 }
 
 #[test]
