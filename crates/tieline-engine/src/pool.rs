@@ -4,6 +4,7 @@
 //! model in memory goes straight there, whatever else is being loaded or is leaving.
 
 mod asked;
+mod contest;
 pub mod decide;
 mod entry;
 mod growth;
@@ -341,6 +342,7 @@ impl Worker {
     fn ask(&mut self, name: &str, job: Job, keep: Option<Keep>) {
         let now = self.now();
         let key = self.find(name);
+        key.into_iter().for_each(|key| self.contest(key));
         let Some((key, entry)) = key.and_then(|key| Some((key, self.entries.get_mut(&key)?)))
         else {
             return job.refuse(unknown(name));
@@ -443,6 +445,7 @@ impl Worker {
             passed.iter().filter(|one| *one == key).for_each(|_| entry.pass_over());
         }
         for (key, reason) in evict {
+            self.has_to_leave(key, reason);
             let reason = self.words(key, reason);
             self.evict(key, reason);
         }

@@ -14,8 +14,9 @@ use tieline_types::Bytes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(pub usize);
 
-/// A model that was loaded at the cost of another stays for at least so many times as long as its loading
-/// took: two that do not fit together then spend at most a third of the time with loading.
+/// A model that was loaded at the cost of another, and that is asked for while others are, stays for at least so
+/// many times as long as its loading took: two that do not fit together then spend at most a third of the time
+/// with loading.
 pub const RESIDENCE: u32 = 2;
 /// But never longer than this.
 pub const LONGEST_RESIDENCE: Duration = Duration::from_secs(30);
@@ -67,7 +68,7 @@ pub struct Resident {
     pub keep_alive: Option<Duration>,
     /// It is to leave when what it answers is answered, and takes no further requests.
     pub told: bool,
-    /// Others had to leave for it.
+    /// Others had to leave for it, and it is asked for while they are.
     pub displaced: bool,
 }
 

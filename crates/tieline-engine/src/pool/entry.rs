@@ -41,6 +41,12 @@ pub(super) struct Entry {
     /// Others leave for it.
     pub(super) displaces: bool,
     displaced: bool,
+    /// The one for which it left last.
+    left_for: Option<Key>,
+    /// It was asked for while the one for which it had to leave, or has left, was waited for: they are used at once.
+    contested: bool,
+    /// So it was since it is ready.
+    asked_again: bool,
     /// Why it is to leave as soon as what it answers is answered.
     pub(super) told: Option<&'static str>,
     /// It is no member any more once it has left.
@@ -66,6 +72,9 @@ impl Entry {
             draining: false,
             displaces: false,
             displaced: false,
+            left_for: None,
+            contested: false,
+            asked_again: false,
             told: None,
             forgotten: false,
             keep: None,
@@ -116,12 +125,31 @@ impl Entry {
     pub(super) fn loading(&mut self) {
         self.place = Place::Loading;
         self.displaced = std::mem::take(&mut self.displaces);
+        self.left_for = None;
+        self.asked_again = false;
         self.loads += 1;
     }
 
     /// Loads so far.
     pub(super) fn loads(&self) -> u64 {
         self.loads
+    }
+
+    /// The one for which it left last.
+    pub(super) fn left_for(&self) -> Option<Key> {
+        self.left_for
+    }
+
+    /// Somebody asks for it while another is waited for that cannot be there at once with it.
+    pub(super) fn contested(&mut self) {
+        self.contested = true;
+        self.asked_again = self.phase().is_some_and(|phase| phase == Phase::Ready);
+    }
+
+    /// It has to leave, for another where one is named. Who stays in vain does not stay again.
+    pub(super) fn leaves_for(&mut self, other: Option<Key>) {
+        self.left_for = other;
+        self.contested &= self.asked_again && other.is_some();
     }
 
     /// How long it stays after its last use, until it leaves.
@@ -218,7 +246,7 @@ impl Entry {
             uses: self.uses,
             keep_alive: self.keep_alive(),
             told: self.told.is_some(),
-            displaced: self.displaced,
+            displaced: self.displaced && self.contested,
         })
     }
 

@@ -478,7 +478,7 @@ async fn two_that_do_not_fit_together_do_not_thrash() {
     let caller = |name: &'static str| {
         let pool = &pool;
         async move {
-            for _ in 0..60 {
+            for _ in 0..100 {
                 ask(pool, name).await.unwrap();
             }
         }
@@ -486,7 +486,7 @@ async fn two_that_do_not_fit_together_do_not_thrash() {
     let begun = Instant::now();
     tokio::join!(caller("a"), caller("b"));
     let loads = loader.loads.lock().unwrap().len();
-    // 120 s of answers; without a least residence every second one would be a load.
+    // 200 s of answers; without a least residence every second one would be a load.
     let loading = 5.0 * f64::from(u32::try_from(loads).unwrap());
     let share = loading / begun.elapsed().as_secs_f64();
     assert!(share <= 0.45, "{loads} loads: {share}");
@@ -545,6 +545,42 @@ async fn who_is_passed_over_so_often_is_not_again() {
     let large = loads.iter().position(|name| name == "large").unwrap();
     assert!(large <= 1 + decide::PASSED_OVER as usize, "{loads:?}");
     drop(loads);
+    pool.shutdown().await;
+}
+
+/// Asks for two models that do not fit together in turns, and returns how long that took.
+async fn in_turns(pool: &Pool, times: usize) -> Duration {
+    let begun = Instant::now();
+    for at in 0..times {
+        ask(pool, ["a", "b"][at % 2]).await.unwrap();
+    }
+    begun.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_two_in_turns_waits_for_no_stay() {
+    let members = vec![(member("a", 60), 5 * SECOND), (member("b", 60), 5 * SECOND)];
+    let (pool, loader) = pool(100, members);
+    // Each load and answer, and the end of the other.
+    let each = 6 * SECOND + SECOND / 20;
+    let took = in_turns(&pool, 100).await;
+    assert!(took <= 100 * each, "{took:?}");
+    assert_eq!(loader.loads.lock().unwrap().len(), 100);
+    // Where others ask for both at once, each stays for a while; and then no longer than once.
+    tokio::join!(
+        async {
+            for _ in 0..20 {
+                ask(&pool, "a").await.unwrap()
+            }
+        },
+        async {
+            for _ in 0..20 {
+                ask(&pool, "b").await.unwrap()
+            }
+        },
+    );
+    let took = in_turns(&pool, 20).await;
+    assert!(took <= 20 * each + 2 * 10 * SECOND, "{took:?}");
     pool.shutdown().await;
 }
 
