@@ -49,12 +49,14 @@ mod linux {
         }
         let mut jail = Jail::none("not done");
         rights::close_the_unknown();
+        // While the process's own files are its own.
+        let ends_first = rights::ends_first();
         let namespaces = rights::own_namespaces();
         let own_namespaces = namespaces.is_ok();
         jail.note(JailLayer::Namespaces, namespaces);
         jail.note(JailLayer::Capabilities, rights::no_capabilities());
         jail.note(JailLayer::NoNewPrivileges, rights::no_new_privileges());
-        jail.note(JailLayer::Limits, rights::limits(own_namespaces));
+        jail.note(JailLayer::Limits, rights::limits(own_namespaces, &ends_first));
         jail
     }
 

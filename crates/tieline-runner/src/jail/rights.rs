@@ -13,6 +13,8 @@ const DESCRIPTORS: u64 = 64;
 const LONGEST_FILE: u64 = tieline_decode::disk::MAX_PAYLOAD + (1 << 20);
 /// Processes and threads: ggml's most for each of two pools.
 const THREADS: u64 = 1100;
+/// As if it held so many thousandths of all memory more than it does.
+const ENDS_FIRST: &str = "500";
 
 /// Closes every descriptor but the standard ones, the models' and the cache's.
 pub(super) fn close_the_unknown() {
@@ -20,6 +22,11 @@ pub(super) fn close_the_unknown() {
     // SAFETY: this is the first thing that the program does, so nothing in it owns one of these
     // descriptors: whoever started it left them open. A kernel older than 5.9 does nothing.
     unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
+}
+
+/// Where memory lacks, the system is to end this process before others, which have done nothing to it.
+pub(super) fn ends_first() -> io::Result<()> {
+    std::fs::write("/proc/self/oom_score_adj", ENDS_FIRST)
 }
 
 /// Moves to a network without devices, a user namespace without users, and an IPC namespace of its own.
@@ -54,7 +61,7 @@ pub(super) fn no_new_privileges() -> Result<String, String> {
 ///
 /// Memory has no limit here: what a model needs is known only once it is loaded. Threads have one only in
 /// a namespace of its own: elsewhere the system counts all that the user runs.
-pub(super) fn limits(own_namespaces: bool) -> Result<String, String> {
+pub(super) fn limits(own_namespaces: bool, ends_first: &io::Result<()>) -> Result<String, String> {
     let limit = |resource, most| {
         // A limit may be lower already, and then stays so.
         let now = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
@@ -73,7 +80,11 @@ pub(super) fn limits(own_namespaces: bool) -> Result<String, String> {
     // After the rights are gone: the system forgets it when they change.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| said("prctl", error))?;
-    Ok(format!("core 0, files {DESCRIPTORS}, dies with its parent, not dumpable"))
+    let memory = match ends_first {
+        Ok(()) => "ends first where memory lacks".to_owned(),
+        Err(error) => format!("not first to end where memory lacks ({error})"),
+    };
+    Ok(format!("core 0, files {DESCRIPTORS}, dies with its parent, not dumpable, {memory}"))
 }
 
 fn said(call: &str, error: rustix::io::Errno) -> String {

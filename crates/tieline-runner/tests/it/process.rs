@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    Event, FlashAttention, JailLevel, KvType, LoadParams, Prompt, Request, Tokens,
+    Event, FlashAttention, JailLayer, JailLevel, KvType, LoadParams, Prompt, Request, Tokens,
 };
 
 use crate::peer::{Peer, long_text, question};
@@ -35,6 +35,19 @@ fn it_is_shut_in_before_it_reads_a_model_and_says_how() {
     let loaded = peer.load(LoadParams::default()).unwrap();
     assert_eq!(loaded.jail.level(), peer.jail.level());
     assert!(!peer.generate(question("Hello")).text.is_empty());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn it_ends_before_others_where_memory_lacks() {
+    let peer = Peer::start(testkit::smollm2());
+    let weight = |process: &str| -> i32 {
+        let path = format!("/proc/{process}/oom_score_adj");
+        std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+    };
+    assert!(weight(&peer.child.id().to_string()) > weight("self"));
+    let limits = peer.jail.held.iter().find(|note| note.layer == JailLayer::Limits);
+    assert!(limits.is_some_and(|note| note.detail.contains("ends first")), "{:?}", peer.jail);
 }
 
 #[test]
