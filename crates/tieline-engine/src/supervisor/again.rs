@@ -164,10 +164,13 @@ mod tests {
     use super::super::blame::Blame;
     use super::*;
 
+    /// What is known of some work.
+    type Known = fn(&mut Pending);
+
     /// What a runner had: the names of the work, with what is known of each.
-    fn left(works: &[(&str, fn(&mut Pending))]) -> (Left, Blame) {
+    fn left(works: &[(&str, Known)]) -> (Left, Blame) {
         let blame = Blame::default();
-        let one = |(at, (name, change)): (usize, &(&str, fn(&mut Pending)))| {
+        let one = |(at, (name, change)): (usize, &(&str, Known))| {
             let work = tokenize(name);
             let mut pending = Pending {
                 replies: mpsc::channel(1).0,
@@ -198,10 +201,10 @@ mod tests {
         assert!(want.iter().all(|trace| suspects.contains(trace)), "{suspects:?}, not {want:?}");
     }
 
-    const SILENT: fn(&mut Pending) = |_| {};
-    const HEARD: fn(&mut Pending) = |one| one.work = None;
-    const QUEUED: fn(&mut Pending) = |one| one.queued = true;
-    const CANCELLED: fn(&mut Pending) = |one| one.cancelled = true;
+    const SILENT: Known = |_| {};
+    const HEARD: Known = |one| one.work = None;
+    const QUEUED: Known = |one| one.queued = true;
+    const CANCELLED: Known = |one| one.cancelled = true;
 
     #[test]
     fn what_was_not_begun_is_no_suspect() {
