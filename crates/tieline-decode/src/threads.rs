@@ -8,12 +8,18 @@
 //! When steps get slow, fewer threads are tried for a few steps each and the fastest count is kept. From then
 //! on the count of the quiet machine is tried again, as often as a fixed share of the time pays for, and at
 //! once when steps get faster by themselves. Pure: times and the clock are told.
+//!
+//! How much longer a step takes that holds more tokens, or deeper ones, differs with the model and the
+//! processor. So only steps of one [`class`] are compared with each other, and what one class finds the others
+//! start from.
 
+mod class;
 mod tuner;
 
 #[cfg(test)]
 mod tests;
 
+use class::{Classes, Prompts};
 use tuner::{Style, Tuner};
 
 /// Longer gaps say that nothing is known of the load any more.
@@ -37,7 +43,12 @@ pub enum Kind {
     /// The next tokens of answers: a few tokens, limited by memory.
     Decode,
     /// A part of a prompt: many tokens, limited by arithmetic.
-    Prefill,
+    Prefill {
+        /// Tokens before its first one.
+        before: usize,
+        /// Answers that get a token beside it.
+        answers: usize,
+    },
 }
 
 /// One step that was computed.
@@ -58,9 +69,8 @@ pub struct Step {
 /// Follows the machine: see the module.
 #[derive(Clone, Debug)]
 pub struct Threads {
-    decode: Tuner,
-    prefill: Tuner,
-    sizes: Sizes,
+    decode: Classes,
+    prefill: Prompts,
     now: f64,
     last_prefill: f64,
 }
@@ -69,24 +79,31 @@ impl Threads {
     /// At most `most` threads (zero is taken as one). `calibration` holds counts and the seconds that one
     /// decoded token took with them, measured while loading; without it, counts are compared in the first steps.
     pub fn new(most: usize, calibration: &[(usize, f64)]) -> Self {
+        let single = Tuner::new(Style::DECODE, most, calibration);
+        let first = Tuner::new(Style::PREFILL, most, &[]);
+        // Fewer threads were faster while loading: the model's nature, or a load that was there already.
+        let doubtful = single.settled() < most;
         Self {
-            decode: Tuner::new(Style::DECODE, most, calibration),
-            prefill: Tuner::new(Style::PREFILL, most, &[]),
-            sizes: Sizes::default(),
+            decode: Classes::new(single.clone()).holding(class::decode(1), single),
+            prefill: Prompts::new(if doubtful { first.doubted() } else { first }),
             now: f64::NEG_INFINITY,
             last_prefill: f64::NEG_INFINITY,
         }
     }
 
-    /// For the next step that decodes.
-    pub fn decode(&self) -> Choice {
-        Choice { threads: self.decode.threads(), poll: !self.decode.loaded() }
-    }
-
-    /// For the next step of a prompt.
-    pub fn prefill(&self) -> Choice {
-        let loaded = self.prefill.loaded() || self.decode.loaded();
-        Choice { threads: self.prefill.threads(), poll: !loaded }
+    /// For the next step, of so many tokens.
+    pub fn choose(&mut self, kind: Kind, tokens: usize) -> Choice {
+        match kind {
+            Kind::Decode => {
+                let search = self.decode.get(class::decode(tokens));
+                Choice { threads: search.threads(), poll: !search.loaded() }
+            }
+            Kind::Prefill { .. } => {
+                let search = &self.prefill.search;
+                let loaded = search.loaded() || self.decode.loaded();
+                Choice { threads: search.threads(), poll: !loaded }
+            }
+        }
     }
 
     /// What a step took. Steps whose numbers make no sense are left out.
@@ -95,84 +112,42 @@ impl Threads {
         if step.tokens == 0 || !plausible || !step.now.is_finite() {
             return;
         }
-        self.tell_time(step.now);
+        self.tell_time(step.now, step.seconds);
         match step.kind {
             Kind::Decode => self.report_decode(step),
-            Kind::Prefill => self.report_prefill(step),
+            Kind::Prefill { before, answers } => self.report_prefill(step, before, answers),
         }
     }
 
     /// A clock that goes back stands still.
-    fn tell_time(&mut self, now: f64) {
-        if now - self.now > GAP_S {
+    fn tell_time(&mut self, now: f64, seconds: f64) {
+        if now - seconds - self.now > GAP_S {
             self.decode.forget_recent(now);
-            self.prefill.forget_recent(now);
+            self.prefill.search.forget_recent(now);
+            // Prompts have few steps: too few to find out by themselves that a load went.
+            self.prefill.search.follow(self.decode.loaded(), self.decode.settled(), now);
         }
         self.now = self.now.max(now);
     }
 
     fn report_decode(&mut self, step: Step) {
-        let time = self.sizes.per_single(step.tokens, step.seconds);
-        let before = (self.decode.loaded(), self.decode.settled());
-        if let (false, Some(level)) = (before.0, self.decode.level(step.threads)) {
-            self.sizes.learn(step.tokens, step.seconds, level);
-        }
-        self.decode.report(step.threads, time, step.seconds, self.now);
-        let after = (self.decode.loaded(), self.decode.settled());
+        let (now, time) = (self.now, step.seconds / class::weight(step.tokens));
+        let changed = self.decode.report(class::decode(step.tokens), step, time, now);
         // Steps of prompts are rare and long: what decoding found is where they start.
-        if before != after && self.now - self.last_prefill > 1.0 {
-            self.prefill.follow(after.0, after.1, self.now);
+        if let Some((loaded, threads)) = changed
+            && now - self.last_prefill > 1.0
+        {
+            self.prefill.search.follow(loaded, threads, now);
         }
     }
 
-    fn report_prefill(&mut self, step: Step) {
+    fn report_prefill(&mut self, step: Step, before: usize, answers: usize) {
         if step.tokens < SHORTEST_PREFILL {
             return;
         }
         self.last_prefill = self.now;
-        let time = step.seconds / step.tokens as f64;
-        self.prefill.report(step.threads, time, step.seconds, self.now);
-    }
-}
-
-/// How much longer steps with several tokens take than those with one, so that a batch or a checked draft does
-/// not look like a load. One factor for each size class: 1, 2, 3–4, 5–8, 9–16, more.
-#[derive(Clone, Debug)]
-struct Sizes {
-    factor: [f64; 6],
-}
-
-impl Default for Sizes {
-    /// Fifteen hundredths for each further token, in the middle of the class.
-    fn default() -> Self {
-        Self { factor: [1.0, 1.15, 1.4, 1.8, 2.7, 4.5] }
-    }
-}
-
-impl Sizes {
-    fn class(tokens: usize) -> usize {
-        match tokens {
-            0 | 1 => 0,
-            2 => 1,
-            3..=4 => 2,
-            5..=8 => 3,
-            9..=16 => 4,
-            _ => 5,
-        }
-    }
-
-    fn per_single(&self, tokens: usize, seconds: f64) -> f64 {
-        seconds / self.factor.get(Self::class(tokens)).copied().unwrap_or(1.0)
-    }
-
-    /// `level` is what a single token takes now. Slow for a step that is far off: it may be a load.
-    fn learn(&mut self, tokens: usize, seconds: f64, level: f64) {
-        let Some(factor) = self.factor.get_mut(Self::class(tokens)) else { return };
-        if tokens < 2 {
-            return;
-        }
-        let want = (seconds / level).clamp(1.0, tokens as f64);
-        let near = (0.67..1.5).contains(&(want / *factor));
-        *factor += (want - *factor) * if near { 0.1 } else { 0.02 };
+        let class = class::prefill(step.tokens, before, answers);
+        let time = class::token_seconds(step.tokens, before, step.seconds);
+        self.prefill.report(class, step, time, self.decode.quiet_token());
     }
 }

@@ -36,17 +36,11 @@ impl Crew {
         Self { settings, threads, started: Instant::now() }
     }
 
-    /// Threads for the next step, and whether they spin while they wait for each other.
-    pub(crate) fn choose(&self, decodes: bool) -> (i32, bool) {
-        let (most, _) = self.usual(decodes);
-        let Some(threads) = &self.threads else { return (most, true) };
-        // A prompt's tokens take longer the more stand before them, which looks like a load: only what
-        // decoding found counts.
-        let Choice { threads, poll } = match (decodes, threads.decode()) {
-            (true, decode) => decode,
-            (false, Choice { poll: true, .. }) => return (most, true),
-            (false, _) => threads.prefill(),
-        };
+    /// Threads for the next step, of `tokens` tokens, and whether they spin while they wait for each other.
+    pub(crate) fn choose(&mut self, kind: Kind, tokens: usize) -> (i32, bool) {
+        let (most, _) = self.usual(kind == Kind::Decode);
+        let Some(threads) = &mut self.threads else { return (most, true) };
+        let Choice { threads, poll } = threads.choose(kind, tokens);
         (i32::try_from(threads).unwrap_or(1).clamp(1, most), poll)
     }
 
@@ -56,16 +50,11 @@ impl Crew {
     }
 
     /// Takes note of a step.
-    pub(crate) fn note(&mut self, decodes: bool, tokens: usize, threads: i32, seconds: f64) {
+    pub(crate) fn note(&mut self, kind: Kind, tokens: usize, threads: i32, seconds: f64) {
         let Some(controller) = &mut self.threads else { return };
-        // Several tokens in a step take longer by a factor that differs with the model's format and the
-        // processor (2 to 6 for 8 tokens): it looks like a load where the factor is not known.
-        if (decodes && tokens > 1) || (!decodes && controller.decode().poll) {
-            return;
-        }
         controller.report(Step {
             tokens,
-            kind: if decodes { Kind::Decode } else { Kind::Prefill },
+            kind,
             threads: usize::try_from(threads).unwrap_or(1),
             seconds,
             now: self.started.elapsed().as_secs_f64(),

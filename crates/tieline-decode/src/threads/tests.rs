@@ -78,10 +78,7 @@ impl Sim {
     }
 
     fn step(&mut self, kind: Kind, tokens: usize, times: f64, hogs: usize) {
-        let choice = match kind {
-            Kind::Decode => self.threads.decode(),
-            Kind::Prefill => self.threads.prefill(),
-        };
+        let choice = self.threads.choose(kind, tokens);
         let seconds = self.machine.seconds(choice.threads, hogs) * times * self.noise();
         self.now += seconds;
         self.log.push((self.now, choice));
@@ -109,6 +106,9 @@ impl Sim {
         since.windows(2).filter(|pair| pair[0] != pair[1]).count()
     }
 }
+
+/// A piece of a prompt's beginning.
+const PROMPT: Kind = Kind::Prefill { before: 0, answers: 0 };
 
 const CORES: [usize; 4] = [1, 2, 8, 64];
 
@@ -225,7 +225,7 @@ fn a_single_slow_step_changes_nothing() {
     sim.decode(5.0, 0);
     for _ in 0..20 {
         sim.step(Kind::Decode, 1, 30.0, 0);
-        assert_eq!(sim.threads.decode(), Choice { threads: 8, poll: true });
+        assert_eq!(sim.threads.choose(Kind::Decode, 1), Choice { threads: 8, poll: true });
         for _ in 0..10 {
             sim.step(Kind::Decode, 1, 1.0, 0);
         }
@@ -243,7 +243,7 @@ fn polls_only_without_a_load() {
     sim.decode(10.0, 2);
     assert!(sim.log.iter().filter(|step| step.0 > from).all(|step| !step.1.poll));
     sim.decode(3.0, 0);
-    assert_eq!(sim.threads.decode(), Choice { threads: 2, poll: true });
+    assert_eq!(sim.threads.choose(Kind::Decode, 1), Choice { threads: 2, poll: true });
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_growing_context_is_no_load() {
     let mut sim = Sim::new(Machine::with(8), true);
     for step in 0..4000 {
         sim.step(Kind::Decode, 1, 1.0 + f64::from(step) / 1000.0, 0);
-        assert!(sim.threads.decode().poll, "step {step}");
+        assert!(sim.threads.choose(Kind::Decode, 1).poll, "step {step}");
     }
 }
 
@@ -263,7 +263,7 @@ fn a_lasting_slowness_becomes_normal() {
     while sim.now < end {
         sim.step(Kind::Decode, 1, 2.0, 0);
     }
-    assert_eq!(sim.threads.decode(), Choice { threads: 8, poll: true });
+    assert_eq!(sim.threads.choose(Kind::Decode, 1), Choice { threads: 8, poll: true });
 }
 
 #[test]
@@ -277,7 +277,11 @@ fn longer_batches_are_no_load() {
         }
         let away = sim.log.iter().filter(|step| step.1.threads != 8).count();
         assert!(away < 40, "{each}: {away}");
-        assert_eq!(sim.threads.decode(), Choice { threads: 8, poll: true }, "{each}");
+        assert_eq!(
+            sim.threads.choose(Kind::Decode, 1),
+            Choice { threads: 8, poll: true },
+            "{each}"
+        );
     }
 }
 
@@ -285,33 +289,33 @@ fn longer_batches_are_no_load() {
 fn prefill_uses_all_threads_until_a_load_comes_and_again_after_it() {
     let mut sim = Sim::new(Machine::with(8), true);
     for _ in 0..10 {
-        sim.step(Kind::Prefill, 256, 20.0, 0);
-        assert_eq!(sim.threads.prefill().threads, 8);
+        sim.step(PROMPT, 256, 20.0, 0);
+        assert_eq!(sim.threads.choose(PROMPT, 256).threads, 8);
     }
     for _ in 0..12 {
-        sim.step(Kind::Prefill, 256, 20.0, 4);
+        sim.step(PROMPT, 256, 20.0, 4);
     }
     let (from, steps) = (sim.now, sim.log.len());
     for _ in 0..40 {
-        sim.step(Kind::Prefill, 256, 20.0, 4);
+        sim.step(PROMPT, 256, 20.0, 4);
     }
     let speed = (sim.log.len() - steps) as f64 / (sim.now - from);
     assert!(speed * 20.0 * sim.machine.best(4).1 > 0.8, "{speed}");
     for _ in 0..60 {
-        sim.step(Kind::Prefill, 256, 20.0, 0);
+        sim.step(PROMPT, 256, 20.0, 0);
     }
-    assert_eq!(sim.threads.prefill(), Choice { threads: 8, poll: true });
+    assert_eq!(sim.threads.choose(PROMPT, 256), Choice { threads: 8, poll: true });
 }
 
 #[test]
 fn a_load_seen_by_the_last_prompt_does_not_slow_answers() {
     let mut sim = Sim::new(Machine::with(8), true);
     for hogs in [0, 0, 0, 0, 4, 4, 4, 4] {
-        sim.step(Kind::Prefill, 256, 20.0, hogs);
+        sim.step(PROMPT, 256, 20.0, hogs);
     }
-    assert!(!sim.threads.prefill().poll);
+    assert!(!sim.threads.choose(PROMPT, 256).poll);
     sim.decode(3.0, 0);
-    assert_eq!(sim.threads.decode(), Choice { threads: 8, poll: true });
+    assert_eq!(sim.threads.choose(Kind::Decode, 1), Choice { threads: 8, poll: true });
 }
 
 #[test]
@@ -335,9 +339,9 @@ fn prefill_follows_what_decoding_found() {
     let mut sim = Sim::new(Machine::with(8), true);
     sim.decode(5.0, 0);
     sim.decode(5.0, 4);
-    assert_eq!(sim.threads.prefill(), Choice { threads: 4, poll: false });
+    assert_eq!(sim.threads.choose(PROMPT, 256), Choice { threads: 4, poll: false });
     sim.decode(5.0, 0);
-    assert_eq!(sim.threads.prefill(), Choice { threads: 8, poll: true });
+    assert_eq!(sim.threads.choose(PROMPT, 256), Choice { threads: 8, poll: true });
 }
 
 #[test]
@@ -345,17 +349,166 @@ fn a_disturbed_calibration_is_mended() {
     let machine = Machine::with(2);
     let mut sim = Sim::new(machine, true);
     sim.threads = Threads::new(2, &[(1, 0.03), (2, 0.2)]);
-    assert_eq!(sim.threads.decode().threads, 1);
+    assert_eq!(sim.threads.choose(Kind::Decode, 1).threads, 1);
     sim.decode(60.0, 0);
-    assert_eq!(sim.threads.decode().threads, 2);
+    assert_eq!(sim.threads.choose(Kind::Decode, 1).threads, 2);
 }
 
 #[test]
 fn senseless_calibration_is_left_out() {
     let calibration = [(0, 1.0), (99, 1e-9), (3, f64::NAN), (2, -1.0), (4, 0.01), (1, 0.03)];
-    assert_eq!(Threads::new(8, &calibration).decode(), Choice { threads: 4, poll: true });
-    assert_eq!(Threads::new(0, &[]).decode().threads, 1);
-    assert_eq!(Threads::new(usize::MAX, &[]).prefill().threads, usize::MAX);
+    assert_eq!(
+        Threads::new(8, &calibration).choose(Kind::Decode, 1),
+        Choice { threads: 4, poll: true }
+    );
+    assert_eq!(Threads::new(0, &[]).choose(Kind::Decode, 1).threads, 1);
+    assert_eq!(Threads::new(usize::MAX, &[]).choose(PROMPT, 256).threads, usize::MAX);
+}
+
+/// What so many answers in a step take, in steps with one: little or much for each more.
+const EACH: [f64; 3] = [0.1, 0.35, 0.7];
+
+impl Sim {
+    /// Answers so many for so many seconds.
+    fn answer(&mut self, answers: usize, each: f64, seconds: f64, hogs: usize) {
+        let end = self.now + seconds;
+        while self.now < end {
+            self.step(Kind::Decode, answers, 1.0 + each * (answers - 1) as f64, hogs);
+        }
+    }
+
+    /// As [`share`](Self::share), where each step holds `answers`.
+    fn share_of(&self, from: f64, hogs: usize, answers: usize, each: f64) -> f64 {
+        self.share(from, hogs) * (1.0 + each * (answers - 1) as f64)
+    }
+}
+
+#[test]
+fn several_answers_find_the_best_count_beside_a_load() {
+    for cores in [2, 8, 64] {
+        for hogs in [cores / 2, cores, 2 * cores] {
+            for each in EACH {
+                for answers in [2, 4, 8] {
+                    // Nobody ever answered alone.
+                    let mut sim = Sim::new(Machine { noise: 0.1, ..Machine::with(cores) }, true);
+                    sim.answer(answers, each, 20.0, 0);
+                    let what = format!("{answers} answers, {cores} cores, {hogs} hogs, {each}");
+                    let quiet = sim.share_of(0.0, 0, answers, each);
+                    assert!(quiet > 0.8, "{what}: {quiet} before");
+                    sim.answer(answers, each, 30.0, hogs);
+                    let from = sim.now;
+                    sim.answer(answers, each, 60.0, hogs);
+                    let share = sim.share_of(from, hogs, answers, each);
+                    assert!(share > 0.85, "{what}: {share}");
+                    sim.answer(answers, each, 8.0, 0);
+                    let from = sim.now;
+                    sim.answer(answers, each, 10.0, 0);
+                    let share = sim.share_of(from, 0, answers, each);
+                    assert!(share > 0.9, "{what}: {share} after");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_that_begin_beside_a_load_find_the_best_count_too() {
+    for cores in [2, 8] {
+        for each in EACH {
+            let mut sim = Sim::new(Machine::with(cores), true);
+            sim.answer(4, each, 20.0, 2 * cores);
+            let from = sim.now;
+            sim.answer(4, each, 30.0, 2 * cores);
+            let share = sim.share_of(from, 2 * cores, 4, each);
+            assert!(share > 0.85, "{cores} cores, {each}: {share}");
+        }
+    }
+}
+
+/// While guesses are checked, hardly any step holds a single token.
+#[test]
+fn guesses_hide_no_load() {
+    let mut sim = Sim::new(Machine { noise: 0.1, ..Machine::with(2) }, true);
+    let mut work = |seconds: f64, hogs: usize| {
+        let end = sim.now + seconds;
+        for rows in [9, 5, 2, 9, 4].into_iter().cycle() {
+            if sim.now > end {
+                break;
+            }
+            sim.step(Kind::Decode, rows, 1.0 + 0.5 * (rows - 1) as f64, hogs);
+        }
+        (sim.now, sim.log.len())
+    };
+    work(10.0, 0);
+    work(10.0, 4);
+    let (from, steps) = work(0.0, 4);
+    let (now, all) = work(60.0, 4);
+    // A step takes 3.4 times one with a single token on average.
+    let best = Machine::with(2).best(4).1 * 3.4;
+    let share = (all - steps) as f64 * best / (now - from);
+    assert!(share > 0.85, "{share}");
+}
+
+#[test]
+fn a_new_number_of_answers_is_no_load() {
+    for each in EACH {
+        let mut sim = Sim::new(Machine { noise: 0.1, ..Machine::with(8) }, true);
+        for answers in [1, 2, 3, 5, 8, 16, 40, 7, 1] {
+            sim.answer(answers, each, 3.0, 0);
+            let from = sim.now;
+            sim.answer(answers, each, 3.0, 0);
+            let share = sim.share_of(from, 0, answers, each);
+            assert!(share > 0.9, "{answers} answers, {each}: {share}");
+            assert!(sim.threads.choose(Kind::Decode, answers).poll, "{answers} answers, {each}");
+        }
+    }
+}
+
+/// Reads a prompt whose tokens take twice as long after `double` others, beside `answers`.
+fn read(sim: &mut Sim, tokens: usize, double: f64, hogs: usize) -> Vec<usize> {
+    let pieces = (0..tokens).step_by(256).map(|before| {
+        let kind = Kind::Prefill { before, answers: 0 };
+        sim.step(kind, 256, 20.0 * (1.0 + before as f64 / double), hogs);
+        sim.log.last().unwrap().1.threads
+    });
+    pieces.collect()
+}
+
+#[test]
+fn a_long_prompt_is_no_load() {
+    for double in [600.0, 1500.0, 10_000.0] {
+        for noise in [0.0, 0.1] {
+            let mut sim = Sim::new(Machine { noise, ..Machine::with(8) }, true);
+            for _ in 0..3 {
+                let used = read(&mut sim, 16_384, double, 0);
+                assert!(used.iter().all(|&threads| threads == 8), "{double}: {used:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_prompt_beside_a_load_leaves_it_a_core() {
+    // Loaded when the model is, and from the second prompt on.
+    for quiet in [false, true] {
+        let machine = Machine::with(2);
+        let mut sim = Sim::new(machine, true);
+        if quiet {
+            read(&mut sim, 2048, 2000.0, 0);
+        } else {
+            let loaded = [(2, machine.seconds(2, 4)), (1, machine.seconds(1, 4))];
+            sim.threads = Threads::new(2, &loaded);
+        }
+        let used = read(&mut sim, 4096, 2000.0, 4);
+        assert!(
+            used[4..].iter().filter(|&&threads| threads == 2).count() <= 2,
+            "{quiet}: {used:?}"
+        );
+        // And takes it back, once a step tells that time went by.
+        sim.now += 10.0;
+        let used = read(&mut sim, 2048, 2000.0, 0);
+        assert!(used[1..].iter().all(|&threads| threads == 2), "{quiet}: {used:?}");
+    }
 }
 
 fn number() -> impl Strategy<Value = f64> {
@@ -373,13 +526,13 @@ proptest! {
         let mut threads = Threads::new(most, &calibration);
         let mut clock = 0.0;
         for (tokens, prefill, own, seconds, now) in steps {
-            let kind = if prefill { Kind::Prefill } else { Kind::Decode };
-            let choice = if prefill { threads.prefill() } else { threads.decode() };
+            let kind = if prefill { Kind::Prefill { before: tokens * 1000, answers: tokens / 3 } } else { Kind::Decode };
+            let choice = threads.choose(kind, tokens);
             let used = if own { choice.threads } else { tokens };
             clock += 0.1;
             let now = if own { clock } else { now };
             threads.report(Step { tokens, kind, threads: used, seconds, now });
-            for choice in [threads.decode(), threads.prefill()] {
+            for choice in [threads.choose(Kind::Decode, tokens), threads.choose(kind, tokens)] {
                 prop_assert!((1..=most.max(1)).contains(&choice.threads));
             }
         }

@@ -1,7 +1,5 @@
 //! Finds the fastest of a few thread counts and notices when it changes.
 
-/// A step that takes as many times longer than it did is a load's doing.
-const SLOW: f64 = 1.5;
 /// So much longer that two steps of three are evidence enough.
 const VERY_SLOW: f64 = 3.0;
 /// Steps that take this much of what they did: a load went, or a part of it.
@@ -33,15 +31,17 @@ pub(super) struct Style {
     settle: usize,
     /// Steps of a try.
     samples: usize,
+    /// A step that takes as many times longer than it did is a load's doing.
+    slow: f64,
     /// Whether other counts are tried without any sign of a load.
     curious: bool,
 }
 
 impl Style {
     /// Steps take tens of milliseconds.
-    pub(super) const DECODE: Self = Self { settle: 3, samples: 3, curious: true };
-    /// Steps take hundreds.
-    pub(super) const PREFILL: Self = Self { settle: 2, samples: 1, curious: false };
+    pub(super) const DECODE: Self = Self { settle: 3, samples: 3, slow: 1.5, curious: true };
+    /// Steps take hundreds, and the more the deeper they are.
+    pub(super) const PREFILL: Self = Self { settle: 2, samples: 1, slow: 2.0, curious: false };
 }
 
 /// The search for one kind of step. Times are seconds a token, comparable among all steps it is told of.
@@ -63,6 +63,10 @@ pub(super) struct Tuner {
     loaded: Option<f64>,
     /// Whether all counts should be compared once, for want of a calibration.
     compare: bool,
+    /// What is thought of the quiet machine is a guess: no step with the best count has told yet.
+    guess: bool,
+    /// Whether a load may have been there from the beginning.
+    doubt: bool,
     last_probe: f64,
     next_probe: f64,
     quiet_wait: f64,
@@ -109,11 +113,52 @@ impl Tuner {
             probe: None,
             loaded: None,
             compare: style.curious && best.is_none(),
+            guess: false,
+            doubt: false,
             last_probe: f64::NEG_INFINITY,
             next_probe: f64::NEG_INFINITY,
             quiet_wait: WAIT_QUIET_S,
             turn: 0,
         }
+    }
+
+    /// As this one, of steps that nobody has seen yet: much as those of `near`.
+    pub(super) fn guessing(mut self, near: Option<&Self>) -> Self {
+        if let Some(near) = near {
+            self.quiet.clone_from(&near.quiet);
+            (self.goal, self.current, self.compare) = (near.goal, near.goal, false);
+            self.reference = self.quiet();
+        }
+        self.guess = true;
+        self
+    }
+
+    /// As this one, where a load may have been there from the beginning.
+    pub(super) fn doubted(self) -> Self {
+        Self { doubt: true, ..self }
+    }
+
+    /// Whether neither a load is seen nor anything tried.
+    pub(super) fn is_calm(&self) -> bool {
+        !self.loaded() && self.probe.is_none()
+    }
+
+    /// Whether steps have told what the quiet machine takes.
+    pub(super) fn knows(&self) -> bool {
+        !self.guess && self.quiet().is_some()
+    }
+
+    /// What the best count takes on a quiet machine.
+    pub(super) fn quiet(&self) -> Option<f64> {
+        self.quiet_time(self.goal)
+    }
+
+    pub(super) fn next_probe(&self) -> f64 {
+        self.next_probe
+    }
+
+    pub(super) fn put_off_until(&mut self, next: f64) {
+        self.next_probe = self.next_probe.max(next);
     }
 
     /// For the next step.
@@ -128,12 +173,6 @@ impl Tuner {
 
     pub(super) fn loaded(&self) -> bool {
         self.loaded.is_some()
-    }
-
-    /// What a step takes now, if `threads` is the settled count and enough is known.
-    pub(super) fn level(&self, threads: usize) -> Option<f64> {
-        let settled = self.probe.is_none() && threads == self.settled();
-        self.reference.filter(|_| settled && self.recent.len() >= self.style.settle)
     }
 
     /// After a pause: old times say nothing, and a load may have gone meanwhile.
@@ -177,10 +216,16 @@ impl Tuner {
         }
         let level = self.recent.median(WINDOW);
         let reference = self.reference.unwrap_or(level);
-        if self.quiet_time(self.goal).is_none() && self.current == self.goal {
-            self.set_quiet(self.goal, level);
+        let slow =
+            level >= self.style.slow * reference || self.recent.median(3) >= VERY_SLOW * reference;
+        let slow = slow || (self.doubt && !self.loaded());
+        if !slow && self.current == self.goal {
+            if self.guess && !self.loaded() {
+                self.learn_quiet(level);
+            } else if self.quiet().is_none() {
+                self.set_quiet(self.goal, level);
+            }
         }
-        let slow = level >= SLOW * reference || self.recent.median(3) >= VERY_SLOW * reference;
         if slow || self.compare {
             self.start_scan(slow, now);
             return;
@@ -203,7 +248,13 @@ impl Tuner {
 
     /// Ends a load that is over and takes for normal what does not end.
     fn watch_load(&mut self, level: f64, now: f64) {
-        let Some(quiet) = self.quiet_time(self.goal).filter(|_| self.current == self.goal) else {
+        if self.current != self.goal {
+            return;
+        }
+        let Some(quiet) = self.quiet().filter(|_| !self.guess) else {
+            if self.loaded.is_some_and(|since| now > since + NORMAL_AFTER_S) {
+                self.learn_quiet(level);
+            }
             return;
         };
         match self.loaded {
@@ -216,6 +267,20 @@ impl Tuner {
             Some(_) => {}
             None => self.set_quiet(self.goal, quiet + (level - quiet) * DRIFT),
         }
+    }
+
+    /// A step with the best count tells what it takes without a load.
+    fn learn_quiet(&mut self, level: f64) {
+        (self.guess, self.doubt, self.loaded) = (false, false, None);
+        self.rescale(level);
+    }
+
+    /// What the best count takes on a quiet machine, and the others in proportion.
+    fn rescale(&mut self, time: f64) {
+        let times = self.quiet().map_or(1.0, |quiet| time / quiet);
+        self.quiet.iter_mut().flatten().for_each(|quiet| *quiet *= times);
+        self.set_quiet(self.goal, time);
+        self.reference = Some(time);
     }
 
     fn start_scan(&mut self, slow: bool, now: f64) {
@@ -241,6 +306,11 @@ impl Tuner {
     }
 
     fn end_scan(&mut self, best: (usize, f64), now: f64) {
+        self.doubt = false;
+        if best.0 == self.goal && (self.guess || !self.style.curious) {
+            // No load that fewer threads would evade: such steps take longer than was thought.
+            self.learn_quiet(best.1);
+        }
         self.settle_on(best.0, best.1, now);
         if std::mem::take(&mut self.compare) && !self.loaded() {
             self.goal = best.0;
@@ -301,7 +371,9 @@ impl Tuner {
         // Past the valley, or far from where a valley could still pay.
         let past = best.0 != self.current && time > QUIET * best.1;
         if past || time > 4.0 * probe.level {
-            self.end_scan(best, now);
+            // A thread alone waits for nobody: beyond all valleys it may still be the fastest.
+            let lowest = if self.style.curious { probe.at.min(1) } else { 0 };
+            self.scan_below(lowest, probe.level, best, now);
         } else {
             self.scan_below(probe.at, probe.level, best, now);
         }
@@ -314,6 +386,9 @@ impl Tuner {
         let enough = probe.times.len() >= self.style.samples;
         let (first, want) = if home { (1.1, 1.0) } else { (0.95, BETTER) };
         if enough && time <= want * probe.level {
+            if home && self.guess {
+                self.learn_quiet(time);
+            }
             self.settle_on(probe.at, time, now);
             self.quiet_wait = WAIT_QUIET_S;
             self.next_probe = now + WAIT_LOADED_S;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tieline_decode::draft::verify;
 use tieline_decode::schedule::Share;
+use tieline_decode::threads::Kind;
 use tieline_types::wire::{Failure, FailureKind, FrameError, Reply};
 use tieline_types::{FinishReason, RequestId};
 
@@ -45,13 +46,9 @@ impl Desk<'_> {
     pub(super) fn step(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         let Some(shares) = self.plan_what_fits(line)? else { return Ok(()) };
         let ids: Vec<RequestId> = shares.iter().map(|share| share.id).collect();
-        let decodes = shares.iter().all(|share| share.decodes);
+        let kind = self.kind(&shares);
         let alone =
             ids.iter().any(|id| self.answers.get(id).is_some_and(|answer| answer.record.is_some()));
-        // The number of threads changes how sums are rounded.
-        let (threads, poll) =
-            if alone { self.crew.usual(decodes) } else { self.crew.choose(decodes) };
-        self.kv.context().set_threads(threads, poll);
         if let Some(first) = ids.first().and_then(|id| self.answers.get(id)) {
             // All of a step have the same: the scheduler sees to it.
             if let Err(failure) = self.shelf.bring(&first.request.adapters, self.kv.context()) {
@@ -66,6 +63,13 @@ impl Desk<'_> {
             line.control.end_step();
             return Ok(());
         }
+        // The number of threads changes how sums are rounded.
+        let (threads, poll) = if alone {
+            self.crew.usual(kind == Kind::Decode)
+        } else {
+            self.crew.choose(kind, batch.len())
+        };
+        self.kv.context().set_threads(threads, poll);
         let started = Instant::now();
         let computed = self.kv.decode(&mut batch);
         self.kv.context().synchronize();
@@ -73,13 +77,25 @@ impl Desk<'_> {
         line.control.end_step();
         match computed {
             Ok(()) => {
-                self.crew.note(decodes, batch.len(), threads, seconds);
+                self.crew.note(kind, batch.len(), threads, seconds);
                 let shares: Vec<Share> = parts.iter().map(|part| part.share).collect();
                 self.scheduler.stepped(&shares, seconds);
                 let rows = batch.len();
                 parts.into_iter().try_for_each(|part| self.take(line, part, rows, seconds))
             }
             Err(error) => self.step_failed(line, &parts, error),
+        }
+    }
+
+    /// What a step with these shares computes.
+    fn kind(&self, shares: &[Share]) -> Kind {
+        let prompts = shares.iter().filter(|share| !share.decodes);
+        let depths = prompts.filter_map(|share| Some(self.answers.get(&share.id)?.computed));
+        match depths.max() {
+            None => Kind::Decode,
+            Some(before) => {
+                Kind::Prefill { before, answers: shares.iter().filter(|s| s.decodes).count() }
+            }
         }
     }
 
