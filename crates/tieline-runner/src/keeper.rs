@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tieline_decode::disk::{DiskCache, MIN_TAIL, Root};
 use tieline_types::{LoadParams, Owner, RunnerBuild};
@@ -21,6 +22,9 @@ use crate::process;
 const WAITING: usize = 4;
 /// Sequences that are remembered as given to the writer.
 const REMEMBERED: usize = 4096;
+
+/// How long what other runners write to the same folder may go unseen: the quota is over all that is known.
+const UNSEEN: Duration = Duration::from_secs(60);
 
 /// Names what is stored: the same tokens under other circumstances have another KV.
 #[derive(Debug)]
@@ -105,7 +109,7 @@ impl Keeper {
             let (cache, pending) = (Arc::clone(&cache), Arc::clone(&pending));
             let in_flight = Arc::clone(&in_flight);
             let named = thread::Builder::new().name("keeper".to_owned());
-            named.spawn(move || write_all(&cache, &receiver, &pending, &in_flight)).ok()
+            named.spawn(move || write_all(&cache, &receiver, &pending, &in_flight, UNSEEN)).ok()
         };
         Self { cache, namer, writes, pending, thread, in_flight, noted: HashSet::new() }
     }
@@ -179,10 +183,18 @@ fn write_all(
     writes: &Receiver<Write>,
     pending: &AtomicUsize,
     in_flight: &Mutex<HashSet<u64>>,
+    unseen: Duration,
 ) {
     let mut said = false;
+    let mut looked = Instant::now();
     while let Ok(Write { root, tokens, range, payload }) = writes.recv() {
-        let written = cache.write(&root, &tokens, range, &payload);
+        let seen = if looked.elapsed() >= unseen {
+            looked = Instant::now();
+            cache.refresh()
+        } else {
+            Ok(())
+        };
+        let written = seen.and_then(|()| cache.write(&root, &tokens, range, &payload));
         pending.fetch_sub(1, Ordering::Relaxed);
         let done = hash(&root, &tokens);
         in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&done);
@@ -202,4 +214,54 @@ fn hash(root: &Root, tokens: &[i32]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (format!("{root:?}"), tokens).hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use tieline_types::Bytes;
+
+    use super::*;
+
+    const PAYLOAD: usize = 10_000;
+
+    /// Writes so many segments of its own, as a runner of its own.
+    fn write(cache: &DiskCache, who: i32, runs: Range<i32>) {
+        let (writes, receiver) = sync_channel(64);
+        for run in runs {
+            let tokens = vec![who * 1000 + run; MIN_TAIL];
+            // Nothing that is easily compressed.
+            let mut noise = u32::try_from(who * 1000 + run).unwrap();
+            let byte = |_| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                noise.to_le_bytes()[3]
+            };
+            let payload = (0..PAYLOAD).map(byte).collect();
+            let range = 0..tokens.len();
+            writes.send(Write { root: Root::new(&[]), tokens, range, payload }).unwrap();
+        }
+        drop(writes);
+        write_all(cache, &receiver, &AtomicUsize::new(64), &Mutex::default(), Duration::ZERO);
+    }
+
+    #[test]
+    fn runners_of_one_folder_keep_to_one_quota() {
+        let folder = tempfile::tempdir().unwrap();
+        let quota = 10 * PAYLOAD as u64;
+        let open = || {
+            let open: OwnedFd = File::open(folder.path()).unwrap().into();
+            DiskCache::open(open, Bytes(quota)).unwrap()
+        };
+        let both = [open(), open()];
+        for turn in 0..4 {
+            for (who, cache) in (1..).zip(&both) {
+                write(cache, who, turn * 3..turn * 3 + 3);
+                let files = fs::read_dir(folder.path()).unwrap();
+                let size: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+                assert!(size <= quota, "{size} bytes after {who} in turn {turn}");
+            }
+        }
+        assert!(both[0].usage().size.0 > quota / 2, "{:?}", both[0]);
+    }
 }
