@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tieline_decode::disk::{DiskCache, MIN_TAIL, Root};
-use tieline_types::{LoadParams, Owner, RunnerBuild};
+use tieline_types::{Digest, LoadParams, Owner, RunnerBuild};
 
 use crate::llama::Model;
 use crate::process;
@@ -31,12 +31,19 @@ const UNSEEN: Duration = Duration::from_secs(60);
 pub(crate) struct Namer(Vec<(&'static str, Vec<u8>)>);
 
 impl Namer {
-    fn new(params: &LoadParams, build: &RunnerBuild, model: &Model, kv: u32) -> Option<Self> {
+    fn new(
+        params: &LoadParams,
+        (build, program): (&RunnerBuild, Digest),
+        model: &Model,
+        kv: u32,
+    ) -> Option<Self> {
         let long = model.short_rope().is_some_and(|short| kv > short);
         let text = |text: &str| text.as_bytes().to_vec();
         Some(Self(vec![
             ("model", params.model?.0.to_vec()),
             ("runner", text(&build.version)),
+            // Two builds of one version may compute otherwise.
+            ("program", program.0.to_vec()),
             ("llama.cpp", text(&build.llama_cpp)),
             ("kernels", text(&build.kernels.join(" "))),
             ("devices", text(&build.devices.join(" "))),
@@ -62,12 +69,12 @@ impl Namer {
 pub(crate) fn open(
     folder: io::Result<OwnedFd>,
     params: &LoadParams,
-    build: &RunnerBuild,
+    (build, program): (&RunnerBuild, Option<Digest>),
     model: &Model,
     kv: u32,
 ) -> Option<(Arc<DiskCache>, Namer)> {
     let quota = params.disk_cache?;
-    let namer = Namer::new(params, build, model, kv)?;
+    let namer = Namer::new(params, (build, program?), model, kv)?;
     let folder = folder.map_err(|error| process::complain(&error)).ok()?;
     match DiskCache::open(folder, quota) {
         Ok(cache) => Some((Arc::new(cache), namer)),

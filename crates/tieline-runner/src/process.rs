@@ -2,14 +2,15 @@
 #![expect(unsafe_code, reason = "the standard library has no dup2, getrusage or _exit")]
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
 use std::thread;
 
-use tieline_types::Bytes;
+use sha2::{Digest as _, Sha256};
 use tieline_types::wire::{CACHE_FD, DRAFT_FD, MODEL_FD};
+use tieline_types::{Bytes, Digest};
 
 /// Takes standard output for frames, and sends whatever else is written to it to standard error.
 ///
@@ -48,6 +49,22 @@ pub(crate) fn take_cache_folder() -> io::Result<OwnedFd> {
     match folder.metadata()?.is_dir() {
         true => Ok(folder.into()),
         false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
+/// This program's own file, open for reading.
+pub(crate) fn own_program() -> io::Result<File> {
+    File::open(std::env::current_exe()?)
+}
+
+/// SHA-256 of what is left to read of a file.
+pub(crate) fn digest(mut file: File) -> io::Result<Digest> {
+    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Digest(hasher.finalize().into())),
+            read => hasher.update(&buffer[..read]),
+        }
     }
 }
 

@@ -6,10 +6,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use tieline_types::wire::{self, Failure, FailureKind, FrameError, FromRunner, Reply};
-use tieline_types::{Jail, LoadParams};
+use tieline_types::{Digest, Jail, LoadParams};
 
 use crate::control::Control;
 use crate::desk::{Desk, Line};
@@ -80,7 +81,8 @@ impl Given {
         let model = process::take_model_file().map_err(ServeError::NoModel)?;
         // Before anything else is opened, which would get the number of what is not there.
         let (folder, draft) = (process::take_cache_folder(), process::take_draft_file());
-        let opened = Opened { model, folder, draft };
+        let program = folder.as_ref().ok().map(|_| process::own_program());
+        let opened = Opened { model, folder, draft, program };
         let frames = process::take_stdout().map_err(ServeError::Start)?;
         process::no_debugger();
         process::processors();
@@ -129,6 +131,31 @@ struct Opened {
     model: File,
     folder: io::Result<OwnedFd>,
     draft: io::Result<File>,
+    /// This program, where what it computes is kept.
+    program: Option<io::Result<File>>,
+}
+
+/// What names this build beside others of its version, found out beside the loading: its file takes some tens
+/// of milliseconds to read.
+struct Program(Option<JoinHandle<io::Result<Digest>>>);
+
+impl Program {
+    fn of(file: Option<io::Result<File>>, params: &LoadParams) -> Self {
+        let file = file.filter(|_| params.disk_cache.is_some() && params.embeddings.is_none());
+        let named = thread::Builder::new().name("digest".to_owned());
+        Self(file.and_then(|file| named.spawn(|| process::digest(file?)).ok()))
+    }
+
+    /// `None`: nothing is kept, since nobody could tell what computed it.
+    fn digest(self) -> Option<Digest> {
+        match self.0?.join().ok()? {
+            Ok(digest) => Some(digest),
+            Err(error) => {
+                process::complain(&error);
+                None
+            }
+        }
+    }
 }
 
 struct Server {
@@ -141,9 +168,10 @@ struct Server {
 
 impl Server {
     fn load_and_work(&self, opened: Opened, params: LoadParams) -> Result<(), ServeError> {
-        let Opened { model, folder, draft } = opened;
+        let Opened { model, folder, draft, program } = opened;
         let started = Instant::now();
         let loading = self.control.load();
+        let program = Program::of(program, &params);
         llama::switch_own_kernels(params.own_kernels);
         #[cfg(all(feature = "attacks", target_os = "linux"))]
         jail::attacks::attack("loading");
@@ -172,7 +200,7 @@ impl Server {
             return Ok(embed::serve(session, line)?);
         }
         let drafter = draft.map(|draft| Drafter::new(draft, &model));
-        let desk = self.desk(session, folder).guessing_with(drafter);
+        let desk = self.desk(session, folder, program).guessing_with(drafter);
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         drop(loading);
@@ -212,10 +240,15 @@ impl Server {
         Ok((model, Some(draft)))
     }
 
-    fn desk<'m>(&self, session: Session<'m>, folder: io::Result<OwnedFd>) -> Desk<'m> {
+    fn desk<'m>(
+        &self,
+        session: Session<'m>,
+        folder: io::Result<OwnedFd>,
+        program: Program,
+    ) -> Desk<'m> {
         let Session { model, context, params, settings } = session;
         let build = llama::build(&self.llama);
-        let disk = keeper::open(folder, &params, &build, model, settings.kv);
+        let disk = keeper::open(folder, &params, (&build, program.digest()), model, settings.kv);
         let kv = Kv::new(context, settings.sequences, model, disk);
         let template = model.chat_template().map(Template::new);
         Desk::new(

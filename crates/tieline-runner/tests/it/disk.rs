@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tieline_types::{Bytes, Digest, Event, KvType, LoadParams, Owner, Request, Tokens};
@@ -170,6 +171,30 @@ fn other_circumstances_have_another_kv() {
     let params = LoadParams { context: Some(Tokens(700)), ..exact() };
     let answer = Peer::with_cache_and(folder.path(), params).generate(request());
     assert_eq!((answer.cached(), answer.text), (PROMPT - 1, text));
+}
+
+/// The same version, and another file.
+#[test]
+fn another_build_of_the_runner_has_another_kv() {
+    let (folder, text) = kept();
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("tieline-runner");
+    fs::copy(env!("CARGO_BIN_EXE_tieline-runner"), &program).unwrap();
+    let ask = |program: &Path| {
+        let chosen = |command: &mut Command| *command = Command::new(program);
+        let mut peer = Peer::start_by(chosen, testkit::smollm2_f16(), Some(folder.path()));
+        peer.load(keeping(exact())).unwrap();
+        let answer = peer.generate(request());
+        peer.hang_up();
+        (answer.cached(), answer.text)
+    };
+    assert_eq!(ask(&program), (PROMPT - 1, text.clone()));
+    let mut bytes = fs::read(&program).unwrap();
+    bytes.push(0);
+    let other = place.path().join("another");
+    fs::copy(&program, &other).unwrap();
+    fs::write(&other, bytes).unwrap();
+    assert_eq!(ask(&other), (0, text));
 }
 
 #[test]
