@@ -279,6 +279,14 @@ impl Cells {
         self.sequences().filter(|(_, sequence)| !sequence.active).map(|(seq, _)| seq)
     }
 
+    /// As [`idle`](Self::idle), the most recently used first.
+    pub fn newest(&self) -> Vec<Seq> {
+        let idle = self.sequences().filter(|(_, sequence)| !sequence.active);
+        let mut newest: Vec<(u64, Seq)> = idle.map(|(seq, held)| (held.used, seq)).collect();
+        newest.sort_by_key(|&(used, seq)| (Reverse(used), seq));
+        newest.into_iter().map(|(_, seq)| seq).collect()
+    }
+
     /// Cells in all.
     pub fn capacity(&self) -> usize {
         self.capacity

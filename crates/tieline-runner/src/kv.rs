@@ -22,8 +22,8 @@ use copies::Copies;
 /// Fewer tokens than this are computed faster than fetched.
 const WORTH_FETCHING: usize = 32;
 
-/// How long the last writing may go on: the engine waits for the runner's end.
-const CLOSING: Duration = Duration::from_secs(1);
+/// How long writing may hold up others before all that is cached goes.
+const SAVING: Duration = Duration::from_secs(1);
 
 /// Shorter ones cost little where they are.
 const WORTH_DROPPING: usize = 256;
@@ -317,13 +317,14 @@ impl<'m> Kv<'m> {
     }
 
     fn evict(&mut self, seq: Seq) {
-        self.spill(seq, false);
+        self.spill(seq, None);
         self.context.truncate(seq.0, 0);
         self.cells.evict(seq);
     }
 
-    /// Drops all that is cached in memory.
+    /// Drops all that is cached in memory, once what [`SAVING`] allows of it is on its way to disk.
     pub(crate) fn drop_cached(&mut self) {
+        self.save();
         let idle: Vec<Seq> = self.cells.idle().collect();
         idle.into_iter().for_each(|seq| self.evict(seq));
     }
@@ -428,16 +429,17 @@ impl<'m> Kv<'m> {
         sound
     }
 
-    /// Sends what is not on disk yet of `seq` to be written; waits for the writer if `patient`. `false`:
+    /// Sends what is not on disk yet of `seq` to be written; waits for the writer until `patience` ends. `false`:
     /// the writer has enough for now.
-    fn spill(&mut self, seq: Seq, patient: bool) -> bool {
+    fn spill(&mut self, seq: Seq, patience: Option<Instant>) -> bool {
         let (Some(keeper), Some(owner)) = (&self.keeper, self.cells.owner(seq)) else {
             return true;
         };
         let tokens = self.cells.tokens(seq);
         let root = keeper.root(owner);
         for range in keeper.missing(&root, &tokens) {
-            if !patient && !self.keeper.as_ref().is_some_and(Keeper::has_room) {
+            let waits = patience.is_some_and(|end| Instant::now() < end);
+            if !waits && !self.keeper.as_ref().is_some_and(Keeper::has_room) {
                 return false;
             }
             self.context.share(seq.0, self.scratch.0, range.clone());
@@ -466,7 +468,7 @@ impl<'m> Kv<'m> {
         let unsaved: Vec<Seq> = self.cells.idle().filter(lacks).collect();
         let mut more = false;
         for seq in unsaved {
-            if !self.spill(seq, false) {
+            if !self.spill(seq, None) {
                 more = true;
             } else if let (Some(keeper), Some(owner)) = (&mut self.keeper, self.cells.owner(seq)) {
                 keeper.note(owner, &self.cells.tokens(seq));
@@ -475,16 +477,17 @@ impl<'m> Kv<'m> {
         more
     }
 
-    /// Writes what is left to write, but for no longer than [`CLOSING`], and waits until it is on disk.
-    pub(crate) fn close(mut self) {
-        let started = Instant::now();
-        let idle: Vec<Seq> = self.cells.idle().collect();
-        for seq in idle {
-            if started.elapsed() > CLOSING {
-                break;
-            }
-            self.spill(seq, true);
+    /// Has written what is cached and not on disk, the most recently used first, for no longer than [`SAVING`].
+    fn save(&mut self) {
+        let end = Instant::now() + SAVING;
+        for seq in self.cells.newest() {
+            self.spill(seq, Some(end));
         }
+    }
+
+    /// Writes what is left to write and waits until it is on disk.
+    pub(crate) fn close(mut self) {
+        self.save();
         if let Some(keeper) = self.keeper.take() {
             keeper.finish();
         }

@@ -197,6 +197,24 @@ fn another_build_of_the_runner_has_another_kv() {
     assert_eq!(ask(&other), (0, text));
 }
 
+/// More segments than wait for the writer at a time, and a request that empties the memory at once.
+#[test]
+fn a_deterministic_request_costs_nobody_what_is_cached() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut peer = Peer::with_cache(folder.path());
+    let prompts: Vec<Request> = (1..4).map(|at| going_on(some_tokens(at, PROMPT), 1)).collect();
+    let ids: Vec<_> = prompts.iter().cloned().map(|request| peer.begin(request)).collect();
+    let alone = Request { deterministic: true, ..going_on(some_tokens(9, 20), 1) };
+    let alone = peer.begin(alone);
+    for id in ids.into_iter().chain([alone]) {
+        peer.until(id, |event| matches!(event, Event::Finished(_)));
+    }
+    wait_for_segments(folder.path(), 6);
+    for request in prompts {
+        assert_eq!(peer.generate(request).cached(), PROMPT - 1);
+    }
+}
+
 #[test]
 fn owners_share_nothing_on_disk_either() {
     let (folder, text) = kept();
