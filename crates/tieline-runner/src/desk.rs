@@ -31,6 +31,9 @@ use adapters::Shelf;
 const QUEUE: usize = 256;
 /// Most orders taken between two steps: templates and tokenisers take time, while answers wait.
 const ORDERS: usize = 8;
+/// Once orders took so long, the next one waits for a step, where there is anybody to compute for: a client's
+/// megabytes hold up others by one order a step.
+const PAUSE: Duration = Duration::from_millis(5);
 /// A request waits for another that reads the same prompt if it saves at least so many tokens.
 const WORTH_WAITING: usize = 64;
 /// How long the desk waits for an order between two looks at what the writer to disk has done.
@@ -134,7 +137,11 @@ impl<'m> Desk<'m> {
     /// Takes all orders that have come; waits for one if there is nothing else to do. `false`: none will
     /// come any more.
     fn take_orders(&mut self, line: Line<'_>) -> Result<bool, FrameError> {
+        let mut spent = Duration::ZERO;
         for _ in 0..ORDERS {
+            if spent > PAUSE && self.scheduler.running().next().is_some() {
+                return Ok(true);
+            }
             let order = if self.is_busy() {
                 match line.orders.try_recv() {
                     Ok(order) => order,
@@ -157,6 +164,7 @@ impl<'m> Desk<'m> {
                 return Ok(false);
             }
             let _reading = line.control.read();
+            let started = Instant::now();
             match order {
                 Order::Work { id, work, arrived } => self.order(line, id, work, arrived)?,
                 Order::Adapter(arrived) => {
@@ -168,6 +176,7 @@ impl<'m> Desk<'m> {
                 // Once, before this begins.
                 Order::Load(_) | Order::Plan(_) => {}
             }
+            spent += started.elapsed();
         }
         Ok(true)
     }

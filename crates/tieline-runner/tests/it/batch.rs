@@ -43,6 +43,28 @@ fn they_are_served_side_by_side() {
     peer.rest(first).is_whole(200);
 }
 
+/// Eight orders that each take longer than a step: between any two of them an answer gets its token.
+#[test]
+fn large_texts_hold_up_an_answer_by_one_at_a_time() {
+    let mut peer = Peer::ready();
+    let first = peer.begin(short(1, 200));
+    peer.until(first, |event| matches!(event, Event::Piece(_)));
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(4000);
+    for _ in 0..8 {
+        let text = text.as_str().into();
+        peer.order(Work::Tokenize { text, add_special: false, parse_special: false });
+    }
+    let (mut run, mut longest, mut told) = (0, 0, 0);
+    while told < 8 {
+        match peer.frame().expect("the runner went away") {
+            FromRunner::Reply(_, Reply::Tokens(_)) => (run, told) = (run + 1, told + 1),
+            _ => run = 0,
+        }
+        longest = longest.max(run);
+    }
+    assert!(longest <= 2, "{longest} in a row");
+}
+
 #[test]
 fn those_without_a_slot_wait_and_are_told_their_place() {
     let mut peer = parallel(2);
