@@ -23,7 +23,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_privacy::survey::{Survey, Unknown, survey};
 use tieline_store::profiles::Learned;
-use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request, Tokens};
+use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request, Tokens, Zone};
 
 use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
@@ -113,8 +113,10 @@ impl Default for Switch {
 impl Switch {
     /// Decides by this from now on. What is being answered goes on as it was decided.
     pub fn replace(&self, setup: Setup) {
+        // What stands in this network says nothing of the one beyond it.
+        let beyond = setup.remotes.iter().filter(|remote| remote.candidate.zone > Zone::Lan);
         let hosts: std::collections::BTreeSet<_> =
-            setup.remotes.iter().map(|remote| &remote.circuit.host).collect();
+            beyond.map(|remote| &remote.circuit.host).collect();
         let network = Network::new(hosts.len());
         *self.shared.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
         let answers = kept::shelf(&setup.policy);
@@ -357,10 +359,10 @@ fn asked(
     (call, request): (&Call, &Request),
     (surveyed, online): (Result<Survey, Unknown>, bool),
 ) -> Result<Asked, BackendError> {
-    let offline = setup.offline || surveyed.is_err() || !online;
+    let offline = setup.offline || surveyed.is_err();
     let declared_class = declared(call)?;
     let asked = facts::asked(call, request, &surveyed.unwrap_or_default());
-    Ok(Asked { declared_class, offline, ..asked })
+    Ok(Asked { declared_class, offline, network_gone: !online, ..asked })
 }
 
 fn declared(call: &Call) -> Result<Option<tieline_types::DataClass>, BackendError> {

@@ -57,6 +57,11 @@ impl Candidate {
         self.zone > Zone::Lan
     }
 
+    /// Where it is: models of one host are reached or not together.
+    fn host(&self) -> &str {
+        self.breaker.as_ref().map_or(&self.name, |key| &key.host)
+    }
+
     fn whose(&self) -> Whose {
         Whose { name: self.name.clone(), zone: self.zone }
     }
@@ -302,12 +307,12 @@ impl Entry {
         let unreachable = !accepted
             && error.origin == Origin::Upstream
             && (is_connection(error) || error.kind == ErrorKind::Timeout);
-        let name = &self.candidate.name;
+        let host = self.candidate.host();
         let silent = !self.accepted && (late || (self.whole && error.kind == ErrorKind::Timeout));
         self.watch.network(&self.candidate, |network| match () {
             // It was connected once; whether it still is, nothing told.
             () if silent => network.unknown(),
-            () if unreachable => network.failed(name, Instant::now().into_std()),
+            () if unreachable => network.failed(host, Instant::now().into_std()),
             // A refusal came over the network too; one of ours did not, and one that says no more than that
             // nobody is there may be of either kind.
             () if error.origin == Origin::Upstream && error.kind != ErrorKind::Unavailable => {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// Connections in a row that must fail before a machine with a single remote is held to be offline.
+/// Connections in a row that must fail before a machine with a single remote host is held to be offline.
 const FAILURES: u32 = 2;
 
 /// How long it is held to be offline at first; each failed probe doubles it.
@@ -21,9 +21,9 @@ const PROBE: Duration = Duration::from_secs(30);
 /// What is known of the network.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// How many remotes there are.
+    /// How many hosts there are beyond the local network.
     remotes: usize,
-    /// Remotes that could not be reached since one last could.
+    /// Those of them that could not be reached since one last could.
     failed: BTreeSet<String>,
     failures: u32,
     offline: Option<Offline>,
@@ -37,7 +37,7 @@ struct Offline {
 }
 
 impl Network {
-    /// A network with so many remote hosts, held to be there.
+    /// A network with so many hosts beyond the local one, held to be there.
     pub fn new(remotes: usize) -> Self {
         Self { remotes, failed: BTreeSet::new(), failures: 0, offline: None }
     }
@@ -75,8 +75,8 @@ impl Network {
         }
     }
 
-    /// The remote of this name could not be connected to.
-    pub fn failed(&mut self, name: &str, now: Instant) {
+    /// This host could not be connected to.
+    pub fn failed(&mut self, host: &str, now: Instant) {
         if let Some(offline) = &mut self.offline {
             if now < offline.until {
                 // Of a request that began before.
@@ -89,7 +89,7 @@ impl Network {
         }
         self.failures = self.failures.saturating_add(1);
         if self.failed.len() < self.remotes.max(1) {
-            self.failed.insert(name.to_owned());
+            self.failed.insert(host.to_owned());
         }
         if self.failed.len() >= self.remotes && self.failures >= FAILURES {
             self.offline = Some(Offline { until: now + FIRST, times: 1, probe: None });

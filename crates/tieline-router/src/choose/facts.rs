@@ -57,6 +57,8 @@ pub struct Asked {
     pub session: Option<Session>,
     /// Whether only this machine may be asked.
     pub offline: bool,
+    /// Whether nobody beyond the local network can be reached now.
+    pub network_gone: bool,
     /// What is left of the budgets that this request counts to.
     pub budgets: Vec<BudgetLeft>,
 }

@@ -51,7 +51,9 @@ fn reach(policy: &Policy, asked: &Asked, (group, zone): (&Group<'_>, Zone)) -> O
     if group.alias().and_then(|alias| alias.farthest).is_some_and(|farthest| zone > farthest) {
         return Some(Reason::AliasZone);
     }
-    let farthest = if asked.offline { Some(Zone::Host) } else { policy.offline };
+    let here = asked.offline.then_some(Zone::Host);
+    let near = asked.network_gone.then_some(Zone::Lan);
+    let farthest = [here, near, policy.offline].into_iter().flatten().min();
     farthest.is_some_and(|farthest| zone > farthest).then_some(Reason::Offline)
 }
 

@@ -246,6 +246,9 @@ fn each_state_has_its_reason() {
     check_reason(&long, "big/best", |_| (), Some(Reason::OutputTooLong));
     let offline = Asked { offline: true, ..asked("auto") };
     check_reason(&offline, "lab/mid", |_| (), Some(Reason::Offline));
+    let gone = Asked { network_gone: true, ..asked("auto") };
+    check_reason(&gone, "lab/mid", |_| (), None);
+    check_reason(&gone, "big/best", |_| (), Some(Reason::Offline));
     check_reason(&asked("near"), "big/best", |_| (), Some(Reason::AliasZone));
     check_reason(&asked("code"), "big/best", |_| (), Some(Reason::NotACandidate));
 }

@@ -134,6 +134,7 @@ impl Again {
             task: asked.task.clone().or_else(|| alias.and_then(|alias| alias.task.clone())),
             session: None,
             offline: false,
+            network_gone: false,
             budgets: Vec::new(),
             ..asked.clone()
         }

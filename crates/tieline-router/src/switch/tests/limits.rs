@@ -40,6 +40,65 @@ async fn a_network_that_is_gone_is_a_reason_of_its_own() {
     assert_eq!(reason(&router).await, Some(Reason::Offline));
 }
 
+/// A policy of these backends, in their zones, each with a model `a` and a model `b`, and a vendor for each.
+fn town(backends: &[(&str, &str, bool)]) -> (Router, Vec<Arc<Vendor>>) {
+    let mut text =
+        POLICY[POLICY.find("[[rule]]").unwrap()..].replace("\"cloud\"", "[\"lan\", \"cloud\"]");
+    for (name, zone, _) in backends {
+        use std::fmt::Write;
+        let url = format!("https://{name}.example/v1");
+        let head = format!("protocol = \"openai\"\nurl = {url:?}\nzone = {zone:?}");
+        write!(text, "\n[backends.{name}]\n{head}\nmodels = {{ a = {{}}, b = {{}} }}\n").unwrap();
+    }
+    let vendors: Vec<_> = backends
+        .iter()
+        .map(|(_, _, away)| Arc::new(Vendor { away: *away, ..Vendor::default() }))
+        .collect();
+    let mut all = setup(&vendors[0]);
+    all.policy = Policy::parse(&text).unwrap();
+    all.remotes.clear();
+    for candidate in all.policy.remote_candidates() {
+        let (name, model) = candidate.name.split_once('/').unwrap();
+        let vendor = backends.iter().position(|(one, _, _)| *one == name).unwrap();
+        let circuit = Key { host: name.into(), model: model.into(), key: name.into() };
+        let guarded =
+            Guarded::new(Arc::clone(&vendors[vendor]) as Arc<dyn Remote>, Arc::clone(&all.guard));
+        let vendor = "openai".to_owned();
+        all.remotes.push(RemoteModel { candidate, guarded, price: None, vendor, circuit });
+    }
+    let router = Router::new(Arc::new(Scripted::hello()), None);
+    router.switch().replace(all);
+    (router, vendors)
+}
+
+async fn named(router: &Router, model: &str) -> Result<String, ErrorKind> {
+    answer(router, model, chat(&[(Role::User, "Hi")])).await.map_err(|error| error.kind)
+}
+
+#[tokio::test]
+async fn two_models_of_a_dead_host_are_one_host() {
+    let (router, _) = town(&[("dead", "cloud", true), ("well", "cloud", false)]);
+    for model in ["dead/a", "dead/b", "dead/a", "dead/b"] {
+        assert_eq!(named(&router, model).await, Err(ErrorKind::Upstream), "{model}");
+    }
+    assert_eq!(named(&router, "well/a").await.as_deref(), Ok("afar"));
+}
+
+#[tokio::test]
+async fn a_network_that_is_gone_leaves_what_is_near() {
+    let (router, vendors) = town(&[("cloud", "cloud", true), ("box", "lan", false)]);
+    for _ in 0..2 {
+        assert_eq!(named(&router, "cloud/a").await, Err(ErrorKind::Upstream));
+    }
+    // Of the policy's two hosts the near one was never asked, and nothing of it was needed to know.
+    assert_eq!(named(&router, "cloud/a").await, Err(ErrorKind::Denied));
+    let plan = last(&router).plan.clone().unwrap();
+    let far = plan.rejections.iter().find(|one| one.name == "cloud/a").unwrap();
+    assert_eq!(far.reason, Reason::Offline);
+    assert_eq!(named(&router, "box/a").await.as_deref(), Ok("afar"));
+    assert_eq!(vendors[1].asked.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn an_open_circuit_is_seen_by_the_plan_and_costs_nothing_after_it() {
     let vendor = Arc::new(Vendor::default());
@@ -61,11 +120,12 @@ async fn what_nobody_could_look_through_stays() {
     let setup = setup(&vendor);
     let (call, request) = (call("auto"), chat(&[(Role::User, "Hi")]));
     let offline = |surveyed: Result<Survey, Unknown>, online| {
-        asked(&setup, (&call, &request), (surveyed, online)).unwrap().offline
+        let asked = asked(&setup, (&call, &request), (surveyed, online)).unwrap();
+        (asked.offline, asked.network_gone)
     };
-    assert!(!offline(Ok(Survey::default()), true));
-    assert!(offline(Ok(Survey::default()), false));
-    assert!(offline(Err(Unknown), true));
+    assert_eq!(offline(Ok(Survey::default()), true), (false, false));
+    assert_eq!(offline(Ok(Survey::default()), false), (false, true));
+    assert_eq!(offline(Err(Unknown), true), (true, false));
 }
 
 #[tokio::test]
