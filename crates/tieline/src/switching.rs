@@ -213,15 +213,26 @@ fn priced(said: Option<Price>, target: Target<'_>, prices: &Prices) -> Option<Pr
     said.or_else(|| prices.find(target).cloned())
 }
 
-/// The vendor's name in the table of prices: the flavour's where there is one, else the protocol's.
+/// The vendor's name in the table of prices: the flavour's where there is one, else the URL's of those who speak
+/// OpenAI's protocol, else the protocol's. A server of one's own is nobody whose prices count.
 fn vendor(backend: &BackendPolicy) -> String {
     use tieline_router::policy::Protocol;
     match (&backend.flavour, backend.protocol) {
         (Some(flavour), _) => flavour.clone(),
+        (None, Protocol::Openai) if is_at(&backend.url, XAI) => "xai".to_owned(),
+        (None, Protocol::Openai) => protocol::usual(backend).to_owned(),
         (None, Protocol::Gemini) => "google".to_owned(),
         (None, Protocol::Responses) => "openai".to_owned(),
         (None, other) => other.as_str().to_owned(),
     }
+}
+
+/// A vendor with prices and no words of its own.
+const XAI: &str = "https://api.x.ai";
+
+/// Whether an address is another one's, or below it.
+fn is_at(url: &str, base: &str) -> bool {
+    url.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 mod protocol {
@@ -238,12 +249,12 @@ mod protocol {
     use tieline_router::policy::{self, BackendPolicy};
     use tieline_types::Tokens;
 
+    use super::is_at;
     use crate::failure::Failure;
 
     /// The vendor's own words where the URL is a vendor's; else those of vLLM, which most servers take.
-    fn usual(backend: &BackendPolicy) -> &'static str {
-        let of =
-            |flavour: &&Flavour| flavour.base_url.is_some_and(|url| backend.url.starts_with(url));
+    pub(super) fn usual(backend: &BackendPolicy) -> &'static str {
+        let of = |flavour: &&Flavour| flavour.base_url.is_some_and(|url| is_at(&backend.url, url));
         FLAVOURS.iter().find(of).map_or("vllm", |flavour| flavour.name)
     }
 
@@ -268,5 +279,34 @@ mod protocol {
             policy::Protocol::Gemini => Arc::new(Gemini::default()),
             policy::Protocol::Ollama => Arc::new(Ollama::new(context)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whose prices count for a model at a URL, and whether one of them fits.
+    #[track_caller]
+    fn check(url: &str, more: &str, model: &str, want: (&str, bool)) {
+        let text = format!(
+            "[backends.b]\nprotocol = \"openai\"\nurl = {url:?}\nzone = \"lan\"\n{more}\nmodels = {{ {model:?} = {{}} }}\n"
+        );
+        let policy = Policy::parse(&text).unwrap();
+        let backend = policy.backends.get("b").unwrap();
+        let all = candidates(&policy, &Prices::builtin().unwrap());
+        assert_eq!((vendor(backend).as_str(), all[0].price.is_some()), want, "{url} {more}");
+    }
+
+    #[test]
+    fn prices_are_those_of_whom_the_url_names() {
+        check("https://api.openai.com/v1", "", "gpt-4o", ("openai", true));
+        check("https://api.deepseek.com/v1", "", "deepseek-v4-flash", ("deepseek", true));
+        check("https://api.groq.com/openai/v1", "", "openai/gpt-oss-120b", ("groq", true));
+        check("https://api.x.ai/v1", "", "grok-4.5", ("xai", true));
+        // What only sounds like a vendor's model costs what the policy says.
+        check("http://192.168.0.7:8000/v1", "", "gpt-4o", ("vllm", false));
+        check("https://api.deepseek.com.example.org/v1", "", "deepseek-v4-flash", ("vllm", false));
+        check("https://proxy.example.org/v1", "flavour = \"openai\"", "gpt-4o", ("openai", true));
     }
 }
