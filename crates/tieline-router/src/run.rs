@@ -113,7 +113,7 @@ impl Router {
             return self.route(call);
         };
         let planned = self.switch.plan(setup, &self.host, (&call, request)).await?;
-        let decision = short(planned.decision());
+        let decision = short(planned.decision(), planned.asked().network_gone);
         let refusal = switch::refusal(planned.decision());
         let routed = self.routed(call, decision, Some(Arc::new(planned)));
         match refusal {
@@ -149,10 +149,14 @@ impl Router {
 }
 
 /// A decision in a word, for headers and ledgers.
-fn short(decision: &choose::Decision) -> Decision {
+fn short(decision: &choose::Decision, network_gone: bool) -> Decision {
+    let mut rejections = decision.rejections.iter();
+    let is_cut_off = network_gone && rejections.any(|one| one.reason == choose::Reason::Offline);
     let first = decision.tries.first().map(|one| &one.name);
     let reason = match first {
         None => "refused",
+        // Others would have been asked too.
+        Some(_) if is_cut_off => "offline",
         Some(_) if decision.pinned.is_some() => "session",
         Some(_) if decision.cascade.is_some() => "cascade",
         Some(first) if *first == decision.asked => "named",

@@ -13,6 +13,7 @@ mod noted;
 mod planned;
 mod profile;
 mod setup;
+mod shut;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -45,6 +46,7 @@ pub use planned::{Judged, Planned, Tried, release};
 pub use profile::{Figures, Report, Told};
 pub use setup::{RemoteModel, Setup};
 pub(crate) use setup::{left, scopes};
+pub use shut::LeftAlone;
 
 /// How long what was seen of this machine's models counts.
 const A_MOMENT: Duration = Duration::from_millis(250);

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
+use tieline_router::switch::LeftAlone;
 use tieline_store::RemoveError;
 use tieline_types::{
     BackendError, Departure, ErrorKind, HeldAdapter, Hint, ModelCard, ModelRef, Residence, Wanted,
@@ -86,11 +87,19 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
     let status = app.router().host().status().await?;
     let models = status.models.iter().filter(|model| caller.may_ask(&model.name));
     let gone = status.departures.iter().filter(|gone| caller.may_ask(&gone.name));
+    let switch = app.router().switch();
+    let alone = switch.left_alone().into_iter().filter(|one| caller.may_ask(&one.name));
+    let circuits = alone.map(|one| {
+        let LeftAlone { name, reason, wait, times } = one;
+        json!({ "name": name, "reason": reason, "for_s": wait.as_secs_f64(), "times": times })
+    });
     Ok(Json(json!({
         "budget_bytes": status.budget,
         "taken_bytes": status.taken,
         "models": models.map(residence).collect::<Vec<_>>(),
         "departures": gone.map(departure).collect::<Vec<_>>(),
+        "offline_for_s": switch.offline_for().map(|wait| wait.as_secs_f64()),
+        "circuits": circuits.collect::<Vec<_>>(),
     })))
 }
 

@@ -81,6 +81,23 @@ fn vendors_answer_and_models_of_this_machine_say_what_is_missing() {
 }
 
 #[test]
+fn who_cannot_be_reached_is_in_the_status() {
+    let home = Home::empty();
+    // Nobody listens there any more.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let policy = home.file("policy.toml", POLICY.replace("URL", &format!("http://{gone}")));
+    let daemon = Daemon::bare(&home, &program(&home), &policy);
+    let before = daemon.get("/tieline/v1/status").is(200);
+    assert_eq!((&before["offline_for_s"], &before["circuits"]), (&Value::Null, &json!([])));
+    for _ in 0..2 {
+        daemon.post("/v1/chat/completions", &question("cloud/big"));
+    }
+    let after = daemon.get("/tieline/v1/status").is(200);
+    assert!(after["offline_for_s"].as_f64().is_some_and(|left| left <= 5.0), "{after}");
+    daemon.end();
+}
+
+#[test]
 fn where_nobody_else_answers_it_does_not_start() {
     let home = Home::empty();
     let program = program(&home);

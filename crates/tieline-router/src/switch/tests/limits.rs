@@ -33,11 +33,17 @@ async fn a_network_that_is_gone_is_a_reason_of_its_own() {
     let vendor = Arc::new(Vendor::default());
     let router = router(&vendor);
     assert_eq!(reason(&router).await, None);
+    assert_eq!((last(&router).decision.reason, router.switch().offline_for()), ("chosen", None));
     for _ in 0..50 {
         let mut network = router.switch().shared.network.lock().unwrap();
         network.failed("cloud", Instant::now());
     }
     assert_eq!(reason(&router).await, Some(Reason::Offline));
+    assert_eq!(last(&router).decision.reason, "offline");
+    assert!(router.switch().offline_for().is_some());
+    // Whoever asks for a model of this machine is told nothing of that.
+    answer(&router, "mock", chat(&[(Role::User, "Hi")])).await.unwrap();
+    assert_eq!(last(&router).decision.reason, "named");
 }
 
 /// A policy of these backends, in their zones, each with a model `a` and a model `b`, and a vendor for each.
@@ -111,6 +117,8 @@ async fn an_open_circuit_is_seen_by_the_plan_and_costs_nothing_after_it() {
     let tried = &last(&router).tried;
     assert_eq!((tried[0].ended, tried[0].cost_micro_usd), ("skipped", Some(0)));
     assert_eq!(reason(&router).await, Some(Reason::BreakerOpen));
+    let alone = router.switch().left_alone();
+    assert_eq!((alone[0].name.as_str(), alone[0].reason), ("cloud/big", "model_failing"));
     assert!(vendor.left.lock().unwrap().is_empty());
 }
 
