@@ -121,6 +121,7 @@ impl Switch {
             beyond.map(|remote| &remote.circuit.host).collect();
         let network = Network::new(hosts.len());
         *self.shared.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
+        self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner).forget_keys();
         let answers = kept::shelf(&setup.policy);
         *self.answers.write().unwrap_or_else(PoisonError::into_inner) = answers;
         facts::prepare();

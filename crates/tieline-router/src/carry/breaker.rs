@@ -293,6 +293,11 @@ impl Breakers {
         }
     }
 
+    /// Keys may be others now: what was held against those before says nothing.
+    pub fn forget_keys(&mut self) {
+        self.circuits.retain(|scope, _| !matches!(scope, Scope::Key(..)));
+    }
+
     /// The circuits that let nobody pass at `now`, in order.
     pub fn open(&self, now: Instant) -> Vec<OpenCircuit> {
         let open = self.circuits.iter().filter_map(|(scope, circuit)| {

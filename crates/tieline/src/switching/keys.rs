@@ -5,10 +5,10 @@ use std::fs::{self, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tieline_providers::Secret;
-use tieline_router::policy::KeySource;
+use tieline_router::policy::{KeySource, Policy};
 
 use crate::failure::Failure;
 
@@ -40,6 +40,64 @@ pub(crate) fn read(backend: &str, source: &KeySource) -> Result<Secret, Failure>
     }
     let text = format!("the key of backend {backend:?} is empty, too long or no plain text");
     Err(Failure::user(text).with_hint("it is one word of printable ASCII characters"))
+}
+
+/// A key's file at a time: another state of it means another key.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    path: PathBuf,
+    state: Option<State>,
+}
+
+/// When it changed, its length, and which file it is: a mount of secrets puts another one in its place.
+type State = (Option<SystemTime>, u64, (u64, i64, i64));
+
+impl Stamp {
+    fn of(path: PathBuf) -> Self {
+        let state = |about: &Metadata| (about.modified().ok(), about.len(), which(about));
+        let state = fs::metadata(&path).ok().as_ref().map(state);
+        Self { path, state }
+    }
+
+    /// Takes the file's state now.
+    pub(crate) fn renew(&mut self) {
+        *self = Self::of(std::mem::take(&mut self.path));
+    }
+
+    /// Whether the file is in that state now.
+    pub(crate) fn is_as_it_was(&self) -> bool {
+        Self::of(self.path.clone()) == *self
+    }
+}
+
+#[cfg(unix)]
+fn which(about: &Metadata) -> (u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    // Its rights count too: who may read it decides whether it is read.
+    (about.ino(), about.ctime(), about.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn which(_: &Metadata) -> (u64, i64, i64) {
+    (0, 0, 0)
+}
+
+fn sources(policy: &Policy) -> impl Iterator<Item = &KeySource> {
+    policy.backends.iter().filter_map(|(_, backend)| backend.key.as_ref())
+}
+
+/// The key files of a policy as they are now.
+pub(crate) fn stamps(policy: &Policy) -> Vec<Stamp> {
+    let files = sources(policy).filter_map(|source| match source {
+        KeySource::File(path) => Some(Stamp::of(home(path))),
+        KeySource::Env(_) | KeySource::Keyring(_) => None,
+    });
+    files.collect()
+}
+
+/// Whether a key that cannot be read may be readable later though nothing of this machine's files changed.
+pub(crate) fn may_be_locked(policy: &Policy) -> bool {
+    sources(policy).any(|source| matches!(source, KeySource::Keyring(_)))
 }
 
 fn of_environment(backend: &str, name: &str) -> Result<String, Failure> {

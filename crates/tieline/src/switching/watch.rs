@@ -1,5 +1,5 @@
-//! Follows the policy's file, the table of prices and what the store knows of models while a server runs: what is new is used as a
-//! whole, or not at all. Keeps what the server learned.
+//! Follows the policy's file, its key files, the table of prices and what the store knows of models while a server
+//! runs: what is new is used as a whole, or not at all. Keeps what the server learned.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -7,12 +7,16 @@ use tieline_server::App as Server;
 use tieline_store::Store;
 use tracing::{info, warn};
 
-use super::{Place, Workshop, parse};
+use super::{Place, Workshop, keys, parse};
 use crate::failure::{Failure, with_causes};
 use crate::runner;
 
-/// How often it is looked at. SIGHUP has it looked at now.
+/// How often it is looked at. SIGHUP has all of it read again now.
 const EVERY: Duration = Duration::from_secs(1);
+/// When what could not be used for a reason that may pass is tried again at first; each time doubles it.
+const AGAIN: Duration = Duration::from_secs(5);
+/// The longest such time: a store of secrets that is locked may ask its user each time.
+const LONGEST: Duration = Duration::from_secs(600);
 /// How often what the server learned is kept. What is newer is lost where the server is killed.
 const KEEP: Duration = Duration::from_secs(60);
 
@@ -28,6 +32,22 @@ pub(crate) struct Watch {
     /// Which table of prices is used.
     prices: Option<(SystemTime, u64)>,
     kept: Instant,
+    /// The key files of the policy read last, as they were before they were read.
+    keys: Vec<keys::Stamp>,
+    /// Why backends of it are left out; `None`: it is not in use.
+    left_out: Option<Vec<String>>,
+    /// When it is tried again, and how long that was waited for.
+    again: Option<(Instant, Duration)>,
+    hang_up: HangUp,
+}
+
+/// Why a policy is put to use.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It changed, or somebody says so.
+    New,
+    /// What was missing may be there now.
+    Again,
 }
 
 impl Watch {
@@ -40,26 +60,58 @@ impl Watch {
         workshop: Workshop,
         server: &Server,
     ) -> Result<Self, Failure> {
+        // First of all: before it is listened for, it ends the program.
+        let hang_up = HangUp::new();
         let (read, profiles) = (place.read()?, None);
         let kept = Instant::now();
         // First, so that what changes while it is read is read again.
         let prices = workshop.store.price_table_version();
-        let mut watch = Self { place, workshop, read, unreadable: false, profiles, prices, kept };
+        let (unreadable, keys, left_out, again) = (false, Vec::new(), None, None);
+        let mut watch = Self {
+            place,
+            workshop,
+            read,
+            unreadable,
+            profiles,
+            prices,
+            kept,
+            keys,
+            left_out,
+            again,
+            hang_up,
+        };
         watch.profiles = watch.workshop.store.profiles_version().ok();
-        watch.apply(server)?;
+        watch.apply(server, Cause::New)?;
         let learned = watch.workshop.store.learned();
         let learned = learned.map_err(|error| Failure::ours(with_causes(&error)))?;
         server.router().switch().recall(&learned);
         Ok(watch)
     }
 
-    fn apply(&self, server: &Server) -> Result<(), Failure> {
+    fn apply(&mut self, server: &Server, cause: Cause) -> Result<(), Failure> {
+        let waited = self.again.take().filter(|_| cause == Cause::Again).map(|(_, waited)| waited);
         let text = self.read.as_deref().unwrap_or_default();
+        // Also where the policy cannot be read: nothing is said twice of one state.
+        self.keys.iter_mut().for_each(keys::Stamp::renew);
         let policy = parse(text, &self.place.path)?;
         let digest = policy.digest;
+        self.keys = keys::stamps(&policy);
+        let locks = keys::may_be_locked(&policy);
+        let before = self.left_out.take();
+        let wait = waited.map_or(AGAIN, |waited| (waited * 2).min(LONGEST));
+        let again = Some((Instant::now() + wait, wait));
+        // Until it is in use.
+        self.again = again;
         let (setup, left_out) = self.workshop.setup(policy)?;
-        for failure in left_out {
-            warn!(why = failure.message, "a backend is left out");
+        let left_out: Vec<_> = left_out.into_iter().map(|failure| failure.message).collect();
+        self.again = again.filter(|_| locks && !left_out.is_empty());
+        let is_same = cause == Cause::Again && before.as_ref() == Some(&left_out);
+        self.left_out = Some(left_out);
+        if is_same {
+            return Ok(());
+        }
+        for why in self.left_out.iter().flatten() {
+            warn!(why, "a backend is left out");
         }
         info!(policy = %digest, models = setup.remotes.len(), "policy in use");
         server.router().switch().replace(setup);
@@ -69,16 +121,15 @@ impl Watch {
 
     /// Follows the file until it is dropped. A policy that cannot be used is said, once, and the old one stays.
     pub(crate) async fn follow(mut self, server: Server) {
-        let mut hang_up = HangUp::new();
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(EVERY) => {}
-                () = hang_up.next() => {}
-            }
+            let told = tokio::select! {
+                () = tokio::time::sleep(EVERY) => false,
+                () = self.hang_up.next() => true,
+            };
             // Files and stores of secrets may be slow: nobody else waits for them.
             let server = server.clone();
             let looked = tokio::task::spawn_blocking(move || {
-                self.look(&server);
+                self.look(&server, told);
                 self
             });
             match looked.await {
@@ -91,8 +142,9 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, server: &Server) {
-        self.look_at_policy(server);
+    /// `told`: somebody says that all of it may be new.
+    fn look(&mut self, server: &Server, told: bool) {
+        self.look_at_policy(server, told);
         self.look_at_profiles(server);
         self.look_for_runner(server);
         if self.kept.elapsed() >= KEEP {
@@ -125,16 +177,25 @@ impl Watch {
         }
     }
 
-    fn look_at_policy(&mut self, server: &Server) {
+    fn look_at_policy(&mut self, server: &Server, told: bool) {
         let read = self.place.read();
         let again = std::mem::replace(&mut self.unreadable, read.is_err());
         let prices = self.workshop.store.price_table_version();
         let priced = std::mem::replace(&mut self.prices, prices) == prices;
         let used = match read {
-            Ok(read) if read == self.read && !again && priced => return,
             Ok(read) => {
+                let is_old = read == self.read && !again && priced && !told;
+                let cause = if is_old && self.has_its_keys() { Cause::Again } else { Cause::New };
+                let is_due = self.again.is_some_and(|(at, _)| Instant::now() >= at);
+                if cause == Cause::Again && !is_due {
+                    return;
+                }
                 self.read = read;
-                self.apply(server)
+                match self.apply(server, cause) {
+                    // Said once.
+                    Err(_) if cause == Cause::Again => return,
+                    used => used,
+                }
             }
             Err(_) if again => return,
             Err(failure) => Err(failure),
@@ -143,6 +204,11 @@ impl Watch {
             server.policy_read(false);
             warn!(why = failure.message, "the policy stays as it was");
         }
+    }
+
+    /// Whether its key files are as they were when they were read.
+    fn has_its_keys(&self) -> bool {
+        self.keys.iter().all(keys::Stamp::is_as_it_was)
     }
 }
 

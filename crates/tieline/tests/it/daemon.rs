@@ -52,10 +52,21 @@ impl Daemon {
 
     /// One of this program, which has no runner beside it.
     pub(crate) fn bare(home: &Home, program: &Path, policy: &Path) -> Self {
+        Self::bare_with(home, program, policy, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn bare_with(
+        home: &Home,
+        program: &Path,
+        policy: &Path,
+        more: &[(&str, &str)],
+    ) -> Self {
         let mut command = Command::new(program);
         command.args(["serve", "--listen", "127.0.0.1:0", "--json", "--policy"]).arg(policy);
         command.envs(home.environment());
         command.env_remove("TIELINE_RUNNER").env_remove("TIELINE_OFFLINE");
+        command.envs(more.iter().copied());
         Self::begun(command)
     }
 
@@ -86,10 +97,14 @@ impl Daemon {
         get(self.address, path)
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
     /// Has it end in good order; gives what it said.
     pub(crate) fn end(mut self) -> String {
-        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         let deadline = Instant::now() + Duration::from_secs(30);
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -38,6 +38,8 @@ mod privacy;
 mod processes;
 mod prompts;
 mod replay;
+#[cfg(unix)]
+mod rotation;
 mod rules;
 mod run;
 #[cfg(unix)]

@@ -26,7 +26,7 @@ as = "as-is"
 "#;
 
 /// The program in a folder of its own, where no runner lies.
-fn program(home: &Home) -> PathBuf {
+pub(crate) fn program(home: &Home) -> PathBuf {
     let program = home.path().with_file_name("bin").join("tieline");
     fs::create_dir_all(program.parent().unwrap()).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_tieline"), &program).unwrap();

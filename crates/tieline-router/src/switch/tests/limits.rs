@@ -123,6 +123,23 @@ async fn an_open_circuit_is_seen_by_the_plan_and_costs_nothing_after_it() {
 }
 
 #[tokio::test]
+async fn what_was_held_against_a_key_ends_where_keys_are_read_again() {
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    for fault in [Fault::Key, Fault::Limited(None)] {
+        let key = Key { host: "cloud".into(), model: "big".into(), key: "cloud".into() };
+        let mut breakers = router.switch().shared.breakers.lock().unwrap();
+        breakers.record(&key, Went::Fault(fault), Instant::now());
+        drop(breakers);
+        let reasons = || router.switch().left_alone().into_iter().map(|one| one.reason).next();
+        assert!(reasons().is_some());
+        router.switch().replace(setup(&vendor));
+        let want = (fault != Fault::Key).then_some("rate_limited");
+        assert_eq!(reasons(), want, "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_nobody_could_look_through_stays() {
     let vendor = Arc::new(Vendor::default());
     let setup = setup(&vendor);
