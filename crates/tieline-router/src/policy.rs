@@ -101,6 +101,19 @@ impl Policy {
         let named = exact.chain(self.local.keys().map(String::as_str));
         named.filter(|name| matches!(Composed::parse(name), Ok(Some(_)))).collect()
     }
+
+    /// Whether a name stands for more than a model of this machine.
+    pub fn concerns(&self, name: &str) -> bool {
+        let bare = name.strip_suffix(":latest").unwrap_or(name);
+        self.aliases.contains_key(bare) || bare == crate::choose::AUTO || self.names(bare)
+    }
+
+    /// Whether it is a model of one of its backends, also of one that is left out now.
+    fn names(&self, name: &str) -> bool {
+        name.split_once('/').is_some_and(|(backend, model)| {
+            self.backends.get(backend).is_some_and(|known| known.models.contains_key(model))
+        })
+    }
 }
 
 impl Policy {

@@ -189,7 +189,7 @@ impl Switch {
 
     /// What it decides by, where that concerns this name.
     pub(crate) fn concerned(&self, name: &str) -> Option<Arc<Setup>> {
-        self.current().filter(|setup| setup.concerns(name))
+        self.current().filter(|setup| setup.policy.concerns(name))
     }
 
     /// Decides who answers, without asking anybody but this machine.

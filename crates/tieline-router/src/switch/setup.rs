@@ -65,20 +65,6 @@ impl Setup {
         self.remotes.iter().find(|remote| remote.candidate.name == name)
     }
 
-    /// Whether a name stands for more than a model of this machine.
-    pub(super) fn concerns(&self, name: &str) -> bool {
-        let bare = name.strip_suffix(":latest").unwrap_or(name);
-        self.policy.aliases.contains_key(bare) || bare == crate::choose::AUTO || self.names(bare)
-    }
-
-    /// Whether it is a model of one of the policy's backends, also of one that is left out now.
-    fn names(&self, name: &str) -> bool {
-        let backends = &self.policy.backends;
-        name.split_once('/').is_some_and(|(backend, model)| {
-            backends.get(backend).is_some_and(|known| known.models.contains_key(model))
-        })
-    }
-
     /// The budgets that a request comes under.
     pub(super) fn scopes(&self, asked: &Asked) -> Vec<Scope> {
         scopes(&self.policy, asked)

@@ -126,7 +126,8 @@ pub(crate) struct Launch {
     /// The tool
     #[arg(value_enum)]
     pub(crate) tool: Tool,
-    /// The model that it is to use [default: the only one here]
+    /// The model that it is to use: one here, or `auto`, an alias or a backend's model of the policy
+    /// [default: the only one here, or `auto` where none is and the policy has backends]
     #[arg(long, short)]
     pub(crate) model: Option<String>,
     /// The server

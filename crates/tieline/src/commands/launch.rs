@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
+use tieline_router::choose::AUTO;
 
 use crate::app::App;
 use crate::args::{Launch, Tool};
 use crate::failure::Failure;
+use crate::switching::Place;
 
 /// A server on this machine answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,18 +45,21 @@ pub(super) fn launch(app: &App, args: &Launch) -> Result<(), Failure> {
     Err(replace(&start))
 }
 
-/// The model named, which must be here, or the only one.
+/// The model named, which must be here or be a name of the policy's, or the only one. Where none is here, the policy
+/// says who answers.
 fn model(app: &App, args: &Launch) -> Result<String, Failure> {
-    if let Some(name) = &args.model {
-        return Ok(app.installed(name)?.name);
-    }
+    let policy = Place::of(app).policy()?;
     let mut models = app.store.list()?;
     models.retain(|model| !model.missing);
-    match models.as_slice() {
-        [one] => Ok(one.name.clone()),
-        [] => Err(Failure::user("no model is here").with_hint("tieline pull smollm2")),
+    let nobody = models.is_empty() && policy.backends.is_empty();
+    match (&args.model, models.as_slice()) {
+        (Some(name), _) if policy.concerns(name) && !(nobody && name == AUTO) => Ok(name.clone()),
+        (Some(name), _) if name != AUTO => Ok(app.installed(name)?.name),
+        (None, [one]) => Ok(one.name.clone()),
+        (None, []) if !nobody => Ok(AUTO.to_owned()),
+        (_, []) => Err(Failure::user("no model is here").with_hint("tieline pull smollm2")),
         _ => Err(Failure::user("several models are here: which one is the tool to use?")
-            .with_hint("name it with --model; tieline list shows them")),
+            .with_hint("name it with --model, or leave it to the server with --model auto")),
     }
 }
 

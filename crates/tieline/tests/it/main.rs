@@ -20,6 +20,7 @@ mod faults;
 mod home;
 mod http;
 mod kv_cost;
+mod launch;
 mod leaks;
 mod machine;
 #[cfg(unix)]

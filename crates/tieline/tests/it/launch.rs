@@ -1,0 +1,44 @@
+//! Tools are pointed at whatever the server answers to.
+
+use super::home::Home;
+
+const POLICY: &str = r#"
+[backends.cloud]
+protocol = "openai"
+url = "https://cloud.example/v1"
+zone = "cloud"
+models = { big = {} }
+
+[models.fast]
+candidates = ["cloud/*"]
+"#;
+
+#[track_caller]
+fn check(home: &Home, args: &[&str], want: Result<&str, &str>) {
+    let mut all = vec!["launch", "claude", "--print", "--json"];
+    all.extend(args);
+    let output = home.tieline(all).output();
+    let said = home.said(&output);
+    match want {
+        Ok(model) => {
+            let start: serde_json::Value = serde_json::from_slice(&output.stdout).expect(&said);
+            assert_eq!(start["arguments"], serde_json::json!(["--model", model]), "{said}");
+        }
+        Err(words) => assert!(!output.status.success() && said.contains(words), "{said}"),
+    }
+}
+
+#[test]
+fn a_tool_may_ask_for_what_the_policy_names() {
+    let home = Home::empty();
+    check(&home, &[], Err("no model is here"));
+    check(&home, &["--model", "auto"], Err("no model is here"));
+    check(&home, &["--model", "cloud/big"], Err("cloud/big"));
+    std::fs::create_dir_all(home.path()).unwrap();
+    std::fs::write(home.path().join("policy.toml"), POLICY).unwrap();
+    for name in ["auto", "fast", "cloud/big"] {
+        check(&home, &["--model", name], Ok(name));
+    }
+    check(&home, &[], Ok("auto"));
+    check(&home, &["--model", "cloud/small"], Err("cloud/small"));
+}
