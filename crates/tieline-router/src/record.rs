@@ -195,7 +195,13 @@ impl Records {
         latest.iter().rev().take(most).cloned().collect()
     }
 
-    /// One of the latest.
+    /// All of one call that are among the latest, the newest first: several answers to it have one each.
+    pub fn of_call(&self, id: &str) -> Vec<Arc<Record>> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.iter().rev().filter(|record| record.id == id).cloned().collect()
+    }
+
+    /// The latest one of a call.
     pub fn find(&self, id: &str) -> Option<Arc<Record>> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.iter().rev().find(|record| record.id == id).cloned()

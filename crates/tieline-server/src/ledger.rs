@@ -1,6 +1,7 @@
 //! Writes a row for each attempt at a request, and one for what was decided, from one thread: no answer waits for a
 //! disk.
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +21,8 @@ use tracing::{error, warn};
 const WAITING: usize = 4096;
 /// Records in one transaction.
 const BATCH: usize = 1024;
+/// Calls whose attempts are counted on where more of them come.
+const CALLS: usize = 4096;
 /// How long a record waits for others, so that they are one transaction: each waits for a disk, and what the disk
 /// has to do is done on the processors that answer.
 const GATHER: Duration = Duration::from_millis(50);
@@ -95,7 +98,9 @@ struct Page {
 
 impl Page {
     fn take(&mut self, filed: &Filed) {
-        self.rows.extend(rows(&filed.record));
+        let rows = rows(&filed.record).into_iter();
+        self.rows
+            .extend(rows.map(|row| RequestRow { attempt: self.attempts.next(&row.id), ..row }));
         let row = self.keeper.row(filed).ok();
         self.decisions.extend(row.and_then(|row| self.packing.pack(row).ok()));
     }
@@ -103,6 +108,31 @@ impl Page {
     /// Says how many decisions were written. Where nothing could be, the rows of money stay for the next time.
     fn write(&mut self, book: &Book) -> usize {
         let decisions = self.decisions.len();
+    attempts: Attempts,
+}
+
+/// How many attempts each of the latest calls had: several answers to one call come as a record each.
+#[derive(Default)]
+struct Attempts {
+    last: HashMap<String, u32>,
+    order: VecDeque<String>,
+}
+
+impl Attempts {
+    fn next(&mut self, id: &str) -> u32 {
+        if let Some(last) = self.last.get_mut(id) {
+            *last = last.saturating_add(1);
+            return *last;
+        }
+        if self.order.len() == CALLS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.last.remove(&oldest);
+        }
+        self.order.push_back(id.to_owned());
+        self.last.insert(id.to_owned(), 1);
+        1
+    }
         let written = book.store.record_packed(&self.rows, &self.decisions);
         self.decisions.clear();
         match written {
@@ -195,11 +225,10 @@ fn rows(record: &Record) -> Vec<RequestRow> {
     if record.tried.is_empty() {
         return vec![row(record)];
     }
-    let numbered = (1..).zip(&record.tried);
-    numbered.map(|(number, tried)| attempt(record, tried, number)).collect()
+    record.tried.iter().map(|tried| attempt(record, tried)).collect()
 }
 
-fn attempt(record: &Record, tried: &Tried, number: u32) -> RequestRow {
+fn attempt(record: &Record, tried: &Tried) -> RequestRow {
     let micros = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let usage = tried.usage;
     let here = ("", tried.name.as_str());
@@ -222,7 +251,6 @@ fn attempt(record: &Record, tried: &Tried, number: u32) -> RequestRow {
         backend: backend.to_owned(),
         vendor: tried.vendor.clone(),
         zone: tried.zone,
-        attempt: number,
         project: record.asked.as_ref().and_then(|asked| asked.project.clone()).unwrap_or_default(),
         data_class: Some(tried.data_class.as_str().to_owned()),
         policy_rule: Some(tried.rule.clone()),

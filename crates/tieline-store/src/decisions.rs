@@ -74,6 +74,9 @@ pub struct Damaged {
     pub id: String,
 }
 
+/// Decisions of one call that are read.
+const OF_CALL: u32 = 256;
+
 const SELECT: &str = "SELECT decisions.id, decisions.at_unix_ms, decisions.key, decisions.body,
     decisions.grounds FROM decisions";
 
@@ -87,6 +90,24 @@ impl Store {
         self.db.run("search decisions", |db| {
             let mut reader = Reader::new(db);
             let found = db.query_row(&sql, [id], |row| reader.read(row)).optional()?;
+            Ok(found)
+        })
+    }
+
+    /// The decisions of this id, the newest first, no more than 256: several answers to one call have one each.
+    ///
+    /// # Errors
+    /// The database cannot be read. The inner error: the row cannot.
+    pub fn decisions_of(&self, id: &str) -> Result<Vec<Result<DecisionRow, Damaged>>, DbError> {
+        let sql = format!("{SELECT} WHERE id = ?1 ORDER BY end_bytes DESC LIMIT ?2");
+        self.db.run("search decisions", |db| {
+            let mut reader = Reader::new(db);
+            let mut statement = db.prepare(&sql)?;
+            let mut rows = statement.query(params![id, OF_CALL])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                found.push(reader.read(row)?);
+            }
             Ok(found)
         })
     }

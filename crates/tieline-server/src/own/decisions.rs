@@ -18,6 +18,8 @@ use crate::error::{ApiError, Fault};
 
 /// The most that are shown at once.
 const MOST: usize = 5000;
+/// The most of one call.
+const OF_CALL: usize = 256;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
@@ -51,14 +53,27 @@ pub(crate) async fn one(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, ApiError> {
-    if let Some(record) = app.router().records().find(&id) {
-        let own = may_see(&caller, &record).then(|| Json(told(&caller, json!(record.as_ref()))));
-        return own.ok_or_else(missing);
+    let latest = app.router().records().of_call(&id);
+    if !latest.is_empty() {
+        let own = latest.iter().filter(|record| may_see(&caller, record));
+        return call(own.map(|record| told(&caller, json!(record.as_ref()))));
     }
-    let found = stored(&app, move |store| store.decision(&id)).await?.ok_or_else(missing)?;
+    let found = stored(&app, move |store| store.decisions_of(&id)).await?;
     // One that cannot be read may be anybody's.
-    let row = found.ok().filter(|row| may_see_of(&caller, &row.key)).ok_or_else(missing)?;
-    kept::record(&row).map(|record| Json(told(&caller, record))).map_err(|_| missing())
+    let own = found.into_iter().flatten().filter(|row| may_see_of(&caller, &row.key));
+    call(own.filter_map(|row| kept::record(&row).ok()).map(|record| told(&caller, record)))
+}
+
+/// What is shown of a call: its latest record, and in it the others, the newest first, where it has several: each of
+/// several answers and each of several prompts has one.
+fn call(records: impl Iterator<Item = Value>) -> Result<Json<Value>, ApiError> {
+    let mut records = records.take(OF_CALL);
+    let mut record = records.next().ok_or_else(missing)?;
+    let others: Vec<Value> = records.collect();
+    if !others.is_empty() {
+        record["others"] = others.into();
+    }
+    Ok(Json(record))
 }
 
 fn missing() -> ApiError {

@@ -80,11 +80,16 @@ async fn every_request_has_its_row() {
     let app = App::new(router, library(store.clone()), config);
     app.watch_lost(ledger.lost());
     let service = Service::of(app, Scripted::hello(), home);
-    let body = json!({ "model": "mock", "messages": [{ "role": "user", "content": CANARY }] });
+    let mut body = json!({ "model": "mock", "messages": [{ "role": "user", "content": CANARY }] });
+    service.post("/v1/chat/completions", &body).await.is(200);
+    body["n"] = 3.into();
     service.post("/v1/chat/completions", &body).await.is(200);
     drop(service);
     ledger.finish().unwrap();
-    let rows = store.latest_requests(9).unwrap();
+    let mut rows = store.latest_requests(9).unwrap();
+    // Three answers to one call are three attempts at it.
+    let three: Vec<_> = rows.drain(..3).map(|row| (row.attempt, row.id)).collect();
+    assert_eq!(three, [3, 2, 1].map(|attempt| (attempt, three[0].1.clone())));
     let [row] = rows.as_slice() else { panic!("{rows:?}") };
     let decision = store.decision(&row.id).unwrap().unwrap().unwrap();
     assert!(decision.facts.contains("\"model\":\"mock\"") && !decision.facts.contains(CANARY));

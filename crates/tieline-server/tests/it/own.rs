@@ -61,6 +61,23 @@ async fn decisions_tell_what_happened_and_no_word_of_it() {
 }
 
 #[tokio::test]
+async fn each_of_several_answers_is_shown_and_counted() {
+    let service = Service::new(Scripted::hello());
+    let body =
+        json!({ "model": "mock", "n": 3, "messages": [{ "role": "user", "content": "Hi" }] });
+    let said = service.post("/v1/chat/completions", &body).await;
+    assert_eq!(said.is(200)["choices"].as_array().unwrap().len(), 3);
+    let id = said.headers["x-request-id"].to_str().unwrap();
+    let one = service.get(&format!("/tieline/v1/decisions/{id}")).await.is(200);
+    let others = one["others"].as_array().unwrap();
+    assert_eq!((&one["id"], others.len()), (&json!(id), 2));
+    assert!(
+        others.iter().all(|other| other["id"] == id && other["others"].is_null()),
+        "{others:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_pull_that_fails_ends_with_an_error() {
     let service = Service::new(Scripted::hello());
     let post = async |reference: &str| {
@@ -137,6 +154,8 @@ async fn decisions_of_long_ago_are_shown_to_whose_they_are() {
     let mut broken = row("broken", &key.id);
     broken.facts.truncate(5);
     let rows = [row("own", &key.id), row("others", "k"), broken, row("mine", "")];
+    let twice = [row("twice", ""), row("twice", "")];
+    service.store.record(&[], &twice).unwrap();
     service.store.record(&[], &rows).unwrap();
     let ids = |said: Said| -> Vec<String> {
         let body = said.is(200);
@@ -144,10 +163,15 @@ async fn decisions_of_long_ago_are_shown_to_whose_they_are() {
         all.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
     };
     // This machine's user sees all that can be read; a key its own.
-    assert_eq!(ids(service.get("/tieline/v1/decisions").await), ["mine", "others", "own"]);
+    assert_eq!(
+        ids(service.get("/tieline/v1/decisions").await),
+        ["mine", "others", "own", "twice", "twice"]
+    );
     assert_eq!(ids(service.get("/tieline/v1/decisions?limit=1").await), ["mine"]);
     let path = |id: &str| format!("/tieline/v1/decisions/{id}");
     assert_eq!(service.get(&path("others")).await.is(200), json!({ "id": "others" }));
+    let twice = json!({ "id": "twice", "others": [{ "id": "twice" }] });
+    assert_eq!(service.get(&path("twice")).await.is(200), twice);
     service.get(&path("broken")).await.is(404);
     let ask = async |path: String| {
         let request = Request::get(path).header("x-api-key", secret.expose());
@@ -157,7 +181,7 @@ async fn decisions_of_long_ago_are_shown_to_whose_they_are() {
     };
     assert_eq!(ids(ask("/tieline/v1/decisions".to_owned()).await), ["own"]);
     assert_eq!(ask(path("own")).await.is(200), json!({ "id": "own" }));
-    for id in ["others", "mine", "broken", "none"] {
+    for id in ["others", "mine", "twice", "broken", "none"] {
         ask(path(id)).await.is(404);
     }
 }

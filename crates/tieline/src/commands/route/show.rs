@@ -13,20 +13,30 @@ use crate::failure::{Failure, with_causes};
 const WIDEST: usize = 80;
 
 pub(super) fn show(app: &App, id: &str) -> Result<(), Failure> {
-    let found = app.store.decision(id).map_err(|error| Failure::ours(with_causes(&error)))?;
-    let Some(row) = found else {
+    let found = app.store.decisions_of(id).map_err(|error| Failure::ours(with_causes(&error)))?;
+    if found.is_empty() {
         return Err(Failure::user(format!("nothing is on record of a request {id:?}")).with_hint(
             "an answer's header x-request-id says its id; records are kept for 90 days",
         ));
-    };
-    let row = row.map_err(|damaged| Failure::ours(damaged.to_string()))?;
+    }
     let unreadable = |why: kept::Unreadable| {
         Failure::ours(format!("what is on record of request {id} cannot be read: {why}"))
     };
+    let rows: Result<Vec<_>, _> = found.into_iter().collect();
+    let rows = rows.map_err(|damaged| Failure::ours(damaged.to_string()))?;
     if app.output.is_json() {
-        return app.output.value(&kept::record(&row).map_err(unreadable)?);
+        let records: Result<Vec<_>, _> = rows.iter().map(kept::record).collect();
+        let mut records = records.map_err(unreadable)?;
+        let mut record = records.remove(0);
+        if !records.is_empty() {
+            record["others"] = records.into();
+        }
+        return app.output.value(&record);
     }
-    app.output.line(text(&Kept::read(&row).map_err(unreadable)?).trim_end())
+    // Of several answers to one call the first comes first.
+    let texts = rows.iter().rev().map(|row| Kept::read(row).map(|kept| text(&kept)));
+    let texts: Vec<String> = texts.collect::<Result<_, _>>().map_err(unreadable)?;
+    app.output.line(texts.join("\n\n").trim_end())
 }
 
 /// What `tieline route explain` says, and what came of it.
