@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tieline_router::replay::Keeper;
 use tieline_router::{Filed, Record, Tried};
 use tieline_store::budget::Intents;
-use tieline_store::{PackedDecision, Packing, RequestRow, Store, UsageSources};
+use tieline_store::{DbError, PackedDecision, Packing, RequestRow, Store, UsageSources};
 use tieline_types::{MicroUsd, Source};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -87,6 +87,18 @@ struct Book {
     lost: Arc<AtomicU64>,
 }
 
+impl Book {
+    /// What was noted of these rows before they left is taken back.
+    fn booked(&self, rows: &[RequestRow]) {
+        let names = rows.iter().filter_map(|row| row.reservation.as_deref());
+        self.intents.iter().for_each(|intents| intents.booked(names.clone()));
+    }
+}
+
+fn cause(failed: &DbError) -> Option<String> {
+    std::error::Error::source(failed).map(ToString::to_string)
+}
+
 /// What is written next, in one transaction.
 #[derive(Default)]
 struct Page {
@@ -94,20 +106,6 @@ struct Page {
     packing: Packing,
     rows: Vec<RequestRow>,
     decisions: Vec<PackedDecision>,
-}
-
-impl Page {
-    fn take(&mut self, filed: &Filed) {
-        let rows = rows(&filed.record).into_iter();
-        self.rows
-            .extend(rows.map(|row| RequestRow { attempt: self.attempts.next(&row.id), ..row }));
-        let row = self.keeper.row(filed).ok();
-        self.decisions.extend(row.and_then(|row| self.packing.pack(row).ok()));
-    }
-
-    /// Says how many decisions were written. Where nothing could be, the rows of money stay for the next time.
-    fn write(&mut self, book: &Book) -> usize {
-        let decisions = self.decisions.len();
     attempts: Attempts,
 }
 
@@ -133,23 +131,73 @@ impl Attempts {
         self.last.insert(id.to_owned(), 1);
         1
     }
-        let written = book.store.record_packed(&self.rows, &self.decisions);
-        self.decisions.clear();
-        match written {
-            Ok(()) => {
-                let names = self.rows.iter().filter_map(|row| row.reservation.as_deref());
-                book.intents.iter().for_each(|intents| intents.booked(names.clone()));
-                self.rows.clear();
+}
+
+impl Page {
+    fn take(&mut self, filed: &Filed) {
+        let rows = rows(&filed.record).into_iter();
+        self.rows
+            .extend(rows.map(|row| RequestRow { attempt: self.attempts.next(&row.id), ..row }));
+        let row = self.keeper.row(filed).ok();
+        self.decisions.extend(row.and_then(|row| self.packing.pack(row).ok()));
+    }
+
+    /// Says how many decisions were written. Where nothing could be, the rows of money stay for the next time.
+    fn write(&mut self, book: &Book) -> usize {
+        let decisions = std::mem::take(&mut self.decisions);
+        let rows = std::mem::take(&mut self.rows);
+        match book.store.record_packed(&rows, &decisions) {
+            Ok(()) => book.booked(&rows),
+            Err(failed) if failed.is_refusal() => {
+                if let Err(failed) = book.store.record_packed(&[], &decisions) {
+                    error!(
+                        lost = decisions.len(),
+                        cause = cause(&failed),
+                        "decisions could not be written down"
+                    );
+                }
+                self.write_apart(book, rows);
             }
-            Err(failed) => {
-                let cause = std::error::Error::source(&failed).map(ToString::to_string);
-                let lost = self.keep_money();
-                book.lost.fetch_add(lost, Ordering::Relaxed);
-                let kept = self.rows.len();
-                error!(lost, kept, cause, "requests could not be written down");
-            }
+            Err(failed) => self.keep(book, rows, &failed),
         }
-        decisions
+        decisions.len()
+    }
+
+    /// Writes rows of which the database does not take all: the halves that it takes, and the others aside, where
+    /// they hold up none that come after them.
+    fn write_apart(&mut self, book: &Book, mut rows: Vec<RequestRow>) {
+        match book.store.record_packed(&rows, &[]) {
+            Ok(()) => book.booked(&rows),
+            Err(failed) if failed.is_refusal() && rows.len() > 1 => {
+                let others = rows.split_off(rows.len() / 2);
+                self.write_apart(book, rows);
+                self.write_apart(book, others);
+            }
+            Err(failed) if failed.is_refusal() => match book.store.set_aside(&rows[0]) {
+                Ok(file) => {
+                    book.lost.fetch_add(1, Ordering::Relaxed);
+                    let (file, id) = (file.display().to_string(), &rows[0].id);
+                    error!(
+                        file,
+                        id,
+                        cause = cause(&failed),
+                        "the ledger does not take a row: it is set aside"
+                    );
+                }
+                Err(_) => self.keep(book, rows, &failed),
+            },
+            Err(failed) => self.keep(book, rows, &failed),
+        }
+    }
+
+    /// Keeps those of the rows for the next time that are of money.
+    fn keep(&mut self, book: &Book, rows: Vec<RequestRow>, failed: &DbError) {
+        let before = self.rows.len();
+        self.rows.extend(rows);
+        let lost = self.keep_money();
+        book.lost.fetch_add(lost, Ordering::Relaxed);
+        let kept = self.rows.len() - before;
+        error!(lost, kept, cause = cause(failed), "requests could not be written down");
     }
 
     /// Lets go what costs nothing: what costs something waits, and [`next`] takes no more than can. Says how many rows
@@ -318,18 +366,64 @@ mod tests {
             ..RequestRow::default()
         };
         intents.note(&paid).unwrap();
-        // The database takes no attempt of number 0, and so nothing of the page.
+        // The database takes no attempt of number 0; nor is there a place for it beside the database.
         let refused = RequestRow { attempt: 0, ..paid.clone() };
-        let mut page = Page { rows: vec![free, refused], ..Page::default() };
+        let aside = home.path().join("ledger.set-aside.jsonl");
+        std::fs::create_dir(&aside).unwrap();
+        let mut page = Page { rows: vec![free.clone(), refused], ..Page::default() };
         page.write(&book);
-        assert_eq!((page.rows.len(), lost.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!((page.rows.len(), lost.load(Ordering::Relaxed)), (1, 0));
         assert_eq!(intents.outstanding(), 1);
         page.rows[0].attempt = 1;
         page.write(&book);
         assert!(page.rows.is_empty());
         assert_eq!(intents.outstanding(), 0);
-        assert_eq!(book.store.latest_requests(9).unwrap(), [paid]);
-        assert_eq!(lost.load(Ordering::Relaxed), 1);
+        assert_eq!(book.store.latest_requests(9).unwrap(), [paid.clone(), free.clone()]);
+        // What costs nothing does not wait.
+        let mut page = Page { rows: vec![free, paid], ..Page::default() };
+        assert_eq!((page.keep_money(), page.rows.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_row_that_the_database_does_not_take_keeps_back_no_other() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let intents = store.budgets().unwrap().intents().clone();
+        let lost = Arc::new(AtomicU64::new(0));
+        let book = Book { store, intents: Some(intents.clone()), lost: Arc::clone(&lost) };
+        let paid = |number: u32| RequestRow {
+            id: format!("call {number}"),
+            reservation: Some(format!("paid/{number}")),
+            // Some of them cannot be.
+            attempt: u32::from(!matches!(number, 3 | 8)),
+            ..RequestRow::default()
+        };
+        let rows: Vec<_> = (0..10).map(paid).collect();
+        rows.iter().for_each(|row| intents.note(row).unwrap());
+        let mut page = Page { rows: rows.clone(), ..Page::default() };
+        page.write(&book);
+        assert!(page.rows.is_empty());
+        let mut written = book.store.latest_requests(99).unwrap();
+        written.reverse();
+        let (bad, good): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.attempt == 0);
+        assert_eq!(written, good);
+        let aside = std::fs::read_to_string(home.path().join("ledger.set-aside.jsonl")).unwrap();
+        let aside: Vec<RequestRow> =
+            aside.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(aside, bad);
+        // Their notes stay: the next start writes what they come to at most.
+        assert_eq!((intents.outstanding(), lost.load(Ordering::Relaxed)), (2, 2));
+    }
+
+    #[test]
+    fn attempts_are_counted_over_all_answers_to_a_call() {
+        let mut attempts = Attempts::default();
+        let numbers: Vec<_> = ["a", "b", "a", "a", "b"].map(|id| attempts.next(id)).into();
+        assert_eq!(numbers, [1, 1, 2, 3, 2]);
+        for number in 0..CALLS {
+            attempts.next(&number.to_string());
+        }
+        assert_eq!((attempts.last.len(), attempts.order.len()), (CALLS, CALLS));
     }
 
     #[test]

@@ -58,6 +58,15 @@ pub enum DbError {
     },
 }
 
+impl DbError {
+    /// Whether the database works and does not take what it was given: that is no better the next time.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        let refusals = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
+        source.sqlite_error_code().is_some_and(|code| refusals.contains(&code))
+    }
+}
+
 impl Hint for DbError {
     fn hint(&self) -> Option<String> {
         match self {

@@ -1,6 +1,8 @@
 //! What happened to requests: one row for each attempt, without a word of it.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
+use std::path::PathBuf;
 
 use rusqlite::{Connection, Row, ToSql, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
@@ -8,6 +10,7 @@ use tieline_types::{MicroUsd, Source, Zone};
 
 use crate::db::DbError;
 use crate::decisions::{self, DecisionRow, PackedDecision, Packing};
+use crate::files::private_file;
 use crate::store::Store;
 
 /// Rows that are kept.
@@ -181,6 +184,11 @@ impl Default for RequestRow {
     }
 }
 
+/// Rows that the database does not take.
+const ASIDE: &str = "ledger.set-aside.jsonl";
+/// The most bytes of them.
+const ASIDE_BYTES: u64 = 16 << 20;
+
 /// All columns that a row is written to and read from, in the order of [`values`] and [`request`].
 const COLUMNS: &str = "id, at_unix_ms, key, dialect, operation, model, reason, digest, outcome,
     error, prompt_tokens, cached_tokens, completion_tokens, first_token_us, total_us, backend,
@@ -228,6 +236,24 @@ impl Store {
             decisions::insert(&transaction, decisions)?;
             transaction.commit()
         })
+    }
+
+    /// Keeps a row that the database does not take in a file beside it, a line of JSON each. Says which.
+    ///
+    /// # Errors
+    /// The file cannot be written, or has no room.
+    pub fn set_aside(&self, row: &RequestRow) -> io::Result<PathBuf> {
+        let path = self.root().join(ASIDE);
+        let mut line = serde_json::to_vec(row)?;
+        line.push(b'\n');
+        let mut file = private_file().append(true).open(&path)?;
+        let length = file.metadata()?.len();
+        if length.saturating_add(line.len() as u64) > ASIDE_BYTES {
+            return Err(io::Error::other("the file of rows that were set aside is full"));
+        }
+        file.write_all(&line)?;
+        file.sync_all()?;
+        Ok(path)
     }
 
     /// So many of the latest requests, the newest first.
