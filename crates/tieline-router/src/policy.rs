@@ -3,7 +3,7 @@
 //! It is read whole or not at all. Nothing here opens a file or asks for a key: a policy names where a key is.
 //! What is not said is not allowed: without a rule for its class, no request leaves this machine.
 
-mod amount;
+pub(crate) mod amount;
 mod candidates;
 mod check;
 mod classify;
@@ -106,6 +106,20 @@ impl Policy {
     pub fn concerns(&self, name: &str) -> bool {
         let bare = name.strip_suffix(":latest").unwrap_or(name);
         self.aliases.contains_key(bare) || bare == crate::choose::AUTO || self.names(bare)
+    }
+
+    /// A request's deadlines: the soonest of its own, its alias's and those of all.
+    pub(crate) fn deadlines_of(&self, asked: &crate::choose::Asked) -> Deadlines {
+        let alias = self.aliases.get(crate::choose::bare(&asked.asked));
+        let millis = |time: u32| Duration::from_millis(time.into());
+        let soonest = |own: Option<u32>, aliased: Option<Duration>, usual: Duration| {
+            [own.map(millis), aliased].into_iter().flatten().fold(usual, Duration::min)
+        };
+        let Deadlines { first_token, total, .. } = self.deadlines;
+        let total = soonest(asked.total_ms, alias.and_then(|alias| alias.total), total);
+        let first = alias.and_then(|alias| alias.first_token);
+        let first_token = soonest(asked.first_token_ms, first, first_token).min(total);
+        Deadlines { first_token, total, ..self.deadlines }
     }
 
     /// Whether it is a model of one of its backends, also of one that is left out now.
@@ -236,6 +250,10 @@ pub struct Alias {
     pub candidates: Vec<Glob>,
     /// The farthest zone that it may reach, besides the rules; `None`: the rules alone.
     pub farthest: Option<Zone>,
+    /// Until the first token, where that is sooner than for others.
+    pub first_token: Option<Duration>,
+    /// Until the end, likewise.
+    pub total: Option<Duration>,
 }
 
 /// What gives a request its class. All that is said must hold; of several values one must.

@@ -53,6 +53,10 @@ pub struct Hints {
     pub project: Option<String>,
     /// The file or folder that it is about.
     pub path: Option<String>,
+    /// How long its first token may take; what is no time is refused.
+    pub first_token: Option<String>,
+    /// How long its end may take, likewise.
+    pub deadline: Option<String>,
     /// The conversation that it belongs to.
     pub session: Option<String>,
     /// Its place in a trace, as W3C's `traceparent` has it.

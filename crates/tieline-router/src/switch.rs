@@ -30,7 +30,7 @@ use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
     Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, bare, decide, task_of,
 };
-use crate::policy::Policy;
+use crate::policy::{Policy, amount};
 use crate::quality::{Calibration, Task};
 use crate::run::Call;
 use facts::Ground;
@@ -365,7 +365,23 @@ fn asked(
     let offline = setup.offline || surveyed.is_err();
     let declared_class = declared(call)?;
     let asked = facts::asked(call, request, &surveyed.unwrap_or_default());
-    Ok(Asked { declared_class, offline, network_gone: !online, ..asked })
+    let first_token_ms = wished(call.hints.first_token.as_deref())?;
+    let total_ms = [asked.total_ms, wished(call.hints.deadline.as_deref())?];
+    let total_ms = total_ms.into_iter().flatten().min();
+    let network_gone = !online;
+    Ok(Asked { declared_class, offline, network_gone, first_token_ms, total_ms, ..asked })
+}
+
+/// Milliseconds of a time that the caller says.
+fn wished(word: Option<&str>) -> Result<Option<u32>, BackendError> {
+    let Some(word) = word else { return Ok(None) };
+    let time = amount::time(word.trim()).ok().filter(|time| !time.is_zero());
+    let millis = time.and_then(|time| u32::try_from(time.as_millis()).ok());
+    // Not the caller's word: it may be anything.
+    millis.map(Some).ok_or_else(|| {
+        let text = "a deadline is no time: expected one such as 500ms, 2s or 5m";
+        BackendError::new(ErrorKind::InvalidRequest, text)
+    })
 }
 
 fn declared(call: &Call) -> Result<Option<tieline_types::DataClass>, BackendError> {

@@ -106,6 +106,8 @@ fn hints(headers: &HeaderMap) -> Hints {
             Some("project") => hints.project = kept(),
             Some("path") => hints.path = kept(),
             Some("session") => hints.session = kept(),
+            Some("first-token") => hints.first_token = kept(),
+            Some("deadline") => hints.deadline = kept(),
             _ => {}
         }
         hints.headers.push((name.to_owned(), value.to_owned()));

@@ -146,7 +146,7 @@ fn score(
     let forecast = forecast::forecast(asked, candidate);
     let (quality, quality_source) = quality(candidate, task, sure);
     let cost = weights.cost_per_usd * forecast::dollars(asked, &forecast);
-    let miss = miss(&policy.deadlines, asked, &forecast);
+    let miss = miss(policy.deadlines_of(asked), &forecast);
     let deadline = weights.deadline * miss;
     let wait = weights.wait_per_s * forecast.total_s;
     let switch = previous.map_or(0.0, |previous| switch(policy, asked, previous, candidate));
@@ -181,7 +181,7 @@ fn quality(candidate: &Candidate, task: &str, sure: f64) -> (f64, Source) {
 
 /// The probability that a deadline is missed: the worse of both. A time is taken to be log-logistic around its
 /// forecast `m`: `P(T > d) = 1 ÷ (1 + (d ÷ m)ᵏ)`, with the steeper `k`, the better the forecast is known.
-fn miss(deadlines: &Deadlines, asked: &Asked, forecast: &Forecast) -> f64 {
+fn miss(deadlines: Deadlines, forecast: &Forecast) -> f64 {
     let steps = match forecast.times {
         Source::Measured => 5,
         Source::Reported => 3,
@@ -195,11 +195,7 @@ fn miss(deadlines: &Deadlines, asked: &Asked, forecast: &Forecast) -> f64 {
         let ratio = deadline_s / median_s;
         1.0 / (1.0 + (0..steps).fold(1.0, |power, _| power * ratio))
     };
-    let seconds = |asked: Option<u32>, default: f64| {
-        asked.map_or(default, |millis| f64::from(millis) / 1000.0)
-    };
-    let first = seconds(asked.first_token_ms, deadlines.first_token.as_secs_f64());
-    let total = seconds(asked.total_ms, deadlines.total.as_secs_f64());
+    let (first, total) = (deadlines.first_token.as_secs_f64(), deadlines.total.as_secs_f64());
     late(first, forecast.first_token_s).max(late(total, forecast.total_s))
 }
 

@@ -212,7 +212,14 @@ pub(super) fn aliases(root: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap
             task: table.text("task", faults),
             candidates: table.globs("candidates", faults),
             farthest: table.word("farthest", &zones(), faults),
+            first_token: table.time("first_token", faults),
+            total: table.time("total", faults),
         };
+        for (key, time) in [("first_token", alias.first_token), ("total", alias.total)] {
+            if time.is_some_and(|time| time.is_zero()) {
+                table.fault(key, "no time at all is no deadline", faults);
+            }
+        }
         table.finish(faults);
         all.insert(name, alias);
     }

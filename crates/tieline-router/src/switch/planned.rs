@@ -24,6 +24,7 @@ use crate::carry::{
 };
 use crate::choose::{self, Asked, Decision, Try, prefill_tps};
 use crate::metered::{Bill, Fare, Metered};
+use crate::policy;
 use crate::quality::Calibration;
 
 /// Mean log-probability of a token below which an answer is not trusted, as long as nobody calibrated the model:
@@ -282,7 +283,7 @@ impl Planned {
         let numbered = tries.iter().enumerate();
         let candidates = numbered.map(|(at, one)| self.candidate(one, (run, at)));
         let mut candidates: Vec<Candidate> = candidates.collect();
-        let limits = Limits { total: self.setup.policy.deadlines.total, ..Limits::default() };
+        let limits = Limits { total: self.deadlines().total, ..Limits::default() };
         let escalates = cascade
             .is_some_and(|cascade| candidates.len() > 1 && candidates[0].name == cascade.first);
         let first = escalates.then(|| candidates.remove(0));
@@ -327,12 +328,23 @@ impl Planned {
         self.there((remote, one), format!("{}/{run}.{at}", self.purse), purse).0
     }
 
+    fn deadlines(&self) -> policy::Deadlines {
+        self.setup.policy.deadlines_of(&self.asked)
+    }
+
     /// A model of this machine.
     pub(super) fn here(&self, one: &Try) -> Candidate {
         let wanted = Wanted { name: one.name.clone(), ..self.wanted.clone() };
         let backend = Named::new(Arc::clone(&self.host), wanted);
         let seat = self.seat();
-        Candidate { name: one.name.clone(), seat, ..Candidate::new(Arc::new(backend)) }
+        let mut here =
+            Candidate { name: one.name.clone(), seat, ..Candidate::new(Arc::new(backend)) };
+        // It may load for long, unless this request has to begin sooner than others.
+        let deadlines = self.deadlines();
+        if deadlines.first_token < self.setup.policy.deadlines.first_token {
+            here.deadlines.first_token = here.deadlines.first_token.min(deadlines.first_token);
+        }
+        here
     }
 
     /// Somebody else's model, and the till that it stands behind. Reservations are named `id`.
@@ -358,7 +370,7 @@ impl Planned {
         let metered = Metered::new(Arc::new(released.clone()), fare);
         let seat = self.seat();
         self.account().paid.push(Paid { seat, released, metered: metered.clone() });
-        let deadlines = self.setup.policy.deadlines;
+        let deadlines = self.deadlines();
         let most = purse_cut.or(remote.candidate.max_output);
         let usual = Deadlines::usual(one.zone);
         let candidate = Candidate {
@@ -381,7 +393,7 @@ impl Planned {
     /// Whether an answer of at most so many tokens may be asked for in one piece, in which nothing is seen before its
     /// end: one that hangs must leave time for whoever comes next.
     fn may_wait_for_all(&self, one: &Try, most: Option<Tokens>) -> bool {
-        let deadlines = self.setup.policy.deadlines;
+        let deadlines = self.deadlines();
         let most = [self.asked.max_tokens, most].into_iter().flatten().min();
         let end = Deadlines::of_one_piece(deadlines.first_token, one.zone, most);
         self.decision.tries.len() < 2 || end.is_some_and(|end| end < deadlines.total)

@@ -154,6 +154,47 @@ async fn what_nobody_could_look_through_stays() {
 }
 
 #[tokio::test]
+async fn a_deadline_of_the_caller_or_the_alias_counts_where_it_is_sooner() {
+    let vendor = Arc::new(Vendor::default());
+    let text = format!("[models.quick]\nfirst_token = \"2s\"\ntotal = \"30s\"\n{POLICY}");
+    let setup = Setup { policy: Policy::parse(&text).unwrap(), ..setup(&vendor) };
+    let request = chat(&[(Role::User, "Hi")]);
+    let check = |model: &str, first_token: Option<&str>, deadline: Option<&str>| {
+        let word = |word: Option<&str>| word.map(str::to_owned);
+        let (first_token, deadline) = (word(first_token), word(deadline));
+        let hints = Hints { first_token, deadline, ..Hints::default() };
+        let call = Call { hints, ..call(model) };
+        let asked = asked(&setup, (&call, &request), (Ok(Survey::default()), true));
+        asked.map_err(|error| error.kind).map(|asked| {
+            let deadlines = setup.policy.deadlines_of(&asked);
+            (deadlines.first_token.as_millis(), deadlines.total.as_millis())
+        })
+    };
+    assert_eq!(check("auto", None, None), Ok((60_000, 600_000)));
+    assert_eq!(check("quick", None, None), Ok((2000, 30_000)));
+    assert_eq!(check("quick", Some("800ms"), Some("1m")), Ok((800, 30_000)));
+    assert_eq!(check("auto", Some("5m"), Some("10s")), Ok((10_000, 10_000)));
+    for word in ["soon", "0s", "-1s", "7", ""] {
+        assert_eq!(check("auto", Some(word), None), Err(ErrorKind::InvalidRequest), "{word}");
+        assert_eq!(check("auto", None, Some(word)), Err(ErrorKind::InvalidRequest), "{word}");
+    }
+    // It weighs in the choice, and an answer that has to be seen to begin is streamed.
+    let router = router(&vendor);
+    for (first_token, whole) in [(None, true), (Some("5s".to_owned()), false)] {
+        let hints = Hints { first_token, ..Hints::default() };
+        let request = Request { whole: true, ..request.clone() };
+        let call = Call { hints, ..call("cloud/big") };
+        let routed = router.decide(call, &request).await.unwrap();
+        routed.run(request).await.unwrap().collect::<Vec<_>>().await;
+        assert_eq!(vendor.wishes.lock().unwrap().last(), Some(&whole));
+    }
+    let missed = |router: &Router| last(router).plan.as_ref().unwrap().scores[0].miss;
+    let hurried = missed(&router);
+    answer(&router, "cloud/big", request.clone()).await.unwrap();
+    assert!(missed(&router) < hurried, "{hurried}");
+}
+
+#[tokio::test]
 async fn a_key_for_some_models_reaches_no_others() {
     let vendor = Arc::new(Vendor::default());
     let router = router(&vendor);
