@@ -24,6 +24,8 @@ use crate::trace::Trace;
 
 /// An id that a caller gives is given back up to this length.
 const LONGEST_ID: usize = 64;
+/// Where our own id stands in every answer.
+const OURS: HeaderName = HeaderName::from_static("x-tieline-request-id");
 
 /// Around everything, also what is in no table: counts, names and checks each request.
 pub(crate) async fn outer(
@@ -32,7 +34,8 @@ pub(crate) async fn outer(
     next: Next,
 ) -> Response {
     let id = RequestId::new();
-    let echoed = echo(request.headers()).unwrap_or_else(|| id.header());
+    let own = id.header();
+    let echoed = echo(request.headers()).unwrap_or_else(|| own.clone());
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let asked = path.as_deref().unwrap_or(request.uri().path());
     let dialect = dialects.get(asked).copied().unwrap_or_else(|| likely(asked));
@@ -52,6 +55,8 @@ pub(crate) async fn outer(
             response
         }
     };
+    // Whatever the caller calls it: records, log and ledger know it by ours.
+    response.headers_mut().insert(OURS, own);
     response.headers_mut().insert("x-request-id", echoed);
     let trace = trace.answered(response.status());
     response.map(|body| Held::wrap(body, trace))
@@ -117,7 +122,7 @@ fn preflight(page: &Page, asked: &HeaderMap) -> Response {
 fn allow(page: &Page, headers: &mut HeaderMap) {
     if let Page::Allowed(origin) = page {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        let exposed = HeaderValue::from_static("x-request-id, retry-after");
+        let exposed = HeaderValue::from_static("x-request-id, x-tieline-request-id, retry-after");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
     headers.append(header::VARY, HeaderValue::from_static("origin"));

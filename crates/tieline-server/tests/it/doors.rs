@@ -39,6 +39,10 @@ async fn an_allowed_page_is_told_so_and_no_other_is() {
     let said = ask(&service, Method::GET, "/v1/models", &fields).await;
     said.is(200);
     assert_eq!(said.headers["access-control-allow-origin"], PAGE);
+    let exposed = said.headers["access-control-expose-headers"].to_str().unwrap();
+    for name in ["x-request-id", "x-tieline-request-id", "retry-after"] {
+        assert!(exposed.split(", ").any(|one| one == name), "{exposed}");
+    }
     for other in ["null", "https://evil.example"] {
         let preflight = [("origin", other), ("access-control-request-method", "POST")];
         let said = ask(&service, Method::OPTIONS, "/v1/chat/completions", &preflight).await;
@@ -79,6 +83,7 @@ async fn every_answer_has_an_id() {
         assert_eq!(said.headers["x-request-id"].len(), 32);
         let said = ask(&service, Method::GET, path, &[("x-request-id", "mine-1")]).await;
         assert_eq!(said.headers["x-request-id"], "mine-1");
+        assert_eq!(said.headers["x-tieline-request-id"].len(), 32, "a caller's id hides ours");
         for id in ["", "with space", &"x".repeat(65)] {
             let said = ask(&service, Method::GET, path, &[("x-request-id", id)]).await;
             assert_eq!(said.headers["x-request-id"].len(), 32, "{id}");

@@ -47,8 +47,10 @@ async fn decisions_tell_what_happened_and_no_word_of_it() {
     let service = Service::new(Scripted::hello());
     let body = json!({ "model": "mock", "max_tokens": 9,
         "messages": [{ "role": "user", "content": "CANARY" }] });
-    let said = service.post("/v1/messages", &body).await;
-    let id = said.headers["x-request-id"].to_str().unwrap();
+    let own = [("x-request-id", "mine-1")];
+    let said = service.post_with("/v1/messages", &own, &body).await;
+    assert_eq!(said.headers["x-request-id"], "mine-1");
+    let id = said.headers["x-tieline-request-id"].to_str().unwrap();
     let listed = service.get("/tieline/v1/decisions?limit=1").await;
     assert_eq!(listed.is(200)["decisions"][0]["id"], id);
     assert!(!listed.text.contains("CANARY"));

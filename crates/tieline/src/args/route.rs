@@ -15,7 +15,7 @@ pub(crate) enum RouteCommand {
     Explain(Explain),
     /// Say what was decided about a request that was served here, and what became of it
     Show {
-        /// The request's id: the header x-request-id of its answer
+        /// The request's id: the header x-tieline-request-id of its answer
         id: String,
     },
     /// Say what another policy would have decided about the requests that are on record

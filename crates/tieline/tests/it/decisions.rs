@@ -133,7 +133,7 @@ fn replay<'a>(policy: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 fn id(said: &Said) -> String {
     said.is(200);
-    said.header("x-request-id").unwrap().to_owned()
+    said.header("x-tieline-request-id").unwrap().to_owned()
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn what_is_not_on_record_is_said() {
     exit 1
     --- stderr
     error: nothing is on record of a request "none"
-    hint: an answer's header x-request-id says its id; records are kept for 90 days
+    hint: an answer's header x-tieline-request-id says its id; records are kept for 90 days
     "#);
 }
 

@@ -16,7 +16,7 @@ pub(super) fn show(app: &App, id: &str) -> Result<(), Failure> {
     let found = app.store.decisions_of(id).map_err(|error| Failure::ours(with_causes(&error)))?;
     if found.is_empty() {
         return Err(Failure::user(format!("nothing is on record of a request {id:?}")).with_hint(
-            "an answer's header x-request-id says its id; records are kept for 90 days",
+            "an answer's header x-tieline-request-id says its id; records are kept for 90 days",
         ));
     }
     let unreadable = |why: kept::Unreadable| {
