@@ -3,6 +3,7 @@
 mod admission;
 mod eager;
 mod patient;
+mod refusal;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,6 +22,7 @@ use crate::doors::Peer;
 pub(crate) use admission::Admissions;
 pub(crate) use eager::Eager;
 pub(crate) use patient::Patient;
+pub(crate) use refusal::{Refusals, refuse};
 
 /// Certificates and a key to encrypt with.
 #[derive(Clone, Debug)]

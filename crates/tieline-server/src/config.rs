@@ -119,7 +119,7 @@ pub struct Doors {
 pub struct Connections {
     /// The most at once.
     pub most: usize,
-    /// The most from one address.
+    /// The most from one address of another machine.
     pub most_per_address: usize,
     /// How long a head may take; a connection that is idle between requests is closed after so long too.
     pub head: Duration,

@@ -153,7 +153,7 @@ impl Metrics {
         all.register("tieline_policy_current", text, self.policy.clone());
         let text = "Open connections";
         all.register("tieline_connections", text, self.connections.clone());
-        let text = "Connections that were closed at once, since there were too many";
+        let text = "Connections that were refused, since there were too many";
         all.register("tieline_connections_refused", text, self.connections_refused.clone());
     }
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::accept::{Admissions, Boxed, Eager, Listener, Patient};
+use crate::accept::{Admissions, Boxed, Eager, Listener, Patient, Refusals, refuse};
 use crate::app::App;
 use crate::config::Connections;
 use crate::doors::Peer;
@@ -68,6 +68,7 @@ struct Shared {
     app: App,
     service: TowerToHyperService<axum::Router>,
     admissions: Admissions,
+    refusals: Refusals,
     tasks: TaskTracker,
     /// No new request.
     shutdown: CancellationToken,
@@ -99,6 +100,7 @@ pub async fn serve(
         service: TowerToHyperService::new(service::app(app.clone())),
         app: app.clone(),
         admissions: Admissions::default(),
+        refusals: Refusals::default(),
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         cut: CancellationToken::new(),
@@ -173,6 +175,13 @@ fn admit(shared: &Shared, stream: Boxed, peer: Peer, tls: Option<TlsAcceptor>) {
     let Connections { most, most_per_address, .. } = shared.app.config().connections;
     let Some(admission) = shared.admissions.admit(peer.address, (most, most_per_address)) else {
         shared.app.metrics().refused();
+        // Before it can be told anything encrypted, there would be a handshake to pay for.
+        if let (None, Some(place)) = (tls, shared.refusals.place()) {
+            shared.tasks.spawn(async move {
+                refuse(stream).await;
+                drop(place);
+            });
+        }
         return;
     };
     let connection = connection(shared.clone(), stream, peer, tls);

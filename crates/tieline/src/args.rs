@@ -22,7 +22,9 @@ pub(crate) use engine::{Canary, CanaryLimits, EngineCommand};
 pub(crate) use policy::{About, PolicyCommand, WouldLeave};
 pub(crate) use prices::{PricesCommand, Update as PricesUpdate};
 pub(crate) use route::{Calibrate, Evaluate, Explain, Learn, Replay as RouteReplay, RouteCommand};
-pub(crate) use serving::{KeyCommand, KeyCreate, Launch, Log, LoopbackAuth, Scope, Serve, Tool};
+pub(crate) use serving::{
+    KeyCommand, KeyCreate, Launch, Limits, Log, LoopbackAuth, Scope, Serve, Tool,
+};
 
 /// Pulls, verifies, runs and measures language models on your own machine.
 #[derive(Debug, Parser)]

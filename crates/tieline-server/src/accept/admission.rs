@@ -23,16 +23,18 @@ pub(crate) struct Admission {
 }
 
 impl Admissions {
-    /// Lets one in, where there are not `most` yet, nor `most_each` from its address.
+    /// Lets one in, where there are not `most` yet, nor `most_each` from its address. Of this machine's own there may be
+    /// as many as of all: behind a proxy that runs here everybody has its address.
     pub(crate) fn admit(
         &self,
         address: Option<IpAddr>,
         (most, most_each): (usize, usize),
     ) -> Option<Admission> {
+        let local = address.is_none_or(|address| address.is_loopback());
         let address = address.map(network);
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = count.each.get(&address).copied().unwrap_or(0);
-        if count.all >= most || here >= most_each {
+        if count.all >= most || (here >= most_each && !local) {
             return None;
         }
         count.all += 1;
@@ -81,6 +83,16 @@ mod tests {
         drop(first);
         let _fourth = admit("2001:db8::2").unwrap();
         assert!(admit("10.0.0.1").is_none());
+    }
+
+    #[test]
+    fn whoever_is_on_this_machine_is_bounded_with_all_alone() {
+        let admissions = Admissions::default();
+        let here = ["127.0.0.1", "127.0.0.1", "::1", "::1"].map(|text| Some(text.parse().unwrap()));
+        let admit = |address: Option<IpAddr>| admissions.admit(address, (6, 1));
+        let _all: Vec<_> =
+            here.into_iter().chain([None, None]).map(|one| admit(one).unwrap()).collect();
+        assert!(admit(None).is_none());
     }
 
     #[test]

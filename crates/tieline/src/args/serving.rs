@@ -1,6 +1,7 @@
 //! What the user typed for commands around the server.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
@@ -45,11 +46,36 @@ pub(crate) struct Serve {
     /// Most disk space for files that clients sent and nobody named yet, such as 20GB [default: 64GiB]
     #[arg(long, value_name = "SIZE", value_parser = prompts::bytes)]
     pub(crate) uploads: Option<tieline_types::Bytes>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// How much is logged on standard error
     #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Log::Info, env = env::LOG, hide_env_values = true)]
     pub(crate) log: Log,
     #[command(flatten)]
     pub(crate) load: Load,
+}
+
+/// How much callers may have of the server.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Limits {
+    /// Most connections at once [default: 512]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<NonZeroUsize>,
+    /// Most connections from one address of another machine [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections_per_address: Option<NonZeroUsize>,
+    /// Most requests that are answered or wait at once [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_requests: Option<NonZeroUsize>,
+    /// Most requests of one key that are answered or wait at once [default: 16]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_requests_per_key: Option<NonZeroUsize>,
+    /// Longest body of a request, such as 32MB [default: 8MiB]
+    #[arg(long, value_name = "SIZE", value_parser = prompts::bytes)]
+    pub(crate) max_body: Option<tieline_types::Bytes>,
+    /// Longest that a whole request may take, such as 30m [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = some_time)]
+    pub(crate) max_time: Option<std::time::Duration>,
 }
 
 /// How much is logged.
@@ -157,6 +183,12 @@ pub(crate) enum Tool {
     Aider,
     /// Continue: prints what to put into its configuration
     Continue,
+}
+
+/// A [`time`] that is not over at once.
+fn some_time(text: &str) -> Result<std::time::Duration, String> {
+    let some = time(text)?;
+    (!some.is_zero()).then_some(some).ok_or_else(|| "expected more than 0".to_owned())
 }
 
 /// A time such as 90s, 5m, 12h or 30d; a bare number is seconds.

@@ -3,6 +3,7 @@
 use std::future::{Future, pending};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::app::App;
-use crate::args::{LoopbackAuth, Serve};
+use crate::args::{Limits, LoopbackAuth, Serve};
 use crate::env;
 use crate::failure::{Failure, with_causes};
 use crate::serving::{self, Settings};
@@ -289,7 +290,21 @@ fn config(app: &App, args: &Serve) -> Result<Config, Failure> {
     if let Some(most) = args.uploads {
         config.limits.upload = most;
     }
+    limit(&mut config, &args.limits);
     Ok(config)
+}
+
+/// Sets the limits that were given.
+fn limit(config: &mut Config, args: &Limits) {
+    let set = |limit: &mut usize, given: Option<NonZeroUsize>| {
+        *limit = given.map_or(*limit, NonZeroUsize::get);
+    };
+    set(&mut config.connections.most, args.max_connections);
+    set(&mut config.connections.most_per_address, args.max_connections_per_address);
+    set(&mut config.limits.concurrent, args.max_requests);
+    set(&mut config.limits.concurrent_per_key, args.max_requests_per_key);
+    config.limits.body = args.max_body.unwrap_or(config.limits.body);
+    config.limits.request = args.max_time.unwrap_or(config.limits.request);
 }
 
 /// A refusal to serve, with the flags that would mend it.
@@ -302,4 +317,42 @@ fn refusal(error: ServeError) -> Failure {
         _ => return error.into(),
     };
     Failure::user(error.to_string()).with_hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    fn config(flags: &[&str]) -> Result<Config, clap::Error> {
+        let args = Args::try_parse_from(["tieline", "serve"].iter().chain(flags))?;
+        let Command::Serve(serve) = args.command else { panic!("{:?}", args.command) };
+        let mut config = Config::default();
+        limit(&mut config, &serve.limits);
+        Ok(config)
+    }
+
+    #[test]
+    fn limits_are_what_the_flags_say_and_the_usual_ones_else() {
+        let set = config(&[
+            "--max-connections=2048",
+            "--max-connections-per-address=1024",
+            "--max-requests=7",
+            "--max-requests-per-key=6",
+            "--max-body=32MiB",
+            "--max-time=2h",
+        ]);
+        let Config { connections, limits, .. } = set.unwrap();
+        assert_eq!((connections.most, connections.most_per_address), (2048, 1024));
+        assert_eq!((limits.concurrent, limits.concurrent_per_key), (7, 6));
+        assert_eq!((limits.body.0, limits.request), (32 << 20, Duration::from_secs(7200)));
+        let (usual, none) = (Config::default(), config(&[]).unwrap());
+        assert_eq!(format!("{:?}", none.limits), format!("{:?}", usual.limits));
+        assert_eq!(format!("{:?}", none.connections), format!("{:?}", usual.connections));
+        for nothing in ["--max-connections=0", "--max-requests=0", "--max-time=0"] {
+            assert!(config(&[nothing]).is_err(), "{nothing}");
+        }
+    }
 }
