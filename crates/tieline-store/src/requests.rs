@@ -188,6 +188,10 @@ impl Default for RequestRow {
 const ASIDE: &str = "ledger.set-aside.jsonl";
 /// The most bytes of them.
 const ASIDE_BYTES: u64 = 16 << 20;
+/// Rows that are read while the database is closed to others.
+const AT_A_TIME: i64 = 1024;
+/// No request is under way for longer.
+const LONGEST_MS: i64 = 24 * 3600 * 1000;
 
 /// All columns that a row is written to and read from, in the order of [`values`] and [`request`].
 const COLUMNS: &str = "id, at_unix_ms, key, dialect, operation, model, reason, digest, outcome,
@@ -263,6 +267,40 @@ impl Store {
     pub fn latest_requests(&self, most: u32) -> Result<Vec<RequestRow>, DbError> {
         let sql = format!("SELECT {COLUMNS} FROM requests ORDER BY number DESC LIMIT ?1");
         self.db.run("list requests", |db| db.prepare(&sql)?.query_map([most], request)?.collect())
+    }
+
+    /// Hands the requests that came from `since_unix_ms` on to `each`, the newest first, until it has seen enough and says
+    /// `false`. The database is closed to others for some of them at a time alone.
+    ///
+    /// # Errors
+    /// The database cannot be read; then `each` saw some of them.
+    pub fn latest_requests_since(
+        &self,
+        since_unix_ms: i64,
+        mut each: impl FnMut(&RequestRow) -> bool,
+    ) -> Result<(), DbError> {
+        let newest = "SELECT coalesce(max(number), 0) FROM requests";
+        let some = format!(
+            "SELECT {COLUMNS} FROM requests
+             WHERE number > ?1 AND number <= ?2 AND at_unix_ms >= ?3 ORDER BY number DESC"
+        );
+        // Rows come in the order of ends, not of arrivals.
+        let earliest = since_unix_ms.saturating_sub(LONGEST_MS);
+        let mut last: i64 =
+            self.db.run("list requests", |db| db.query_row(newest, [], |row| row.get(0)))?;
+        while last > 0 {
+            let before = last - AT_A_TIME;
+            let rows: Vec<RequestRow> = self.db.run("list requests", |db| {
+                let mut statement = db.prepare_cached(&some)?;
+                statement.query_map(params![before, last, earliest], request)?.collect()
+            })?;
+            let mut wanted = rows.iter().filter(|row| row.at_unix_ms >= since_unix_ms);
+            if rows.is_empty() || !wanted.all(&mut each) {
+                break;
+            }
+            last = before;
+        }
+        Ok(())
     }
 
     /// Hands each request that came from `since_unix_ms` on to `each`, the oldest first, one at a time: a year of
@@ -419,6 +457,34 @@ mod tests {
         assert_eq!(store.latest_requests(2).unwrap(), [row("b"), row("b")]);
         assert_eq!(store.latest_requests(9).unwrap().len(), 3);
     }
+
+    #[test]
+    fn the_latest_from_a_time_on_come_until_enough_were_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let day = 24 * 3600 * 1000;
+        let row = |at_unix_ms| RequestRow { at_unix_ms, ..RequestRow::default() };
+        // One that took long is written among later ones, and is older than all of a page.
+        let most = AT_A_TIME;
+        let mut rows: Vec<_> = (0..most).map(|at| row(at - 2 * day)).collect();
+        rows.extend((0..9).map(row));
+        rows.extend((0..most).map(|_| row(-1)));
+        store.record_requests(&rows).unwrap();
+        let seen = |since, enough: usize| {
+            let mut seen = Vec::new();
+            let all = store.latest_requests_since(since, |row| {
+                seen.push(row.at_unix_ms);
+                seen.len() < enough
+            });
+            all.unwrap();
+            seen
+        };
+        assert_eq!(seen(5, usize::MAX), [8, 7, 6, 5]);
+        assert_eq!(seen(5, 2), [8, 7]);
+        assert_eq!(seen(i64::MIN, usize::MAX).len(), rows.len());
+        assert_eq!(seen(day * 9, usize::MAX), [0; 0]);
+    }
+
     #[test]
     fn every_column_comes_back_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();

@@ -17,7 +17,7 @@ use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 
 /// The most that are shown at once.
-const MOST: usize = 5000;
+pub(super) const MOST: usize = 5000;
 /// The most of one call.
 const OF_CALL: usize = 256;
 
@@ -81,7 +81,7 @@ fn missing() -> ApiError {
 }
 
 /// Asks the store, whose answer may take a while.
-async fn stored<T: Send + 'static>(
+pub(super) async fn stored<T: Send + 'static>(
     app: &App,
     read: impl FnOnce(&Store) -> Result<T, DbError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -137,7 +137,7 @@ pub(super) fn may_see(caller: &Caller, record: &Record) -> bool {
     may_see_of(caller, &record.key)
 }
 
-fn may_see_of(caller: &Caller, owner: &str) -> bool {
+pub(super) fn may_see_of(caller: &Caller, owner: &str) -> bool {
     let key = &caller.principal.id;
     key.is_empty() || key == owner
 }

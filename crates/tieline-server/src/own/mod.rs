@@ -2,6 +2,7 @@
 
 mod decisions;
 mod events;
+mod ledger;
 mod models;
 mod profiles;
 mod pull;
@@ -30,6 +31,7 @@ pub(crate) fn routes() -> Vec<Route> {
         Route::new((Method::POST, "/tieline/v1/pull"), manage, post(pull::pull)),
         Route::new((Method::GET, "/tieline/v1/decisions"), read, get(decisions::list)),
         Route::new((Method::GET, "/tieline/v1/decisions/{id}"), read, get(decisions::one)),
+        Route::new((Method::GET, "/tieline/v1/ledger"), read, get(ledger::list)),
         Route::new((Method::GET, "/tieline/v1/events"), read, get(events::events))
             .streams("text/event-stream"),
     ]

@@ -3,13 +3,13 @@
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::scripted::Scripted;
 use tieline_server::Peer;
 use tieline_store::gguf::write::Draft;
 use tieline_store::keys::{NewKey, Scope};
-use tieline_store::{DecisionRow, Grounds};
-use tieline_types::Digest;
+use tieline_store::{DecisionRow, Grounds, RequestRow};
+use tieline_types::{Digest, MicroUsd, Zone};
 
 use crate::service::{Said, Service};
 
@@ -77,6 +77,68 @@ async fn each_of_several_answers_is_shown_and_counted() {
         others.iter().all(|other| other["id"] == id && other["others"].is_null()),
         "{others:?}"
     );
+}
+
+#[tokio::test]
+async fn the_ledger_shows_attempts_and_sums_and_a_key_its_own() {
+    let service = Service::new(Scripted::hello());
+    let of = |key: &str| NewKey {
+        label: key.to_owned(),
+        scopes: vec![Scope::Infer],
+        ..NewKey::default()
+    };
+    let (secret, key) = service.store.create_key(&of("k"), 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let row = |id: &str, at_unix_ms, cost| RequestRow {
+        id: id.to_owned(),
+        at_unix_ms,
+        backend: "cloud".to_owned(),
+        model: "big".to_owned(),
+        zone: Zone::Cloud,
+        outcome: "answered".to_owned(),
+        cost: Some(MicroUsd(cost)),
+        prompt_tokens: Some(9),
+        ..RequestRow::default()
+    };
+    let own = RequestRow { key: key.id.clone(), ..row("own", 30, 5) };
+    let here = RequestRow { backend: String::new(), zone: Zone::Host, ..row("here", 40, 0) };
+    service.store.record_requests(&[row("old", 10, 1), row("new", 20, 2), own, here]).unwrap();
+    let ids = |body: &Value| -> Vec<String> {
+        let all = body["attempts"].as_array().unwrap().iter();
+        all.map(|one| one["id"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = service.get("/tieline/v1/ledger").await.is(200);
+    assert_eq!(
+        (ids(&all), &all["lost"]),
+        (vec!["here".into(), "own".into(), "new".into(), "old".into()], &json!(0))
+    );
+    let first = &all["attempts"][1];
+    assert_eq!((&first["cost_micro_usd"], &first["zone"]), (&json!(5), &json!("cloud")));
+    let some = service.get("/tieline/v1/ledger?since=20&limit=2").await.is(200);
+    assert_eq!(ids(&some), ["here", "own"]);
+    let sums = service.get("/tieline/v1/ledger?since=20&by=backend").await.is(200);
+    assert_eq!(
+        (&sums["groups"][0]["name"], &sums["groups"][1]["name"]),
+        (&json!(""), &json!("cloud"))
+    );
+    assert_eq!(
+        (&sums["groups"][1]["cost_micro_usd"], &sums["groups"][1]["attempts"]),
+        (&json!(7), &json!(2))
+    );
+    assert_eq!((&sums["total"]["prompt_tokens"], &sums["by"]), (&json!(27), &json!("backend")));
+    // A key sees what it asked itself, whatever it asks for.
+    let fields = [("authorization", format!("Bearer {}", secret.expose()))];
+    let fields = [(fields[0].0, fields[0].1.as_str())];
+    let seen = service.get_with("/tieline/v1/ledger", &fields).await.is(200);
+    assert_eq!(ids(&seen), ["own"]);
+    let seen = service.get_with("/tieline/v1/ledger?by=key", &fields).await.is(200);
+    assert_eq!(
+        (&seen["total"]["cost_micro_usd"], seen["groups"].as_array().unwrap().len()),
+        (&json!(5), 1)
+    );
+    let wrong = service.get("/tieline/v1/ledger?by=mood").await;
+    assert_eq!(wrong.is(400)["error"]["param"], "by");
+    service.get("/tieline/v1/ledger?since=x").await.is(400);
 }
 
 #[tokio::test]
