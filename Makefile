@@ -21,7 +21,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test netless clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize
+.PHONY: help demo build runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,12 @@ netless: runner ## every test of the program where no network is but this machin
 	cargo test --no-run
 	TIELINE_RUNNER="$(abspath $(TARGET))/release/tieline-runner" unshare --net --mount \
 		sh -c 'ip link set lo up && exec cargo test --offline --no-fail-fast --lib --bins --tests'
+
+openapi: ## every route asked what its description says and more, by schemathesis: minutes
+	@scripts/check_openapi.py
+
+prove: ## what `make test` leaves out, one after the other: root, a network, and most of an hour
+	@for target in netless openapi clients load prove-engine; do $(MAKE) --no-print-directory $$target || exit 1; done
 
 clients: ## real clients against scripted models; writes docs/conformance.md
 	@scripts/clients.py
