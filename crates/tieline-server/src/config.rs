@@ -54,6 +54,8 @@ pub struct Limits {
     pub responses_bytes: Bytes,
     /// The most responses that are made in the background at once.
     pub background: usize,
+    /// The most of them that are made for one key.
+    pub background_per_key: usize,
     /// The longest that a whole request may take.
     pub request: Duration,
     /// The most header fields.
@@ -78,6 +80,7 @@ impl Default for Limits {
             responses: 1000,
             responses_bytes: Bytes(128 * 1024 * 1024),
             background: 16,
+            background_per_key: 8,
             request: Duration::from_secs(600),
             headers: 64,
             head_bytes: 16 * 1024,

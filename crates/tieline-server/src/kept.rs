@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tieline_types::{BackendError, ErrorKind, Message, Picture};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
+use crate::error::{ApiError, Fault};
 
 /// All that are kept, and those that are being made in the background.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ struct Kept {
     clock: u64,
     most: usize,
     most_bytes: usize,
+    /// The most that are made for one key at once.
+    most_running: usize,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,7 @@ impl Responses {
             clock: 0,
             most: limits.responses,
             most_bytes: usize::try_from(limits.responses_bytes.0).unwrap_or(usize::MAX),
+            most_running: limits.background_per_key,
         };
         Self {
             kept: Mutex::new(kept),
@@ -115,9 +120,46 @@ impl Responses {
         self.tasks.wait().await;
     }
 
-    /// Keeps a response that is over, or begins one in the background.
-    pub(crate) fn put(&self, id: &str, record: Record, running: Option<CancellationToken>) {
-        self.kept().put(id, record, running);
+    /// Keeps a response that is over; one that is too long is not kept.
+    pub(crate) fn put(&self, id: &str, record: Record) {
+        self.kept().put(id, record, None);
+    }
+
+    /// Begins one in the background, which `cancel` ends.
+    ///
+    /// # Errors
+    /// It is too long to be kept beside those that are being made, or its key has as many of them as it may.
+    pub(crate) fn begin(
+        &self,
+        id: &str,
+        record: Record,
+        cancel: CancellationToken,
+    ) -> Result<(), ApiError> {
+        let mut kept = self.kept();
+        let running = kept.all.values().filter(|entry| entry.running.is_some());
+        let bytes: usize = running.clone().map(|entry| entry.bytes).sum();
+        let owner = &record.owner;
+        let of_key = running.filter(|entry| entry.record.owner == *owner).count();
+        if !owner.is_empty() && of_key >= kept.most_running {
+            let text = format!("this key has {of_key} responses that are made in the background");
+            return Err(ApiError::after(Fault::RateLimited, text, Duration::from_secs(1)));
+        }
+        if bytes + record.bytes() > kept.most_bytes {
+            let text =
+                "there is no room to keep so long a response, and one in the background is kept";
+            return Err(ApiError::new(Fault::TooLarge, text));
+        }
+        kept.put(id, record, Some(cancel));
+        Ok(())
+    }
+
+    /// What was made in the background ended otherwise than it should: it failed, unless it is over already.
+    pub(crate) fn abandon(&self, id: &str) {
+        let mut kept = self.kept();
+        if let Some(entry) = kept.all.get_mut(id).filter(|entry| entry.running.is_some()) {
+            entry.fail("the response could not be made to its end");
+            kept.shrink();
+        }
     }
 
     /// A response of this owner.
@@ -145,11 +187,16 @@ impl Responses {
         if kept.all.get(id).is_none_or(|entry| entry.running.is_none()) {
             return;
         }
-        if let Some(mut entry) = kept.take(id) {
-            entry.record.response = response;
-            entry.record.messages = messages;
-            kept.put(id, entry.record, None);
+        let Some(entry) = kept.all.get(id) else { return };
+        let items = entry.record.items.clone();
+        let record = Record { owner: entry.record.owner.clone(), response, items, messages };
+        if record.bytes() > kept.most_bytes {
+            if let Some(entry) = kept.all.get_mut(id) {
+                entry.fail("the response is too long to be kept");
+            }
+            return kept.shrink();
         }
+        kept.put(id, record, None);
     }
 
     /// Removes a response of this owner, and ends it where it is being made.
@@ -217,6 +264,14 @@ impl Kept {
     }
 }
 
+impl Entry {
+    fn fail(&mut self, message: &str) {
+        self.running = None;
+        self.record.response["status"] = json!("failed");
+        self.record.response["error"] = json!({ "code": "server_error", "message": message });
+    }
+}
+
 impl Record {
     fn bytes(&self) -> usize {
         let items = self.items.iter().map(|item| item.to_string().len()).sum::<usize>();
@@ -252,10 +307,10 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_at_the_limit() {
         let all = responses(2, 10_000);
-        all.put("a", record("", "x"), None);
-        all.put("b", record("", "x"), None);
+        all.put("a", record("", "x"));
+        all.put("b", record("", "x"));
         assert!(all.find("a", "").is_some());
-        all.put("c", record("", "x"), None);
+        all.put("c", record("", "x"));
         assert!(all.find("b", "").is_none());
         assert!(all.find("a", "").is_some() && all.find("c", "").is_some());
     }
@@ -263,10 +318,10 @@ mod tests {
     #[test]
     fn bytes_are_bounded_and_a_giant_moves_nobody() {
         let all = responses(100, 1000);
-        all.put("a", record("", &"x".repeat(500)), None);
-        all.put("giant", record("", &"x".repeat(2000)), None);
+        all.put("a", record("", &"x".repeat(500)));
+        all.put("giant", record("", &"x".repeat(2000)));
         assert!(all.find("giant", "").is_none() && all.find("a", "").is_some());
-        all.put("b", record("", &"x".repeat(500)), None);
+        all.put("b", record("", &"x".repeat(500)));
         assert!(all.find("a", "").is_none() && all.find("b", "").is_some());
         assert!(all.kept().bytes <= 1000);
         assert!(all.remove("b", ""));
@@ -277,13 +332,60 @@ mod tests {
     fn what_is_being_made_is_not_dropped_and_what_is_cancelled_stays_so() {
         let all = responses(1, 10_000);
         let cancel = CancellationToken::new();
-        all.put("a", record("", "x"), Some(cancel.clone()));
-        all.put("b", record("", "x"), None);
+        all.begin("a", record("", "x"), cancel.clone()).unwrap();
+        all.put("b", record("", "x"));
         assert!(all.find("a", "").is_some() && all.find("b", "").is_none());
         assert!(matches!(all.cancel("a", "other"), Cancelled::Unknown));
         assert!(matches!(all.cancel("a", ""), Cancelled::Now(_)));
         assert!(cancel.is_cancelled());
         all.finish("a", json!({ "status": "completed" }), Vec::new());
         assert_eq!(all.find("a", "").unwrap().response["status"], "cancelled");
+    }
+
+    #[test]
+    fn what_ends_without_an_end_has_failed() {
+        let all = responses(1, 10_000);
+        all.begin("a", record("", "x"), CancellationToken::new()).unwrap();
+        all.abandon("a");
+        let response = all.find("a", "").unwrap().response;
+        assert_eq!(
+            (&response["status"], &response["error"]["code"]),
+            (&json!("failed"), &json!("server_error"))
+        );
+        // It is dropped like any other now.
+        all.put("b", record("", "x"));
+        assert!(all.find("a", "").is_none() && all.find("b", "").is_some());
+        // What is over stays as it is.
+        all.abandon("b");
+        assert!(all.find("b", "").unwrap().response["status"].is_null());
+        // What grew too long to be kept is not gone without a word.
+        all.begin("c", record("", "x"), CancellationToken::new()).unwrap();
+        all.finish("c", json!({ "output": "x".repeat(20_000) }), Vec::new());
+        assert_eq!(all.find("c", "").unwrap().response["status"], "failed");
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_not_begun_and_no_key_has_all_places() {
+        let all = Responses::new(&Limits {
+            background_per_key: 1,
+            responses_bytes: Bytes(1000),
+            ..Limits::default()
+        });
+        let begin = |id: &str, owner: &str, text: &str| {
+            all.begin(id, record(owner, text), CancellationToken::new())
+                .map_err(|error| error.fault)
+        };
+        assert_eq!(begin("a", "", &"x".repeat(2000)), Err(Fault::TooLarge));
+        assert_eq!(begin("a", "k", &"x".repeat(400)), Ok(()));
+        assert_eq!(begin("b", "k", "x"), Err(Fault::RateLimited));
+        assert_eq!(
+            begin("b", "", &"x".repeat(400)),
+            Err(Fault::TooLarge),
+            "they are kept together"
+        );
+        // This machine's user has as many as there are.
+        assert_eq!((begin("b", "", "x"), begin("c", "", "x")), (Ok(()), Ok(())));
+        all.finish("a", json!({}), Vec::new());
+        assert_eq!(begin("d", "k", "x"), Ok(()));
     }
 }

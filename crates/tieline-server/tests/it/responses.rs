@@ -5,7 +5,8 @@ use axum::http::Request;
 use serde_json::{Value, json};
 use testkit::scripted::{Scripted, Step, call, finished, piece, started, thought};
 use tieline_server::{Config, Limits};
-use tieline_types::{Constraint, ErrorKind, FinishReason, Overflow, Prompt, Role};
+use tieline_store::keys::{NewKey, Scope};
+use tieline_types::{Bytes, Constraint, ErrorKind, FinishReason, Overflow, Prompt, Role};
 
 use crate::openai::refused;
 use crate::service::{Said, Service};
@@ -259,4 +260,39 @@ async fn the_background_has_so_many_places_and_a_cancelled_one_is_free() {
     assert_eq!(service.models.dropped(), service.models.seen().len());
     let never = service.post("/v1/responses/resp_x/cancel", &json!({})).await;
     refused(&never.is(404), "not_found", None);
+}
+
+#[tokio::test]
+async fn what_is_made_in_the_background_always_ends() {
+    let models = Scripted::default().with("mock", vec![started(), piece("Hel"), Step::Panic]);
+    let service = Service::new(models);
+    let body = service.post(PATH, &ask(&json!({ "background": true }))).await.is(200);
+    let body = over(&service, body["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (&body["status"], &body["error"]["code"]),
+        (&json!("failed"), &json!("server_error"))
+    );
+}
+
+#[tokio::test]
+async fn what_is_begun_in_the_background_can_be_kept_and_leaves_others_a_place() {
+    let models = Scripted::default().with("mock", vec![started(), Step::Hang]);
+    let limits =
+        Limits { background_per_key: 1, responses_bytes: Bytes(10_000), ..Limits::default() };
+    let service = Service::with(models, Config { limits, ..Config::default() });
+    let long = json!({ "background": true, "input": "x".repeat(10_000) });
+    refused(&service.post(PATH, &ask(&long)).await.is(413), "request_too_large", None);
+    let new = NewKey { scopes: vec![Scope::Infer], ..NewKey::default() };
+    let (secret, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let bearer = format!("Bearer {}", secret.expose());
+    let fields = [("authorization", bearer.as_str())];
+    let wish = ask(&json!({ "background": true }));
+    service.post_with(PATH, &fields, &wish).await.is(200);
+    let said = service.post_with(PATH, &fields, &wish).await;
+    refused(&said.is(429), "rate_limit_exceeded", None);
+    assert_eq!(said.headers["retry-after"], "1");
+    service.post(PATH, &wish).await.is(200);
+    service.post(PATH, &wish).await.is(200);
+    service.app.close().await;
 }

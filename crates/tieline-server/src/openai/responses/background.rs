@@ -20,13 +20,26 @@ pub(super) fn begin(app: &App, caller: &Caller, asked: Asked) -> Result<Value, A
     let cancel = CancellationToken::new();
     let queued = asked.turn.empty("queued");
     let record = asked.turn.record(queued.clone(), None).ok_or_else(missing)?;
-    app.responses().put(&asked.turn.id, record, Some(cancel.clone()));
+    app.responses().begin(&asked.turn.id, record, cancel.clone())?;
     let (made_by, caller) = (app.clone(), caller.clone());
+    let unfinished = Unfinished { app: app.clone(), id: asked.turn.id.clone() };
     app.responses().spawn(cancel, async move {
         make(&made_by, &caller, asked).await;
-        drop(place);
+        drop((unfinished, place));
     });
     Ok(queued)
+}
+
+/// Files a response as failed whose making ended otherwise than it should.
+struct Unfinished {
+    app: App,
+    id: String,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.app.responses().abandon(&self.id);
+    }
 }
 
 async fn make(app: &App, caller: &Caller, asked: Asked) {

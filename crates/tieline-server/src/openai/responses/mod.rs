@@ -69,7 +69,7 @@ async fn whole(app: &App, turn: &Turn, mut steps: Steps) -> Result<Value, ApiErr
     }
     let response = writer.response(turn);
     if let Some(record) = turn.record(response.clone(), Some(writer.said())) {
-        app.responses().put(&turn.id, record, None);
+        app.responses().put(&turn.id, record);
     }
     Ok(response)
 }

@@ -78,7 +78,7 @@ impl Teller {
     fn keep(&self, response: &Value) {
         let said = self.writer.is_over().then(|| self.writer.said());
         if let Some(record) = self.turn.record(response.clone(), said) {
-            self.app.responses().put(&self.turn.id, record, None);
+            self.app.responses().put(&self.turn.id, record);
         }
     }
 
