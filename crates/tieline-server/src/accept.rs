@@ -4,11 +4,12 @@ mod admission;
 mod eager;
 mod patient;
 mod refusal;
+mod renewal;
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::{fs, io};
 
 use rustls::ServerConfig;
@@ -23,10 +24,11 @@ pub(crate) use admission::Admissions;
 pub(crate) use eager::Eager;
 pub(crate) use patient::Patient;
 pub(crate) use refusal::{Refusals, refuse};
+pub use renewal::Renewal;
 
-/// Certificates and a key to encrypt with.
+/// Certificates and a key to encrypt with. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Tls(pub(crate) Arc<ServerConfig>);
+pub struct Tls(Arc<RwLock<Arc<ServerConfig>>>);
 
 /// Why a certificate or its key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +80,18 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(RwLock::new(Arc::new(config)))))
+    }
+
+    /// What whoever comes now is encrypted with.
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whoever comes from now on is encrypted with the certificates and the key of `other`.
+    pub fn replace(&self, other: &Self) {
+        let other = other.current();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other;
     }
 }
 

@@ -43,7 +43,7 @@ mod table;
 mod time;
 mod trace;
 
-pub use accept::{Listener, Tls, TlsError};
+pub use accept::{Listener, Renewal, Tls, TlsError};
 pub use app::{App, Library};
 pub use config::{Config, Connections, Doors, Limits, LoopbackAuth};
 pub use doors::Peer;

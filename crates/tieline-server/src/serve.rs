@@ -158,7 +158,7 @@ async fn listen(listener: Arc<Listener>, shared: Shared) {
         match accepted {
             Ok((stream, address)) => {
                 let peer = listener.peer(address);
-                let tls = listener.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.0)));
+                let tls = listener.tls.as_ref().map(|tls| TlsAcceptor::from(tls.current()));
                 admit(&shared, stream, peer, tls);
             }
             // Who hung up already is no reason to wait; too many open files are.

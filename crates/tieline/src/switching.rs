@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::commands::prices;
 use crate::failure::{Failure, with_causes};
 
-pub(crate) use watch::{Watch, keep};
+pub(crate) use watch::{HangUp, Watch, keep};
 
 /// How long a request may be looked through before it leaves. The longest that may be takes half a second on a
 /// machine with nothing else to do.

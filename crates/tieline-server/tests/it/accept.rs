@@ -253,21 +253,18 @@ async fn other_machines_need_a_key_and_encryption() {
     serves(true).await.unwrap();
 }
 
-#[tokio::test]
-async fn connections_are_encrypted_where_there_is_a_certificate() {
+fn made() -> (rcgen::Certificate, Tls) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let (chain, key) = (cert.pem(), signing_key.serialize_pem());
     assert!(Tls::from_pem(b"", key.as_bytes()).is_err());
     assert!(Tls::from_pem(chain.as_bytes(), b"no key").is_err());
     let tls = Tls::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
-    let service = Service::new(Scripted::hello());
-    let (listener, address) = bound();
-    let listener = Listener::tcp(listener).unwrap().with_tls(tls);
-    let shutdown = CancellationToken::new();
-    let mut running = JoinSet::new();
-    running.spawn(serve(vec![listener], service.app.clone(), shutdown.clone()));
+    (cert, tls)
+}
 
+/// What is answered to whoever trusts this certificate alone.
+async fn encrypted(address: SocketAddr, cert: &rcgen::Certificate) -> std::io::Result<String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(cert.der().clone()).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -279,13 +276,32 @@ async fn connections_are_encrypted_where_there_is_a_certificate() {
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
     let stream = TcpStream::connect(address).await.unwrap();
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let mut stream = connector.connect(name, stream).await.unwrap();
+    let mut stream = connector.connect(name, stream).await?;
     let port = address.port();
     let ask = format!("GET /livez HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.unwrap();
     let mut said = String::new();
     let _ = stream.read_to_string(&mut said).await;
+    Ok(said)
+}
+
+#[tokio::test]
+async fn connections_are_encrypted_where_there_is_a_certificate() {
+    let ((old, tls), (new, renewed)) = (made(), made());
+    let service = Service::new(Scripted::hello());
+    let (listener, address) = bound();
+    let listener = Listener::tcp(listener).unwrap().with_tls(tls.clone());
+    let shutdown = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(serve(vec![listener], service.app.clone(), shutdown.clone()));
+    let said = encrypted(address, &old).await.unwrap();
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert!(encrypted(address, &new).await.is_err());
+    // Whoever comes after it was renewed is shown the new one.
+    tls.replace(&renewed);
+    let said = encrypted(address, &new).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert!(encrypted(address, &old).await.is_err());
     shutdown.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
 }

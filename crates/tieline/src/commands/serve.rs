@@ -12,19 +12,19 @@ use serde_json::json;
 use tieline_engine::EngineConfig;
 use tieline_providers::{Collector, Transport};
 use tieline_router::Router;
-use tieline_server::{Config, Doors, Ledger, Library, Listener, ServeError, Tls, otlp};
+use tieline_server::{Config, Doors, Ledger, Library, Listener, Renewal, ServeError, otlp};
 use tieline_store::budget::{Till, TillThread};
 use tieline_store::keys;
 use tieline_types::Keep;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::app::App;
 use crate::args::{Limits, LoopbackAuth, Serve};
 use crate::env;
 use crate::failure::{Failure, with_causes};
 use crate::serving::{self, Settings};
-use crate::switching::{self, Place, Watch, Workshop};
+use crate::switching::{self, HangUp, Place, Watch, Workshop};
 
 /// Where it listens unless told otherwise.
 const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11435);
@@ -32,13 +32,16 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11435
 const OLLAMA: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 11434);
 /// How long the last rows of the ledger may take.
 const LEDGER: Duration = Duration::from_secs(5);
+/// How often certificates are looked at.
+const RENEWAL: Duration = Duration::from_secs(1);
 
 pub(super) fn serve(app: &App, args: &Serve) -> Result<(), Failure> {
     crate::log::start(args.log, app.output);
-    let tls = match (&args.tls_cert, &args.tls_key) {
-        (Some(chain), Some(key)) => Some(Tls::from_files(chain, key)?),
+    let renewal = match (&args.tls_cert, &args.tls_key) {
+        (Some(chain), Some(key)) => Some(Renewal::begin(chain, key)?),
         _ => None,
     };
+    let tls = renewal.as_ref().map(Renewal::tls).cloned();
     let sockets = addresses(args).into_iter().map(bind).collect::<Result<Vec<_>, _>>()?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let urls: Vec<String> = sockets
@@ -57,7 +60,10 @@ pub(super) fn serve(app: &App, args: &Serve) -> Result<(), Failure> {
             })
         };
         let listeners = sockets.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?;
-        run(app, args, config, (listeners, urls, signals)).await
+        tokio::select! {
+            result = run(app, args, config, (listeners, urls, signals)) => result,
+            () = renew(renewal) => Ok(()),
+        }
     })
 }
 
@@ -134,6 +140,27 @@ fn engine(app: &App) -> Result<(EngineConfig, bool), Failure> {
     }
     warn!(why = failure.message, "models of this machine do not answer: there is no runner");
     Ok((app.engine_without_runner()?, false))
+}
+
+/// Follows the certificates' files, looked at every second and at once on SIGHUP. Never ends.
+async fn renew(renewal: Option<Renewal>) {
+    let Some(mut renewal) = renewal else { return pending().await };
+    let mut hang_up = HangUp::new();
+    loop {
+        let told = tokio::select! {
+            () = tokio::time::sleep(RENEWAL) => false,
+            () = hang_up.next() => true,
+        };
+        // Files may be slow: nobody else waits for them.
+        let looked = tokio::task::spawn_blocking(move || (renewal.look(told), renewal));
+        let Ok((looked, again)) = looked.await else { return pending().await };
+        renewal = again;
+        match looked {
+            Ok(true) => info!("certificates are read again"),
+            Ok(false) => {}
+            Err(error) => warn!(why = %with_causes(&error), "the certificates stay as they were"),
+        }
+    }
 }
 
 /// Sends a span for each request to the collector that the environment names. `None`: it names none, and nobody is

@@ -221,13 +221,13 @@ pub(crate) fn keep(store: &Store, server: &Server) {
 }
 
 /// SIGHUP, where there is such a thing.
-struct HangUp {
+pub(crate) struct HangUp {
     #[cfg(unix)]
     signal: Option<tokio::signal::unix::Signal>,
 }
 
 impl HangUp {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
@@ -237,7 +237,7 @@ impl HangUp {
         Self {}
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         #[cfg(unix)]
         if let Some(signal) = &mut self.signal
             && signal.recv().await.is_some()
