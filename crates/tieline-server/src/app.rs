@@ -1,10 +1,11 @@
 //! What handlers work with.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_router::Router;
 use tieline_store::{Catalogue, DbError, Environment, Store};
+use tieline_types::JailLevel;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -29,6 +30,7 @@ struct Parts {
     ready: AtomicBool,
     policy_read: AtomicBool,
     runner_found: AtomicBool,
+    jail: Mutex<Option<JailLevel>>,
     stop: CancellationToken,
     responses: Responses,
 }
@@ -62,6 +64,7 @@ impl App {
             ready: AtomicBool::new(true),
             policy_read: AtomicBool::new(true),
             runner_found: AtomicBool::new(true),
+            jail: Mutex::default(),
             stop: CancellationToken::new(),
             responses,
         }))
@@ -96,6 +99,15 @@ impl App {
 
     pub(crate) fn runner_word(&self) -> &'static str {
         if self.is_runner_found() { "found" } else { "missing" }
+    }
+
+    /// Says how well a runner is shut in here, as one that loads nothing told: `/readyz` and `/health` show it.
+    pub fn jail_inspected(&self, level: JailLevel) {
+        *self.0.jail.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
+    }
+
+    pub(crate) fn jail(&self) -> Option<JailLevel> {
+        *self.0.jail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows in the metrics what the ledger lost.

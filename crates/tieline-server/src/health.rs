@@ -33,7 +33,10 @@ async fn ready(State(app): State<App>) -> Response {
         true => {
             let policy = if app.is_policy_read() { "current" } else { "old: the file has faults" };
             let runner = app.runner_word();
-            Json(json!({ "status": "ready", "policy": policy, "runner": runner })).into_response()
+            let jail = app.jail();
+            let body =
+                json!({ "status": "ready", "policy": policy, "runner": runner, "jail": jail });
+            Json(body).into_response()
         }
         false => {
             (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "stopping" }))).into_response()

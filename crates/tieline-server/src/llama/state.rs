@@ -19,8 +19,9 @@ use crate::made::cards;
 pub(crate) async fn health(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     let status = app.router().host().status().await?;
     let served = status.models.iter().filter_map(|model| model.served.as_deref());
-    // The worst of all: one runner that is not shut in is what an operator must see.
-    let jail = served.map(|served| served.loaded.jail.level()).min();
+    // The worst of all: one runner that is not shut in is what an operator must see. Where none is there, what the next
+    // one would be.
+    let jail = served.map(|served| served.loaded.jail.level()).min().or_else(|| app.jail());
     Ok(Json(json!({
         "status": "ok",
         "version": env!("CARGO_PKG_VERSION"),

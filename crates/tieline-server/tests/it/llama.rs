@@ -18,8 +18,20 @@ async fn health_names_no_model() {
         assert_eq!(body["version"], env!("CARGO_PKG_VERSION"));
         assert!(!said.text.contains("secret"));
     }
-    let empty = Service::new(Scripted::default()).get("/health").await.is(200);
-    assert_eq!((&empty["ready"], &empty["jail"]), (&json!(false), &Value::Null));
+    let empty = Service::new(Scripted::default());
+    let jails = async || {
+        let (health, ready) =
+            (empty.get("/health").await.is(200), empty.get("/readyz").await.is(200));
+        assert_eq!(health["ready"], false);
+        (health["jail"].clone(), ready["jail"].clone())
+    };
+    assert_eq!(jails().await, (Value::Null, Value::Null));
+    // Known before a model is loaded; the worst of those in memory counts more.
+    for service in [&empty, &service] {
+        service.app.jail_inspected(tieline_types::JailLevel::Sealed);
+    }
+    assert_eq!(jails().await, (json!("sealed"), json!("sealed")));
+    assert_eq!(service.get("/health").await.is(200)["jail"], "none");
 }
 
 #[tokio::test]

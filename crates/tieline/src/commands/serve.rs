@@ -79,15 +79,11 @@ async fn run(
         settings.keep = Keep::For(time);
     }
     let (engine, has_runner) = engine(app)?;
+    let inspected = has_runner.then(|| engine.clone());
     let (host, models) = serving::start(app, settings, engine);
     let (till, writer) = till(app)?;
     let (sink, ledger) = Ledger::booking(app.store.clone(), Some(till.intents().clone()))?;
-    let library = Library {
-        store: app.store.clone(),
-        catalogue: Arc::new(app.catalogue.clone()),
-        environment: Arc::new(app.environment().clone()),
-    };
-    let server = tieline_server::App::new(Router::new(host, Some(sink)), library, config);
+    let server = tieline_server::App::new(Router::new(host, Some(sink)), library(app), config);
     server.watch_lost(ledger.lost());
     server.runner_found(has_runner);
     let workshop = Workshop::new(app, Some((till, app.store.clone())))?;
@@ -101,6 +97,7 @@ async fn run(
         result = serving => result.map_err(refusal),
         result = told(app, &urls, &shutdown, &mut signals) => result,
         () = watch.follow(server.clone()) => Ok(()),
+        () = inspect(inspected, &server) => Ok(()),
         () = over(exporting.as_mut()) => Ok(()),
     };
     server.close().await;
@@ -128,6 +125,15 @@ async fn run(
     result
 }
 
+/// Where models lie and come from.
+fn library(app: &App) -> Library {
+    Library {
+        store: app.store.clone(),
+        catalogue: Arc::new(app.catalogue.clone()),
+        environment: Arc::new(app.environment().clone()),
+    }
+}
+
 /// How runners are started, and whether there is one now. Without one a server is of use where its policy has others
 /// answer; one that the user named has to be there.
 fn engine(app: &App) -> Result<(EngineConfig, bool), Failure> {
@@ -140,6 +146,17 @@ fn engine(app: &App) -> Result<(EngineConfig, bool), Failure> {
     }
     warn!(why = failure.message, "models of this machine do not answer: there is no runner");
     Ok((app.engine_without_runner()?, false))
+}
+
+/// Has a runner that loads nothing say how well it is shut in, for those who ask before a model is loaded. Never ends.
+async fn inspect(engine: Option<EngineConfig>, server: &tieline_server::App) {
+    if let Some(engine) = engine {
+        match tieline_engine::inspect_with(&engine).await {
+            Ok(inspected) => server.jail_inspected(inspected.jail.level()),
+            Err(error) => warn!(why = %with_causes(&error), "nobody knows how runners are shut in"),
+        }
+    }
+    pending().await
 }
 
 /// Follows the certificates' files, looked at every second and at once on SIGHUP. Never ends.
