@@ -51,6 +51,7 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Api
     }
     let status = app.router().host().status().await?;
     let lost = app.router().records().lost() + app.lost().count();
+    app.metrics().look(app.router().switch());
     let text = app
         .metrics()
         .text(&status, (lost, app.is_policy_read()))

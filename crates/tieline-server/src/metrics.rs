@@ -1,6 +1,8 @@
 //! Numbers for Prometheus. Names and buckets are OpenTelemetry's, dots as underscores; what it has no name for
 //! begins with `tieline_`. A caller chooses no label: a model that is not here is no label's value.
 
+mod decided;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,9 +14,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tieline_router::Record;
+use tieline_router::{Record, Switch, Tried};
 use tieline_types::HostStatus;
 
+use self::decided::Decided;
 use crate::dialect::Dialect;
 
 /// Prefill on a processor takes longer than the 81.92 s and 10 s at which OpenTelemetry's buckets end.
@@ -80,6 +83,7 @@ pub(crate) struct Metrics {
     memory: Family<Model, Gauge>,
     loads: Family<Model, Gauge>,
     evictions: Family<Why, Counter>,
+    decided: Decided,
     lost: Gauge,
     policy: Gauge,
     connections: Gauge,
@@ -103,6 +107,7 @@ impl Default for Metrics {
             memory: Family::default(),
             loads: Family::default(),
             evictions: Family::default(),
+            decided: Decided::default(),
             lost: Gauge::default(),
             policy: Gauge::default(),
             connections: Gauge::default(),
@@ -111,6 +116,7 @@ impl Default for Metrics {
         };
         metrics.register_requests();
         metrics.register_machine();
+        metrics.decided.register(&mut metrics.registry);
         metrics
     }
 }
@@ -192,10 +198,8 @@ impl Metrics {
             outcome: record.outcome.as_str(),
         };
         self.requests.get_or_create(&asked).inc();
-        let model = match record.digest {
-            Some(_) => base(&record.decision.model).to_owned(),
-            None => String::new(),
-        };
+        self.decided.record(record);
+        let model = answered(record).map(|name| base(name).to_owned()).unwrap_or_default();
         let work =
             Work { gen_ai_operation_name: record.operation, gen_ai_request_model: model.clone() };
         let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
@@ -217,6 +221,11 @@ impl Metrics {
             let labels = Used { gen_ai_request_model: model.clone(), gen_ai_token_type: kind };
             self.tokens.get_or_create(&labels).inc_by(count.into());
         }
+    }
+
+    /// Who is left alone now.
+    pub(crate) fn look(&self, switch: &Switch) {
+        self.decided.observe(&switch.left_alone(), switch.offline_for().is_some());
     }
 
     /// The text, with what is in memory now, how many rows were lost, and whether the policy in use is the file's.
@@ -286,6 +295,15 @@ impl Lost {
         let counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counter.as_ref().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
+}
+
+/// Who answered: a model that was loaded here, or one that a policy knows. Nobody where there was no answer.
+fn answered(record: &Record) -> Option<&str> {
+    if record.digest.is_some() {
+        return Some(&record.decision.model);
+    }
+    let gave = |tried: &&Tried| tried.ended == "answered" || tried.ended == "kept";
+    record.tried.iter().rev().find(gave).map(|tried| tried.name.as_str())
 }
 
 /// A model without its adapters: their scales are as many as a caller likes.
