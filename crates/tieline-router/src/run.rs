@@ -212,6 +212,47 @@ impl Routed {
         &self.wanted
     }
 
+    /// The same call of the model of this machine that would be asked first, for work such as counting tokens, which only
+    /// whose tokens they are can do. `None`: somebody else would be asked first, and is not asked for that.
+    #[must_use]
+    pub fn here(&self) -> Option<Self> {
+        let Some(planned) = &self.planned else { return Some(self.clone()) };
+        let name = planned.first_here()?.to_owned();
+        let wanted = Wanted { name: name.clone(), ..self.wanted.clone() };
+        let decision = Decision { model: name, ..self.arrival.decision.clone() };
+        let arrival = Arrival { decision, ..self.arrival.clone() };
+        Some(Self { wanted, planned: None, arrival, ..self.clone() })
+    }
+
+    /// As [`here`](Self::here).
+    ///
+    /// # Errors
+    /// Somebody else would be asked first; that is recorded.
+    pub fn only_here(&self) -> Result<Self, BackendError> {
+        self.here().ok_or_else(|| {
+            let text =
+                "tokens are a model's own, and no model of this machine would be asked first";
+            let error = BackendError::new(ErrorKind::Unsupported, text)
+                .with_hint("name a model of this machine");
+            self.unasked("not_here").open_entry().fail(&error);
+            error
+        })
+    }
+
+    /// How long the prompt is by the estimate that a policy decided on; nobody is asked. That is recorded.
+    pub fn estimated(&self) -> Option<Tokens> {
+        let planned = self.planned.as_ref()?;
+        self.unasked("estimated").open_entry().close(Outcome::Answered);
+        Some(planned.asked().prompt_tokens)
+    }
+
+    /// The call without its plan: what nobody is asked is not decided again by another policy.
+    fn unasked(&self, reason: &'static str) -> Self {
+        let decision = Decision { reason, ..self.arrival.decision.clone() };
+        let arrival = Arrival { decision, ..self.arrival.clone() };
+        Self { planned: None, arrival, ..self.clone() }
+    }
+
     /// Has the model made ready for a request, which is refused first where it needs no model for that: nobody
     /// waits for a load, and no other model leaves, for what cannot be answered.
     ///

@@ -78,6 +78,16 @@ pub(crate) fn route(
     Ok(app.router().route(call(caller, what, wanted))?)
 }
 
+/// Whoever would answer this request. Nobody is asked for that.
+pub(crate) async fn decide(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    (wanted, request): (Wanted, &Request),
+) -> Result<Routed, ApiError> {
+    Ok(app.router().decide(call(caller, what, wanted), request).await?)
+}
+
 fn call(caller: &Caller, (dialect, operation): (Dialect, &'static str), wanted: Wanted) -> Call {
     Call {
         id: caller.request_id.clone(),

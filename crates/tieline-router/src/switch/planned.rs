@@ -222,6 +222,13 @@ impl Planned {
         &self.decision
     }
 
+    /// The model of this machine that is asked first, where one is.
+    pub(crate) fn first_here(&self) -> Option<&str> {
+        let cascade = self.decision.cascade.as_ref().map(|cascade| &cascade.first);
+        let first = cascade.or_else(|| self.decision.tries.first().map(|one| &one.name))?;
+        self.setup.remote(first).is_none().then_some(first.as_str())
+    }
+
     /// Looks for an answer that was kept.
     pub(crate) fn look(&self, request: &Request) -> Looked {
         let Some(shelf) = &self.shelf else { return Looked::Missing(None) };

@@ -117,7 +117,13 @@ pub(crate) async fn count(
     made.apply(&mut ask);
     let Ask { wanted, request, .. } = ask;
     request.validate()?;
-    let mut routed = open::route(&app, &caller, WHAT, wanted)?;
+    let decided = open::decide(&app, &caller, WHAT, (wanted, &request)).await?;
+    let Some(mut routed) = decided.here() else {
+        // Another machine's model would answer. It is not asked to count: that would be another request to it.
+        let body = json!({ "input_tokens": decided.estimated(), "estimated": true });
+        let marks = Marks { decision: Some(decided.decision().clone()), ..Marks::default() };
+        return Ok(stamp(axum::Json(body).into_response(), &caller, &marks, &ignored));
+    };
     let served = routed.ready().await?;
     let Reply::Count(tokens) = routed.work(Work::Count(Box::new(request))).await? else {
         let error = BackendError::new(ErrorKind::Internal, "the model sent no count");

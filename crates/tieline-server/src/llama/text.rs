@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_router::Routed;
 use tieline_types::wire::{Reply, Work};
-use tieline_types::{BackendError, ErrorKind, Private};
+use tieline_types::{BackendError, ErrorKind, Private, Prompt, Request, Wanted};
 
 use super::choose::choose;
 use crate::app::App;
@@ -50,8 +50,9 @@ pub(crate) async fn tokenize(
     Json { value, ignored, .. }: Json<Tokenize>,
 ) -> Result<Response, ApiError> {
     let most = app.config().limits.texts;
+    let prompt = Prompt::Text(value.content.clone());
     let (routed, with_pieces) =
-        (route(&app, &caller, "tokenize", value.model).await?, value.with_pieces);
+        (route(&app, &caller, "tokenize", (value.model, prompt)).await?, value.with_pieces);
     let work = Work::Tokenize {
         text: value.content,
         add_special: value.add_special,
@@ -93,7 +94,8 @@ pub(crate) async fn detokenize(
     caller: Caller,
     Json { value, ignored, .. }: Json<Detokenize>,
 ) -> Result<Response, ApiError> {
-    let routed = route(&app, &caller, "detokenize", value.model).await?;
+    let prompt = Prompt::Tokens(value.tokens.clone());
+    let routed = route(&app, &caller, "detokenize", (value.model, prompt)).await?;
     let work = Work::Detokenize { tokens: value.tokens, special: true };
     let text = text(routed.work(work).await?)?;
     Ok(answer(&caller, &json!({ "content": text.expose(), "prompt": text.expose() }), &ignored))
@@ -115,12 +117,10 @@ pub(crate) async fn apply_template(
 ) -> Result<Response, ApiError> {
     let (wanted, made) = choose(&app, &caller, value.model).await?;
     let said = messages(value.messages, app.config().limits.messages)?;
-    let work = Work::Render {
-        messages: made.before(said),
-        tools: tools(value.tools.unwrap_or_default())?,
-    };
-    let routed = open::route(&app, &caller, (Dialect::Llama, "template"), wanted)?;
-    let prompt = text(routed.work(work).await?)?;
+    let (messages, tools) = (made.before(said), tools(value.tools.unwrap_or_default())?);
+    let prompt = Prompt::Chat(messages.clone());
+    let routed = here(&app, &caller, "template", (wanted, prompt)).await?;
+    let prompt = text(routed.work(Work::Render { messages, tools }).await?)?;
     Ok(answer(&caller, &json!({ "prompt": prompt.expose() }), &ignored))
 }
 
@@ -128,10 +128,23 @@ pub(super) async fn route(
     app: &App,
     caller: &Caller,
     operation: &'static str,
-    model: Option<String>,
+    (model, prompt): (Option<String>, Prompt),
 ) -> Result<Routed, ApiError> {
     let (wanted, _) = choose(app, caller, model).await?;
-    open::route(app, caller, (Dialect::Llama, operation), wanted)
+    here(app, caller, operation, (wanted, prompt)).await
+}
+
+/// The model of this machine that would be asked this first.
+async fn here(
+    app: &App,
+    caller: &Caller,
+    operation: &'static str,
+    (wanted, prompt): (Wanted, Prompt),
+) -> Result<Routed, ApiError> {
+    let request = Request::new(prompt);
+    let decided =
+        open::decide(app, caller, (Dialect::Llama, operation), (wanted, &request)).await?;
+    Ok(decided.only_here()?)
 }
 
 pub(super) fn answer(caller: &Caller, body: &Value, ignored: &[String]) -> Response {

@@ -6,6 +6,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 use tieline_router::Routed;
+use tieline_types::Prompt;
 use tieline_types::wire::Work;
 
 use super::text::{answer, route, text};
@@ -24,7 +25,7 @@ pub(crate) async fn info(
     caller: Caller,
     Query(which): Query<Which>,
 ) -> Result<Response, ApiError> {
-    let routed = route(&app, &caller, "tokenizer", which.model).await?;
+    let routed = route(&app, &caller, "tokenizer", (which.model, Prompt::Text("".into()))).await?;
     let details = app.router().host().describe(&routed.wanted().name).await?;
     let number = |name: &str| {
         let key = format!("tokenizer.ggml.{name}_token_id");
