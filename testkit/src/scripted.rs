@@ -353,6 +353,7 @@ fn reply(work: &Work) -> Reply {
                 u32::try_from(tokens.len()).unwrap_or(u32::MAX)
             }
             Prompt::Infill { prefix, suffix } => words(prefix.expose()) + words(suffix.expose()),
+            Prompt::Texts(_) => 0,
         })),
         Work::Generate(_) | Work::Measure { .. } => Reply::Tokens(Vec::new()),
     }

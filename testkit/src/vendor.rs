@@ -9,6 +9,7 @@ mod gemini;
 mod ollama;
 mod openai;
 mod responses;
+mod vectors;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use connection::serve;
+pub use vectors::vector;
 
 /// A step of an answer, in no vendor's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,6 +113,15 @@ pub enum Fault {
     WrongUsage(Truth),
     /// The usage that is told is below nothing. In OpenAI's dialects alone; the others tell the truth.
     NegativeUsage,
+    /// The last text has no vector.
+    VectorMissing,
+    /// The last vector is shorter than the others.
+    VectorShort,
+    /// The last vector holds what is no number: in OpenAI's dialect as base64 alone, since JSON has no word for it; the
+    /// others say a number beyond all that there are.
+    VectorNan,
+    /// Two vectors have the same number. In OpenAI's dialect alone; the others number none.
+    VectorTwice,
 }
 
 /// Stands in the text of each error, as a vendor that repeats the prompt would write it.
@@ -225,6 +236,12 @@ pub enum Dialect {
     Gemini,
     /// Ollama's chat.
     Ollama,
+    /// OpenAI's vectors.
+    Embeddings,
+    /// Gemini's vectors.
+    GeminiEmbeddings,
+    /// Ollama's vectors.
+    OllamaEmbeddings,
 }
 
 impl Dialect {
@@ -238,6 +255,9 @@ impl Dialect {
             (":streamGenerateContent", Self::Gemini),
             (":generateContent", Self::Gemini),
             ("/api/chat", Self::Ollama),
+            ("/embeddings", Self::Embeddings),
+            (":batchEmbedContents", Self::GeminiEmbeddings),
+            ("/api/embed", Self::OllamaEmbeddings),
         ];
         dialects.iter().find(|(end, _)| path.ends_with(end)).map(|&(_, dialect)| dialect)
     }
@@ -251,11 +271,13 @@ impl Dialect {
             Self::Anthropic => anthropic::frames(script),
             Self::Gemini => gemini::frames(script),
             Self::Ollama => ollama::frames(script),
+            // They come in one piece alone.
+            Self::Embeddings | Self::GeminiEmbeddings | Self::OllamaEmbeddings => (Vec::new(), 0),
         }
     }
 
-    /// The answer in one piece.
-    fn whole(self, script: &Script) -> serde_json::Value {
+    /// The answer in one piece, to what was asked.
+    fn whole(self, script: &Script, asked: &serde_json::Value) -> serde_json::Value {
         match self {
             Self::Chat => openai::whole_chat(script),
             Self::Completions => openai::whole_completion(script),
@@ -263,6 +285,9 @@ impl Dialect {
             Self::Anthropic => anthropic::whole(script),
             Self::Gemini => gemini::whole(script),
             Self::Ollama => ollama::whole(script),
+            Self::Embeddings => vectors::openai(script, asked),
+            Self::GeminiEmbeddings => vectors::gemini(script, asked),
+            Self::OllamaEmbeddings => vectors::ollama(script, asked),
         }
     }
 
@@ -274,6 +299,7 @@ impl Dialect {
             Self::Chat | Self::Completions | Self::Responses | Self::Anthropic => {
                 captured.json()["stream"] != true
             }
+            Self::Embeddings | Self::GeminiEmbeddings | Self::OllamaEmbeddings => true,
         }
     }
 
@@ -281,12 +307,14 @@ impl Dialect {
     fn error(self, code: &str) -> serde_json::Value {
         use serde_json::json;
         match self {
-            Self::Chat | Self::Completions | Self::Responses => {
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings => {
                 json!({"error": {"message": CANARY, "type": "mock_error", "param": null, "code": code}})
             }
             Self::Anthropic => json!({"type": "error", "error": {"type": code, "message": CANARY}}),
-            Self::Gemini => json!({"error": {"code": 500, "message": CANARY, "status": code}}),
-            Self::Ollama => json!({"error": CANARY}),
+            Self::Gemini | Self::GeminiEmbeddings => {
+                json!({"error": {"code": 500, "message": CANARY, "status": code}})
+            }
+            Self::Ollama | Self::OllamaEmbeddings => json!({"error": CANARY}),
         }
     }
 
@@ -295,22 +323,24 @@ impl Dialect {
         use serde_json::json;
         let said = |words: &str| format!("{words} {CANARY}");
         match self {
-            Self::Chat | Self::Completions | Self::Responses => json!({"error": {
-                "message": said("This model's maximum context length is 8192 tokens."),
-                "type": "invalid_request_error", "param": "messages",
-                "code": "context_length_exceeded"
-            }}),
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings => {
+                json!({"error": {
+                    "message": said("This model's maximum context length is 8192 tokens."),
+                    "type": "invalid_request_error", "param": "messages",
+                    "code": "context_length_exceeded"
+                }})
+            }
             Self::Anthropic => json!({"type": "error", "error": {
                 "type": "invalid_request_error",
                 "message": said("prompt is too long: 212121 tokens > 200000 maximum")
             }}),
-            Self::Gemini => json!({"error": {
+            Self::Gemini | Self::GeminiEmbeddings => json!({"error": {
                 "code": 400, "status": "INVALID_ARGUMENT",
                 "message": said(
                     "The input token count (1300000) exceeds the maximum number of tokens allowed (1048575)."
                 )
             }}),
-            Self::Ollama => {
+            Self::Ollama | Self::OllamaEmbeddings => {
                 json!({"error": said("prompt too long; exceeded max context length by 4096 tokens")})
             }
         }
@@ -320,7 +350,7 @@ impl Dialect {
     fn error_frame(self) -> String {
         let error = self.error("mock_failure");
         match self {
-            Self::Ollama => format!("{error}\n"),
+            Self::Ollama | Self::OllamaEmbeddings => format!("{error}\n"),
             Self::Anthropic => format!("event: error\ndata: {error}\n\n"),
             Self::Responses => {
                 let error = serde_json::json!({
@@ -328,7 +358,11 @@ impl Dialect {
                 });
                 format!("event: error\ndata: {error}\n\n")
             }
-            Self::Chat | Self::Completions | Self::Gemini => format!("data: {error}\n\n"),
+            Self::Chat
+            | Self::Completions
+            | Self::Gemini
+            | Self::Embeddings
+            | Self::GeminiEmbeddings => format!("data: {error}\n\n"),
         }
     }
 
@@ -337,6 +371,9 @@ impl Dialect {
             Self::Ollama => "application/x-ndjson",
             Self::Chat | Self::Completions | Self::Responses | Self::Anthropic | Self::Gemini => {
                 "text/event-stream; charset=utf-8"
+            }
+            Self::Embeddings | Self::GeminiEmbeddings | Self::OllamaEmbeddings => {
+                "application/json"
             }
         }
     }
@@ -479,6 +516,11 @@ impl Vendor {
     /// Answers so from now on.
     pub fn answers(&self, script: Script) {
         *self.state.scripts() = vec![script];
+    }
+
+    /// Answers the requests with these in turn, counted from its first one; the last is repeated.
+    pub fn answers_each(&self, scripts: Vec<Script>) {
+        *self.state.scripts() = scripts;
     }
 
     /// All requests so far.

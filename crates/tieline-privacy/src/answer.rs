@@ -24,8 +24,10 @@ const MAX_ARGUMENTS: usize = 16 << 20;
 /// The most calls that are under way at once.
 const MAX_CALLS: usize = 128;
 
-const NO_LOGPROBS: &str =
+pub(crate) const NO_LOGPROBS: &str =
     "log-probabilities are left out: the answer's text was changed on its way";
+/// What whoever asks for vectors must know of them.
+pub(crate) const MASKED: &str = "the vectors are of redacted texts: what the policy keeps here was replaced by its kind before they left";
 
 pub(crate) struct Restored {
     /// `None`: it is over.
@@ -37,8 +39,8 @@ pub(crate) struct Restored {
     calls: BTreeMap<u32, Call>,
     passed_calls: bool,
     withheld_calls: bool,
-    /// The caller asked for log-probabilities and was not yet told that there are none.
-    tell_of_logprobs: bool,
+    /// What the caller must know and was not yet told.
+    note: Option<&'static str>,
     ready: VecDeque<Result<Event, BackendError>>,
 }
 
@@ -50,7 +52,12 @@ struct Call {
 }
 
 impl Restored {
-    pub(crate) fn new(inner: EventStream, vault: Vault, tally: Arc<Tally>, logprobs: bool) -> Self {
+    pub(crate) fn new(
+        inner: EventStream,
+        vault: Vault,
+        tally: Arc<Tally>,
+        note: Option<&'static str>,
+    ) -> Self {
         Self {
             inner: Some(inner),
             tally,
@@ -60,7 +67,7 @@ impl Restored {
             calls: BTreeMap::new(),
             passed_calls: false,
             withheld_calls: false,
-            tell_of_logprobs: logprobs,
+            note,
             ready: VecDeque::new(),
         }
     }
@@ -69,7 +76,7 @@ impl Restored {
         match event {
             Event::Started(_) => {
                 self.pass(event);
-                self.tell_of_logprobs();
+                self.tell();
             }
             // They would tell of pseudonyms.
             Event::PromptLogprobs(_) => {}
@@ -99,9 +106,9 @@ impl Restored {
         self.ready.push_back(Ok(event));
     }
 
-    fn tell_of_logprobs(&mut self) {
-        if std::mem::take(&mut self.tell_of_logprobs) {
-            self.pass(Event::Warning(NO_LOGPROBS.to_owned()));
+    fn tell(&mut self) {
+        if let Some(note) = self.note.take() {
+            self.pass(Event::Warning(note.to_owned()));
         }
     }
 
@@ -180,7 +187,7 @@ impl Restored {
         for (index, call) in std::mem::take(&mut self.calls) {
             self.pass_call(index, call);
         }
-        self.tell_of_logprobs();
+        self.tell();
         finished.reason = match finished.reason {
             FinishReason::ToolCalls if self.withheld_calls && !self.passed_calls => {
                 FinishReason::Filtered

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tieline_types::{
     BackendError, ErrorKind, Origin, PictureSource, Private, Prompt, Request, Retry,
@@ -14,7 +14,7 @@ use crate::guarded::{Release, Treatment};
 use crate::outbound::{Egress, Outbound};
 use crate::redact::{Find, is_clean, redact};
 use crate::surfaces::{Surface, walk};
-use crate::vault::{RootKey, Session, Vault, VaultFull, VaultLimits, Vaults};
+use crate::vault::{Pseudonyms, RootKey, Session, Vault, VaultFull, VaultLimits, Vaults};
 
 /// Tells whether the time for a request is over.
 pub type Expired = Box<dyn Fn() -> bool + Send>;
@@ -144,7 +144,7 @@ impl Guard {
     }
 
     fn redacted(&self, mut request: Request, release: &Release) -> Result<Prepared, Refusal> {
-        if matches!(request.prompt, Prompt::Tokens(_) | Prompt::Rendered(_)) {
+        if has_tokens(&request.prompt) {
             return Err(Refusal::Tokens);
         }
         if request.pictures().next().is_some() {
@@ -152,7 +152,10 @@ impl Guard {
         }
         let expired = (self.stopwatch)();
         let in_time = || if expired() { Err(Refusal::Expired) } else { Ok(()) };
-        let vault = self.vaults.of(release.session);
+        let vault = match request.prompt {
+            Prompt::Texts(_) => Arc::new(Mutex::new(Pseudonyms::masks())),
+            _ => self.vaults.of(release.session),
+        };
         let mut egress = Egress::new(&release.rule);
         let mut looked_at: usize = 0;
         walk(&mut request, &mut |surface, text| {
@@ -185,11 +188,23 @@ impl Guard {
     }
 }
 
+/// Whether a part of it is no text that anybody could look through.
+fn has_tokens(prompt: &Prompt) -> bool {
+    match prompt {
+        Prompt::Tokens(_) | Prompt::Rendered(_) => true,
+        Prompt::Texts(texts) => texts.has_tokens(),
+        Prompt::Chat(_) | Prompt::Text(_) | Prompt::Infill { .. } => false,
+    }
+}
+
 fn as_it_is(mut request: Request, release: &Release) -> Prepared {
     let mut egress = Egress::new(&release.rule);
-    if let Prompt::Tokens(tokens) | Prompt::Rendered(tokens) = &request.prompt {
-        egress.tokens = u64::try_from(tokens.len()).unwrap_or(u64::MAX);
-    }
+    let tokens = match &request.prompt {
+        Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => tokens.len(),
+        Prompt::Texts(texts) => texts.tokens(),
+        Prompt::Chat(_) | Prompt::Text(_) | Prompt::Infill { .. } => 0,
+    };
+    egress.tokens = u64::try_from(tokens).unwrap_or(u64::MAX);
     let Ok(()) = walk::<Infallible>(&mut request, &mut |surface, text| {
         egress.add(surface, text.len(), &[]);
         Ok(text)

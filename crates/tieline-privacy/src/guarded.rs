@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tieline_types::{Backend, BackendError, EventStream, Request, Zone};
+use tieline_types::{Backend, BackendError, EventStream, Prompt, Request, Zone};
 
-use crate::answer::Restored;
+use crate::answer::{MASKED, NO_LOGPROBS, Restored};
 use crate::guard::{Guard, Prepared};
 use crate::outbound::Egress;
 use crate::remote::Remote;
@@ -122,14 +122,16 @@ impl Backend for Released {
     /// As the remote's; [`ErrorKind::Denied`](tieline_types::ErrorKind) where nothing left.
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let logprobs = request.logprobs.is_some() || request.prompt_logprobs.is_some();
+        let note = match request.prompt {
+            Prompt::Texts(_) => Some(MASKED),
+            _ => logprobs.then_some(NO_LOGPROBS),
+        };
         let Prepared { outbound, egress, vault } =
             self.guarded.guard.prepare(request, &self.release)?;
         *self.account.lock().unwrap_or_else(PoisonError::into_inner) = egress;
         let stream = self.guarded.remote.send(outbound).await?;
         Ok(match vault {
-            Some(vault) => {
-                Box::pin(Restored::new(stream, vault, Arc::clone(&self.tally), logprobs))
-            }
+            Some(vault) => Box::pin(Restored::new(stream, vault, Arc::clone(&self.tally), note)),
             None => stream,
         })
     }

@@ -6,9 +6,10 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
+use tieline_types::wire::Input;
 use tieline_types::{
     Adapters, Constraint, Message, Owner, Picture, PictureSource, Private, Prompt, Request, Role,
-    Tool, ToolChoice,
+    Texts, Tool, ToolChoice,
 };
 
 use crate::redact::Format;
@@ -38,6 +39,8 @@ pub enum Surface {
     Prefix,
     /// The text after a gap.
     Suffix,
+    /// A text that is to become a vector.
+    Input(usize),
     /// A tool's name.
     ToolName(usize),
     /// What a tool does.
@@ -70,6 +73,7 @@ impl fmt::Display for Surface {
             Self::Text => f.write_str("prompt"),
             Self::Prefix => f.write_str("prefix"),
             Self::Suffix => f.write_str("suffix"),
+            Self::Input(at) => write!(f, "input[{at}]"),
             Self::ToolName(at) => write!(f, "tools[{at}].name"),
             Self::ToolDescription(at) => write!(f, "tools[{at}].description"),
             Self::ToolParameters(at) => write!(f, "tools[{at}].parameters"),
@@ -101,6 +105,7 @@ impl Surface {
             | Self::Text
             | Self::Prefix
             | Self::Suffix
+            | Self::Input(_)
             | Self::ToolDescription(_)
             | Self::Stop(_)
             | Self::Constraint => Some(Format::Plain),
@@ -140,19 +145,7 @@ pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), 
     } = request;
     *owner = Owner::default();
     *adapters = Adapters::default();
-    match prompt {
-        Prompt::Chat(messages) => {
-            for (at, message) in messages.iter_mut().enumerate() {
-                walk_message(at, message, visit)?;
-            }
-        }
-        Prompt::Text(text) => private(Surface::Text, text, visit)?,
-        Prompt::Infill { prefix, suffix } => {
-            private(Surface::Prefix, prefix, visit)?;
-            private(Surface::Suffix, suffix, visit)?;
-        }
-        Prompt::Tokens(_) | Prompt::Rendered(_) => {}
-    }
+    walk_prompt(prompt, visit)?;
     for (at, Tool { name, description, parameters }) in tools.iter_mut().enumerate() {
         plain(Surface::ToolName(at), name, visit)?;
         plain(Surface::ToolDescription(at), description, visit)?;
@@ -172,6 +165,31 @@ pub(crate) fn walk<E>(request: &mut Request, visit: Visit<'_, E>) -> Result<(), 
         }
         Some(Constraint::JsonObject) | None => Ok(()),
     }
+}
+
+fn walk_prompt<E>(prompt: &mut Prompt, visit: Visit<'_, E>) -> Result<(), E> {
+    match prompt {
+        Prompt::Chat(messages) => {
+            for (at, message) in messages.iter_mut().enumerate() {
+                walk_message(at, message, visit)?;
+            }
+        }
+        Prompt::Text(text) => private(Surface::Text, text, visit)?,
+        Prompt::Infill { prefix, suffix } => {
+            private(Surface::Prefix, prefix, visit)?;
+            private(Surface::Suffix, suffix, visit)?;
+        }
+        Prompt::Texts(Texts { inputs, dimensions: _, normalise: _ }) => {
+            for (at, input) in inputs.iter_mut().enumerate() {
+                match input {
+                    Input::Text(text) => private(Surface::Input(at), text, visit)?,
+                    Input::Tokens(_) => {}
+                }
+            }
+        }
+        Prompt::Tokens(_) | Prompt::Rendered(_) => {}
+    }
+    Ok(())
 }
 
 fn walk_message<E>(at: usize, message: &mut Message, visit: Visit<'_, E>) -> Result<(), E> {

@@ -80,6 +80,7 @@ pub(crate) fn messages<'a>(
         Prompt::Text(_) => "a text to go on from",
         Prompt::Tokens(_) | Prompt::Rendered(_) => "a prompt of tokens",
         Prompt::Infill { .. } => "a gap to fill",
+        Prompt::Texts(_) => "an answer to texts that are to become vectors",
     };
     Err(unsupported(vendor, what))
 }

@@ -7,6 +7,7 @@
 
 mod model;
 mod read;
+mod vectors;
 mod write;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use tieline_types::{BackendError, Request};
 
 use crate::heard;
 use crate::protocol::{Protocol, Reader, Written};
+use crate::vectors::{Batch, Made};
 
 const VENDOR: &str = "gemini";
 /// How the ids begin that are made here.
@@ -43,6 +45,25 @@ impl Protocol for Gemini {
 
     fn reader(&self, _: &Request) -> Box<dyn Reader> {
         Box::new(read::Answer::new(self.answers.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn most_texts(&self) -> Option<usize> {
+        Some(vectors::MOST)
+    }
+
+    fn write_texts(
+        &self,
+        batch: &Batch<'_>,
+        model: &str,
+        key: Option<&str>,
+    ) -> Result<Written, BackendError> {
+        let mut written = vectors::write(batch, model)?;
+        written.headers.extend(key.map(|key| ("x-goog-api-key", key.to_owned())));
+        Ok(written)
+    }
+
+    fn read_vectors(&self, body: &str) -> Result<Made, BackendError> {
+        vectors::read(body)
     }
 
     /// A reason such as `API_KEY_INVALID` where the vendor gives one, else its status. The vendor wraps errors of

@@ -26,6 +26,7 @@ pub mod remote;
 mod replay;
 pub mod responses;
 mod schema;
+pub mod vectors;
 
 pub use collector::Collector;
 pub use endpoint::{Endpoint, Secret};

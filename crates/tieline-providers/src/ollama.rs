@@ -1,12 +1,14 @@
 //! Ollama's own chat: lines of JSON, and options that its OpenAI door has no words for.
 
 mod read;
+mod vectors;
 mod write;
 
 use serde_json::Value;
 use tieline_types::{BackendError, Request, Tokens};
 
 use crate::protocol::{Framing, Protocol, Reader, Written};
+use crate::vectors::{Batch, Made};
 
 /// Ollama's dialect.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +42,25 @@ impl Protocol for Ollama {
 
     fn reader(&self, _: &Request) -> Box<dyn Reader> {
         Box::new(read::Answer::default())
+    }
+
+    fn most_texts(&self) -> Option<usize> {
+        Some(vectors::MOST)
+    }
+
+    fn write_texts(
+        &self,
+        batch: &Batch<'_>,
+        model: &str,
+        key: Option<&str>,
+    ) -> Result<Written, BackendError> {
+        let mut written = vectors::write(self.context, batch, model);
+        written.headers.extend(key.map(|key| ("authorization", format!("Bearer {key}"))));
+        Ok(written)
+    }
+
+    fn read_vectors(&self, body: &str) -> Result<Made, BackendError> {
+        vectors::read(body)
     }
 
     /// Its error is free text.

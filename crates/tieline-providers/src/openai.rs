@@ -5,14 +5,16 @@
 mod calls;
 mod flavour;
 mod read;
+mod vectors;
 mod write;
 
 use serde_json::Value;
 use tieline_types::{BackendError, Request};
 
 use crate::protocol::{Protocol, Reader, Written};
+use crate::vectors::{Batch, Made};
 
-pub use flavour::{FLAVOURS, Flavour, Parameter, Schema, Thinking, flavour, table};
+pub use flavour::{FLAVOURS, Flavour, Parameter, Schema, Thinking, VectorWords, flavour, table};
 
 /// OpenAI's dialect as one vendor speaks it.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,25 @@ impl Protocol for OpenAi {
 
     fn reader(&self, request: &Request) -> Box<dyn Reader> {
         Box::new(read::Answer::new(request.logprobs.is_some()))
+    }
+
+    fn most_texts(&self) -> Option<usize> {
+        self.flavour.vectors.map(|words| words.texts)
+    }
+
+    fn write_texts(
+        &self,
+        batch: &Batch<'_>,
+        model: &str,
+        key: Option<&str>,
+    ) -> Result<Written, BackendError> {
+        let mut written = vectors::write(self.flavour, batch, model)?;
+        written.headers.extend(key.map(|key| ("authorization", format!("Bearer {key}"))));
+        Ok(written)
+    }
+
+    fn read_vectors(&self, body: &str) -> Result<Made, BackendError> {
+        vectors::read(body)
     }
 
     fn error_code(&self, body: &Value) -> Option<String> {

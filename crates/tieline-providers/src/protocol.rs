@@ -5,6 +5,9 @@
 use serde_json::Value;
 use tieline_types::{BackendError, Event, Request};
 
+use crate::errors::unsupported;
+use crate::vectors::{Batch, Made};
+
 /// The warning before a [`Event::Finished`] whose usage the vendor did not tell: its counts are 0 then, which no
 /// real answer has, and must not be taken for free.
 pub const USAGE_UNKNOWN: &str = "the vendor did not tell what was used: its counts are unknown";
@@ -80,6 +83,32 @@ pub trait Protocol: std::fmt::Debug + Send + Sync {
 
     /// Reads the answer to this request. What it did not ask for need not be read.
     fn reader(&self, request: &Request) -> Box<dyn Reader>;
+
+    /// How many texts may be asked for at once; `None`: the vendor makes no vectors.
+    fn most_texts(&self) -> Option<usize> {
+        None
+    }
+
+    /// The texts whose vectors are wanted, in the vendor's words.
+    ///
+    /// # Errors
+    /// [`tieline_types::ErrorKind::Unsupported`]: the vendor cannot express it.
+    fn write_texts(
+        &self,
+        _batch: &Batch<'_>,
+        _model: &str,
+        _key: Option<&str>,
+    ) -> Result<Written, BackendError> {
+        Err(unsupported("vectors of texts", "this protocol"))
+    }
+
+    /// Reads the answer to [`Protocol::write_texts`].
+    ///
+    /// # Errors
+    /// It holds no vectors.
+    fn read_vectors(&self, _body: &str) -> Result<Made, BackendError> {
+        Err(unsupported("vectors of texts", "this protocol"))
+    }
 
     /// What the vendor's error object says: its kind, type or code, never its text, which may repeat the prompt.
     fn error_code(&self, body: &Value) -> Option<String>;

@@ -11,8 +11,8 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response};
 use tieline_privacy::{Outbound, Remote};
 use tieline_types::{
-    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Origin, Request, Retry,
-    Started, Timing, Usage, Zone,
+    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Origin, Prompt, Request,
+    Retry, Started, Timing, Usage, Zone,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -49,12 +49,12 @@ impl Default for Patience {
 }
 
 /// A model of a vendor, spoken to in its protocol.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Speaker {
-    endpoint: Endpoint,
-    protocol: Arc<dyn Protocol>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) protocol: Arc<dyn Protocol>,
     client: Client,
-    patience: Patience,
+    pub(crate) patience: Patience,
 }
 
 impl Speaker {
@@ -82,7 +82,11 @@ impl Speaker {
         self
     }
 
-    async fn post(&self, written: &Written, until: Instant) -> Result<Response, BackendError> {
+    pub(crate) async fn post(
+        &self,
+        written: &Written,
+        until: Instant,
+    ) -> Result<Response, BackendError> {
         let backend = &self.endpoint.name;
         let internal = |error: EndpointError| {
             BackendError::new(ErrorKind::Internal, format!("cannot ask {backend}"))
@@ -100,7 +104,7 @@ impl Speaker {
     }
 
     /// The error of an answer that is none.
-    async fn refused(&self, response: Response) -> BackendError {
+    pub(crate) async fn refused(&self, response: Response) -> BackendError {
         let status = response.status().as_u16();
         let retry_after = wait(response.headers());
         let body = tokio::time::timeout(ERROR_BODY, http::error_body(response)).await;
@@ -126,6 +130,9 @@ impl Remote for Speaker {
 
     async fn send(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
         let request = outbound.request();
+        if matches!(request.prompt, Prompt::Texts(_)) {
+            return self.vectors(outbound).await;
+        }
         let asked = Instant::now();
         let deadline = request.deadline.and_then(|deadline| asked.checked_add(deadline));
         let key = self.endpoint.key.as_ref().map(|key| key.expose());
@@ -215,7 +222,7 @@ fn unreachable(backend: &str, error: reqwest::Error) -> BackendError {
     }
 }
 
-fn silent(backend: &str) -> BackendError {
+pub(crate) fn silent(backend: &str) -> BackendError {
     BackendError::new(ErrorKind::Timeout, format!("{backend} was silent for too long"))
         .of(Origin::Upstream, Retry::Elsewhere)
 }

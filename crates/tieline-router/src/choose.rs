@@ -14,6 +14,8 @@ mod utility;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
+
 use tieline_privacy::Treatment;
 use tieline_types::{DataClass, Zone};
 
@@ -59,6 +61,7 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
         rejections: Vec::new(),
         scores: Vec::new(),
     };
+    let mixed = asked.needs.vectors && group.spaces(candidates).len() > 1;
     let mut eligible = Vec::new();
     for candidate in candidates {
         let twice = candidates.iter().filter(|other| other.name == candidate.name).count() > 1;
@@ -67,13 +70,18 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
             false => limits::check(policy, asked, (&group, class), candidate),
         };
         match checked {
+            // Whoever is asked today must not depend on who can be asked today.
+            Ok(_) if mixed => {
+                decision.rejections.push(Rejection::new(candidate, Reason::SpacesDiffer));
+            }
             Ok(release) => eligible.push((candidate, release)),
             Err(rejection) => decision.rejections.push(rejection),
         }
     }
     decision.rejections.sort_by(|one, other| one.name.cmp(&other.name));
     utility::rank(policy, asked, &eligible, &mut decision);
-    if matches!(group, Group::Exact(_)) {
+    // Vectors have no confidence that anybody could judge.
+    if matches!(group, Group::Exact(_)) || asked.needs.vectors {
         decision.cascade = None;
     }
     if decision.tries.is_empty() {
@@ -139,6 +147,13 @@ impl<'p> Group<'p> {
             Self::Alias(_, alias) => Some(alias),
             Self::Exact(_) | Self::Auto | Self::Unknown => None,
         }
+    }
+
+    /// The spaces of the vectors that it stands for.
+    fn spaces<'c>(&self, candidates: &'c [Candidate]) -> BTreeSet<&'c str> {
+        let makers =
+            candidates.iter().filter(|one| one.abilities.embeddings && self.has(&one.name));
+        makers.map(Candidate::space).collect()
     }
 
     fn has(&self, name: &str) -> bool {

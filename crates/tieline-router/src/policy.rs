@@ -227,6 +227,10 @@ pub struct ModelPolicy {
     pub reasoning: Option<bool>,
     /// Whether it tells the probabilities of its tokens.
     pub logprobs: Option<bool>,
+    /// Whether it turns texts into vectors; then it does nothing else.
+    pub embeddings: Option<bool>,
+    /// Whose vectors its own can be compared with, by a name; `None`: those of models called as it is.
+    pub space: Option<String>,
     /// Its licence, as an SPDX word.
     pub licence: Option<String>,
     /// What it costs, where the price table is not to be asked.

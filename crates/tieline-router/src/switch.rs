@@ -153,7 +153,7 @@ impl Switch {
     pub async fn profiles(&self, host: &Arc<dyn Host>) -> Result<Vec<Report>, BackendError> {
         let Some(setup) = self.current() else { return Ok(Vec::new()) };
         let machine = self.machine(host, &setup.policy).await?;
-        let all = self.facts(&setup, &machine, None);
+        let all = self.facts(&setup, &machine, (None, false));
         Ok(all.into_iter().map(|(candidate, figures)| Report::of(candidate, figures)).collect())
     }
 
@@ -221,7 +221,7 @@ impl Switch {
             asked.budgets = read.await.unwrap_or_default();
         }
         let machine = self.machine(host, &setup.policy).await?;
-        let candidates = self.facts(&setup, &machine, talk.as_ref());
+        let candidates = self.facts(&setup, &machine, (talk.as_ref(), asked.needs.vectors));
         let candidates: Vec<Candidate> = candidates.into_iter().map(|(one, _)| one).collect();
         let decision = decide(&setup.policy, &asked, &candidates);
         let shelf = self.shelf(&setup, (&decision, call), &machine);
@@ -252,13 +252,13 @@ impl Switch {
         &self,
         setup: &Setup,
         machine: &Machine,
-        talk: Option<&Talk>,
+        (talk, vectors): (Option<&Talk>, bool),
     ) -> Vec<(Candidate, Figures)> {
         let (cards, status) = &**machine;
         let now = Instant::now();
         let breakers = self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut speeds = self.shared.memory.speeds();
-        let ground = Ground { status, policy: &setup.policy, known: &setup.known, talk };
+        let ground = Ground { status, policy: &setup.policy, known: &setup.known, talk, vectors };
         let mut all = facts::local(cards, &ground, &mut speeds);
         for remote in &setup.remotes {
             let mut candidate = remote.candidate.clone();
@@ -309,7 +309,8 @@ pub fn local_candidates(
 ) -> Vec<(Candidate, Figures)> {
     let memory = Memory::default();
     memory.recall(learned);
-    let ground = Ground { status: &HostStatus::default(), policy, known, talk: None };
+    let status = &HostStatus::default();
+    let ground = Ground { status, policy, known, talk: None, vectors: true };
     facts::local(cards, &ground, &mut memory.speeds())
 }
 
@@ -328,7 +329,8 @@ pub fn preview(
     let memory = Memory::default();
     memory.recall(learned);
     let (policy, known) = (&setup.policy, &*setup.known);
-    let ground = Ground { status: &HostStatus::default(), policy, known, talk: None };
+    let (status, vectors) = (&HostStatus::default(), asked.needs.vectors);
+    let ground = Ground { status, policy, known, talk: None, vectors };
     let speeds = &mut memory.speeds();
     let local = facts::local(cards, &ground, speeds);
     let mut candidates: Vec<Candidate> = local.into_iter().map(|(one, _)| one).collect();

@@ -135,7 +135,9 @@ impl<'m> Prompts<'m> {
             }
             // Whoever can have a summary written does so before.
             (Overflow::Error | Overflow::Compact, _)
-            | (Overflow::DropOldest, Prompt::Rendered(_)) => Err(too_long(whole, context)),
+            | (Overflow::DropOldest, Prompt::Rendered(_) | Prompt::Texts(_)) => {
+                Err(too_long(whole, context))
+            }
         }
     }
 
@@ -201,6 +203,11 @@ impl<'m> Prompts<'m> {
             Prompt::Infill { prefix, suffix } => {
                 let (before, after) = self.around(prefix, suffix)?;
                 self.gap()?.tokens(&before, &after)
+            }
+            // No frame holds them.
+            Prompt::Texts(_) => {
+                let text = "texts are no prompt: ask for their vectors";
+                return Err(failure(FailureKind::Unsupported, text));
             }
         };
         if tokens.is_empty() {

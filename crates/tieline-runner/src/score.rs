@@ -83,6 +83,8 @@ pub(crate) fn refuse_unfit(request: &Request) -> Result<(), Failure> {
         _ if request.prompt_logprobs.is_none() => Ok(()),
         // A receipt is of the logits that an answer was chosen by.
         _ if request.deterministic => refuse("a deterministic request", "leave out one of the two"),
+        // No frame holds them.
+        Prompt::Texts(_) => refuse("texts", "ask for their vectors"),
         // Marks stand between the texts, in another order than the caller's.
         Prompt::Infill { .. } => refuse("a gap to fill in", "send the prompt as text or tokens"),
         Prompt::Chat(_) | Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) => Ok(()),

@@ -9,8 +9,8 @@ use futures_core::Stream;
 use crate::{BackendError, Event, Request, Zone};
 
 /// What a backend answers with, in order: any number of [`Event::Queued`], [`Event::Started`], any number
-/// of [`Event::PromptLogprobs`] where they were asked for, any number of pieces, then exactly one
-/// [`Event::Finished`] or one `Err`. Nothing follows these. A request that
+/// of [`Event::PromptLogprobs`] where they were asked for, any number of pieces or, of texts, of
+/// [`Event::Vectors`], then exactly one [`Event::Finished`] or one `Err`. Nothing follows these. A request that
 /// ends while it is queued never starts.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, BackendError>> + Send>>;
 

@@ -33,6 +33,10 @@ pub enum Event {
     Warning(String),
     /// The end. Exactly one, and nothing after it.
     Finished(Box<Finished>),
+    /// The vectors of the next texts, in the order of the texts. No frame of a runner's holds them; last, since the
+    /// others are known by their places there.
+    #[serde(skip)]
+    Vectors(Vec<Vec<f32>>),
 }
 
 /// What was found out about a prompt before it is computed.

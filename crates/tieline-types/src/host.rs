@@ -1,15 +1,21 @@
 //! A machine that keeps models by name: what a server asks of it.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_core::Stream;
 
 use crate::wire::{Input, Reply, Work};
 use crate::{
-    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, LoadedModel,
-    Message, Pooling, Private, Request, RunnerBuild, Tokens, Tool, Zone,
+    Backend, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
+    HeldAdapter, LoadedModel, Message, Pooling, Private, Prompt, Request, RunnerBuild, Started,
+    Texts, Timing, Tokens, Tool, Usage, Zone,
 };
 
 /// Which model is asked for, and how it is to be loaded where it is not in memory.
@@ -340,6 +346,64 @@ impl Backend for Named {
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
-        self.host.run(&self.wanted, request).await
+        match request.prompt {
+            Prompt::Texts(texts) => Ok(Box::pin(self.vectors(texts))),
+            _ => self.host.run(&self.wanted, request).await,
+        }
     }
+}
+
+impl Named {
+    /// The vectors of texts, made once somebody waits for them.
+    fn vectors(&self, texts: Texts) -> Making {
+        let host = Arc::clone(&self.host);
+        let wanted =
+            Wanted { vectors: self.wanted.vectors.or(Some(Pooling::Model)), ..self.wanted.clone() };
+        let Texts { inputs, normalise, dimensions: _ } = texts;
+        let work = async move { host.embed(&wanted, inputs, normalise).await };
+        Making { work: Some(Box::pin(work)), ready: VecDeque::new() }
+    }
+}
+
+type MakingVectors = Pin<Box<dyn Future<Output = Result<Vectors, BackendError>> + Send>>;
+
+/// Vectors on their way, as an answer. Dropping it cancels the work.
+struct Making {
+    /// `None`: it is over.
+    work: Option<MakingVectors>,
+    ready: VecDeque<Result<Event, BackendError>>,
+}
+
+impl Stream for Making {
+    type Item = Result<Event, BackendError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(work) = &mut self.work {
+            let made = ready!(work.as_mut().poll(context));
+            self.work = None;
+            match made {
+                Ok(made) => self.ready.extend(told(made).map(Ok)),
+                Err(error) => self.ready.push_back(Err(error)),
+            }
+        }
+        Poll::Ready(self.ready.pop_front())
+    }
+}
+
+/// Vectors as the events of an answer.
+fn told(made: Vectors) -> [Event; 3] {
+    let Vectors { vectors, prompt_tokens } = made;
+    let finished = Finished {
+        reason: FinishReason::EndOfTurn,
+        usage: Usage { prompt_tokens, ..Usage::default() },
+        timing: Timing::default(),
+        seed: 0,
+        peak_memory: None,
+        receipt: None,
+    };
+    [
+        Event::Started(Started { prompt_tokens, ..Started::default() }),
+        Event::Vectors(vectors),
+        Event::Finished(Box::new(finished)),
+    ]
 }

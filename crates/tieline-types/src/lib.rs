@@ -22,6 +22,7 @@ pub mod private;
 pub mod receipt;
 pub mod request;
 pub mod source;
+pub mod texts;
 pub mod tool;
 pub mod units;
 pub mod wire;
@@ -53,6 +54,7 @@ pub use request::{
     Class, InvalidParameter, Message, Overflow, Owner, Prompt, Request, Role, Sampling, Speculation,
 };
 pub use source::Source;
+pub use texts::Texts;
 pub use tool::{Tool, ToolCall, ToolCallStep, ToolChoice};
 pub use units::{Bytes, RequestId, Tokens};
 pub use zone::{DataClass, UnknownClass, Zone};

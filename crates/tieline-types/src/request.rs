@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Adapters, Constraint, Picture, Private, Tokens, Tool, ToolCall, ToolChoice};
+use crate::{Adapters, Constraint, Picture, Private, Texts, Tokens, Tool, ToolCall, ToolChoice};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,10 @@ pub enum Prompt {
         /// The text after it.
         suffix: Private,
     },
+    /// Texts that are to become vectors: [`crate::Event::Vectors`]. No frame of a runner's holds them, which has work of
+    /// its own for that.
+    #[serde(skip)]
+    Texts(Texts),
 }
 
 /// Who waits for the answer.
@@ -335,9 +339,11 @@ impl Request {
     pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
         let messages = match &self.prompt {
             Prompt::Chat(messages) => messages.as_slice(),
-            Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => {
-                &[]
-            }
+            Prompt::Text(_)
+            | Prompt::Tokens(_)
+            | Prompt::Rendered(_)
+            | Prompt::Infill { .. }
+            | Prompt::Texts(_) => &[],
         };
         messages.iter().flat_map(|message| &message.pictures)
     }
@@ -366,6 +372,7 @@ impl Request {
             Prompt::Chat(messages) => messages.is_empty(),
             Prompt::Text(_) | Prompt::Infill { .. } => false,
             Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => tokens.is_empty(),
+            Prompt::Texts(texts) => texts.inputs.is_empty(),
         };
         if empty {
             let expected = "at least one message or token".to_owned();

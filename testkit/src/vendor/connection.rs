@@ -20,6 +20,7 @@ pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
     let Some(captured) = read_request(&mut stream).await else { return };
     let dialect = Dialect::of(&captured.path);
     let whole = dialect.is_some_and(|dialect| dialect.wants_whole(&captured));
+    let asked = captured.json();
     let script = state.capture(captured);
     let stop = match dialect {
         None => {
@@ -29,7 +30,7 @@ pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
         }
         Some(dialect) => {
             let whole = whole && !script.only_frames;
-            answer(&mut stream, (dialect, whole), &script).await
+            answer(&mut stream, (dialect, whole), (&script, &asked)).await
         }
     };
     let outcome = match stop {
@@ -48,7 +49,7 @@ pub(super) async fn serve(mut stream: TcpStream, state: Arc<State>) {
 async fn answer(
     stream: &mut TcpStream,
     (dialect, whole): (Dialect, bool),
-    script: &Script,
+    (script, asked): (&Script, &serde_json::Value),
 ) -> Stop {
     match &script.fault {
         Fault::Close => return Stop::Failed,
@@ -69,7 +70,7 @@ async fn answer(
         _ => {}
     }
     match whole {
-        true => piece(stream, dialect, script).await,
+        true => piece(stream, dialect, (script, asked)).await,
         false => body(stream, dialect, script).await,
     }
 }
@@ -86,10 +87,14 @@ async fn head(stream: &mut TcpStream, kind: &str, length: Option<usize>) -> bool
 }
 
 /// An answer in one piece, whose length is told beforehand unless it drips.
-async fn piece(stream: &mut TcpStream, dialect: Dialect, script: &Script) -> Stop {
+async fn piece(
+    stream: &mut TcpStream,
+    dialect: Dialect,
+    (script, asked): (&Script, &serde_json::Value),
+) -> Stop {
     let whole = match &script.fault {
         Fault::ErrorAfter(_) => dialect.error("mock_failure"),
-        _ => dialect.whole(script),
+        _ => dialect.whole(script, asked),
     };
     let whole = whole.to_string().into_bytes();
     let sent = match &script.fault {

@@ -51,7 +51,7 @@ async fn answer(
 ) -> (Vec<Result<Event, BackendError>>, [u64; 3]) {
     let tally = Arc::new(Tally::default());
     let inner: EventStream = Box::pin(stream::iter(events));
-    let restored = Restored::new(inner, vault().0, Arc::clone(&tally), true);
+    let restored = Restored::new(inner, vault().0, Arc::clone(&tally), Some(NO_LOGPROBS));
     let events = restored.collect().await;
     let counts = [&tally.restored, &tally.unrestored, &tally.withheld];
     (events, counts.map(|count| count.load(Ordering::Relaxed)))

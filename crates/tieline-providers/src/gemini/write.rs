@@ -24,7 +24,8 @@ pub(super) fn written(
     body::refuse_local(request, VENDOR)?;
     body::refuse_logprobs(request, VENDOR)?;
     let talk = body::talk(body::messages(request, VENDOR)?, Later::Moves)?;
-    let path = path(model, request.whole)?;
+    let method = if request.whole { "generateContent" } else { "streamGenerateContent?alt=sse" };
+    let path = path(model, method)?;
     let mut draft = Draft { request, model: Model::of(model), talk: &talk, warnings: Vec::new() };
     let body = draft.body()?;
     let headers = key.map(|key| ("x-goog-api-key", key.to_owned())).into_iter().collect();
@@ -32,7 +33,7 @@ pub(super) fn written(
 }
 
 /// The model is a part of the URL, so its name may not end one part and begin another.
-fn path(model: &str, whole: bool) -> Result<String, BackendError> {
+pub(super) fn path(model: &str, method: &str) -> Result<String, BackendError> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '@');
     let parts = || model.split('/');
     if !model.chars().all(allowed) || parts().any(|part| matches!(part, "" | "." | "..")) {
@@ -40,7 +41,6 @@ fn path(model: &str, whole: bool) -> Result<String, BackendError> {
         return Err(BackendError::new(ErrorKind::InvalidRequest, message));
     }
     let folder = if model.contains('/') { "" } else { "models/" };
-    let method = if whole { "generateContent" } else { "streamGenerateContent?alt=sse" };
     Ok(format!("/{folder}{model}:{method}"))
 }
 

@@ -25,6 +25,9 @@ pub(super) fn write(
         Prompt::Tokens(_) | Prompt::Rendered(_) => {
             return Err(unsupported("a prompt of tokens", "ollama"));
         }
+        Prompt::Texts(_) => {
+            return Err(unsupported("an answer to texts that are to become vectors", "ollama"));
+        }
     };
     let named = |message: &Message| message.role != Role::Tool && message.name.is_some();
     if messages.iter().any(named) {

@@ -70,6 +70,19 @@ pub enum Schema {
     None,
 }
 
+/// How vectors of texts are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorWords {
+    /// The most texts at once.
+    pub texts: usize,
+    /// Whether it gives them as base64, which is a third of the length and exact.
+    pub base64: bool,
+    /// Its word for how many numbers a vector has.
+    pub dimensions: Option<&'static str>,
+    /// Its word for whether they have length 1. Who has none gives them as it likes.
+    pub normalise: Option<&'static str>,
+}
+
 /// One vendor's way.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Flavour {
@@ -91,6 +104,8 @@ pub struct Flavour {
     pub schema: Schema,
     /// Ids of calls must be nine letters or digits.
     pub short_ids: bool,
+    /// How vectors are asked for; `None`: it makes none.
+    pub vectors: Option<VectorWords>,
 }
 
 impl Flavour {
@@ -128,6 +143,10 @@ const PICTURES: (Parameter, &str) = (Parameter::Pictures, "image_url");
 const LINKS: (Parameter, &str) = (Parameter::PictureLinks, "links of pictures");
 const USAGE: (Parameter, &str) = (Parameter::UsageOption, "stream_options");
 
+/// Vectors as most servers make them.
+const VECTORS: VectorWords =
+    VectorWords { texts: 128, base64: true, dimensions: Some("dimensions"), normalise: None };
+
 /// A row whose members are the commonest.
 const COMMON: Flavour = Flavour {
     name: "",
@@ -139,6 +158,7 @@ const COMMON: Flavour = Flavour {
     thoughts_back: None,
     schema: Schema::Kept,
     short_ids: false,
+    vectors: None,
 };
 
 /// All flavours.
@@ -151,6 +171,7 @@ pub const FLAVOURS: &[Flavour] = &[
         stops: 4,
         thinking: Thinking::Effort("medium", "none"),
         schema: Schema::Strict,
+        vectors: Some(VectorWords { texts: 512, ..VECTORS }),
         ..COMMON
     },
     Flavour {
@@ -171,6 +192,7 @@ pub const FLAVOURS: &[Flavour] = &[
             LINKS,
         ],
         thinking: Thinking::Reasoning,
+        vectors: Some(VectorWords { base64: false, dimensions: None, ..VECTORS }),
         ..COMMON
     },
     Flavour {
@@ -184,6 +206,7 @@ pub const FLAVOURS: &[Flavour] = &[
         thinking: Thinking::Reasoning,
         thoughts_back: Some("reasoning"),
         schema: Schema::Strict,
+        vectors: Some(VectorWords { base64: false, ..VECTORS }),
         ..COMMON
     },
     Flavour {
@@ -192,6 +215,11 @@ pub const FLAVOURS: &[Flavour] = &[
         takes: &[PRESENCE, FREQUENCY, (Parameter::Seed, "random_seed"), TOOLS, PICTURES, LINKS],
         schema: Schema::Strict,
         short_ids: true,
+        vectors: Some(VectorWords {
+            base64: false,
+            dimensions: Some("output_dimension"),
+            ..VECTORS
+        }),
         ..COMMON
     },
     Flavour {
@@ -211,6 +239,7 @@ pub const FLAVOURS: &[Flavour] = &[
         ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
+        vectors: Some(VECTORS),
         ..COMMON
     },
     Flavour {
@@ -219,12 +248,14 @@ pub const FLAVOURS: &[Flavour] = &[
         takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, USAGE, PICTURES],
         thinking: Thinking::Template,
         schema: Schema::Wish,
+        vectors: Some(VectorWords { base64: false, ..VECTORS }),
         ..COMMON
     },
     Flavour {
         name: "lmstudio",
         base_url: Some("http://127.0.0.1:1234/v1"),
         takes: &[TOP_K, REPEAT, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE, PICTURES],
+        vectors: Some(VectorWords { base64: false, dimensions: None, ..VECTORS }),
         ..COMMON
     },
     Flavour {
@@ -236,6 +267,7 @@ pub const FLAVOURS: &[Flavour] = &[
         ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
+        vectors: Some(VectorWords { dimensions: None, ..VECTORS }),
         ..COMMON
     },
     Flavour {
@@ -253,6 +285,7 @@ pub const FLAVOURS: &[Flavour] = &[
         ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
+        vectors: Some(VectorWords { normalise: Some("normalize"), ..VECTORS }),
         ..COMMON
     },
 ];
@@ -260,8 +293,8 @@ pub const FLAVOURS: &[Flavour] = &[
 /// The table of flavours, for the documentation.
 pub fn table() -> String {
     let mut table = String::from(
-        "| vendor | URL | limit | takes besides temperature and top_p | stops | thinking | JSON Schema |\n\
-         |---|---|---|---|---|---|---|\n",
+        "| vendor | URL | limit | takes besides temperature and top_p | stops | thinking | JSON Schema | vectors |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for flavour in FLAVOURS {
         let takes: Vec<&str> = flavour.takes.iter().map(|(_, word)| *word).collect();
@@ -279,10 +312,17 @@ pub fn table() -> String {
             Schema::ObjectOnly => "any object only",
             Schema::None => "-",
         };
+        let vectors = match flavour.vectors {
+            None => "-".to_owned(),
+            Some(VectorWords { texts, dimensions: Some(word), .. }) => {
+                format!("{texts} at once, `{word}`")
+            }
+            Some(VectorWords { texts, dimensions: None, .. }) => format!("{texts} at once"),
+        };
         // Writing to a string does not fail.
         let _ = writeln!(
             table,
-            "| {} | {} | `{}` | {} | {} | {thinking} | {schema} |",
+            "| {} | {} | `{}` | {} | {} | {thinking} | {schema} | {vectors} |",
             flavour.name,
             flavour.base_url.unwrap_or("yours"),
             flavour.limit,

@@ -109,6 +109,7 @@ impl Writer {
             Prompt::Text(_) => self.refuse("text to go on from"),
             Prompt::Infill { .. } => self.refuse("the filling of a gap"),
             Prompt::Tokens(_) | Prompt::Rendered(_) => self.refuse("a prompt of tokens"),
+            Prompt::Texts(_) => self.refuse("an answer to texts that are to become vectors"),
         }
     }
 
@@ -369,7 +370,11 @@ fn part(part: &Part<'_>) -> Option<Value> {
 fn chat_thoughts(request: &Request) -> bool {
     match &request.prompt {
         Prompt::Chat(messages) => messages.iter().any(|message| message.reasoning.is_some()),
-        Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => false,
+        Prompt::Text(_)
+        | Prompt::Tokens(_)
+        | Prompt::Rendered(_)
+        | Prompt::Infill { .. }
+        | Prompt::Texts(_) => false,
     }
 }
 

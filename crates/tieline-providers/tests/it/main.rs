@@ -7,3 +7,4 @@ mod hostile;
 mod ollama;
 mod openai;
 mod rig;
+mod vectors;

@@ -177,6 +177,7 @@ pub(crate) struct Heard {
     /// `id`, `name`, `arguments`, and whether the call ended.
     pub(crate) calls: Vec<(String, String, String, bool)>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) vectors: Vec<Vec<f32>>,
     pub(crate) started: usize,
     /// One, if all is well.
     ends: Vec<Result<Finished, BackendError>>,
@@ -206,6 +207,7 @@ impl Heard {
             Event::Piece(piece) => self.text.push_str(piece.text.expose()),
             Event::Reasoning(piece) => self.reasoning.push_str(piece.text.expose()),
             Event::Warning(text) => self.warnings.push(text),
+            Event::Vectors(more) => self.vectors.extend(more),
             Event::ToolCall(ToolCallStep::Begin { index, id, name }) => {
                 assert_eq!(usize::try_from(index).unwrap(), self.calls.len());
                 self.calls.push((id, name, String::new(), false));
@@ -246,7 +248,16 @@ pub(crate) async fn ask(subject: &Subject, script: Script, request: Request) -> 
 
 /// The same of a backend that waits for nobody.
 pub(crate) async fn ask_impatiently(subject: &Subject, script: Script) -> (Heard, Vendor) {
-    ask_as(subject, script, question(), false).await
+    ask_impatiently_for(subject, script, question()).await
+}
+
+/// The same for this request.
+pub(crate) async fn ask_impatiently_for(
+    subject: &Subject,
+    script: Script,
+    request: Request,
+) -> (Heard, Vendor) {
+    ask_as(subject, script, request, false).await
 }
 
 async fn ask_as(

@@ -234,15 +234,18 @@ impl Shelf {
 }
 
 /// Whether the same request has the same answer again. An agent that asks again after a tool ran wants to know
-/// anew: a kept call would be made for ever. Pictures are no part of a name, so what has one is not kept.
+/// anew: a kept call would be made for ever. Pictures are no part of a name, so what has one is not kept; nor are texts
+/// whose vectors are wanted.
 fn is_repeatable(request: &Request) -> bool {
     let fixed = request.sampling.temperature == 0.0 || request.sampling.seed.is_some();
     let tools = !request.tools.is_empty()
         || matches!(&request.prompt, Prompt::Chat(messages) if messages.iter().any(|message| {
             message.role == Role::Tool || !message.tool_calls.is_empty()
         }));
+    let vectors = matches!(request.prompt, Prompt::Texts(_));
     let pictures = request.pictures().next().is_some();
-    fixed && !tools && !pictures && request.cache && !request.deterministic && !request.ignore_eog
+    let plain = !vectors && !tools && !pictures;
+    fixed && plain && request.cache && !request.deterministic && !request.ignore_eog
 }
 
 /// A stream whose events are kept at its end.

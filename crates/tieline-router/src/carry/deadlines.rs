@@ -142,7 +142,11 @@ where
 pub(super) fn is_answer(event: &Event) -> bool {
     matches!(
         event,
-        Event::Piece(_) | Event::Reasoning(_) | Event::ToolCall(_) | Event::PromptLogprobs(_)
+        Event::Piece(_)
+            | Event::Reasoning(_)
+            | Event::ToolCall(_)
+            | Event::PromptLogprobs(_)
+            | Event::Vectors(_)
     )
 }
 

@@ -144,6 +144,10 @@ pub enum Reason {
     TokenPromptIsLocalOnly,
     /// Only this machine's engine can promise the same answer again.
     DeterministicIsLocalOnly,
+    /// It makes no vectors.
+    NoEmbeddings,
+    /// It makes vectors and answers nothing.
+    EmbeddingsOnly,
     /// It does not fill gaps.
     NoInfill,
     /// It calls no tools.
@@ -168,11 +172,13 @@ pub enum Reason {
     OverBudget,
     /// It failed lately.
     BreakerOpen,
+    /// The name stands for models whose vectors cannot be compared.
+    SpacesDiffer,
 }
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::NotACandidate,
         Self::NotAllowedForKey,
         Self::Ambiguous,
@@ -185,6 +191,8 @@ impl Reason {
         Self::Quarantined,
         Self::TokenPromptIsLocalOnly,
         Self::DeterministicIsLocalOnly,
+        Self::NoEmbeddings,
+        Self::EmbeddingsOnly,
         Self::NoInfill,
         Self::NoTools,
         Self::NoVision,
@@ -197,6 +205,7 @@ impl Reason {
         Self::PriceUnknown,
         Self::OverBudget,
         Self::BreakerOpen,
+        Self::SpacesDiffer,
     ];
 
     /// The word for it. It never changes.
@@ -214,6 +223,8 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::TokenPromptIsLocalOnly => "token_prompt_is_local_only",
             Self::DeterministicIsLocalOnly => "deterministic_is_local_only",
+            Self::NoEmbeddings => "no_embeddings",
+            Self::EmbeddingsOnly => "embeddings_only",
             Self::NoInfill => "no_infill",
             Self::NoTools => "no_tools",
             Self::NoVision => "no_vision",
@@ -226,6 +237,7 @@ impl Reason {
             Self::PriceUnknown => "price_unknown",
             Self::OverBudget => "over_budget",
             Self::BreakerOpen => "breaker_open",
+            Self::SpacesDiffer => "spaces_differ",
         }
     }
 }

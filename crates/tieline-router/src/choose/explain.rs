@@ -160,6 +160,8 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::Quarantined => "it misbehaved, and a person must look",
         Reason::TokenPromptIsLocalOnly => "tokens mean something to a model of this machine alone",
         Reason::DeterministicIsLocalOnly => "only this machine's engine promises the same answer",
+        Reason::NoEmbeddings => "it makes no vectors, as far as is known",
+        Reason::EmbeddingsOnly => "it makes vectors and answers nothing",
         Reason::NoInfill => "it does not fill gaps",
         Reason::NoTools => "it calls no tools, as far as is known",
         Reason::NoVision => "it reads no pictures, as far as is known",
@@ -172,5 +174,8 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::PriceUnknown => "nobody knows what it costs, and there is a budget",
         Reason::OverBudget => "it may cost more than is left, in millionths of a dollar",
         Reason::BreakerOpen => "it failed lately, and is left alone for some milliseconds",
+        Reason::SpacesDiffer => {
+            "the name stands for several models whose vectors cannot be compared: name one"
+        }
     }
 }

@@ -43,6 +43,8 @@ pub struct Asked {
     pub max_tokens: Option<Tokens>,
     /// How long answers like this were; `None`: nobody knows.
     pub output: Option<OutputForecast>,
+    /// The longest of several texts, in tokens as they are guessed: each is read by itself.
+    pub longest_text: Option<Tokens>,
     /// What the answer needs.
     pub needs: Needs,
     /// The task, as the caller declares it.
@@ -93,6 +95,8 @@ pub struct Needs {
     pub logprobs: bool,
     /// The same answer each time, with a receipt.
     pub deterministic: bool,
+    /// Vectors of texts, rather than an answer.
+    pub vectors: bool,
     /// What the prompt is.
     pub prompt: PromptKind,
 }
@@ -163,6 +167,9 @@ pub struct Candidate {
     pub zone: Zone,
     /// What it can.
     pub abilities: Abilities,
+    /// Whose vectors its own can be compared with, by a name; `None`: those of models called as it is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub space: Option<String>,
     /// The most tokens of prompt and answer together; `None`: nobody knows.
     pub context: Option<Tokens>,
     /// The most tokens of an answer; `None`: no limit of its own.
@@ -182,6 +189,16 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// The space of its vectors: what the policy calls it, else the model's own name. Vectors of different spaces
+    /// cannot be compared, whatever their length.
+    pub fn space(&self) -> &str {
+        let own = match self.local {
+            true => super::bare(&self.name),
+            false => self.name.split_once('/').map_or(self.name.as_str(), |(_, model)| model),
+        };
+        self.space.as_deref().unwrap_or(super::bare(own))
+    }
+
     /// What it costs, by the prompt's length; `None`: nobody knows, or nothing where it is a model of this machine.
     pub fn tariff(&self) -> Option<Tariff> {
         self.price.map(|price| Tariff { price, above: self.above })
@@ -211,6 +228,10 @@ pub struct Abilities {
     pub logprobs: bool,
     /// Fills gaps.
     pub infill: bool,
+    /// Turns texts into vectors.
+    pub embeddings: bool,
+    /// Writes no text.
+    pub silent: bool,
 }
 
 /// A number that knows where it is from.

@@ -80,6 +80,8 @@ fn ability(asked: &Asked, candidate: &Candidate) -> Option<Reason> {
     let checks = [
         (needs.prompt == PromptKind::Tokens && !candidate.local, Reason::TokenPromptIsLocalOnly),
         (needs.deterministic && !candidate.local, Reason::DeterministicIsLocalOnly),
+        (needs.vectors && !can.embeddings, Reason::NoEmbeddings),
+        (!needs.vectors && can.silent, Reason::EmbeddingsOnly),
         (needs.prompt == PromptKind::Infill && !can.infill, Reason::NoInfill),
         (needs.tools && !can.tools, Reason::NoTools),
         (needs.vision && !can.vision, Reason::NoVision),
@@ -93,8 +95,11 @@ fn ability(asked: &Asked, candidate: &Candidate) -> Option<Reason> {
 fn room(asked: &Asked, candidate: &Candidate) -> Option<Numbered> {
     let numbers =
         |reason, wanted: i64, limit: Tokens| Some((reason, Some(wanted), Some(i64::from(limit.0))));
-    // One token of an answer must have room.
-    let wanted = i64::from(asked.prompt_tokens.0) + 1;
+    let wanted = match asked.needs.vectors {
+        true => i64::from(asked.longest_text.unwrap_or(asked.prompt_tokens).0),
+        // One token of an answer must have room.
+        false => i64::from(asked.prompt_tokens.0) + 1,
+    };
     if let Some(context) = candidate.context.filter(|context| wanted > i64::from(context.0)) {
         return numbers(Reason::ContextTooSmall, wanted, context);
     }

@@ -65,6 +65,7 @@ fn local(name: &str, quality: f64) -> Candidate {
             logprobs: true,
             ..Abilities::default()
         },
+        space: None,
         context: Some(Tokens(4096)),
         max_output: None,
         price: None,
@@ -525,4 +526,98 @@ fn a_session_does_not_flip_when_its_prompt_changes_a_little() {
     ±1 %: alone 6 ‰, in a session 0 ‰
     ±10 %: alone 61 ‰, in a session 0 ‰
     "#);
+}
+
+const SPACES: &str = r#"
+[backends.one]
+protocol = "openai"
+url = "https://one.example/v1"
+zone = "cloud"
+models.small-embedding = { embeddings = true, context = 100, price = { input = 1, output = 0 } }
+models.large-embedding = { embeddings = true, price = { input = 2, output = 0 } }
+models.talker = { quality = 0.9, price = { input = 2, output = 8 } }
+[backends.two]
+protocol = "openai"
+url = "https://two.example/v1"
+zone = "cloud"
+models."vendor/small" = { embeddings = true, space = "small-embedding", price = { input = 3, output = 0 } }
+[models.small]
+candidates = ["one/small-embedding", "two/**", "one/talker"]
+[models.mixed]
+candidates = ["one/*-embedding"]
+[[rule]]
+name = "work"
+class = "internal"
+zone = "cloud"
+as = "as-is"
+"#;
+
+fn vectors(name: &str, text: u32, tokens: u32) -> Asked {
+    let needs = Needs { vectors: true, prompt: PromptKind::Text, ..Needs::default() };
+    Asked {
+        needs,
+        longest_text: Some(Tokens(text)),
+        prompt_tokens: Tokens(tokens),
+        max_tokens: Some(Tokens(0)),
+        ..asked(name)
+    }
+}
+
+/// Who is tried, and why the others are not.
+fn spaces(asked: &Asked, change: impl Fn(&mut Candidate)) -> (Vec<String>, Vec<Reason>) {
+    let policy = Policy::parse(SPACES).unwrap();
+    let mut all = policy.remote_candidates();
+    all.iter_mut().for_each(change);
+    let decision = decide(&policy, asked, &all);
+    let named = |one: &&Rejection| one.reason != Reason::NotACandidate;
+    let reasons = decision.rejections.iter().filter(named).map(|one| one.reason).collect();
+    (decision.tries.into_iter().map(|one| one.name).collect(), reasons)
+}
+
+#[test]
+fn vectors_come_from_one_space_alone() {
+    let found = spaces(&vectors("small", 10, 10), |_| ());
+    let want = ["one/small-embedding", "two/vendor/small"].map(str::to_owned).to_vec();
+    assert_eq!(found, (want, vec![Reason::NoEmbeddings]));
+    for name in ["mixed", AUTO] {
+        let (tried, reasons) = spaces(&vectors(name, 10, 10), |_| ());
+        assert!(tried.is_empty() && reasons.contains(&Reason::SpacesDiffer), "{name} {reasons:?}");
+        // It is the same while one of them is left alone: else vectors would be of whoever is there.
+        let (tried, _) = spaces(&vectors(name, 10, 10), |candidate| {
+            let open = candidate.name != "one/large-embedding";
+            candidate.state.breaker_open_ms = open.then_some(5000);
+        });
+        assert!(tried.is_empty(), "{name} {tried:?}");
+    }
+    let (tried, _) = spaces(&vectors("one/large-embedding", 10, 10), |_| ());
+    assert_eq!(tried, ["one/large-embedding"]);
+}
+
+#[test]
+fn who_makes_vectors_answers_nothing_else() {
+    let (tried, reasons) = spaces(&asked(AUTO), |_| ());
+    assert_eq!(tried, ["one/talker"]);
+    assert_eq!(reasons, [Reason::EmbeddingsOnly; 3]);
+}
+
+#[test]
+fn each_text_has_the_whole_context() {
+    let (tried, _) = spaces(&vectors("one/small-embedding", 100, 100_000), |_| ());
+    assert_eq!(tried, ["one/small-embedding"]);
+    let (tried, reasons) = spaces(&vectors("one/small-embedding", 101, 101), |_| ());
+    assert_eq!((tried.len(), reasons), (0, vec![Reason::ContextTooSmall]));
+}
+
+#[test]
+fn tokens_and_money_bound_vectors_too() {
+    let mut asked = vectors("one/small-embedding", 10, 1000);
+    asked.prompt_tokens_most = Some(Tokens(5000));
+    let budget =
+        |left| BudgetLeft { scope: crate::policy::BudgetScope::Everything, left: MicroUsd(left) };
+    asked.budgets = vec![budget(4999)];
+    assert_eq!(spaces(&asked, |_| ()).1, [Reason::OverBudget]);
+    asked.budgets = vec![budget(5000)];
+    assert_eq!(spaces(&asked, |_| ()).0.len(), 1);
+    asked.needs.prompt = PromptKind::Tokens;
+    assert_eq!(spaces(&asked, |_| ()).1, [Reason::TokenPromptIsLocalOnly]);
 }

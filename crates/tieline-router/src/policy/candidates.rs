@@ -23,6 +23,7 @@ impl Policy {
                         grammar: settings.protocol == Protocol::Tieline,
                         ..Abilities::default()
                     },
+                    space: None,
                     context: None,
                     max_output: None,
                     price: None,
@@ -49,16 +50,21 @@ impl Policy {
 
 impl ModelPolicy {
     fn apply(&self, candidate: &mut Candidate) {
-        let Candidate { abilities, profile, .. } = candidate;
+        let Candidate { abilities, profile, local, .. } = candidate;
         let flags = [
             (self.tools, &mut abilities.tools),
             (self.vision, &mut abilities.vision),
             (self.json_schema, &mut abilities.json_schema),
             (self.reasoning, &mut abilities.reasoning),
             (self.logprobs, &mut abilities.logprobs),
+            (self.embeddings, &mut abilities.embeddings),
         ];
         for (said, flag) in flags {
             *flag = said.unwrap_or(*flag);
+        }
+        // A vendor's model does one or the other; what one of this machine's does, its file says.
+        if !*local {
+            abilities.silent = abilities.embeddings;
         }
         let figures = [
             (self.prefill_tps, &mut profile.prefill_tps),
@@ -79,6 +85,9 @@ impl ModelPolicy {
         };
         candidate.max_output = self.max_output.or(candidate.max_output);
         candidate.price = self.price.or(candidate.price);
+        if self.space.is_some() {
+            candidate.space.clone_from(&self.space);
+        }
         if self.licence.is_some() {
             candidate.licence.clone_from(&self.licence);
         }

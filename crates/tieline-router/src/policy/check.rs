@@ -1,5 +1,6 @@
 //! Shows what a policy means, and runs its own tests.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use tieline_types::{DataClass, Zone};
@@ -88,7 +89,31 @@ impl Policy {
             let problems = test.expected.differs(&decision);
             TestResult { name: test.name.clone(), problems, decision }
         };
-        CheckReport { lines: self.explain(), tests: self.tests.iter().map(run).collect() }
+        let mut lines = self.explain();
+        lines.extend(self.spaces(&candidates));
+        CheckReport { lines, tests: self.tests.iter().map(run).collect() }
+    }
+
+    /// Which aliases make vectors, and which would if theirs could be compared.
+    fn spaces(&self, candidates: &[Candidate]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, alias) in &self.aliases {
+            let is_meant = |one: &&Candidate| {
+                let globs = &alias.candidates;
+                globs.is_empty() || globs.iter().any(|glob| glob.fits(&one.name))
+            };
+            let makers = candidates.iter().filter(|one| one.abilities.embeddings);
+            let spaces: BTreeSet<&str> = makers.filter(is_meant).map(Candidate::space).collect();
+            let all = spaces.iter().copied().collect::<Vec<_>>().join(", ");
+            match spaces.len() {
+                0 => {}
+                1 => lines.push(format!("alias {name} makes vectors of the space {all}")),
+                _ => lines.push(format!(
+                    "note: alias {name} makes no vectors: those of {all} cannot be compared"
+                )),
+            }
+        }
+        lines
     }
 
     /// Who may reach what, a sentence each.

@@ -289,6 +289,7 @@ fn asked(mut table: Table<'_>, faults: &mut Faults<'_>) -> Asked {
             constraint: table.word("constraint", &CONSTRAINTS, faults),
             logprobs: table.flag("logprobs", faults).unwrap_or(false),
             deterministic: table.flag("deterministic", faults).unwrap_or(false),
+            vectors: table.flag("embeddings", faults).unwrap_or(false),
             ..Needs::default()
         },
         task: table.text("task", faults),

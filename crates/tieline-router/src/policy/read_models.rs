@@ -144,6 +144,8 @@ fn model(table: &mut Table<'_>, faults: &mut Faults<'_>) -> ModelPolicy {
         json_schema: table.flag("json_schema", faults),
         reasoning: table.flag("reasoning", faults),
         logprobs: table.flag("logprobs", faults),
+        embeddings: table.flag("embeddings", faults),
+        space: table.text("space", faults),
         licence: table.text("licence", faults),
         price: price(table, faults),
         quality: quality(table, faults),

@@ -255,3 +255,30 @@ fn what_is_kept_and_what_hedges_may_cost_is_read() {
     assert!(faults("[hedge]\nafter = \"1s\"\n").contains("it says no amount: day"));
     assert!(faults("[cache]\nclass = \"privat\"\n").contains("did you mean \"private\"?"));
 }
+
+#[test]
+fn aliases_of_vectors_are_told_with_their_spaces() {
+    let backend = |name: &str, models: &str| {
+        format!(
+            "[backends.{name}]\nprotocol = \"openai\"\nurl = \"https://{name}.example\"\n\
+             zone = \"cloud\"\n{models}\n"
+        )
+    };
+    let text = [
+        "[models]\nsame = { candidates = [\"*/vec\"] }\nmixed = { candidates = [\"a/*\"] }\n\
+         talk = { candidates = [\"b/talker\"] }\n",
+        &backend("a", "models.vec = { embeddings = true }\nmodels.big = { embeddings = true }"),
+        &backend("b", "models.vec = { embeddings = true }\nmodels.talker = {}"),
+        "[[rule]]\nname = \"r\"\nclass = \"any\"\nzone = \"cloud\"\nas = \"as-is\"\n",
+        "[[test]]\nrequest = { model = \"same\", embeddings = true }\nexpect = { first = \"a/vec\" }\n",
+        "[[test]]\nrequest = { model = \"mixed\", embeddings = true }\nexpect = { refused = true }\n",
+        "[[test]]\nrequest = { model = \"a/vec\" }\nexpect = { refused = true }\n",
+    ];
+    let report = passes(&text.concat());
+    let told: Vec<_> = report.lines.iter().filter(|line| line.contains("alias")).collect();
+    let want = [
+        "note: alias mixed makes no vectors: those of big, vec cannot be compared",
+        "alias same makes vectors of the space vec",
+    ];
+    assert_eq!(told, want);
+}

@@ -84,6 +84,7 @@ fn what_was_measured_stands_beside_the_decision_and_the_rest_is_shared() {
             local: true,
             zone: Zone::Host,
             abilities: choose::Abilities::default(),
+            space: None,
             context: None,
             max_output: None,
             price: None,

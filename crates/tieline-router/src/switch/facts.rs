@@ -23,6 +23,8 @@ use crate::run::Call;
 
 /// Bytes of a token, on average: for a guess of a prompt's length.
 const BYTES_A_TOKEN: u64 = 4;
+/// Tokens that whoever makes vectors adds to each text, at most: a beginning, an end, and one to spare.
+const ADDED_A_TEXT: u64 = 3;
 /// Bytes of a prompt that its task is guessed from.
 const HEAD: usize = 2048;
 /// How sure a rule is of a task: a choice, not measured.
@@ -37,10 +39,19 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
     let hints = &call.hints;
     let tokens = match &request.prompt {
         Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => count(tokens.len()),
-        Prompt::Chat(_) | Prompt::Text(_) | Prompt::Infill { .. } => {
-            Tokens(u32::try_from(survey.bytes.div_ceil(BYTES_A_TOKEN)).unwrap_or(u32::MAX))
-        }
+        Prompt::Texts(texts) => sum(about(survey.bytes), count(texts.tokens())),
+        Prompt::Chat(_) | Prompt::Text(_) | Prompt::Infill { .. } => about(survey.bytes),
     };
+    let texts = match &request.prompt {
+        Prompt::Texts(texts) => Some(texts),
+        Prompt::Chat(_)
+        | Prompt::Text(_)
+        | Prompt::Tokens(_)
+        | Prompt::Rendered(_)
+        | Prompt::Infill { .. } => None,
+    };
+    // Each text may get a beginning and an end.
+    let added = texts.map_or(0, |texts| bytes(texts.inputs.len()).saturating_mul(ADDED_A_TEXT));
     let millis = |time: std::time::Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     Asked {
         asked: call.wanted.name.clone(),
@@ -53,7 +64,11 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         found: survey.found.clone(),
         prompt_bytes: survey.bytes,
         prompt_tokens: tokens,
-        prompt_tokens_most: Some(most_prompt_tokens(Bytes(survey.bytes), survey.pictures)),
+        prompt_tokens_most: Some(most_prompt_tokens(
+            Bytes(survey.bytes.saturating_add(added)),
+            survey.pictures,
+        )),
+        longest_text: texts.map(|texts| about(bytes(texts.longest()))),
         max_tokens: request.max_tokens,
         needs: needs(request),
         // What is no word names no task, and may be anything.
@@ -61,6 +76,19 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         total_ms: request.deadline.map(millis),
         ..Asked::default()
     }
+}
+
+/// The tokens of so many bytes of text, as they are guessed.
+fn about(bytes: u64) -> Tokens {
+    Tokens(u32::try_from(bytes.div_ceil(BYTES_A_TOKEN)).unwrap_or(u32::MAX))
+}
+
+fn bytes(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn sum(one: Tokens, other: Tokens) -> Tokens {
+    Tokens(one.0.saturating_add(other.0))
 }
 
 fn labels(call: &Call) -> Vec<String> {
@@ -85,8 +113,11 @@ fn needs(request: &Request) -> Needs {
         }),
         logprobs: request.logprobs.is_some() || request.prompt_logprobs.is_some(),
         deterministic: request.deterministic,
+        vectors: matches!(request.prompt, Prompt::Texts(_)),
         prompt: match &request.prompt {
             Prompt::Chat(_) => PromptKind::Chat,
+            Prompt::Texts(texts) if texts.has_tokens() => PromptKind::Tokens,
+            Prompt::Texts(_) => PromptKind::Text,
             Prompt::Text(_) => PromptKind::Text,
             Prompt::Tokens(_) | Prompt::Rendered(_) => PromptKind::Tokens,
             Prompt::Infill { .. } => PromptKind::Infill,
@@ -98,7 +129,11 @@ fn needs(request: &Request) -> Needs {
 pub(super) fn session(talk: &Talk, request: &Request) -> Session {
     let tool_loop = match &request.prompt {
         Prompt::Chat(messages) => messages.last().is_some_and(|last| last.role == Role::Tool),
-        Prompt::Text(_) | Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => false,
+        Prompt::Text(_)
+        | Prompt::Tokens(_)
+        | Prompt::Rendered(_)
+        | Prompt::Infill { .. }
+        | Prompt::Texts(_) => false,
     };
     Session { previous: talk.by.clone(), tool_loop }
 }
@@ -121,7 +156,9 @@ pub(super) fn guess(request: &Request, held: Option<Task>) -> Option<Guess> {
             messages.iter().rev().find(|one| one.role == Role::User)?.content.expose()
         }
         Prompt::Text(text) => text.expose(),
-        Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } => return None,
+        Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Infill { .. } | Prompt::Texts(_) => {
+            return None;
+        }
     };
     let needs = needs(request);
     let hints = Hints {
@@ -146,9 +183,11 @@ pub(super) struct Ground<'a> {
     pub(super) known: &'a Known,
     /// The last answer of the conversation.
     pub(super) talk: Option<&'a Talk>,
+    /// Whether vectors are wanted, or all candidates are: who makes them answers nothing else.
+    pub(super) vectors: bool,
 }
 
-/// The models of this machine that write text, as candidates with what was measured of them.
+/// The models of this machine that write text or make vectors, as candidates with what was measured of them.
 pub(super) fn local(
     cards: &[ModelCard],
     ground: &Ground<'_>,
@@ -156,8 +195,14 @@ pub(super) fn local(
 ) -> Vec<(Candidate, Figures)> {
     let served = ground.status.models.iter().find_map(|model| model.served.as_ref());
     let build = served.map(|served| build(&served.build));
-    let writes = cards.iter().filter(|card| card.abilities.completion);
-    writes.map(|card| candidate(card, build.as_deref(), ground, speeds)).collect()
+    let able = |card: &&ModelCard| {
+        card.abilities.completion || (ground.vectors && card.abilities.embedding)
+    };
+    cards
+        .iter()
+        .filter(able)
+        .map(|card| candidate(card, build.as_deref(), ground, speeds))
+        .collect()
 }
 
 /// A runner's build in one line: measurements of another one are of another program.
@@ -204,6 +249,7 @@ fn candidate(
         local: true,
         zone: Zone::Host,
         abilities: abilities(card.abilities),
+        space: None,
         context: residences()
             .filter_map(|one| Some(one.served.as_ref()?.loaded.context))
             .max()
@@ -270,5 +316,7 @@ fn abilities(card: Card) -> Abilities {
         reasoning: card.thinking,
         logprobs: true,
         infill: card.insert,
+        embeddings: card.embedding,
+        silent: !card.completion,
     }
 }

@@ -431,6 +431,7 @@ impl Planned {
         let task = self.asked.guess.as_ref().and_then(|guess| guess.task.parse().ok());
         let hedge = self.setup.policy.hedge;
         let waits = hedge.day > MicroUsd::ZERO && hedge.after.is_none();
+        let talks = !self.asked.needs.vectors;
         let log = move |attempt: Attempt| {
             if waits {
                 shared.waits.learn(&attempt);
@@ -440,7 +441,9 @@ impl Planned {
                 let prefill_tps = remote.map(|remote| prefill_tps(&remote.candidate));
                 let at_unix_ms = now_unix_ms();
                 shared.memory.learn(&attempt, prefill_tps, at_unix_ms);
-                shared.memory.answered(&session, &attempt, task);
+                if talks {
+                    shared.memory.answered(&session, &attempt, task);
+                }
                 let Decision { asked, task, task_how, .. } = &*decision;
                 let like = Like::of(&key, asked, (task, *task_how));
                 // Who told nothing did not write nothing.

@@ -125,6 +125,7 @@ pub(crate) fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 local: !name.contains('/'),
                 zone: if name.contains('/') { zone } else { Zone::Host },
                 abilities: Abilities { tools, ..Abilities::default() },
+                space: None,
                 context: context.map(Tokens),
                 max_output: None,
                 price: tariff.map(|one| one.price),

@@ -24,6 +24,7 @@ fn candidate(said: &[(&str, f64)]) -> Candidate {
         local: true,
         zone: Zone::Host,
         abilities: Abilities::default(),
+        space: None,
         context: None,
         max_output: None,
         price: None,

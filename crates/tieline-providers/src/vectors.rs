@@ -1,0 +1,330 @@
+//! Texts become vectors: what the protocols have in common, and a vendor that is asked for them, batch by batch.
+//!
+//! A vendor's answer is taken for what it says only where it can be: as many vectors as texts, all of one length, all
+//! of numbers. Each batch is told as it comes, so that whoever waits sees that something happens.
+
+use std::collections::VecDeque;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::stream;
+use reqwest::Response;
+use serde::Deserialize;
+use serde_json::Value;
+use tieline_privacy::Outbound;
+use tieline_types::wire::Input;
+use tieline_types::{
+    BackendError, Event, EventStream, FinishReason, Finished, Overflow, Private, Prompt, Request,
+    Started, Texts, Timing, Tokens, Usage, texts,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::errors::{failed, unsupported, upstream};
+use crate::protocol::USAGE_UNKNOWN;
+use crate::remote::{Speaker, silent};
+
+/// The most bytes of one batch's answer.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// The most bytes of text in one batch: vendors bound its tokens, at 300,000 and more.
+const BATCH_BYTES: usize = 512 * 1024;
+/// Bytes of the longest token there is, about. A count that needs longer ones cannot be.
+const LONGEST_TOKEN: usize = 128;
+/// A vector this near to length 1 is left as it came.
+const UNIT: f32 = 1e-3;
+
+/// Texts that a vendor is asked for at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// The texts.
+    pub texts: Vec<&'a str>,
+    /// How many numbers a vector has; `None`: as many as the model makes.
+    pub dimensions: Option<u32>,
+    /// Whether each is to have length 1.
+    pub normalise: bool,
+    /// Whether of a text that is too long the beginning is read.
+    pub truncate: bool,
+}
+
+/// What a vendor made of a batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Made {
+    /// The vectors, in the order of the texts.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens read; `None`: it did not tell.
+    pub prompt_tokens: Option<Tokens>,
+}
+
+/// A vector as JSON has it: numbers, or their bytes as base64, the least significant first.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Wire {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+impl Wire {
+    /// `None`: it is neither.
+    pub(crate) fn read(self) -> Option<Vec<f32>> {
+        let text = match self {
+            Self::Numbers(numbers) => return Some(numbers),
+            Self::Base64(text) => text,
+        };
+        let bytes = STANDARD.decode(text).ok()?;
+        let numbers = bytes.chunks_exact(4);
+        if !numbers.remainder().is_empty() {
+            return None;
+        }
+        let number = |bytes: &[u8]| Some(f32::from_le_bytes(bytes.try_into().ok()?));
+        numbers.map(number).collect()
+    }
+}
+
+/// The vectors by their numbers; where none has one, as they stand. `None`: a number is twice there, or missing.
+pub(crate) fn in_order(numbered: Vec<(Option<usize>, Vec<f32>)>) -> Option<Vec<Vec<f32>>> {
+    if numbered.iter().all(|(number, _)| number.is_none()) {
+        return Some(numbered.into_iter().map(|(_, vector)| vector).collect());
+    }
+    let mut places: Vec<Option<Vec<f32>>> = vec![None; numbered.len()];
+    for (number, vector) in numbered {
+        if places.get_mut(number?)?.replace(vector).is_some() {
+            return None;
+        }
+    }
+    places.into_iter().collect()
+}
+
+/// A count of tokens; what is below nothing or beyond all counts was not told.
+pub(crate) fn count(value: Option<i64>) -> Option<Tokens> {
+    value.and_then(|count| u32::try_from(count).ok()).map(Tokens)
+}
+
+/// The error of an answer that holds no vectors.
+pub(crate) fn none_of_it() -> BackendError {
+    upstream("the vendor's answer holds no vectors")
+}
+
+impl Speaker {
+    /// Asks for the vectors of a request's texts. A refusal of the first batch is this one's; others come in the stream.
+    pub(crate) async fn vectors(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
+        let Some(most) = self.protocol.most_texts() else {
+            return Err(unsupported("vectors of texts", &self.endpoint.name));
+        };
+        let mut work = Work::of(self, outbound.into_request(), most)?;
+        let (response, warnings) = work.ask().await?;
+        work.response = Some(response);
+        let started = Event::Started(Started::default());
+        let warnings = warnings.into_iter().map(Event::Warning);
+        work.ready.extend([started].into_iter().chain(warnings).map(Ok));
+        let next = |mut work: Work| async { Some((work.next().await?, work)) };
+        Ok(Box::pin(stream::unfold(work, next)))
+    }
+}
+
+/// Texts under way. Dropping it closes the connection.
+struct Work {
+    speaker: Speaker,
+    texts: Vec<Private>,
+    dimensions: Option<u32>,
+    normalise: bool,
+    truncate: bool,
+    /// The most texts of a batch.
+    most: usize,
+    /// Texts whose vectors are there.
+    done: usize,
+    /// Texts that were asked for.
+    asked: usize,
+    /// The answer to the latest batch, while it is read.
+    response: Option<Response>,
+    ready: VecDeque<Result<Event, BackendError>>,
+    /// Numbers of a vector, once one is there.
+    length: Option<usize>,
+    /// Tokens read so far; `None`: a batch did not tell.
+    prompt_tokens: Option<Tokens>,
+    since: Instant,
+    deadline: Option<Instant>,
+    over: bool,
+}
+
+impl Work {
+    fn of(speaker: &Speaker, request: Request, most: usize) -> Result<Self, BackendError> {
+        let Prompt::Texts(Texts { inputs, dimensions, normalise }) = request.prompt else {
+            return Err(unsupported(
+                "vectors of a prompt that is no texts",
+                &speaker.endpoint.name,
+            ));
+        };
+        let text = |input: Input| match input {
+            Input::Text(text) => Ok(text),
+            // The numbers are those of a model at hand.
+            Input::Tokens(_) => Err(unsupported("vectors of tokens", &speaker.endpoint.name)
+                .with_hint("send the texts themselves")),
+        };
+        let since = Instant::now();
+        Ok(Self {
+            speaker: speaker.clone(),
+            texts: inputs.into_iter().map(text).collect::<Result<_, _>>()?,
+            dimensions,
+            normalise,
+            truncate: request.overflow == Overflow::DropOldest,
+            most,
+            done: 0,
+            asked: 0,
+            response: None,
+            ready: VecDeque::new(),
+            length: None,
+            prompt_tokens: Some(Tokens(0)),
+            since,
+            deadline: request.deadline.and_then(|deadline| since.checked_add(deadline)),
+            over: false,
+        })
+    }
+
+    /// How many of the next texts are asked for at once: one at least.
+    fn next_batch(&self) -> usize {
+        let left = &self.texts[self.done..];
+        let mut bytes = 0;
+        let fits = |text: &&Private| {
+            bytes += text.expose().len();
+            bytes <= BATCH_BYTES
+        };
+        left.iter().take(self.most).take_while(fits).count().clamp(1, left.len().max(1))
+    }
+
+    /// Asks for the next batch.
+    async fn ask(&mut self) -> Result<(Response, Vec<String>), BackendError> {
+        self.asked = (self.done + self.next_batch()).min(self.texts.len());
+        let batch = self.batch();
+        let Speaker { endpoint, protocol, .. } = &self.speaker;
+        let key = endpoint.key.as_ref().map(|key| key.expose());
+        let written = protocol.write_texts(&batch, &endpoint.model, key)?;
+        let until = self.until();
+        let response = self.speaker.post(&written, until).await?;
+        if !response.status().is_success() {
+            return Err(self.speaker.refused(response).await);
+        }
+        Ok((response, written.warnings))
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        let texts = &self.texts[self.done..self.asked];
+        Batch {
+            texts: texts.iter().map(Private::expose).collect(),
+            dimensions: self.dimensions,
+            normalise: self.normalise,
+            truncate: self.truncate,
+        }
+    }
+
+    fn until(&self) -> Instant {
+        let patience = Instant::now() + self.speaker.patience.whole;
+        self.deadline.map_or(patience, |deadline| deadline.min(patience))
+    }
+
+    async fn next(&mut self) -> Option<Result<Event, BackendError>> {
+        if self.ready.is_empty() && !self.over {
+            let told = match self.go_on().await {
+                Ok(event) => Ok(event),
+                Err(error) => {
+                    self.over = true;
+                    Err(error)
+                }
+            };
+            self.ready.push_back(told);
+        }
+        self.ready.pop_front()
+    }
+
+    /// The next batch's vectors, or the end.
+    async fn go_on(&mut self) -> Result<Event, BackendError> {
+        let response = match self.response.take() {
+            Some(response) => response,
+            None if self.done == self.texts.len() => return Ok(self.end()),
+            None => self.ask().await?.0,
+        };
+        let body = self.body(response).await?;
+        let made = match self.speaker.protocol.read_vectors(&body) {
+            Ok(made) => made,
+            Err(error) => return Err(self.error_in(&body).unwrap_or(error)),
+        };
+        self.take(made)
+    }
+
+    /// What a vendor says that refuses with a status that is none.
+    fn error_in(&self, body: &str) -> Option<BackendError> {
+        let body: Value = serde_json::from_str(body).ok()?;
+        body.get("error")?;
+        Some(failed(self.speaker.protocol.error_code(&body).as_deref()))
+    }
+
+    async fn body(&self, mut response: Response) -> Result<String, BackendError> {
+        let name = &self.speaker.endpoint.name;
+        let mut body = Vec::new();
+        loop {
+            let idle = Instant::now() + self.speaker.patience.idle;
+            let until = self.deadline.map_or(idle, |deadline| deadline.min(idle));
+            match timeout_at(until, response.chunk()).await {
+                Ok(Ok(Some(bytes))) => body.extend_from_slice(&bytes),
+                Ok(Ok(None)) => break,
+                Ok(Err(error)) => {
+                    let broke = upstream(format!("the answer of {name} broke off"));
+                    return Err(broke.with_source(error.without_url()));
+                }
+                Err(_) => return Err(silent(name)),
+            }
+            if body.len() > MOST_BYTES {
+                return Err(upstream(format!("the answer of {name} is too long")));
+            }
+        }
+        String::from_utf8(body).map_err(|_| upstream(format!("the answer of {name} is no text")))
+    }
+
+    /// Takes what was made of the batch, where it can be that.
+    fn take(&mut self, made: Made) -> Result<Event, BackendError> {
+        let Made { mut vectors, prompt_tokens } = made;
+        let wrong = |what: &str| upstream(format!("{} sent {what}", self.speaker.endpoint.name));
+        if vectors.len() != self.asked - self.done {
+            return Err(wrong("another number of vectors than of texts"));
+        }
+        let wanted = self.dimensions.and_then(|wanted| usize::try_from(wanted).ok());
+        let length = wanted.or(self.length).or_else(|| vectors.first().map(Vec::len)).unwrap_or(0);
+        if length == 0 || vectors.iter().any(|vector| vector.len() != length) {
+            return Err(wrong("vectors of another length than was asked for, or of several"));
+        }
+        if vectors.iter().flatten().any(|number| !number.is_finite()) {
+            return Err(wrong("vectors that are no numbers"));
+        }
+        if self.normalise {
+            let off = |vector: &&mut Vec<f32>| (texts::length(vector) - 1.0).abs() > UNIT;
+            vectors.iter_mut().filter(off).for_each(|vector| texts::normalise(vector));
+        }
+        let bytes: usize = self.batch().texts.iter().map(|text| text.len()).sum();
+        let can_be = |told: &Tokens| {
+            usize::try_from(told.0).is_ok_and(|told| told > 0 && told >= bytes / LONGEST_TOKEN)
+        };
+        let sum = |one: Tokens, more: Tokens| Tokens(one.0.saturating_add(more.0));
+        let told = self.prompt_tokens.zip(prompt_tokens.filter(can_be));
+        self.prompt_tokens = told.map(|(one, more)| sum(one, more));
+        self.length = Some(length);
+        self.done = self.asked;
+        Ok(Event::Vectors(vectors))
+    }
+
+    fn end(&mut self) -> Event {
+        self.over = true;
+        let prompt_tokens = self.prompt_tokens.unwrap_or_default();
+        let prefill = self.since.elapsed();
+        let finished = Event::Finished(Box::new(Finished {
+            reason: FinishReason::EndOfTurn,
+            usage: Usage { prompt_tokens, ..Usage::default() },
+            timing: Timing { prefill, ..Timing::default() },
+            seed: 0,
+            peak_memory: None,
+            receipt: None,
+        }));
+        if self.prompt_tokens.is_some() {
+            return finished;
+        }
+        self.ready.push_back(Ok(Event::Warning(USAGE_UNKNOWN.to_owned())));
+        finished
+    }
+}

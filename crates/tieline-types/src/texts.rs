@@ -1,0 +1,79 @@
+//! Texts that are to become vectors: what is asked of whoever makes them, in the place of a prompt to answer.
+
+use crate::Private;
+use crate::wire::Input;
+
+/// Texts, and what their vectors are to be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Texts {
+    /// The texts, in order. Tokens are those of one model of this machine.
+    pub inputs: Vec<Input>,
+    /// How many numbers a vector has; `None`: as many as the model makes.
+    pub dimensions: Option<u32>,
+    /// Whether each is scaled to length 1.
+    pub normalise: bool,
+}
+
+impl Texts {
+    /// Texts whose vectors are as the model makes them, at length 1.
+    pub fn new(texts: impl IntoIterator<Item = impl Into<Private>>) -> Self {
+        let inputs = texts.into_iter().map(Input::from).collect();
+        Self { inputs, dimensions: None, normalise: true }
+    }
+
+    /// Whether any of them is tokens.
+    pub fn has_tokens(&self) -> bool {
+        self.inputs.iter().any(|input| matches!(input, Input::Tokens(_)))
+    }
+
+    /// How many tokens are among them.
+    pub fn tokens(&self) -> usize {
+        let count = |input: &Input| match input {
+            Input::Tokens(tokens) => tokens.len(),
+            Input::Text(_) => 0,
+        };
+        self.inputs.iter().map(count).sum()
+    }
+
+    /// The bytes of the longest text; 0 where all are tokens.
+    pub fn longest(&self) -> usize {
+        let bytes = |input: &Input| match input {
+            Input::Text(text) => text.expose().len(),
+            Input::Tokens(_) => 0,
+        };
+        self.inputs.iter().map(bytes).max().unwrap_or(0)
+    }
+}
+
+/// Scales a vector to length 1. One of nothing has no direction and stays.
+pub fn normalise(vector: &mut [f32]) {
+    let length = length(vector);
+    if length > 0.0 {
+        vector.iter_mut().for_each(|number| *number /= length);
+    }
+}
+
+/// The length of a vector.
+pub fn length(vector: &[f32]) -> f32 {
+    vector.iter().map(|number| number * number).sum::<f32>().sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vector_of_nothing_stays() {
+        let mut vectors = [[3.0, 4.0], [0.0, 0.0]];
+        vectors.iter_mut().for_each(|vector| normalise(vector));
+        assert_eq!(vectors, [[0.6, 0.8], [0.0, 0.0]]);
+    }
+
+    #[test]
+    fn texts_and_tokens_are_told_apart() {
+        let mut texts = Texts::new(["a", "four"]);
+        assert_eq!((texts.has_tokens(), texts.tokens(), texts.longest()), (false, 0, 4));
+        texts.inputs.push(Input::Tokens(vec![1, 2, 3]));
+        assert_eq!((texts.has_tokens(), texts.tokens(), texts.longest()), (true, 3, 4));
+    }
+}
