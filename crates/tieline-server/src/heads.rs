@@ -18,6 +18,8 @@ pub(crate) struct Marks {
     pub(crate) decision: Option<Decision>,
     /// The answer was kept from before.
     pub(crate) kept: bool,
+    /// What the caller must know, where the answer itself has no place for it.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Marks {
@@ -51,6 +53,9 @@ pub(crate) fn stamp(
     }
     if marks.kept {
         set("x-tieline-cache", "hit".to_owned());
+    }
+    if !marks.warnings.is_empty() {
+        set("x-tieline-warnings", marks.warnings.join("; "));
     }
     if !ignored.is_empty() {
         set("x-tieline-ignored", ignored.join(", "));

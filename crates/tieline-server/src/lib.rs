@@ -42,6 +42,7 @@ mod sse;
 mod table;
 mod time;
 mod trace;
+mod vectors;
 
 pub use accept::{Listener, Renewal, Tls, TlsError};
 pub use app::{App, Library};

@@ -88,7 +88,11 @@ pub(crate) async fn decide(
     Ok(app.router().decide(call(caller, what, wanted), request).await?)
 }
 
-fn call(caller: &Caller, (dialect, operation): (Dialect, &'static str), wanted: Wanted) -> Call {
+pub(crate) fn call(
+    caller: &Caller,
+    (dialect, operation): (Dialect, &'static str),
+    wanted: Wanted,
+) -> Call {
     Call {
         id: caller.request_id.clone(),
         key: caller.principal.id.clone(),
@@ -144,7 +148,8 @@ async fn unhurried(
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
     let Begun { served, kept, steps } = begin(app, routed, (request, reading), ask.plan).await?;
-    Ok(Opened { marks: Marks { served, decision, kept }, steps })
+    let marks = Marks { served, decision, kept, ..Marks::default() };
+    Ok(Opened { marks, steps })
 }
 
 /// Begins an answer that is given piece by piece: after some patience its errors come in the stream.
@@ -172,7 +177,8 @@ pub(crate) async fn streamed_of(
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let Begun { served, kept, steps } = begun?;
-            Ok(Opened { marks: Marks { served, decision, kept }, steps })
+            let marks = Marks { served, decision, kept, ..Marks::default() };
+            Ok(Opened { marks, steps })
         }
         Err(_) => {
             let later = stream::once(beginning).flat_map(|begun| match begun {
@@ -190,7 +196,7 @@ pub(crate) async fn streamed_of(
 }
 
 /// What every request gets, whatever its dialect.
-fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
+pub(crate) fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
     let most: Duration = app.config().limits.request;
     request.owner = caller.owner();
     request.deadline = Some(request.deadline.map_or(most, |asked| asked.min(most)));

@@ -5,17 +5,17 @@ use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tieline_types::wire::{Input, Reply, Work};
-use tieline_types::{BackendError, ErrorKind, Pooling, Wanted};
+use tieline_types::wire::Input;
+use tieline_types::{Overflow, Pooling, Texts, Wanted};
 
 use super::choose::choose;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::{Marks, stamp};
+use crate::heads::stamp;
 use crate::json::Json;
-use crate::open;
 use crate::routes::Dialect;
+use crate::vectors::{self, Ask, Made};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct EmbeddingRequest {
@@ -62,16 +62,14 @@ pub(crate) async fn embedding(
     let texts = texts(value.content.or(value.input), app.config().limits.texts)?;
     let (wanted, _) = choose(&app, &caller, value.model).await?;
     let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
-    let mut routed = open::route(&app, &caller, (Dialect::Llama, "embeddings"), wanted)?;
-    let served = routed.ready().await?;
-    let Reply::Embeddings { vectors, .. } = routed.work(Work::Embed { texts, normalise }).await?
-    else {
-        return Err(BackendError::new(ErrorKind::Internal, "the runner made no vectors").into());
-    };
+    let texts = Texts { inputs: texts, dimensions: None, normalise };
+    let ask = Ask { wanted, texts, overflow: Overflow::Error };
+    let what = (Dialect::Llama, "embeddings");
+    let Made { vectors, marks, .. } = vectors::make(&app, &caller, what, ask).await?;
     // A list of lists: llama-server has one vector for each token where it is not told to pool.
     let entry = |(index, vector)| json!({ "index": index, "embedding": [vector] });
     let body: Vec<Value> = vectors.into_iter().enumerate().map(entry).collect();
-    Ok(stamp(axum::Json(body).into_response(), &caller, &Marks::here(&served), &ignored))
+    Ok(stamp(axum::Json(body).into_response(), &caller, &marks, &ignored))
 }
 
 fn texts(given: Option<Content>, most: usize) -> Result<Vec<Input>, ApiError> {

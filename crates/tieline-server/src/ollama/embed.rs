@@ -7,9 +7,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tieline_router::Routed;
-use tieline_types::wire::{Input, Reply, Work};
+use tieline_types::wire::{self, Reply, Work};
 use tieline_types::{
-    BackendError, ErrorKind, Overflow, Pooling, Private, Served, Tokens, Vectors, Wanted,
+    BackendError, ErrorKind, Overflow, Pooling, Private, Served, Texts, Tokens, Vectors, Wanted,
+    texts,
 };
 
 use super::asked::Asked;
@@ -24,6 +25,7 @@ use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open;
 use crate::routes::Dialect;
+use crate::vectors::{self, Ask, Made};
 
 const WHAT: (Dialect, &str) = (Dialect::Ollama, "embeddings");
 
@@ -40,7 +42,7 @@ pub(crate) struct WireModel {
 #[derive(Debug, Deserialize)]
 pub(crate) struct EmbedRequest {
     #[serde(default)]
-    input: Option<Texts>,
+    input: Option<Input>,
     #[serde(default)]
     truncate: Option<bool>,
     #[serde(default)]
@@ -55,7 +57,7 @@ pub(crate) struct OldRequest {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Texts {
+enum Input {
     One(Private),
     Many(Vec<Private>),
 }
@@ -77,8 +79,8 @@ pub(crate) async fn embed(
 ) -> Result<Response, ApiError> {
     let texts = match value.input {
         None => Vec::new(),
-        Some(Texts::One(text)) => vec![text],
-        Some(Texts::Many(texts)) => texts,
+        Some(Input::One(text)) => vec![text],
+        Some(Input::Many(texts)) => texts,
     };
     let most = app.config().limits.texts;
     if texts.len() > most {
@@ -86,6 +88,22 @@ pub(crate) async fn embed(
         return Err(ApiError::invalid("input", text));
     }
     let length = dimensions(value.dimensions)?;
+    if app.router().switch().knows(&shared.model) {
+        let since = Instant::now();
+        let overflow = overflow(value.truncate);
+        let ask = (texts, length, (true, overflow));
+        let made = elsewhere(&app, &caller, &shared.model, ask).await?;
+        let vectors: Vec<_> =
+            made.vectors.into_iter().map(|vector| shorten(vector, length)).collect();
+        let body = json!({
+            "model": shared.model,
+            "embeddings": vectors,
+            "total_duration": nanos(since.elapsed()),
+            "load_duration": 0,
+            "prompt_eval_count": made.prompt_tokens,
+        });
+        return Ok(answer(&caller, body, &made.marks, &shared, ignored));
+    }
     let maker = Maker::ready(&app, &caller, shared, ignored).await?;
     let load = maker.since.elapsed();
     let made = maker.vectors(&app, texts, (true, overflow(value.truncate))).await?;
@@ -107,11 +125,50 @@ pub(crate) async fn embeddings(
     Json { value, shared, ignored }: Json<OldRequest, WireModel>,
 ) -> Result<Response, ApiError> {
     let text = value.prompt.filter(|text| !text.expose().is_empty());
+    if app.router().switch().knows(&shared.model) {
+        let ask = (text.into_iter().collect(), None, (false, Overflow::Error));
+        let mut made = elsewhere(&app, &caller, &shared.model, ask).await?;
+        let body = json!({ "embedding": made.vectors.pop().unwrap_or_default() });
+        return Ok(answer(&caller, body, &made.marks, &shared, ignored));
+    }
     let maker = Maker::ready(&app, &caller, shared, ignored).await?;
     let texts = text.into_iter().collect();
     let mut made = maker.vectors(&app, texts, (false, Overflow::Error)).await?;
     let body = json!({ "embedding": made.vectors.pop().unwrap_or_default() });
     maker.end(&app, &caller, body).await
+}
+
+/// Vectors of whom the policy chooses. No text has none, and nobody is asked.
+async fn elsewhere(
+    app: &App,
+    caller: &Caller,
+    model: &str,
+    (texts, length, (normalise, overflow)): (Vec<Private>, Option<usize>, (bool, Overflow)),
+) -> Result<Made, ApiError> {
+    if texts.is_empty() {
+        let (vectors, marks) = (Vec::new(), Marks::default());
+        return Ok(Made { vectors, prompt_tokens: Tokens(0), marks });
+    }
+    let dimensions = length.and_then(|length| u32::try_from(length).ok());
+    let wanted = Wanted { vectors: Some(Pooling::Model), ..Wanted::named(model) };
+    let texts = Texts { dimensions, normalise, ..Texts::new(texts) };
+    vectors::make(app, caller, WHAT, Ask { wanted, texts, overflow }).await
+}
+
+/// What somebody else made, with what was asked of a model of this machine alone named.
+fn answer(
+    caller: &Caller,
+    mut body: Value,
+    marks: &Marks,
+    asked: &WireModel,
+    mut ignored: Vec<String>,
+) -> Response {
+    let local = [(asked.options.is_some(), "options"), (asked.keep_alive.is_some(), "keep_alive")];
+    ignored.extend(local.iter().filter(|(there, _)| *there).map(|(_, name)| (*name).to_owned()));
+    if !marks.warnings.is_empty() {
+        body["tieline"] = json!({ "warnings": marks.warnings });
+    }
+    stamp(axum::Json(body).into_response(), caller, marks, &ignored)
 }
 
 impl Maker {
@@ -149,7 +206,7 @@ impl Maker {
         if texts.is_empty() {
             return Ok(Vectors { vectors: Vec::new(), prompt_tokens: Tokens(0) });
         }
-        let whole = texts.iter().cloned().map(Input::Text).collect();
+        let whole = texts.iter().cloned().map(wire::Input::Text).collect();
         match self.work(whole, normalise).await {
             Err(error)
                 if error.kind == ErrorKind::ContextExceeded && overflow == Overflow::DropOldest =>
@@ -160,7 +217,11 @@ impl Maker {
         }
     }
 
-    async fn work(&self, texts: Vec<Input>, normalise: bool) -> Result<Vectors, BackendError> {
+    async fn work(
+        &self,
+        texts: Vec<wire::Input>,
+        normalise: bool,
+    ) -> Result<Vectors, BackendError> {
         match self.routed.work(Work::Embed { texts, normalise }).await? {
             Reply::Embeddings { vectors, prompt_tokens } => Ok(Vectors { vectors, prompt_tokens }),
             _ => Err(BackendError::new(ErrorKind::Internal, "the model sent no vectors")),
@@ -168,14 +229,14 @@ impl Maker {
     }
 
     /// The beginning of each text, as much as the model can read.
-    async fn cut(&self, app: &App, texts: Vec<Private>) -> Result<Vec<Input>, BackendError> {
+    async fn cut(&self, app: &App, texts: Vec<Private>) -> Result<Vec<wire::Input>, BackendError> {
         let most = usize::try_from(self.served.loaded.context.0).unwrap_or(usize::MAX);
         let (host, wanted) = (app.router().host(), self.routed.wanted());
         let mut inputs = Vec::new();
         for text in texts {
             let mut tokens = host.tokenize(wanted, text, (true, false)).await?;
             tokens.truncate(most);
-            inputs.push(Input::Tokens(tokens));
+            inputs.push(wire::Input::Tokens(tokens));
         }
         Ok(inputs)
     }
@@ -203,9 +264,6 @@ fn dimensions(number: Option<i64>) -> Result<Option<usize>, ApiError> {
 fn shorten(mut vector: Vec<f32>, length: Option<usize>) -> Vec<f32> {
     let Some(length) = length.filter(|length| *length < vector.len()) else { return vector };
     vector.truncate(length);
-    let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-    if norm > 0.0 {
-        vector.iter_mut().for_each(|x| *x /= norm);
-    }
+    texts::normalise(&mut vector);
     vector
 }

@@ -6,20 +6,22 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tieline_types::wire::{Reply, Work};
+use tieline_types::{Overflow, Pooling, Texts, Wanted, texts};
 
-use super::texts::Texts;
-use super::work::{self, unexpected};
+use super::texts::Texts as Input;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::{Marks, stamp};
+use crate::heads::stamp;
 use crate::json::Json;
+use crate::made::Made;
+use crate::routes::Dialect;
+use crate::vectors::{self, Ask};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct EmbeddingsRequest {
     model: String,
-    input: Texts,
+    input: Input,
     #[serde(default)]
     encoding_format: Option<String>,
     #[serde(default)]
@@ -59,6 +61,8 @@ struct List {
     data: Vec<Entry>,
     model: String,
     usage: serde_json::Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 pub(crate) async fn embeddings(
@@ -67,11 +71,17 @@ pub(crate) async fn embeddings(
     Json { value, ignored, .. }: Json<EmbeddingsRequest>,
 ) -> Result<Response, ApiError> {
     let manner = value.manner()?;
-    let texts = value.input.inputs("input", app.config().limits.texts)?;
-    let work = Work::Embed { texts, normalise: manner.normalise };
-    let (served, reply) =
-        work::vectors(&app, &caller, "embeddings", (value.model.clone(), work)).await?;
-    let Reply::Embeddings { vectors, prompt_tokens } = reply else { return Err(unexpected()) };
+    let texts = Texts {
+        inputs: value.input.inputs("input", app.config().limits.texts)?,
+        dimensions: manner.dimensions.and_then(|length| u32::try_from(length).ok()),
+        normalise: manner.normalise,
+    };
+    let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
+    let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
+    let ask = Ask { wanted, texts, overflow: Overflow::Error };
+    let what = (Dialect::OpenAi, "embeddings");
+    let vectors::Made { vectors, prompt_tokens, marks } =
+        vectors::make(&app, &caller, what, ask).await?;
     let vectors = vectors.into_iter().map(|vector| manner.write(vector));
     let data = vectors.collect::<Result<Vec<_>, _>>()?.into_iter().enumerate();
     let entry = |(index, embedding)| Entry { object: "embedding", index, embedding };
@@ -80,8 +90,9 @@ pub(crate) async fn embeddings(
         data: data.map(entry).collect(),
         model: value.model,
         usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
+        warnings: marks.warnings.clone(),
     };
-    Ok(stamp(axum::Json(body).into_response(), &caller, &Marks::here(&served), &ignored))
+    Ok(stamp(axum::Json(body).into_response(), &caller, &marks, &ignored))
 }
 
 impl EmbeddingsRequest {
@@ -113,10 +124,10 @@ impl EmbeddingsRequest {
 
 impl Manner {
     fn write(self, mut vector: Vec<f32>) -> Result<Written, ApiError> {
-        if let Some(dimensions) = self.dimensions {
+        if let Some(dimensions) = self.dimensions.filter(|wanted| *wanted != vector.len()) {
             cut(&mut vector, dimensions)?;
             if self.normalise {
-                normalise(&mut vector);
+                texts::normalise(&mut vector);
             }
         }
         Ok(if self.base64 {
@@ -137,12 +148,4 @@ fn cut(vector: &mut Vec<f32>, dimensions: usize) -> Result<(), ApiError> {
     }
     vector.truncate(dimensions);
     Ok(())
-}
-
-fn normalise(vector: &mut [f32]) {
-    let length = vector.iter().map(|number| number * number).sum::<f32>().sqrt();
-    // A vector of nothing has no direction.
-    if length > 0.0 {
-        vector.iter_mut().for_each(|number| *number /= length);
-    }
 }

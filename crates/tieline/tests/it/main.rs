@@ -11,6 +11,7 @@ mod daemon;
 #[cfg(unix)]
 mod decisions;
 mod docs;
+mod embeddings;
 mod energy;
 #[cfg(target_os = "linux")]
 mod engines;

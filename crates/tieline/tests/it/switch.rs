@@ -17,7 +17,7 @@ pub(crate) const CARD: &str = "4111 1111 1111 1111";
 
 /// A vendor, a daemon that may ask it, and the model here.
 pub(crate) struct Town {
-    vendor: Vendor,
+    pub(crate) vendor: Vendor,
     pub(crate) daemon: Daemon,
     pub(crate) policy: PathBuf,
     pub(crate) home: Home,
@@ -47,7 +47,7 @@ impl Town {
     }
 
     /// All that the vendor got, as text.
-    fn left(&self) -> String {
+    pub(crate) fn left(&self) -> String {
         let captured = self.vendor.captured();
         captured.iter().map(|one| one.json().to_string()).collect()
     }
