@@ -57,7 +57,7 @@ fn embed(town: &Town, model: &str, input: &Value) -> Said {
 }
 
 fn numbers(value: &Value) -> Vec<f32> {
-    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+    serde_json::from_value(value.clone()).unwrap()
 }
 
 fn rows(home: &Home) -> Vec<RequestRow> {
