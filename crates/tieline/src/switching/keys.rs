@@ -83,7 +83,7 @@ fn which(_: &Metadata) -> (u64, i64, i64) {
 }
 
 fn sources(policy: &Policy) -> impl Iterator<Item = &KeySource> {
-    policy.backends.iter().filter_map(|(_, backend)| backend.key.as_ref())
+    policy.backends.values().filter_map(|backend| backend.key.as_ref())
 }
 
 /// The key files of a policy as they are now.
