@@ -1,8 +1,10 @@
 //! What is noted of an attempt before it leaves: its row in the ledger, should nobody come to write the true one.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use tieline_store::RequestRow;
 
-use super::planned::{Planned, now_unix_ms};
+use super::planned::Planned;
 use super::setup::RemoteModel;
 use crate::choose::Try;
 
@@ -29,4 +31,9 @@ impl Planned {
             ..RequestRow::default()
         }
     }
+}
+
+pub(super) fn now_unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 use tieline_privacy::{Egress, Release, Released, Session};
@@ -16,6 +16,7 @@ use tieline_types::{
 use super::Shared;
 use super::kept::Shelf;
 use super::memory::Like;
+use super::noted::now_unix_ms;
 use super::setup::{RemoteModel, Setup};
 use crate::carry::answers::Name;
 use crate::carry::{
@@ -573,11 +574,6 @@ impl Planned {
 /// The leave that a decision gives a request.
 pub fn release(one: &Try, session: &str) -> Release {
     Release { treatment: one.treatment, rule: one.rule.clone(), session: Session::named(session) }
-}
-
-pub(super) fn now_unix_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {

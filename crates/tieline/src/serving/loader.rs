@@ -123,6 +123,8 @@ impl Held {
                 place.insert(lease);
             }
         }
+        // By name: the order in which a runner tells them means nothing to a reader.
+        record.adapters.sort_unstable();
         self.session.rewrite(record);
     }
 }
