@@ -16,7 +16,6 @@ use tieline_types::{
 use super::Shared;
 use super::kept::Shelf;
 use super::memory::Like;
-use super::noted::now_unix_ms;
 use super::setup::{RemoteModel, Setup};
 use crate::carry::answers::Name;
 use crate::carry::{
@@ -440,7 +439,7 @@ impl Planned {
             if attempt.ended == crate::carry::Ended::Answered {
                 let remote = setup.remote(&attempt.name);
                 let prefill_tps = remote.map(|remote| prefill_tps(&remote.candidate));
-                let at_unix_ms = now_unix_ms();
+                let at_unix_ms = super::noted::now_unix_ms();
                 shared.memory.learn(&attempt, prefill_tps, at_unix_ms);
                 if talks {
                     shared.memory.answered(&session, &attempt, task);
