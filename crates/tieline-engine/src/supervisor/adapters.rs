@@ -135,6 +135,16 @@ impl Shelf {
         self.waiting.iter().any(|waiting| waiting.id == id)
     }
 
+    /// Whether this work waits here for what the runner has nothing of yet: it cannot have killed it. One whose adapter
+    /// is on its way may have, by that.
+    pub(super) fn is_untouched(&self, id: RequestId) -> bool {
+        let wants = |one: &Waiting, digest| {
+            wanted(&one.work).is_some_and(|all| all.iter().any(|one| one.digest == digest))
+        };
+        let comes = |one: &Waiting| self.coming.is_some_and(|coming| wants(one, coming.digest));
+        self.waiting.iter().any(|one| one.id == id && !comes(one))
+    }
+
     /// What to do next; `None`: wait until something comes or ends. `used`: the adapters of work that was handed over,
     /// which stay. `open` gives an adapter's file and its size.
     pub(super) fn next<F, E>(

@@ -38,6 +38,17 @@ impl Life<'_> {
 
     /// Hands over what waits, unless it waits for the trial of another.
     pub(super) async fn go_on(&mut self) -> Step {
+        // What ends while it is handed over comes here again: the loop that hands over sees to the next, so that many
+        // such are no deeper than one.
+        if std::mem::replace(&mut self.going_on, true) {
+            return Ok(());
+        }
+        self.hand_over_what_waits().await?;
+        self.going_on = false;
+        Ok(())
+    }
+
+    async fn hand_over_what_waits(&mut self) -> Step {
         let silent = |life: &Self, id| life.running.get(&id).is_some_and(|one| one.work.is_some());
         while !self.trial.is_some_and(|id| silent(self, id)) {
             self.trial = None;
@@ -59,7 +70,13 @@ impl Life<'_> {
         if replies.is_closed() {
             return self.count_work();
         }
-        if self.supervisor.blame.suspects(trace, self.supervisor.now()) {
+        let now = self.supervisor.now();
+        if self.supervisor.blame.refuses(trace, now) {
+            // The same was tried meanwhile. Full or closed: the caller is not listening.
+            let _ = replies.try_send(Err(killer()));
+            return self.count_work();
+        }
+        if self.supervisor.blame.suspects(trace, now) {
             self.trial = Some(id);
         }
         let pending = Pending {
@@ -122,8 +139,9 @@ pub(super) fn leave_behind(
         supervisor.blame.died(&left.suspects(), now);
     }
     for (id, pending) in left.running {
-        let Pending { replies, cancelled, trace, started, tried, work, .. } = pending;
-        let tried = tried + 1;
+        let Pending { replies, cancelled, trace, started, queued, tried, work, .. } = pending;
+        // A runner that had not begun with it is none that had it.
+        let tried = tried + u32::from(!queued && !left.unsent.contains(&id));
         let error = match work {
             _ if died && supervisor.blame.refuses(trace, now) => killer(),
             Some(work) if died && !cancelled && tried < TRIES => {

@@ -53,6 +53,8 @@ pub(super) struct Life<'s> {
     pub(super) shelf: Shelf,
     /// The adapter's file that is being read.
     pub(super) sending: Option<Sending>,
+    /// Something that waits is being handed over, or nothing may be any more.
+    pub(super) going_on: bool,
     /// Pings since the runner was last heard.
     unanswered: u32,
     pulse: Pulse,
@@ -145,6 +147,7 @@ impl<'s> Life<'s> {
             trial: None,
             shelf: Shelf::default(),
             sending: None,
+            going_on: false,
             unanswered: 0,
             pulse: Pulse::default(),
         };
@@ -179,6 +182,8 @@ impl<'s> Life<'s> {
 
     /// Takes what the runner said before it died: an answer's end, or why it refused the model.
     async fn hear_out(&mut self, over: Over) -> Over {
+        // Nothing more goes to a dead runner.
+        self.going_on = true;
         while let Ok(Some(Ok(frame))) = timeout(LAST_FRAMES, self.child.frame()).await {
             if let Err(Over::Refused(failed)) = self.heard(frame).await {
                 return Over::Refused(failed);
@@ -457,7 +462,8 @@ impl<'s> Life<'s> {
             }
         };
         self.supervisor.held.send_replace(Vec::new());
-        let unsent = self.running.keys().copied().filter(|id| self.shelf.is_waiting(*id)).collect();
+        let unsent =
+            self.running.keys().copied().filter(|id| self.shelf.is_untouched(*id)).collect();
         let left = Left { running: self.running, trial: self.trial, unsent };
         leave_behind(self.supervisor, left, &end, &failed);
         end

@@ -57,6 +57,19 @@ fn work_waits_until_all_that_it_asks_for_is_here() {
 }
 
 #[test]
+fn an_adapter_on_its_way_may_kill_and_who_asked_for_it_with_it() {
+    let mut shelf = shelf(&[]);
+    shelf.wait(RequestId(1), work(&[1, 2]));
+    shelf.wait(RequestId(2), work(&[3]));
+    let untouched = |shelf: &Shelf| [1, 2, 3].map(|id| shelf.is_untouched(RequestId(id)));
+    assert_eq!(untouched(&shelf), [true, true, false], "nothing was sent, and 3 is unknown");
+    shelf.begin(of(2, 5));
+    assert_eq!(untouched(&shelf), [false, true, false]);
+    shelf.arrived(digest(2), true);
+    assert_eq!(untouched(&shelf), [true, true, false]);
+}
+
+#[test]
 fn who_asks_for_what_does_not_come_is_told() {
     let mut shelf = Shelf::default();
     shelf.wait(RequestId(1), work(&[1]));
