@@ -25,6 +25,9 @@ const WORTH_FETCHING: usize = 32;
 /// How long writing may hold up others before all that is cached goes.
 const SAVING: Duration = Duration::from_secs(1);
 
+/// Between two looks at whether the writer has room.
+const A_WHILE: Duration = Duration::from_millis(2);
+
 /// Shorter ones cost little where they are.
 const WORTH_DROPPING: usize = 256;
 
@@ -438,9 +441,12 @@ impl<'m> Kv<'m> {
         let tokens = self.cells.tokens(seq);
         let root = keeper.root(owner);
         for range in keeper.missing(&root, &tokens) {
-            let waits = patience.is_some_and(|end| Instant::now() < end);
-            if !waits && !self.keeper.as_ref().is_some_and(Keeper::has_room) {
-                return false;
+            // Never in the writer's own queue: a disk that hangs would hold up all answers.
+            while !self.keeper.as_ref().is_some_and(Keeper::has_room) {
+                if patience.is_none_or(|end| Instant::now() >= end) {
+                    return false;
+                }
+                std::thread::sleep(A_WHILE);
             }
             self.context.share(seq.0, self.scratch.0, range.clone());
             let whole = self.context.extent(self.scratch.0) == range;
