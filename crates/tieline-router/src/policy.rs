@@ -323,6 +323,11 @@ impl Default for Deadlines {
 }
 
 impl Deadlines {
+    /// The time to the first token and the total.
+    pub(crate) fn of_all(&self) -> (Duration, Duration) {
+        (self.first_token, self.total)
+    }
+
     /// Whether the beginning or the course of an answer is watched more closely than usual: then it has to be seen,
     /// so answers do not come in one piece.
     pub fn are_close(&self) -> bool {

@@ -217,6 +217,8 @@ struct Entry {
     whole: bool,
     /// The time for its first token is over before the time to accept is.
     hasty: bool,
+    /// When it has to be over.
+    limit: Duration,
     accepted: bool,
     first_token: Option<Duration>,
     timing: Option<Timing>,
@@ -238,6 +240,7 @@ impl Entry {
             since: now,
             whole: false,
             hasty: false,
+            limit: candidate.deadlines.total,
             accepted: false,
             first_token: None,
             timing: None,
@@ -298,11 +301,26 @@ impl Entry {
         *count = count.saturating_add(tokens(piece));
     }
 
+    /// Whether it ran out of time only since a caller gave it less than there usually is, or others took of it: such
+    /// a caller must not shut a model out for all.
+    fn is_hurried(&self) -> bool {
+        let Deadlines { accept, usual: (first_token, total), .. } = self.candidate.deadlines;
+        let elapsed = self.since.elapsed();
+        let begins = first_token.min(total);
+        match self.first_token {
+            Some(_) => elapsed >= self.limit && self.limit < total,
+            None if self.accepted || self.whole => elapsed < begins,
+            None => elapsed < begins.min(accept),
+        }
+    }
+
     fn fail(&mut self, error: &BackendError) {
         // Who was connected and did not answer in time may have been at work: that is no fault of the host's.
         let late = error.kind == ErrorKind::Timeout && self.hasty && !is_connection(error);
         let accepted = self.accepted || late || (self.whole && !is_connection(error));
-        let fault = attribute(error, accepted);
+        let hurried =
+            error.kind == ErrorKind::Timeout && !is_connection(error) && self.is_hurried();
+        let fault = attribute(error, accepted).filter(|_| !hurried);
         self.watch.note(&self.candidate, fault.map_or(Outcome::Neutral, Outcome::Fault));
         let unreachable = !accepted
             && error.origin == Origin::Upstream
@@ -311,7 +329,7 @@ impl Entry {
         let silent = !self.accepted && (late || (self.whole && error.kind == ErrorKind::Timeout));
         self.watch.network(&self.candidate, |network| match () {
             // It was connected once; whether it still is, nothing told.
-            () if silent => network.unknown(),
+            () if silent || hurried => network.unknown(),
             () if unreachable => network.failed(host, Instant::now().into_std()),
             // A refusal came over the network too; one of ours did not, and one that says no more than that
             // nobody is there may be of either kind.
@@ -400,6 +418,7 @@ pub(super) async fn ask(
     };
     entry.hasty = deadlines.first_token < deadlines.accept;
     let deadlines = deadlines.within(since, until);
+    entry.limit = deadlines.total;
     let whose = candidate.whose();
     let running = candidate.backend.run(request);
     match deadlines::accept(running, &whose, deadlines).await {

@@ -26,6 +26,9 @@ pub struct Deadlines {
     pub idle: Duration,
     /// From the sending to the end.
     pub total: Duration,
+    /// The time to the first token and the total where no caller asks for less: who does not keep to less is not at
+    /// fault.
+    pub usual: (Duration, Duration),
 }
 
 impl Deadlines {
@@ -43,6 +46,7 @@ impl Deadlines {
             first_token: seconds(first_token),
             idle: seconds(60),
             total: seconds(1800),
+            usual: (seconds(first_token), seconds(1800)),
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) fn candidate(backend: &Arc<Flaky>) -> Candidate {
         first_token: seconds(2),
         idle: seconds(1),
         total: seconds(10),
+        usual: (seconds(2), seconds(10)),
     };
     Candidate { deadlines, ..Candidate::new(Arc::clone(backend) as Arc<dyn Backend>) }
 }
@@ -383,6 +384,42 @@ async fn who_begins_too_late_before_it_accepts_is_no_host_that_is_gone() {
     let attempts = Attempts::new(candidates, Limits::default(), watch.clone());
     assert_eq!(heard(&attempts).await, "refused: <Timeout>");
     assert!(watch.network.lock().unwrap().allows(Instant::now().into_std()));
+}
+
+/// Else a caller could shut a model out for all others, by asking for less time than anybody needs.
+#[tokio::test(start_paused = true)]
+async fn who_is_hurried_by_a_caller_is_not_at_fault() {
+    let begins = |pieces: Vec<Step>| Script::answers([vec![started()], pieces].concat());
+    let silent = || begins(vec![Step::Hang]);
+    let talks = || begins(vec![piece("a"), Step::Hang]);
+    let usual =
+        Deadlines { idle: seconds(9), ..candidate(&Flaky::new("", Zone::Cloud, [])).deadlines };
+    // What the backend does, its deadlines, and whether they are the caller's doing.
+    let cases = [
+        (
+            Script::answers(Vec::new()).after(seconds(99)),
+            Deadlines { first_token: seconds(1) / 2, ..usual },
+            true,
+        ),
+        (Script::answers(Vec::new()).after(seconds(99)), usual, false),
+        (silent(), Deadlines { first_token: seconds(1), ..usual }, true),
+        (silent(), usual, false),
+        (silent(), Deadlines { total: seconds(1), ..usual }, true),
+        (talks(), Deadlines { total: seconds(3), ..usual }, true),
+        (talks(), Deadlines { idle: seconds(1), total: seconds(3), ..usual }, false),
+        (talks(), Deadlines { idle: seconds(99), ..usual }, false),
+    ];
+    for (at, (script, deadlines, hurried)) in cases.into_iter().enumerate() {
+        let one = Flaky::new("one", Zone::Cloud, [script]);
+        let (watch, _) = watched();
+        let name = |name: &str| name.to_owned();
+        let key = breaker::Key { host: name("h"), model: name("m"), key: name("k") };
+        let one = Candidate { breaker: Some(key), deadlines, ..candidate(&one) };
+        let attempts = Attempts::new(vec![one], Limits::default(), watch.clone());
+        let said = heard(&attempts).await;
+        assert!(said.contains("<Timeout>"), "{at}: {said}");
+        assert_eq!(watch.breakers.lock().unwrap().is_empty(), hurried, "{at}");
+    }
 }
 
 fn hedge(after: Duration, second: Candidate, pay: bool) -> Hedge {

@@ -362,7 +362,7 @@ impl Planned {
         purse: Purse,
     ) -> (Candidate, Metered) {
         let released = remote.guarded.released(release(one, &self.session));
-        let purse_cut = purse.cut;
+        let most = purse.cut.or(remote.candidate.max_output);
         let fare = Fare {
             till: self.setup.money.as_ref().map(|(till, _)| till.clone()),
             cut: purse.cut,
@@ -378,7 +378,6 @@ impl Planned {
         let seat = self.seat();
         self.account().paid.push(Paid { seat, released, metered: metered.clone() });
         let deadlines = self.deadlines();
-        let most = purse_cut.or(remote.candidate.max_output);
         let usual = Deadlines::usual(one.zone);
         let candidate = Candidate {
             name: one.name.clone(),
@@ -390,6 +389,7 @@ impl Planned {
                 first_token: deadlines.first_token,
                 idle: deadlines.idle,
                 total: deadlines.total,
+                usual: self.setup.policy.deadlines.of_all(),
             },
             whole: !deadlines.are_close() && self.may_wait_for_all(one, most),
             backend: Arc::new(metered.clone()),
