@@ -29,6 +29,8 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 const BATCH_BYTES: usize = 512 * 1024;
 /// Bytes of the longest token there is, about. A count that needs longer ones cannot be.
 const LONGEST_TOKEN: usize = 128;
+/// Numbers of a vector, at most: models make some thousands.
+const LONGEST_VECTOR: usize = 65_536;
 /// A vector this near to length 1 is left as it came.
 const UNIT: f32 = 1e-3;
 
@@ -289,6 +291,9 @@ impl Work {
         let length = wanted.or(self.length).or_else(|| vectors.first().map(Vec::len)).unwrap_or(0);
         if length == 0 || vectors.iter().any(|vector| vector.len() != length) {
             return Err(wrong("vectors of another length than was asked for, or of several"));
+        }
+        if length > LONGEST_VECTOR {
+            return Err(wrong("vectors that are too long"));
         }
         if vectors.iter().flatten().any(|number| !number.is_finite()) {
             return Err(wrong("vectors that are no numbers"));

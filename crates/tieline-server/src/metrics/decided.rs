@@ -1,6 +1,8 @@
 //! Numbers of what a policy decided: who was asked, how that ended, what it cost, what was held back. Backends are the
 //! policy's: there are as many labels as it has.
 
+use std::collections::HashMap;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -108,10 +110,15 @@ impl Decided {
 
     /// Who is left alone now.
     pub(super) fn observe(&self, alone: &[LeftAlone], offline: bool) {
-        self.circuits.clear();
+        let mut open: HashMap<Alone, i64> = HashMap::new();
         for LeftAlone { name, reason, .. } in alone {
             let backend = name.split_once('/').map_or("", |(backend, _)| backend).to_owned();
-            self.circuits.get_or_create(&Alone { backend, reason }).inc();
+            *open.entry(Alone { backend, reason }).or_default() += 1;
+        }
+        // Set, not counted up: two readers at once tell the same.
+        self.circuits.clear();
+        for (labels, count) in open {
+            self.circuits.get_or_create(&labels).set(count);
         }
         self.offline.set(offline.into());
     }

@@ -12,6 +12,9 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
 
+/// Rows that one request looks at, at most: the newest.
+const LOOKED_AT: usize = 100_000;
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Page {
     /// Those of requests that came then or later, in milliseconds since 1970.
@@ -34,12 +37,13 @@ pub(crate) async fn list(
     let Some(by) = by else {
         let most = limit.unwrap_or(100).min(MOST);
         let attempts = stored(&app, move |store| {
-            let mut found = Vec::new();
+            let (mut found, mut looked) = (Vec::new(), 0);
             store.latest_requests_since(since, |row| {
+                looked += 1;
                 if found.len() < most && may_see_of(&caller, &row.key) {
                     found.push(shown(row));
                 }
-                found.len() < most
+                found.len() < most && looked < LOOKED_AT
             })?;
             Ok(found)
         });
@@ -47,13 +51,14 @@ pub(crate) async fn list(
     };
     let by = what(&by)?;
     let spend = stored(&app, move |store| {
-        let mut spend = Spend::new(by);
+        let (mut spend, mut looked) = (Spend::new(by), 0);
         store.latest_requests_since(since, |row| {
             if may_see_of(&caller, &row.key) {
                 // At what they were recorded to cost: today's prices are the command line's.
                 spend.add(row, reprice(row, &|_, _| None));
             }
-            true
+            looked += 1;
+            looked < LOOKED_AT
         })?;
         Ok(spend)
     });
