@@ -30,6 +30,8 @@ for folder in "$out/lib" "$out/lib64" "$out/backends"; do
     [ -d "$folder" ] || continue
     find "$folder" -maxdepth 1 -name "$pattern" -exec cp -P {} "$DIST/" \;
 done
+# Not the one for AMX: GCC before 14 compiles it so that it ends the process (scripts/toolchain.sh). The next best is taken.
+find "$DIST" -name '*ggml-cpu-sapphirerapids*' -delete
 cp LICENSE-APACHE LICENSE-MIT "$DIST/"
 # llama.cpp is shipped too, and its licence with it: MIT asks for that.
 manifest=$(cargo metadata --format-version 1 --features tieline-runner/dynamic-backends \
