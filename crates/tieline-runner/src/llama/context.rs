@@ -228,8 +228,8 @@ impl<'m> Context<'m> {
         }
         let pool = self.pools.last().map_or(ptr::null_mut(), |pool| pool.as_ptr());
         accelerator::use_pool(pool);
-        // A step of few tokens attends as ggml does. Where weights are floats, nothing else depends on how many
-        // there are, and answers are promised to be the same.
+        // Where weights are floats attention stays ggml's, as all else then is: answers are promised to be the same
+        // with and without guesses and caches, and tested with its.
         accelerator::attend(self.model.is_quantised());
         // SAFETY: the context is valid; the batch lives through the call, which does not keep it. Tokens
         // and positions that make no sense are refused with an error.
