@@ -117,6 +117,8 @@ pub enum Fault {
     VectorMissing,
     /// The last vector is shorter than the others.
     VectorShort,
+    /// All vectors are longer than any model's.
+    VectorLong,
     /// The last vector holds what is no number: in OpenAI's dialect as base64 alone, since JSON has no word for it; the
     /// others say a number beyond all that there are.
     VectorNan,

@@ -29,6 +29,7 @@ fn vectors(script: &Script, texts: &[String], length: Option<u64>) -> Vec<Vec<f3
     match (&script.fault, all.last_mut()) {
         (Fault::VectorMissing, _) => all.truncate(texts.len().saturating_sub(1)),
         (Fault::VectorShort, Some(last)) => last.truncate(length - 1),
+        (Fault::VectorLong, _) => all.iter_mut().for_each(|one| one.resize(70_000, 0.0)),
         (Fault::VectorNan, Some(last)) => last[0] = f32::NAN,
         _ => {}
     }
