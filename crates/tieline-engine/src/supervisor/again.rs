@@ -22,12 +22,13 @@ const TRIES: u32 = 3;
 #[derive(Debug)]
 pub(super) struct Again {
     pub(super) id: RequestId,
-    work: Work,
+    pub(super) work: Work,
     pub(super) replies: Replies,
-    trace: Trace,
+    pub(super) trace: Trace,
     /// The caller knows that it started.
-    started: bool,
-    tried: u32,
+    pub(super) started: bool,
+    /// Runners that had it before.
+    pub(super) tried: u32,
 }
 
 impl Life<'_> {
@@ -66,17 +67,21 @@ impl Life<'_> {
     }
 
     async fn try_again(&mut self, again: Again) -> Step {
-        let Again { id, work, replies, trace, started, tried } = again;
-        if replies.is_closed() {
+        if again.replies.is_closed() {
             return self.count_work();
         }
-        let now = self.supervisor.now();
-        if self.supervisor.blame.refuses(trace, now) {
+        if self.supervisor.blame.refuses(again.trace, self.supervisor.now()) {
             // The same was tried meanwhile. Full or closed: the caller is not listening.
-            let _ = replies.try_send(Err(killer()));
+            let _ = again.replies.try_send(Err(killer()));
             return self.count_work();
         }
-        if self.supervisor.blame.suspects(trace, now) {
+        self.begin(again).await
+    }
+
+    /// Takes on accepted work, new or not. What was at a runner's death is on trial.
+    pub(super) async fn begin(&mut self, again: Again) -> Step {
+        let Again { id, work, replies, trace, started, tried } = again;
+        if self.supervisor.blame.suspects(trace, self.supervisor.now()) {
             self.trial = Some(id);
         }
         let pending = Pending {

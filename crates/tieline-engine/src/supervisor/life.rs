@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::adapters::Shelf;
-use super::again::{Left, killer, leave_behind};
+use super::again::{Again, Left, killer, leave_behind};
 use super::blame::Trace;
 use super::carry::{self, Sending};
 use super::{Change, Failed, Phase, Running, State, Submission, Supervisor};
@@ -246,21 +246,7 @@ impl<'s> Life<'s> {
             self.tell_adapters();
             return Ok(()); // The caller left before it was accepted.
         }
-        if self.supervisor.blame.suspects(trace, now) {
-            self.trial = Some(id);
-        }
-        let pending = Pending {
-            replies,
-            adapters: carry::digests(&work),
-            cancelled: false,
-            trace,
-            started: false,
-            queued: false,
-            tried: 0,
-            work: Some(Box::new(work.clone())),
-        };
-        self.running.insert(id, pending);
-        self.hand_over(id, work).await
+        self.begin(Again { id, work, replies, trace, started: false, tried: 0 }).await
     }
 
     /// Sends work to the runner, at once or when it has the adapters for it.
