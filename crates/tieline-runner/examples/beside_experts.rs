@@ -9,8 +9,11 @@
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
 
+mod beside;
+
 use std::ffi::{CStr, c_char};
 
+use beside::{noise, random, round};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{
     Activations, Format, Level, Matrix, Output, Pick, Picks, Scratch, multiply_picked,
@@ -18,8 +21,6 @@ use tieline_kernels::{
 
 const TOKENS: [usize; 7] = [1, 4, 12, 32, 64, 128, 512];
 const ROUNDS: usize = 3;
-/// The least seconds of a round.
-const ROUND: f64 = 0.02;
 
 /// Matrices of experts and what they are multiplied with.
 struct Mixture {
@@ -113,22 +114,6 @@ fn weights(format: Format, rows: usize, width: usize, row_bytes: usize) -> Vec<u
     bytes.into_iter().cycle().take(rows * row_bytes).collect()
 }
 
-/// Numbers between -0.5 and 0.5, the same at every call.
-fn noise(count: usize) -> Vec<f32> {
-    let mut random = random();
-    std::iter::repeat_with(|| f32::from(random().to_le_bytes()[3]) / 255.0 - 0.5)
-        .take(count)
-        .collect()
-}
-
-fn random() -> impl FnMut() -> u32 {
-    let mut state = 1u32;
-    move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state
-    }
-}
-
 /// Different experts for each token.
 fn drawn(experts: usize, used: usize, tokens: usize) -> Vec<i32> {
     let mut random = random();
@@ -143,25 +128,6 @@ fn drawn(experts: usize, used: usize, tokens: usize) -> Vec<i32> {
         ids.extend_from_slice(&all[..used]);
     }
     ids
-}
-
-/// Seconds of a run, the mean of a round.
-fn round(run: &mut dyn FnMut()) -> f64 {
-    let (started, mut runs) = (time(), 0.0);
-    while time() - started < ROUND {
-        run();
-        runs += 1.0;
-    }
-    (time() - started) / runs
-}
-
-/// Seconds that this process computed.
-#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn time() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the time into what it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// A run of ours: tokens are sorted by expert and rounded, then each expert has its turn.

@@ -7,13 +7,14 @@
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
 
+mod beside;
+
+use beside::{noise, round};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
 
 const TOKENS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128, 512];
 const ROUNDS: usize = 4;
-/// The least seconds of a round.
-const ROUND: f64 = 0.025;
 
 /// A matrix and its size.
 struct Weights {
@@ -56,17 +57,6 @@ impl Weights {
     }
 }
 
-/// Numbers between -0.5 and 0.5, the same at every call.
-fn noise(count: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    std::iter::repeat_with(|| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        f32::from(state.to_le_bytes()[3]) / 255.0 - 0.5
-    })
-    .take(count)
-    .collect()
-}
-
 /// Operations a second of ours and of ggml's, in turns.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn beside(level: Level, weights: &Weights, tokens: usize) -> [f64; 2] {
@@ -80,25 +70,6 @@ fn beside(level: Level, weights: &Weights, tokens: usize) -> [f64; 2] {
         best[1] = best[1].min(round(&mut || theirs.run()));
     }
     best.map(|seconds| 2.0 * (weights.rows * weights.width * tokens) as f64 / seconds / 1e9)
-}
-
-/// Seconds of a run, the mean of a round.
-fn round(run: &mut dyn FnMut()) -> f64 {
-    let (started, mut runs) = (time(), 0.0);
-    while time() - started < ROUND {
-        run();
-        runs += 1.0;
-    }
-    (time() - started) / runs
-}
-
-/// Seconds that this process computed.
-#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn time() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes the time into what it is given.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// A run of ours, with the rounding of the tokens.
