@@ -11,6 +11,8 @@ RUNNER_TARGET ?= $(CACHE)/build/runner-native
 PORTABLE_TARGET ?= $(CACHE)/build/runner-portable
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 DIST ?= dist
+PREFIX ?= $(HOME)/.local
+DESTDIR ?=
 VERSUS_ARGS ?=
 PROVE_ARGS ?=
 
@@ -21,7 +23,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize
+.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +33,12 @@ demo: ## build, pull a small model, ask it one question
 
 build: runner ## the program and the runner, for this machine
 	cargo build --release -p tieline
+
+install: build ## put them into PREFIX (~/.local), with completions and the manual page; `make uninstall` takes them away
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/install.sh "$(TARGET)/release"
+
+uninstall:
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/install.sh --remove
 
 runner: ## the C++ runner for this machine's processor
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo build $(RUNNER_CARGO)

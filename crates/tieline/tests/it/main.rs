@@ -20,6 +20,8 @@ mod errors;
 mod faults;
 mod home;
 mod http;
+#[cfg(unix)]
+mod install;
 mod kv_cost;
 mod launch;
 mod leaks;
