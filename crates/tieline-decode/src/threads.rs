@@ -9,21 +9,29 @@
 //! on the count of the quiet machine is tried again, as often as a fixed share of the time pays for, and at
 //! once when steps get faster by themselves. Pure: times and the clock are told.
 //!
+//! Where the system says what others take of the processors, no step has more threads than they leave
+//! ([`room`]): what a step with too many costs can be a hundred times what it should.
+//!
 //! How much longer a step takes that holds more tokens, or deeper ones, differs with the model and the
 //! processor. So only steps of one [`class`] are compared with each other, and what one class finds the others
 //! start from.
 
 mod class;
+mod room;
 mod tuner;
 
 #[cfg(test)]
 mod tests;
 
 use class::{Classes, Prompts};
+use room::Room;
+pub use room::{Usage, WINDOW_S};
 use tuner::{Style, Tuner};
 
 /// Longer gaps say that nothing is known of the load any more.
 const GAP_S: f64 = 5.0;
+/// A step that decodes and takes so many times what it should is a load's doing.
+const SLOW: f64 = 1.5;
 /// Shorter steps of a prompt say little about the time of a token.
 const SHORTEST_PREFILL: usize = 16;
 
@@ -71,6 +79,7 @@ pub struct Step {
 pub struct Threads {
     decode: Classes,
     prefill: Prompts,
+    room: Room,
     now: f64,
     last_prefill: f64,
 }
@@ -86,6 +95,7 @@ impl Threads {
         Self {
             decode: Classes::new(single.clone()).holding(class::decode(1), single),
             prefill: Prompts::new(if doubtful { first.doubted() } else { first }),
+            room: Room::default(),
             now: f64::NEG_INFINITY,
             last_prefill: f64::NEG_INFINITY,
         }
@@ -93,6 +103,19 @@ impl Threads {
 
     /// For the next step, of so many tokens.
     pub fn choose(&mut self, kind: Kind, tokens: usize) -> Choice {
+        let wanted = self.wanted(kind, tokens);
+        match self.room.most() {
+            Some(most) if most < wanted.threads => Choice { threads: most, poll: false },
+            _ => wanted,
+        }
+    }
+
+    /// What the processors did until now; where the system does not say, times of steps must do.
+    pub fn note(&mut self, usage: Usage) {
+        self.room.note(usage);
+    }
+
+    fn wanted(&mut self, kind: Kind, tokens: usize) -> Choice {
         match kind {
             Kind::Decode => {
                 let search = self.decode.get(class::decode(tokens));
@@ -132,6 +155,11 @@ impl Threads {
 
     fn report_decode(&mut self, step: Step) {
         let (now, time) = (self.now, step.seconds / class::weight(step.tokens));
+        let quiet = self.decode.quiet(class::decode(step.tokens));
+        let lost = quiet
+            .filter(|quiet| time > SLOW * quiet)
+            .map(|quiet| step.seconds * (1.0 - quiet / time));
+        self.room.tried(step.threads, lost, now);
         let changed = self.decode.report(class::decode(step.tokens), step, time, now);
         // Steps of prompts are rare and long: what decoding found is where they start.
         if let Some((loaded, threads)) = changed

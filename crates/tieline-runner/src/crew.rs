@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tieline_decode::threads::{Choice, Kind, Step, Threads};
+use tieline_decode::threads::{Choice, Kind, Step, Threads, WINDOW_S};
 
 use crate::kv::Kv;
 use crate::llama::{Batch, Settings};
+use crate::others::Others;
 
 /// What measuring at load may take, once the first count is measured.
 const CALIBRATION: Duration = Duration::from_millis(40);
@@ -18,13 +19,16 @@ pub(crate) struct Crew {
     settings: Settings,
     /// `None`: always as many as the settings say.
     threads: Option<Threads>,
+    others: Option<Others>,
     started: Instant,
+    /// When others were last looked at, in seconds since the start.
+    looked: f64,
 }
 
 impl Crew {
     /// Always as many threads as the settings say.
     pub(crate) fn fixed(settings: Settings) -> Self {
-        Self { settings, threads: None, started: Instant::now() }
+        Self { settings, threads: None, others: None, started: Instant::now(), looked: 0.0 }
     }
 
     /// Measures shortly how fast few threads and many are, and follows the machine from there. The cache
@@ -33,15 +37,33 @@ impl Crew {
         let most = usize::try_from(settings.threads.max(settings.threads_batch)).unwrap_or(1);
         let calibration = calibrate(most, kv);
         let threads = Some(Threads::new(most, &calibration));
-        Self { settings, threads, started: Instant::now() }
+        Self { settings, threads, others: None, started: Instant::now(), looked: 0.0 }
+    }
+
+    /// Makes room for others from now on, where the system says what they take.
+    pub(crate) fn watch(&mut self, others: Option<Others>) {
+        self.others = others;
+        self.look();
     }
 
     /// Threads for the next step, of `tokens` tokens, and whether they spin while they wait for each other.
     pub(crate) fn choose(&mut self, kind: Kind, tokens: usize) -> (i32, bool) {
         let (most, _) = self.usual(kind == Kind::Decode);
+        if self.started.elapsed().as_secs_f64() > self.looked + WINDOW_S {
+            self.look();
+        }
         let Some(threads) = &mut self.threads else { return (most, true) };
         let Choice { threads, poll } = threads.choose(kind, tokens);
         (i32::try_from(threads).unwrap_or(1).clamp(1, most), poll)
+    }
+
+    /// Looks at what others take of the processors.
+    fn look(&mut self) {
+        self.looked = self.started.elapsed().as_secs_f64();
+        let usage = self.others.as_mut().and_then(|others| others.look(self.looked));
+        if let (Some(usage), Some(threads)) = (usage, &mut self.threads) {
+            threads.note(usage);
+        }
     }
 
     /// As many threads as the settings say.

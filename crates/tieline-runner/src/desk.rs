@@ -21,6 +21,7 @@ use crate::drafter::Drafter;
 use crate::kv::{Caching, Kv};
 use crate::llama::Settings;
 use crate::measure::measure;
+use crate::others::Others;
 use crate::pipe::{Order, Writer};
 use crate::prompt::{self, Prompts};
 use crate::session::{failure, failure_with};
@@ -107,6 +108,12 @@ impl<'m> Desk<'m> {
     pub(crate) fn guessing_with(mut self, drafter: Option<Drafter<'m>>) -> Self {
         self.costs.making = drafter.as_ref().map(Drafter::prior);
         self.drafter = drafter;
+        self
+    }
+
+    /// Makes room for others, where the system says what they take.
+    pub(crate) fn watching(mut self, others: Option<Others>) -> Self {
+        self.crew.watch(others);
         self
     }
 

@@ -18,6 +18,7 @@ mod kv;
 mod llama;
 mod logprobs;
 mod measure;
+mod others;
 mod parcel;
 mod pipe;
 mod plan;

@@ -113,6 +113,13 @@ pub(crate) fn peak_memory() -> Option<Bytes> {
     Some(Bytes(if cfg!(target_os = "macos") { peak } else { peak * 1024 }))
 }
 
+/// Seconds that processors worked for this process.
+pub(crate) fn processor_seconds() -> Option<f64> {
+    let usage = usage()?;
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
 fn usage() -> Option<libc::rusage> {
     let mut usage = MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: `usage` is a writable rusage.

@@ -21,6 +21,7 @@ use crate::jail;
 use crate::keeper;
 use crate::kv::Kv;
 use crate::llama::{self, Llama, Model};
+use crate::others::Others;
 use crate::pipe::{self, Order, Writer};
 use crate::plan;
 use crate::process;
@@ -82,7 +83,7 @@ impl Given {
         // Before anything else is opened, which would get the number of what is not there.
         let (folder, draft) = (process::take_cache_folder(), process::take_draft_file());
         let program = folder.as_ref().ok().map(|_| process::own_program());
-        let opened = Opened { model, folder, draft, program };
+        let opened = Opened { model, folder, draft, program, others: Others::open() };
         let frames = process::take_stdout().map_err(ServeError::Start)?;
         process::no_debugger();
         process::processors();
@@ -133,6 +134,7 @@ struct Opened {
     draft: io::Result<File>,
     /// This program, where what it computes is kept.
     program: Option<io::Result<File>>,
+    others: Option<Others>,
 }
 
 /// What names this build beside others of its version, found out beside the loading: its file takes some tens
@@ -168,7 +170,7 @@ struct Server {
 
 impl Server {
     fn load_and_work(&self, opened: Opened, params: LoadParams) -> Result<(), ServeError> {
-        let Opened { model, folder, draft, program } = opened;
+        let Opened { model, folder, draft, program, others } = opened;
         let started = Instant::now();
         let loading = self.control.load();
         let program = Program::of(program, &params);
@@ -200,7 +202,7 @@ impl Server {
             return Ok(embed::serve(session, line)?);
         }
         let drafter = draft.map(|draft| Drafter::new(draft, &model));
-        let desk = self.desk(session, folder, program).guessing_with(drafter);
+        let desk = self.desk(session, folder, program).guessing_with(drafter).watching(others);
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         drop(loading);

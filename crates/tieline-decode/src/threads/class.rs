@@ -141,6 +141,11 @@ impl Classes {
         self.searches.values_mut().for_each(|search| search.forget_recent(now));
     }
 
+    /// What steps of a class take on a quiet machine, as far as is known.
+    pub(super) fn quiet(&self, class: Class) -> Option<f64> {
+        self.searches.get(&class).filter(|search| search.knows())?.quiet()
+    }
+
     /// The class nearest in size of which something is known.
     fn nearest(&self, class: Class) -> Option<&Tuner> {
         let near = |(other, _): &(&Class, &Tuner)| other.size.abs_diff(class.size);

@@ -57,6 +57,10 @@ struct Sim {
     machine: Machine,
     threads: Threads,
     now: f64,
+    /// Whether the system says what others take, and what it has counted.
+    told: bool,
+    busy: f64,
+    own: f64,
     random: u64,
     /// End of each step, its count, whether it polled.
     log: Vec<(f64, Choice)>,
@@ -66,7 +70,8 @@ impl Sim {
     fn new(machine: Machine, calibrated: bool) -> Self {
         let calibration = if calibrated { machine.calibration() } else { Vec::new() };
         let threads = Threads::new(machine.cores, &calibration);
-        Self { machine, threads, now: 0.0, random: 0x9e37_79b9, log: Vec::new() }
+        let (random, log) = (0x9e37_79b9, Vec::new());
+        Self { machine, threads, now: 0.0, told: false, busy: 0.0, own: 0.0, random, log }
     }
 
     fn noise(&mut self) -> f64 {
@@ -77,10 +82,29 @@ impl Sim {
         1.0 + self.machine.noise * (2.0 * unit - 1.0)
     }
 
+    /// Where the system says what others take.
+    fn told(machine: Machine) -> Self {
+        Self { told: true, ..Self::new(machine, true) }
+    }
+
+    /// So many seconds in which so many threads of ours wanted a processor each.
+    fn pass(&mut self, seconds: f64, threads: usize, hogs: usize) {
+        let cores = self.machine.cores as f64;
+        let wanted = (threads + hogs) as f64;
+        let share = (cores / wanted.max(1.0)).min(1.0);
+        self.now += seconds;
+        self.busy += seconds * wanted * share;
+        self.own += seconds * threads as f64 * share;
+        if self.told {
+            let (now, busy, own) = (self.now, self.busy, self.own);
+            self.threads.note(Usage { now, processors: self.machine.cores, busy, own });
+        }
+    }
+
     fn step(&mut self, kind: Kind, tokens: usize, times: f64, hogs: usize) {
         let choice = self.threads.choose(kind, tokens);
         let seconds = self.machine.seconds(choice.threads, hogs) * times * self.noise();
-        self.now += seconds;
+        self.pass(seconds, choice.threads, hogs);
         self.log.push((self.now, choice));
         let (threads, now) = (choice.threads, self.now);
         self.threads.report(Step { tokens, kind, threads, seconds, now });
@@ -135,6 +159,46 @@ fn reaches_the_best_count_under_each_load() {
             }
         }
     }
+}
+
+#[test]
+fn what_the_system_says_of_others_is_followed_at_once() {
+    for (cores, hogs) in [(2, 1), (2, 2), (2, 4), (8, 4), (8, 16), (64, 32)] {
+        let mut sim = Sim::told(Machine { noise: 0.1, ..Machine::with(cores) });
+        sim.decode(5.0, 0);
+        // The load comes between two requests, and goes between two.
+        sim.pass(8.0, 0, hogs);
+        let from = sim.log.len();
+        sim.step(PROMPT, 256, 8.0, hogs);
+        sim.decode(30.0, hogs);
+        let left = cores.saturating_sub(hogs).max(1);
+        assert!(sim.log[from..].iter().all(|step| step.1.threads <= left), "{cores} cores, {hogs}");
+        sim.pass(8.0, 0, 0);
+        let from = sim.now;
+        sim.decode(5.0, 0);
+        assert!(sim.share(from, 0) > 0.95, "{cores} cores, {hogs} hogs: {}", sim.share(from, 0));
+    }
+}
+
+#[test]
+fn who_gives_way_costs_nothing_but_a_minute() {
+    let mut sim = Sim::told(Machine::with(2));
+    sim.decode(5.0, 0);
+    sim.pass(8.0, 0, 2);
+    let mut counts = [0.0; 3];
+    while sim.now < 200.0 {
+        // The system counts two that are always there, and our threads are never in their way.
+        let choice = sim.threads.choose(Kind::Decode, 1);
+        let seconds = sim.machine.seconds(choice.threads, 0);
+        (sim.now, sim.busy) = (sim.now + seconds, sim.busy + 2.0 * seconds);
+        sim.own += seconds * choice.threads as f64;
+        let usage = Usage { now: sim.now, processors: 2, busy: sim.busy, own: sim.own };
+        sim.threads.note(usage);
+        let (threads, now) = (choice.threads, sim.now);
+        sim.threads.report(Step { tokens: 1, kind: Kind::Decode, threads, seconds, now });
+        counts[threads] += if now > 80.0 { seconds } else { 0.0 };
+    }
+    assert!(counts[1] < 0.03 * counts[2], "{counts:?}");
 }
 
 #[test]

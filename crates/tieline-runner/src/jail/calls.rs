@@ -132,7 +132,7 @@ pub(super) const PROCESSOR: &[Call] = &[
     call!(SYS_close, "files of the cache; the model's when it is loaded"),
     call!(SYS_lseek, "reading the model and files of the cache from where they say"),
     call!(SYS_fstat, "the length of an open file"),
-    call!(SYS_pread64, "headers of files of the cache"),
+    call!(SYS_pread64, "headers of files of the cache; what the processors do, of a file that is open already"),
     // The cache's folder.
     call!(SYS_openat, "files of the cache, by their names in its open folder")
         .only(Only::OpenInCache).else_fails(libc::EACCES),
