@@ -190,6 +190,7 @@ impl Scripted {
                 kv_token_size: Bytes(1),
                 parallel: 8,
                 kernels: Vec::new(),
+                kernel_choices: Vec::new(),
                 threads: 1,
                 threads_batch: 1,
                 load_time: Duration::from_millis(5),

@@ -74,7 +74,14 @@ fn speed(level: Level, format: Format, (rows, width, tokens): (usize, usize, usi
                 activations.fill(level, token, &values);
             }
             let output = Output::new(products.as_mut_ptr(), rows, tokens);
-            multiply(level, (&matrix, (0..rows).into()), &activations, &output, &mut scratch);
+            let few = tokens <= Level::FEW;
+            multiply(
+                (level, few),
+                (&matrix, (0..rows).into()),
+                &activations,
+                &output,
+                &mut scratch,
+            );
         }
     };
     for _ in 0..ROUNDS {

@@ -151,7 +151,8 @@ impl Format {
 }
 
 /// ggml's `kvalues_iq4nl`, with 128 added.
-const UNEVEN: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub(crate) const UNEVEN: [u8; 16] =
+    [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// ggml's `kvalues_mxfp4` (4-bit floats, doubled), with 128 added.
 const FLOATS: [u8; 16] =

@@ -55,7 +55,8 @@ impl Level {
         self == Self::Avx512Vnni
     }
 
-    /// From how many tokens on a product of this format is worth taking from ggml; `None` where it never is.
+    /// From how many tokens on a product of this format is worth taking from ggml; `None` where it never is. This and
+    /// [`few`](Self::few) are what to do where nobody has measured.
     ///
     /// With fewer, unpacking a matrix takes longer than it saves. With 256 bits, only what was faster than even ggml's
     /// own kernels for 512 (docs/kernels.md): ggml multiplies the others in tiles of its own, too.
@@ -85,13 +86,18 @@ impl Level {
     /// The most tokens that are few.
     pub const FEW: usize = crate::thin::FEW;
 
-    /// Whether one to [`FEW`](Self::FEW) tokens have a kernel of their own for this format: they are then faster than
-    /// ggml's, where no graph is split for them.
+    /// Whether the kernel for one to [`FEW`](Self::FEW) tokens is written for this format.
     #[must_use]
     pub fn thin(self, format: Format) -> bool {
-        let written = [Format::Q4_0, Format::Q4_1, Format::Q5_0, Format::Q5_1, Format::Q8_0]
-            .contains(&format);
-        written && self == Self::Avx512Vnni
+        let not = matches!(format, Format::Q2K | Format::Iq4Nl | Format::Mxfp4);
+        !not && self == Self::Avx512Vnni
+    }
+
+    /// Whether so many tokens are worth taking from ggml by the kernel for few, if no graph is split for them.
+    #[must_use]
+    pub fn few(self, format: Format, tokens: usize) -> bool {
+        let worth = if format.block_weights() == 32 { 1..=Self::FEW } else { 2..=6 };
+        self.thin(format) && worth.contains(&tokens)
     }
 
     /// Its name, for people.
@@ -154,5 +160,16 @@ mod tests {
         assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
         assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);
         assert_eq!(Level::Avx2.tokens(Format::Q4K), None);
+    }
+
+    #[test]
+    fn few_tokens_are_taken_where_they_are_worth_it() {
+        for (format, counts) in [(Format::Q4_1, 1..=11), (Format::Q6K, 2..=6), (Format::Q2K, 0..=0)]
+        {
+            for tokens in 1..20 {
+                assert_eq!(Level::Avx512Vnni.few(format, tokens), counts.contains(&tokens));
+                assert!(!Level::AvxVnni.few(format, tokens), "written for 512 bits");
+            }
+        }
     }
 }

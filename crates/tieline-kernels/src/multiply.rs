@@ -185,8 +185,8 @@ impl Tokens<'_> {
 
 /// Multiplies a part of the matrix with every token.
 ///
-/// Up to [`Level::FEW`] tokens are multiplied otherwise than more where [`Level::thin`] says so, and may differ from what
-/// they are among more by the rounding of a sum.
+/// `few`: by the kernel for few tokens, where it [can](Level::thin). It sums blocks in another order than the one for many,
+/// so that products may differ by the rounding of a sum.
 ///
 /// # Safety
 /// All tokens of `activations` are filled and nobody fills them meanwhile; nobody else writes these rows of
@@ -195,7 +195,7 @@ impl Tokens<'_> {
 /// # Panics
 /// Where rows, widths or tokens do not fit each other, or the processor lacks the level.
 pub unsafe fn multiply(
-    level: Level,
+    (level, few): (Level, bool),
     (matrix, part): (&Matrix<'_>, Part),
     activations: &Activations,
     output: &Output,
@@ -203,7 +203,7 @@ pub unsafe fn multiply(
 ) {
     let tokens = activations.tokens();
     assert!(tokens == output.tokens, "tokens beyond the output");
-    let few = thin::takes(level, matrix, tokens);
+    let few = few && thin::can(level, matrix);
     let tokens = (activations, Tokens::All(tokens));
     // SAFETY: the caller's promise; there are as many tokens as the output has.
     unsafe { multiply_tokens((level, few), (matrix, part), tokens, output, scratch) };

@@ -26,11 +26,6 @@ const AHEAD: usize = 4096;
 /// Tokens whose rows are looked up once for all rows of weights.
 const KEPT: usize = FEW.next_multiple_of(TOKENS);
 
-/// Whether so many tokens are multiplied by a kernel of their own.
-pub(crate) fn takes(level: Level, matrix: &Matrix<'_>, tokens: usize) -> bool {
-    tokens <= FEW && can(level, matrix)
-}
-
 /// Whether the kernel is written for such a matrix.
 pub(crate) fn can(level: Level, matrix: &Matrix<'_>) -> bool {
     level.thin(matrix.format()) && matrix.blocks().is_multiple_of(2)

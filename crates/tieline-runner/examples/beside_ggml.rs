@@ -3,7 +3,8 @@
 //!
 //! A line for each format and number of tokens: thousand millions of operations a second (a weight times a value is two) of
 //! ours, of ggml's, and ours by ggml's. The time is the processor's; rounds take turns, and of each the fastest counts. ggml
-//! gets the weights as the file has them: what it lays out anew is never offered to our kernels.
+//! gets the weights as the file has them: what it lays out anew is never offered to our kernels. Ours is the kernel for few
+//! tokens where it is written, up to as many as are few. After the sizes come names of formats, where not all are wanted.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
 
@@ -13,7 +14,7 @@ use beside::{noise, round};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
 
-const TOKENS: [usize; 14] = [1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 64, 128, 512];
+const TOKENS: [usize; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 24, 32, 64, 128, 512];
 const ROUNDS: usize = 4;
 
 /// A matrix and its size.
@@ -28,10 +29,12 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut size = || arguments.next().map_or(1536, |text| text.parse().expect("a whole number"));
     let (rows, width) = (size(), size());
+    let names: Vec<String> = arguments.collect();
     let level = Level::best();
     println!("{} of {rows} rows by {width}; GOP/s: ours, ggml's, ours/ggml's", level.name());
     for format in Format::ALL {
-        if format.row_bytes(width).is_none() {
+        let wanted = names.is_empty() || names.contains(&format!("{format:?}"));
+        if format.row_bytes(width).is_none() || !wanted {
             continue;
         }
         let weights = Weights::random(format, rows, width);
@@ -91,7 +94,14 @@ fn ours<'a>(
                 activations.fill(level, token, values);
             }
             let output = Output::new(products.as_mut_ptr(), rows, values.len() / width);
-            multiply(level, (&matrix, (0..rows).into()), &activations, &output, &mut scratch);
+            let few = values.len() / width <= Level::FEW;
+            multiply(
+                (level, few),
+                (&matrix, (0..rows).into()),
+                &activations,
+                &output,
+                &mut scratch,
+            );
         }
     }
 }

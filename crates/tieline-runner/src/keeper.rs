@@ -46,6 +46,7 @@ impl Namer {
             ("program", program.0.to_vec()),
             ("llama.cpp", text(&build.llama_cpp)),
             ("kernels", text(&build.kernels.join(" "))),
+            ("kernel_choices", format!("{:?}", params.kernel_choices).into_bytes()),
             ("devices", text(&build.devices.join(" "))),
             ("type_k", text(params.type_k.as_str())),
             ("type_v", text(params.type_v.as_str())),

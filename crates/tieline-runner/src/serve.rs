@@ -188,10 +188,11 @@ impl Server {
                     .map(|draft| drafter::session(draft, &session, self.control.abort_flag()));
                 Ok((session, draft.transpose()?))
             });
-        let (session, draft) = match sessions {
+        let (mut session, draft) = match sessions {
             Ok(sessions) => sessions,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
+        session.choose_kernels();
         let mut loaded = session.describe(started);
         let has_cache = folder.is_ok();
         let line = Line { orders: &self.orders, control: &self.control, writer: &self.writer };

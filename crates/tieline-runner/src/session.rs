@@ -115,6 +115,15 @@ impl<'m> Session<'m> {
         Ok(Self { model, context, params, settings })
     }
 
+    /// Chooses by which kernels is multiplied, for this and all other contexts of the process. Nothing was computed yet.
+    pub(crate) fn choose_kernels(&mut self) {
+        let params = &mut self.params;
+        params.kernel_choices =
+            llama::choose_kernels(&params.kernel_choices, params.measure_kernels);
+        // From here on they say by what was computed: receipts are made of them.
+        params.measure_kernels = false;
+    }
+
     /// What was loaded.
     pub(crate) fn describe(&self, started: Instant) -> LoadedModel {
         let model = self.model;
@@ -131,6 +140,7 @@ impl<'m> Session<'m> {
             kv_token_size: Bytes(whole(kv_token_bytes(model, &self.params))),
             parallel: if self.params.embeddings.is_some() { 1 } else { self.params.parallel },
             kernels: llama::kernels(),
+            kernel_choices: self.params.kernel_choices.clone(),
             threads: self.settings.threads.cast_unsigned(),
             threads_batch: self.settings.threads_batch.cast_unsigned(),
             load_time: started.elapsed(),

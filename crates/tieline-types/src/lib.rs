@@ -43,7 +43,9 @@ pub use host::{
     Scores, Served, Vectors, Wanted,
 };
 pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
-pub use load::{FlashAttention, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild};
+pub use load::{
+    FlashAttention, KernelChoice, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild,
+};
 pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use money::{MicroUsd, NotMoney, Price};

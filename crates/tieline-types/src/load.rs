@@ -1,5 +1,6 @@
 //! How a model is loaded, and what came of it.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -155,6 +156,14 @@ pub struct LoadParams {
     /// with ggml's formats; else with ggml's alone. Changes results by rounding.
     #[serde(default = "yes")]
     pub own_kernels: bool,
+    /// Which of our kernels multiply what, as it was measured before. What it does not name goes by the kernels' own
+    /// tables. Changes results by rounding.
+    #[serde(default)]
+    pub kernel_choices: Vec<KernelChoice>,
+    /// Measure what [`kernel_choices`](Self::kernel_choices) does not name. Receipts have no need: they name all that
+    /// was.
+    #[serde(default)]
+    pub measure_kernels: bool,
     /// Watch how long steps take, and use fewer threads while other programs want the processor.
     pub adapt_threads: bool,
 }
@@ -195,8 +204,49 @@ impl Default for LoadParams {
             disk_cache: None,
             step: Self::DEFAULT_STEP,
             own_kernels: true,
+            kernel_choices: Vec::new(),
+            measure_kernels: false,
             adapt_threads: true,
         }
+    }
+}
+
+/// From which numbers of tokens on our kernels multiply matrices of one kind, as it was measured on this machine; ggml's
+/// multiply the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelChoice {
+    /// The weights' format, by the kernels' name for it.
+    pub format: String,
+    /// Weights of a row.
+    pub width: u32,
+    /// Our kernel for few tokens: bit `n` for steps of `n`.
+    pub few: u16,
+    /// Our kernel for many: steps of so many and more; `None` for none.
+    pub many: Option<u32>,
+    /// Whether it was measured without doubt. Else the kernels' tables had a word in it, and it is worth another try.
+    pub settled: bool,
+}
+
+impl fmt::Display for KernelChoice {
+    /// `Q4_1/576 1-11, 16+`: the tokens that ours multiply.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.format, self.width)?;
+        let few = |tokens: &u32| self.few.checked_shr(*tokens).unwrap_or(0) & 1 != 0;
+        let (mut before, mut tokens) = (" ", 1);
+        while let Some(first) = (tokens..16).find(few) {
+            let last = (first..16).take_while(few).last().unwrap_or(first);
+            write!(f, "{before}{first}")?;
+            if last > first {
+                write!(f, "-{last}")?;
+            }
+            (before, tokens) = (", ", last + 1);
+        }
+        match self.many {
+            Some(least) => write!(f, "{before}{least}+")?,
+            None if self.few == 0 => f.write_str(" none")?,
+            None => {}
+        }
+        if self.settled { Ok(()) } else { f.write_str(" (unsettled)") }
     }
 }
 
@@ -240,6 +290,8 @@ pub struct LoadedModel {
     pub parallel: u32,
     /// The kernels that compute it, as [`RunnerBuild::kernels`].
     pub kernels: Vec<String>,
+    /// What they multiply, where that is not as their tables say: all that is to be known at the next load.
+    pub kernel_choices: Vec<KernelChoice>,
     /// Threads that decode.
     pub threads: u32,
     /// Threads that prefill.
@@ -254,4 +306,27 @@ pub struct LoadedModel {
     pub memory: MemoryUse,
     /// What holds the runner now that no more of the model is read.
     pub jail: Jail,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(few: u16, many: Option<u32>, want: &str) {
+        let choice =
+            KernelChoice { format: "Q4K".to_owned(), width: 512, few, many, settled: true };
+        assert_eq!(choice.to_string(), format!("Q4K/512 {want}"));
+        let unsettled = KernelChoice { settled: false, ..choice };
+        assert_eq!(unsettled.to_string(), format!("Q4K/512 {want} (unsettled)"));
+    }
+
+    #[test]
+    fn a_choice_says_which_tokens_are_ours() {
+        check(0, None, "none");
+        check(0, Some(4), "4+");
+        check(0b1111_1111_1110, Some(12), "1-11, 12+");
+        check(0b1010_1100, None, "2-3, 5, 7");
+        check(1 << 15 | 2, Some(64), "1, 15, 64+");
+    }
 }

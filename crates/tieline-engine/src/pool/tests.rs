@@ -211,6 +211,7 @@ fn served(name: &str) -> Served {
         kv_token_size: Bytes(1),
         parallel: 1,
         kernels: Vec::new(),
+        kernel_choices: Vec::new(),
         threads: 1,
         threads_batch: 1,
         load_time: SECOND,

@@ -169,6 +169,7 @@ fn loaded() -> FromRunner {
         kv_token_size: Bytes(0),
         parallel: 1,
         kernels: Vec::new(),
+        kernel_choices: Vec::new(),
         threads: 1,
         threads_batch: 1,
         load_time: Duration::ZERO,

@@ -55,7 +55,7 @@ fn rounded(level: Level, tokens: usize, width: usize, values: &[f32]) -> Activat
 
 /// The product, one token after another, with whatever lies between the rows left as it was.
 fn product(
-    level: Level,
+    kernel: Kernel,
     matrix: &Matrix<'_>,
     activations: &Activations,
     parts: &[Range<usize>],
@@ -68,13 +68,21 @@ fn product(
     for part in parts {
         // SAFETY: one thread, and all tokens are filled.
         unsafe {
-            multiply(level, (matrix, part.clone().into()), activations, &output, &mut scratch)
+            multiply(kernel, (matrix, part.clone().into()), activations, &output, &mut scratch)
         };
     }
     for token in floats.chunks(stride) {
         assert_eq!(token[matrix.rows()..], [-7.0; 3], "written beyond the rows");
     }
     floats.chunks(stride).flat_map(|token| token[..matrix.rows()].to_vec()).collect()
+}
+
+/// A level, and whether the kernel for few tokens multiplies, however many there are.
+type Kernel = (Level, bool);
+
+/// All kernels for many tokens, and the one for few.
+fn kernels() -> impl Iterator<Item = Kernel> {
+    levels().map(|level| (level, false)).chain([(Level::best(), true)])
 }
 
 fn levels() -> impl Iterator<Item = Level> {
@@ -117,8 +125,8 @@ fn check_with(
         .flat_map(|row| (0..width).map(move |column| (row, column)))
         .map(|(row, column)| weight(format, matrix.bytes(row..row + 1), column))
         .collect();
-    for level in levels() {
-        let got = product(level, &matrix, &activations, one(&(0..rows)));
+    for kernel in kernels() {
+        let got = product(kernel, &matrix, &activations, one(&(0..rows)));
         for (at, &got) in got.iter().enumerate() {
             let (token, row) = (at / rows, at % rows);
             // SAFETY: one thread.
@@ -133,7 +141,7 @@ fn check_with(
                 size += product.abs() + f64::from(scale) * 0.1;
             }
             let error = (f64::from(got) - want).abs();
-            assert!(error <= size * 1e-5, "{format:?} {level:?} {token}/{row}: {got} for {want}");
+            assert!(error <= size * 1e-5, "{format:?} {kernel:?} {token}/{row}: {got} for {want}");
         }
     }
 }
@@ -166,8 +174,7 @@ fn nothing_is_cut_off() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Counts are whole numbers, and floats are scaled and summed in one order, but where few tokens have a kernel of
-    /// their own.
+    /// Counts are whole numbers, and floats are scaled and summed in one order, but by the kernel for few tokens.
     #[test]
     fn levels_with_instructions_agree_to_the_last_bit(
         format in proptest::sample::select(Format::ALL.to_vec()),
@@ -180,13 +187,12 @@ proptest! {
         let bytes = bytes(format, rows, width, seed);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
         let values = values(tokens, width, 1.0);
-        let levels = levels().filter(|level| !thin::takes(*level, &matrix, tokens));
         let bits = |level| -> Vec<u32> {
             let activations = rounded(level, tokens, width, &values);
-            let products = product(level, &matrix, &activations, one(&(0..rows)));
+            let products = product((level, false), &matrix, &activations, one(&(0..rows)));
             products.into_iter().map(f32::to_bits).collect()
         };
-        let all: Vec<_> = levels.filter(|level| *level != Level::Portable).map(bits).collect();
+        let all: Vec<_> = levels().filter(|level| *level != Level::Portable).map(bits).collect();
         prop_assert!(all.windows(2).all(|two| two[0] == two[1]), "{format:?}");
     }
 
@@ -214,58 +220,36 @@ proptest! {
         let (rows, width) = (50, 256);
         let bytes = bytes(format, rows, width, seed);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
-        for level in levels() {
-            let activations = rounded(level, tokens, width, &values(tokens, width, 1.0));
-            let whole = product(level, &matrix, &activations, one(&(0..rows)));
-            let parts = product(level, &matrix, &activations, &[cut..rows, 0..cut]);
-            prop_assert_eq!(whole, parts, "{:?}", level);
+        for kernel in kernels() {
+            let activations = rounded(kernel.0, tokens, width, &values(tokens, width, 1.0));
+            let whole = product(kernel, &matrix, &activations, one(&(0..rows)));
+            let parts = product(kernel, &matrix, &activations, &[cut..rows, 0..cut]);
+            prop_assert_eq!(whole, parts, "{:?}", kernel);
         }
     }
 }
 
 #[test]
 fn a_token_does_not_depend_on_its_neighbours() {
-    let (rows, width) = (32, 512);
-    let many = values(20, width, 1.0);
+    let rows = 35;
     let all = 0..rows;
     let all = one(&all);
-    for (format, level) in
-        Format::ALL.into_iter().flat_map(|format| levels().map(move |l| (format, l)))
+    for (format, kernel) in
+        Format::ALL.into_iter().flat_map(|format| kernels().map(move |kernel| (format, kernel)))
     {
+        // Scales of short blocks are read 16 at a time.
+        let width = if format.block_weights() > WIDTH { 256 * 3 } else { 32 * 38 };
+        let many = values(20, width, 1.0);
         let bytes = bytes(format, rows, width, 3);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
-        let whole = product(level, &matrix, &rounded(level, 20, width, &many), all);
-        // Few are summed in another order than many, where they have a kernel of their own.
-        let few = if level.thin(format) { thin::FEW + 1 } else { 1 };
+        let whole = product(kernel, &matrix, &rounded(kernel.0, 20, width, &many), all);
         for (token, count) in
-            (0..20).flat_map(|token| (few..=14.min(20 - token)).map(move |n| (token, n)))
+            (0..20).step_by(7).flat_map(|token| (1..=14.min(20 - token)).map(move |n| (token, n)))
         {
             let some = &many[token * width..(token + count) * width];
-            let some = product(level, &matrix, &rounded(level, count, width, some), all);
+            let some = product(kernel, &matrix, &rounded(kernel.0, count, width, some), all);
             let together = &whole[token * rows..(token + count) * rows];
-            assert_eq!(some, together, "{format:?} {level:?} {token} {count}");
-        }
-    }
-}
-
-/// One token or all that are few: the same kernel.
-#[test]
-fn one_of_few_tokens_does_not_depend_on_its_neighbours() {
-    let (rows, width) = (35, 32 * 38);
-    let few = values(thin::FEW, width, 1.0);
-    let (level, all) = (Level::best(), 0..rows);
-    for format in Format::ALL.into_iter().filter(|format| level.thin(*format)) {
-        let bytes = bytes(format, rows, width, 3);
-        let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
-        let whole = product(level, &matrix, &rounded(level, thin::FEW, width, &few), one(&all));
-        for count in 1..thin::FEW {
-            let some = product(
-                level,
-                &matrix,
-                &rounded(level, count, width, &few[..count * width]),
-                one(&all),
-            );
-            assert_eq!(some, whole[..count * rows], "{format:?}, {count} tokens");
+            assert_eq!(some, together, "{format:?} {kernel:?} {token} {count}");
         }
     }
 }
@@ -277,9 +261,9 @@ fn what_is_no_number_stays_with_its_token() {
     let matrix = Matrix::new(Format::Q8_0, &bytes, rows, width).unwrap();
     let mut values = values(3, width, 1.0);
     values[width + 40] = f32::NAN;
-    for level in levels() {
-        let activations = rounded(level, 3, width, &values);
-        let got = product(level, &matrix, &activations, one(&(0..rows)));
+    for kernel in kernels() {
+        let activations = rounded(kernel.0, 3, width, &values);
+        let got = product(kernel, &matrix, &activations, one(&(0..rows)));
         assert!(got[..rows].iter().all(|product| product.is_finite()));
         assert!(got[rows..2 * rows].iter().all(|product| product.is_nan()));
         assert!(got[2 * rows..].iter().all(|product| product.is_finite()));
@@ -299,35 +283,48 @@ fn a_matrix_that_is_cut_off_is_refused() {
 #[should_panic(expected = "another width")]
 fn other_widths_are_refused() {
     let matrix = Matrix::new(Format::Q8_0, &[0; 68], 1, 64).unwrap();
-    product(Level::best(), &matrix, &rounded(Level::best(), 1, 32, &[1.0; 32]), one(&(0..1)));
+    product(
+        (Level::best(), false),
+        &matrix,
+        &rounded(Level::best(), 1, 32, &[1.0; 32]),
+        one(&(0..1)),
+    );
 }
 
 #[test]
 #[should_panic(expected = "beyond the matrix")]
 fn rows_that_are_not_there_are_refused() {
     let matrix = Matrix::new(Format::Q8_0, &[0; 34], 1, 32).unwrap();
-    product(Level::best(), &matrix, &rounded(Level::best(), 1, 32, &[1.0; 32]), one(&(0..2)));
+    product(
+        (Level::best(), false),
+        &matrix,
+        &rounded(Level::best(), 1, 32, &[1.0; 32]),
+        one(&(0..2)),
+    );
 }
 
 #[test]
 fn what_comes_next_changes_nothing() {
-    (1..=5).for_each(whatever_comes_next);
+    for kernel in [(Level::best(), false), (Level::best(), true)] {
+        (1..=5).for_each(|tokens| whatever_comes_next(kernel, tokens));
+    }
 }
 
-fn whatever_comes_next(tokens: usize) {
+fn whatever_comes_next(kernel: Kernel, tokens: usize) {
     let (rows, width) = (70, 64);
     let bytes = bytes(Format::Q4_1, rows, width, 3);
     let matrix = Matrix::new(Format::Q4_1, &bytes, rows, width).unwrap();
-    let level = Level::best();
-    let activations = rounded(level, tokens, width, &values(tokens, width, 2.0));
-    let want = product(level, &matrix, &activations, one(&(0..rows)));
+    let activations = rounded(kernel.0, tokens, width, &values(tokens, width, 2.0));
+    let want = product(kernel, &matrix, &activations, one(&(0..rows)));
     for next in [0..0, 32..70, 60..1000, 900..usize::MAX, usize::MAX..usize::MAX] {
         let mut got = vec![0.0; rows * tokens];
         // SAFETY: one thread, and the floats outlive the output.
         let output = unsafe { Output::new(got.as_mut_ptr(), rows, tokens) };
         let part = Part { rows: 0..rows, next };
         // SAFETY: one thread, and all tokens are filled.
-        unsafe { multiply(level, (&matrix, part), &activations, &output, &mut Scratch::default()) };
+        unsafe {
+            multiply(kernel, (&matrix, part), &activations, &output, &mut Scratch::default())
+        };
         assert_eq!(got, want);
     }
 }

@@ -1,7 +1,9 @@
-//! Rows of weights times few tokens with AVX-512 and VNNI.
+//! Rows of weights times few tokens with AVX-512 and VNNI: blocks of 32 here, of 256 in [`long`].
 //!
 //! Two blocks fill a register with 64 bytes; eight of its sixteen counts belong to each. Sixteen blocks of a row share
 //! one conversion of their scales: 16-bit floats that lie a block apart are picked out of the row's own bytes.
+
+mod long;
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
@@ -45,8 +47,9 @@ pub(super) fn dot(
     products: &mut [[f32; ROWS]; TOKENS],
 ) {
     let blocks = tokens[0].q.len();
-    let bytes = blocks * format.block_bytes();
-    assert!(rows.iter().all(|row| row.len() >= bytes), "a row that is too short");
+    let bytes = format.row_bytes(blocks * WIDTH);
+    let fits = |row: &&[u8]| bytes.is_some_and(|bytes| row.len() >= bytes);
+    assert!(rows.iter().all(fits), "a row that is too short");
     assert!(tokens.iter().all(|row| crate::tile::holds(row, blocks)), "tokens of other widths");
     match format {
         Format::Q4_0 => by_tokens::<Q4_0>(rows, tokens, products),
@@ -54,6 +57,11 @@ pub(super) fn dot(
         Format::Q5_0 => by_tokens::<Q5_0>(rows, tokens, products),
         Format::Q5_1 => by_tokens::<Q5_1>(rows, tokens, products),
         Format::Q8_0 => by_tokens::<Q8_0>(rows, tokens, products),
+        Format::Q3K => long::by_tokens::<{ long::Q3_K }>(rows, tokens, products),
+        Format::Q4K => long::by_tokens::<{ long::Q4_K }>(rows, tokens, products),
+        Format::Q5K => long::by_tokens::<{ long::Q5_K }>(rows, tokens, products),
+        Format::Q6K => long::by_tokens::<{ long::Q6_K }>(rows, tokens, products),
+        Format::Iq4Xs => long::by_tokens::<{ long::IQ4_XS }>(rows, tokens, products),
         _ => unreachable!("{format:?} has no kernel for few tokens"),
     }
 }

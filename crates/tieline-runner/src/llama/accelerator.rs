@@ -10,6 +10,7 @@
 //! Products and attention of few tokens come by another door, [`thin`], which cuts no graph.
 
 mod check;
+mod choice;
 mod device;
 mod experts;
 mod job;
@@ -25,6 +26,8 @@ use tieline_kernels::{Format, Level};
 
 use super::system::cpu_registry;
 
+pub(crate) use choice::choose;
+
 /// The device's name.
 pub(super) const DEVICE: &str = "TIELINE";
 
@@ -34,6 +37,8 @@ static ATTENDS: AtomicBool = AtomicBool::new(false);
 static INNER: OnceLock<Inner> = OnceLock::new();
 /// Why the kernels are off on a processor that they are written for.
 static MISREAD: OnceLock<Format> = OnceLock::new();
+/// Whether attention is ggml's since ours was not what it should be.
+static MISATTENDS: AtomicBool = AtomicBool::new(false);
 
 /// The processor backend that runs our operations.
 #[derive(Debug)]
@@ -64,6 +69,7 @@ pub(super) fn start() {
         let _ = MISREAD.set(format);
         return;
     }
+    MISATTENDS.store(level.attends() && !check::attends(level), Ordering::Relaxed);
     if let Some(inner) = Inner::start(level) {
         // Cannot be set: as above.
         let _ = INNER.set(inner);
@@ -80,6 +86,7 @@ pub(crate) fn switch(on: bool) {
     ON.store(on, Ordering::Relaxed);
     if on && INNER.get().is_some() {
         device::register();
+        choice::watch();
     }
 }
 
@@ -88,18 +95,20 @@ pub(crate) fn switch(on: bool) {
 /// Not while a context is made: llama.cpp asks then where attention would be computed, and does without the fast
 /// way if that is not the processor itself.
 pub(super) fn attend(ours: bool) {
-    ATTENDS.store(ours, Ordering::Relaxed);
+    ATTENDS.store(ours && !MISATTENDS.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// The name of the kernels, where they are used, or which format switched them off.
-pub(super) fn name() -> Option<String> {
+/// The name of the kernels, where they are used, and what the check at the start switched off: all of them, for a format
+/// that is read otherwise, or attention alone.
+pub(super) fn names() -> Vec<String> {
     if let Some(format) = MISREAD.get() {
-        return Some(format!("TIELINE-OFF-{format:?}"));
+        return vec![format!("TIELINE-OFF-{format:?}")];
     }
-    INNER
-        .get()
-        .filter(|_| ON.load(Ordering::Relaxed))
-        .map(|inner| format!("TIELINE-{}", inner.level.name()))
+    let Some(inner) = INNER.get().filter(|_| ON.load(Ordering::Relaxed)) else {
+        return Vec::new();
+    };
+    let without = MISATTENDS.load(Ordering::Relaxed).then(|| "TIELINE-OFF-ATTENTION".to_owned());
+    std::iter::once(format!("TIELINE-{}", inner.level.name())).chain(without).collect()
 }
 
 /// Lets the next computation use this pool, or threads of its own where it is null.

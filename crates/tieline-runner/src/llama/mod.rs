@@ -19,6 +19,7 @@ mod sampler;
 mod system;
 mod threads;
 
+pub(crate) use accelerator::choose as choose_kernels;
 pub(crate) use accelerator::switch as switch_own_kernels;
 pub(crate) use adapter::Adapter;
 pub(crate) use batch::Batch;

@@ -85,7 +85,7 @@ pub(crate) fn kernels() -> Vec<String> {
         // SAFETY: the array ends with an entry whose name is null, where this stops.
         let (name, value) = unsafe { ((*feature).name, (*feature).value) };
         if name.is_null() {
-            names.extend(accelerator::name());
+            names.extend(accelerator::names());
             return names;
         }
         // SAFETY: name and value are terminated strings that live for ever.

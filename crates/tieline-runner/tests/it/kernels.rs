@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use tieline_types::{LoadParams, Private, Prompt, Request, Tokens};
+use tieline_types::{KernelChoice, LoadParams, Private, Prompt, Receipt, Request, Tokens};
 
-use crate::peer::{Peer, going_on};
+use crate::peer::{Peer, going_on, some_tokens};
 
 /// The likeliest tokens that are compared.
 const LIKELIEST: u8 = Request::MAX_LOGPROBS;
@@ -114,6 +114,75 @@ fn as_near_in_steps_of(step: u32) {
     );
     assert!(reference.len() > 1000, "too few to tell");
     assert!(apart < 3.0 * chance && ours < 0.02, "ours {ours}, ggml's {ggmls}");
+}
+
+/// Loads as told and computes; what was chosen, and the receipt.
+fn chosen_by(params: &LoadParams) -> (Vec<KernelChoice>, Receipt) {
+    let mut peer = Peer::start(testkit::smollm2());
+    let params = LoadParams { context: Some(Tokens(512)), ..params.clone() };
+    let chosen = peer.load(params).unwrap().kernel_choices;
+    let request = Request { deterministic: true, ..going_on(some_tokens(1, 150), 8) };
+    let receipt = peer.generate(request).finished.receipt.unwrap();
+    (chosen, *receipt)
+}
+
+#[test]
+fn what_is_measured_is_told_and_what_is_told_is_computed_with() {
+    let measure = LoadParams { measure_kernels: true, ..LoadParams::default() };
+    let (chosen, receipt) = chosen_by(&measure);
+    if !receipt.build.kernels.iter().any(|name| name.starts_with("TIELINE-")) {
+        assert_eq!(chosen, []);
+        return;
+    }
+    let kinds: Vec<(&str, u32)> =
+        chosen.iter().map(|choice| (choice.format.as_str(), choice.width)).collect();
+    assert_eq!(kinds.len(), 3, "{chosen:?}");
+    for kind in [("Q4_1", 576), ("Q4_1", 1536), ("Q8_0", 576)] {
+        assert!(kinds.contains(&kind), "{chosen:?}");
+    }
+    assert_eq!(receipt.params.kernel_choices, chosen);
+    assert!(!receipt.params.measure_kernels, "a receipt names all that was measured");
+    // By the receipt, the same again.
+    let (again, same) = chosen_by(&receipt.params);
+    assert_eq!((again, same.logits), (chosen.clone(), receipt.logits));
+    // What is known is not measured again, and others compute otherwise: all of ours, and ggml's.
+    let of = |few: u16, many: Option<u32>| {
+        let change = |choice: &KernelChoice| KernelChoice { few, many, ..choice.clone() };
+        let kernel_choices: Vec<KernelChoice> = chosen.iter().map(change).collect();
+        let (chosen, receipt) = chosen_by(&LoadParams { kernel_choices, ..measure.clone() });
+        assert!(chosen.iter().all(|choice| (choice.few, choice.many) == (few, many)));
+        receipt.logits
+    };
+    let (ours, few, ggmls) = (of(u16::MAX, Some(1)), of(u16::MAX, None), of(0, None));
+    assert!(ours != few && few != ggmls && ours != ggmls, "a choice chooses nothing");
+}
+
+#[test]
+fn without_being_asked_nothing_is_measured() {
+    assert_eq!(chosen_by(&LoadParams::default()).0, []);
+}
+
+/// Computed by other kernels, a prompt is not the same.
+#[test]
+fn what_other_kernels_computed_is_not_found_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let cached = |few: u16| {
+        let choice = |format: &str, width: u32| {
+            let format = format.to_owned();
+            KernelChoice { format, width, few, many: None, settled: true }
+        };
+        let kernel_choices = vec![choice("Q4_1", 576), choice("Q4_1", 1536)];
+        let params = LoadParams { kernel_choices, ..crate::peer::exact() };
+        let mut peer = Peer::start_with(testkit::smollm2(), Some(folder.path()));
+        let names = peer.load(crate::peer::keeping(params)).unwrap().kernels;
+        let cached = peer.generate(going_on(some_tokens(1, 300), 2)).cached();
+        peer.hang_up();
+        (cached, names.iter().any(|name| name.starts_with("TIELINE-")))
+    };
+    assert_eq!(cached(0).0, 0);
+    assert_eq!(cached(0).0, 299, "the same kernels");
+    let (found, ours) = cached(2);
+    assert!(found == 0 || !ours, "others find {found}");
 }
 
 #[test]

@@ -90,12 +90,11 @@ fn picked_are_multiplied_as_all_are() {
     {
         let bytes = bytes(format, ROWS, width, 4);
         let matrix = Matrix::new(format, &bytes, ROWS, width).unwrap();
-        let few = thin::FEW.min(tokens);
-        for (count, few) in [(tokens, false), (few, true)] {
-            let activations = rounded(level, count, width, &values(count, width, 1.0));
-            let all = product(level, &matrix, &activations, one(&(0..ROWS)));
-            let picks = (0..count).map(|token| Pick { token, to: token }).collect();
-            let got = mixture((level, few), &matrix, &activations, &[picks], count);
+        for kernel in [(level, false), (level, true)] {
+            let activations = rounded(level, tokens, width, &values(tokens, width, 1.0));
+            let all = product(kernel, &matrix, &activations, one(&(0..ROWS)));
+            let picks = (0..tokens).map(|token| Pick { token, to: token }).collect();
+            let got = mixture(kernel, &matrix, &activations, &[picks], tokens);
             let got: Vec<f32> =
                 got.chunks(ROWS + 3).flat_map(|token| token[..ROWS].to_vec()).collect();
             assert_eq!(got, all, "{format:?} {level:?}");

@@ -1,10 +1,11 @@
-//! Whether our kernels read weights as ggml does.
+//! Whether our kernels read weights as ggml does, and attend as attention is defined.
 //!
 //! A format is multiplied with one token for each column, which is 1 there and 0 elsewhere: the products are
 //! the weights themselves, and are compared with ggml's own `to_float`. It takes a few milliseconds and is
 //! done at every start, since a wrong weight would be a wrong answer that nobody sees.
 
 use llama_cpp_sys_2 as sys;
+use tieline_kernels::attention::{Attention, Cut, Desk, Rows, Size, WIDTHS, attend};
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
 
 const ROWS: usize = 17;
@@ -39,7 +40,7 @@ fn agrees(format: Format, theirs: u32, tokens: &Activations, level: Level) -> bo
     let bytes = sample(format, ROWS * row_bytes);
     let Some(want) = ggml(theirs, &bytes, row_bytes) else { return false };
     let read = |got: Option<Vec<f32>>| got.is_some_and(|got| alike(&want, &got));
-    read(product(format, &bytes, tokens, level))
+    read(product(format, &bytes, tokens, (level, false)))
         && (!level.thin(format) || read(ours_by_few(format, &bytes, level)))
 }
 
@@ -104,14 +105,20 @@ fn ggml(number: u32, bytes: &[u8], row_bytes: usize) -> Option<Vec<f32>> {
     Some(weights)
 }
 
-/// The weights as we multiply them, column after column, with tokens that are 1 in one column each.
-fn product(format: Format, bytes: &[u8], tokens: &Activations, level: Level) -> Option<Vec<f32>> {
+/// The weights as we multiply them, column after column, with tokens that are 1 in one column each; by the kernel for few
+/// tokens or by that for many.
+fn product(
+    format: Format,
+    bytes: &[u8],
+    tokens: &Activations,
+    kernel: (Level, bool),
+) -> Option<Vec<f32>> {
     let matrix = Matrix::new(format, bytes, ROWS, COLUMNS)?;
     let mut products = vec![f32::NAN; ROWS * tokens.tokens()];
     // SAFETY: so many floats, which nobody else touches.
     unsafe {
         let output = Output::new(products.as_mut_ptr(), ROWS, tokens.tokens());
-        multiply(level, (&matrix, (0..ROWS).into()), tokens, &output, &mut Scratch::default());
+        multiply(kernel, (&matrix, (0..ROWS).into()), tokens, &output, &mut Scratch::default());
     }
     Some(products)
 }
@@ -127,9 +134,116 @@ fn ours_by_few(format: Format, bytes: &[u8], level: Level) -> Option<Vec<f32>> {
         // SAFETY: one thread.
         unsafe { token.fill(level, 0, &values) };
         values[column] = 0.0;
-        products.extend(product(format, bytes, &token, level)?);
+        products.extend(product(format, bytes, &token, (level, true))?);
     }
     Some(products)
+}
+
+/// Heads of queries and of the cache, tokens, positions: none a whole number of what is taken at once.
+const HEADS: (usize, usize) = (6, 2);
+const ASKING: usize = 5;
+const POSITIONS: usize = 75;
+const SCALE: f32 = 0.125;
+/// A position that must not be seen.
+const HIDDEN: u16 = 0xfc00;
+
+/// Whether our attention is what its definition says, in steps of few tokens and of many.
+pub(super) fn attends(level: Level) -> bool {
+    WIDTHS.into_iter().all(|width| attends_by(level, width, SCALE))
+}
+
+/// Whether it is by heads of this width, if scores are scaled so.
+fn attends_by(level: Level, width: usize, scale: f32) -> bool {
+    let (heads, cache_heads) = HEADS;
+    let size = Size { width, heads, cache_heads, tokens: ASKING, positions: POSITIONS };
+    // So large that few positions have most of the weight.
+    let large = |half| 8.0 * float(half);
+    let queries: Vec<f32> = halves(heads * width * ASKING).into_iter().map(large).collect();
+    let mut keys = halves(cache_heads * width * POSITIONS);
+    let values = keys.clone();
+    keys.reverse();
+    // Each token sees one position more than the one before, but for some that are another's.
+    let seen = |token, position| position < POSITIONS - ASKING + token && position % 7 != token;
+    let mask: Vec<u16> = (0..ASKING * POSITIONS)
+        .map(|at| if seen(at / POSITIONS, at % POSITIONS) { 0 } else { HIDDEN })
+        .collect();
+    let row = |data, heads: usize| Rows { data, row: heads * width, head: width };
+    let asked = Rows { data: queries.as_slice(), row: heads * width, head: width };
+    let cached = [row(&keys, cache_heads), row(&values, cache_heads)];
+    let through = Rows { data: mask.as_slice(), row: POSITIONS, head: 0 };
+    let Some(attention) = Attention::new((size, SCALE), asked, cached, through) else {
+        return false;
+    };
+    let want: Vec<f32> = (0..ASKING * heads)
+        .flat_map(|at| {
+            let (token, head) = (at / heads, at % heads);
+            let of = head / (heads / cache_heads) * width;
+            let cell = |data: &[u16], position: usize| -> Vec<f32> {
+                let from = position * cache_heads * width + of;
+                data[from..from + width].iter().copied().map(float).collect()
+            };
+            let cells: Vec<_> = (0..POSITIONS)
+                .filter(|&position| seen(token, position))
+                .map(|position| (cell(&keys, position), cell(&values, position)))
+                .collect();
+            answer(&queries[at * width..][..width], &cells, scale)
+        })
+        .collect();
+    [Cut::blocks(&attention), Cut::by_sight(&attention, 2)].iter().all(|cut| {
+        let got = attended(level, &attention, cut, heads * width);
+        let near = |(got, want): (&f32, &f32)| (got - want).abs() <= NEAR;
+        got.len() == want.len() && got.iter().zip(&want).all(near)
+    })
+}
+
+/// What answers may be apart, which are below 1 in size: sums of `f32` in another order.
+const NEAR: f32 = 1e-4;
+
+/// One query's answer by the definition: softmax of scaled products, times values.
+fn answer(query: &[f32], cells: &[(Vec<f32>, Vec<f32>)], scale: f32) -> Vec<f32> {
+    let score = |(key, _): &(Vec<f32>, Vec<f32>)| -> f32 {
+        scale * query.iter().zip(key).map(|(one, other)| one * other).sum::<f32>()
+    };
+    let scores: Vec<f32> = cells.iter().map(score).collect();
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f32> = scores.iter().map(|score| (score - most).exp()).collect();
+    let total: f32 = weights.iter().sum();
+    let mean = |at: usize| {
+        let sum = cells.iter().zip(&weights).map(|((_, value), weight)| weight * value[at]);
+        sum.sum::<f32>() / total
+    };
+    (0..query.len()).map(mean).collect()
+}
+
+/// The answers as we compute them.
+fn attended(level: Level, attention: &Attention<'_>, cut: &Cut, stride: usize) -> Vec<f32> {
+    let mut floats = vec![f32::NAN; stride * ASKING];
+    let mut desk = Desk::default();
+    for part in 0..cut.parts(attention) {
+        // SAFETY: so many floats, which nobody else touches.
+        unsafe {
+            let output = Output::new(floats.as_mut_ptr(), stride, ASKING);
+            attend(level, (attention, cut, part), &output, &mut desk);
+        }
+    }
+    floats
+}
+
+/// Numbers of 16 bits between -1 and 1.
+fn halves(count: usize) -> Vec<u16> {
+    let bytes = sample(Format::Q8_0, 2 * count);
+    let (pairs, _) = bytes.as_chunks::<2>();
+    // The exponent is between 2⁻³ and 2⁻¹.
+    let number = |pair: &[u8; 2]| {
+        (u16::from_le_bytes(*pair) & 0x83ff) | (0x3000 + u16::from(pair[1] % 3) * 0x400)
+    };
+    pairs.iter().map(number).collect()
+}
+
+/// As ggml reads it.
+fn float(half: u16) -> f32 {
+    // SAFETY: turns a number into another.
+    unsafe { sys::ggml_fp16_to_fp32(half) }
 }
 
 #[cfg(test)]
@@ -140,6 +254,22 @@ mod tests {
     fn every_format_is_read_as_ggml_reads_it() {
         for level in Level::ALL.into_iter().filter(|level| level.available()) {
             assert_eq!(disagreement(level), None, "{level:?}");
+        }
+    }
+
+    #[test]
+    fn attention_is_what_its_definition_says() {
+        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            assert!(attends(level), "{level:?}");
+        }
+    }
+
+    #[test]
+    fn other_attention_is_noticed() {
+        for level in Level::ALL.into_iter().filter(|level| level.available()) {
+            for width in WIDTHS {
+                assert!(!attends_by(level, width, SCALE * 1.01), "{level:?} {width}");
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::WIDTHS;
 use tieline_kernels::{Format, Level};
 
+use super::choice::{self, Worth};
 use super::job::Worker;
 use super::tables::{
     API_VERSION, Backend, BackendDevice, BackendFunctions, BackendRegistry, DeviceFunctions,
@@ -228,17 +229,14 @@ unsafe extern "C" fn supports_op(
 
 /// Whether a matrix product is one of ours: a quantised matrix, plain and in one piece, by enough tokens.
 fn multiplies(operation: &sys::ggml_tensor) -> bool {
-    let enough = plain_product(operation).is_some_and(|(level, format, tokens)| {
-        level.tokens(format).is_some_and(|least| tokens >= least)
-    });
+    let enough = plain_product(operation).is_some_and(|(worth, tokens)| worth.many(tokens));
     enough && !multiplies_few(operation)
 }
 
 /// Whether an operation is such a product by so few tokens that it is swapped in ggml's own graph.
 pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
     operation.op == sys::GGML_OP_MUL_MAT
-        && plain_product(operation)
-            .is_some_and(|(level, format, tokens)| level.thin(format) && tokens <= Level::FEW)
+        && plain_product(operation).is_some_and(|(worth, tokens)| worth.few(tokens))
         && takes_few(operation)
         && lies_plain(operation)
 }
@@ -285,8 +283,8 @@ pub(super) fn mixes(operation: &sys::ggml_tensor) -> Option<(Level, bool)> {
     let picks = size(ids.ne[0]).checked_mul(size(ids.ne[1]))?;
     let many =
         !is_few(operation) && level.mixture(format).is_some_and(|least| picks >= least * experts);
-    // Of long blocks, the kernel for few tokens beats ggml's only while they are few.
-    let short = format.block_weights() == 32 || is_few(operation);
+    // Of long blocks, the kernel for few tokens was not measured here: most experts get one.
+    let short = format.block_weights() == 32;
     let few = !many && short && level.thin(format) && takes_few(operation);
     (plain && (many || few)).then_some((level, few))
 }
@@ -307,8 +305,8 @@ fn lies_plain(product: &sys::ggml_tensor) -> bool {
     }
 }
 
-/// The level, the format and the number of tokens of a product of a quantised matrix, plain and in one piece.
-fn plain_product(operation: &sys::ggml_tensor) -> Option<(Level, Format, usize)> {
+/// What is worth taking of a product of a quantised matrix, plain and in one piece, and its number of tokens.
+fn plain_product(operation: &sys::ggml_tensor) -> Option<(Worth, usize)> {
     // SAFETY: a product has two sources, null or valid.
     let (weights, values) = unsafe { (operation.src[0].as_ref()?, operation.src[1].as_ref()?) };
     let format = Format::from_ggml(weights.type_)?;
@@ -327,7 +325,13 @@ fn plain_product(operation: &sys::ggml_tensor) -> Option<(Level, Format, usize)>
         && operation.type_ == float
         && format.row_bytes(width).is_some()
         && weights.ne[1] >= ROWS;
-    plain.then_some((level, format, usize::try_from(values.ne[1]).ok()?))
+    if !plain {
+        return None;
+    }
+    if lies_plain(operation) {
+        choice::see(format, weights);
+    }
+    Some((choice::of(level, format, width), usize::try_from(values.ne[1]).ok()?))
 }
 
 /// Whether attention is one of ours, of so few tokens that it is swapped in ggml's own graph.

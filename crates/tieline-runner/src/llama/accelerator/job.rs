@@ -51,16 +51,17 @@ enum Step<'a> {
     /// Multiplies the matrices of experts, each with its tokens.
     Mix { experts: Experts<'a>, groups: &'a Groups, with: &'a Activations, next: AtomicUsize },
     /// Answers queries from the cache.
-    Attend(Attend<'a>),
+    Attend(Attend),
 }
 
-/// Attention that threads take part in.
+/// Attention that threads take part in. What it reads is looked at only when its turn has come: until then, others write it.
 #[derive(Debug)]
-pub(super) struct Attend<'a> {
+pub(super) struct Attend {
     level: Level,
-    attention: Attention<'a>,
+    node: *const sys::ggml_tensor,
+    /// The node's own parameters say it no longer, where it was swapped.
+    scale: f32,
     cut: Cut,
-    output: Output,
     next: AtomicUsize,
 }
 
@@ -204,9 +205,7 @@ unsafe fn steps<'a>(
     for &operation in operations {
         if !is_product(operation) {
             // SAFETY: the caller's promise.
-            let (attention, output) = unsafe { attending(operation) }?;
-            let cut = Cut::blocks(&attention);
-            steps.push(Step::Attend(Attend::new(level, (attention, cut), output)));
+            steps.push(Step::Attend(unsafe { Attend::new(level, operation, Cut::blocks) }?));
             continue;
         }
         // SAFETY: a product's second source lives as long as it.
@@ -256,8 +255,9 @@ unsafe fn multiplying<'a>(
 /// # Safety
 /// The operation is one that the device takes; its tensors are allocated and stay so for `'a`, and nobody writes what
 /// is read while it is.
-pub(super) unsafe fn attending<'a>(
+unsafe fn attending<'a>(
     operation: &'a sys::ggml_tensor,
+    scale: f32,
 ) -> Option<(Attention<'a>, Output)> {
     // SAFETY: the device takes attention with four sources.
     let [queries, keys, values, mask] =
@@ -270,7 +270,6 @@ pub(super) unsafe fn attending<'a>(
         tokens: length(queries.ne[1]),
         positions: length(keys.ne[1]),
     };
-    let scale = f32::from_bits(operation.op_params[0].cast_unsigned());
     // SAFETY: the caller's promise; the device checked the types.
     let attention = unsafe {
         let cached = [all_rows(keys), all_rows(values)];
@@ -281,23 +280,37 @@ pub(super) unsafe fn attending<'a>(
     Some((attention, output))
 }
 
-impl<'a> Attend<'a> {
-    pub(super) fn new(
+impl Attend {
+    /// `None` where the tensor is not what the device takes. `cut` says how the work is cut, and looks at nothing but
+    /// the mask, if that is there.
+    ///
+    /// # Safety
+    /// The device takes the operation, and its tensors are allocated until it is computed.
+    pub(super) unsafe fn new(
         level: Level,
-        (attention, cut): (Attention<'a>, Cut),
-        output: Output,
-    ) -> Self {
-        Self { level, attention, cut, output, next: AtomicUsize::new(0) }
+        node: *const sys::ggml_tensor,
+        cut: impl FnOnce(&Attention<'_>) -> Cut,
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let (scale, cut) = unsafe {
+            let scale = f32::from_bits((*node).op_params[0].cast_unsigned());
+            (scale, cut(&attending(&*node, scale)?.0))
+        };
+        Some(Self { level, node, scale, cut, next: AtomicUsize::new(0) })
     }
 
     /// One thread's share.
     pub(super) fn work(&self) {
-        let parts = self.cut.parts(&self.attention);
+        // SAFETY: ggml computes in order: what is read is computed by now, and written no more before this is done.
+        let Some((attention, output)) = (unsafe { attending(&*self.node, self.scale) }) else {
+            return;
+        };
+        let parts = self.cut.parts(&attention);
         DESK.with_borrow_mut(|desk| {
             while let Some(part) = take(&self.next, 1, parts) {
-                let part = (&self.attention, &self.cut, part.start);
+                let part = (&attention, &self.cut, part.start);
                 // SAFETY: the counter gives every part to one thread.
-                unsafe { attend(self.level, part, &self.output, desk) };
+                unsafe { attend(self.level, part, &output, desk) };
             }
         });
     }
@@ -349,7 +362,7 @@ impl Step<'_> {
                         let part = Part { rows, next: mine.clone().unwrap_or_default() };
                         // SAFETY: the counter gives every row to one thread; ggml waits for all threads before
                         // the next step, so all tokens are rounded.
-                        unsafe { multiply(*level, (matrix, part), with, output, scratch) };
+                        unsafe { multiply((*level, false), (matrix, part), with, output, scratch) };
                     }
                 })
             }

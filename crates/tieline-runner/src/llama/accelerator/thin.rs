@@ -20,7 +20,7 @@ use tieline_kernels::attention::Cut;
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
 
 use super::experts::{Experts, Groups};
-use super::job::{self, Attend, length, take, tokens, wanted};
+use super::job::{Attend, length, take, tokens, wanted};
 use super::tables::{Backend, BackendDevice, CustomOperation};
 use super::{INNER, Inner, ON, device};
 
@@ -39,7 +39,7 @@ const EXPERT_ROWS: usize = 16;
 
 thread_local! {
     static GROUPS: RefCell<Groups> = RefCell::default();
-    /// Rounded activations of the step before, whose room is used again.
+    /// Rooms for rounded activations, used again from step to step.
     static ROUNDED: RefCell<Vec<Activations>> = RefCell::default();
 }
 
@@ -109,6 +109,36 @@ struct Values<'a> {
     done: AtomicUsize,
 }
 
+/// Activations of a graph, and the first and the last of its operations that are ours and need them.
+#[derive(Debug)]
+struct Source {
+    tensor: *const sys::ggml_tensor,
+    /// Tokens and values of each.
+    shape: [usize; 2],
+    first: usize,
+    last: usize,
+}
+
+/// In which room each source is rounded, and the rooms' shapes, numbered as they are first needed.
+///
+/// Operations come one after the other, and all threads wait for each other between them. So what is needed no longer
+/// leaves its room to the next of the same shape, and there are as many as are needed at once, not as a model has layers.
+fn rooms(sources: &[Source]) -> (Vec<usize>, Vec<[usize; 2]>) {
+    let mut rooms: Vec<([usize; 2], usize)> = Vec::new();
+    let give = |source: &Source| {
+        let free =
+            rooms.iter().position(|(shape, last)| *shape == source.shape && *last < source.first);
+        let room = free.unwrap_or(rooms.len());
+        match rooms.get_mut(room) {
+            Some((_, last)) => *last = source.last,
+            None => rooms.push((source.shape, source.last)),
+        }
+        room
+    };
+    let given = sources.iter().map(give).collect();
+    (given, rooms.into_iter().map(|(shape, _)| shape).collect())
+}
+
 impl<'a> Sources<'a> {
     /// # Safety
     /// The graph's tensors are allocated, and stay so for `'a`.
@@ -118,31 +148,39 @@ impl<'a> Sources<'a> {
         rounded: &'a mut Vec<Activations>,
     ) -> Self {
         let mut products = Vec::new();
-        let mut sources: Vec<*const sys::ggml_tensor> = Vec::new();
+        let mut sources: Vec<Source> = Vec::new();
         let ours = |operation: &sys::ggml_tensor| {
             device::multiplies_few(operation) || device::mixes_few(operation)
         };
         // SAFETY: the caller's promise.
-        for node in unsafe { nodes(graph, ours) } {
-            // SAFETY: the caller's promise.
-            let source = unsafe { (*node).src[1] }.cast_const();
+        for (at, node) in unsafe { nodes(graph, ours) }.enumerate() {
+            // SAFETY: the caller's promise; a product has two sources.
+            let tensor = unsafe { (*node).src[1] }.cast_const();
             // What shares a source lies close together.
-            let known = sources.iter().rposition(|other| ptr::eq(*other, source));
+            let known = sources.iter().rposition(|other| ptr::eq(other.tensor, tensor));
             products.push((node, known.unwrap_or(sources.len())));
-            if known.is_none() {
-                sources.push(source);
+            match known {
+                Some(known) => sources[known].last = at,
+                None => {
+                    // SAFETY: as above.
+                    let shape = unsafe { [tokens(&*tensor), length((*tensor).ne[0])] };
+                    sources.push(Source { tensor, shape, first: at, last: at });
+                }
             }
         }
-        if rounded.len() < sources.len() {
-            rounded.resize_with(sources.len(), Activations::default);
+        let (given, shapes) = rooms(&sources);
+        rounded.resize_with(shapes.len(), Activations::default);
+        for (room, [tokens, width]) in rounded.iter_mut().zip(shapes) {
+            room.resize(tokens, width);
         }
-        let values = sources.into_iter().zip(rounded).map(|(source, rounded)| {
-            // SAFETY: the caller's promise; a product has two sources.
-            let tensor = unsafe { &*source };
-            rounded.resize(tokens(tensor), length(tensor.ne[0]));
-            Values { source, rounded, next: AtomicUsize::new(0), done: AtomicUsize::new(0) }
+        let rounded: &'a [Activations] = rounded;
+        let values = sources.iter().zip(given).map(|(source, room)| Values {
+            source: source.tensor,
+            rounded: &rounded[room],
+            next: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
         });
-        Self { level, products, values: values.collect() }
+        Self { level, values: values.collect(), products }
     }
 
     /// The products as operations of ours.
@@ -151,7 +189,8 @@ impl<'a> Sources<'a> {
             .iter()
             .filter_map(|&(node, source)| Some((node, self.values.get(source)?)))
             .filter_map(|(node, values)| {
-                let product = Multiply::new(self.level, node, values)?;
+                // SAFETY: `of` promised that the graph's tensors are allocated.
+                let product = unsafe { Multiply::new(self.level, node, values) }?;
                 Some(Swap::new(node, Task::Multiply(product)))
             })
             .collect()
@@ -184,26 +223,28 @@ unsafe fn attending<'a>(graph: *mut sys::ggml_cgraph, inner: &Inner) -> Vec<Swap
     let nodes = unsafe { nodes(graph, device::attends_few) };
     nodes
         .filter_map(|node| {
-            // SAFETY: the caller's promise.
-            let (attention, output) = unsafe { job::attending(&*node) }?;
-            // SAFETY: as above; attention of ours has a mask.
+            // SAFETY: the caller's promise; attention of ours has a mask.
             let mask = unsafe { (*node).src[3] }.cast_const();
-            let known =
-                cuts.iter().find(|(other, cut)| ptr::eq(*other, mask) && cut.fits(&attention));
-            let cut = if let Some((_, cut)) = known {
-                cut.clone()
-            } else {
-                // SAFETY: as above. A mask that something computes is not there yet.
-                let is_there = unsafe { (*mask).op == sys::GGML_OP_NONE };
-                let cut = if is_there {
-                    Cut::by_sight(&attention, threads)
-                } else {
-                    Cut::blocks(&attention)
-                };
-                cuts.push((mask, cut.clone()));
-                cut
-            };
-            Some(Swap::new(node, Task::Attend(Attend::new(inner.level, (attention, cut), output))))
+            // SAFETY: as above. A mask that something computes is not there yet; nothing else is looked at.
+            let attend = unsafe {
+                let is_there = (*mask).op == sys::GGML_OP_NONE;
+                Attend::new(inner.level, node, |attention| {
+                    let known = cuts
+                        .iter()
+                        .find(|(other, cut)| ptr::eq(*other, mask) && cut.fits(attention));
+                    if let Some((_, cut)) = known {
+                        return cut.clone();
+                    }
+                    let cut = if is_there {
+                        Cut::by_sight(attention, threads)
+                    } else {
+                        Cut::blocks(attention)
+                    };
+                    cuts.push((mask, cut.clone()));
+                    cut
+                })
+            }?;
+            Some(Swap::new(node, Task::Attend(attend)))
         })
         .collect()
 }
@@ -241,52 +282,80 @@ struct Swap<'a> {
 #[derive(Debug)]
 enum Task<'a> {
     Multiply(Multiply<'a>),
-    Attend(Attend<'a>),
+    Attend(Attend),
 }
 
-/// A product that threads take part in.
+/// A product that threads take part in. What it reads is looked at only when its turn has come: until then, others write it.
 #[derive(Debug)]
 struct Multiply<'a> {
     level: Level,
+    node: *const sys::ggml_tensor,
+    /// Whether it is one of experts' matrices.
+    mixes: bool,
     values: &'a Values<'a>,
-    product: Product<'a>,
     /// The next row to multiply, or the next part.
     next: AtomicUsize,
 }
 
-/// What is multiplied.
-#[derive(Debug)]
-enum Product<'a> {
-    Matrix {
-        matrix: Matrix<'a>,
-        output: Output,
-        /// Rows that a thread takes at a time.
-        rows: usize,
-    },
-    /// Each expert's matrix with its tokens.
-    Experts(Experts<'a>),
-}
+/// A matrix, where its products go, and how many rows a thread takes at a time.
+type Whole<'t> = (Matrix<'t>, Output, usize);
 
 impl<'a> Multiply<'a> {
     /// `None` where the tensor is not what the device takes.
-    fn new(level: Level, node: *mut sys::ggml_tensor, values: &'a Values<'a>) -> Option<Self> {
-        // SAFETY: a product of a graph that is about to be computed.
-        let operation = unsafe { &*node };
-        let product = if operation.op == sys::GGML_OP_MUL_MAT_ID {
-            // SAFETY: it and its sources are allocated until the graph is computed; nobody reads it before.
-            Product::Experts(unsafe { Experts::new((level, true), operation) }?)
-        } else {
-            Product::matrix(operation, values.rounded.tokens())?
-        };
-        Some(Self { level, values, product, next: AtomicUsize::new(0) })
+    ///
+    /// # Safety
+    /// A product of a graph that is about to be computed, whose tensors are allocated.
+    unsafe fn new(
+        level: Level,
+        node: *const sys::ggml_tensor,
+        values: &'a Values<'a>,
+    ) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let mixes = unsafe { (*node).op == sys::GGML_OP_MUL_MAT_ID };
+        let product = Self { level, node, mixes, values, next: AtomicUsize::new(0) };
+        // SAFETY: as above; nothing is read but what tensors are.
+        let is_ours =
+            unsafe { if mixes { product.experts().is_some() } else { product.matrix().is_some() } };
+        is_ours.then_some(product)
+    }
+
+    /// # Safety
+    /// The node and its sources are allocated for as long as what is returned, and nobody writes the sources.
+    unsafe fn matrix<'t>(&self) -> Option<Whole<'t>> {
+        // SAFETY: the caller's promise; a product has two sources.
+        let (product, weights) = unsafe { (&*self.node, &*(*self.node).src[0]) };
+        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
+        let format = Format::from_ggml(weights.type_)?;
+        let row_bytes = format.row_bytes(width)?;
+        let bytes = rows.checked_mul(row_bytes)?;
+        // SAFETY: a contiguous matrix of whole blocks has so many bytes.
+        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
+        let matrix = Matrix::new(format, bytes, rows, width)?;
+        let (stride, tokens) = (product.nb[1] / 4, self.values.rounded.tokens());
+        // SAFETY: the product's own floats, which nobody reads before it is done.
+        let output = unsafe { Output::new(product.data.cast(), stride, tokens) };
+        Some((matrix, output, (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4)))
+    }
+
+    /// # Safety
+    /// As for [`matrix`](Self::matrix).
+    unsafe fn experts<'t>(&self) -> Option<Experts<'t>> {
+        // SAFETY: the caller's promise.
+        unsafe { Experts::new((self.level, true), &*self.node) }
     }
 
     /// One thread's share.
     fn work(&self) {
         self.values.round(self.level);
-        match &self.product {
-            Product::Matrix { matrix, output, rows } => self.multiply(matrix, output, *rows),
-            Product::Experts(experts) => GROUPS.with_borrow_mut(|groups| self.mix(experts, groups)),
+        // SAFETY: ggml computes in order: what is read is computed by now, and written no more before this is done.
+        unsafe {
+            if self.mixes {
+                if let Some(experts) = self.experts() {
+                    GROUPS.with_borrow_mut(|groups| self.mix(&experts, groups));
+                }
+            } else if let Some((matrix, output, rows)) = self.matrix() {
+                self.multiply(&matrix, &output, rows);
+            }
         }
     }
 
@@ -299,7 +368,7 @@ impl<'a> Multiply<'a> {
             let part = Part { rows: now, next: mine.clone().unwrap_or_default() };
             let rounded = self.values.rounded;
             // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
-            unsafe { multiply(self.level, (matrix, part), rounded, output, &mut scratch) };
+            unsafe { multiply((self.level, true), (matrix, part), rounded, output, &mut scratch) };
         }
     }
 
@@ -363,24 +432,6 @@ impl<'a> Swap<'a> {
     }
 }
 
-impl Product<'_> {
-    fn matrix(product: &sys::ggml_tensor, tokens: usize) -> Option<Self> {
-        // SAFETY: a product has two sources.
-        let weights = unsafe { &*product.src[0] };
-        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-        let format = Format::from_ggml(weights.type_)?;
-        let row_bytes = format.row_bytes(width)?;
-        let bytes = rows.checked_mul(row_bytes)?;
-        // SAFETY: a contiguous matrix of whole blocks has so many bytes, which live until the graph is computed.
-        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
-        let matrix = Matrix::new(format, bytes, rows, width)?;
-        // SAFETY: the product's own floats, which nobody reads before it is done.
-        let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, tokens) };
-        let rows = (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4);
-        Some(Self::Matrix { matrix, output, rows })
-    }
-}
-
 /// `GGML_N_TASKS_MAX`: every thread takes part.
 const ALL_THREADS: c_int = -1;
 
@@ -388,4 +439,30 @@ const ALL_THREADS: c_int = -1;
 unsafe extern "C" fn run(_: *mut sys::ggml_tensor, _: c_int, _: c_int, swap: *mut c_void) {
     // SAFETY: `install` gave the address of a swap that lives through the computing.
     unsafe { &*swap.cast::<Swap<'_>>() }.work();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(width: usize, first: usize, last: usize) -> Source {
+        Source { tensor: ptr::null(), shape: [2, width], first, last }
+    }
+
+    #[test]
+    fn a_room_is_given_on_when_it_is_needed_no_longer() {
+        let layer = |at: usize| {
+            [source(64, at, at + 2), source(64, at + 5, at + 5), source(256, at + 7, at + 7)]
+        };
+        let layers: Vec<Source> = (0..30).flat_map(|number| layer(10 * number)).collect();
+        let two = vec![[2, 64], [2, 256]];
+        assert_eq!(rooms(&layers), ([0, 0, 1].repeat(30), two), "whatever the layers");
+    }
+
+    #[test]
+    fn what_is_needed_at_once_has_rooms_of_its_own() {
+        let rooms = |sources: &[Source]| super::rooms(sources).0;
+        assert_eq!(rooms(&[source(64, 0, 9), source(64, 3, 4), source(64, 9, 9)]), [0, 1, 1]);
+        assert_eq!(rooms(&[source(64, 0, 3), source(64, 3, 4)]), [0, 1], "by the same operation");
+    }
 }
