@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
-use tieline_types::ModelFile;
 use tieline_types::wire::{self, CACHE_FD, DRAFT_FD, FrameError, FromRunner, MODEL_FD, ToRunner};
+use tieline_types::{Digest, ModelFile};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::choices;
 use crate::config::EngineConfig;
 use crate::program::{self, Program};
 use crate::starter;
@@ -57,6 +58,8 @@ pub(crate) struct Child {
     stderr: LastLines,
     stderr_reader: Option<JoinHandle<()>>,
     fallback: Option<String>,
+    /// The program's content, where somebody wants to know.
+    content: Option<JoinHandle<io::Result<Digest>>>,
 }
 
 /// Why a runner was not started.
@@ -104,6 +107,16 @@ impl Child {
         tasks: &TaskTracker,
     ) -> Result<Self, SpawnError> {
         let program = program(config).await.map_err(SpawnError::Program)?;
+        // Found out while it starts: it takes some tens of milliseconds.
+        let content = config.kernel_choices.is_some().then(|| {
+            let (file, path) = (program.file.as_ref().map(File::try_clone), program.path.clone());
+            tasks.spawn_blocking(move || {
+                choices::content(match file {
+                    Some(file) => file?,
+                    None => File::open(path)?,
+                })
+            })
+        });
         let file = File::open(&model.path)?;
         let mut open = vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }];
         // Always something of ours: what this process inherited at these numbers is not for the runner.
@@ -143,7 +156,12 @@ impl Child {
             stream.map(|stream| tasks.spawn(keep_last_lines(stream, Arc::clone(&stderr))));
         let (orders, bulk) = (Some(orders), Some(bulk));
         let fallback = program.fallback;
-        Ok(Self { process, orders, bulk, frames, stderr, stderr_reader, fallback })
+        Ok(Self { process, orders, bulk, frames, stderr, stderr_reader, fallback, content })
+    }
+
+    /// The content of the program, once. `None` where nobody wanted to know, or it could not be read.
+    pub(crate) async fn content(&mut self) -> Option<Digest> {
+        self.content.take()?.await.ok()?.ok()
     }
 
     /// What the user can do where it does not begin as a runner does.

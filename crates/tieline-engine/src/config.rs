@@ -28,6 +28,8 @@ pub struct EngineConfig {
     pub max_crashes: usize,
     /// Where what was computed of prompts is kept; `None` keeps it in memory only.
     pub cache: Option<CacheConfig>,
+    /// The file in which it is kept which kernels runners chose by measuring; `None`: they go by their tables.
+    pub kernel_choices: Option<PathBuf>,
     /// A smaller model with the same vocabulary that guesses what the model will say; `None` for none.
     pub draft: Option<ModelFile>,
     /// What a runner's jail must be.
@@ -132,6 +134,7 @@ impl EngineConfig {
             backoff: Duration::from_millis(100),
             max_crashes: 3,
             cache: None,
+            kernel_choices: None,
             draft: None,
             jail: JailPolicy::default(),
             past_deaths: Vec::new(),

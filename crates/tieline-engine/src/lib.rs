@@ -6,6 +6,7 @@
 //! often.
 
 mod child;
+mod choices;
 mod client;
 mod compact;
 mod config;
@@ -18,6 +19,7 @@ mod program;
 mod starter;
 mod supervisor;
 
+pub use choices::chosen_kernels;
 pub use config::{CacheConfig, Death, DeathListener, EngineConfig, JailPolicy};
 pub use inspect::{InspectError, Inspected, inspect, inspect_with};
 pub use local::{Embeddings, LocalModel, Measured, check_request};

@@ -4,6 +4,7 @@ mod adapters;
 mod again;
 mod blame;
 mod carry;
+mod choose;
 mod health;
 mod life;
 

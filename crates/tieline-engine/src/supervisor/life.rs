@@ -16,6 +16,7 @@ use super::blame::Trace;
 use super::carry::{self, Sending};
 use super::{Change, Failed, Phase, Running, State, Submission, Supervisor};
 use crate::child::{Child, SpawnError};
+use crate::choices::Chooser;
 use crate::client::{self, Command, Ticket};
 
 /// Room for the replies of work that has one.
@@ -44,7 +45,9 @@ pub(super) type Replies = mpsc::Sender<Result<Reply, BackendError>>;
 pub(super) struct Life<'s> {
     pub(super) supervisor: &'s mut Supervisor,
     pub(super) child: Child,
-    build: RunnerBuild,
+    pub(super) build: RunnerBuild,
+    /// Whose choices of kernels are kept, where they are.
+    pub(super) chooser: Option<Chooser>,
     /// Set once the model is loaded.
     loaded: Option<LoadedModel>,
     pub(super) running: HashMap<RequestId, Pending>,
@@ -142,6 +145,7 @@ impl<'s> Life<'s> {
             supervisor,
             child,
             build: RunnerBuild::default(),
+            chooser: None,
             loaded: None,
             running: HashMap::new(),
             trial: None,
@@ -337,11 +341,13 @@ impl<'s> Life<'s> {
         self.supervisor.config.jail.check(jail).map_err(Over::Refused)?;
         self.build = build;
         self.supervisor.state.send_replace(State::Loading(0.0));
-        Ok(self.child.send(&ToRunner::Load(Box::new(self.supervisor.params.clone()))).await?)
+        let params = self.choose().await;
+        Ok(self.child.send(&ToRunner::Load(Box::new(params))).await?)
     }
 
     async fn ready(&mut self, loaded: LoadedModel) -> Step {
         self.supervisor.config.jail.check(&loaded.jail).map_err(Over::Refused)?;
+        self.keep_choices(&loaded).await;
         self.loaded = Some(loaded.clone());
         self.count_work()?;
         let pid = self.child.pid().unwrap_or(0);

@@ -10,7 +10,11 @@ use tieline_lab::{BenchPlan, BenchReport, Joules, Summary};
 use tieline_router::switch;
 use tieline_store::Model;
 use tieline_store::profiles::Bench as Kept;
-use tieline_types::{Digest, LoadParams, LoadedModel, Prompt, Request, RunnerBuild, Tokens};
+use tieline_types::{
+    Digest, KernelChoice, LoadParams, LoadedModel, Prompt, Request, RunnerBuild, Tokens,
+};
+
+use super::load_params::chosen;
 
 use crate::answer;
 use crate::app::{App, Loaded};
@@ -25,6 +29,7 @@ struct Report<'a> {
     digest: Digest,
     llama_cpp: &'a str,
     kernels: &'a [String],
+    kernel_choices: &'a [KernelChoice],
     devices: &'a [String],
     processor: &'a str,
     system: &'a str,
@@ -140,6 +145,7 @@ fn print(app: &App, model: &Model, local: &LocalModel, all: &Figures) -> Result<
             digest: model.digest,
             llama_cpp: &build.llama_cpp,
             kernels: &build.kernels,
+            kernel_choices: &loaded.kernel_choices,
             devices: &build.devices,
             processor: &machine.processor,
             system: &machine.system,
@@ -167,6 +173,7 @@ fn text(
         format!("model    {} ({}, {})", model.name, loaded.description, model.digest.short()),
         format!("machine  {}, {} threads", machine.processor, loaded.threads),
         format!("kernels  {} (llama.cpp {})", build.kernels.join(" "), build.llama_cpp),
+        format!("chosen   {}", chosen(&loaded.kernel_choices)),
         format!("prefill  {}", rate(figures.prefill_tps, figures.prefill_tokens)),
         format!("decode   {}", rate(figures.decode_tps, figures.decode_tokens)),
         format!("energy   {}", joules(energy)),

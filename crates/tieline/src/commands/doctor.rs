@@ -9,7 +9,8 @@ use tieline_engine::{EngineConfig, Inspected, JailPolicy};
 use tieline_store::Trust;
 use tieline_types::{Bytes, Hint, Jail, JailLevel};
 
-use crate::app::App;
+use super::load_params::chosen;
+use crate::app::{App, KERNEL_CHOICES};
 use crate::failure::Failure;
 use crate::prompts;
 use crate::runner::{Chosen, Why};
@@ -127,7 +128,7 @@ fn runner(app: &App) -> Vec<Check> {
     let found = format!("{} {version} with llama.cpp {llama_cpp}, {why}", path.display());
     vec![
         Check::ok("runner", found),
-        kernels(&build.kernels),
+        kernels(&build.kernels, &app.home),
         devices(&build.devices),
         shut_in(&jail, app.jail()),
     ]
@@ -158,10 +159,13 @@ fn shut_in(jail: &Jail, policy: JailPolicy) -> Check {
     }
 }
 
-fn kernels(kernels: &[String]) -> Check {
+fn kernels(kernels: &[String], home: &Path) -> Check {
     let list = kernels.join(" ");
     match probe::unused_instruction_sets(kernels).as_slice() {
-        [] => Check::ok("kernels", format!("{list}: all that this processor has")),
+        [] => {
+            let chosen = chosen(&tieline_engine::chosen_kernels(&home.join(KERNEL_CHOICES)));
+            Check::ok("kernels", format!("{list}: all that this processor has; chosen {chosen}"))
+        }
         unused => Check::failed(
             "kernels",
             format!(

@@ -1,6 +1,6 @@
 //! From the loading flags to how a model is loaded.
 
-use tieline_types::{FlashAttention, KvType, LoadParams, Tokens};
+use tieline_types::{FlashAttention, KernelChoice, KvType, LoadParams, Tokens};
 
 use crate::args::{Flash, Kv, Load};
 
@@ -19,12 +19,22 @@ impl From<&Load> for LoadParams {
             mmap: !load.no_mmap,
             gpu_layers: load.gpu_layers,
             own_kernels: !load.ggml_kernels,
+            measure_kernels: !load.ggml_kernels && !load.kernel_table,
             adapt_threads: !load.no_adapt_threads,
             // One user, one answer at a time: a runner takes at least the context.
             parallel: load.parallel.unwrap_or(1),
             kv_tokens: Some(Tokens(load.kv_tokens.unwrap_or(1))),
             ..Self::default()
         }
+    }
+}
+
+/// Which products are Tieline's, for people.
+pub(super) fn chosen(choices: &[KernelChoice]) -> String {
+    let choices: Vec<String> = choices.iter().map(ToString::to_string).collect();
+    match choices.as_slice() {
+        [] => "by table".to_owned(),
+        choices => format!("tokens by weights, as measured here: {}", choices.join("; ")),
     }
 }
 

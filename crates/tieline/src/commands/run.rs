@@ -5,8 +5,8 @@ use std::io::{self, IsTerminal, Read};
 use serde::Serialize;
 use tieline_store::{Lease, Model};
 use tieline_types::{
-    Bytes, Compacted, Digest, FinishReason, Jail, JailLevel, LoadParams, Message, Miss, Prompt,
-    Receipt, Request, Role, TokenLogprob, Tokens, Usage,
+    Bytes, Compacted, Digest, FinishReason, Jail, JailLevel, KernelChoice, LoadParams, Message,
+    Miss, Prompt, Receipt, Request, Role, TokenLogprob, Tokens, Usage,
 };
 
 use super::made::Made;
@@ -58,6 +58,7 @@ struct Report<'a> {
     memory: Option<MemoryReport>,
     llama_cpp: &'a str,
     kernels: &'a [String],
+    kernel_choices: &'a [KernelChoice],
     jail: JailReport<'a>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     prompt_logprobs: &'a [TokenLogprob],
@@ -183,6 +184,7 @@ fn report(app: &App, model: &Model, runs: &Loaded, answer: &Answer) -> Result<()
         memory: runs.planned.as_ref().map(|planned| planned.report(runs.held())),
         llama_cpp: &build.llama_cpp,
         kernels: &build.kernels,
+        kernel_choices: &loaded.kernel_choices,
         jail: JailReport { level: loaded.jail.level(), layers: &loaded.jail },
         prompt_logprobs: &answer.prompt_logprobs,
         logprobs: &answer.logprobs,

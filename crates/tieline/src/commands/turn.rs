@@ -4,6 +4,7 @@ use tieline_engine::LocalModel;
 use tieline_store::Model;
 use tieline_types::{Miss, Overflow, Prompt, Request, Sampling, Speculation, Tokens, Usage};
 
+use super::load_params::chosen;
 use super::rule;
 
 use crate::answer::{Answer, Figures};
@@ -119,6 +120,7 @@ pub(super) fn figures(model: &Model, local: &LocalModel, answer: &Answer) -> Str
         ),
         format!("context  {}, seed {}, {} threads", loaded.context, finished.seed, loaded.threads),
         format!("kernels  {} (llama.cpp {})", build.kernels.join(" "), build.llama_cpp),
+        format!("chosen   {}", chosen(&loaded.kernel_choices)),
         format!("model    {}, {}", model.name, model.digest),
         format!("source   {}", model.source),
     ]

@@ -115,7 +115,7 @@ fn arguments_that_do_not_go_together_are_refused() {
     error: the following required arguments were not provided:
       --json
 
-    Usage: tieline run --json --logprobs <N> --prompt-cache <SIZE> --home <FOLDER> --offline <MODEL> <PROMPT>
+    Usage: tieline run --json --logprobs <N> --kernel-table --prompt-cache <SIZE> --home <FOLDER> --offline <MODEL> <PROMPT>
 
     For more information, try '--help'.
     ");
@@ -124,7 +124,7 @@ fn arguments_that_do_not_go_together_are_refused() {
     --- stderr
     error: the argument '--raw' cannot be used with '--system <TEXT>'
 
-    Usage: tieline run --raw --prompt-cache <SIZE> --home <FOLDER> --offline <MODEL> <PROMPT>
+    Usage: tieline run --raw --kernel-table --prompt-cache <SIZE> --home <FOLDER> --offline <MODEL> <PROMPT>
 
     For more information, try '--help'.
     ");

@@ -85,13 +85,15 @@ impl Home {
     }
 
     /// What [`Home::tieline`] sets.
-    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 5] {
+    pub(crate) fn environment(&self) -> [(&'static str, PathBuf); 6] {
         [
             ("TIELINE_HOME", self.path()),
             ("TIELINE_CATALOGUE", self.root.join("catalogue.toml")),
             ("TIELINE_OFFLINE", "true".into()),
             // A cached prompt has other figures, and on some models another answer.
             ("TIELINE_PROMPT_CACHE", "off".into()),
+            // Tests run beside each other, and what one measures another would compute with.
+            ("TIELINE_KERNEL_TABLE", "true".into()),
             ("TZ", "UTC".into()),
         ]
     }

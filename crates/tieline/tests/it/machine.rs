@@ -80,7 +80,7 @@ fn a_measurement_says_what_it_depends_on() {
     let home = Home::with_model();
     let bench = home.tieline(["bench", "smollm2", "--json"]).args(&sizes);
     let report = bench.runner(&runner).json();
-    insta::assert_snapshot!(keys(&report).join(" "), @"model digest llama_cpp kernels devices processor system threads threads_batch context_tokens prefill_tokens decode_tokens prefill_tps decode_tps samples energy energy_unknown");
+    insta::assert_snapshot!(keys(&report).join(" "), @"model digest llama_cpp kernels kernel_choices devices processor system threads threads_batch context_tokens prefill_tokens decode_tokens prefill_tps decode_tps samples energy energy_unknown");
     assert_eq!(report["digest"], format!("sha256:{}", testkit::SMOLLM2_DIGEST));
     assert_eq!((&report["prefill_tokens"], &report["decode_tokens"]), (&32.into(), &4.into()));
     assert_eq!(report["threads"], 1);
@@ -106,7 +106,7 @@ fn a_measurement_reads_well() {
     let bench = home.tieline(["bench", "smollm2", "--powercap", "/nowhere"]).args(&sizes);
     let text = bench.runner(&runner).text();
     let names: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["model", "machine", "kernels", "prefill", "decode", "energy"]);
+    assert_eq!(names, ["model", "machine", "kernels", "chosen", "prefill", "decode", "energy"]);
     let want = "decode   not measured\nenergy   unknown: no counters of energy are in /nowhere\n";
     assert!(text.ends_with(want), "{text}");
 }

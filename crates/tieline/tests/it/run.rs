@@ -68,10 +68,33 @@ fn a_seed_makes_chance_repeatable() {
 }
 
 #[test]
+fn kernels_are_chosen_once_and_kept() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let chosen = |table: &str, flags: &[&str]| {
+        let run = home.run(&runner, &[QUESTION, "--json", "-n", "2"]).args(flags);
+        run.env("TIELINE_KERNEL_TABLE", table).json()["kernel_choices"].clone()
+    };
+    let none = Value::Array(Vec::new());
+    assert_eq!(chosen("false", &["--kernel-table"]), none);
+    assert_eq!(chosen("true", &[]), none);
+    let file = home.path().join("kernels.json");
+    assert!(!file.exists(), "nothing was measured");
+    let first = chosen("false", &[]);
+    assert_eq!(chosen("false", &[]), first);
+    assert_eq!(chosen("false", &["--ggml-kernels"]), none);
+    if first != none {
+        let kept = std::fs::read_to_string(&file).unwrap();
+        let kept: Value = serde_json::from_str(&kept).unwrap();
+        assert_eq!(kept["runners"].as_array().unwrap().len(), 1, "{kept}");
+    }
+}
+
+#[test]
 fn a_report_is_whole_and_adds_up() {
     let Some(runner) = testkit::runner() else { return };
     let report = Home::shared().report(&runner, &["--logprobs", "2"]);
-    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes memory llama_cpp kernels jail logprobs");
+    insta::assert_snapshot!(keys(&report).join(" "), @"model digest source answer reasoning warnings finish_reason usage dropped_tokens miss timing seed context_tokens threads peak_memory_bytes memory llama_cpp kernels kernel_choices jail logprobs");
     insta::assert_snapshot!(keys(&report["timing"]).join(" "), @"load_ms ttft_ms queue_ms prefill_ms decode_ms prefill_tps decode_tps");
     assert_eq!(report["digest"], format!("sha256:{}", testkit::SMOLLM2_DIGEST));
     assert_eq!(report["answer"], ANSWER);
@@ -143,7 +166,7 @@ fn figures_go_to_stderr_and_the_answer_to_stdout() {
     let stats = String::from_utf8(output.stderr).unwrap();
     let names: Vec<&str> =
         stats.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    insta::assert_snapshot!(names.join(" "), @"load first prefill decode memory context kernels model source");
+    insta::assert_snapshot!(names.join(" "), @"load first prefill decode memory context kernels chosen model source");
     assert!(stats.contains(&format!("model    smollm2, sha256:{}", testkit::SMOLLM2_DIGEST)));
     check!(home, home.run(&runner, &ask).args(&["--quiet"]), @"
     exit 0
