@@ -2,7 +2,7 @@
 //!
 //! Whose kernel is faster depends on the processor, the format and the number of tokens, and little on anything else. So
 //! for each format and width of the model's matrices, rows of its own weights are multiplied in turns by our kernels and
-//! by ggml's, on one thread, at several numbers of tokens. Time is the thread's own on its processor, and of each the
+//! by ggml's, on one thread, at several numbers of tokens; others each time, since how far they come from matters, too. Time is the thread's own on its processor, and of each the
 //! best round counts, so that others who compute meanwhile disturb little. Where rounds do not agree who is faster, the
 //! table decides, and the choice is not settled. What was chosen before is not measured again: answers move with it by
 //! rounding, so it must be the same at every start.
@@ -26,13 +26,13 @@ use turns::Turns;
 /// When no further kind of matrix is measured.
 const TIME: Duration = Duration::from_millis(250);
 /// Numbers of tokens that the kernel for many is measured with. What beats ggml with the last beats it with more.
-const MANY: [usize; 9] = [4, 6, 8, 12, 16, 32, 64, 128, 256];
+const MANY: [usize; 8] = [4, 8, 12, 16, 32, 64, 128, 256];
 /// Rounds of which the best counts.
 const ROUNDS: usize = 4;
 /// From here on one is faster than the other; between, they are even.
 const FASTER: f64 = 1.02;
 /// Matrices of a kind that rows are taken of, at most.
-const MATRICES: usize = 16;
+const MATRICES: usize = 512;
 
 /// What was chosen for this process.
 static CHOSEN: OnceLock<Vec<(Format, usize, Worth)>> = OnceLock::new();
