@@ -13,6 +13,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 DIST ?= dist
 PREFIX ?= $(HOME)/.local
 DESTDIR ?=
+ARM := aarch64-unknown-linux-gnu
 VERSUS_ARGS ?=
 PROVE_ARGS ?=
 
@@ -23,7 +24,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize
+.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize test-arm
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -117,6 +118,18 @@ sanitize: ## the kernels' tests under the address sanitizer (nightly Rust)
 		echo 'hint: the address sanitizer needs a nightly compiler: rustup toolchain install nightly' >&2; exit 1; fi
 	@host=$$(rustc +nightly -vV | sed -n 's/^host: //p') && set -x && RUSTFLAGS=-Zsanitizer=address \
 		cargo +nightly test -p tieline-kernels --lib --target "$$host" --target-dir "$(TARGET)/sanitize"
+
+test-arm: ## the kernels' tests for ARM under emulation, on a processor of each level: rustup, a cross linker, qemu
+	@rustup target list --installed 2>/dev/null | grep -qx $(ARM) || { \
+		echo 'hint: rustup target add $(ARM)' >&2; exit 1; }
+	@for tool in aarch64-linux-gnu-gcc qemu-aarch64; do command -v $$tool >/dev/null || { \
+		echo "hint: $$tool is not there: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user" >&2; exit 1; }; done
+	@# Optimised, since that is what is emulated fastest; what only debugging asserts stays.
+	@for level in max:NEON-I8MM neoverse-n1:NEON-DOTPROD cortex-a72:portable; do set -x; \
+		TIELINE_EXPECT_LEVEL=$${level#*:} RUSTFLAGS="-C target-feature=+crt-static" CARGO_PROFILE_TEST_OPT_LEVEL=3 \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $${level%:*}" \
+		cargo test -p tieline-kernels --lib --target $(ARM) --target-dir "$(TARGET)/arm" || exit 1; set +x; done
 
 versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
 	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)

@@ -112,6 +112,7 @@ impl<'a> Attention<'a> {
 
 /// What a thread needs while it attends; keeps its room for the next part.
 #[derive(Debug, Default)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the reference needs less"))]
 pub struct Desk {
     /// Positions that one of the part's tokens sees, in their order.
     positions: Vec<usize>,
@@ -130,6 +131,7 @@ pub struct Desk {
 }
 
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "as above"))]
 struct State {
     most: f32,
     total: f32,

@@ -14,11 +14,22 @@ pub enum Level {
     AvxVnni,
     /// AVX-512 with VNNI: four products of bytes in each of 16 lanes at once.
     Avx512Vnni,
+    /// ARM's NEON with `dotprod`: four products of bytes in each of four lanes at once.
+    NeonDot,
+    /// ARM's NEON with `i8mm`: eight products of bytes in each of four lanes at once.
+    NeonI8mm,
 }
 
 impl Level {
     /// All of them, worst first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+    pub const ALL: [Self; 6] = [
+        Self::Portable,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::NeonDot,
+        Self::NeonI8mm,
+    ];
 
     /// The best that this processor has.
     #[must_use]
@@ -46,6 +57,14 @@ impl Level {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => false,
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => {
+                Self::NeonDot.available() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
+            #[cfg(not(target_arch = "aarch64"))]
+            Self::NeonDot | Self::NeonI8mm => false,
         }
     }
 
@@ -65,6 +84,7 @@ impl Level {
         match (self, format) {
             (Self::Portable, _) => None,
             (Self::Avx512Vnni, _) => tokens_avx512(format),
+            (Self::NeonDot | Self::NeonI8mm, _) => tokens_neon(format),
             (_, Format::Q4_1 | Format::Q5_1 | Format::Mxfp4) => Some(8),
             (_, Format::Q4_0 | Format::Q5_0 | Format::Iq4Nl) => Some(32),
             _ => None,
@@ -108,6 +128,8 @@ impl Level {
             Self::Avx2 => "AVX2",
             Self::AvxVnni => "AVX-VNNI",
             Self::Avx512Vnni => "AVX512-VNNI",
+            Self::NeonDot => "NEON-DOTPROD",
+            Self::NeonI8mm => "NEON-I8MM",
         }
     }
 }
@@ -127,6 +149,12 @@ fn tokens_avx512(format: Format) -> Option<usize> {
     }
 }
 
+/// Not measured, so only what ggml multiplies as one dot product after another on ARM: others it lays out anew there, or
+/// multiplies two rows with two tokens. From how many tokens on is what AVX2 begins with.
+fn tokens_neon(format: Format) -> Option<usize> {
+    matches!(format, Format::Q5_0 | Format::Q5_1).then_some(32)
+}
+
 /// As [`tokens_avx512`], for the mean over all experts. What experts get is uneven, which favours ours: those that get none
 /// are not unpacked. Where few tokens have a kernel of their own, from here on the one for many beats it.
 fn mixture_avx512(format: Format) -> Option<usize> {
@@ -144,6 +172,14 @@ fn mixture_avx512(format: Format) -> Option<usize> {
 mod tests {
     use super::*;
 
+    /// Whoever emulates a processor says what is right for it (`make test-arm`): tests of a level that is not found
+    /// would pass unseen.
+    #[test]
+    fn the_level_is_the_one_expected() {
+        let expected = std::env::var("TIELINE_EXPECT_LEVEL");
+        assert_eq!(Level::best().name(), expected.as_deref().unwrap_or(Level::best().name()));
+    }
+
     #[test]
     fn only_what_is_worth_it_is_taken() {
         for format in Format::ALL {
@@ -160,6 +196,11 @@ mod tests {
         assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
         assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);
         assert_eq!(Level::Avx2.tokens(Format::Q4K), None);
+        for level in [Level::NeonDot, Level::NeonI8mm] {
+            let taken = Format::ALL.into_iter().filter(|format| level.tokens(*format).is_some());
+            assert!(taken.eq([Format::Q5_0, Format::Q5_1]));
+            assert_eq!(level.mixture(Format::Q5_1), level.tokens(Format::Q5_1));
+        }
     }
 
     #[test]

@@ -274,6 +274,12 @@ fn unpack(level: Level, matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scrat
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Level::Avx2 | Level::AvxVnni => unsafe { unpack_avx2(matrix, strips, scratch) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::NeonDot => unsafe { unpack_neon_dot(matrix, strips, scratch) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        Level::NeonI8mm => unsafe { unpack_neon_pairs(matrix, strips, scratch) },
         _ => unpack_strips(matrix, strips, scratch, panel::turn),
     }
 }
@@ -291,6 +297,22 @@ fn unpack_avx2(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
 fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
     unpack_strips(matrix, strips, scratch, |rows, table, columns| {
         panel::avx512::turn(rows, table, columns);
+    });
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn unpack_neon_dot(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
+        panel::neon::turn(rows, table, columns);
+    });
+}
+
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn unpack_neon_pairs(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
+        panel::neon::pair(rows, table, columns);
     });
 }
 
@@ -342,6 +364,12 @@ unsafe fn all_tokens(
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Level::Avx2 => unsafe { tile::narrow::multiply(work, &mut products) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Level::NeonDot => unsafe { tile::neon::multiply_dot(work, &mut products) },
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            Level::NeonI8mm => unsafe { tile::neon::multiply_pairs(work, &mut products) },
             _ => products = tile::portable::multiply(work),
         }
         for (token, products) in products.iter().enumerate().take(some) {

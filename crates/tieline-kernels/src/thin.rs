@@ -35,6 +35,10 @@ pub(crate) fn can(level: Level, matrix: &Matrix<'_>) -> bool {
 ///
 /// # Safety
 /// As for [`crate::multiply_picked()`], which checked that sizes fit and that the kernel [`can`].
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(unused_variables, unused_mut, reason = "the kernel is written for no other")
+)]
 pub(crate) unsafe fn multiply(
     (matrix, part): (&Matrix<'_>, Part),
     (activations, tokens): (&Activations, Tokens<'_>),
@@ -53,7 +57,7 @@ pub(crate) unsafe fn multiply(
         let last = part.rows.end.min(first + ROWS);
         fetch(matrix.bytes(later(&part, first + ahead)));
         // Past the last row, that one again: what comes of it is not written.
-        let rows = std::array::from_fn(|row| {
+        let rows: [&[u8]; ROWS] = std::array::from_fn(|row| {
             let row = (first + row).min(last - 1);
             matrix.bytes(row..row + 1)
         });

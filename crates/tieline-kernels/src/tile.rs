@@ -4,12 +4,13 @@
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod narrow;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod portable;
 
 use crate::activations::Row;
 use crate::format::Format;
 use crate::panel::{LANES, Panel};
-use crate::unpack::WIDTH;
 
 /// Strips that are multiplied together: each value of a token is then loaded once for both.
 pub(crate) const STRIPS: usize = 2;
@@ -46,8 +47,9 @@ pub(crate) fn count<const PARTS: usize>(row: &Row<'_>, block: usize, part: usize
 }
 
 /// Four neighbouring values as one word.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub(crate) fn word(q: &[i8; WIDTH], four: usize) -> i32 {
+pub(crate) fn word(q: &[i8; crate::unpack::WIDTH], four: usize) -> i32 {
     let (fours, _) = q.as_chunks::<4>();
     i32::from_le_bytes(fours[four].map(i8::cast_unsigned))
 }

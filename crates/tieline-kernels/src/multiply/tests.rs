@@ -229,6 +229,28 @@ proptest! {
     }
 }
 
+/// What levels of different processors compute is never side by side: so it is held to the bits of one run.
+#[test]
+fn every_processor_computes_the_same_bits() {
+    let (rows, tokens) = (35, thin::FEW + 2);
+    for level in levels().filter(|level| *level != Level::Portable) {
+        let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+        for format in Format::ALL {
+            let width = 3 * format.block_weights();
+            let bytes = bytes(format, rows, width, 11);
+            let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+            // No sines here: they are not everywhere the same.
+            let value = |at| f32::from(u8::try_from(at * 37 % 251).unwrap()) / 8.0 - 15.0;
+            let values: Vec<f32> = (0..tokens * width).map(value).collect();
+            let activations = rounded(level, tokens, width, &values);
+            for product in product((level, false), &matrix, &activations, one(&(0..rows))) {
+                digest = (digest ^ u64::from(product.to_bits())).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        assert_eq!(digest, 0x32ff_4a0e_a742_8204, "{level:?}: {digest:#x}");
+    }
+}
+
 #[test]
 fn a_token_does_not_depend_on_its_neighbours() {
     let rows = 35;
