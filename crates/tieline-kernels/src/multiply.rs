@@ -303,8 +303,9 @@ fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
 fn unpack_neon_dot(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+    let less = panel::neon::around(matrix.format);
     unpack_strips(matrix, strips, scratch, |rows, table, columns| {
-        panel::neon::turn(rows, table, columns);
+        panel::neon::turn((rows, less), table, columns);
     });
 }
 

@@ -1,11 +1,12 @@
 //! Lays rows out for the tiles of ARM, with NEON's shuffles.
 
 use std::arch::aarch64::{
-    uint8x16_t, vld1q_u8, vqtbl1q_u8, vreinterpretq_u8_u64, vreinterpretq_u32_u8,
-    vreinterpretq_u64_u8, vreinterpretq_u64_u32, vst1q_u8, vtrn1q_u32, vtrn2q_u32, vzip1q_u64,
-    vzip2q_u64,
+    uint8x16_t, vdupq_n_u8, veorq_u8, vld1q_u8, vqtbl1q_u8, vreinterpretq_u8_u64,
+    vreinterpretq_u32_u8, vreinterpretq_u64_u8, vreinterpretq_u64_u32, vst1q_u8, vtrn1q_u32,
+    vtrn2q_u32, vzip1q_u64, vzip2q_u64,
 };
 
+use crate::format::Format;
 use crate::panel::{Aligned, Columns, LANES, Rows};
 use crate::unpack::WIDTH;
 
@@ -16,16 +17,25 @@ const FOUR: usize = BYTES / 4;
 /// Columns of a row that a product of small matrices multiplies: half a register.
 const EIGHT: usize = BYTES / 2;
 
-/// As [`super::turn`].
+/// What numbers of a format are too large by for signed bytes.
+pub(crate) fn around(format: Format) -> u8 {
+    if format.zero() == 128 { 128 } else { 0 }
+}
+
+/// As [`super::turn`], with `less` taken from every number: nothing, or 128.
 #[target_feature(enable = "neon")]
 #[inline]
-pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut Aligned<Columns>) {
+pub(crate) fn turn(
+    (rows, less): (&Aligned<Rows>, u8),
+    table: Option<&[u8; 16]>,
+    columns: &mut Aligned<Columns>,
+) {
     for first in (0..LANES).step_by(FOUR) {
         for half in 0..WIDTH / BYTES {
             let words = std::array::from_fn(|row| load(&rows.0[first + row], half, table));
             for (at, word) in turned(words).into_iter().enumerate() {
                 let column = columns.0[half * FOUR + at].as_flattened_mut();
-                store(word, column, first / FOUR);
+                store(veorq_u8(word, vdupq_n_u8(less)), column, first / FOUR);
             }
         }
     }
@@ -91,7 +101,13 @@ mod tests {
     #[test]
     fn rows_are_turned_alike() {
         // SAFETY: every processor of this kind that Rust's standard library runs on has NEON.
-        turns_alike(|rows, table, columns| unsafe { turn(rows, table, columns) });
+        turns_alike(|rows, table, columns| unsafe { turn((rows, 0), table, columns) });
+        turns_alike(|rows, table, columns| {
+            // SAFETY: as above.
+            unsafe { turn((rows, 128), table, columns) };
+            let numbers = columns.0.as_flattened_mut().as_flattened_mut();
+            numbers.iter_mut().for_each(|number| *number = number.wrapping_add(128));
+        });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! 32 for what is multiplied. So strips are multiplied one after another, and floats are summed in memory near by.
 //!
 //! `sdot` adds four products in each of four lanes, one lane for each row, with any word of a token's register; it wants
-//! signed bytes, so numbers around 128 have their upper bit turned over. `usmmla` multiplies eight columns of two rows
+//! signed bytes, so panels hold numbers around 128 less that. `usmmla` multiplies eight columns of two rows
 //! with those of two tokens, twice as many products at once; panels hold pairs of rows for it. What is counted is the same
 //! whole number as in the other tiles, floats are scaled and summed in the same order, and so the products are equal to
 //! the last bit.
@@ -14,15 +14,14 @@
 
 use std::arch::aarch64::{
     float32x4_t, int8x16_t, int32x4_t, uint8x16_t, vcombine_s8, vcvtq_f32_s32, vdupq_n_f32,
-    vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vld1_s8, vld1q_f32, vld1q_s8, vld1q_u8,
-    vmulq_f32, vreinterpretq_s8_u8, vst1q_f32, vuzp1q_f32, vuzp2q_f32, vzip1q_f32, vzip1q_s32,
-    vzip2q_f32,
+    vdupq_n_s32, vfmaq_f32, vld1_s8, vld1q_f32, vld1q_s8, vld1q_u8, vmulq_f32, vreinterpretq_s8_u8,
+    vst1q_f32, vuzp1q_f32, vuzp2q_f32, vzip1q_f32, vzip1q_s32, vzip2q_f32,
 };
 use std::arch::asm;
 
 use crate::activations::Row;
-use crate::panel::neon::BYTES;
-use crate::panel::{Aligned, Columns, LANES};
+use crate::panel::neon::{BYTES, around};
+use crate::panel::{Aligned, LANES};
 use crate::tile::portable::whole;
 use crate::tile::{Products, TOKENS, Work, count, fits, holds};
 use crate::unpack::WIDTH;
@@ -70,52 +69,51 @@ fn dots<const T: usize, const PARTS: usize, const MINIMUM: bool>(
     let Some(tokens) = work.tokens.first_chunk::<T>() else { return };
     let blocks = work.panels[0].q.len();
     assert!(tokens.iter().all(|row| holds(row, blocks)), "tokens of other widths");
-    // What is below 128 is below zero as a signed byte.
-    let (zero, flip) = if work.format.zero() == 128 { (0, 0x80) } else { (work.format.zero(), 0) };
-    let flip = vdupq_n_u8(flip);
+    let zero = work.format.zero() - i32::from(around(work.format));
     for (strip, panel) in work.panels.iter().enumerate() {
         assert!(fits::<PARTS>(panel, blocks), "panels of other widths");
         let mut sums = [[vdupq_n_f32(0.0); QUARTERS]; T];
         for block in 0..blocks {
             for part in 0..PARTS {
                 // Written out here and not in a function: the counts of a tile must stay in registers.
+                // So are the loops over them that do nothing else: they are short enough to be unrolled.
+                let less = tokens.map(|row| -zero * count::<PARTS>(&row, block, part));
                 let mut counts = [[vdupq_n_s32(0); QUARTERS]; T];
                 for token in 0..T {
-                    let less = -zero * count::<PARTS>(&tokens[token], block, part);
-                    counts[token] = [vdupq_n_s32(less); QUARTERS];
+                    counts[token] = [vdupq_n_s32(less[token]); QUARTERS];
                 }
-                for half in halves::<PARTS>(part) {
-                    let values: [int8x16_t; T] =
-                        std::array::from_fn(|token| sixteen(&tokens[token].q[block], half));
-                    macro_rules! columns {
-                        ($($four:literal)*) => {$(
-                            for quarter in 0..QUARTERS {
-                                let at = (half * NARROW + $four) * QUARTERS + quarter;
-                                let weights = veorq_u8(numbers(&panel.q[block], at), flip);
-                                let weights = vreinterpretq_s8_u8(weights);
-                                for token in 0..T {
-                                    let counted = counts[token][quarter];
-                                    counts[token][quarter] = sdot::<$four>(counted, weights, values[token]);
-                                }
+                macro_rules! add {
+                    ($half:expr, $($four:literal)*) => {{
+                        let values: [int8x16_t; T] =
+                            std::array::from_fn(|token| sixteen(&tokens[token].q[block], $half));
+                        let columns = &panel.q[block].0.as_chunks::<NARROW>().0[$half];
+                        $(for quarter in 0..QUARTERS {
+                            let weights = vreinterpretq_s8_u8(numbers(&columns[$four], quarter));
+                            for token in 0..T {
+                                let counted = counts[token][quarter];
+                                counts[token][quarter] = sdot::<$four>(counted, weights, values[token]);
                             }
-                        )*};
-                    }
-                    columns!(0 1 2 3);
+                        })*
+                    }};
+                }
+                add!(part, 0 1 2 3);
+                if PARTS == 1 {
+                    add!(1, 0 1 2 3);
                 }
                 let at = block * PARTS + part;
+                let sizes = tokens.map(|row| {
+                    let [size, less] = sizes::<PARTS>(&row, block, part);
+                    [vdupq_n_f32(size), vdupq_n_f32(less)]
+                });
+                let rows = [&panel.d[at], &panel.m[at]]
+                    .map(|lanes| std::array::from_fn(|quarter| floats(lanes, quarter)));
+                let mut dots = [[vdupq_n_f32(0.0); QUARTERS]; T];
                 for token in 0..T {
-                    let size = tokens[token].d[block];
-                    let less = size * whole(count::<PARTS>(&tokens[token], block, part));
-                    let (size, less) = (vdupq_n_f32(size), vdupq_n_f32(less));
                     for quarter in 0..QUARTERS {
-                        let sum = &mut sums[token][quarter];
-                        let dot = vmulq_f32(vcvtq_f32_s32(counts[token][quarter]), size);
-                        *sum = vfmaq_f32(*sum, dot, floats(&panel.d[at], quarter));
-                        if MINIMUM {
-                            *sum = vfmaq_f32(*sum, floats(&panel.m[at], quarter), less);
-                        }
+                        dots[token][quarter] = vcvtq_f32_s32(counts[token][quarter]);
                     }
                 }
+                add_up::<T, QUARTERS, MINIMUM>(&mut sums, &dots, &sizes, &rows);
             }
         }
         for (sums, products) in sums.iter().zip(products.iter_mut()) {
@@ -169,45 +167,49 @@ fn squares<const P: usize, const PARTS: usize, const MINIMUM: bool>(
         for block in 0..blocks {
             for part in 0..PARTS {
                 // Written out here: as above.
+                let less =
+                    tokens.map(|rows| rows.map(|row| -zero * count::<PARTS>(&row, block, part)));
                 let mut counts = [[vdupq_n_s32(0); PAIRS]; P];
                 for pair in 0..P {
-                    let less = tokens[pair]
-                        .map(|row| vdupq_n_s32(-zero * count::<PARTS>(&row, block, part)));
-                    counts[pair] = [vzip1q_s32(less[0], less[1]); PAIRS];
+                    let [one, other] = less[pair];
+                    counts[pair] = [vzip1q_s32(vdupq_n_s32(one), vdupq_n_s32(other)); PAIRS];
                 }
-                for eight in eights::<PARTS>(part) {
-                    let values: [int8x16_t; P] =
-                        std::array::from_fn(|pair| two(tokens[pair], block, eight));
-                    for rows in 0..PAIRS {
-                        let weights = numbers(&panel.q[block], eight * PAIRS + rows);
-                        for pair in 0..P {
-                            counts[pair][rows] = usmmla(counts[pair][rows], weights, values[pair]);
+                macro_rules! add {
+                    ($($eight:expr),*) => {$(
+                        let values: [int8x16_t; P] =
+                            std::array::from_fn(|pair| two(tokens[pair], block, $eight));
+                        let columns = &panel.q[block].0.as_chunks::<2>().0[$eight];
+                        for rows in 0..PAIRS {
+                            let weights = numbers(&columns[rows / QUARTERS], rows % QUARTERS);
+                            for pair in 0..P {
+                                counts[pair][rows] = usmmla(counts[pair][rows], weights, values[pair]);
+                            }
                         }
-                    }
+                    )*};
+                }
+                add!(2 * part, 2 * part + 1);
+                if PARTS == 1 {
+                    add!(2, 3);
                 }
                 let at = block * PARTS + part;
+                let sizes = tokens.map(|rows| {
+                    let [one, other] = rows
+                        .map(|row| sizes::<PARTS>(&row, block, part).map(|size| vdupq_n_f32(size)));
+                    [vzip1q_f32(one[0], other[0]), vzip1q_f32(one[1], other[1])]
+                });
+                let rows = [&panel.d[at], &panel.m[at]]
+                    .map(|lanes| std::array::from_fn(|pair| doubled(lanes, pair)));
+                let mut dots = [[vdupq_n_f32(0.0); PAIRS]; P];
                 for pair in 0..P {
-                    let sizes = tokens[pair].map(|row| row.d[block]);
-                    let [size, other] = sizes.map(|size| vdupq_n_f32(size));
-                    let size = vzip1q_f32(size, other);
-                    let less = tokens[pair].map(|row| {
-                        vdupq_n_f32(row.d[block] * whole(count::<PARTS>(&row, block, part)))
-                    });
-                    let less = vzip1q_f32(less[0], less[1]);
                     for rows in 0..PAIRS {
-                        let sum = &mut sums[pair][rows];
-                        let dot = vmulq_f32(vcvtq_f32_s32(counts[pair][rows]), size);
-                        *sum = vfmaq_f32(*sum, dot, doubled(&panel.d[at], rows));
-                        if MINIMUM {
-                            *sum = vfmaq_f32(*sum, doubled(&panel.m[at], rows), less);
-                        }
+                        dots[pair][rows] = vcvtq_f32_s32(counts[pair][rows]);
                     }
                 }
+                add_up::<P, PAIRS, MINIMUM>(&mut sums, &dots, &sizes, &rows);
             }
         }
         for (sums, products) in sums.iter().zip(products.chunks_mut(2)) {
-            for quarter in 0..QUARTERS {
-                let (upper, lower) = (sums[2 * quarter], sums[2 * quarter + 1]);
+            for (quarter, &[upper, lower]) in sums.as_chunks::<2>().0.iter().enumerate() {
                 store(vuzp1q_f32(upper, lower), &mut products[0][strip], quarter);
                 store(vuzp2q_f32(upper, lower), &mut products[1][strip], quarter);
             }
@@ -215,18 +217,32 @@ fn squares<const P: usize, const PARTS: usize, const MINIMUM: bool>(
     }
 }
 
-/// Halves of a block that are in a part of it.
+/// What a part of a token's block is multiplied with, and its sum so multiplied, which minima are for.
 #[inline(always)]
-fn halves<const PARTS: usize>(part: usize) -> std::ops::Range<usize> {
-    let some = WIDTH / BYTES / PARTS;
-    part * some..(part + 1) * some
+fn sizes<const PARTS: usize>(row: &Row<'_>, block: usize, part: usize) -> [f32; 2] {
+    let size = row.d[block];
+    [size, size * whole(count::<PARTS>(row, block, part))]
 }
 
-/// Eights of columns that are in a part of a block.
-#[inline(always)]
-fn eights<const PARTS: usize>(part: usize) -> std::ops::Range<usize> {
-    let some = WIDTH / EIGHT / PARTS;
-    part * some..(part + 1) * some
+/// Scales what was counted, with what [`sizes`] says of tokens and with scales and minima of rows, and adds it to the sums.
+#[target_feature(enable = "neon")]
+#[inline]
+fn add_up<const T: usize, const N: usize, const MINIMUM: bool>(
+    sums: &mut [[float32x4_t; N]; T],
+    dots: &[[float32x4_t; N]; T],
+    sizes: &[[float32x4_t; 2]; T],
+    [scales, minima]: &[[float32x4_t; N]; 2],
+) {
+    for token in 0..T {
+        let [size, less] = sizes[token];
+        for at in 0..N {
+            let sum = &mut sums[token][at];
+            *sum = vfmaq_f32(*sum, vmulq_f32(dots[token][at], size), scales[at]);
+            if MINIMUM {
+                *sum = vfmaq_f32(*sum, minima[at], less);
+            }
+        }
+    }
 }
 
 /// In each lane, adds four products of signed bytes with those of one lane of `values`.
@@ -268,11 +284,11 @@ fn usmmla(mut counted: int32x4_t, weights: uint8x16_t, values: int8x16_t) -> int
     counted
 }
 
-/// A register of a panel's numbers.
+/// A register of a panel's column.
 #[target_feature(enable = "neon")]
 #[inline]
-fn numbers(columns: &Aligned<Columns>, at: usize) -> uint8x16_t {
-    let (registers, _) = columns.0.as_flattened().as_flattened().as_chunks::<BYTES>();
+fn numbers(column: &[[u8; 4]; LANES], at: usize) -> uint8x16_t {
+    let (registers, _) = column.as_flattened().as_chunks::<BYTES>();
     // SAFETY: 16 readable bytes.
     unsafe { vld1q_u8(registers[at].as_ptr()) }
 }
