@@ -23,7 +23,7 @@ use crate::activations::Row;
 use crate::panel::neon::{BYTES, around};
 use crate::panel::{Aligned, LANES};
 use crate::tile::portable::whole;
-use crate::tile::{Products, TOKENS, Work, count, fits, holds};
+use crate::tile::{Products, STRIPS, TOKENS, Work, count, fits, holds};
 use crate::unpack::WIDTH;
 
 /// Lanes of a register.
@@ -117,9 +117,7 @@ fn dots<const T: usize, const PARTS: usize, const MINIMUM: bool>(
             }
         }
         for (sums, products) in sums.iter().zip(products.iter_mut()) {
-            for (quarter, sum) in sums.iter().enumerate() {
-                store(*sum, &mut products[strip], quarter);
-            }
+            (0..QUARTERS).for_each(|quarter| store(sums[quarter], &mut products[strip], quarter));
         }
     }
 }
@@ -192,11 +190,8 @@ fn squares<const P: usize, const PARTS: usize, const MINIMUM: bool>(
                     add!(2, 3);
                 }
                 let at = block * PARTS + part;
-                let sizes = tokens.map(|rows| {
-                    let [one, other] = rows
-                        .map(|row| sizes::<PARTS>(&row, block, part).map(|size| vdupq_n_f32(size)));
-                    [vzip1q_f32(one[0], other[0]), vzip1q_f32(one[1], other[1])]
-                });
+                let sizes =
+                    tokens.map(|rows| both(rows.map(|row| sizes::<PARTS>(&row, block, part))));
                 let rows = [&panel.d[at], &panel.m[at]]
                     .map(|lanes| std::array::from_fn(|pair| doubled(lanes, pair)));
                 let mut dots = [[vdupq_n_f32(0.0); PAIRS]; P];
@@ -209,10 +204,7 @@ fn squares<const P: usize, const PARTS: usize, const MINIMUM: bool>(
             }
         }
         for (sums, products) in sums.iter().zip(products.chunks_mut(2)) {
-            for (quarter, &[upper, lower]) in sums.as_chunks::<2>().0.iter().enumerate() {
-                store(vuzp1q_f32(upper, lower), &mut products[0][strip], quarter);
-                store(vuzp2q_f32(upper, lower), &mut products[1][strip], quarter);
-            }
+            apart(sums, products, strip);
         }
     }
 }
@@ -242,6 +234,24 @@ fn add_up<const T: usize, const N: usize, const MINIMUM: bool>(
                 *sum = vfmaq_f32(*sum, minima[at], less);
             }
         }
+    }
+}
+
+/// [`sizes`] of two tokens, as a square has them.
+#[target_feature(enable = "neon")]
+#[inline]
+fn both(sizes: [[f32; 2]; 2]) -> [float32x4_t; 2] {
+    let [one, other] = sizes.map(|sizes| sizes.map(|size| vdupq_n_f32(size)));
+    [vzip1q_f32(one[0], other[0]), vzip1q_f32(one[1], other[1])]
+}
+
+/// Stores the sums of two tokens.
+#[target_feature(enable = "neon")]
+#[inline]
+fn apart(sums: &[float32x4_t; PAIRS], products: &mut [[[f32; LANES]; STRIPS]], strip: usize) {
+    for (quarter, &[upper, lower]) in sums.as_chunks::<2>().0.iter().enumerate() {
+        store(vuzp1q_f32(upper, lower), &mut products[0][strip], quarter);
+        store(vuzp2q_f32(upper, lower), &mut products[1][strip], quarter);
     }
 }
 
