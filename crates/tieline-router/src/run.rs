@@ -118,7 +118,7 @@ impl Router {
         };
         let planned = self.switch.plan(setup, &self.host, (&call, request)).await?;
         let decision = short(planned.decision(), planned.asked().network_gone);
-        let refusal = switch::refusal(planned.decision());
+        let refusal = switch::refusal(planned.decision(), self.switch.passes(&planned));
         let routed = self.routed(call, decision, Some(Arc::new(planned)));
         match refusal {
             None => Ok(routed),

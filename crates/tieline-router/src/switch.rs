@@ -24,7 +24,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_privacy::survey::{Survey, Unknown, survey};
 use tieline_store::profiles::Learned;
-use tieline_types::{BackendError, ErrorKind, Host, HostStatus, ModelCard, Request, Tokens, Zone};
+use tieline_types::{
+    BackendError, ErrorKind, Host, HostStatus, ModelCard, Origin, Request, Retry, Tokens, Zone,
+};
 
 use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
@@ -395,8 +397,8 @@ fn declared(call: &Call) -> Result<Option<tieline_types::DataClass>, BackendErro
     })
 }
 
-/// A refusal in words, with the reasons of those who came nearest.
-pub(crate) fn refusal(decision: &Decision) -> Option<BackendError> {
+/// A refusal in words, with the reasons of those who came nearest. What keeps them from it may pass after some time.
+pub(crate) fn refusal(decision: &Decision, passes: Option<Duration>) -> Option<BackendError> {
     let refusal = decision.refusal?;
     let reasons: Vec<String> = decision
         .rejections
@@ -412,12 +414,15 @@ pub(crate) fn refusal(decision: &Decision) -> Option<BackendError> {
             BackendError::new(ErrorKind::NotFound, text)
         }
         RefusalCode::NotEligible | RefusalCode::NoneEligible => {
-            let kind = match refusal.nearest {
-                Some(crate::choose::Reason::OverBudget) => ErrorKind::OverBudget,
-                _ => ErrorKind::Denied,
-            };
             let text = format!("nobody may answer this {} request{nearest}", decision.class);
-            BackendError::new(kind, text)
+            match (passes, refusal.nearest) {
+                (Some(wait), _) => BackendError::new(ErrorKind::Unavailable, text)
+                    .of(Origin::Here, Retry::After(wait)),
+                (None, Some(crate::choose::Reason::OverBudget)) => {
+                    BackendError::new(ErrorKind::OverBudget, text)
+                }
+                (None, _) => BackendError::new(ErrorKind::Denied, text),
+            }
         }
     };
     Some(match reasons.is_empty() {

@@ -3,7 +3,10 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::Switch;
+use tieline_types::Zone;
+
+use super::{Planned, Switch};
+use crate::choose::Reason;
 
 /// A model of the policy's that is left alone for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +37,23 @@ impl Switch {
             })
         });
         all.collect()
+    }
+
+    /// After how long somebody may answer who is kept from it by what passes: an open circuit, a network that is gone.
+    pub(crate) fn passes(&self, planned: &Planned) -> Option<Duration> {
+        let asked = planned.asked();
+        let ordered = self.current().and_then(|setup| setup.policy.offline);
+        let may_leave = !asked.offline && ordered.is_none_or(|farthest| farthest > Zone::Lan);
+        let waits = planned.decision().rejections.iter().filter_map(|one| match one.reason {
+            Reason::BreakerOpen => {
+                Some(Duration::from_millis(u64::try_from(one.wanted?).unwrap_or(0)))
+            }
+            Reason::Offline if asked.network_gone && may_leave => {
+                Some(self.offline_for().unwrap_or_default())
+            }
+            _ => None,
+        });
+        waits.min()
     }
 
     /// How much longer nobody beyond the local network is asked, since none could be reached there; zero: the next

@@ -97,7 +97,7 @@ async fn a_network_that_is_gone_leaves_what_is_near() {
         assert_eq!(named(&router, "cloud/a").await, Err(ErrorKind::Upstream));
     }
     // Of the policy's two hosts the near one was never asked, and nothing of it was needed to know.
-    assert_eq!(named(&router, "cloud/a").await, Err(ErrorKind::Denied));
+    assert_eq!(named(&router, "cloud/a").await, Err(ErrorKind::Unavailable));
     let plan = last(&router).plan.clone().unwrap();
     let far = plan.rejections.iter().find(|one| one.name == "cloud/a").unwrap();
     assert_eq!(far.reason, Reason::Offline);
@@ -120,6 +120,11 @@ async fn an_open_circuit_is_seen_by_the_plan_and_costs_nothing_after_it() {
     let alone = router.switch().left_alone();
     assert_eq!((alone[0].name.as_str(), alone[0].reason), ("cloud/big", "model_failing"));
     assert!(vendor.left.lock().unwrap().is_empty());
+    // Whoever names it is told when to come again.
+    let request = chat(&[(Role::User, "Hi")]);
+    let error = answer(&router, "cloud/big", request).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(matches!(error.retry, Retry::After(wait) if !wait.is_zero()), "{:?}", error.retry);
 }
 
 #[tokio::test]
