@@ -23,7 +23,7 @@ use crate::doors::Peer;
 pub(crate) use admission::Admissions;
 pub(crate) use eager::Eager;
 pub(crate) use patient::Patient;
-pub(crate) use refusal::{Refusals, refuse};
+pub(crate) use refusal::Refusals;
 pub use renewal::Renewal;
 
 /// Certificates and a key to encrypt with. Clones share them.

@@ -23,11 +23,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::accept::{Admissions, Boxed, Eager, Listener, Patient, Refusals, refuse};
+use crate::accept::{Admissions, Boxed, Eager, Listener, Patient, Refusals};
 use crate::app::App;
 use crate::config::Connections;
 use crate::doors::Peer;
 use crate::service;
+use crate::table::table;
 
 /// How often changed keys are looked for.
 const KEYS: Duration = Duration::from_secs(1);
@@ -100,7 +101,7 @@ pub async fn serve(
         service: TowerToHyperService::new(service::app(app.clone())),
         app: app.clone(),
         admissions: Admissions::default(),
-        refusals: Refusals::default(),
+        refusals: Refusals::new(service::dialects(&table())),
         tasks: tasks.clone(),
         shutdown: shutdown.clone(),
         cut: CancellationToken::new(),
@@ -175,10 +176,10 @@ fn admit(shared: &Shared, stream: Boxed, peer: Peer, tls: Option<TlsAcceptor>) {
     let Connections { most, most_per_address, .. } = shared.app.config().connections;
     let Some(admission) = shared.admissions.admit(peer.address, (most, most_per_address)) else {
         shared.app.metrics().refused();
-        // Before it can be told anything encrypted, there would be a handshake to pay for.
-        if let (None, Some(place)) = (tls, shared.refusals.place()) {
+        if let Some(place) = shared.refusals.place(tls.is_some()) {
+            let refusals = shared.refusals.clone();
             shared.tasks.spawn(async move {
-                refuse(stream).await;
+                refusals.refuse(stream, tls).await;
                 drop(place);
             });
         }

@@ -1,6 +1,5 @@
 //! The service: the table of routes made into something that answers, with its doors.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -10,7 +9,7 @@ use axum::response::Response;
 use crate::app::App;
 use crate::caller::RequestId;
 use crate::dialect::likely;
-use crate::doors::layers::{guarded, outer};
+use crate::doors::layers::{Dialects, guarded, outer};
 use crate::error::{ApiError, Fault, dress, render};
 use crate::routes::Route;
 use crate::table::table;
@@ -20,10 +19,15 @@ pub fn app(app: App) -> axum::Router {
     service(table(), app)
 }
 
+/// The dialects of these routes by their paths.
+pub(crate) fn dialects(routes: &[Route]) -> Dialects {
+    Arc::new(routes.iter().map(|route| (route.path, route.dialect)).collect())
+}
+
 /// The service of these routes. The door around everything is the outermost: nothing is answered before it, not
 /// even that there is no such route.
 pub(crate) fn service(routes: Vec<Route>, app: App) -> axum::Router {
-    let dialects: HashMap<_, _> = routes.iter().map(|route| (route.path, route.dialect)).collect();
+    let dialects = dialects(&routes);
     let mut service = axum::Router::new();
     for route in routes {
         let (dialect, what, guard) = (route.dialect, (route.guard, route.scopes()), app.clone());
@@ -34,7 +38,7 @@ pub(crate) fn service(routes: Vec<Route>, app: App) -> axum::Router {
         });
         service = service.route(route.path, route.handler.route_layer(guarded).layer(dressed));
     }
-    let around = (app.clone(), Arc::new(dialects));
+    let around = (app.clone(), dialects);
     let outer =
         middleware::from_fn(move |request: Request, next| outer(around.clone(), request, next));
     service.fallback(no_route).method_not_allowed_fallback(no_method).layer(outer).with_state(app)

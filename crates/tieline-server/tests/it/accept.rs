@@ -180,10 +180,18 @@ async fn connections_are_counted() {
         read_until(&mut connection, "ok").await;
         open.push(connection);
     }
-    let mut refused = server.connect().await;
-    refused.write_all(ask.as_bytes()).await.unwrap();
-    let said = rest(&mut refused).await;
-    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("\r\nretry-after: 1\r\n"), "{said}");
+    for (ask, error) in [
+        (ask.clone(), r#"{"error":{"message":""#),
+        (ask.replace("/livez", "/v1/messages"), r#""type":"overloaded_error""#),
+        (ask.replace("/livez", "/api/tags"), r#"{"error":"the server has"#),
+        (ask.replace("/livez", "/props"), r#"{"error":{"code":503,"#),
+    ] {
+        let mut refused = server.connect().await;
+        refused.write_all(ask.as_bytes()).await.unwrap();
+        let said = rest(&mut refused).await;
+        assert!(said.starts_with("HTTP/1.1 503 "), "{said}");
+        assert!(said.contains("\r\nretry-after: 1\r\n") && said.contains(error), "{said}");
+    }
     // Who asks nothing is told nothing.
     assert_eq!(rest(&mut server.connect().await).await, "");
     drop(open);
@@ -302,6 +310,23 @@ async fn connections_are_encrypted_where_there_is_a_certificate() {
     let said = encrypted(address, &new).await.unwrap();
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
     assert!(encrypted(address, &old).await.is_err());
+    shutdown.cancel();
+    running.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_encrypted() {
+    let (cert, tls) = made();
+    let mut config = Config::default();
+    config.connections.most = 0;
+    let service = Service::with(Scripted::hello(), config);
+    let (listener, address) = bound();
+    let listener = Listener::tcp(listener).unwrap().with_tls(tls);
+    let shutdown = CancellationToken::new();
+    let mut running = JoinSet::new();
+    running.spawn(serve(vec![listener], service.app.clone(), shutdown.clone()));
+    let said = encrypted(address, &cert).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("\r\nretry-after: 1"), "{said}");
     shutdown.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
 }
