@@ -1,8 +1,10 @@
 //! Models that are made of others, in every dialect: who answers for them, and what they say where a caller says
 //! nothing.
 
-use tieline_store::Overlay;
-use tieline_types::{Message, ModelCard, Prompt, Sampling, Tokens, Wanted};
+use tieline_store::{Overlay, RemoveError, Removed, Store};
+use tieline_types::{
+    BackendError, ErrorKind, Hint, Message, ModelCard, ModelRef, Prompt, Sampling, Tokens, Wanted,
+};
 
 use crate::app::App;
 use crate::caller::Caller;
@@ -66,6 +68,40 @@ impl Made {
         if let Prompt::Chat(said) = &mut request.prompt {
             *said = self.asked.before(std::mem::take(said));
         }
+    }
+}
+
+/// Removes a made model, or a model with its file; a made one has none, and gives `None`. One of its model's own name
+/// goes with the model. Deleting gigabytes takes a disk its time.
+///
+/// # Errors
+/// There is no such model, or it is in use.
+pub(crate) async fn remove(app: &App, reference: ModelRef) -> Result<Option<Removed>, ApiError> {
+    let store = app.library().store.clone();
+    let task = tokio::task::spawn_blocking(move || match is_unmade(&store, &reference)? {
+        true => Ok(None),
+        false => store.remove(&reference).map(Some).map_err(|error| unremoved(&error)),
+    });
+    let stopped = |_| BackendError::new(ErrorKind::Internal, "the removal stopped before its end");
+    task.await.map_err(stopped)?
+}
+
+fn is_unmade(store: &Store, reference: &ModelRef) -> Result<bool, ApiError> {
+    let ModelRef::Name(name) = reference else { return Ok(false) };
+    let made = store.overlay(name).map_err(failed)?.is_some_and(|overlay| overlay.base != *name);
+    Ok(made && store.remove_overlay(name).map_err(failed)?)
+}
+
+fn unremoved(error: &RemoveError) -> ApiError {
+    let kind = match error {
+        RemoveError::NotFound { .. } => ErrorKind::NotFound,
+        RemoveError::InUse { .. } => ErrorKind::Busy,
+        _ => ErrorKind::Internal,
+    };
+    let told = BackendError::new(kind, error.to_string());
+    match error.hint() {
+        Some(hint) => told.with_hint(hint).into(),
+        None => told.into(),
     }
 }
 

@@ -3,8 +3,6 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
-use tieline_store::{RemoveError, Store};
-use tieline_types::{BackendError, ErrorKind, Hint, ModelRef};
 
 use super::asked::{bare, permit, permit_name};
 use super::create::unnamed;
@@ -12,8 +10,9 @@ use super::pull::reference;
 use super::show::Name;
 use crate::app::App;
 use crate::caller::Caller;
-use crate::error::{ApiError, Fault};
+use crate::error::ApiError;
 use crate::json::Json;
+use crate::made;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct CopyRequest {
@@ -41,36 +40,6 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let name = value.get()?;
     permit(&app, &caller, &name)?;
-    let reference = reference(&name)?;
-    let store = app.library().store.clone();
-    // Deleting gigabytes takes a disk its time.
-    let task = tokio::task::spawn_blocking(move || remove(&store, &reference));
-    let stopped = |_| BackendError::new(ErrorKind::Internal, "the removal stopped before its end");
-    task.await.map_err(stopped)??;
+    made::remove(&app, reference(&name)?).await?;
     Ok(StatusCode::OK)
-}
-
-fn remove(store: &Store, reference: &ModelRef) -> Result<(), ApiError> {
-    if let ModelRef::Name(name) = reference
-        && let Some(overlay) = store.overlay(name).map_err(super::asked::failed)?
-        // One of its model's own name goes with the model.
-        && overlay.base != *name
-        && store.remove_overlay(name).map_err(super::asked::failed)?
-    {
-        return Ok(());
-    }
-    store.remove(reference).map(drop).map_err(|error| unremoved(&error))
-}
-
-fn unremoved(error: &RemoveError) -> ApiError {
-    let kind = match error {
-        RemoveError::NotFound { .. } => ErrorKind::NotFound,
-        RemoveError::InUse { .. } => ErrorKind::Busy,
-        _ => ErrorKind::Internal,
-    };
-    let text = match error.hint() {
-        Some(hint) => format!("{error} ({hint})"),
-        None => error.to_string(),
-    };
-    ApiError::new(Fault::Backend(kind), text)
 }

@@ -37,29 +37,29 @@ pub(crate) async fn list(
     let Some(by) = by else {
         let most = limit.unwrap_or(100).min(MOST);
         let attempts = stored(&app, move |store| {
-            let (mut found, mut looked) = (Vec::new(), 0);
-            store.latest_requests_since(since, |row| {
-                looked += 1;
+            let mut found = Vec::new();
+            let look = |row: &RequestRow| {
                 if found.len() < most && may_see_of(&caller, &row.key) {
                     found.push(shown(row));
                 }
-                found.len() < most && looked < LOOKED_AT
-            })?;
+                found.len() < most
+            };
+            store.latest_requests_since(since, at_most(LOOKED_AT, look))?;
             Ok(found)
         });
         return Ok(Json(json!({ "attempts": attempts.await?, "lost": lost })));
     };
     let by = what(&by)?;
     let spend = stored(&app, move |store| {
-        let (mut spend, mut looked) = (Spend::new(by), 0);
-        store.latest_requests_since(since, |row| {
+        let mut spend = Spend::new(by);
+        let look = |row: &RequestRow| {
             if may_see_of(&caller, &row.key) {
                 // At what they were recorded to cost: today's prices are the command line's.
                 spend.add(row, reprice(row, &|_, _| None));
             }
-            looked += 1;
-            looked < LOOKED_AT
-        })?;
+            true
+        };
+        store.latest_requests_since(since, at_most(LOOKED_AT, look))?;
         Ok(spend)
     });
     let spend = spend.await?;
@@ -71,6 +71,18 @@ pub(crate) async fn list(
     let groups: Vec<Value> = spend.groups.iter().map(group).collect();
     let (by, total) = (by.as_str(), sums(&spend.total));
     Ok(Json(json!({ "by": by, "groups": groups, "total": total, "lost": lost })))
+}
+
+/// `look`, which is shown `most` rows and no more.
+fn at_most(
+    most: usize,
+    mut look: impl FnMut(&RequestRow) -> bool,
+) -> impl FnMut(&RequestRow) -> bool {
+    let mut looked = 0;
+    move |row| {
+        looked += 1;
+        look(row) && looked < most
+    }
 }
 
 fn what(word: &str) -> Result<By, ApiError> {
@@ -131,4 +143,30 @@ fn shown(row: &RequestRow) -> Value {
         "sent_bytes": row.sent_bytes,
         "redacted": row.redacted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_rows_are_looked_at_and_no_more() {
+        let home = tempfile::tempdir().unwrap();
+        let store = tieline_store::Store::open(home.path()).unwrap();
+        let row = |number: u32| RequestRow { id: number.to_string(), ..RequestRow::default() };
+        let looked_at = |most: usize| {
+            let mut ids = Vec::new();
+            let look = |row: &RequestRow| {
+                ids.push(row.id.clone());
+                true
+            };
+            store.latest_requests_since(0, at_most(most, look)).unwrap();
+            ids
+        };
+        let rows: Vec<_> = (1..=3).map(row).collect();
+        store.record_packed(&rows, &[]).unwrap();
+        assert_eq!(looked_at(3), ["3", "2", "1"]);
+        store.record_packed(&[row(4)], &[]).unwrap();
+        assert_eq!(looked_at(3), ["4", "3", "2"]);
+    }
 }

@@ -4,15 +4,15 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use tieline_router::switch::LeftAlone;
-use tieline_store::RemoveError;
 use tieline_types::{
-    BackendError, Departure, ErrorKind, HeldAdapter, Hint, ModelCard, ModelRef, Residence, Wanted,
+    BackendError, Departure, ErrorKind, HeldAdapter, ModelCard, ModelRef, Residence, Wanted,
 };
 
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::made::{Made, cards};
+use crate::made::{self, Made, cards};
+use crate::ollama::asked::permit;
 
 type Answer = Result<Json<Value>, ApiError>;
 
@@ -68,19 +68,19 @@ pub(crate) async fn remove(
     caller: Caller,
     Path(name): Path<String>,
 ) -> Answer {
-    let name = allowed(&caller, &name)?;
+    permit(&app, &caller, &name)?;
+    let name = bare(&name);
     let reference: ModelRef =
         name.parse().map_err(|_| ApiError::invalid("name", "this is no model's name"))?;
-    let store = app.library().store.clone();
-    let task = tokio::task::spawn_blocking(move || store.remove(&reference)).await;
-    let stopped = |_| BackendError::new(ErrorKind::Internal, "the removal stopped");
-    let removed = task.map_err(stopped)?.map_err(|error| told(&error))?;
-    Ok(Json(json!({
-        "name": removed.name,
-        "digest": removed.digest,
-        "freed_bytes": removed.freed,
-        "kept_by": removed.kept_by,
-    })))
+    Ok(Json(match made::remove(&app, reference).await? {
+        None => json!({ "name": name, "digest": null, "freed_bytes": 0, "kept_by": [] }),
+        Some(removed) => json!({
+            "name": removed.name,
+            "digest": removed.digest,
+            "freed_bytes": removed.freed,
+            "kept_by": removed.kept_by,
+        }),
+    }))
 }
 
 pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
@@ -121,19 +121,6 @@ fn allowed<'a>(caller: &Caller, name: &'a str) -> Result<&'a str, ApiError> {
         return Ok(bare);
     }
     Err(BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here")).into())
-}
-
-fn told(error: &RemoveError) -> ApiError {
-    let kind = match error {
-        RemoveError::NotFound { .. } => ErrorKind::NotFound,
-        RemoveError::InUse { .. } => ErrorKind::Busy,
-        _ => ErrorKind::Internal,
-    };
-    let told = BackendError::new(kind, error.to_string());
-    match error.hint() {
-        Some(hint) => told.with_hint(hint).into(),
-        None => told.into(),
-    }
 }
 
 fn model(card: &ModelCard) -> Value {

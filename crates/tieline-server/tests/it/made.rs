@@ -183,3 +183,26 @@ async fn a_key_sees_in_every_list_what_is_made_of_its_models_and_no_other() {
         }
     }
 }
+
+#[tokio::test]
+async fn it_is_removed_by_our_own_route_too() {
+    let service = service().await;
+    let new = NewKey {
+        scopes: vec![Scope::WriteModels],
+        models: Some(vec!["other".to_owned()]),
+        ..NewKey::default()
+    };
+    let (other, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let remove = async |secret: &str| {
+        let request = axum::http::Request::delete("/tieline/v1/models/pirate:latest");
+        let request = request.header("authorization", format!("Bearer {secret}"));
+        service.send(request.body(axum::body::Body::empty()).unwrap()).await
+    };
+    // Not by a key that may not ask what it is made of.
+    remove(other.expose()).await.is(404);
+    let said = remove(service.token.expose()).await.is(200);
+    assert_eq!((&said["name"], &said["freed_bytes"]), (&json!("pirate"), &json!(0)));
+    remove(service.token.expose()).await.is(404);
+    assert_eq!(service.store.overlay("pirate").unwrap(), None);
+}
