@@ -40,6 +40,8 @@ pub struct Policy {
     pub local: BTreeMap<String, ModelPolicy>,
     /// Names that stand for several models.
     pub aliases: BTreeMap<String, Alias>,
+    /// What requests are about, by the tools that they offer. The first that fits counts.
+    pub tasks: Vec<ToolTask>,
     /// The class of a request that nothing else classifies.
     pub default_class: DataClass,
     /// Whether a caller's own word may lower a class that no rule gave.
@@ -75,6 +77,7 @@ impl Default for Policy {
             backends: BTreeMap::new(),
             local: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            tasks: Vec::new(),
             default_class: DataClass::Internal,
             trust_declared: false,
             terms: Vec::new(),
@@ -258,6 +261,27 @@ pub struct Alias {
     pub first_token: Option<Duration>,
     /// Until the end, likewise.
     pub total: Option<Duration>,
+}
+
+/// What a request is about that offers one of these tools.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ToolTask {
+    /// The task.
+    pub name: String,
+    /// Names of tools.
+    pub tool: Vec<Glob>,
+}
+
+impl ToolTask {
+    /// The task of the first of `tasks` that one of the `tools` fits.
+    pub(crate) fn find<'p, 'n>(
+        tasks: &'p [Self],
+        tools: impl Iterator<Item = &'n str> + Clone,
+    ) -> Option<&'p str> {
+        let fits =
+            |task: &&Self| tools.clone().any(|tool| task.tool.iter().any(|glob| glob.fits(tool)));
+        tasks.iter().find(fits).map(|task| task.name.as_str())
+    }
 }
 
 /// What gives a request its class. All that is said must hold; of several values one must.

@@ -32,7 +32,7 @@ use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
     Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, bare, decide, task_of,
 };
-use crate::policy::{Policy, amount};
+use crate::policy::{Policy, ToolTask, amount};
 use crate::quality::{Calibration, Task};
 use crate::run::Call;
 use facts::Ground;
@@ -373,7 +373,8 @@ fn asked(
     let total_ms = [asked.total_ms, wished(call.hints.deadline.as_deref())?];
     let total_ms = total_ms.into_iter().flatten().min();
     let network_gone = !online;
-    Ok(Asked { declared_class, offline, network_gone, first_token_ms, total_ms, ..asked })
+    let by_tool = ToolTask::find(&setup.policy.tasks, facts::tools(request)).map(str::to_owned);
+    Ok(Asked { by_tool, declared_class, offline, network_gone, first_token_ms, total_ms, ..asked })
 }
 
 /// Milliseconds of a time that the caller says.

@@ -47,6 +47,8 @@ pub enum TaskHow {
     Declared,
     /// The alias is for it.
     Alias,
+    /// The policy has it of a tool that is offered.
+    Tool,
     /// It looks so.
     Guessed,
     /// Nobody knows.

@@ -25,6 +25,7 @@ fn write(decision: &Decision, text: &mut String) -> fmt::Result {
     let how = match decision.task_how {
         TaskHow::Declared => "the caller said so".to_owned(),
         TaskHow::Alias => "the alias is for it".to_owned(),
+        TaskHow::Tool => "the policy has it of a tool that is offered".to_owned(),
         TaskHow::Guessed => {
             format!("it looks so, {:.2} sure", decision.task_sure.unwrap_or_default())
         }

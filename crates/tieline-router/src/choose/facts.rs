@@ -49,6 +49,8 @@ pub struct Asked {
     pub needs: Needs,
     /// The task, as the caller declares it.
     pub task: Option<String>,
+    /// The task, as the policy has it of the tools that are offered. Their names are not kept.
+    pub by_tool: Option<String>,
     /// The task, as it looks.
     pub guess: Option<Guess>,
     /// Milliseconds until the first token must be there; `None`: the policy's.

@@ -18,7 +18,8 @@ const UNKNOWN: Estimate = Estimate { mean: 0.5, low: 0.2, samples: 0, source: So
 /// The longest name of a task.
 const MAX_TASK: usize = 32;
 
-/// The task, and how it came about. The caller's word counts before the alias's, and both before a guess.
+/// The task, and how it came about. The caller's word counts before the alias's, that before what the
+/// tools say, and all before a guess.
 pub(super) fn task(asked: &Asked, alias: Option<&Alias>) -> (String, TaskHow) {
     // A header may hold anything; a decision keeps words alone.
     let word = |text: &&str| {
@@ -29,6 +30,7 @@ pub(super) fn task(asked: &Asked, alias: Option<&Alias>) -> (String, TaskHow) {
     let given = [
         (asked.task.as_deref(), TaskHow::Declared),
         (alias.and_then(|alias| alias.task.as_deref()), TaskHow::Alias),
+        (asked.by_tool.as_deref(), TaskHow::Tool),
         (asked.guess.as_ref().map(|guess| guess.task.as_str()), TaskHow::Guessed),
     ];
     let found = given.into_iter().find_map(|(task, how)| Some((task.filter(word)?, how)));

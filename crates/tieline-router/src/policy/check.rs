@@ -6,7 +6,7 @@ use std::fmt;
 use tieline_types::{DataClass, Zone};
 
 use super::glob::Glob;
-use super::{Policy, Treatment};
+use super::{Policy, ToolTask, Treatment};
 use crate::choose::{Asked, Candidate, Decision, decide};
 
 /// A request and what must become of it.
@@ -35,6 +35,8 @@ pub struct Expected {
     pub treatment: Option<Treatment>,
     /// The rule by which it goes to the first.
     pub rule: Option<String>,
+    /// What it is about.
+    pub task: Option<String>,
 }
 
 /// How a test of the policy ended.
@@ -147,6 +149,11 @@ impl Policy {
             let models: Vec<&str> = backend.models.keys().map(String::as_str).collect();
             lines.push(format!("backend {name} in zone {}: {}", backend.zone, models.join(", ")));
         }
+        for ToolTask { name, tool } in &self.tasks {
+            let tools: Vec<&str> = tool.iter().map(Glob::as_str).collect();
+            let tools = tools.join(" or ");
+            lines.push(format!("a request that offers a tool {tools} is about {name}"));
+        }
         for rule in &self.rules {
             let reached = |zone| self.backends.values().any(|backend| backend.zone == zone);
             if !rule.zones.iter().any(|zone| reached(*zone)) {
@@ -188,6 +195,8 @@ impl Expected {
             treatment.map_or("none", Treatment::as_str).to_owned(),
             same,
         );
+        let (task, same) = (decision.task.clone(), self.task.as_ref() == Some(&decision.task));
+        compare("the task", self.task.clone(), task, same);
         let rule = first.map_or("none", |first| &first.rule);
         let same = self.rule.as_deref() == Some(rule);
         let wanted = self.rule.as_ref().map(|rule| format!("{rule:?}"));

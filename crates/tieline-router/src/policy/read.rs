@@ -8,11 +8,11 @@ use tieline_types::{DataClass, Zone};
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, PolicyError};
-use super::read_models::{aliases, backends, models, zones};
+use super::read_models::{aliases, backends, models, tasks, zones};
 use super::table::{Table, hint, read_count};
 use super::{
     Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Policy,
-    PolicyTest, Preferences, Rule, Treatment,
+    PolicyTest, Preferences, Rule, ToolTask, Treatment,
 };
 use crate::choose::{Asked, ConstraintKind, Needs};
 
@@ -47,6 +47,7 @@ fn classes() -> [(&'static str, DataClass); 4] {
 fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
     let default = Policy::default();
     let licences = root.texts("licences", faults);
+    let tasks = tasks(root, faults);
     Policy {
         digest: default.digest,
         backends: backends(root, faults),
@@ -66,7 +67,8 @@ fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
         offline: offline(root, faults),
         cache: cache(root, faults),
         hedge: hedge(root, faults),
-        tests: tests(root, faults),
+        tests: tests(root, &tasks, faults),
+        tasks,
     }
 }
 
@@ -246,11 +248,11 @@ fn hedge(root: &mut Table<'_>, faults: &mut Faults<'_>) -> HedgePolicy {
     hedge
 }
 
-fn tests(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<PolicyTest> {
+fn tests(root: &mut Table<'_>, tasks: &[ToolTask], faults: &mut Faults<'_>) -> Vec<PolicyTest> {
     let mut all = Vec::new();
     for (number, mut table) in (1..).zip(root.rows("test", faults)) {
         let name = table.text("name", faults).unwrap_or_else(|| format!("test {number}"));
-        let asked = table.table("request", faults).map(|request| asked(request, faults));
+        let asked = table.table("request", faults).map(|request| asked(request, tasks, faults));
         let expected = table.table("expect", faults).map(|expect| expected(expect, faults));
         for key in ["request", "expect"] {
             if table.value(key).is_none() {
@@ -265,13 +267,16 @@ fn tests(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<PolicyTest> {
     all
 }
 
-fn asked(mut table: Table<'_>, faults: &mut Faults<'_>) -> Asked {
+fn asked(mut table: Table<'_>, tasks: &[ToolTask], faults: &mut Faults<'_>) -> Asked {
     const CONSTRAINTS: [(&str, ConstraintKind); 3] = [
         ("json_object", ConstraintKind::JsonObject),
         ("json_schema", ConstraintKind::JsonSchema),
         ("grammar", ConstraintKind::Grammar),
     ];
     let millis = |time: std::time::Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+    let offered = table.texts("tool", faults);
+    let by_tool = ToolTask::find(tasks, offered.iter().map(String::as_str)).map(str::to_owned);
+    let tools = table.flag("tools", faults).unwrap_or(!offered.is_empty());
     let asked = Asked {
         asked: table.text("model", faults).unwrap_or_else(|| crate::choose::AUTO.to_owned()),
         key: table.text("key", faults).unwrap_or_default(),
@@ -284,7 +289,7 @@ fn asked(mut table: Table<'_>, faults: &mut Faults<'_>) -> Asked {
         prompt_tokens: table.tokens("prompt_tokens", faults).unwrap_or_default(),
         max_tokens: table.tokens("max_tokens", faults),
         needs: Needs {
-            tools: table.flag("tools", faults).unwrap_or(false),
+            tools,
             vision: table.flag("vision", faults).unwrap_or(false),
             constraint: table.word("constraint", &CONSTRAINTS, faults),
             logprobs: table.flag("logprobs", faults).unwrap_or(false),
@@ -293,6 +298,7 @@ fn asked(mut table: Table<'_>, faults: &mut Faults<'_>) -> Asked {
             ..Needs::default()
         },
         task: table.text("task", faults),
+        by_tool,
         first_token_ms: table.time("first_token", faults).map(millis),
         total_ms: table.time("total", faults).map(millis),
         offline: table.flag("offline", faults).unwrap_or(false),
@@ -334,6 +340,7 @@ fn expected(mut table: Table<'_>, faults: &mut Faults<'_>) -> Expected {
         farthest: table.word("farthest", &zones(), faults),
         treatment: table.word("as", &TREATMENTS, faults),
         rule: table.text("rule", faults),
+        task: table.text("task", faults),
     };
     if !first.is_empty() {
         table.fault("first", "one name or pattern", faults);

@@ -9,7 +9,8 @@ use toml::de::DeValue;
 
 use super::fault::Faults;
 use super::table::{Table, read_number};
-use super::{Alias, BackendPolicy, KeySource, ModelPolicy, Protocol};
+use super::{Alias, BackendPolicy, KeySource, ModelPolicy, Protocol, ToolTask};
+use crate::quality::outcomes::is_task;
 
 /// The longest name of a backend, a model or an alias.
 const MAX_NAME: usize = 128;
@@ -224,6 +225,26 @@ pub(super) fn aliases(root: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap
         }
         table.finish(faults);
         all.insert(name, alias);
+    }
+    all
+}
+
+pub(super) fn tasks(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<ToolTask> {
+    let mut all = Vec::new();
+    for mut table in root.rows("task", faults) {
+        for key in ["name", "tool"] {
+            if table.value(key).is_none() {
+                table.fault("", format!("the key {key:?} is missing"), faults);
+            }
+        }
+        let name = table.text("name", faults).unwrap_or_default();
+        if table.value("name").is_some() && !is_task(&name) {
+            let problem = "a task is a word of at most 32 letters, digits, _ - and .";
+            table.fault("name", problem, faults);
+        }
+        let tool = table.globs("tool", faults);
+        table.finish(faults);
+        all.push(ToolTask { name, tool });
     }
     all
 }

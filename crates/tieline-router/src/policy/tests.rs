@@ -1,7 +1,7 @@
 //! What a policy may say, and what is told when it says something else.
 
 use super::*;
-use crate::choose::Asked;
+use crate::choose::{Asked, explain};
 
 #[track_caller]
 fn faults(text: &str) -> String {
@@ -281,4 +281,46 @@ fn aliases_of_vectors_are_told_with_their_spaces() {
         "alias same makes vectors of the space vec",
     ];
     assert_eq!(told, want);
+}
+
+#[test]
+fn tools_say_what_a_request_is_about() {
+    let text = r#"
+models.sql-helper = { task = "code" }
+[[task]]
+name = "sql"
+tool = ["run_query", "db_*"]
+[[task]]
+name = "edit"
+tool = "*edit*"
+[[test]]
+request = { tool = ["search", "db_edit"] }
+expect = { task = "sql" }
+[[test]]
+request = { tool = "str_replace_based_edit_tool" }
+expect = { task = "edit" }
+[[test]]
+request = { tool = "search" }
+expect = { task = "any" }
+[[test]]
+request = { tool = "run_query", task = "math" }
+expect = { task = "math" }
+[[test]]
+request = { tool = "run_query", model = "sql-helper" }
+expect = { task = "code" }
+"#;
+    let report = passes(text);
+    let line = "a request that offers a tool run_query or db_* is about sql".to_owned();
+    assert!(report.lines.contains(&line), "{:?}", report.lines);
+    assert!(explain(&report.tests[0].decision).contains("task sql: the policy has it of a tool"));
+    let wrong = text.replace("task = \"edit\"", "task = \"sql\"");
+    let report = Policy::parse(&wrong).unwrap().check(&[]);
+    assert_eq!(report.tests[1].problems, ["the task is edit, not sql"]);
+    insta::assert_snapshot!(faults("[[task]]\nname = \"two words\"\n[[task]]\ntool = []\n"), @r#"
+    the policy has 4 faults:
+      line 1, column 1: task[1]: the key "tool" is missing
+      line 2, column 8: task[1].name: a task is a word of at most 32 letters, digits, _ - and .
+      line 3, column 1: task[2]: the key "name" is missing
+      line 4, column 8: task[2].tool: an empty list fits nothing: leave the key out
+    "#);
 }

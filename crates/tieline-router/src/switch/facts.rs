@@ -125,6 +125,16 @@ fn needs(request: &Request) -> Needs {
     }
 }
 
+/// The tools that the model may call.
+pub(super) fn tools(request: &Request) -> impl Iterator<Item = &str> + Clone {
+    let may = |name: &&str| match &request.tool_choice {
+        ToolChoice::Auto | ToolChoice::Required => true,
+        ToolChoice::Named(only) => only == name,
+        ToolChoice::None => false,
+    };
+    request.tools.iter().map(|tool| tool.name.as_str()).filter(may)
+}
+
 /// What came before in the conversation, as far as it is remembered.
 pub(super) fn session(talk: &Talk, request: &Request) -> Session {
     let tool_loop = match &request.prompt {

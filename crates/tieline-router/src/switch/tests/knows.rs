@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tieline_store::profiles::Bench;
-use tieline_types::{Constraint, Digest, HostStatus, Picture, PictureKind, PictureSource};
+use tieline_types::{
+    Constraint, Digest, HostStatus, Picture, PictureKind, PictureSource, Tool, ToolChoice,
+};
 
 use super::*;
 use crate::carry::{Attempt, Ended};
@@ -174,6 +176,39 @@ async fn plan(router: &Router, request: &Request) -> Arc<Planned> {
     let setup = router.switch().current().unwrap();
     let planned = router.switch().plan(setup, router.host(), (&call("auto"), request)).await;
     Arc::new(planned.unwrap())
+}
+
+/// What a client sends in `tools` may name somebody: the task is kept, and not the name.
+#[tokio::test]
+async fn the_tools_that_may_be_called_say_what_the_task_is() {
+    let mut own = setup(&Arc::default());
+    let tasks = "[[task]]\nname = \"sql\"\ntool = [\"*_query\"]\n";
+    own.policy = Policy::parse(&format!("{POLICY}{tasks}")).unwrap();
+    let router = router(&Arc::default());
+    router.switch().replace(own);
+    let tool = |name: &str| Tool {
+        name: name.to_owned(),
+        description: String::new(),
+        parameters: String::new(),
+    };
+    let offered = Request {
+        tools: vec![tool("search"), tool("canary_query")],
+        ..chat(&[(Role::User, "Summarise this text: the tree is green.")])
+    };
+    let planned = plan(&router, &offered).await;
+    let decision = planned.decision();
+    assert_eq!((decision.task.as_str(), decision.task_how), ("sql", TaskHow::Tool));
+    assert_eq!(planned.asked().guess, None, "nobody has to guess");
+    assert!(!serde_json::to_string(planned.asked()).unwrap().contains("canary"));
+    // What the model may not call says nothing.
+    for choice in [ToolChoice::None, ToolChoice::Named("search".to_owned())] {
+        let request = Request { tool_choice: choice, ..offered.clone() };
+        let planned = plan(&router, &request).await;
+        assert_eq!(planned.decision().task_how, TaskHow::Guessed);
+    }
+    let choice = ToolChoice::Named("canary_query".to_owned());
+    let planned = plan(&router, &Request { tool_choice: choice, ..offered }).await;
+    assert_eq!(planned.decision().task, "sql");
 }
 
 #[tokio::test]
