@@ -4,6 +4,7 @@
 //! of numbers. Each batch is told as it comes, so that whoever waits sees that something happens.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,15 +15,21 @@ use serde_json::Value;
 use tieline_privacy::Outbound;
 use tieline_types::wire::Input;
 use tieline_types::{
-    BackendError, Event, EventStream, FinishReason, Finished, Overflow, Private, Prompt, Request,
-    Started, Texts, Timing, Tokens, Usage, texts,
+    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Overflow, Private, Prompt,
+    Request, Retry, Started, Texts, Timing, Tokens, Usage, texts,
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::errors::{failed, unsupported, upstream};
 use crate::protocol::USAGE_UNKNOWN;
 use crate::remote::{Speaker, silent};
 
+/// How often a later batch is asked for, at most.
+const TRIES: u32 = 4;
+/// The longest that a batch is waited for: half of what is usually taken for silence.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The first wait for a vendor that says no time; the next is twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// The most bytes of one batch's answer.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// The most bytes of text in one batch: vendors bound its tokens, at 300,000 and more.
@@ -207,6 +214,28 @@ impl Work {
         Ok((response, written.warnings))
     }
 
+    /// The same for a later batch: the earlier ones are paid, so a vendor that is busy is waited for.
+    async fn insist(&mut self) -> Result<Response, BackendError> {
+        let mut tries = 1;
+        loop {
+            let error = match self.ask().await {
+                Ok((response, _)) => return Ok(response),
+                Err(error) => error,
+            };
+            let wait = match error.retry {
+                Retry::After(wait) => wait,
+                Retry::No | Retry::Elsewhere => FIRST_WAIT * (1 << (tries - 1)),
+            };
+            let fits = |deadline: Instant| deadline.checked_duration_since(Instant::now() + wait);
+            let in_time = self.deadline.is_none_or(|deadline| fits(deadline).is_some());
+            if error.kind != ErrorKind::Busy || tries == TRIES || wait > LONGEST_WAIT || !in_time {
+                return Err(error);
+            }
+            sleep(wait).await;
+            tries += 1;
+        }
+    }
+
     fn batch(&self) -> Batch<'_> {
         let texts = &self.texts[self.done..self.asked];
         Batch {
@@ -241,7 +270,7 @@ impl Work {
         let response = match self.response.take() {
             Some(response) => response,
             None if self.done == self.texts.len() => return Ok(self.end()),
-            None => self.ask().await?.0,
+            None => self.insist().await?,
         };
         let body = self.body(response).await?;
         let made = match self.speaker.protocol.read_vectors(&body) {

@@ -303,6 +303,52 @@ async fn a_later_batch_that_fails_ends_what_was_begun() {
     }
 }
 
+/// The first batch's vectors are paid: a vendor that is busy with the next one is asked for that again, and no other.
+#[tokio::test]
+async fn a_later_batch_that_a_vendor_is_busy_for_is_asked_for_again() {
+    for subject in makers() {
+        let most = subject.protocol.most_texts().unwrap();
+        let mut texts = vec!["one"; most];
+        texts.push("two");
+        let busy = || status(429, Some("0"));
+        let scripts = vec![used(200), busy(), status(503, Some("0")), busy(), used(9)];
+        let vendor = Vendor::start_each(scripts).await;
+        let stream = backend(&subject, &vendor.url, true).run(of(&texts)).await.unwrap();
+        let heard = hear(stream).await;
+        assert_eq!(heard.finished().usage.prompt_tokens, Tokens(209), "{}", subject.name);
+        assert_eq!(heard.vectors.len(), most + 1, "{}", subject.name);
+        assert_eq!(heard.vectors[most], vector("two", 8), "{}", subject.name);
+        let captured = vendor.captured();
+        assert_eq!(captured.len(), 5, "{}", subject.name);
+        assert!(captured[1..].iter().all(|one| one.body == captured[1].body), "{}", subject.name);
+    }
+}
+
+#[tokio::test]
+async fn a_vendor_that_stays_busy_is_not_waited_for_for_ever() {
+    let subject = makers().remove(0);
+    let texts = vec!["one"; subject.protocol.most_texts().unwrap() + 1];
+    let cases = [
+        // So often and no more.
+        (status(429, Some("0")), Duration::from_secs(60), 5),
+        // Longer than a silence may be, or than there is time for.
+        (status(429, Some("31")), Duration::from_secs(60), 2),
+        (status(429, Some("20")), Duration::from_secs(15), 2),
+        // No credit, or no key: waiting brings nothing.
+        (status(401, Some("0")), Duration::from_secs(60), 2),
+        (status(500, Some("0")), Duration::from_secs(60), 2),
+    ];
+    for (script, deadline, asked) in cases {
+        let vendor = Vendor::start_each(vec![used(200), script.clone()]).await;
+        let request = Request { deadline: Some(deadline), ..of(&texts) };
+        let stream = backend(&subject, &vendor.url, true).run(request).await.unwrap();
+        let heard = hear(stream).await;
+        heard.error();
+        assert_eq!(heard.vectors.len(), texts.len() - 1);
+        assert_eq!(vendor.captured().len(), asked, "{:?}", script.fault);
+    }
+}
+
 #[tokio::test]
 async fn only_vectors_are_read_as_such() {
     let subject = streamed().into_iter().find(|subject| subject.name == "vllm").unwrap();
