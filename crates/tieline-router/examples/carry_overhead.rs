@@ -61,7 +61,7 @@ fn watch() -> Watch {
 
 fn candidate(pieces: u32) -> Candidate {
     let text = |text: &str| text.to_owned();
-    let key = breaker::Key { host: text("host"), model: text("model"), key: text("key") };
+    let key = breaker::Key { host: text("host"), model: text("model"), key: text("key"), turn: 0 };
     Candidate { breaker: Some(key), ..Candidate::new(Arc::new(Bare { pieces })) }
 }
 

@@ -276,7 +276,7 @@ impl ToolTask {
     /// The task of the first of `tasks` that one of the `tools` fits.
     pub(crate) fn find<'p, 'n>(
         tasks: &'p [Self],
-        tools: impl Iterator<Item = &'n str> + Clone,
+        tools: &(impl Iterator<Item = &'n str> + Clone),
     ) -> Option<&'p str> {
         let fits =
             |task: &&Self| tools.clone().any(|tool| task.tool.iter().any(|glob| glob.fits(tool)));

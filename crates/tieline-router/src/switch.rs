@@ -116,14 +116,17 @@ impl Default for Switch {
 
 impl Switch {
     /// Decides by this from now on. What is being answered goes on as it was decided.
-    pub fn replace(&self, setup: Setup) {
+    pub fn replace(&self, mut setup: Setup) {
         // What stands in this network says nothing of the one beyond it.
         let beyond = setup.remotes.iter().filter(|remote| remote.candidate.zone > Zone::Lan);
         let hosts: std::collections::BTreeSet<_> =
             beyond.map(|remote| &remote.circuit.host).collect();
         let network = Network::new(hosts.len());
         *self.shared.network.lock().unwrap_or_else(PoisonError::into_inner) = network;
-        self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner).forget_keys();
+        let mut breakers = self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = breakers.forget_keys();
+        drop(breakers);
+        setup.remotes.iter_mut().for_each(|remote| remote.circuit.turn = turn);
         let answers = kept::shelf(&setup.policy);
         *self.answers.write().unwrap_or_else(PoisonError::into_inner) = answers;
         facts::prepare();
@@ -373,7 +376,7 @@ fn asked(
     let total_ms = [asked.total_ms, wished(call.hints.deadline.as_deref())?];
     let total_ms = total_ms.into_iter().flatten().min();
     let network_gone = !online;
-    let by_tool = ToolTask::find(&setup.policy.tasks, facts::tools(request)).map(str::to_owned);
+    let by_tool = ToolTask::find(&setup.policy.tasks, &facts::tools(request)).map(str::to_owned);
     Ok(Asked { by_tool, declared_class, offline, network_gone, first_token_ms, total_ms, ..asked })
 }
 

@@ -160,6 +160,7 @@ impl Workshop {
                 host: backend.url.clone(),
                 model: model.clone(),
                 key: name.to_owned(),
+                turn: 0,
             };
             let guarded = Guarded::new(Arc::new(speaker), Arc::clone(guard));
             Ok(RemoteModel { candidate, guarded, price, vendor, circuit })

@@ -19,6 +19,8 @@ pub struct Key {
     pub model: String,
     /// The name of the key that it is asked with; empty: none.
     pub key: String,
+    /// Which of the keys of that name, as [`Breakers::forget_keys`] counts them.
+    pub turn: u64,
 }
 
 /// Whose fault an error is.
@@ -125,7 +127,7 @@ pub enum Scope {
 
 impl Scope {
     fn all(key: &Key) -> [Self; 4] {
-        let Key { host, model, key } = key.clone();
+        let Key { host, model, key, turn: _ } = key.clone();
         [
             Self::Host(host.clone()),
             Self::Model(host.clone(), model.clone()),
@@ -210,6 +212,8 @@ pub struct OpenCircuit {
 pub struct Breakers {
     limits: BreakersLimits,
     circuits: HashMap<Scope, Circuit>,
+    /// How often the keys were others.
+    turn: u64,
 }
 
 impl Default for Breakers {
@@ -221,7 +225,7 @@ impl Default for Breakers {
 impl Breakers {
     /// No faults so far.
     pub fn new(limits: BreakersLimits) -> Self {
-        Self { limits, circuits: HashMap::new() }
+        Self { limits, circuits: HashMap::new(), turn: 0 }
     }
 
     /// Whether an attempt with `key` would pass at `now`, without taking a probe's place: for plans.
@@ -266,6 +270,7 @@ impl Breakers {
             return;
         }
         let [host, model, access, limit] = Scope::all(key);
+        let is_old = key.turn != self.turn;
         match outcome {
             Outcome::Success => [host, model, access, limit].iter().for_each(|one| self.heal(one)),
             Outcome::Neutral => {
@@ -283,7 +288,9 @@ impl Breakers {
             Outcome::Fault(Fault::Key) => {
                 self.heal(&host);
                 [model, limit].iter().for_each(|one| self.release(one));
-                self.fault(access, now, Some(self.limits.key_open));
+                if !is_old {
+                    self.fault(access, now, Some(self.limits.key_open));
+                }
             }
             Outcome::Fault(Fault::Limited(wait)) => {
                 [host, access].iter().for_each(|one| self.heal(one));
@@ -293,9 +300,12 @@ impl Breakers {
         }
     }
 
-    /// Keys may be others now: what was held against those before says nothing.
-    pub fn forget_keys(&mut self) {
+    /// Keys may be others now: what was held against those before says nothing, and what is still to come of those
+    /// neither. The new ones' [turn](Key::turn).
+    pub fn forget_keys(&mut self) -> u64 {
         self.circuits.retain(|scope, _| !matches!(scope, Scope::Key(..)));
+        self.turn += 1;
+        self.turn
     }
 
     /// The circuits that let nobody pass at `now`, in order.

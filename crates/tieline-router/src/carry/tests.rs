@@ -295,7 +295,7 @@ async fn who_failed_often_is_left_alone_and_then_asked_once() {
     let two = Flaky::new("two", Zone::Cloud, [hi()]);
     let (watch, log) = watched();
     let name = |name: &str| name.to_owned();
-    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k") };
+    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k"), turn: 0 };
     let first = Candidate { breaker: Some(key), ..candidate(&one) };
     let attempts = Attempts::new(vec![first, candidate(&two)], Limits::default(), watch.clone());
     for _ in 0..7 {
@@ -319,7 +319,7 @@ async fn an_answer_between_faults_ends_their_row() {
     let one = Flaky::new("one", Zone::Cloud, scripts);
     let (watch, log) = watched();
     let name = |name: &str| name.to_owned();
-    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k") };
+    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k"), turn: 0 };
     let first = Candidate { breaker: Some(key), ..candidate(&one) };
     let attempts = Attempts::new(vec![first], Limits::default(), watch.clone());
     for _ in 0..10 {
@@ -335,7 +335,7 @@ async fn who_always_breaks_off_is_left_alone_too() {
     let one = Flaky::new("one", Zone::Cloud, [Script::answers(vec![started(), piece("a"), fail])]);
     let (watch, _) = watched();
     let name = |name: &str| name.to_owned();
-    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k") };
+    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k"), turn: 0 };
     let first = Candidate { breaker: Some(key), ..candidate(&one) };
     let attempts = Attempts::new(vec![first.clone()], Limits::default(), watch.clone());
     for _ in 0..5 {
@@ -413,7 +413,7 @@ async fn who_is_hurried_by_a_caller_is_not_at_fault() {
         let one = Flaky::new("one", Zone::Cloud, [script]);
         let (watch, _) = watched();
         let name = |name: &str| name.to_owned();
-        let key = breaker::Key { host: name("h"), model: name("m"), key: name("k") };
+        let key = breaker::Key { host: name("h"), model: name("m"), key: name("k"), turn: 0 };
         let one = Candidate { breaker: Some(key), deadlines, ..candidate(&one) };
         let attempts = Attempts::new(vec![one], Limits::default(), watch.clone());
         let said = heard(&attempts).await;

@@ -275,7 +275,7 @@ fn asked(mut table: Table<'_>, tasks: &[ToolTask], faults: &mut Faults<'_>) -> A
     ];
     let millis = |time: std::time::Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     let offered = table.texts("tool", faults);
-    let by_tool = ToolTask::find(tasks, offered.iter().map(String::as_str)).map(str::to_owned);
+    let by_tool = ToolTask::find(tasks, &offered.iter().map(String::as_str)).map(str::to_owned);
     let tools = table.flag("tools", faults).unwrap_or(!offered.is_empty());
     let asked = Asked {
         asked: table.text("model", faults).unwrap_or_else(|| crate::choose::AUTO.to_owned()),

@@ -106,7 +106,7 @@ fn setup(vendor: &Arc<Vendor>) -> Setup {
     let guard = Arc::new(Guard::new(Arc::clone(&detectors), RootKey::new([7; 32]), limits));
     let candidate = policy.remote_candidates().remove(0);
     let price = candidate.price.unwrap();
-    let circuit = Key { host: "cloud".into(), model: "big".into(), key: "cloud".into() };
+    let circuit = Key { host: "cloud".into(), model: "big".into(), key: "cloud".into(), turn: 0 };
     let remote = RemoteModel {
         candidate,
         guarded: Guarded::new(Arc::clone(vendor) as Arc<dyn Remote>, Arc::clone(&guard)),

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn key(model: &str, key: &str) -> Key {
-    Key { host: "h".to_owned(), model: model.to_owned(), key: key.to_owned() }
+    Key { host: "h".to_owned(), model: model.to_owned(), key: key.to_owned(), turn: 0 }
 }
 
 const fn seconds(seconds: u64) -> Duration {
@@ -182,4 +182,21 @@ proptest! {
         }
         prop_assert!(breakers.open(now).is_empty());
     }
+}
+
+#[test]
+fn a_key_from_before_is_refused_late_and_the_new_one_is_not_to_blame() {
+    let now = Instant::now();
+    let mut breakers = Breakers::default();
+    let old = key("m", "k");
+    let new = Key { turn: breakers.forget_keys(), ..old.clone() };
+    breakers.record(&old, Outcome::Fault(Fault::Key), now);
+    assert!(breakers.allows(&new, now).is_ok());
+    breakers.record(&new, Outcome::Fault(Fault::Key), now);
+    assert_eq!(breakers.allows(&new, now).unwrap_err().scope.reason(), "key_refused");
+    // What is the host's or the model's says something, whichever key was asked with.
+    for _ in 0..5 {
+        breakers.record(&old, Outcome::Fault(Fault::Host), now);
+    }
+    assert!(breakers.allows(&key("other", "other"), now).is_err());
 }

@@ -54,7 +54,7 @@ async fn it_may_take_the_total_where_nobody_knows_how_long_it_is() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_finish_in_time_is_no_host_that_is_away() {
     let hangs = Flaky::new("one", Zone::Cloud, [hi().after(seconds(1000))]);
-    let key = |name: &str| Key { host: "h".into(), model: name.into(), key: "k".into() };
+    let key = |name: &str| Key { host: "h".into(), model: name.into(), key: "k".into(), turn: 0 };
     let (watch, _) = watched();
     let first = Candidate { breaker: Some(key("m")), ..gives_whole(&hangs) };
     let attempts = Attempts::new(vec![first], Limits::default(), watch.clone());

@@ -200,7 +200,7 @@ fn setup(terms: Terms, url: &str) -> Setup {
             guarded: Guarded::new(Arc::new(speaker), Arc::clone(&guard)),
             price: None,
             vendor: backend.name.to_owned(),
-            circuit: Key { host: url.to_owned(), model: backend.asked(), key },
+            circuit: Key { host: url.to_owned(), model: backend.asked(), key, turn: 0 },
         }
     });
     let remotes = remotes.collect();
