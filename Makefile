@@ -145,8 +145,8 @@ versus-engine: build ## measure the engine against llama-server, case by case: M
 		--runner "$(TARGET)/release/tieline-runner" \
 		--model "$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" $(VERSUS_ARGS)
 
-prove-engine: runner ## what proves the jail and the engine, at full count; writes dist/prove-engine.json
+prove-engine: runner ## what proves the jail and the engine, at full count; writes dist/prove-engine.json, or PROVE_OUT
 	@$(TOOLCHAIN) && scripts/prove_engine.py --runner "$(abspath $(TARGET))/release/tieline-runner" \
-		--runner-target "$(RUNNER_TARGET)" --out "$(DIST)/prove-engine.json" $(PROVE_ARGS)
+		--runner-target "$(RUNNER_TARGET)" --out "$(or $(PROVE_OUT),$(DIST)/prove-engine.json)" $(PROVE_ARGS)
 	@# What lies there now is the runner that attacks.
 	@$(TOOLCHAIN) && $(NATIVE) cargo build --quiet $(RUNNER_CARGO)

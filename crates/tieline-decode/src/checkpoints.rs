@@ -87,6 +87,11 @@ impl Checkpoints {
         Self { budget, entries: Vec::new(), next: 0 }
     }
 
+    /// The most that they may take.
+    pub fn budget(&self) -> usize {
+        self.budget
+    }
+
     /// Whether a copy of `bytes` bytes is small enough to keep some of them.
     pub fn is_worth(&self, bytes: usize) -> bool {
         bytes.saturating_mul(4) <= self.budget

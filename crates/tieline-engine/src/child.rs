@@ -8,6 +8,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -15,7 +16,7 @@ use tieline_types::wire::{self, CACHE_FD, DRAFT_FD, FrameError, FromRunner, MODE
 use tieline_types::{Digest, ModelFile};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -38,6 +39,9 @@ const ORDERS: usize = 256;
 const BULK: usize = 2;
 /// How long a full queue of orders may stay full: a runner's reader thread does nothing but read.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long its files may take to be opened.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// What a runner finds where it has no cache or no draft model.
 const NOTHING: &str = "/dev/null";
@@ -87,6 +91,46 @@ fn open_folder(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
+/// Opens what a runner gets, by a thread of its own: a disk that does not answer keeps it for ever, and nobody
+/// waits for it.
+async fn open(config: &EngineConfig, model: &ModelFile) -> io::Result<Vec<FdMapping>> {
+    let model = model.path.clone();
+    let folder = config.cache.as_ref().map(|cache| cache.folder.clone());
+    let draft = config.draft.as_ref().map(|draft| draft.path.clone());
+    on_a_thread(OPENING, move || {
+        // Always something of ours: what this process inherited at these numbers is not for the runner.
+        let folder = match folder {
+            Some(folder) => open_folder(&folder)?,
+            None => File::open(NOTHING)?,
+        };
+        let draft = File::open(draft.as_deref().unwrap_or(Path::new(NOTHING)))?;
+        let files = [(File::open(model)?, MODEL_FD), (folder, CACHE_FD), (draft, DRAFT_FD)];
+        let mapping =
+            |(file, child_fd): (File, i32)| FdMapping { parent_fd: file.into(), child_fd };
+        Ok(files.into_iter().map(mapping).collect())
+    })
+    .await
+}
+
+/// What `look` finds, or an error where it takes longer than `most`.
+async fn on_a_thread<T: Send + 'static>(
+    most: Duration,
+    look: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (told, found) = oneshot::channel();
+    // Where nobody waits for it any more, it was given up.
+    let looking = move || drop(told.send(look()));
+    thread::Builder::new().name("open".to_owned()).spawn(looking)?;
+    match timeout(most, found).await {
+        Ok(found) => found.unwrap_or_else(|lost| Err(io::Error::other(lost))),
+        Err(_) => {
+            let text =
+                format!("a file could not be opened within {most:?}: its disk does not answer");
+            Err(io::Error::new(io::ErrorKind::TimedOut, text))
+        }
+    }
+}
+
 /// The program to start now.
 async fn program(config: &EngineConfig) -> Result<Program, Failed> {
     match &config.source {
@@ -117,16 +161,7 @@ impl Child {
                 })
             })
         });
-        let file = File::open(&model.path)?;
-        let mut open = vec![FdMapping { parent_fd: file.into(), child_fd: MODEL_FD }];
-        // Always something of ours: what this process inherited at these numbers is not for the runner.
-        let folder = match &config.cache {
-            Some(cache) => open_folder(&cache.folder)?,
-            None => File::open(NOTHING)?,
-        };
-        open.push(FdMapping { parent_fd: folder.into(), child_fd: CACHE_FD });
-        let draft = config.draft.as_ref().map_or(Path::new(NOTHING), |draft| &draft.path);
-        open.push(FdMapping { parent_fd: File::open(draft)?.into(), child_fd: DRAFT_FD });
+        let open = open(config, model).await?;
         let mut start = program::start(&program)?;
         let command = &mut start.command;
         command.env_clear().current_dir("/");
@@ -371,6 +406,16 @@ mod tests {
         let stderr = stderr.iter().map(ToString::to_string).collect();
         let ending = Ending { status: Some(ExitStatus::from_raw(status)), stderr };
         assert_eq!(ending.describe(), want);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_given_up() {
+        let (_never, waits) = std::sync::mpsc::sync_channel::<()>(1);
+        let hangs = move || waits.recv().map_err(io::Error::other);
+        let error = on_a_thread(Duration::from_millis(1), hangs).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let missing = on_a_thread(OPENING, || File::open("/nowhere")).await.unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Digest, ErrorKind, EventStream, HeldAdapter, LoadParams, LoadedModel,
-    Message, ModelFile, Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
+    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, LoadParams,
+    LoadedModel, Message, ModelFile, Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -18,7 +18,7 @@ use crate::compact;
 use crate::config::EngineConfig;
 use crate::pool::Resident;
 use crate::probe;
-use crate::supervisor::{self, Phase, Running, State, Supervisor};
+use crate::supervisor::{self, Phase, Running, State, Supervisor, Told};
 
 /// A loaded model: a [`Backend`], and whatever else a runner can do.
 ///
@@ -30,6 +30,7 @@ pub struct LocalModel {
     state: watch::Receiver<State>,
     phase: watch::Receiver<Phase>,
     held: watch::Receiver<Vec<HeldAdapter>>,
+    copies: watch::Receiver<Bytes>,
     to_go: watch::Sender<HashSet<Digest>>,
     tasks: TaskTracker,
     served: Arc<Served>,
@@ -76,8 +77,10 @@ impl LocalModel {
         let (tell, phase) = watch::channel(Phase::Starting);
         let (hold, held) = watch::channel(Vec::new());
         let (to_go, going) = watch::channel(HashSet::new());
-        let (publish, asked) = ((publish, tell, hold), (commands.downgrade(), going));
-        let supervisor = Supervisor::new(config, (file, params), tasks.clone(), asked, publish);
+        let (copied, copies) = watch::channel(Bytes(0));
+        let told = Told { state: publish, phase: tell, held: hold, copies: copied };
+        let asked = (commands.downgrade(), going);
+        let supervisor = Supervisor::new(config, (file, params), tasks.clone(), asked, told);
         tasks.spawn(supervisor.run(receiver));
         tasks.close();
         loop {
@@ -94,6 +97,7 @@ impl LocalModel {
                         state,
                         phase,
                         held,
+                        copies,
                         to_go,
                         tasks,
                         served: Arc::new(served),
@@ -134,6 +138,12 @@ impl LocalModel {
     /// which it does before it takes in anything else.
     pub fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         self.held.clone()
+    }
+
+    /// What the runner's copies of states take now, of what was planned for them. What a copy was made for has
+    /// changed this before its answer ends.
+    pub fn copies(&self) -> Bytes {
+        *self.copies.borrow()
     }
 
     /// These adapters are to go, as soon as no work asks for them, and no others.

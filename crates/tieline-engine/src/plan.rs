@@ -44,6 +44,12 @@ impl Plan {
     pub fn resident(&self) -> Bytes {
         Bytes(self.needed().0.saturating_add(self.model.copied.0))
     }
+
+    /// As [`resident`](Self::resident), with so much for copies of states as they take, and not what they may.
+    pub fn resident_with(&self, copies: Bytes) -> Bytes {
+        let rest = self.resident().0.saturating_sub(self.model.memory.copies.0);
+        Bytes(rest.saturating_add(copies.0))
+    }
 }
 
 /// A runner that plans. Ends when dropped.

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tieline_types::wire::{Failure, Work};
 use tieline_types::{
-    BackendError, Digest, ErrorKind, HeldAdapter, LoadParams, LoadedModel, ModelFile, RequestId,
-    RunnerBuild,
+    BackendError, Bytes, Digest, ErrorKind, HeldAdapter, LoadParams, LoadedModel, ModelFile,
+    RequestId, RunnerBuild,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -94,8 +94,15 @@ impl From<Failure> for Failed {
 type Submission = (Work, oneshot::Sender<Result<Ticket, BackendError>>);
 
 /// What the supervisor tells of its runner.
-pub(crate) type Told =
-    (watch::Sender<State>, watch::Sender<Phase>, watch::Sender<Vec<HeldAdapter>>);
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) state: watch::Sender<State>,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// The adapters that the runner holds, or that work waits for.
+    pub(crate) held: watch::Sender<Vec<HeldAdapter>>,
+    /// What its copies of states take.
+    pub(crate) copies: watch::Sender<Bytes>,
+}
 
 /// What the supervisor is told: commands, one after the other, and which adapters are to go once no work asks for them.
 pub(crate) type Asked = (mpsc::WeakSender<Command>, watch::Receiver<HashSet<Digest>>);
@@ -108,10 +115,7 @@ pub(crate) struct Supervisor {
     params: LoadParams,
     tasks: TaskTracker,
     commands: mpsc::WeakSender<Command>,
-    state: watch::Sender<State>,
-    phase: watch::Sender<Phase>,
-    /// The adapters that the runner holds, or that work waits for.
-    held: watch::Sender<Vec<HeldAdapter>>,
+    told: Told,
     to_go: watch::Receiver<HashSet<Digest>>,
     waiting: VecDeque<Submission>,
     again: Vec<Again>,
@@ -128,7 +132,7 @@ impl Supervisor {
         (file, params): (ModelFile, LoadParams),
         tasks: TaskTracker,
         (commands, to_go): Asked,
-        (state, phase, held): Told,
+        told: Told,
     ) -> Self {
         // Deaths before this process are as long ago as the window reaches, at most.
         let past = config.past_deaths.iter().filter_map(|ago| CRASH_WINDOW.checked_sub(*ago));
@@ -139,9 +143,7 @@ impl Supervisor {
             params,
             tasks,
             commands,
-            state,
-            phase,
-            held,
+            told,
             to_go,
             waiting: VecDeque::new(),
             again: Vec::new(),
@@ -155,7 +157,7 @@ impl Supervisor {
     /// Runs until it is told to end, or until there is no point in going on.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         loop {
-            self.state.send_replace(State::Starting);
+            self.told.state.send_replace(State::Starting);
             self.change(Change::Start);
             match Life::live(&mut self, &mut commands).await {
                 LifeEnd::Shutdown => break,
@@ -166,7 +168,7 @@ impl Supervisor {
                 LifeEnd::Died(death) => match self.after_death(death) {
                     Err(failed) => return self.refuse_all(commands, failed).await,
                     Ok(pause) => {
-                        self.state.send_replace(State::Restarting);
+                        self.told.state.send_replace(State::Restarting);
                         if !self.pause(pause, &mut commands).await {
                             break;
                         }
@@ -175,7 +177,7 @@ impl Supervisor {
             }
         }
         self.change(Change::Stop);
-        self.state.send_replace(State::Stopped);
+        self.told.state.send_replace(State::Stopped);
     }
 
     /// The time for what is told it: since a window before the start.
@@ -185,24 +187,18 @@ impl Supervisor {
 
     fn change(&mut self, change: Change) {
         self.health.change(change);
-        self.phase.send_replace(self.health.phase());
+        self.told.phase.send_replace(self.health.phase());
     }
 
     /// How long to wait before the next start, or why there is none.
     fn after_death(&mut self, death: Failed) -> Result<Duration, Failed> {
         let verdict = self.health.died(self.now());
-        self.phase.send_replace(self.health.phase());
+        self.told.phase.send_replace(self.health.phase());
         let (result, reason) = match verdict {
             Verdict::Restart(pause) => (Ok(pause), None),
             Verdict::Hopeless => (Err(death.clone()), None),
-            Verdict::Quarantine(deaths) => {
-                let message = format!(
-                    "the runner died {deaths} times within a minute; the last {}",
-                    death.message
-                );
-                let (kind, hint) = (ErrorKind::Quarantined, death.hint.clone());
-                (Err(Failed { kind, message: message.clone(), hint }), Some(message))
-            }
+            Verdict::Quarantine(deaths) => given_up(&death, deaths, "within a minute"),
+            Verdict::Unready(deaths) => given_up(&death, deaths, "in a row before it was ready"),
         };
         if let Some(told) = &self.config.on_death {
             let digest = self.file.digest;
@@ -253,7 +249,7 @@ impl Supervisor {
         for again in self.again.drain(..) {
             let _ = again.replies.try_send(Err(failed.error()));
         }
-        self.state.send_replace(State::Failed(Box::new(failed.clone())));
+        self.told.state.send_replace(State::Failed(Box::new(failed.clone())));
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Submit { ticket, .. } => drop(ticket.send(Err(failed.error()))),
@@ -262,4 +258,15 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Why no other runner is started, as an error and as the reason of the quarantine.
+fn given_up(
+    death: &Failed,
+    deaths: usize,
+    how: &str,
+) -> (Result<Duration, Failed>, Option<String>) {
+    let message = format!("the runner died {deaths} times {how}; the last {}", death.message);
+    let (kind, hint) = (ErrorKind::Quarantined, death.hint.clone());
+    (Err(Failed { kind, message: message.clone(), hint }), Some(message))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tieline_decode::schedule::{Group, Job, Limits, QueueFull, Scheduler};
 use tieline_types::wire::{Failure, FailureKind, FrameError, FromRunner, Reply, Work};
 use tieline_types::{
-    Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, RunnerBuild, Tokens,
+    Bytes, Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, RunnerBuild, Tokens,
 };
 
 use crate::answer::{Answer, Costs};
@@ -57,6 +57,8 @@ pub(crate) struct Desk<'m> {
     drafter: Option<Drafter<'m>>,
     /// How many waited when they were told last where they stand.
     waited: usize,
+    /// What copies of states took when that was told last.
+    told_copies: Bytes,
 }
 
 /// Where the desk's orders come from and its replies go.
@@ -101,6 +103,7 @@ impl<'m> Desk<'m> {
             costs: Costs::default(),
             drafter: None,
             waited: 0,
+            told_copies: Bytes(0),
         }
     }
 
@@ -126,12 +129,23 @@ impl<'m> Desk<'m> {
         served.and(told)
     }
 
+    /// Tells what copies of states take, where that changed.
+    fn tell_copies(&mut self, line: Line<'_>) -> Result<(), FrameError> {
+        let copies = Bytes(self.kv.copies() as u64);
+        if self.told_copies == copies {
+            return Ok(());
+        }
+        self.told_copies = copies;
+        line.writer.send(&FromRunner::Copies(copies))
+    }
+
     fn work(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         while self.take_orders(line)? {
             // All but waiting for orders is watched.
             let _reading = line.control.read();
             self.drop_unwanted(line)?;
             self.let_in(line)?;
+            self.tell_copies(line)?;
             self.step(line)?;
         }
         Ok(())

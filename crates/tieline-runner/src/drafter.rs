@@ -15,7 +15,7 @@ use tieline_decode::cells::Seq;
 use tieline_decode::draft::pieces;
 use tieline_decode::schedule::{Pace, Reading};
 use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{LoadParams, RequestId, Tokens};
+use tieline_types::{Bytes, LoadParams, RequestId, Tokens};
 
 use crate::answer::Answer;
 use crate::kv::Kv;
@@ -126,7 +126,8 @@ impl<'m> Drafter<'m> {
         #[expect(clippy::cast_precision_loss, reason = "sizes of weights")]
         let prior = model.size() as f64 / target.size().max(1) as f64;
         Self {
-            kv: Kv::new(context, settings.sequences, model, None),
+            // What it has read is copied nowhere.
+            kv: Kv::new(context, (settings.sequences, Bytes(0)), model, None),
             shared: model.vocabulary().min(target.vocabulary()),
             context: length(settings.context),
             batch: length(settings.batch),

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tieline_decode::cells::{Cells, LITTLE, Match, Seq};
 use tieline_decode::checkpoints::Copy;
 use tieline_decode::disk::{DiskCache, SEGMENT, SegmentId};
-use tieline_types::{Miss, MissReason, Owner, Tokens};
+use tieline_types::{Bytes, Miss, MissReason, Owner, Tokens};
 
 use crate::keeper::{Keeper, Namer};
 use crate::llama::{Batch, Context, DecodeError, Model, StatePart};
@@ -90,10 +90,11 @@ pub(crate) struct Start {
 }
 
 impl<'m> Kv<'m> {
-    /// An empty cache of `sequences` sequences, the scratch one included.
+    /// An empty cache of `sequences` sequences, the scratch one included, with room for `copies` bytes of what
+    /// cannot be cut.
     pub(crate) fn new(
         context: Context<'m>,
-        sequences: u16,
+        (sequences, copies): (u16, Bytes),
         model: &Model,
         disk: Option<(Arc<DiskCache>, Namer)>,
     ) -> Self {
@@ -109,7 +110,7 @@ impl<'m> Kv<'m> {
             context,
             cells,
             keeper,
-            copies: Copies::default(),
+            copies: Copies::new(usize::try_from(copies.0).unwrap_or(usize::MAX)),
             rigid,
             has_attention: model.has_attention(),
             window,
@@ -335,7 +336,7 @@ impl<'m> Kv<'m> {
     /// Forgets everything, whoever holds it: for when llama.cpp's state is not to be trusted.
     pub(crate) fn clear(&mut self) {
         self.context.clear();
-        self.copies = Copies::default();
+        self.copies.clear();
         self.cells = Cells::new(self.cells.capacity(), self.scratch.0);
     }
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::sync::mpsc::Receiver;
 
+use tieline_decode::checkpoints::MOST;
 use tieline_types::wire::{Failure, FailureKind, FromRunner};
 use tieline_types::{Bytes, LoadParams, MemoryPlan, MemoryUse, PlannedSettings, Tokens};
 
@@ -86,11 +87,24 @@ pub(crate) fn memory_use(
     settings: &Settings,
     context: &Context<'_>,
 ) -> MemoryUse {
-    MemoryUse {
+    let memory = MemoryUse {
         buffers: context.memory_use(),
         output: rows(model, params, settings.outputs),
-        draft: Bytes(0),
+        ..MemoryUse::default()
+    };
+    let state = memory.sum(|buffer| buffer.kv);
+    MemoryUse { copies: copies(model, params, state, context.cells()), ..memory }
+}
+
+/// What copies of the state may take: as much as was allowed, or as all that are ever kept would take if each
+/// held all of it.
+fn copies(model: &Model, params: &LoadParams, state: Bytes, cells: u32) -> Bytes {
+    if params.embeddings.is_some() || model.can_be_cut() {
+        return Bytes(0);
     }
+    // A copy comes with its tokens, and llama.cpp's positions of them.
+    let one = state.0.saturating_add(16 * u64::from(cells));
+    params.copies.min(Bytes(one.saturating_mul(MOST as u64)))
 }
 
 /// The plan of a context in which nothing was allocated.

@@ -252,7 +252,8 @@ impl Server {
         let Session { model, context, params, settings } = session;
         let build = llama::build(&self.llama);
         let disk = keeper::open(folder, &params, (&build, program.digest()), model, settings.kv);
-        let kv = Kv::new(context, settings.sequences, model, disk);
+        let copies = plan::memory_use(model, &params, &settings, &context).copies;
+        let kv = Kv::new(context, (settings.sequences, copies), model, disk);
         let template = model.chat_template().map(Template::new);
         Desk::new(
             Prompts { model, template, grammar: Grammar::default() },

@@ -149,6 +149,10 @@ pub struct LoadParams {
     /// Most bytes of KV cache kept on disk, in the folder open at [`crate::wire::CACHE_FD`]; `None`
     /// keeps nothing there.
     pub disk_cache: Option<Bytes>,
+    /// Most bytes for copies of what cannot be cut of a model's state, where it has such: they spare work and
+    /// are never needed. Changes no answer but by rounding.
+    #[serde(default = "copies")]
+    pub copies: Bytes,
     /// How long a running answer may stand still because another's prompt is read. A goal, not a
     /// promise: prompts are cut into pieces that take as long.
     pub step: Duration,
@@ -173,6 +177,8 @@ impl LoadParams {
     pub const DEFAULT_CONTEXT: Tokens = Tokens(8192);
     /// Requests answered at once.
     pub const DEFAULT_PARALLEL: u32 = 8;
+    /// For copies of states, where there is memory enough.
+    pub const DEFAULT_COPIES: Bytes = Bytes(256 * 1024 * 1024);
     /// How long an answer may stand still.
     pub const DEFAULT_STEP: Duration = Duration::from_millis(150);
 }
@@ -181,6 +187,10 @@ impl LoadParams {
 /// names differ.
 fn yes() -> bool {
     true
+}
+
+fn copies() -> Bytes {
+    LoadParams::DEFAULT_COPIES
 }
 
 impl Default for LoadParams {
@@ -202,6 +212,7 @@ impl Default for LoadParams {
             model: None,
             draft: None,
             disk_cache: None,
+            copies: Self::DEFAULT_COPIES,
             step: Self::DEFAULT_STEP,
             own_kernels: true,
             kernel_choices: Vec::new(),

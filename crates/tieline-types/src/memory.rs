@@ -35,6 +35,10 @@ pub struct MemoryUse {
     pub output: Bytes,
     /// A second, smaller model that guesses ahead, in the machine's memory.
     pub draft: Bytes,
+    /// Copies of what cannot be cut of the state, at most: none is there at first, and the runner keeps no
+    /// more. In the machine's memory.
+    #[serde(default)]
+    pub copies: Bytes,
 }
 
 impl MemoryUse {
@@ -42,8 +46,9 @@ impl MemoryUse {
     pub fn on(&self, device: Option<&str>) -> Bytes {
         let buffers = self.buffers.iter().filter(|buffer| buffer.device.as_deref() == device);
         let buffers = buffers.fold(0u64, |sum, buffer| sum.saturating_add(buffer.total().0));
-        let ours = if device.is_none() { self.output.0.saturating_add(self.draft.0) } else { 0 };
-        Bytes(buffers.saturating_add(ours))
+        let ours = [self.output, self.draft, self.copies].into_iter();
+        let ours = ours.filter(|_| device.is_none());
+        Bytes(ours.fold(buffers, |sum, bytes| sum.saturating_add(bytes.0)))
     }
 
     /// One part of it over all kinds of memory.
@@ -126,8 +131,9 @@ mod tests {
             ],
             output: Bytes(100),
             draft: Bytes(1000),
+            copies: Bytes(10_000),
         };
-        assert_eq!(memory.on(None), Bytes(1116));
+        assert_eq!(memory.on(None), Bytes(11_116));
         assert_eq!(memory.on(Some("G")), Bytes(24));
         assert_eq!(memory.on(Some("H")), Bytes(0));
         assert_eq!(memory.sum(|buffer| buffer.weights), Bytes(18));

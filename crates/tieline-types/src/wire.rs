@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
@@ -200,6 +200,8 @@ pub enum FromRunner {
     Planned(Result<Box<MemoryPlan>, Failure>),
     /// An adapter is ready for work, or will not be.
     Adapter(Digest, Result<(), Failure>),
+    /// What copies of states take now: told before the end of the answer that changed it.
+    Copies(Bytes),
     /// Part of an answer.
     Reply(RequestId, Reply),
     /// Alive.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use etcetera::{BaseStrategy, choose_base_strategy};
-use tieline_engine::{CacheConfig, EngineConfig, JailPolicy, LocalModel, Planner, probe};
+use tieline_engine::{CacheConfig, EngineConfig, JailPolicy, LocalModel, Planner};
 use tieline_store::{Catalogue, Environment, Lease, Model, PullOptions, Pulled, Store};
 use tieline_types::{Bytes, Composed, Digest, LoadParams, ModelFile, ModelRef};
 use tokio::runtime::Runtime;
@@ -217,6 +217,10 @@ impl App {
         // Where there is plenty of room, nobody waits for the plan.
         let roomy = planning::is_roomy(model, &params, most);
         let early = if roomy { None } else { self.plan_load(model, &file, (&params, most))? };
+        let params = match &early {
+            Some(planned) => planned.load(&params),
+            None => params,
+        };
         let bar = bars::thousandths(self.output, format!("loading {}", model.name));
         let config = EngineConfig {
             cache,
@@ -329,9 +333,9 @@ impl App {
 }
 
 impl Loaded {
-    /// What its process holds now.
-    pub(crate) fn held(&self) -> Option<Bytes> {
-        self.model.pid().and_then(probe::resident_memory)
+    /// What its process holds now, and its copies of states of that.
+    pub(crate) fn held(&self) -> Option<(Bytes, Bytes)> {
+        planning::held(&self.model)
     }
 
     /// Ends the runner.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use tieline_engine::plan::fit::{self, Alternative, Free, Miss};
-use tieline_engine::{Plan, Planner, plan::learn};
+use tieline_engine::{LocalModel, Plan, Planner, plan::learn, probe};
 use tieline_store::{LoadRecord, Model, Store};
 use tieline_types::{BackendError, Bytes, LoadParams};
 
@@ -28,7 +28,9 @@ pub(crate) struct MemoryReport {
     needed_bytes: Bytes,
     learned_bytes: Bytes,
     held_bytes: Option<Bytes>,
-    /// Held less planned.
+    /// What copies of states took then, of what is planned for them.
+    copies_bytes: Option<Bytes>,
+    /// Held less planned, copies as they were.
     error_bytes: Option<i64>,
 }
 
@@ -38,14 +40,23 @@ impl Planned {
         Bytes(self.plan.resident().0.saturating_add(self.extra.0))
     }
 
-    pub(crate) fn report(&self, held: Option<Bytes>) -> MemoryReport {
-        let planned = self.plan.resident();
+    /// How it is loaded: with no more copies of states than were planned.
+    pub(crate) fn load(&self, params: &LoadParams) -> LoadParams {
+        LoadParams { copies: self.plan.model.memory.copies, ..params.clone() }
+    }
+
+    /// `held`: what its process holds, and its copies of states of that.
+    pub(crate) fn report(&self, held: Option<(Bytes, Bytes)>) -> MemoryReport {
+        let error = |(held, copies): (Bytes, Bytes)| {
+            held.0.cast_signed() - self.plan.resident_with(copies).0.cast_signed()
+        };
         MemoryReport {
-            planned_bytes: planned,
+            planned_bytes: self.plan.resident(),
             needed_bytes: self.plan.needed(),
             learned_bytes: self.extra,
-            held_bytes: held,
-            error_bytes: held.map(|held| held.0.cast_signed() - planned.0.cast_signed()),
+            held_bytes: held.map(|(held, _)| held),
+            copies_bytes: held.map(|(_, copies)| copies),
+            error_bytes: held.map(error),
         }
     }
 }
@@ -63,12 +74,12 @@ pub(crate) async fn plan(
 }
 
 /// Compares a plan with what is free and with what was.
-pub(crate) fn compare(store: &Store, plan: Plan, free: Free) -> Planned {
+pub(crate) fn compare(store: &Store, mut plan: Plan, free: Free) -> Planned {
     let kind = learn::kind(&plan.model.settings);
     // Nothing learned where the store cannot be read: the plan itself is good.
     let past = store.loads_like(&plan.model.architecture, &kind).unwrap_or_default();
-    let extra = learn::extra(plan.resident(), &past);
-    let miss = fit::miss(&plan, &free, extra);
+    let extra = learn::extra(plan.resident_with(Bytes(0)), &past);
+    let miss = fit::squeeze(&mut plan, &free, extra);
     Planned { plan, extra, loads: past.len(), free, miss }
 }
 
@@ -132,8 +143,8 @@ async fn needs(
     let mut planner = Planner::start(&app.engine()?, &file).await?;
     let plan = planner.plan(params).await;
     planner.end().await;
-    let plan = plan?;
-    match fit::miss(&plan, &planned.free, planned.extra) {
+    let mut plan = plan?;
+    match fit::squeeze(&mut plan, &planned.free, planned.extra) {
         None => Ok(plan.needed()),
         Some(_) => Err(Failure::user("it does not fit")),
     }
@@ -153,16 +164,27 @@ pub(crate) fn refusal(model: &Model, planned: &Planned, miss: &Miss, fits: &[Str
     }
 }
 
-/// Writes down what a load held. A failure costs a lesson, no answer.
-pub(crate) fn record(store: &Store, model: &Model, planned: &Planned, held: Option<Bytes>) {
-    let Some(held) = held else { return };
+/// What a model's process holds now, and its copies of states of that.
+pub(crate) fn held(model: &LocalModel) -> Option<(Bytes, Bytes)> {
+    let held = model.pid().and_then(probe::resident_memory)?;
+    Some((held, model.copies()))
+}
+
+/// Writes down what a load held, its copies of states as they were. A failure costs a lesson, no answer.
+pub(crate) fn record(
+    store: &Store,
+    model: &Model,
+    planned: &Planned,
+    held: Option<(Bytes, Bytes)>,
+) {
+    let Some((held, copies)) = held else { return };
     let now = jiff::Timestamp::now().as_second();
     // Nobody can do anything about a lesson lost.
     let _ = store.record_load(&LoadRecord {
         digest: model.digest,
         architecture: planned.plan.model.architecture.clone(),
         settings: learn::kind(&planned.plan.model.settings),
-        planned: planned.plan.resident(),
+        planned: planned.plan.resident_with(copies),
         held,
         at_unix_s: now,
     });

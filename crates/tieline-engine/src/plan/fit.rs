@@ -55,6 +55,22 @@ pub fn miss(plan: &Plan, free: &Free, extra: Bytes) -> Option<Miss> {
     })
 }
 
+/// As [`miss`]. Where it is copies of states that are too much, the plan is first made to do with fewer:
+/// they spare work, and nothing needs them.
+pub fn squeeze(plan: &mut Plan, free: &Free, extra: Bytes) -> Option<Miss> {
+    let found = miss(plan, free, extra)?;
+    if found.device.is_none() {
+        let (copies, short) = (&mut plan.model.memory.copies, found.needed.0 - found.free.0);
+        *copies = Bytes(copies.0.saturating_sub(short));
+    }
+    miss(plan, free, extra)
+}
+
+/// What to allow for copies of states where so much is there for all models: no more than an eighth of it.
+pub fn copies(there: Bytes) -> Bytes {
+    LoadParams::DEFAULT_COPIES.min(Bytes(there.0 / 8))
+}
+
 /// Settings that would fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Alternative {
@@ -79,8 +95,8 @@ pub async fn alternatives(
     let mut found = Vec::new();
     for (change, params) in variants(params, plan) {
         // Settings that this model refuses are no alternative.
-        let Ok(plan) = planner.plan(&params).await else { continue };
-        if miss(&plan, free, extra).is_none() {
+        let Ok(mut plan) = planner.plan(&params).await else { continue };
+        if squeeze(&mut plan, free, extra).is_none() {
             found.push(Alternative { params, change, needed: plan.needed() });
         }
     }
@@ -89,8 +105,8 @@ pub async fn alternatives(
     for _ in 0..SEARCHES {
         let Some(context) = search.next() else { break };
         let params = shorter(params, context);
-        let plan = planner.plan(&params).await?;
-        let fits = miss(&plan, free, extra).is_none();
+        let mut plan = planner.plan(&params).await?;
+        let fits = squeeze(&mut plan, free, extra).is_none();
         search.note(context, fits);
         if fits {
             let change = format!("--ctx {context}");
@@ -206,6 +222,33 @@ mod tests {
         check(&plan(100, 10, 10), MARGIN.0 + 108, None);
         check(&plan(100, 10, 10), MARGIN.0 + 107, Some(None));
         check(&plan(100, 11, 10), MARGIN.0 + 108, Some(Some("G")));
+    }
+
+    #[track_caller]
+    fn check_squeezed(copies: u64, free: u64, want: (u64, bool)) {
+        let mut plan = plan(100, 0, 0);
+        plan.model.memory.copies = Bytes(copies);
+        let fits = squeeze(&mut plan, &Free { memory: Bytes(MARGIN.0 + free) }, Bytes(3)).is_none();
+        assert_eq!((plan.model.memory.copies.0, fits), want);
+    }
+
+    #[test]
+    fn fewer_copies_are_kept_where_memory_is_short() {
+        check_squeezed(50, 158, (50, true));
+        check_squeezed(50, 157, (49, true));
+        check_squeezed(50, 108, (0, true));
+        check_squeezed(50, 107, (0, false));
+        check_squeezed(0, 107, (0, false));
+        assert_eq!(copies(Bytes(800)), Bytes(100));
+        assert_eq!(copies(Bytes(u64::MAX)), LoadParams::DEFAULT_COPIES);
+    }
+
+    #[test]
+    fn what_copies_take_is_told_from_what_they_may() {
+        let mut plan = plan(100, 0, 0);
+        plan.model.memory.copies = Bytes(50);
+        assert_eq!((plan.needed(), plan.resident()), (Bytes(155), Bytes(162)));
+        assert_eq!(plan.resident_with(Bytes(20)), Bytes(132));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Brings adapters to a runner at work: reads their files, and sends them in pieces that give way to all else.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ impl Life<'_> {
     /// As [`tell_adapters`](Self::tell_adapters), with those of work that is about to be accepted.
     pub(super) fn tell_adapters_with(&self, work: Option<&wire::Work>) {
         let takes = self.shelf.takes(work.into_iter());
-        self.supervisor.held.send_if_modified(|told| {
+        self.supervisor.told.held.send_if_modified(|told| {
             let changed = *told != takes;
             *told = takes;
             changed
@@ -183,18 +183,14 @@ pub(super) fn digests(work: &wire::Work) -> Vec<Digest> {
     adapters.map(|adapter| adapter.digest).collect()
 }
 
-/// Where an adapter lies, and its size. It is not opened here: that may wait.
+/// Where an adapter lies, and its size, as its caller says: the disk is not asked here, since it may not answer.
+/// Whoever reads the file finds out whether there is so much.
 fn found(adapter: &Adapter) -> Result<(PathBuf, HeldAdapter), Failed> {
     let digest = adapter.digest;
     let missing = || io::Error::new(io::ErrorKind::NotFound, "nobody said where it is");
     let file = adapter.file.as_ref().ok_or_else(missing);
-    let looked = file.and_then(|file| {
-        let facts = fs::metadata(&file.path)?;
-        // What is no plain file, as a pipe, does not tell.
-        let length = if facts.is_file() { facts.len() } else { file.bytes.0 };
-        Ok((file.path.clone(), length))
-    });
-    let (path, length) = looked.map_err(|error| unreadable(digest, &error))?;
+    let file = file.map_err(|error| unreadable(digest, &error))?;
+    let (path, length) = (file.path.clone(), file.bytes.0);
     if length > ADAPTER_BYTES.0 {
         return Err(Failed {
             kind: ErrorKind::InvalidRequest,

@@ -51,6 +51,8 @@ pub(crate) enum Verdict {
     Restart(Duration),
     /// So many died within the window: start no other.
     Quarantine(usize),
+    /// So many died one after the other before they were ready, however long that took: start no other.
+    Unready(usize),
     /// None of them was ever ready: another would not be either.
     Hopeless,
 }
@@ -61,6 +63,8 @@ pub(crate) struct Health {
     phase: Phase,
     deaths: VecDeque<Duration>,
     was_ready: bool,
+    /// Deaths in a row of runners that were never ready.
+    unready: usize,
     max_crashes: usize,
     backoff: Duration,
 }
@@ -69,7 +73,8 @@ impl Health {
     /// `past`: times of deaths before now, in other processes.
     pub(crate) fn new(max_crashes: usize, backoff: Duration, past: Vec<Duration>) -> Self {
         let deaths = past.into();
-        Self { phase: Phase::Starting, deaths, was_ready: false, max_crashes, backoff }
+        let phase = Phase::Starting;
+        Self { phase, deaths, was_ready: false, unready: 0, max_crashes, backoff }
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -83,7 +88,7 @@ impl Health {
             (_, Change::Stop) => Phase::Stopped,
             (Phase::Crashed | Phase::Starting, Change::Start) => Phase::Starting,
             (Phase::Starting | Phase::Ready | Phase::Busy, Change::Work(count)) => {
-                self.was_ready = true;
+                (self.was_ready, self.unready) = (true, 0);
                 if count == 0 { Phase::Ready } else { Phase::Busy }
             }
             (Phase::Ready | Phase::Busy, Change::Drain) => Phase::Draining,
@@ -105,6 +110,14 @@ impl Health {
         if deaths >= self.max_crashes.max(1) {
             self.phase = Phase::Quarantined;
             return Verdict::Quarantine(deaths);
+        }
+        // Slow loads must not outlive the window for ever.
+        if self.phase == Phase::Starting {
+            self.unready += 1;
+        }
+        if self.unready >= self.max_crashes.max(1) {
+            self.phase = Phase::Quarantined;
+            return Verdict::Unready(self.unready);
         }
         if !self.was_ready {
             self.phase = Phase::Stopped;
@@ -173,6 +186,28 @@ mod tests {
     }
 
     #[test]
+    fn three_deaths_in_a_row_while_loading_end_it_whatever_their_distance() {
+        let mut health = ready();
+        assert_eq!(health.died(SECOND), Verdict::Restart(SECOND / 10));
+        for at in [100, 200] {
+            health.change(Change::Start);
+            assert_eq!(health.died(at * SECOND), Verdict::Restart(SECOND / 10));
+        }
+        health.change(Change::Start);
+        assert_eq!(health.died(300 * SECOND), Verdict::Unready(3));
+        assert_eq!(health.phase(), Phase::Quarantined);
+        // One that was ready in between begins the count anew.
+        let mut health = ready();
+        for at in 1..20 {
+            health.change(Change::Start);
+            if at % 3 == 0 {
+                health.change(Change::Work(0));
+            }
+            assert_eq!(health.died(at * 100 * SECOND), Verdict::Restart(SECOND / 10));
+        }
+    }
+
+    #[test]
     fn one_that_was_never_ready_is_not_tried_again() {
         let mut health = Health::new(3, SECOND, Vec::new());
         assert_eq!(health.died(SECOND), Verdict::Hopeless);
@@ -194,7 +229,7 @@ mod tests {
                 health.change(Change::Work(1));
                 match health.died(now) {
                     Verdict::Restart(pause) => prop_assert!(!over && pause <= LONGEST_PAUSE),
-                    Verdict::Quarantine(_) => over = true,
+                    Verdict::Quarantine(_) | Verdict::Unready(_) => over = true,
                     Verdict::Hopeless => prop_assert!(over),
                 }
                 prop_assert_eq!(over, health.phase() == Phase::Quarantined);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tieline_types::wire::{self, FrameError, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    BackendError, Digest, ErrorKind, Event, Jail, LoadedModel, RequestId, RunnerBuild,
+    BackendError, Bytes, Digest, ErrorKind, Event, Jail, LoadedModel, RequestId, RunnerBuild,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -304,7 +304,7 @@ impl<'s> Life<'s> {
             FromRunner::Hello { version, build, jail } => self.greet(version, build, &jail).await,
             FromRunner::Loading(thousandths) => {
                 let share = f32::from(thousandths) / 1000.0;
-                self.supervisor.state.send_replace(State::Loading(share));
+                self.supervisor.told.state.send_replace(State::Loading(share));
                 Ok(())
             }
             FromRunner::Loaded(loaded) => self.ready(*loaded).await,
@@ -318,6 +318,10 @@ impl<'s> Life<'s> {
                 if hangs { Err(Over::Hangs) } else { Ok(()) }
             }
             FromRunner::Adapter(digest, result) => self.adapter(digest, result).await,
+            FromRunner::Copies(bytes) => {
+                self.supervisor.told.copies.send_replace(bytes);
+                Ok(())
+            }
             FromRunner::Planned(_) => Ok(()),
         }
     }
@@ -340,7 +344,7 @@ impl<'s> Life<'s> {
         // Before it is told to load: not a byte of the model is read by what is not shut in.
         self.supervisor.config.jail.check(jail).map_err(Over::Refused)?;
         self.build = build;
-        self.supervisor.state.send_replace(State::Loading(0.0));
+        self.supervisor.told.state.send_replace(State::Loading(0.0));
         let params = self.choose().await;
         Ok(self.child.send(&ToRunner::Load(Box::new(params))).await?)
     }
@@ -352,7 +356,7 @@ impl<'s> Life<'s> {
         self.count_work()?;
         let pid = self.child.pid().unwrap_or(0);
         let running = Running { pid, build: self.build.clone(), loaded };
-        self.supervisor.state.send_replace(State::Ready(Box::new(running)));
+        self.supervisor.told.state.send_replace(State::Ready(Box::new(running)));
         Box::pin(self.go_on()).await
     }
 
@@ -453,7 +457,8 @@ impl<'s> Life<'s> {
                 (LifeEnd::Died(failed.clone()), failed)
             }
         };
-        self.supervisor.held.send_replace(Vec::new());
+        self.supervisor.told.held.send_replace(Vec::new());
+        self.supervisor.told.copies.send_replace(Bytes(0));
         let unsent =
             self.running.keys().copied().filter(|id| self.shelf.is_untouched(*id)).collect();
         let left = Left { running: self.running, trial: self.trial, unsent };

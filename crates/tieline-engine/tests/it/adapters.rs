@@ -285,10 +285,9 @@ async fn what_does_not_fit_is_an_error_and_no_crash() {
     assert_eq!(error.kind, ErrorKind::BadModel);
     assert!(error.to_string().contains("holds sha256:"), "{error}");
     // More than a runner holds, told before any of it is read.
-    let large = put(folder.path(), "large", b"x");
-    let file =
-        std::fs::OpenOptions::new().write(true).open(&large.file.as_ref().unwrap().path).unwrap();
-    file.set_len(2 << 30).unwrap();
+    let mut large = put(folder.path(), "large", b"x");
+    let path = large.file.as_ref().unwrap().path.clone();
+    large.file = Some(AdapterFile { path, bytes: Bytes(2 << 30) });
     let error = answer(&model, request(&[large])).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::InvalidRequest);
     assert!(error.to_string().contains("2.1 GB"), "{error}");

@@ -187,6 +187,7 @@ impl Desk<'_> {
             let learned = answer.costs();
             self.settle(&guess, right, (share.id, learned));
         }
+        self.tell_copies(line)?;
         let Some(answer) = self.answers.get(&share.id) else { return Ok(()) };
         let full = answer.tokens.len() > usize::try_from(self.settings.context).unwrap_or(0);
         let end = end.or((full && !rows.is_empty()).then_some(FinishReason::ContextFull));

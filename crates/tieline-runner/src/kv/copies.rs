@@ -10,9 +10,6 @@ use tieline_types::Owner;
 use super::{Found, Kv};
 use crate::llama::StatePart;
 
-/// What all copies of a context may take in memory.
-const BUDGET: usize = 256 * 1024 * 1024;
-
 /// The copies with their account.
 #[derive(Debug)]
 pub(super) struct Copies {
@@ -22,13 +19,17 @@ pub(super) struct Copies {
     too_large: bool,
 }
 
-impl Default for Copies {
-    fn default() -> Self {
-        Self { account: Checkpoints::new(BUDGET), bytes: HashMap::new(), too_large: false }
-    }
-}
-
 impl Copies {
+    /// None yet, and never more than `budget` bytes of them.
+    pub(super) fn new(budget: usize) -> Self {
+        Self { account: Checkpoints::new(budget), bytes: HashMap::new(), too_large: false }
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.account.budget());
+    }
+
     fn remove(&mut self, copy: Copy) {
         self.account.remove(copy);
         self.bytes.remove(&copy);
@@ -49,6 +50,11 @@ impl Kv<'_> {
         !self.rigid && self.window == 0
     }
 
+    /// Bytes that all copies take.
+    pub(crate) fn copies(&self) -> usize {
+        self.copies.account.bytes()
+    }
+
     /// Copies what cannot be cut of a sequence as it is now, where that is worth its memory.
     pub(crate) fn copy_state(&mut self, seq: Seq) {
         let Some(owner) = self.cells.owner(seq) else { return };
@@ -57,17 +63,21 @@ impl Kv<'_> {
         if account.has(owner, &tokens) {
             return;
         }
-        if !account.is_worth(self.context.state_size(seq.0, StatePart::Rigid)) {
+        let size = self.context.state_size(seq.0, StatePart::Rigid);
+        if !account.is_worth(size) {
             self.copies.too_large = true;
             return;
         }
-        let Some(bytes) = self.context.save(seq.0, StatePart::Rigid) else { return };
         self.clock += 1;
-        let Some(kept) = account.keep(owner, &tokens, bytes.len(), self.clock) else { return };
+        let Some(kept) = account.keep(owner, &tokens, size, self.clock) else { return };
+        // Before the new one is made: at no time is more held than was planned.
         for dropped in kept.dropped {
             self.copies.bytes.remove(&dropped);
         }
-        self.copies.bytes.insert(kept.copy, bytes);
+        match self.context.save(seq.0, StatePart::Rigid) {
+            Some(bytes) => drop(self.copies.bytes.insert(kept.copy, bytes)),
+            None => self.copies.remove(kept.copy),
+        }
     }
 
     /// The longest copy that `known` begins with. Where there is attention too, its cells must still be

@@ -230,6 +230,11 @@ impl Model {
         }
     }
 
+    /// Whether what was read can be cut anywhere: each layer keeps each token in a cell of its own.
+    pub(crate) fn can_be_cut(&self) -> bool {
+        !self.is_recurrent() && self.window() == 0
+    }
+
     /// Whether any layer looks back at tokens, which it keeps in cells.
     pub(crate) fn has_attention(&self) -> bool {
         // SAFETY: the model is valid.

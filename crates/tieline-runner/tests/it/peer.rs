@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) build: RunnerBuild,
     pub(crate) jail: Jail,
     next: u64,
+    /// What copies of states take, as it said last.
+    pub(crate) copies: Bytes,
     /// Ends the watch when dropped.
     _watch: SyncSender<()>,
 }
@@ -179,7 +181,16 @@ impl Peer {
         else {
             panic!("no hello");
         };
-        Self { _watch: watch(child.id()), child, stdin, stdout, build, jail, next: 1 }
+        Self {
+            _watch: watch(child.id()),
+            child,
+            stdin,
+            stdout,
+            build,
+            jail,
+            next: 1,
+            copies: Bytes(0),
+        }
     }
 
     /// A runner with the test model and a context of 512 tokens on one thread.
@@ -242,7 +253,12 @@ impl Peer {
     }
 
     pub(crate) fn frame(&mut self) -> Option<FromRunner> {
-        wire::read(&mut self.stdout).unwrap()
+        loop {
+            match wire::read(&mut self.stdout).unwrap() {
+                Some(FromRunner::Copies(bytes)) => self.copies = bytes,
+                frame => return frame,
+            }
+        }
     }
 
     /// Orders some work.

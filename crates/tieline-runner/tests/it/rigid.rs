@@ -5,8 +5,8 @@ use tempfile::TempDir;
 use testkit::{Shape, WIDE_WINDOW, WINDOW};
 use tieline_types::wire::ToRunner;
 use tieline_types::{
-    Event, FinishReason, FlashAttention, KvType, LoadParams, Message, Miss, MissReason, Private,
-    Prompt, Request, Role, Tokens,
+    Bytes, Event, FinishReason, FlashAttention, KvType, LoadParams, Message, Miss, MissReason,
+    Private, Prompt, Request, Role, Tokens,
 };
 
 use crate::peer::{Answer, Peer, Random, keeping};
@@ -234,6 +234,32 @@ fn copies_that_had_to_go_are_not_missed_for_ever() {
     let first = same(&mut peer, shape, &request(0));
     assert_eq!(first.cached(), 0, "it was dropped");
     assert_eq!(same(&mut peer, shape, &request(0)).cached(), 79, "and is back");
+}
+
+#[test]
+fn copies_keep_to_what_was_planned_for_them() {
+    let cannot_be_cut = RIGID.into_iter().chain(WINDOWED);
+    for (shape, has) in cannot_be_cut.map(|shape| (shape, true)).chain([(Shape::Llama, false)]) {
+        let mut most = Bytes(0);
+        // As many as there come, half of them, none.
+        for share in [None, Some(2), Some(0)] {
+            let allowed =
+                share.map_or(LoadParams::DEFAULT_COPIES, |share| Bytes(most.0 * share / 4));
+            let mut peer = Peer::start(&testkit::shape(shape));
+            let params = LoadParams { copies: allowed, ..loaded(512, 2048) };
+            let planned = peer.load(params).unwrap().memory.copies;
+            let mut seen = Bytes(0);
+            for seed in 0..5 {
+                peer.generate(told(words(shape, seed, 300), 1));
+                seen = seen.max(peer.copies);
+            }
+            let name = shape.name();
+            assert!(seen <= planned && planned <= allowed, "{name}: {seen}, {planned}, {allowed}");
+            assert_eq!(seen > Bytes(0), has && allowed > Bytes(0), "{name}: {seen} of {allowed}");
+            assert_eq!(planned > Bytes(0), has && allowed > Bytes(0), "{name}: {planned}");
+            most = most.max(seen);
+        }
+    }
 }
 
 #[test]

@@ -106,6 +106,9 @@ fn text(planned: &Planned, adapters: Bytes) -> String {
         }
     }
     row("output", plan.memory.output, "this machine, at most".to_owned());
+    if plan.memory.copies.0 > 0 {
+        row("copies of states", plan.memory.copies, "this machine, at most".to_owned());
+    }
     row("program", planned.plan.base, "this machine".to_owned());
     row("needed", planned.plan.needed(), String::new());
     if plan.copied.0 > 0 {

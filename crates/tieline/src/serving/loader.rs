@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_engine::plan::fit::Free;
 use tieline_engine::pool::Resident;
-use tieline_engine::{EngineConfig, Loader, LocalModel, probe};
+use tieline_engine::{EngineConfig, Loader, LocalModel};
 use tieline_store::{Lease, Model, Store};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
@@ -44,9 +44,10 @@ impl Runners {
         let prepared = blocking(move || prepare(&ours, &model)).await?;
         let need = needs::to_load(&self.ground, variant).await?;
         // Others may have taken what was free when the budget was made.
+        let need = need.within(prepared.free.min(*budget));
         need.check(variant, prepared.free.min(*budget))?;
         let config = EngineConfig { past_deaths: prepared.past_deaths, ..engine.clone() };
-        let (name, params) = (variant.model.name.clone(), variant.params.clone());
+        let (name, params) = (variant.model.name.clone(), need.planned.load(&variant.params));
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});
         let model = Box::pin(start).await?;
         let record = Record::of(&variant.model, &model, Some(&need.planned));
@@ -184,7 +185,7 @@ impl Resident for Kept {
 
     async fn end(&self) {
         self.variant.is_at(Place::Away);
-        let held = self.model.pid().and_then(probe::resident_memory);
+        let held = planning::held(&self.model);
         self.model.close().await;
         self.tasks.wait().await;
         let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();

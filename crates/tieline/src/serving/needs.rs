@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_engine::plan::fit::{self, Free};
 use tieline_engine::{Member, Planner, Pool};
-use tieline_types::{BackendError, Bytes, Digest, ErrorKind, ModelFile};
+use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, ModelFile};
 use tokio::sync::AcquireError;
 
 use super::variants::{Place, Variant};
@@ -21,6 +21,17 @@ pub(super) struct Need {
 impl Need {
     pub(super) fn bytes(&self) -> Bytes {
         Bytes(self.planned.plan.needed().0.saturating_add(self.planned.extra.0))
+    }
+
+    /// The same with fewer copies of states, where less is there than what was planned with.
+    pub(super) fn within(self: Arc<Self>, there: Bytes) -> Arc<Self> {
+        if self.bytes() <= there {
+            return self;
+        }
+        let Self { planned, instead } = &*self;
+        let mut planned = planned.clone();
+        planned.miss = fit::squeeze(&mut planned.plan, &Free { memory: there }, planned.extra);
+        Arc::new(Self { planned, instead: instead.clone() })
     }
 
     /// Refuses what is more than there is.
@@ -158,14 +169,15 @@ async fn plan(
     file: &ModelFile,
 ) -> Result<Need, BackendError> {
     let mut planner = Planner::start(&ground.engine, file).await?;
-    let plan = planner.plan(&variant.params).await?;
+    let copies = fit::copies(ground.budget);
+    let params = LoadParams { copies, ..variant.params.clone() };
+    let plan = planner.plan(&params).await?;
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
     let planned = blocking(move || Ok(planning::compare(&store, plan, free))).await?;
     let mut need = Need { planned, instead: Vec::new() };
     if need.bytes() > ground.budget {
         let against = (&need.planned.free, need.planned.extra);
-        let found =
-            fit::alternatives(&mut planner, &variant.params, &need.planned.plan, against).await;
+        let found = fit::alternatives(&mut planner, &params, &need.planned.plan, against).await;
         // Without an alternative the refusal says less.
         need.instead = found.unwrap_or_default().iter().map(planning::words).collect();
     }

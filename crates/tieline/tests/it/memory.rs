@@ -12,7 +12,7 @@ fn a_plan_says_what_a_model_takes() {
         home.tieline(all).runner(&runner).json()
     };
     let short = plan(&["--ctx", "1024"]);
-    insta::assert_snapshot!(keys(&short).join(" "), @"model digest fits free_bytes adapters_bytes planned_bytes needed_bytes learned_bytes held_bytes error_bytes base_bytes loads instead plan");
+    insta::assert_snapshot!(keys(&short).join(" "), @"model digest fits free_bytes adapters_bytes planned_bytes needed_bytes learned_bytes held_bytes copies_bytes error_bytes base_bytes loads instead plan");
     assert_eq!(short["fits"], true);
     // Two bytes for each value of each key and value head of each layer.
     let kv =
