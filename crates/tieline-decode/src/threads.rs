@@ -25,7 +25,7 @@ mod tests;
 
 use class::{Classes, Prompts};
 use room::Room;
-pub use room::{Usage, WINDOW_S};
+pub use room::{OLD_S, Usage, WINDOW_S};
 use tuner::{Style, Tuner};
 
 /// Longer gaps say that nothing is known of the load any more.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tieline_decode::threads::{Choice, Kind, Step, Threads, WINDOW_S};
+use tieline_decode::threads::{Choice, Kind, OLD_S, Step, Threads, WINDOW_S};
 
 use crate::kv::Kv;
 use crate::llama::{Batch, Settings};
@@ -59,8 +59,10 @@ impl Crew {
 
     /// Looks at what others take of the processors.
     fn look(&mut self) {
-        self.looked = self.started.elapsed().as_secs_f64();
-        let usage = self.others.as_mut().and_then(|others| others.look(self.looked));
+        let now = self.started.elapsed().as_secs_f64();
+        let paused = now - self.looked > OLD_S;
+        self.looked = now;
+        let usage = self.others.as_mut().and_then(|others| others.look(now, paused));
         if let (Some(usage), Some(threads)) = (usage, &mut self.threads) {
             threads.note(usage);
         }

@@ -19,13 +19,17 @@ mod linux {
     use std::fs::File;
     use std::mem::{self, MaybeUninit};
     use std::os::unix::fs::FileExt as _;
+    use std::thread;
+    use std::time::Duration;
 
     use tieline_decode::threads::Usage;
 
     use crate::process;
 
-    /// A line for each processor of a large machine; what follows is not ours to read.
-    const MOST: usize = 64 << 10;
+    /// A line for each processor, one for each interrupt, and then how many threads run.
+    const MOST: usize = 256 << 10;
+    /// How often it is looked again after a pause, at most.
+    const LOOKS: usize = 3;
 
     /// Reads how busy the processors are that this process may use.
     #[derive(Debug)]
@@ -52,14 +56,29 @@ mod linux {
             Some(Self { stat, ours: allowed()?, ticks, nice, text: Vec::new() })
         }
 
-        /// Now, which is `now` seconds since whatever moment the caller counts from.
-        pub(crate) fn look(&mut self, now: f64) -> Option<Usage> {
+        /// Now, which is `now` seconds since whatever moment the caller counts from. After a pause (`again`) who only
+        /// just brought the work may still be running: then there is a second look or two, a millisecond apart.
+        pub(crate) fn look(&mut self, now: f64, again: bool) -> Option<Usage> {
+            let mut usage = self.once(now)?;
+            for _ in 0..if again { LOOKS } else { 0 } {
+                if usage.waiting == 0 {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(1));
+                usage.waiting = usage.waiting.min(self.once(now)?.waiting);
+            }
+            Some(usage)
+        }
+
+        fn once(&mut self, now: f64) -> Option<Usage> {
             let own = process::processor_seconds()?;
             self.text.resize(MOST, 0);
             let length = self.stat.read_at(&mut self.text, 0).ok()?;
             let text = std::str::from_utf8(self.text.get(..length)?).ok()?;
             let (busy, processors) = busy(text, &self.ours, self.nice)?;
-            Some(Usage { now, processors, busy: busy / self.ticks, own })
+            // This thread is one of those that run.
+            let waiting = running(text).map_or(usize::MAX, |all| all.saturating_sub(1));
+            Some(Usage { now, processors, busy: busy / self.ticks, own, waiting })
         }
     }
 
@@ -105,6 +124,11 @@ mod linux {
         (count > 0).then_some((sum, count))
     }
 
+    /// How many threads of the system run or want to.
+    fn running(text: &str) -> Option<usize> {
+        text.lines().find_map(|line| line.strip_prefix("procs_running "))?.trim().parse().ok()
+    }
+
     #[cfg(test)]
     mod tests {
         use std::time::Instant;
@@ -112,7 +136,7 @@ mod linux {
         use super::*;
 
         const STAT: &str = "cpu  7 7 7 7 7 7 7 7 7 7\ncpu0 100 10 20 900 5 1 2 3 0 0\n\
-            cpu1 200 20 30 800 5 1 2 4 0 0\ncpu2 999 9 9 9 9 9 9 9 0 0\nintr 1 2 3\n";
+            cpu1 200 20 30 800 5 1 2 4 0 0\ncpu2 999 9 9 9 9 9 9 9 0 0\nintr 1 2 3\nprocs_running 4\nprocs_blocked 0\n";
 
         #[test]
         fn only_our_processors_count_and_who_gives_way_does_not() {
@@ -124,6 +148,10 @@ mod linux {
                 "we give way as well"
             );
             assert_eq!(busy(STAT, &[false; 3], false), None);
+            assert_eq!(
+                (running(STAT), running("procs_running x"), running("")),
+                (Some(4), None, None)
+            );
             for odd in ["", "cpu0", "cpu0 1 2 3\n", "cpux 1 2 3 4 5 6 7 8\n"] {
                 assert_eq!(busy(odd, &ours, false), None, "{odd}");
             }
@@ -132,11 +160,11 @@ mod linux {
         #[test]
         fn work_of_ours_is_seen_as_ours() {
             let mut others = Others::open().unwrap();
-            let first = others.look(0.0).unwrap();
+            let first = others.look(0.0, true).unwrap();
             let (until, mut last) = (Instant::now(), first);
             // Until the system has counted some of what this thread works meanwhile.
             while last.own - first.own < 0.1 && until.elapsed().as_secs() < 60 {
-                last = others.look(until.elapsed().as_secs_f64()).unwrap();
+                last = others.look(until.elapsed().as_secs_f64(), false).unwrap();
             }
             assert!(last.own - first.own >= 0.1, "{first:?} {last:?}");
             assert!(last.busy > first.busy, "{first:?} {last:?}");
@@ -158,7 +186,7 @@ mod elsewhere {
             None
         }
 
-        pub(crate) fn look(&mut self, _: f64) -> Option<Usage> {
+        pub(crate) fn look(&mut self, _: f64, _: bool) -> Option<Usage> {
             match *self {}
         }
     }

@@ -15,10 +15,14 @@ pub struct Usage {
     pub busy: f64,
     /// What of it was this process's.
     pub own: f64,
+    /// How many threads of others want a processor at this moment.
+    pub waiting: usize,
 }
 
 /// The shortest time over which what the system counts, in hundredths of a second, says enough.
 pub const WINDOW_S: f64 = 0.1;
+/// What happened over a longer time than that may be over: then no more are busy than want to be at this moment.
+pub const OLD_S: f64 = 0.5;
 /// A share of a processor by which what is left must differ from what was thought to be left, so that one that is
 /// half in use does not change the number of threads with each look.
 const CLEARLY: f64 = 0.6;
@@ -59,6 +63,7 @@ impl Room {
         if !others.is_finite() || usage.processors == 0 {
             return;
         }
+        let others = if seconds > OLD_S { others.min(usage.waiting as f64) } else { others };
         let (all, free) = (usage.processors, usage.processors as f64 - others.max(0.0));
         let thought = self.left.unwrap_or(all);
         if (free - thought as f64).abs() > CLEARLY {
@@ -100,13 +105,8 @@ mod tests {
         while at < from + seconds {
             at += 0.5;
             let last = room.last.map_or((0.0, 0.0), |last| (last.busy, last.own));
-            let usage = Usage {
-                now: at,
-                processors: 2,
-                busy: last.0 + 0.5 * (others + own),
-                own: last.1 + 0.5 * own,
-            };
-            room.note(usage);
+            let (busy, own) = (last.0 + 0.5 * (others + own), last.1 + 0.5 * own);
+            room.note(Usage { now: at, processors: 2, busy, own, waiting: 0 });
         }
         at
     }
@@ -150,9 +150,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_long_ago_may_be_over() {
+        for (waiting, want) in [(0, None), (1, Some(1)), (5, Some(1))] {
+            let mut room = Room::default();
+            let now = seen(&mut room, 0.0, 1.0, 0.0, 2.0);
+            let last = room.last.unwrap();
+            let (busy, own) = (last.busy + 9.0, last.own);
+            room.note(Usage { now: now + 5.0, processors: 2, busy, own, waiting });
+            assert_eq!(room.most(), want, "{waiting}");
+        }
+    }
+
+    #[test]
     fn nonsense_says_nothing() {
         let mut room = Room::default();
-        let usage = |now, busy, own| Usage { now, processors: 2, busy, own };
+        let usage = |now, busy, own| Usage { now, processors: 2, busy, own, waiting: 2 };
         for odd in [usage(0.0, 5.0, 0.0), usage(1.0, f64::NAN, 0.0), usage(2.0, 0.0, 9.0)] {
             room.note(odd);
             assert_eq!(room.most(), None);

@@ -97,7 +97,8 @@ impl Sim {
         self.own += seconds * threads as f64 * share;
         if self.told {
             let (now, busy, own) = (self.now, self.busy, self.own);
-            self.threads.note(Usage { now, processors: self.machine.cores, busy, own });
+            let (processors, waiting) = (self.machine.cores, hogs);
+            self.threads.note(Usage { now, processors, busy, own, waiting });
         }
     }
 
@@ -192,7 +193,7 @@ fn who_gives_way_costs_nothing_but_a_minute() {
         let seconds = sim.machine.seconds(choice.threads, 0);
         (sim.now, sim.busy) = (sim.now + seconds, sim.busy + 2.0 * seconds);
         sim.own += seconds * choice.threads as f64;
-        let usage = Usage { now: sim.now, processors: 2, busy: sim.busy, own: sim.own };
+        let usage = Usage { now: sim.now, processors: 2, busy: sim.busy, own: sim.own, waiting: 2 };
         sim.threads.note(usage);
         let (threads, now) = (choice.threads, sim.now);
         sim.threads.report(Step { tokens: 1, kind: Kind::Decode, threads, seconds, now });

@@ -175,7 +175,7 @@ pub(super) const PROCESSOR: &[Call] = &[
     // Time and chance.
     call!(SYS_clock_gettime, "clocks")
         .unseen("answered without the kernel where the processor's clock is good"),
-    call!(SYS_clock_nanosleep, "the last moments after the engine is gone"),
+    call!(SYS_clock_nanosleep, "the last moments after the engine is gone; a millisecond between two looks"),
     call!(SYS_restart_syscall, "a sleep goes on after the process was stopped")
         .unseen("nobody stops the process"),
     call!(SYS_getrandom, "seeds of hash tables"),
