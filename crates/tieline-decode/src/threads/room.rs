@@ -4,7 +4,7 @@
 //! two busy loops, a token that took 9 ms took up to 4 s with two threads, and 32 ms with one. Times of steps tell
 //! of it too late, and asking by a step whether the load is over costs as much each time. The system knows.
 
-/// What the processors did until a moment, all in seconds.
+/// What the processors did until a moment; times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
     /// Since any fixed moment.

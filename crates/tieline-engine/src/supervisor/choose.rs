@@ -1,12 +1,17 @@
 //! What a runner is told of its kernels, and what is kept of what it says.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tieline_types::{LoadParams, LoadedModel};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::life::Life;
 use crate::choices::{self, Chooser};
 use crate::probe;
+
+/// How long the disk may take to tell or to keep a choice: a model is not worth waiting for that.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Life<'_> {
     /// How to load: where kernels are to be measured, with what was chosen before. Where nothing can be kept, they are
@@ -14,7 +19,7 @@ impl Life<'_> {
     pub(super) async fn choose(&mut self) -> LoadParams {
         let mut params = self.supervisor.params.clone();
         let path = self.supervisor.config.kernel_choices.clone().filter(|_| params.measure_kernels);
-        let content = self.child.content().await;
+        let content = timeout(PATIENCE, self.child.content()).await.ok().flatten();
         let (Some(path), Some(content)) = (path, content) else {
             params.measure_kernels = false;
             return params;
@@ -26,12 +31,12 @@ impl Life<'_> {
             let known = choices::known(&path, &chooser, SystemTime::now());
             (chooser, known)
         };
-        match tokio::task::spawn_blocking(chooser).await {
-            Ok((chooser, known)) => {
+        match timeout(PATIENCE, spawn_blocking(chooser)).await {
+            Ok(Ok((chooser, known))) => {
                 params.kernel_choices = known;
                 self.chooser = Some(chooser);
             }
-            Err(_) => params.measure_kernels = false,
+            Ok(Err(_)) | Err(_) => params.measure_kernels = false,
         }
         params
     }
@@ -43,7 +48,7 @@ impl Life<'_> {
             let chosen = loaded.kernel_choices.clone();
             let keep = move || choices::keep(&path, chooser, &chosen, SystemTime::now());
             // Nobody can do anything about it.
-            drop(tokio::task::spawn_blocking(keep).await);
+            drop(timeout(PATIENCE, spawn_blocking(keep)).await);
         }
     }
 }
