@@ -182,6 +182,19 @@ fn what_the_system_says_of_others_is_followed_at_once() {
 }
 
 #[test]
+fn a_try_that_was_slow_is_made_once_a_minute() {
+    for hogs in [2, 4] {
+        let mut sim = Sim::told(Machine::with(2));
+        sim.decode(5.0, 0);
+        sim.pass(8.0, 0, hogs);
+        let from = sim.log.len();
+        sim.decode(300.0, hogs);
+        let tries = sim.log[from..].iter().filter(|step| step.1.threads == 2).count();
+        assert!((1..=5).contains(&tries), "{hogs} hogs: {tries}");
+    }
+}
+
+#[test]
 fn who_gives_way_costs_nothing_but_a_minute() {
     let mut sim = Sim::told(Machine::with(2));
     sim.decode(5.0, 0);
