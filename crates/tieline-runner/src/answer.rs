@@ -16,6 +16,7 @@ use tieline_types::{
 use crate::kv::Caching;
 use crate::llama::{Context, Model, Sampler};
 use crate::logprobs::logprob;
+use crate::preparer::Ready;
 use crate::process;
 use crate::prompt::{Prepared, known_tokens};
 use crate::receipt::Record;
@@ -114,13 +115,8 @@ pub(crate) struct Taken {
 
 impl Answer {
     /// Takes a request whose prompt is prepared.
-    pub(crate) fn new(
-        model: &Model,
-        id: RequestId,
-        request: Request,
-        prepared: Prepared,
-        arrived: Instant,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn new(model: &Model, ready: Ready) -> Result<Self, Failure> {
+        let Ready { id, request, prepared, arrived } = ready;
         let biased: Vec<u32> =
             request.sampling.logit_bias.iter().map(|(token, _)| *token).collect();
         known_tokens(model, &biased)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tieline_decode::schedule::{Group, Job, Limits, QueueFull, Scheduler};
 use tieline_types::wire::{Failure, FailureKind, FrameError, FromRunner, Reply, Work};
 use tieline_types::{
-    Bytes, Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, RunnerBuild, Tokens,
+    Bytes, Class, Event, FinishReason, LoadParams, Owner, RequestId, RunnerBuild, Tokens,
 };
 
 use crate::answer::{Answer, Costs};
@@ -19,21 +19,21 @@ use crate::control::Control;
 use crate::crew::Crew;
 use crate::drafter::Drafter;
 use crate::kv::{Caching, Kv};
-use crate::llama::Settings;
+use crate::llama::{Model, Settings};
 use crate::measure::measure;
 use crate::others::Others;
 use crate::pipe::{Order, Writer};
-use crate::prompt::{self, Prompts};
+use crate::preparer::Ready;
 use crate::session::{failure, failure_with};
 
 use adapters::Shelf;
 
 /// Most requests that wait; the next is refused.
 const QUEUE: usize = 256;
-/// Most orders taken between two steps: templates and tokenisers take time, while answers wait.
+/// Most orders taken between two steps.
 const ORDERS: usize = 8;
-/// Once orders took so long, the next one waits for a step, where there is anybody to compute for: a client's
-/// megabytes hold up others by one order a step.
+/// Once orders took so long, the next one waits for a step, where there is anybody to compute for: an adapter's file
+/// takes its time.
 const PAUSE: Duration = Duration::from_millis(5);
 /// A request waits for another that reads the same prompt if it saves at least so many tokens.
 const WORTH_WAITING: usize = 64;
@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// What the desk needs to know and to use.
 pub(crate) struct Desk<'m> {
-    pub(crate) prompts: Prompts<'m>,
+    pub(crate) model: &'m Model,
     pub(crate) kv: Kv<'m>,
     pub(crate) settings: Settings,
     pub(crate) params: LoadParams,
@@ -71,7 +71,7 @@ pub(crate) struct Line<'l> {
 
 impl<'m> Desk<'m> {
     pub(crate) fn new(
-        prompts: Prompts<'m>,
+        model: &'m Model,
         mut kv: Kv<'m>,
         settings: Settings,
         params: LoadParams,
@@ -90,7 +90,7 @@ impl<'m> Desk<'m> {
             Crew::fixed(settings)
         };
         Self {
-            prompts,
+            model,
             kv,
             settings,
             crew,
@@ -187,10 +187,16 @@ impl<'m> Desk<'m> {
             let _reading = line.control.read();
             let started = Instant::now();
             match order {
-                Order::Work { id, work, arrived } => self.order(line, id, work, arrived)?,
+                Order::Answer(ready) => {
+                    let id = ready.id;
+                    if let Err(failure) = self.take_in(*ready) {
+                        self.close(line, id, Reply::Failed(failure))?;
+                    }
+                }
+                Order::Work { id, work, .. } => self.order(line, id, work)?,
                 Order::Adapter(arrived) => {
                     let digest = arrived.0;
-                    let taken = self.shelf.take_in(self.prompts.model, arrived);
+                    let taken = self.shelf.take_in(self.model, arrived);
                     line.writer.send(&FromRunner::Adapter(digest, taken))?;
                 }
                 Order::DropAdapter(digest) => self.shelf.remove(digest, self.kv.context()),
@@ -202,32 +208,16 @@ impl<'m> Desk<'m> {
         Ok(true)
     }
 
-    fn order(
-        &mut self,
-        line: Line<'_>,
-        id: RequestId,
-        work: Work,
-        arrived: Instant,
-    ) -> Result<(), FrameError> {
+    fn order(&mut self, line: Line<'_>, id: RequestId, work: Work) -> Result<(), FrameError> {
         let taken = match work {
-            Work::Generate(request) => match self.take_in(id, *request, arrived) {
-                Ok(()) => return Ok(()),
-                Err(failure) => Err(failure),
-            },
-            Work::Measure { prefill, decode } => {
-                self.take_measure(id, prefill, decode).map(|()| None)
-            }
-            Work::Embed { .. } | Work::Rank { .. } => Err(failure_with(
+            Work::Measure { prefill, decode } => self.take_measure(id, prefill, decode),
+            _ => Err(failure_with(
                 FailureKind::Unsupported,
                 "the model is loaded for generating text",
                 "load it for embeddings",
             )),
-            text => prompt::text_work(&self.prompts, text).map(Some),
         };
-        match taken.unwrap_or_else(|failure| Some(Reply::Failed(failure))) {
-            Some(reply) => self.close(line, id, reply),
-            None => Ok(()),
-        }
+        taken.or_else(|failure| self.close(line, id, Reply::Failed(failure)))
     }
 
     /// Sends the last reply of some work and forgets it.
@@ -242,19 +232,14 @@ impl<'m> Desk<'m> {
     }
 
     /// Queues a request.
-    fn take_in(
-        &mut self,
-        id: RequestId,
-        request: Request,
-        arrived: Instant,
-    ) -> Result<(), Failure> {
+    fn take_in(&mut self, ready: Ready) -> Result<(), Failure> {
         let context = usize::try_from(self.settings.context).unwrap_or(0);
         if self.scheduler.waiting() >= QUEUE {
             return Err(busy(&QueueFull { length: QUEUE, wait: None }));
         }
-        self.shelf.check(&request.adapters)?;
-        let prepared = self.prompts.prepare(id, &request, context)?;
-        let mut answer = Answer::new(self.prompts.model, id, request, prepared, arrived)?;
+        let id = ready.id;
+        self.shelf.check(&ready.request.adapters)?;
+        let mut answer = Answer::new(self.model, ready)?;
         answer.learn_costs(&self.costs);
         let sets = self.answers.values().map(|answer| &answer.request.adapters);
         answer.shares_with(self.shelf.group(&answer.request.adapters, sets));

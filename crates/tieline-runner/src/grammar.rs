@@ -1,6 +1,6 @@
 //! The rules that requests ask for, for this model's vocabulary.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
 use tieline_decode::rules::{CallMarks, Rule, RuleError, Rules, TokenBytes, Vocabulary};
 use tieline_decode::talk::Format;
@@ -12,7 +12,7 @@ use crate::session::failure;
 
 /// Made when the first rule is asked for: the vocabulary takes a tenth of a second.
 #[derive(Debug, Default)]
-pub(crate) struct Grammar(OnceCell<Result<Rules, String>>);
+pub(crate) struct Grammar(OnceLock<Result<Rules, String>>);
 
 impl Grammar {
     /// The rule of a request's answer, where it has one.

@@ -22,6 +22,7 @@ mod others;
 mod parcel;
 mod pipe;
 mod plan;
+mod preparer;
 mod process;
 mod prompt;
 mod receipt;
@@ -48,10 +49,11 @@ fn main() -> ExitCode {
         given.lock(&mut jail);
         run(given, jail)
     }) {
-        Ok(()) => ExitCode::SUCCESS,
+        // A text may still be tokenised.
+        Ok(()) => process::exit_now(0),
         Err(error) => {
             process::complain(&error);
-            ExitCode::from(2)
+            process::exit_now(2)
         }
     }
 }

@@ -67,7 +67,7 @@ fn time(
 
 /// Tokens drawn evenly from the vocabulary, BOS first where the model has one. Always the same ones.
 fn random_tokens(desk: &Desk<'_>, count: Tokens) -> Vec<i32> {
-    let model = desk.prompts.model;
+    let model = desk.model;
     let vocabulary = model.vocabulary().max(1).cast_unsigned();
     let mut state = 0x2545_f491u32;
     let mut next = || {

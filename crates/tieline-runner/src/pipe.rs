@@ -18,6 +18,7 @@ use tieline_types::{Digest, LoadParams, RequestId};
 use crate::control::Control;
 use crate::llama;
 use crate::parcel::{Arrived, Parcel};
+use crate::preparer::Ready;
 use crate::process;
 
 /// Most orders that wait; the engine keeps its own, longer queue.
@@ -36,6 +37,8 @@ pub(crate) enum Order {
         work: Work,
         arrived: Instant,
     },
+    /// A request whose prompt is ready to be computed.
+    Answer(Box<Ready>),
     /// An adapter's file came, or will not.
     Adapter(Arrived),
     DropAdapter(Digest),
@@ -87,7 +90,7 @@ pub(crate) fn read_orders(control: Arc<Control>, writer: Writer) -> io::Result<R
         drop(orders);
         // The main thread sees both and exits. If llama.cpp does not return, the process must still end.
         thread::sleep(GRACE);
-        process::exit_now();
+        process::exit_now(0);
     })?;
     Ok(receiver)
 }

@@ -67,7 +67,7 @@ fn plan_with(
                 line.writer.send(&FromRunner::LoadFailed(failure))?;
                 return Ok(None);
             }
-            Ok(Order::Work { .. } | Order::Adapter(_) | Order::DropAdapter(_)) => {}
+            Ok(_) => {}
             Err(_) => return Ok(None),
         }
     }

@@ -130,10 +130,11 @@ fn usage() -> Option<libc::rusage> {
     Some(unsafe { usage.assume_init() })
 }
 
-/// Ends the process at once, without destructors: for when llama.cpp does not come back.
-pub(crate) fn exit_now() -> ! {
+/// Ends the process at once, without destructors: for when llama.cpp does not come back, or another thread may be
+/// in it.
+pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: _exit runs no code of ours and cannot fail.
-    unsafe { libc::_exit(0) }
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// Says on standard error why the runner gives up; the engine keeps the last lines.

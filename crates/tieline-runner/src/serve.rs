@@ -24,6 +24,7 @@ use crate::llama::{self, Llama, Model};
 use crate::others::Others;
 use crate::pipe::{self, Order, Writer};
 use crate::plan;
+use crate::preparer;
 use crate::process;
 use crate::prompt::Prompts;
 use crate::session::{self, Session, failure};
@@ -105,19 +106,20 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
     let control = Arc::new(Control::default());
     let orders =
         pipe::read_orders(Arc::clone(&control), writer.clone()).map_err(ServeError::Start)?;
-    let server = Server { llama, writer, control, orders, jail };
-    match server.orders.recv() {
-        Ok(Order::Load(params)) => server.load_and_work(opened, *params),
+    let server = Server { llama, writer, control, jail };
+    match orders.recv() {
+        Ok(Order::Load(params)) => server.load_and_work(opened, *params, orders),
         Ok(Order::Plan(params)) => {
-            let Server { llama, writer, control, orders, jail: _ } = &server;
-            plan::serve(llama, &opened.model, &plan::Line { orders, control, writer }, *params)
+            let Server { llama, writer, control, jail: _ } = &server;
+            let line = plan::Line { orders: &orders, control, writer };
+            plan::serve(llama, &opened.model, &line, *params)
         }
         Ok(Order::Work { id, .. }) => {
             let failure = failure(FailureKind::Internal, "work was sent before a model was loaded");
             Ok(server.writer.reply(id, Reply::Failed(failure))?)
         }
         // No adapter is of use yet, and the engine sends none.
-        Ok(Order::Adapter(_) | Order::DropAdapter(_)) => {
+        Ok(Order::Answer(_) | Order::Adapter(_) | Order::DropAdapter(_)) => {
             let failure = failure(FailureKind::Internal, "an adapter was sent before a model");
             Ok(server.writer.send(&FromRunner::LoadFailed(failure))?)
         }
@@ -164,12 +166,16 @@ struct Server {
     llama: Llama,
     writer: Writer,
     control: Arc<Control>,
-    orders: Receiver<Order>,
     jail: Jail,
 }
 
 impl Server {
-    fn load_and_work(&self, opened: Opened, params: LoadParams) -> Result<(), ServeError> {
+    fn load_and_work(
+        &self,
+        opened: Opened,
+        params: LoadParams,
+        orders: Receiver<Order>,
+    ) -> Result<(), ServeError> {
         let Opened { model, folder, draft, program, others } = opened;
         let started = Instant::now();
         let loading = self.control.load();
@@ -181,13 +187,14 @@ impl Server {
             Ok(models) => models,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
-        let sessions =
-            Session::new(&model, params, self.control.abort_flag()).and_then(|session| {
-                let draft = draft
-                    .as_ref()
-                    .map(|draft| drafter::session(draft, &session, self.control.abort_flag()));
-                Ok((session, draft.transpose()?))
-            });
+        // Until the process ends: the threads that prepare prompts are not waited for.
+        let model: &'static Model = Box::leak(Box::new(model));
+        let sessions = Session::new(model, params, self.control.abort_flag()).and_then(|session| {
+            let draft = draft
+                .as_ref()
+                .map(|draft| drafter::session(draft, &session, self.control.abort_flag()));
+            Ok((session, draft.transpose()?))
+        });
         let (mut session, draft) = match sessions {
             Ok(sessions) => sessions,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
@@ -195,18 +202,28 @@ impl Server {
         session.choose_kernels();
         let mut loaded = session.describe(started);
         let has_cache = folder.is_ok();
-        let line = Line { orders: &self.orders, control: &self.control, writer: &self.writer };
         if session.params.embeddings.is_some() {
             loaded.jail = self.sealed(has_cache);
             self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
             drop(loading);
+            let line = Line { orders: &orders, control: &self.control, writer: &self.writer };
             return Ok(embed::serve(session, line)?);
         }
-        let drafter = draft.map(|draft| Drafter::new(draft, &model));
+        let drafter = draft.map(|draft| Drafter::new(draft, model));
+        let context = usize::try_from(session.settings.context).unwrap_or(0);
         let desk = self.desk(session, folder, program).guessing_with(drafter).watching(others);
+        let prompts = Prompts {
+            model,
+            template: model.chat_template().map(Template::new),
+            grammar: Grammar::default(),
+        };
+        // Threads begin before the seal.
+        let orders = preparer::start(prompts, context, orders, (&self.control, &self.writer))
+            .map_err(ServeError::Start)?;
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         drop(loading);
+        let line = Line { orders: &orders, control: &self.control, writer: &self.writer };
         Ok(desk.serve(line)?)
     }
 
@@ -254,14 +271,7 @@ impl Server {
         let disk = keeper::open(folder, &params, (&build, program.digest()), model, settings.kv);
         let copies = plan::memory_use(model, &params, &settings, &context).copies;
         let kv = Kv::new(context, (settings.sequences, copies), model, disk);
-        let template = model.chat_template().map(Template::new);
-        Desk::new(
-            Prompts { model, template, grammar: Grammar::default() },
-            kv,
-            settings,
-            params,
-            build,
-        )
+        Desk::new(model, kv, settings, params, build)
     }
 
     /// Tells the engine how far loading is; says whether to go on.

@@ -53,7 +53,7 @@ impl Desk<'_> {
         let Some(drafter) = self.drafter.as_mut().filter(|_| !wanted.is_empty()) else { return };
         let threads = self.kv.context();
         drafter.read(&self.answers, &mut wanted, threads);
-        drafter.guess(self.prompts.model, &mut self.answers, &mut wanted, threads);
+        drafter.guess(self.model, &mut self.answers, &mut wanted, threads);
         for one in wanted {
             let place = shares.iter().position(|share| share.id == one.id);
             if let Some(guess) = place.and_then(|at| guesses.get_mut(at)) {

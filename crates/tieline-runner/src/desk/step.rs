@@ -166,7 +166,7 @@ impl Desk<'_> {
         if answer.is_at_stop() {
             self.kv.copy_state(seq);
         }
-        let chosen = read_rows(answer, self.prompts.model, self.kv.context(), line, &part);
+        let chosen = read_rows(answer, self.model, self.kv.context(), line, &part);
         let Part { rows, guess, .. } = part;
         // The guesses that were right are what would have been computed next, and are computed.
         let right = chosen.as_ref().map_or(0, |(right, _)| *right);

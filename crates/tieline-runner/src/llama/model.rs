@@ -16,6 +16,11 @@ pub(crate) struct Model {
     model: NonNull<sys::llama_model>,
 }
 
+// SAFETY: once loaded, its weights and its vocabulary are only read; all functions called here take them as constant
+// but for the taking in of adapters, which enters each in a list that nothing but adapters and contexts reads, and
+// those stay on one thread.
+unsafe impl Sync for Model {}
+
 /// Why a model did not load.
 #[derive(Debug)]
 pub(crate) enum LoadError {

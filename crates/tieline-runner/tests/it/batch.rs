@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tieline_types::wire::{FromRunner, Reply, ToRunner, Work};
+use tieline_types::wire::{FailureKind, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
     Class, Event, FinishReason, LoadParams, Owner, Request, RequestId, Speculation, Tokens,
 };
@@ -43,26 +43,62 @@ fn they_are_served_side_by_side() {
     peer.rest(first).is_whole(200);
 }
 
-/// Eight orders that each take longer than a step: between any two of them an answer gets its token.
+fn tokenize(text: &str) -> Work {
+    Work::Tokenize { text: text.into(), add_special: false, parse_special: false }
+}
+
+/// Megabytes of text are read beside the steps, and beside shorter texts.
 #[test]
-fn large_texts_hold_up_an_answer_by_one_at_a_time() {
+fn a_large_text_holds_up_nobody() {
     let mut peer = Peer::ready();
-    let first = peer.begin(short(1, 200));
+    let first = peer.begin(short(1, 400));
     peer.until(first, |event| matches!(event, Event::Piece(_)));
-    let text = "The quick brown fox jumps over the lazy dog. ".repeat(4000);
-    for _ in 0..8 {
-        let text = text.as_str().into();
-        peer.order(Work::Tokenize { text, add_special: false, parse_special: false });
-    }
-    let (mut run, mut longest, mut told) = (0, 0, 0);
-    while told < 8 {
+    let large =
+        peer.order(tokenize(&"The quick brown fox jumps over the lazy dog. ".repeat(90_000)));
+    let small = peer.order(tokenize("The quick brown fox."));
+    let (mut pieces, mut told) = (0, Vec::new());
+    while told.len() < 2 {
         match peer.frame().expect("the runner went away") {
-            FromRunner::Reply(_, Reply::Tokens(_)) => (run, told) = (run + 1, told + 1),
-            _ => run = 0,
+            FromRunner::Reply(id, Reply::Tokens(_)) => told.push(id),
+            FromRunner::Reply(_, Reply::Event(Event::Piece(_))) => pieces += 1,
+            _ => {}
         }
-        longest = longest.max(run);
     }
-    assert!(longest <= 2, "{longest} in a row");
+    assert_eq!(told, [small, large]);
+    assert!(pieces >= 10, "{pieces} tokens meanwhile");
+}
+
+/// Who sends many has some refused, and all are answered.
+#[test]
+fn large_texts_have_a_queue_that_ends() {
+    let mut peer = Peer::ready();
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(1_600);
+    let sent = 80;
+    (0..sent).for_each(|_| {
+        peer.order(tokenize(&text));
+    });
+    let (mut read, mut refused) = (0, 0);
+    while read + refused < sent {
+        match peer.frame().expect("the runner went away") {
+            FromRunner::Reply(_, Reply::Tokens(_)) => read += 1,
+            FromRunner::Reply(_, Reply::Failed(why)) if why.kind == FailureKind::Busy => {
+                refused += 1
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(read >= 64, "{read}");
+    assert_eq!(peer.generate(short(2, 3)).usage().completion_tokens, Tokens(3));
+}
+
+/// The end may come while a text is read, and is an end like any other.
+#[test]
+fn a_large_text_may_be_left_unread() {
+    let mut peer = Peer::ready();
+    peer.order(tokenize(&"The quick brown fox jumps over the lazy dog. ".repeat(300_000)));
+    peer.order(tokenize("The quick brown fox."));
+    while !matches!(peer.frame(), Some(FromRunner::Reply(_, Reply::Tokens(_)))) {}
+    assert!(peer.hang_up().success());
 }
 
 #[test]

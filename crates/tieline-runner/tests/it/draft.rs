@@ -155,9 +155,15 @@ fn eight_at_once() {
     for cache in [false, true] {
         let requests = questions();
         let requests = requests.iter().map(|request| Request { cache, ..guessed(request) });
-        for (answer, want) in peer.together(requests).iter().zip(&want) {
-            is_same(answer, want);
+        let answers = peer.together(requests);
+        for (answer, want) in answers.iter().zip(&want) {
+            is_sound(answer);
+            answer.is_equal(want, TIE);
         }
+        // Who ends while others are still let in is guessed nothing for.
+        let none = Tokens(0);
+        let guessed = answers.iter().filter(|one| one.usage().model_accepted_tokens > none);
+        assert!(guessed.count() >= 4);
     }
 }
 
