@@ -12,5 +12,6 @@ pub mod draft;
 pub mod rules;
 pub mod schedule;
 pub mod talk;
+pub mod texts;
 pub mod threads;
 pub mod volatile;

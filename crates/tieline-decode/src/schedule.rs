@@ -20,6 +20,7 @@
 mod depth;
 mod pace;
 mod plan;
+mod served;
 mod turns;
 mod wait;
 
@@ -29,6 +30,7 @@ use tieline_types::{Class, Owner, RequestId};
 
 pub use depth::Reading;
 pub use pace::Pace;
+pub(crate) use served::Served;
 pub use turns::Group;
 use turns::Turns;
 
@@ -38,8 +40,6 @@ pub const PASSED_OVER: u32 = 8;
 /// How often an owner's oldest request of a class may be overtaken by later ones for any reason. Large: the
 /// service that owners got is what counts, and many small requests are as much as a large one.
 pub const OVERTAKEN: u32 = 256;
-/// The most owners remembered who neither wait nor are served.
-const ABSENT: usize = 1024;
 /// How often a request at work may be sent back to the queue for the sake of others.
 pub const SENT_BACK: u32 = 3;
 /// The shortest piece of a prompt worth a place in a step, in tokens.
@@ -139,7 +139,7 @@ pub struct Scheduler {
     limits: Limits,
     waiting: Vec<Waiting>,
     running: Vec<Running>,
-    served: HashMap<Owner, f64>,
+    served: Served,
     arrivals: u64,
     /// Interactive requests let in while a batch request waited, since one was let in.
     passed_over: u32,
@@ -160,7 +160,7 @@ impl Scheduler {
             limits: Limits { slots, batch, rows, queue, step: limits.step },
             waiting: Vec::new(),
             running: Vec::new(),
-            served: HashMap::new(),
+            served: Served::default(),
             arrivals: 0,
             passed_over: 0,
             answer: None,
@@ -184,36 +184,13 @@ impl Scheduler {
         if length >= self.limits.queue {
             return Err(QueueFull { length, wait: self.expected_wait(length - self.limits.queue) });
         }
-        self.welcome(&job.owner);
+        let present: HashSet<Owner> = self.owners().cloned().collect();
+        self.served.welcome(&job.owner, &present);
         let id = job.id;
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.waiting.push(Waiting { job, arrival, overtaken: 0, refused: 0, sent_back: 0 });
         Ok(self.place(id).unwrap_or(Place { position: length, wait: None }))
-    }
-
-    /// An owner who comes back starts level with those who are being served: idle time is no credit. Nor
-    /// does an owner who goes for a moment lose what was served.
-    fn welcome(&mut self, owner: &Owner) {
-        let present: HashSet<&Owner> = self.owners().collect();
-        if present.contains(owner) {
-            return;
-        }
-        let served = |o: &Owner| self.served.get(o).copied().unwrap_or(0.0);
-        let Some(least) = present.iter().map(|o| served(o)).reduce(f64::min) else {
-            // Nobody present: nobody was kept waiting, all start anew.
-            self.served.clear();
-            self.served.insert(owner.clone(), 0.0);
-            return;
-        };
-        let level = served(owner).max(least);
-        let present: HashSet<Owner> = present.into_iter().cloned().collect();
-        // Who is level with the least served would start there anyway.
-        self.served.retain(|o, served| *served > least || present.contains(o));
-        if self.served.len() > present.len() + ABSENT {
-            self.served.retain(|o, _| present.contains(o));
-        }
-        self.served.insert(owner.clone(), level);
     }
 
     fn owners(&self) -> impl Iterator<Item = &Owner> {
@@ -287,7 +264,7 @@ impl Scheduler {
     fn level(&self, owner: &Owner) -> f64 {
         let running = self.running.iter().filter(|r| r.job.owner == *owner);
         let promised: f64 = running.map(|r| as_f64(r.remaining.max(1))).sum();
-        self.served.get(owner).copied().unwrap_or(0.0) + promised
+        self.served.of(owner) + promised
     }
 
     /// Whether it is a batch request's turn. Not while one is at work: then they do not starve.
@@ -442,9 +419,7 @@ impl Scheduler {
             running.answered += usize::from(running.remaining == 0);
             // A decoded token costs about twice a prompt's (Sheng et al.).
             let cost = as_f64(share.tokens) * if share.decodes { 2.0 } else { 1.0 };
-            if let Some(served) = self.served.get_mut(&running.job.owner) {
-                *served += cost;
-            }
+            self.served.charge(&running.job.owner, cost);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Who goes first, who waits how long, and who gets how much.
 
+use super::super::served::ABSENT;
 use super::super::*;
 use super::runner::{Runner, TOKEN};
 use super::{job, limits};
