@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, LoadParams,
+    Asker, Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, LoadParams,
     LoadedModel, Message, ModelFile, Overflow, Private, Request, RunnerBuild, Served, Tokens, Zone,
 };
 use tokio::sync::{mpsc, watch};
@@ -189,7 +189,8 @@ impl LocalModel {
         texts: Vec<Input>,
         normalise: bool,
     ) -> Result<Embeddings, BackendError> {
-        match self.submit(Work::Embed { texts, normalise }).await?.single().await? {
+        let asker = Asker::default();
+        match self.submit(Work::Embed { texts, normalise, asker }).await?.single().await? {
             Reply::Embeddings { vectors, prompt_tokens } => {
                 Ok(Embeddings { vectors, prompt_tokens })
             }

@@ -3,7 +3,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::Either;
@@ -11,8 +10,8 @@ use futures_util::stream::{self, StreamExt};
 use tieline_router::{Call, Routed};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Prompt, Request, Served,
-    Wanted, choices,
+    Asker, Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Prompt, Request,
+    Served, Wanted, choices,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -195,11 +194,17 @@ pub(crate) async fn streamed_of(
     }
 }
 
+/// Who waits for work that is no answer, and how long a request may take.
+pub(crate) fn asker(app: &App, caller: &Caller) -> Asker {
+    let deadline = Some(app.config().limits.request);
+    Asker { class: caller.class, owner: caller.owner(), deadline }
+}
+
 /// What every request gets, whatever its dialect.
 pub(crate) fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
-    let most: Duration = app.config().limits.request;
-    request.owner = caller.owner();
-    request.deadline = Some(request.deadline.map_or(most, |asked| asked.min(most)));
+    let Asker { class: _, owner, deadline: most } = asker(app, caller);
+    request.owner = owner;
+    request.deadline = request.deadline.into_iter().chain(most).min();
     if caller.class != tieline_types::Class::Interactive {
         request.class = caller.class;
     }

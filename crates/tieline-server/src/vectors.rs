@@ -69,11 +69,12 @@ pub(crate) async fn make(
 }
 
 async fn here(mut routed: Routed, request: Request) -> Result<Made, BackendError> {
+    let asker = request.asker();
     let Prompt::Texts(Texts { inputs: texts, normalise, dimensions: _ }) = request.prompt else {
         return Err(unexpected());
     };
     let served = routed.ready().await?;
-    let reply = routed.work(Work::Embed { texts, normalise }).await?;
+    let reply = routed.work(Work::Embed { texts, normalise, asker }).await?;
     let Reply::Embeddings { vectors, prompt_tokens } = reply else { return Err(unexpected()) };
     Ok(Made { vectors, prompt_tokens, marks: Marks::here(&served) })
 }

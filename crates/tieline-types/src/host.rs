@@ -13,9 +13,9 @@ use futures_core::Stream;
 
 use crate::wire::{Input, Reply, Work};
 use crate::{
-    Backend, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
-    HeldAdapter, LoadedModel, Message, Pooling, Private, Prompt, Request, RunnerBuild, Started,
-    Texts, Timing, Tokens, Tool, Usage, Zone,
+    Asker, Backend, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason,
+    Finished, HeldAdapter, LoadedModel, Message, Pooling, Private, Prompt, Request, RunnerBuild,
+    Started, Texts, Timing, Tokens, Tool, Usage, Zone,
 };
 
 /// Which model is asked for, and how it is to be loaded where it is not in memory.
@@ -232,8 +232,9 @@ impl dyn Host {
         wanted: &Wanted,
         texts: Vec<Input>,
         normalise: bool,
+        asker: Asker,
     ) -> Result<Vectors, BackendError> {
-        match self.work(wanted, Work::Embed { texts, normalise }).await? {
+        match self.work(wanted, Work::Embed { texts, normalise, asker }).await? {
             Reply::Embeddings { vectors, prompt_tokens } => Ok(Vectors { vectors, prompt_tokens }),
             _ => Err(unexpected()),
         }
@@ -248,8 +249,9 @@ impl dyn Host {
         wanted: &Wanted,
         query: Private,
         texts: Vec<Private>,
+        asker: Asker,
     ) -> Result<Scores, BackendError> {
-        match self.work(wanted, Work::Rank { query, texts }).await? {
+        match self.work(wanted, Work::Rank { query, texts, asker }).await? {
             Reply::Scores { scores, prompt_tokens } => Ok(Scores { scores, prompt_tokens }),
             _ => Err(unexpected()),
         }
@@ -346,8 +348,9 @@ impl Backend for Named {
     }
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
+        let asker = request.asker();
         match request.prompt {
-            Prompt::Texts(texts) => Ok(Box::pin(self.vectors(texts))),
+            Prompt::Texts(texts) => Ok(Box::pin(self.vectors(texts, asker))),
             _ => self.host.run(&self.wanted, request).await,
         }
     }
@@ -355,12 +358,12 @@ impl Backend for Named {
 
 impl Named {
     /// The vectors of texts, made once somebody waits for them.
-    fn vectors(&self, texts: Texts) -> Making {
+    fn vectors(&self, texts: Texts, asker: Asker) -> Making {
         let host = Arc::clone(&self.host);
         let wanted =
             Wanted { vectors: self.wanted.vectors.or(Some(Pooling::Model)), ..self.wanted.clone() };
         let Texts { inputs, normalise, dimensions: _ } = texts;
-        let work = async move { host.embed(&wanted, inputs, normalise).await };
+        let work = async move { host.embed(&wanted, inputs, normalise, asker).await };
         Making { work: Some(Box::pin(work)), ready: VecDeque::new() }
     }
 }

@@ -53,7 +53,8 @@ pub use picture::{Detail, Picture, PictureKind, PictureSource};
 pub use private::Private;
 pub use receipt::Receipt;
 pub use request::{
-    Class, InvalidParameter, Message, Overflow, Owner, Prompt, Request, Role, Sampling, Speculation,
+    Asker, Class, InvalidParameter, Message, Overflow, Owner, Prompt, Request, Role, Sampling,
+    Speculation,
 };
 pub use source::Source;
 pub use texts::Texts;

@@ -110,6 +110,17 @@ pub enum Class {
 #[serde(transparent)]
 pub struct Owner(pub String);
 
+/// Who waits for work that is no answer, as a [`Request`] says it of one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asker {
+    /// Who waits.
+    pub class: Class,
+    /// Whose work it is.
+    pub owner: Owner,
+    /// How long after its arrival it is worth nothing any more.
+    pub deadline: Option<Duration>,
+}
+
 /// What to do with a prompt that does not fit the context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -333,6 +344,12 @@ impl Request {
             deterministic: false,
             whole: false,
         }
+    }
+
+    /// Who waits, where the request becomes work that is no answer.
+    pub fn asker(&self) -> Asker {
+        let Self { class, owner, deadline, .. } = self;
+        Asker { class: *class, owner: owner.clone(), deadline: *deadline }
     }
 
     /// The pictures of its conversation.

@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Bytes, Digest, ErrorKind, Event, HeldAdapter, Jail, LoadParams, LoadedModel, MemoryPlan,
+    Asker, Bytes, Digest, ErrorKind, Event, HeldAdapter, Jail, LoadParams, LoadedModel, MemoryPlan,
     Message, Private, Request, RequestId, RunnerBuild, Tokens, Tool,
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
@@ -120,6 +120,8 @@ pub enum Work {
         texts: Vec<Input>,
         /// Scale each vector to length 1.
         normalise: bool,
+        /// Who waits.
+        asker: Asker,
     },
     /// Turn text into tokens: [`Reply::Tokens`].
     Tokenize {
@@ -150,6 +152,8 @@ pub enum Work {
         query: Private,
         /// The texts.
         texts: Vec<Private>,
+        /// Who waits.
+        asker: Asker,
     },
     /// Compute `prefill` random tokens and then `decode` more, one by one, without sampling:
     /// [`Reply::Measured`]. What llama-bench calls pp and tg.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tieline_engine::{EngineConfig, Member, Planner, Pool, PoolConfig, Runners};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Bytes, Digest, ErrorKind, Event, Keep, LoadParams, ModelFile, Pooling, Tokens,
+    Asker, Bytes, Digest, ErrorKind, Event, Keep, LoadParams, ModelFile, Pooling, Tokens,
 };
 
 use crate::{model_file, next, params, question};
@@ -97,7 +97,8 @@ async fn models_that_are_added_later_answer_do_work_and_leave_when_told() {
     }
     let served = pool.ready("text", None).await.unwrap();
     assert_eq!((served.name.as_str(), served.loaded.context), ("text", Tokens(512)));
-    let embed = Work::Embed { texts: vec!["w1 w2".into()], normalise: true };
+    let embed =
+        Work::Embed { texts: vec!["w1 w2".into()], normalise: true, asker: Asker::default() };
     let reply = pool.work("vectors", Some(Keep::Forever), embed.clone()).await.unwrap();
     assert!(matches!(reply, Reply::Embeddings { vectors, .. } if vectors.len() == 1));
     let error = pool.work("text", None, embed).await.unwrap_err();

@@ -1,7 +1,10 @@
 //! Embeddings, several at a time.
 
-use tieline_types::wire::{FailureKind, Input, Reply, ToRunner, Work};
-use tieline_types::{LoadParams, Pooling, Private, Tokens};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tieline_types::wire::{FailureKind, FromRunner, Input, Reply, ToRunner, Work};
+use tieline_types::{Asker, LoadParams, Owner, Pooling, Private, RequestId, Tokens};
 
 use crate::peer::{Peer, Random, long_text};
 
@@ -31,7 +34,7 @@ fn texts(count: usize) -> Vec<Private> {
 
 fn embed(peer: &mut Peer, texts: Vec<Private>) -> (Vec<Vec<f32>>, Tokens) {
     let texts = texts.into_iter().map(Into::into).collect();
-    match peer.ask(Work::Embed { texts, normalise: true }) {
+    match peer.ask(Work::Embed { texts, normalise: true, asker: Asker::default() }) {
         Reply::Embeddings { vectors, prompt_tokens } => (vectors, prompt_tokens),
         other => panic!("no embeddings: {other:?}"),
     }
@@ -73,7 +76,7 @@ fn tokens_are_as_their_text() {
     });
     let inputs = [tokens.iter().cloned().map(Input::Tokens).collect(), mixed.collect::<Vec<_>>()];
     for texts in inputs {
-        let reply = peer.ask(Work::Embed { texts, normalise: true });
+        let reply = peer.ask(Work::Embed { texts, normalise: true, asker: Asker::default() });
         let Reply::Embeddings { vectors, prompt_tokens } = reply else { panic!("no embeddings") };
         assert_eq!(vectors, want);
         assert_eq!(usize::try_from(prompt_tokens.0), Ok(sum));
@@ -83,7 +86,8 @@ fn tokens_are_as_their_text() {
 #[test]
 fn tokens_that_are_none_are_refused() {
     let mut peer = peer(Pooling::Mean);
-    let mut refused = |texts| peer.failure(Work::Embed { texts, normalise: true });
+    let mut refused =
+        |texts| peer.failure(Work::Embed { texts, normalise: true, asker: Asker::default() });
     for unknown in [49_152, u32::MAX] {
         let failure = refused(vec!["good".into(), Input::Tokens(vec![1000, unknown])]);
         assert_eq!(failure.kind, FailureKind::InvalidRequest);
@@ -107,17 +111,25 @@ fn no_texts_have_no_vectors() {
 fn a_bad_text_among_good_ones_is_named_and_the_next_work_is_done() {
     let mut peer = peer(Pooling::Mean);
     let texts = vec!["good".into(), long_text(257).into(), "good".into()];
-    let failure = peer.failure(Work::Embed { texts, normalise: true });
+    let failure = peer.failure(Work::Embed { texts, normalise: true, asker: Asker::default() });
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
     assert_eq!(failure.message, "text 1 has 257 tokens and 256 is the limit");
-    let failure = peer.failure(Work::Embed { texts: vec!["".into()], normalise: true });
+    let failure = peer.failure(Work::Embed {
+        texts: vec!["".into()],
+        normalise: true,
+        asker: Asker::default(),
+    });
     assert_eq!(failure.message, "text 0 is empty");
     assert_eq!(embed(&mut peer, vec!["good".into(), long_text(256)]).0.len(), 2);
 }
 
 #[test]
 fn a_model_that_ranks_nothing_says_so() {
-    let rank = || Work::Rank { query: "What?".into(), texts: vec!["That.".into()] };
+    let rank = || Work::Rank {
+        query: "What?".into(),
+        texts: vec!["That.".into()],
+        asker: Asker::default(),
+    };
     let failure = peer(Pooling::Mean).failure(rank());
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert_eq!(failure.message, "this model gives vectors and ranks no texts");
@@ -130,9 +142,108 @@ fn a_model_that_ranks_nothing_says_so() {
 fn cancelled_embeddings_end() {
     let mut peer = peer(Pooling::Mean);
     let many = vec![long_text(250).into(); 200];
-    let id = peer.order(Work::Embed { texts: many, normalise: true });
+    let id = peer.order(Work::Embed { texts: many, normalise: true, asker: Asker::default() });
     peer.send(&ToRunner::Cancel(id));
     let Reply::Failed(failure) = peer.reply(id) else { panic!("not cancelled") };
     assert_eq!(failure.kind, FailureKind::Busy);
     assert_eq!(embed(&mut peer, texts(3)).0.len(), 3);
+}
+
+/// An order of so many texts.
+fn asking(texts: Vec<Input>, owner: &str, deadline: Option<Duration>) -> Work {
+    let owner = Owner(owner.to_owned());
+    Work::Embed { texts, normalise: true, asker: Asker { owner, deadline, ..Asker::default() } }
+}
+
+/// Orders many long texts, and waits until they are computed.
+fn occupy(peer: &mut Peer) -> RequestId {
+    let many = vec![long_text(250).into(); 400];
+    let id = peer.order(asking(many, "many", None));
+    loop {
+        peer.send(&ToRunner::Ping(0));
+        match peer.frame() {
+            Some(FromRunner::Pong { working: true, .. }) => return id,
+            Some(FromRunner::Pong { .. }) => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn nobody_waits_for_hundreds_of_texts_of_another_order() {
+    let mut peer = peer(Pooling::Mean);
+    let many = occupy(&mut peer);
+    // Of another owner, and two of the same.
+    let few: Vec<RequestId> = ["one", "many", "many"]
+        .map(|owner| peer.order(asking(vec!["good".into()], owner, None)))
+        .to_vec();
+    let mut ended = Vec::new();
+    while ended.len() < few.len() {
+        match peer.frame() {
+            Some(FromRunner::Reply(id, Reply::Embeddings { vectors, .. })) => {
+                assert_eq!(vectors.len(), 1);
+                ended.push(id);
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, few, "before the many");
+    peer.send(&ToRunner::Cancel(many));
+    let Reply::Failed(failure) = peer.reply(many) else { panic!("not cancelled") };
+    assert_eq!(failure.kind, FailureKind::Busy);
+}
+
+#[test]
+fn what_is_cancelled_or_late_while_it_waits_is_never_read() {
+    let mut peer = peer(Pooling::Mean);
+    let many = occupy(&mut peer);
+    // Were they read, they would be refused as empty.
+    let left = peer.order(asking(vec!["".into()], "one", None));
+    peer.send(&ToRunner::Cancel(left));
+    let late = peer.order(asking(vec!["".into()], "other", Some(Duration::ZERO)));
+    let mut failures = HashMap::new();
+    while failures.len() < 2 {
+        match peer.frame() {
+            Some(FromRunner::Reply(id, Reply::Failed(failure))) => failures.insert(id, failure),
+            other => panic!("unexpected: {other:?}"),
+        };
+    }
+    assert_eq!(failures[&left].kind, FailureKind::Busy, "{failures:?}");
+    assert_eq!(failures[&late].kind, FailureKind::Timeout, "{failures:?}");
+    peer.send(&ToRunner::Cancel(many));
+    assert!(matches!(peer.reply(many), Reply::Failed(_)));
+}
+
+#[test]
+fn texts_of_many_orders_are_as_one_by_one() {
+    let mut peer = peer(Pooling::Mean);
+    let orders: Vec<Vec<Private>> = [1, 7, 1, 3, 20, 2].map(texts).to_vec();
+    let ids: Vec<RequestId> = orders
+        .iter()
+        .zip(["a", "b", "a", "c", "c", "b"])
+        .map(|(texts, owner)| {
+            peer.order(asking(texts.iter().cloned().map(Into::into).collect(), owner, None))
+        })
+        .collect();
+    let mut made = HashMap::new();
+    while made.len() < ids.len() {
+        match peer.frame() {
+            Some(FromRunner::Reply(id, Reply::Embeddings { vectors, prompt_tokens })) => {
+                assert!(made.insert(id, (vectors, prompt_tokens)).is_none(), "answered twice");
+            }
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    let (want, _) = embed(&mut peer, texts(20));
+    for (id, order) in ids.iter().zip(&orders) {
+        let (vectors, tokens) = &made[id];
+        assert_eq!(vectors.len(), order.len());
+        let (_, alone) = embed(&mut peer, order.clone());
+        assert_eq!(*tokens, alone);
+        for (at, vector) in vectors.iter().enumerate() {
+            let cosine: f32 = want[at].iter().zip(vector).map(|(a, b)| a * b).sum();
+            assert!((1.0 - cosine).abs() < 1e-3, "{id:?}, text {at}: {cosine}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use testkit::Shape;
 use tieline_types::wire::{Reply, Work};
-use tieline_types::{LoadParams, Message, Pooling, Prompt, Request, Role, Sampling, Tokens};
+use tieline_types::{Asker, LoadParams, Message, Pooling, Prompt, Request, Role, Sampling, Tokens};
 
 use crate::peer::{Answer, Peer, Random};
 
@@ -106,11 +106,11 @@ fn every_encoder_encodes() {
         let reply = match shape {
             Shape::Bert => {
                 let texts = texts.map(Into::into).to_vec();
-                peer.ask(Work::Embed { texts, normalise: true })
+                peer.ask(Work::Embed { texts, normalise: true, asker: Asker::default() })
             }
             _ => {
                 let texts = texts.map(Into::into).to_vec();
-                peer.ask(Work::Rank { query: "kalo?".into(), texts })
+                peer.ask(Work::Rank { query: "kalo?".into(), texts, asker: Asker::default() })
             }
         };
         match (shape, reply) {

@@ -1,7 +1,7 @@
 //! Tokens, templates, embeddings, measuring.
 
 use tieline_types::wire::{FailureKind, Reply, Work};
-use tieline_types::{KvType, LoadParams, Message, Pooling, Role, Tokens};
+use tieline_types::{Asker, KvType, LoadParams, Message, Pooling, Role, Tokens};
 
 use crate::peer::{Peer, long_text, question};
 
@@ -64,7 +64,7 @@ fn embeddings_bring_like_texts_together() {
         ["The cat sits on the mat.", "A cat is sitting on a mat.", "Interest rates rose in March."];
     let texts = texts.map(Into::into).to_vec();
     let Reply::Embeddings { vectors, prompt_tokens } =
-        peer.ask(Work::Embed { texts, normalise: true })
+        peer.ask(Work::Embed { texts, normalise: true, asker: Asker::default() })
     else {
         panic!("no embeddings")
     };
@@ -85,11 +85,19 @@ fn embeddings_refuse_what_they_cannot_do() {
         ..LoadParams::default()
     };
     let mut peer = Peer::ready_with(params);
-    let failure = peer.failure(Work::Embed { texts: vec![long_text(65).into()], normalise: true });
+    let failure = peer.failure(Work::Embed {
+        texts: vec![long_text(65).into()],
+        normalise: true,
+        asker: Asker::default(),
+    });
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
     let failure = peer.failure(Work::Generate(Box::new(question("Hi"))));
     assert_eq!(failure.message, "the model is loaded for embeddings");
-    let failure = Peer::ready().failure(Work::Embed { texts: vec!["Hi".into()], normalise: true });
+    let failure = Peer::ready().failure(Work::Embed {
+        texts: vec!["Hi".into()],
+        normalise: true,
+        asker: Asker::default(),
+    });
     assert_eq!(failure.message, "the model is loaded for generating text");
 }
 

@@ -3,7 +3,7 @@
 
 use testkit::Shape;
 use tieline_types::wire::{FailureKind, Reply, Work};
-use tieline_types::{LoadParams, Pooling, Tokens};
+use tieline_types::{Asker, LoadParams, Pooling, Tokens};
 
 use crate::peer::Peer;
 use crate::shapes::shaped_with;
@@ -54,14 +54,14 @@ fn texts<T: for<'a> From<&'a str>>(texts: &[&str]) -> Vec<T> {
 }
 
 fn embed(peer: &mut Peer, all: &[&str], normalise: bool) -> (Vec<Vec<f32>>, Tokens) {
-    match peer.ask(Work::Embed { texts: texts(all), normalise }) {
+    match peer.ask(Work::Embed { texts: texts(all), normalise, asker: Asker::default() }) {
         Reply::Embeddings { vectors, prompt_tokens } => (vectors, prompt_tokens),
         other => panic!("no embeddings: {other:?}"),
     }
 }
 
 fn rank(peer: &mut Peer, query: &str, all: &[&str]) -> (Vec<f32>, Tokens) {
-    match peer.ask(Work::Rank { query: query.into(), texts: texts(all) }) {
+    match peer.ask(Work::Rank { query: query.into(), texts: texts(all), asker: Asker::default() }) {
         Reply::Scores { scores, prompt_tokens } => (scores, prompt_tokens),
         other => panic!("no scores: {other:?}"),
     }
@@ -129,10 +129,12 @@ fn a_vector_has_its_own_length_where_nobody_asks_otherwise() {
 fn a_text_longer_than_its_table_of_positions_is_refused() {
     let mut peer = minilm(Pooling::Model);
     let text = |words: usize| texts(&[&"word ".repeat(words)]);
-    let failure = peer.failure(Work::Embed { texts: text(511), normalise: true });
+    let failure =
+        peer.failure(Work::Embed { texts: text(511), normalise: true, asker: Asker::default() });
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
     assert_eq!(failure.message, "text 0 has 513 tokens and 512 is the limit");
-    let reply = peer.ask(Work::Embed { texts: text(510), normalise: true });
+    let reply =
+        peer.ask(Work::Embed { texts: text(510), normalise: true, asker: Asker::default() });
     assert!(matches!(reply, Reply::Embeddings { .. }));
     let long = LoadParams { context: Some(Tokens(513)), ..encoder(Pooling::Model) };
     let failure = Peer::start(testkit::minilm()).load(long).unwrap_err();
@@ -176,7 +178,11 @@ fn a_pair_is_marked_as_its_vocabulary_says() {
 #[test]
 fn a_reranker_gives_no_vectors_and_generates_nothing() {
     let mut peer = shaped_with(Shape::Reranker, encoder(Pooling::Model));
-    let failure = peer.failure(Work::Embed { texts: texts(&["mi"]), normalise: true });
+    let failure = peer.failure(Work::Embed {
+        texts: texts(&["mi"]),
+        normalise: true,
+        asker: Asker::default(),
+    });
     assert_eq!(failure.kind, FailureKind::Unsupported);
     assert_eq!(failure.message, "this model ranks texts and gives no vectors");
     for shape in [Shape::Bert, Shape::Reranker] {

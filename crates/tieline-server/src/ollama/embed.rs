@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use tieline_router::Routed;
 use tieline_types::wire::{self, Reply, Work};
 use tieline_types::{
-    BackendError, ErrorKind, Overflow, Pooling, Private, Served, Texts, Tokens, Vectors, Wanted,
-    texts,
+    Asker, BackendError, ErrorKind, Overflow, Pooling, Private, Served, Texts, Tokens, Vectors,
+    Wanted, texts,
 };
 
 use super::asked::Asked;
@@ -70,6 +70,7 @@ struct Maker {
     served: std::sync::Arc<Served>,
     leaves: bool,
     ignored: Vec<String>,
+    asker: Asker,
 }
 
 pub(crate) async fn embed(
@@ -193,7 +194,8 @@ impl Maker {
         let mut routed = open::route(app, caller, WHAT, wanted)?;
         let served = routed.ready().await?;
         let leaves = keep_alive == KeepAlive::Unload;
-        Ok(Self { name: model.model, since, routed, served, leaves, ignored })
+        let asker = open::asker(app, caller);
+        Ok(Self { name: model.model, since, routed, served, leaves, ignored, asker })
     }
 
     /// One vector for each text. No text only loads the model.
@@ -222,7 +224,8 @@ impl Maker {
         texts: Vec<wire::Input>,
         normalise: bool,
     ) -> Result<Vectors, BackendError> {
-        match self.routed.work(Work::Embed { texts, normalise }).await? {
+        let asker = self.asker.clone();
+        match self.routed.work(Work::Embed { texts, normalise, asker }).await? {
             Reply::Embeddings { vectors, prompt_tokens } => Ok(Vectors { vectors, prompt_tokens }),
             _ => Err(BackendError::new(ErrorKind::Internal, "the model sent no vectors")),
         }

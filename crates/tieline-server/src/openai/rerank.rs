@@ -14,6 +14,7 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
+use crate::open;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RerankRequest {
@@ -63,7 +64,7 @@ pub(crate) async fn rerank(
     value.validate(app.config().limits.texts)?;
     let texts: Vec<Private> = value.documents.into_iter().map(Document::into_text).collect();
     let kept = value.return_documents.unwrap_or(false).then(|| texts.clone());
-    let work = Work::Rank { query: value.query, texts };
+    let work = Work::Rank { query: value.query, texts, asker: open::asker(&app, &caller) };
     let asked = (value.model.clone(), work);
     let (served, reply) = work::vectors(&app, &caller, "rerank", asked).await?;
     let Reply::Scores { scores, prompt_tokens } = reply else { return Err(unexpected()) };

@@ -2,10 +2,12 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::scripted::Scripted;
-use tieline_server::Peer;
+use tieline_server::{Config, Peer};
 use tieline_store::keys::{NewKey, Scope};
+use tieline_types::wire::Work;
+use tieline_types::{Asker, Class, Owner};
 
 use crate::service::{Said, Service};
 
@@ -14,7 +16,11 @@ const CHAT: &str = "/v1/chat/completions";
 /// From another machine.
 async fn ask(service: &Service, model: &str, fields: &[(&str, &str)]) -> Said {
     let body = json!({ "model": model, "messages": [{ "role": "user", "content": "Hi" }] });
-    let mut request = Request::post(CHAT)
+    post(service, CHAT, &body, fields).await
+}
+
+async fn post(service: &Service, path: &str, body: &Value, fields: &[(&str, &str)]) -> Said {
+    let mut request = Request::post(path)
         .header("content-type", "application/json")
         .header("host", "localhost:11434");
     for (name, value) in fields {
@@ -50,6 +56,35 @@ async fn a_key_is_equal_in_every_header() {
     // It is nowhere but in headers that are for keys.
     ask(&service, "mock", &[("cookie", secret)]).await.is(401);
     ask(&service, "mock", &[("x-api-key", secret), ("api-key", "other")]).await.is(401);
+}
+
+#[tokio::test]
+async fn vectors_and_scores_are_their_keys_and_of_the_class_that_is_asked_for() {
+    let config = Config::default();
+    let most = config.limits.request;
+    let service = Service::with(Scripted::hello(), config);
+    let new = NewKey { scopes: vec![Scope::Infer, Scope::Embed], ..NewKey::default() };
+    let (secret, key) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let asks = [
+        ("/v1/embeddings", json!({ "model": "mock", "input": "a b" })),
+        ("/v1/rerank", json!({ "model": "mock", "query": "what", "documents": ["that"] })),
+        ("/api/embed", json!({ "model": "mock", "input": "a b" })),
+        ("/api/embeddings", json!({ "model": "mock", "prompt": "a b" })),
+        ("/embedding", json!({ "content": "a b" })),
+    ];
+    for (path, body) in asks {
+        for (word, class) in [("batch", Class::Batch), ("interactive", Class::Interactive)] {
+            let fields = [("x-api-key", secret.expose()), ("x-tieline-class", word)];
+            post(&service, path, &body, &fields).await.is(200);
+            let (_, work) = service.models.works().pop().unwrap();
+            let (Work::Embed { asker, .. } | Work::Rank { asker, .. }) = work else {
+                panic!("{path}: {work:?}")
+            };
+            let owner = Owner(key.id.clone());
+            assert_eq!(asker, Asker { class, owner, deadline: Some(most) }, "{path}");
+        }
+    }
 }
 
 #[tokio::test]

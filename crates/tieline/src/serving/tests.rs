@@ -6,8 +6,8 @@ use testkit::Shape;
 use tieline_store::gguf::write::Draft;
 use tieline_types::wire::Work;
 use tieline_types::{
-    Constraint, ErrorKind, Event, Hint, HostStatus, Message, ModelRef, Prompt, Request, Role,
-    Sampling, Wanted,
+    Asker, Constraint, ErrorKind, Event, Hint, HostStatus, Message, ModelRef, Prompt, Request,
+    Role, Sampling, Wanted,
 };
 use tokio::time::{Instant, sleep};
 
@@ -410,13 +410,17 @@ fn a_longer_context_replaces_a_shorter_one_and_vectors_stand_beside_text() {
         );
         assert_eq!(host.status().await.unwrap().models[0].loads, 1);
         for (name, length) in [("bert", 64), ("llama", 64)] {
-            let vectors =
-                host.embed(&Wanted::named(name), vec!["w1 w2".into()], true).await.unwrap();
+            let vectors = host
+                .embed(&Wanted::named(name), vec!["w1 w2".into()], true, Asker::default())
+                .await
+                .unwrap();
             assert_eq!((vectors.vectors.len(), vectors.vectors[0].len()), (1, length));
         }
         let ids = host.tokenize(&Wanted::named("bert"), "w1".into(), (false, false)).await.unwrap();
         assert!(!ids.is_empty());
-        let error = host.rank(&Wanted::named("bert"), "w1".into(), vec!["w2".into()]).await;
+        let error = host
+            .rank(&Wanted::named("bert"), "w1".into(), vec!["w2".into()], Asker::default())
+            .await;
         assert_eq!(error.unwrap_err().kind, ErrorKind::Unsupported);
         let request = Request::new(Prompt::Text("w1".into()));
         let mut stream = host.run(&Wanted::named("bert"), request).await.unwrap();
@@ -426,7 +430,7 @@ fn a_longer_context_replaces_a_shorter_one_and_vectors_stand_beside_text() {
         // All variants of a name leave together; nought keeps no longer than the work.
         host.unload("llama").await.unwrap();
         let last = Wanted { keep: Some(Keep::For(Duration::ZERO)), ..Wanted::named("bert") };
-        host.embed(&last, vec!["w1".into()], true).await.unwrap();
+        host.embed(&last, vec!["w1".into()], true, Asker::default()).await.unwrap();
         until(host, |status| status.models.is_empty()).await;
         handle.shutdown().await;
         assert_eq!(host.ready(&longer).await.unwrap_err().kind, ErrorKind::Unavailable);
