@@ -5,6 +5,7 @@
 //! in an answer is thought, text or a call. None knows llama.cpp, so all are tested without a model and
 //! fuzzed without C++. Nothing here has a clock or a thread of its own.
 
+pub mod beside;
 pub mod cells;
 pub mod checkpoints;
 pub mod disk;

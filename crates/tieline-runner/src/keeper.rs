@@ -6,9 +6,9 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -92,12 +92,27 @@ pub(crate) struct Keeper {
     cache: Arc<DiskCache>,
     namer: Namer,
     writes: SyncSender<Write>,
-    pending: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// Hashes of what the writer has and is not done with.
-    in_flight: Arc<Mutex<HashSet<u64>>>,
     /// Hashes of sequences of which all was given to the writer.
     noted: HashSet<u64>,
+}
+
+/// What the writer's thread and the others know of each other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Segments that wait or are being written.
+    pending: AtomicUsize,
+    /// Hashes of these.
+    in_flight: Mutex<HashSet<u64>>,
+    /// Nanoseconds that writing took, since somebody asked.
+    spent: AtomicU64,
+}
+
+impl Shared {
+    fn in_flight(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug)]
@@ -111,15 +126,13 @@ struct Write {
 impl Keeper {
     pub(crate) fn start(cache: Arc<DiskCache>, namer: Namer) -> Self {
         let (writes, receiver) = sync_channel(WAITING);
-        let pending = Arc::new(AtomicUsize::new(0));
-        let in_flight = Arc::new(Mutex::new(HashSet::new()));
+        let shared = Arc::new(Shared::default());
         let thread = {
-            let (cache, pending) = (Arc::clone(&cache), Arc::clone(&pending));
-            let in_flight = Arc::clone(&in_flight);
+            let (cache, shared) = (Arc::clone(&cache), Arc::clone(&shared));
             let named = thread::Builder::new().name("keeper".to_owned());
-            named.spawn(move || write_all(&cache, &receiver, &pending, &in_flight, UNSEEN)).ok()
+            named.spawn(move || write_all(&cache, &receiver, &shared, UNSEEN)).ok()
         };
-        Self { cache, namer, writes, pending, thread, in_flight, noted: HashSet::new() }
+        Self { cache, namer, writes, shared, thread, noted: HashSet::new() }
     }
 
     pub(crate) fn cache(&self) -> Arc<DiskCache> {
@@ -133,14 +146,14 @@ impl Keeper {
     /// Runs of `tokens` that are neither stored nor on their way there.
     pub(crate) fn missing(&self, root: &Root, tokens: &[i32]) -> Vec<Range<usize>> {
         let mut missing = self.cache.missing(root, tokens);
-        let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_flight = self.shared.in_flight();
         missing.retain(|range| !in_flight.contains(&hash(root, &tokens[..range.end])));
         missing
     }
 
     /// Whether the writer takes more without making anybody wait.
     pub(crate) fn has_room(&self) -> bool {
-        self.pending.load(Ordering::Relaxed) < WAITING
+        self.shared.pending.load(Ordering::Relaxed) < WAITING
     }
 
     /// Has the KV of a run of tokens written. `false`: the writer is gone.
@@ -151,11 +164,15 @@ impl Keeper {
         range: Range<usize>,
         payload: Vec<u8>,
     ) -> bool {
-        let in_flight = hash(&root, tokens);
-        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).insert(in_flight);
-        self.pending.fetch_add(1, Ordering::Relaxed);
+        self.shared.in_flight().insert(hash(&root, tokens));
+        self.shared.pending.fetch_add(1, Ordering::Relaxed);
         let tokens = tokens.to_vec();
         self.writes.send(Write { root, tokens, range, payload }).is_ok()
+    }
+
+    /// How long writing took since this was asked last.
+    pub(crate) fn take_spent(&self) -> Duration {
+        Duration::from_nanos(self.shared.spent.swap(0, Ordering::Relaxed))
     }
 
     /// Whether a sequence may hold something that is not stored: it was not noted yet.
@@ -186,16 +203,11 @@ impl Keeper {
     }
 }
 
-fn write_all(
-    cache: &DiskCache,
-    writes: &Receiver<Write>,
-    pending: &AtomicUsize,
-    in_flight: &Mutex<HashSet<u64>>,
-    unseen: Duration,
-) {
+fn write_all(cache: &DiskCache, writes: &Receiver<Write>, shared: &Shared, unseen: Duration) {
     let mut said = false;
     let mut looked = Instant::now();
     while let Ok(Write { root, tokens, range, payload }) = writes.recv() {
+        let started = Instant::now();
         let seen = if looked.elapsed() >= unseen {
             looked = Instant::now();
             cache.refresh()
@@ -203,9 +215,10 @@ fn write_all(
             Ok(())
         };
         let written = seen.and_then(|()| cache.write(&root, &tokens, range, &payload));
-        pending.fetch_sub(1, Ordering::Relaxed);
-        let done = hash(&root, &tokens);
-        in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&done);
+        shared.in_flight().remove(&hash(&root, &tokens));
+        shared.pending.fetch_sub(1, Ordering::Relaxed);
+        let spent = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        shared.spent.fetch_add(spent, Ordering::Relaxed);
         match written {
             Ok(_) => said = false,
             // Once until it works again: a full disk stays full for a while.
@@ -250,7 +263,8 @@ mod tests {
             writes.send(Write { root: Root::new(&[]), tokens, range, payload }).unwrap();
         }
         drop(writes);
-        write_all(cache, &receiver, &AtomicUsize::new(64), &Mutex::default(), Duration::ZERO);
+        let shared = Shared { pending: AtomicUsize::new(64), ..Shared::default() };
+        write_all(cache, &receiver, &shared, Duration::ZERO);
     }
 
     #[test]

@@ -5,31 +5,19 @@
 //! agree.
 
 mod copies;
+mod stored;
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use tieline_decode::beside::Beside;
 use tieline_decode::cells::{Cells, LITTLE, Match, Seq};
 use tieline_decode::checkpoints::Copy;
-use tieline_decode::disk::{DiskCache, SEGMENT, SegmentId};
+use tieline_decode::disk::{DiskCache, SEGMENT};
 use tieline_types::{Bytes, Miss, MissReason, Owner, Tokens};
 
 use crate::keeper::{Keeper, Namer};
-use crate::llama::{Batch, Context, DecodeError, Model, StatePart};
+use crate::llama::{Batch, Context, DecodeError, Model};
 use copies::Copies;
-
-/// Fewer tokens than this are computed faster than fetched.
-const WORTH_FETCHING: usize = 32;
-
-/// How long writing may hold up others before all that is cached goes.
-const SAVING: Duration = Duration::from_secs(1);
-
-/// Between two looks at whether the writer has room.
-const A_WHILE: Duration = Duration::from_millis(2);
-
-/// Shorter ones cost little where they are.
-const WORTH_DROPPING: usize = 256;
 
 /// The context with its account.
 #[derive(Debug)]
@@ -37,6 +25,8 @@ pub(crate) struct Kv<'m> {
     context: Context<'m>,
     cells: Cells,
     keeper: Option<Keeper>,
+    /// What writing has cost those at work.
+    beside: Beside,
     /// Copies of what cannot be cut, taken at places where prompts are likely to part.
     copies: Copies,
     /// The model's state cannot be cut: only exact continuations and copies are of use.
@@ -110,6 +100,7 @@ impl<'m> Kv<'m> {
             context,
             cells,
             keeper,
+            beside: Beside::new(stored::SHARE),
             copies: Copies::new(usize::try_from(copies.0).unwrap_or(usize::MAX)),
             rigid,
             has_attention: model.has_attention(),
@@ -161,20 +152,6 @@ impl<'m> Kv<'m> {
             return None;
         }
         Some(Start { seq, cached, miss })
-    }
-
-    /// Drops what is safe on disk, but for `kept`: every token at work looks through the mask of all cells
-    /// up to the last one in use, and what is dropped is soon fetched.
-    fn drop_stored(&mut self, kept: Option<Seq>) {
-        let Some(keeper) = &self.keeper else { return };
-        let stored = |&seq: &Seq| {
-            let tokens = self.cells.tokens(seq);
-            let owner = self.cells.owner(seq).filter(|_| tokens.len() >= WORTH_DROPPING);
-            owner.is_some_and(|owner| keeper.has_stored(owner, &tokens))
-        };
-        let others = self.cells.idle().filter(|&seq| Some(seq) != kept);
-        let stored: Vec<Seq> = others.filter(stored).collect();
-        stored.into_iter().for_each(|seq| self.evict(seq));
     }
 
     /// An owner of whose nothing is ever found: for requests that use no cache.
@@ -321,16 +298,9 @@ impl<'m> Kv<'m> {
     }
 
     fn evict(&mut self, seq: Seq) {
-        self.spill(seq, None);
+        self.spill(seq, usize::MAX, None);
         self.context.truncate(seq.0, 0);
         self.cells.evict(seq);
-    }
-
-    /// Drops all that is cached in memory, once what [`SAVING`] allows of it is on its way to disk.
-    pub(crate) fn drop_cached(&mut self) {
-        self.save();
-        let idle: Vec<Seq> = self.cells.idle().collect();
-        idle.into_iter().for_each(|seq| self.evict(seq));
     }
 
     /// Forgets everything, whoever holds it: for when llama.cpp's state is not to be trusted.
@@ -393,110 +363,5 @@ impl<'m> Kv<'m> {
     pub(crate) fn forget(&mut self, seq: Seq) {
         self.context.truncate(seq.0, 0);
         self.cells.remove(seq);
-    }
-
-    /// Fetches from disk what `seq` lacks of `known`; returns how much it holds then.
-    fn fetch(&mut self, owner: &Owner, seq: Seq, known: &[i32], cached: usize) -> usize {
-        let Some(keeper) = &self.keeper else { return cached };
-        let (cache, root) = (keeper.cache(), keeper.root(owner));
-        let found = cache.longest(&root, known);
-        if found.tokens < cached + WORTH_FETCHING {
-            return cached;
-        }
-        let (mut start, mut held) = (0, cached);
-        for segment in found.segments {
-            let range = start..start + segment.tokens;
-            start = range.end;
-            if range.end <= held {
-                continue;
-            }
-            let end = range.end.min(found.tokens);
-            if !self.room(range.len()) || !self.fetch_one(&cache, segment.id, range) {
-                break;
-            }
-            self.context.share(self.scratch.0, seq.0, held..end);
-            self.context.truncate(self.scratch.0, 0);
-            self.cells.push(seq, &known[held..end]);
-            held = end;
-        }
-        held
-    }
-
-    /// Puts a stored segment, which holds `range`, into the scratch sequence.
-    fn fetch_one(&mut self, cache: &DiskCache, segment: SegmentId, range: Range<usize>) -> bool {
-        let sound = cache.read_into(segment, &mut self.buffer).is_ok()
-            && self.context.restore(self.scratch.0, &self.buffer, StatePart::Whole)
-            && self.context.extent(self.scratch.0) == range;
-        if !sound {
-            self.context.truncate(self.scratch.0, 0);
-        }
-        sound
-    }
-
-    /// Sends what is not on disk yet of `seq` to be written; waits for the writer until `patience` ends. `false`:
-    /// the writer has enough for now.
-    fn spill(&mut self, seq: Seq, patience: Option<Instant>) -> bool {
-        let (Some(keeper), Some(owner)) = (&self.keeper, self.cells.owner(seq)) else {
-            return true;
-        };
-        let tokens = self.cells.tokens(seq);
-        let root = keeper.root(owner);
-        for range in keeper.missing(&root, &tokens) {
-            // Never in the writer's own queue: a disk that hangs would hold up all answers.
-            while !self.keeper.as_ref().is_some_and(Keeper::has_room) {
-                if patience.is_none_or(|end| Instant::now() >= end) {
-                    return false;
-                }
-                std::thread::sleep(A_WHILE);
-            }
-            self.context.share(seq.0, self.scratch.0, range.clone());
-            let whole = self.context.extent(self.scratch.0) == range;
-            let saved =
-                if whole { self.context.save(self.scratch.0, StatePart::Whole) } else { None };
-            self.context.truncate(self.scratch.0, 0);
-            let Some(payload) = saved else { return true };
-            let Some(keeper) = &mut self.keeper else { return true };
-            if !keeper.write(root, &tokens[..range.end], range, payload) {
-                // The writer is gone, and will not come back.
-                self.keeper = None;
-                return true;
-            }
-        }
-        true
-    }
-
-    /// Writes some of what is cached to disk; `true`: there is more to write.
-    pub(crate) fn tidy(&mut self) -> bool {
-        let Some(keeper) = &self.keeper else { return false };
-        let lacks = |&seq: &Seq| {
-            let owner = self.cells.owner(seq);
-            owner.is_some_and(|owner| keeper.lacks(owner, &self.cells.tokens(seq)))
-        };
-        let unsaved: Vec<Seq> = self.cells.idle().filter(lacks).collect();
-        let mut more = false;
-        for seq in unsaved {
-            if !self.spill(seq, None) {
-                more = true;
-            } else if let (Some(keeper), Some(owner)) = (&mut self.keeper, self.cells.owner(seq)) {
-                keeper.note(owner, &self.cells.tokens(seq));
-            }
-        }
-        more
-    }
-
-    /// Has written what is cached and not on disk, the most recently used first, for no longer than [`SAVING`].
-    fn save(&mut self) {
-        let end = Instant::now() + SAVING;
-        for seq in self.cells.newest() {
-            self.spill(seq, Some(end));
-        }
-    }
-
-    /// Writes what is left to write and waits until it is on disk.
-    pub(crate) fn close(mut self) {
-        self.save();
-        if let Some(keeper) = self.keeper.take() {
-            keeper.finish();
-        }
     }
 }

@@ -73,7 +73,8 @@ impl Desk<'_> {
         let started = Instant::now();
         let computed = self.kv.decode(&mut batch);
         self.kv.context().synchronize();
-        let seconds = started.elapsed().as_secs_f64();
+        let took = started.elapsed();
+        let seconds = took.as_secs_f64();
         line.control.end_step();
         match computed {
             Ok(()) => {
@@ -81,7 +82,10 @@ impl Desk<'_> {
                 let shares: Vec<Share> = parts.iter().map(|part| part.share).collect();
                 self.scheduler.stepped(&shares, seconds);
                 let rows = batch.len();
-                parts.into_iter().try_for_each(|part| self.take(line, part, rows, seconds))
+                parts.into_iter().try_for_each(|part| self.take(line, part, rows, seconds))?;
+                // Whoever waits has his token by now.
+                self.kv.tidy_beside(took);
+                Ok(())
             }
             Err(error) => self.step_failed(line, &parts, error),
         }

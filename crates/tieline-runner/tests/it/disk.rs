@@ -81,6 +81,22 @@ fn a_killed_runner_leaves_what_it_wrote_while_idle() {
 }
 
 #[test]
+fn a_runner_that_is_never_idle_writes_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut peer = Peer::with_cache(folder.path());
+    let busy = peer.begin(going_on(some_tokens(2, 20), 900));
+    peer.until(busy, |event| matches!(event, Event::Started(_)));
+    let first = peer.begin(request());
+    peer.until(first, |event| matches!(event, Event::Finished(_)));
+    while segments(folder.path()) < 2 {
+        let (id, event) = peer.event();
+        assert!(id == busy && matches!(event, Event::Piece(_)), "{event:?} before it was written");
+    }
+    peer.kill();
+    assert_eq!(Peer::with_cache(folder.path()).generate(request()).cached(), PROMPT - 1);
+}
+
+#[test]
 fn a_runner_killed_at_work_harms_nothing() {
     let (folder, text) = kept();
     for pieces in [0, 1, 5] {

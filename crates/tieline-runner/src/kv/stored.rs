@@ -1,0 +1,194 @@
+//! What goes to disk and comes back from there.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use tieline_decode::cells::Seq;
+use tieline_decode::disk::{DiskCache, SegmentId};
+use tieline_types::Owner;
+
+use super::Kv;
+use crate::keeper::Keeper;
+use crate::llama::StatePart;
+
+/// Fewer tokens than this are computed faster than fetched.
+const WORTH_FETCHING: usize = 32;
+
+/// Of the time that steps take, what writing may take beside them: copying out of the context, and what the writer's
+/// thread does meanwhile.
+pub(super) const SHARE: f64 = 0.02;
+
+/// How long writing may hold up others before all that is cached goes.
+const SAVING: Duration = Duration::from_secs(1);
+
+/// Between two looks at whether the writer has room.
+const A_WHILE: Duration = Duration::from_millis(2);
+
+/// Shorter ones cost little where they are.
+const WORTH_DROPPING: usize = 256;
+
+impl Kv<'_> {
+    /// Drops what is safe on disk, but for `kept`: every token at work looks through the mask of all cells
+    /// up to the last one in use, and what is dropped is soon fetched.
+    pub(super) fn drop_stored(&mut self, kept: Option<Seq>) {
+        let Some(keeper) = &self.keeper else { return };
+        let stored = |&seq: &Seq| {
+            let tokens = self.cells.tokens(seq);
+            let owner = self.cells.owner(seq).filter(|_| tokens.len() >= WORTH_DROPPING);
+            owner.is_some_and(|owner| keeper.has_stored(owner, &tokens))
+        };
+        let others = self.cells.idle().filter(|&seq| Some(seq) != kept);
+        let stored: Vec<Seq> = others.filter(stored).collect();
+        stored.into_iter().for_each(|seq| self.evict(seq));
+    }
+
+    /// Drops all that is cached in memory, once what [`SAVING`] allows of it is on its way to disk.
+    pub(crate) fn drop_cached(&mut self) {
+        self.save();
+        let idle: Vec<Seq> = self.cells.idle().collect();
+        idle.into_iter().for_each(|seq| self.evict(seq));
+    }
+
+    /// Fetches from disk what `seq` lacks of `known`; returns how much it holds then.
+    pub(super) fn fetch(&mut self, owner: &Owner, seq: Seq, known: &[i32], cached: usize) -> usize {
+        let Some(keeper) = &self.keeper else { return cached };
+        let (cache, root) = (keeper.cache(), keeper.root(owner));
+        let found = cache.longest(&root, known);
+        if found.tokens < cached + WORTH_FETCHING {
+            return cached;
+        }
+        let (mut start, mut held) = (0, cached);
+        for segment in found.segments {
+            let range = start..start + segment.tokens;
+            start = range.end;
+            if range.end <= held {
+                continue;
+            }
+            let end = range.end.min(found.tokens);
+            if !self.room(range.len()) || !self.fetch_one(&cache, segment.id, range) {
+                break;
+            }
+            self.context.share(self.scratch.0, seq.0, held..end);
+            self.context.truncate(self.scratch.0, 0);
+            self.cells.push(seq, &known[held..end]);
+            held = end;
+        }
+        held
+    }
+
+    /// Puts a stored segment, which holds `range`, into the scratch sequence.
+    fn fetch_one(&mut self, cache: &DiskCache, segment: SegmentId, range: Range<usize>) -> bool {
+        let sound = cache.read_into(segment, &mut self.buffer).is_ok()
+            && self.context.restore(self.scratch.0, &self.buffer, StatePart::Whole)
+            && self.context.extent(self.scratch.0) == range;
+        if !sound {
+            self.context.truncate(self.scratch.0, 0);
+        }
+        sound
+    }
+
+    /// Sends what is not on disk yet of `seq` to be written, at most `most` segments; waits for the writer until
+    /// `patience` ends. Returns how many tokens are left.
+    pub(super) fn spill(&mut self, seq: Seq, most: usize, patience: Option<Instant>) -> usize {
+        let (Some(keeper), Some(owner)) = (&self.keeper, self.cells.owner(seq)) else { return 0 };
+        let tokens = self.cells.tokens(seq);
+        let root = keeper.root(owner);
+        let missing = keeper.missing(&root, &tokens);
+        for (at, range) in missing.iter().enumerate() {
+            if at >= most || !self.writer_has_room(patience) {
+                return missing[at..].iter().map(Range::len).sum();
+            }
+            self.context.share(seq.0, self.scratch.0, range.clone());
+            let whole = self.context.extent(self.scratch.0) == *range;
+            let saved =
+                if whole { self.context.save(self.scratch.0, StatePart::Whole) } else { None };
+            self.context.truncate(self.scratch.0, 0);
+            // What is not whole any more never will be.
+            let Some(payload) = saved else { return 0 };
+            let Some(keeper) = &mut self.keeper else { return 0 };
+            if !keeper.write(root, &tokens[..range.end], range.clone(), payload) {
+                // The writer is gone, and will not come back.
+                self.keeper = None;
+                return 0;
+            }
+        }
+        0
+    }
+
+    /// Never waits in the writer's own queue: a disk that hangs would hold up all answers.
+    fn writer_has_room(&self, patience: Option<Instant>) -> bool {
+        while !self.keeper.as_ref().is_some_and(Keeper::has_room) {
+            if patience.is_none_or(|end| Instant::now() >= end) {
+                return false;
+            }
+            std::thread::sleep(A_WHILE);
+        }
+        true
+    }
+
+    /// Has some of what is cached written, while nobody is at work; `true`: there is more to write.
+    pub(crate) fn tidy(&mut self) -> bool {
+        let mut more = false;
+        for seq in self.unsaved() {
+            more |= !self.write_some(seq, usize::MAX);
+        }
+        // Nobody waited for it.
+        if let Some(keeper) = &self.keeper {
+            keeper.take_spent();
+        }
+        more
+    }
+
+    /// Has a segment of what is cached written between two steps, where that keeps to its share of their time.
+    pub(crate) fn tidy_beside(&mut self, step: Duration) {
+        let Some(keeper) = &self.keeper else { return };
+        self.beside.spent(keeper.take_spent().as_secs_f64());
+        self.beside.stepped(step.as_secs_f64());
+        if !self.beside.may() || !keeper.has_room() {
+            return;
+        }
+        let started = Instant::now();
+        if let Some(&newest) = self.unsaved().first() {
+            self.write_some(newest, 1);
+        }
+        self.beside.spent(started.elapsed().as_secs_f64());
+    }
+
+    /// What is cached and perhaps not on disk, the most recently used first: it is the likeliest to be asked for
+    /// again.
+    fn unsaved(&self) -> Vec<Seq> {
+        let Some(keeper) = &self.keeper else { return Vec::new() };
+        let lacks = |seq: &Seq| {
+            let owner = self.cells.owner(*seq);
+            owner.is_some_and(|owner| keeper.lacks(owner, &self.cells.tokens(*seq)))
+        };
+        self.cells.newest().into_iter().filter(lacks).collect()
+    }
+
+    /// Gives the writer at most `most` segments of a sequence. `true`: it has all of it.
+    fn write_some(&mut self, seq: Seq, most: usize) -> bool {
+        if self.spill(seq, most, None) > 0 {
+            return false;
+        }
+        if let (Some(keeper), Some(owner)) = (&mut self.keeper, self.cells.owner(seq)) {
+            keeper.note(owner, &self.cells.tokens(seq));
+        }
+        true
+    }
+
+    /// Has written what is cached and not on disk, the most recently used first, for no longer than [`SAVING`].
+    fn save(&mut self) {
+        let end = Instant::now() + SAVING;
+        for seq in self.cells.newest() {
+            self.spill(seq, usize::MAX, Some(end));
+        }
+    }
+
+    /// Writes what is left to write and waits until it is on disk.
+    pub(crate) fn close(mut self) {
+        self.save();
+        if let Some(keeper) = self.keeper.take() {
+            keeper.finish();
+        }
+    }
+}
