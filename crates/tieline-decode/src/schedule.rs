@@ -11,7 +11,8 @@
 //! service goes first (virtual token counters: Sheng et al., "Fairness in Serving Large Language Models",
 //! OSDI 2024); within an owner, first come, first served.
 //!
-//! A step holds requests of one [`Group`], and groups take turns ([`turns`]).
+//! A step holds requests of one [`Group`], and groups take turns ([`turns`]). One whose prompt's beginning is
+//! being fetched ([`Scheduler::fetch`]) has its slot and computes nothing until that ended: the others go on.
 //!
 //! Nothing starves. The oldest request of an owner and class is overtaken by at most [`OVERTAKEN`] later
 //! ones, whatever class, owner or size; then those that are overdue go by age and nobody goes before them.
@@ -130,6 +131,8 @@ struct Running {
     remaining: usize,
     /// Tokens of the answer that were computed, since it was let in.
     answered: usize,
+    /// What is known of its prompt is on its way: it computes nothing.
+    fetches: bool,
     sent_back: u32,
 }
 
@@ -296,9 +299,29 @@ impl Scheduler {
             Class::Interactive | Class::Batch => 0,
         };
         let remaining = remaining.max(1);
-        self.turns.welcome(job.group, &self.groups(|_| true));
-        self.running.push(Running { job, arrival, remaining, answered: 0, sent_back });
+        self.turns.welcome(job.group, &self.groups(|r| !r.fetches));
+        let running = Running { job, arrival, remaining, answered: 0, fetches: false, sent_back };
+        self.running.push(running);
         true
+    }
+
+    /// A request at work waits for what is being fetched of its prompt: it is in no step until
+    /// [`fetched`](Self::fetched).
+    pub fn fetch(&mut self, id: RequestId) {
+        if let Some(running) = self.running.iter_mut().find(|r| r.job.id == id) {
+            running.fetches = true;
+        }
+    }
+
+    /// What there was to be fetched came, or will not; `remaining` of its tokens must be computed, at least one.
+    /// Nothing where it does not wait for that.
+    pub fn fetched(&mut self, id: RequestId, remaining: usize) {
+        let present = self.groups(|r| !r.fetches);
+        let waits = |r: &&mut Running| r.job.id == id && r.fetches;
+        let Some(running) = self.running.iter_mut().find(waits) else { return };
+        (running.fetches, running.remaining) = (false, remaining.max(1));
+        // It was away until now.
+        self.turns.welcome(running.job.group, &present);
     }
 
     /// The oldest of each owner and class of those before `end` in the queue. Only the oldest are overtaken:
@@ -409,7 +432,7 @@ impl Scheduler {
         }
         // Nobody's clock runs while adapters are put in place: it is no group's doing.
         let took = (usual.filter(|_| changes).unwrap_or(seconds), self.worth(group));
-        self.turns.computed(group, took, &self.groups(|_| true));
+        self.turns.computed(group, took, &self.groups(|r| !r.fetches));
         for share in shares {
             let Some(running) = self.running.iter_mut().find(|r| r.job.id == share.id) else {
                 continue;

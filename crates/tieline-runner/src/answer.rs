@@ -13,7 +13,7 @@ use tieline_types::{
     Usage,
 };
 
-use crate::kv::Caching;
+use crate::kv::{Caching, Start};
 use crate::llama::{Context, Model, Sampler};
 use crate::logprobs::logprob;
 use crate::preparer::Ready;
@@ -197,12 +197,17 @@ impl Answer {
         Costs { steps: Some(self.pace.steps().clone()), making }
     }
 
-    /// The request got a sequence that holds `cached` of its tokens. Says so the first time.
-    pub(crate) fn begin(&mut self, start: &crate::kv::Start) -> Option<Event> {
+    /// The request got a sequence that holds `cached` of its tokens.
+    pub(crate) fn hold(&mut self, start: &Start) {
         self.seq = Some(start.seq);
         // Nobody is told of a better place than this, even where it is sent back later.
         self.told = Some(0);
         self.computed = start.cached;
+    }
+
+    /// As [`hold`](Self::hold), and its computing begins. Says so the first time.
+    pub(crate) fn begin(&mut self, start: &Start) -> Option<Event> {
+        self.hold(start);
         if self.begun.is_some() {
             return None;
         }

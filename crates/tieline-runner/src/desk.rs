@@ -1,6 +1,7 @@
 //! The loop of a model that answers: takes orders, lets requests in, computes steps, says what came.
 
 mod adapters;
+mod fetch;
 mod guess;
 mod step;
 
@@ -27,6 +28,7 @@ use crate::preparer::Ready;
 use crate::session::{failure, failure_with};
 
 use adapters::Shelf;
+use fetch::Fetching;
 
 /// Most requests that wait; the next is refused.
 const QUEUE: usize = 256;
@@ -52,6 +54,8 @@ pub(crate) struct Desk<'m> {
     scheduler: Scheduler,
     answers: HashMap<RequestId, Answer>,
     measures: HashMap<RequestId, (Tokens, Tokens)>,
+    /// Those at work that wait for what is known of their prompts, in the order in which it comes.
+    fetching: Vec<Fetching>,
     /// What guessing costs, as the last answers have learned.
     costs: Costs,
     drafter: Option<Drafter<'m>>,
@@ -100,6 +104,7 @@ impl<'m> Desk<'m> {
             scheduler: Scheduler::new(limits),
             answers: HashMap::new(),
             measures: HashMap::new(),
+            fetching: Vec::new(),
             costs: Costs::default(),
             drafter: None,
             waited: 0,
@@ -144,6 +149,7 @@ impl<'m> Desk<'m> {
             // All but waiting for orders is watched.
             let _reading = line.control.read();
             self.drop_unwanted(line)?;
+            self.bring(line, Duration::ZERO)?;
             self.let_in(line)?;
             self.tell_copies(line)?;
             self.step(line)?;
@@ -409,11 +415,7 @@ impl<'m> Desk<'m> {
             self.kv.rest(start.seq);
             return Ok(false);
         }
-        let stops = self.kv.stops(answer.tokens.len(), start.cached, &answer.marks);
-        answer.stop_at(if caching == Caching::Off { Vec::new() } else { stops });
-        if let Some(event) = answer.begin(&start) {
-            line.writer.reply(id, Reply::Event(event))?;
-        }
+        self.fetch_or_begin(line, id, start)?;
         Ok(true)
     }
 
@@ -449,6 +451,7 @@ impl<'m> Desk<'m> {
     /// Takes a request's sequences from it. What ran alone leaves nothing, and neither does who wants no cache,
     /// however it ended.
     fn release(&mut self, answer: &mut Answer) {
+        self.fetching.retain(|one| one.id != answer.id);
         let kept = answer.request.cache && !answer.request.deterministic;
         match answer.seq.take() {
             Some(seq) if kept => self.kv.rest(seq),

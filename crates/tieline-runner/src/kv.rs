@@ -15,9 +15,11 @@ use tieline_decode::checkpoints::Copy;
 use tieline_decode::disk::{DiskCache, SEGMENT};
 use tieline_types::{Bytes, Miss, MissReason, Owner, Tokens};
 
+use crate::fetcher::Fetcher;
 use crate::keeper::{Keeper, Namer};
 use crate::llama::{Batch, Context, DecodeError, Model};
 use copies::Copies;
+pub(crate) use stored::Brought;
 
 /// The context with its account.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub(crate) struct Kv<'m> {
     context: Context<'m>,
     cells: Cells,
     keeper: Option<Keeper>,
+    fetcher: Option<Fetcher>,
     /// What writing has cost those at work.
     beside: Beside,
     /// Copies of what cannot be cut, taken at places where prompts are likely to part.
@@ -37,8 +40,6 @@ pub(crate) struct Kv<'m> {
     window: usize,
     /// A sequence for what passes through to and from the disk.
     scratch: Seq,
-    /// Holds what is read from disk: kept, since new memory costs more than the reading.
-    buffer: Vec<u8>,
     /// Rises with each use.
     clock: u64,
 }
@@ -79,6 +80,15 @@ pub(crate) struct Start {
     pub(crate) miss: Option<Miss>,
 }
 
+impl Start {
+    /// So much of it is held now.
+    pub(crate) fn holds(&mut self, cached: usize) {
+        self.cached = cached;
+        let missed = |miss: &Miss| usize::try_from(miss.position.0).is_ok_and(|at| at >= cached);
+        self.miss = self.miss.filter(missed);
+    }
+}
+
 impl<'m> Kv<'m> {
     /// An empty cache of `sequences` sequences, the scratch one included, with room for `copies` bytes of what
     /// cannot be cut.
@@ -99,6 +109,7 @@ impl<'m> Kv<'m> {
         Self {
             context,
             cells,
+            fetcher: keeper.as_ref().and_then(|keeper| Fetcher::start(keeper.cache())),
             keeper,
             beside: Beside::new(stored::SHARE),
             copies: Copies::new(usize::try_from(copies.0).unwrap_or(usize::MAX)),
@@ -106,7 +117,6 @@ impl<'m> Kv<'m> {
             has_attention: model.has_attention(),
             window,
             scratch,
-            buffer: Vec::new(),
             clock: 0,
         }
     }
@@ -133,25 +143,21 @@ impl<'m> Kv<'m> {
             Caching::Off => (&private, false),
         };
         let found = self.find(owner, known, cache);
-        let mut miss = self.why_missed(owner, known, cache, found);
+        let miss = self.why_missed(owner, known, cache, found);
         let shared = found.and_then(Found::shared);
         if !self.could_take(tokens.len(), shared) {
             return None;
         }
         self.drop_stored(shared.map(|shared| shared.seq));
-        let (seq, mut cached) = self.begin(owner, known, found)?;
-        if cache {
-            cached = self.fetch(owner, seq, known, cached);
-        }
-        if miss.is_some_and(|miss| usize::try_from(miss.position.0).is_ok_and(|at| at < cached)) {
-            miss = None;
-        }
+        let (seq, cached) = self.begin(owner, known, found)?;
         let need = (tokens.len() - cached + 1).min(self.cells.capacity() - cached);
         if !self.room(need) {
             self.rest(seq);
             return None;
         }
-        Some(Start { seq, cached, miss })
+        let mut start = Start { seq, cached, miss };
+        start.holds(cached);
+        Some(start)
     }
 
     /// An owner of whose nothing is ever found: for requests that use no cache.

@@ -10,6 +10,7 @@ mod crew;
 mod desk;
 mod drafter;
 mod embed;
+mod fetcher;
 mod gap;
 mod grammar;
 mod jail;

@@ -49,7 +49,7 @@ impl Running {
 impl Scheduler {
     /// What the next step computes: a token for each answer, then pieces of prompts. All of one group.
     pub fn plan(&self) -> Vec<Share> {
-        let ready = self.groups(|r| r.remaining > 0);
+        let ready = self.groups(|r| r.remaining > 0 && !r.fetches);
         let Some(group) = self.turns.next(&ready, self.limits.step) else { return Vec::new() };
         let at_work: Vec<&Running> = self.of(group).collect();
         let decodes = |r: &&&Running| r.remaining == 1;
@@ -93,8 +93,9 @@ impl Scheduler {
         groups
     }
 
+    /// Those of a group that may be in a step.
     pub(super) fn of(&self, group: Group) -> impl Iterator<Item = &Running> {
-        self.running.iter().filter(move |r| r.job.group == group)
+        self.running.iter().filter(move |r| r.job.group == group && !r.fetches)
     }
 
     /// What a group is worth: each of its owners once, and one who only has batch requests a part.

@@ -163,6 +163,11 @@ fn unknown_ids_do_nothing() {
     scheduler.send_back(RequestId(2), 5);
     scheduler.remove(unknown);
     scheduler.set_remaining(unknown, 5);
+    scheduler.fetch(unknown);
+    scheduler.fetch(RequestId(2));
+    scheduler.fetched(unknown, 5);
+    // It waits for nothing.
+    scheduler.fetched(RequestId(1), 5);
     scheduler.stepped(&[Share { id: unknown, tokens: 5, decodes: true }], f64::NAN);
     assert_eq!(format!("{scheduler:?}"), before);
 }

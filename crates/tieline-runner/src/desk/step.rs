@@ -8,7 +8,7 @@ use tieline_decode::threads::Kind;
 use tieline_types::wire::{Failure, FailureKind, FrameError, Reply};
 use tieline_types::{FinishReason, RequestId};
 
-use super::{Desk, Line};
+use super::{Desk, LOOK, Line};
 use crate::answer::{Answer, Guess};
 use crate::llama::{self, Batch, Context, DecodeError, Model};
 use crate::session::failure;
@@ -42,9 +42,9 @@ impl From<FrameError> for Stopped {
 }
 
 impl Desk<'_> {
-    /// Computes one step, if anybody is at work.
+    /// Computes one step, if anybody has something to compute; else waits for what is being fetched.
     pub(super) fn step(&mut self, line: Line<'_>) -> Result<(), FrameError> {
-        let Some(shares) = self.plan_what_fits(line)? else { return Ok(()) };
+        let Some(shares) = self.plan_what_fits(line)? else { return self.bring(line, LOOK) };
         let ids: Vec<RequestId> = shares.iter().map(|share| share.id).collect();
         let kind = self.kind(&shares);
         let alone =

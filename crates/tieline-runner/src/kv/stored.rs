@@ -1,15 +1,17 @@
 //! What goes to disk and comes back from there.
 
+use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tieline_decode::cells::Seq;
-use tieline_decode::disk::{DiskCache, SegmentId};
 use tieline_types::Owner;
 
-use super::Kv;
+use super::{Kv, Start};
+use crate::fetcher::{Came, Fetch};
 use crate::keeper::Keeper;
 use crate::llama::StatePart;
+use crate::process;
 
 /// Fewer tokens than this are computed faster than fetched.
 const WORTH_FETCHING: usize = 32;
@@ -26,6 +28,28 @@ const A_WHILE: Duration = Duration::from_millis(2);
 
 /// Shorter ones cost little where they are.
 const WORTH_DROPPING: usize = 256;
+
+/// What came of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Brought {
+    /// A segment, and more may come.
+    Some,
+    /// Nothing yet.
+    Nothing,
+    /// All that ever will.
+    All,
+}
+
+#[derive(Debug)]
+struct Silent;
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the disk of the cache does not answer: nothing is fetched from it any more")
+    }
+}
+
+impl std::error::Error for Silent {}
 
 impl Kv<'_> {
     /// Drops what is safe on disk, but for `kept`: every token at work looks through the mask of all cells
@@ -49,37 +73,49 @@ impl Kv<'_> {
         idle.into_iter().for_each(|seq| self.evict(seq));
     }
 
-    /// Fetches from disk what `seq` lacks of `known`; returns how much it holds then.
-    pub(super) fn fetch(&mut self, owner: &Owner, seq: Seq, known: &[i32], cached: usize) -> usize {
-        let Some(keeper) = &self.keeper else { return cached };
-        let (cache, root) = (keeper.cache(), keeper.root(owner));
-        let found = cache.longest(&root, known);
-        if found.tokens < cached + WORTH_FETCHING {
-            return cached;
-        }
-        let (mut start, mut held) = (0, cached);
-        for segment in found.segments {
-            let range = start..start + segment.tokens;
-            start = range.end;
-            if range.end <= held {
-                continue;
+    /// Begins to fetch from disk what a sequence that was just given out lacks of its prompt. `None`: nothing is
+    /// worth it.
+    pub(crate) fn fetch(&self, owner: &Owner, start: &Start, tokens: &[i32]) -> Option<Fetch> {
+        let (keeper, fetcher) = (self.keeper.as_ref()?, self.fetcher.as_ref()?);
+        let known = &tokens[..tokens.len().saturating_sub(1)];
+        let found = keeper.cache().longest(&keeper.root(owner), known);
+        let is_worth_it = found.tokens >= start.cached + WORTH_FETCHING;
+        is_worth_it.then(|| fetcher.fetch(found, start.cached))
+    }
+
+    /// Appends the next segment that is fetched of `tokens` to `seq`; waits for it no longer than `patience`.
+    pub(crate) fn bring(
+        &mut self,
+        fetch: &mut Fetch,
+        (seq, tokens): (Seq, &[i32]),
+        patience: Duration,
+    ) -> Brought {
+        let Some(fetcher) = &mut self.fetcher else { return Brought::All };
+        let (range, bytes) = match fetcher.next(fetch, patience) {
+            Came::Segment(range, bytes) => (range, bytes),
+            Came::Nothing => return Brought::Nothing,
+            Came::End => return Brought::All,
+            Came::Silence => {
+                process::complain(&Silent);
+                self.fetcher = None;
+                return Brought::All;
             }
-            let end = range.end.min(found.tokens);
-            if !self.room(range.len()) || !self.fetch_one(&cache, segment.id, range) {
-                break;
-            }
-            self.context.share(self.scratch.0, seq.0, held..end);
-            self.context.truncate(self.scratch.0, 0);
-            self.cells.push(seq, &known[held..end]);
-            held = end;
+        };
+        let new = self.cells.length(seq)..range.end.min(fetch.tokens);
+        let placed = self.room(range.len()) && self.place(&bytes, range);
+        fetch.take_back(bytes);
+        if !placed {
+            return Brought::All;
         }
-        held
+        self.context.share(self.scratch.0, seq.0, new.clone());
+        self.context.truncate(self.scratch.0, 0);
+        self.cells.push(seq, tokens.get(new).unwrap_or_default());
+        Brought::Some
     }
 
     /// Puts a stored segment, which holds `range`, into the scratch sequence.
-    fn fetch_one(&mut self, cache: &DiskCache, segment: SegmentId, range: Range<usize>) -> bool {
-        let sound = cache.read_into(segment, &mut self.buffer).is_ok()
-            && self.context.restore(self.scratch.0, &self.buffer, StatePart::Whole)
+    fn place(&mut self, bytes: &[u8], range: Range<usize>) -> bool {
+        let sound = self.context.restore(self.scratch.0, bytes, StatePart::Whole)
             && self.context.extent(self.scratch.0) == range;
         if !sound {
             self.context.truncate(self.scratch.0, 0);

@@ -37,6 +37,9 @@ fn run(seed: u64) {
     if random.one_in(3) {
         runner.moody = 4;
     }
+    if random.one_in(2) {
+        runner.fetches = random.within(1, 3);
+    }
     let requests = random.within(1, 6) as u64;
     let mut cancelled = 0;
     let mut taken = 0;
@@ -83,6 +86,7 @@ fn nobody_starves_in_a_crowd() {
         let mut runner = Runner::new(limits, 1200, seed);
         runner.makes_room = random.one_in(2);
         runner.moody = 6;
+        runner.fetches = 5;
         for id in 0..400 {
             let (job, target) = some_job(&mut random, id, 1200);
             while !runner.submit(job.clone(), target) {
@@ -91,5 +95,7 @@ fn nobody_starves_in_a_crowd() {
         }
         runner.finish();
         assert_eq!(runner.done.len(), 400);
+        let (pieces, steps) = runner.pieces;
+        assert!(pieces > 20 && steps > 20, "{pieces} pieces, {steps} steps beside");
     }
 }

@@ -41,7 +41,11 @@ pub(super) struct Live {
     /// Tokens computed, and tokens that were dropped from the cache since.
     computed: usize,
     lost: usize,
+    /// Tokens that were fetched and not computed.
+    fetched: usize,
     running: bool,
+    /// While the beginning of its prompt is being fetched, how many pieces of it may still come.
+    fetches: Option<usize>,
     pub(super) submitted: f64,
     pub(super) forecast: Option<f64>,
     pub(super) admitted: Option<f64>,
@@ -51,12 +55,23 @@ pub(super) struct Live {
     may_be_overtaken: usize,
 }
 
+impl Live {
+    /// Whether it may be in a step.
+    fn computes(&self) -> bool {
+        self.running && self.fetches.is_none()
+    }
+}
+
 pub(super) struct Runner {
     pub(super) scheduler: Scheduler,
     pub(super) limits: Limits,
     pub(super) cells: usize,
     /// Refuses one of so many that there would be room for.
     pub(super) moody: usize,
+    /// Fetches of one in so many prompts what is known, piece by piece, with steps of others between.
+    pub(super) fetches: usize,
+    /// How many pieces came, and steps that others computed meanwhile.
+    pub(super) pieces: (usize, usize),
     /// Makes room for an interactive request by sending batch requests back.
     pub(super) makes_room: bool,
     pub(super) random: Random,
@@ -92,6 +107,8 @@ impl Runner {
             limits,
             cells,
             moody: usize::MAX - 1,
+            fetches: usize::MAX - 1,
+            pieces: (0, 0),
             makes_room: false,
             random: Random::new(seed),
             live: BTreeMap::new(),
@@ -131,7 +148,9 @@ impl Runner {
                     cached: 0,
                     computed: 0,
                     lost: 0,
+                    fetched: 0,
                     running: false,
+                    fetches: None,
                     submitted: self.now,
                     forecast: place.wait,
                     admitted: None,
@@ -226,6 +245,41 @@ impl Runner {
         live.cached = cached;
         live.running = true;
         live.admitted.get_or_insert(now);
+        let rest = live.known - 1 - live.cached;
+        let may = self.fetches < usize::MAX - 1 && !live.job.alone && rest > 0;
+        if may && self.random.one_in(self.fetches) {
+            live.fetches = Some(self.random.within(0, 4));
+            self.scheduler.fetch(RequestId(id));
+        }
+    }
+
+    /// For each that fetches a piece comes, or nothing, or the end.
+    fn bring(&mut self) {
+        let ids: Vec<u64> =
+            self.live.iter().filter(|(_, l)| l.fetches.is_some()).map(|(id, _)| *id).collect();
+        for id in ids {
+            let used: usize = self.live.values().filter(|l| l.running).map(|l| l.cached).sum();
+            let room = self.cells.saturating_sub(used);
+            let live = self.live.get_mut(&id).unwrap();
+            let left = live.fetches.unwrap();
+            if left > 0 && self.random.one_in(3) {
+                continue;
+            }
+            let most = (live.known - 1 - live.cached).min(room);
+            if left == 0 || most == 0 {
+                live.fetches = None;
+                let remaining = live.known - live.cached;
+                self.scheduler.fetched(RequestId(id), remaining);
+                // Once is enough.
+                self.scheduler.fetched(RequestId(id), 1);
+                continue;
+            }
+            let piece = self.random.within(1, most);
+            live.cached += piece;
+            live.fetched += piece;
+            live.fetches = Some(left - 1);
+            self.pieces.0 += 1;
+        }
     }
 
     fn send_back(&mut self, id: RequestId) {
@@ -233,6 +287,7 @@ impl Runner {
         let live = self.live.get_mut(&id.0).unwrap();
         assert!(live.running);
         live.running = false;
+        live.fetches = None;
         // Some of its cells are dropped.
         let kept = self.random.within(0, live.cached);
         live.lost += live.cached - kept;
@@ -251,6 +306,7 @@ impl Runner {
     /// Computes a step; `false` where nothing is at work.
     pub(super) fn step(&mut self) -> bool {
         self.admit();
+        self.bring();
         let mut plan = self.scheduler.plan();
         let mut sheds = 0;
         loop {
@@ -265,10 +321,12 @@ impl Runner {
             assert!(sheds < self.limits.slots);
             plan = self.scheduler.plan();
         }
+        let fetch = self.live.values().filter(|l| l.fetches.is_some()).count();
         if plan.is_empty() {
-            assert_eq!(self.scheduler.running().count(), 0, "a step without progress");
-            return false;
+            assert_eq!(self.scheduler.running().count(), fetch, "a step without progress");
+            return fetch > 0;
         }
+        self.pieces.1 += usize::from(fetch > 0);
         self.check(&plan);
         let answers = plan.iter().filter(|s| s.decodes).count();
         let prompt = plan.iter().filter(|s| !s.decodes).map(|s| s.tokens).sum();
@@ -288,7 +346,7 @@ impl Runner {
     fn turn(&mut self, group: Group) {
         self.turns.push(group);
         let ready: HashSet<Group> =
-            self.live.values().filter(|l| l.running).map(|l| l.job.group).collect();
+            self.live.values().filter(|l| l.computes()).map(|l| l.job.group).collect();
         self.waits.retain(|waits, _| *waits != group && ready.contains(waits));
         // Of three owners with interactive requests each is worth eight of one who has none.
         let most = as_f64(ready.len()) * 24.0 * 2.0 * (self.longest + self.limits.step + 0.1);
@@ -309,7 +367,7 @@ impl Runner {
         assert_eq!(ids.len(), plan.len(), "a request twice in a step");
         for share in plan {
             let live = &self.live[&share.id.0];
-            assert!(live.running && share.tokens > 0);
+            assert!(live.computes() && share.tokens > 0);
             assert!(live.cached + share.tokens <= live.known, "more than is known");
             assert_eq!(share.decodes, live.known - live.cached == 1);
         }
@@ -320,7 +378,7 @@ impl Runner {
         });
         let rows: usize = rows.sum();
         assert!(rows <= self.limits.rows.max(self.limits.slots), "{rows} rows of logits");
-        for (id, live) in self.live.iter().filter(|(_, l)| l.running) {
+        for (id, live) in self.live.iter().filter(|(_, l)| l.computes()) {
             let decodes = live.known - live.cached == 1;
             let stands_still = decodes && live.job.group == group && !ids.contains(id);
             assert!(!stands_still, "an answer stands still");
@@ -358,7 +416,8 @@ impl Runner {
             return;
         }
         // Each token once, but for those that were dropped: the last is chosen and never computed.
-        assert_eq!(live.computed, live.job.prompt + live.target - 1 + live.lost);
+        let all = live.job.prompt + live.target - 1 + live.lost;
+        assert_eq!(live.computed + live.fetched, all);
         self.scheduler.remove(share.id);
         let live = self.live.remove(&id).unwrap();
         self.done.push(live);
