@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use tieline_types::wire::ToRunner;
 use tieline_types::{Bytes, Digest, Event, KvType, LoadParams, Owner, Request, Tokens};
 
 use crate::peer::{Peer, exact, going_on, keeping, some_tokens};
@@ -108,6 +109,26 @@ fn a_runner_killed_at_work_harms_nothing() {
         }
         peer.kill();
         assert_eq!(ask(folder.path(), &text), PROMPT - 1);
+    }
+}
+
+#[test]
+fn who_leaves_while_his_prompt_is_fetched_takes_nothing_with_him() {
+    let (folder, text) = kept();
+    for pieces in 0..3 {
+        let mut peer = Peer::with_cache(folder.path());
+        let busy = peer.begin(going_on(some_tokens(2, 20), 400));
+        peer.until(busy, |event| matches!(event, Event::Started(_)));
+        let left = peer.begin(request());
+        for _ in 0..pieces {
+            peer.until(busy, |event| matches!(event, Event::Piece(_)));
+        }
+        for id in [left, busy] {
+            peer.send(&ToRunner::Cancel(id));
+            peer.until(id, |event| matches!(event, Event::Finished(_)));
+        }
+        let answer = peer.generate(request());
+        assert_eq!((answer.cached(), &answer.text), (PROMPT - 1, &text));
     }
 }
 
