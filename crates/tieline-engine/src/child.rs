@@ -231,9 +231,14 @@ impl Child {
         self.frames.recv().await
     }
 
-    /// Closes the runner's input, waits for its end, and kills it after `patience`.
+    /// Tells the runner how long it has, closes its input, waits for its end, and kills it after `patience`.
     pub(crate) async fn end(mut self, patience: Duration) -> Ending {
-        drop(self.orders.take());
+        if let Some(orders) = self.orders.take()
+            && let Ok(bytes) = wire::encode(&ToRunner::Shutdown(patience))
+        {
+            // Where there is no room for it, the end of its input says to end as well.
+            let _ = orders.try_send(bytes);
+        }
         drop(self.bulk.take());
         let status = match timeout(patience, self.process.wait()).await {
             Ok(status) => status.ok(),

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tieline_types::RequestId;
 
@@ -27,13 +28,14 @@ struct State {
     reading: u32,
     /// The model is being loaded.
     loading: bool,
-    closing: bool,
+    /// Until when what is worth keeping is kept, once the program is to end.
+    closing: Option<Instant>,
 }
 
 impl State {
     fn must_stop(&self) -> bool {
         let cancelled = self.step.iter().all(|id| self.cancelled.contains(id));
-        self.closing || (cancelled && !self.step.is_empty())
+        self.closing.is_some() || (cancelled && !self.step.is_empty())
     }
 }
 
@@ -50,7 +52,12 @@ impl Control {
 
     /// Whether the program is to end.
     pub(crate) fn is_closing(&self) -> bool {
-        self.lock().closing
+        self.lock().closing.is_some()
+    }
+
+    /// Until when what is worth keeping is kept: told by whoever ended the program, or now.
+    pub(crate) fn closes_at(&self) -> Instant {
+        self.lock().closing.unwrap_or_else(Instant::now)
     }
 
     /// `id` came.
@@ -68,7 +75,7 @@ impl Control {
     /// Whether somebody stopped `id`.
     pub(crate) fn is_cancelled(&self, id: RequestId) -> bool {
         let state = self.lock();
-        state.closing || state.cancelled.contains(&id)
+        state.closing.is_some() || state.cancelled.contains(&id)
     }
 
     /// A step computes for these now. The flag is true at once if nobody wants it any more.
@@ -126,9 +133,9 @@ impl Control {
         }
     }
 
-    /// Stops all work, for good.
-    pub(crate) fn close(&self) {
-        self.lock().closing = true;
+    /// Stops all work, for good. What is worth keeping is kept until `end`.
+    pub(crate) fn close(&self, end: Instant) {
+        self.lock().closing = Some(end);
         self.abort.store(true, Ordering::Relaxed);
     }
 
@@ -233,7 +240,9 @@ mod tests {
     fn closing_stops_everything_for_good() {
         let control = both_known();
         control.begin_step(vec![A]);
-        control.close();
+        let end = Instant::now();
+        control.close(end);
+        assert_eq!(control.closes_at(), end);
         assert!(control.is_aborted());
         control.end_step();
         assert!(control.is_aborted() && control.is_cancelled(B));

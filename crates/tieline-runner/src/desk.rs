@@ -130,7 +130,7 @@ impl<'m> Desk<'m> {
         let served = self.work(line);
         // Whoever listened may be gone, and what was computed is worth keeping all the same.
         let told = self.drop_unwanted(line);
-        self.kv.close();
+        self.kv.close(line.control.closes_at());
         served.and(told)
     }
 

@@ -1,7 +1,7 @@
 //! Keeps computed prefixes on disk: names them, and writes them beside the computing.
 
-use std::collections::HashSet;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
@@ -22,6 +22,9 @@ use crate::process;
 const WAITING: usize = 4;
 /// Sequences that are remembered as given to the writer.
 const REMEMBERED: usize = 4096;
+
+/// Between two looks at what the writer has done.
+pub(crate) const A_WHILE: Duration = Duration::from_millis(2);
 
 /// How long what other runners write to the same folder may go unseen: the quota is over all that is known.
 const UNSEEN: Duration = Duration::from_secs(60);
@@ -103,14 +106,14 @@ pub(crate) struct Keeper {
 struct Shared {
     /// Segments that wait or are being written.
     pending: AtomicUsize,
-    /// Hashes of these.
-    in_flight: Mutex<HashSet<u64>>,
+    /// Their tokens, by a hash.
+    in_flight: Mutex<HashMap<u64, usize>>,
     /// Nanoseconds that writing took, since somebody asked.
     spent: AtomicU64,
 }
 
 impl Shared {
-    fn in_flight(&self) -> MutexGuard<'_, HashSet<u64>> {
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<u64, usize>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -147,7 +150,7 @@ impl Keeper {
     pub(crate) fn missing(&self, root: &Root, tokens: &[i32]) -> Vec<Range<usize>> {
         let mut missing = self.cache.missing(root, tokens);
         let in_flight = self.shared.in_flight();
-        missing.retain(|range| !in_flight.contains(&hash(root, &tokens[..range.end])));
+        missing.retain(|range| !in_flight.contains_key(&hash(root, &tokens[..range.end])));
         missing
     }
 
@@ -164,7 +167,7 @@ impl Keeper {
         range: Range<usize>,
         payload: Vec<u8>,
     ) -> bool {
-        self.shared.in_flight().insert(hash(&root, tokens));
+        self.shared.in_flight().insert(hash(&root, tokens), range.len());
         self.shared.pending.fetch_add(1, Ordering::Relaxed);
         let tokens = tokens.to_vec();
         self.writes.send(Write { root, tokens, range, payload }).is_ok()
@@ -193,13 +196,16 @@ impl Keeper {
         self.noted.insert(hash(&self.root(owner), tokens));
     }
 
-    /// Waits until all is written.
-    pub(crate) fn finish(self) {
+    /// Waits until all is written, no longer than to `end`; returns how many tokens were not.
+    pub(crate) fn finish(self, end: Instant) -> usize {
         drop(self.writes);
-        if let Some(thread) = self.thread {
-            // A panic there was said already, and costs a cache.
-            let _ = thread.join();
+        // A panic there was said already, and costs a cache.
+        while self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+            && Instant::now() < end
+        {
+            thread::sleep(A_WHILE);
         }
+        self.shared.in_flight().values().sum()
     }
 }
 
@@ -265,6 +271,32 @@ mod tests {
         drop(writes);
         let shared = Shared { pending: AtomicUsize::new(64), ..Shared::default() };
         write_all(cache, &receiver, &shared, Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_not_written_by_the_end_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let open: OwnedFd = File::open(folder.path()).unwrap().into();
+        let cache = Arc::new(DiskCache::open(open, Bytes(1 << 20)).unwrap());
+        let keeper = || {
+            let mut keeper = Keeper::start(Arc::clone(&cache), Namer(Vec::new()));
+            let root = keeper.root(&Owner::default());
+            assert!(keeper.write(root, &[7; 20], 0..20, vec![1; 100]));
+            keeper
+        };
+        assert_eq!(keeper().finish(Instant::now() + Duration::from_secs(60)), 0);
+        let mut keeper = keeper();
+        // A disk that hangs.
+        let (hangs, never) = sync_channel::<()>(0);
+        keeper.thread = thread::Builder::new()
+            .spawn(move || {
+                let _ = never.recv();
+            })
+            .ok();
+        keeper.shared.in_flight().extend([(1, 30), (2, 256)]);
+        let left = keeper.finish(Instant::now());
+        drop(hangs);
+        assert!((286..=306).contains(&left), "{left}");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Kv<'m> {
     fetcher: Option<Fetcher>,
     /// What writing has cost those at work.
     beside: Beside,
+    /// Tokens that were dropped before there was time to write them to disk.
+    unwritten: u64,
     /// Copies of what cannot be cut, taken at places where prompts are likely to part.
     copies: Copies,
     /// The model's state cannot be cut: only exact continuations and copies are of use.
@@ -112,6 +114,7 @@ impl<'m> Kv<'m> {
             fetcher: keeper.as_ref().and_then(|keeper| Fetcher::start(keeper.cache())),
             keeper,
             beside: Beside::new(stored::SHARE),
+            unwritten: 0,
             copies: Copies::new(usize::try_from(copies.0).unwrap_or(usize::MAX)),
             rigid,
             has_attention: model.has_attention(),
@@ -304,7 +307,9 @@ impl<'m> Kv<'m> {
     }
 
     fn evict(&mut self, seq: Seq) {
-        self.spill(seq, usize::MAX, None);
+        let left = self.spill(seq, usize::MAX, None);
+        // What another holds too is not lost by it.
+        self.unwritten += left.min(self.cells.exclusive(seq)) as u64;
         self.context.truncate(seq.0, 0);
         self.cells.evict(seq);
     }

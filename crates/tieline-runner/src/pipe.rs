@@ -24,8 +24,12 @@ use crate::process;
 /// Most orders that wait; the engine keeps its own, longer queue.
 const QUEUE: usize = 256;
 
-/// How long a computation may go on after the parent died.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long this goes on where the engine left without a word.
+const ORPHANED: Duration = Duration::from_secs(2);
+
+/// Of the time that there is, what is left for the end of what goes on, and then for the system to clear away the
+/// process before the engine would kill it.
+const MARGIN: u32 = 10;
 
 /// What the main thread has to do.
 #[derive(Debug)]
@@ -83,13 +87,15 @@ pub(crate) fn read_orders(control: Arc<Control>, writer: Writer) -> io::Result<R
         let mut input = BufReader::new(io::stdin().lock());
         let mut reader =
             Reader { control: &control, writer: &writer, orders: &orders, drops: Vec::new() };
-        if let Err(error) = reader.read_until_end(&mut input) {
+        let within = reader.read_until_end(&mut input).unwrap_or_else(|error| {
             process::complain(&error);
-        }
-        control.close();
+            None
+        });
+        let within = within.unwrap_or(ORPHANED);
+        control.close(Instant::now() + within - within / MARGIN * 2);
         drop(orders);
         // The main thread sees both and exits. If llama.cpp does not return, the process must still end.
-        thread::sleep(GRACE);
+        thread::sleep(within - within / MARGIN);
         process::exit_now(0);
     })?;
     Ok(receiver)
@@ -105,7 +111,8 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    fn read_until_end(&mut self, input: &mut impl Read) -> Result<(), FrameError> {
+    /// How long there is then, where the engine said so.
+    fn read_until_end(&mut self, input: &mut impl Read) -> Result<Option<Duration>, FrameError> {
         let mut parcel = Parcel::default();
         while let Some(frame) = wire::read::<ToRunner>(input)? {
             self.hand_on_drops();
@@ -133,10 +140,10 @@ impl Reader<'_> {
                     let progress = llama::progress().wrapping_add(steps).wrapping_add(moved);
                     self.writer.send(&FromRunner::Pong { number, working, progress })?;
                 }
-                ToRunner::Shutdown => return Ok(()),
+                ToRunner::Shutdown(within) => return Ok(Some(within)),
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Hands an adapter on, or refuses it where there is no room: whoever waits for it is told.
@@ -206,10 +213,10 @@ mod tests {
         [ToRunner::BeginAdapter(held), ToRunner::AdapterPiece(piece)]
     }
 
-    /// Reads these, while nobody takes orders.
-    fn read(reader: &mut Reader<'_>, frames: &[ToRunner]) {
+    /// Reads these, while nobody takes orders. What is said of the end.
+    fn read(reader: &mut Reader<'_>, frames: &[ToRunner]) -> Option<Duration> {
         let bytes: Vec<u8> = frames.iter().flat_map(|frame| wire::encode(frame).unwrap()).collect();
-        reader.read_until_end(&mut Cursor::new(bytes)).unwrap();
+        reader.read_until_end(&mut Cursor::new(bytes)).unwrap()
     }
 
     #[test]
@@ -225,7 +232,7 @@ mod tests {
         let dropped = Digest([9; 32]);
         frames.extend([ToRunner::DropAdapter(dropped), ToRunner::DropAdapter(dropped)]);
         frames.extend([ToRunner::Cancel(RequestId(3)), ToRunner::Ping(7)]);
-        read(&mut reader, &frames);
+        assert_eq!(read(&mut reader, &frames), None);
         assert!(control.is_cancelled(RequestId(3)) && !control.is_cancelled(RequestId(4)));
         file.rewind().unwrap();
         let mut said = Vec::new();
@@ -241,7 +248,11 @@ mod tests {
         assert_eq!(said.len(), 3);
         // Once there is room, what was to be dropped is, before another comes.
         assert_eq!(receiver.try_iter().count(), QUEUE);
-        read(&mut reader, &adapter(b"two"));
+        let [begin, piece] = adapter(b"two");
+        let within = Duration::from_secs(7);
+        // Nothing after it is read.
+        let frames = [begin, piece, ToRunner::Shutdown(within), tokenize(9)];
+        assert_eq!(read(&mut reader, &frames), Some(within));
         let late: Vec<Order> = receiver.try_iter().collect();
         assert!(matches!(late[0], Order::DropAdapter(digest) if digest == dropped), "{late:?}");
         assert!(matches!(late[1], Order::Adapter(_)) && late.len() == 2, "{late:?}");

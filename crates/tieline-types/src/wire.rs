@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -59,8 +60,8 @@ pub enum ToRunner {
     DropAdapter(Digest),
     /// Answer [`FromRunner::Pong`] with the same number. Answered also while computing, and while that hangs.
     Ping(u64),
-    /// Finish and exit. End of input means the same, at once.
-    Shutdown,
+    /// Finish and exit within this time: it is killed then. End of input without this means that the engine is gone.
+    Shutdown(Duration),
 }
 
 /// Some bytes of an adapter's file.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
 use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase};
-use tieline_types::wire::{self, FromRunner};
+use tieline_types::wire::{self, FromRunner, ToRunner};
 use tieline_types::{
     Backend, Bytes, ErrorKind, Event, Hint, Jail, KvType, LoadParams, LoadedModel, MemoryUse,
     Request, Retry, RunnerBuild, Tokens,
@@ -228,6 +228,15 @@ async fn a_load_that_stands_still_is_ended_and_one_that_is_slow_is_not() {
     let model = start(faked(fake(folder.path(), &frames, slow))).await;
     assert_eq!(model.phase(), Phase::Ready);
     model.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_runner_is_told_how_long_it_has_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = faked(fake(folder.path(), &[("loaded", loaded())], "cat loaded; cat >read"));
+    let last = wire::encode(&ToRunner::Shutdown(config.patience)).unwrap();
+    start(config).await.shutdown().await;
+    assert!(fs::read(folder.path().join("read")).unwrap().ends_with(&last));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tieline_types::Owner;
 
 use super::{Kv, Start};
 use crate::fetcher::{Came, Fetch};
-use crate::keeper::Keeper;
+use crate::keeper::{A_WHILE, Keeper};
 use crate::llama::StatePart;
 use crate::process;
 
@@ -22,9 +22,6 @@ pub(super) const SHARE: f64 = 0.02;
 
 /// How long writing may hold up others before all that is cached goes.
 const SAVING: Duration = Duration::from_secs(1);
-
-/// Between two looks at whether the writer has room.
-const A_WHILE: Duration = Duration::from_millis(2);
 
 /// Shorter ones cost little where they are.
 const WORTH_DROPPING: usize = 256;
@@ -39,6 +36,18 @@ pub(crate) enum Brought {
     /// All that ever will.
     All,
 }
+
+/// So many tokens of what was computed are not on disk.
+#[derive(Debug)]
+struct Unwritten(u64);
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} computed tokens were not written to the cache before the end", self.0)
+    }
+}
+
+impl std::error::Error for Unwritten {}
 
 #[derive(Debug)]
 struct Silent;
@@ -68,7 +77,15 @@ impl Kv<'_> {
 
     /// Drops all that is cached in memory, once what [`SAVING`] allows of it is on its way to disk.
     pub(crate) fn drop_cached(&mut self) {
-        self.save();
+        self.drop_until(Instant::now() + SAVING);
+    }
+
+    /// Drops all that is cached in memory. Until `end` waits for what is not on disk to be on its way there, the most
+    /// recently used first.
+    fn drop_until(&mut self, end: Instant) {
+        for seq in self.cells.newest() {
+            self.spill(seq, usize::MAX, Some(end));
+        }
         let idle: Vec<Seq> = self.cells.idle().collect();
         idle.into_iter().for_each(|seq| self.evict(seq));
     }
@@ -212,19 +229,15 @@ impl Kv<'_> {
         true
     }
 
-    /// Has written what is cached and not on disk, the most recently used first, for no longer than [`SAVING`].
-    fn save(&mut self) {
-        let end = Instant::now() + SAVING;
-        for seq in self.cells.newest() {
-            self.spill(seq, usize::MAX, Some(end));
-        }
-    }
-
-    /// Writes what is left to write and waits until it is on disk.
-    pub(crate) fn close(mut self) {
-        self.save();
-        if let Some(keeper) = self.keeper.take() {
-            keeper.finish();
+    /// Writes what is left to write, until `end`, and says what was not written by then.
+    pub(crate) fn close(mut self, end: Instant) {
+        let before = self.unwritten;
+        self.drop_until(end);
+        let in_memory = self.unwritten - before;
+        let on_the_way = self.keeper.take().map_or(0, |keeper| keeper.finish(end));
+        let left = in_memory + on_the_way as u64;
+        if left > 0 {
+            process::complain(&Unwritten(left));
         }
     }
 }

@@ -117,7 +117,7 @@ fn it_ends_at_once_in_the_middle_of_a_prefill() {
 #[test]
 fn a_shutdown_is_obeyed() {
     let mut peer = Peer::ready();
-    peer.send(&ToRunner::Shutdown);
+    peer.send(&ToRunner::Shutdown(Duration::from_secs(5)));
     assert_eq!(peer.frame(), None);
     assert!(peer.child.wait().unwrap().success());
 }
