@@ -24,7 +24,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine prove-engine versus-switch sanitize test-arm
+.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,6 +144,12 @@ versus-engine: build ## measure the engine against llama-server, case by case: M
 	@$(TOOLCHAIN) && python3 bench/versus/engine.py --tieline-driver "$(TARGET)/release/examples/drive" \
 		--runner "$(TARGET)/release/tieline-runner" \
 		--model "$(or $(MODEL),$$(python3 scripts/fetch_test_model.py))" $(VERSUS_ARGS)
+
+versus-kernels: build ## measure whole models of each format against llama-bench; writes 6 GB of models
+	cargo build --release -p tieline-lab --example drive
+	@$(TOOLCHAIN) && python3 bench/versus/kernels.py --tieline-driver "$(TARGET)/release/examples/drive" \
+		--runner "$(TARGET)/release/tieline-runner" --smollm2 "$$(python3 scripts/fetch_test_model.py)" \
+		--gemma3 "$$(python3 scripts/fetch_test_model.py gemma3)" $(VERSUS_ARGS)
 
 prove-engine: runner ## what proves the jail and the engine, at full count; writes dist/prove-engine.json, or PROVE_OUT
 	@$(TOOLCHAIN) && scripts/prove_engine.py --runner "$(abspath $(TARGET))/release/tieline-runner" \

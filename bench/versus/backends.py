@@ -219,6 +219,15 @@ class Ours:
         self._say({"op": "tokenize", "id": name, "text": text, "parse_special": parse_special})
         return pending.until(lambda: False, "tokens", 60).usage["tokens"]
 
+    def measure(self, prefill, decode):
+        """Seconds of a bare prefill and a bare decode of so many tokens, as llama-bench takes them."""
+        with self.lock:
+            self.number += 1
+            name = str(self.number)
+            pending = self.pending[name] = Pending({}, lambda _: None)
+        self._say({"op": "measure", "id": name, "prefill": prefill, "decode": decode})
+        return pending.until(lambda: False, "a measurement").timing
+
     def _say(self, body):
         try:
             with self.lock:
@@ -275,6 +284,9 @@ def driver_event(pending, event):
         pending.miss = event.get("miss")
     elif kind == "tokens":
         pending.usage = {"tokens": event["tokens"]}
+        pending.end()
+    elif kind == "measured":
+        pending.timing = {"prefill": event["prefill"], "decode": event["decode"]}
         pending.end()
     elif kind == "finished":
         pending.usage, pending.timing = event["usage"], event["timing"]

@@ -17,6 +17,7 @@ pub(crate) enum Command {
         id: String,
     },
     Tokenize(Tokenize),
+    Measure(Measure),
     Info {
         #[serde(default)]
         id: String,
@@ -34,6 +35,15 @@ pub(crate) struct Tokenize {
     pub(crate) add_special: bool,
     #[serde(default)]
     pub(crate) parse_special: bool,
+}
+
+/// How many tokens to read into an empty context, and how many to decode in one, as llama-bench does.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Measure {
+    pub(crate) id: String,
+    pub(crate) prefill: u32,
+    pub(crate) decode: u32,
 }
 
 /// A request; exactly one of `text`, `tokens` and `messages` is its prompt.
@@ -176,6 +186,8 @@ mod tests {
             panic!("another command");
         };
         assert!(!tokenize.add_special && !tokenize.parse_special);
+        let line = r#"{"op":"measure","id":"a","prefill":32,"decode":0}"#;
+        assert!(matches!(read(line), Command::Measure(Measure { prefill: 32, decode: 0, .. })));
         assert!(matches!(read(r#"{"op":"quit"}"#), Command::Quit));
     }
 }

@@ -92,6 +92,7 @@ async fn obey(
             Ok(Command::Info { id }) => session.info(&id)?,
             Ok(Command::Cancel { id }) => session.cancel(&id),
             Ok(Command::Tokenize(tokenize)) => session.tokenize(tokenize).await?,
+            Ok(Command::Measure(measure)) => session.measure(measure).await?,
             Ok(Command::Generate(generate)) => {
                 let (session, stop) = (Arc::clone(session), stop.child_token());
                 // Registered before the next line is read, so that its cancellation finds it.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
-use tieline_engine::LocalModel;
+use tieline_engine::{LocalModel, Measured};
 use tieline_types::{
-    Backend as _, BackendError, Event, EventStream, Finished, Piece, Started, TokenLogprob,
+    Backend as _, BackendError, Event, EventStream, Finished, Piece, Started, TokenLogprob, Tokens,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Generate, Tokenize};
+use crate::command::{Generate, Measure, Tokenize};
 
 /// Standard output: one JSON object a line, with the time.
 #[derive(Debug)]
@@ -78,6 +78,17 @@ impl Session {
             Ok(tokens) => {
                 let more = json!({ "count": tokens.len(), "tokens": tokens });
                 self.output.line(&id, "tokens", more)
+            }
+            Err(error) => self.failed(&id, &error),
+        }
+    }
+
+    pub(crate) async fn measure(&self, measure: Measure) -> io::Result<()> {
+        let Measure { id, prefill, decode } = measure;
+        match self.model.measure(Tokens(prefill), Tokens(decode)).await {
+            Ok(Measured { prefill, decode }) => {
+                let more = json!({ "prefill": seconds(prefill), "decode": seconds(decode) });
+                self.output.line(&id, "measured", more)
             }
             Err(error) => self.failed(&id, &error),
         }
