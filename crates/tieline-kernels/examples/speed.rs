@@ -67,7 +67,7 @@ fn speed(level: Level, format: Format, (rows, width, tokens): (usize, usize, usi
     let mut scratch = Scratch::default();
     let mut best = f64::INFINITY;
     let mut run = || {
-        activations.resize(tokens, width);
+        activations.resize(format.rounding(), tokens, width);
         // SAFETY: one thread does all this.
         unsafe {
             for token in 0..tokens {

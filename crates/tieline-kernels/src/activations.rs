@@ -1,19 +1,23 @@
-//! Activations, rounded to 8 bits.
+//! Activations, rounded as ggml rounds them.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use std::cell::UnsafeCell;
 
+use crate::float::{self, TOKENS};
+use crate::format::Rounding;
 use crate::level::Level;
 use crate::unpack::WIDTH;
 
-/// Rows of activations, one for each token, rounded to 8 bits in blocks of 32.
+/// Rows of activations, one for each token, rounded as the weights that they are multiplied with ask for.
 ///
-/// A block is `d · q` with `d = max|x| / 127`, as ggml's `quantize_row_q8_0` has it. A block with a value
+/// Of bytes, a block of 32 is `d · q` with `d = max|x| / 127`, as ggml's `quantize_row_q8_0` has it. A block with a value
 /// that is not finite has a `d` that is not a number, so that its products are not numbers either.
+/// Floats stay `f32`, of fewer bits.
 #[derive(Debug, Default)]
 pub struct Activations {
+    rounding: Rounding,
     tokens: usize,
     blocks: usize,
     q: Shared<[i8; WIDTH]>,
@@ -21,6 +25,8 @@ pub struct Activations {
     d: Shared<f32>,
     /// The sum of `q` in each half of a block.
     sums: Shared<[i32; 2]>,
+    /// Of floats, [`TOKENS`] of them beside each other for each value.
+    floats: Shared<f32>,
 }
 
 impl Activations {
@@ -28,14 +34,30 @@ impl Activations {
     ///
     /// # Panics
     /// Where `width` is no multiple of 32.
-    pub fn resize(&mut self, tokens: usize, width: usize) {
+    pub fn resize(&mut self, rounding: Rounding, tokens: usize, width: usize) {
         assert!(width.is_multiple_of(WIDTH), "{width} values are not whole blocks of {WIDTH}");
+        self.rounding = rounding;
         self.tokens = tokens;
         self.blocks = width / WIDTH;
+        if rounding != Rounding::Bytes {
+            return self.floats.resize(tokens.next_multiple_of(TOKENS) * width, 0.0);
+        }
         let blocks = tokens * self.blocks;
         self.q.resize(blocks, [0; WIDTH]);
         self.d.resize(blocks, 0.0);
         self.sums.resize(blocks, [0; 2]);
+    }
+
+    /// To what they are rounded.
+    #[must_use]
+    pub fn rounding(&self) -> Rounding {
+        self.rounding
+    }
+
+    /// How many rows are best filled by one thread: what lies side by side shares cache lines.
+    #[must_use]
+    pub fn together(&self) -> usize {
+        if self.rounding == Rounding::Bytes { 1 } else { TOKENS }
     }
 
     /// How many rows there are.
@@ -59,6 +81,11 @@ impl Activations {
     /// Where there is no such token or `values` has another width.
     pub unsafe fn fill(&self, level: Level, token: usize, values: &[f32]) {
         assert!(token < self.tokens && values.len() == self.width(), "no such row");
+        assert!(level.available(), "this processor lacks {}", level.name());
+        if self.rounding != Rounding::Bytes {
+            // SAFETY: the caller's promise: this row is nobody else's for now.
+            return unsafe { self.fill_floats(level, token, values) };
+        }
         let at = token * self.blocks..(token + 1) * self.blocks;
         // SAFETY: the caller's promise: this row is nobody else's for now.
         let (q, d, sums) = unsafe {
@@ -67,18 +94,40 @@ impl Activations {
         match level {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Vnni => {
-                assert!(level.available(), "this processor lacks {}", level.name());
                 // SAFETY: the processor has the instructions.
                 unsafe { avx512::round(values, q, d, sums) };
             }
             #[cfg(target_arch = "x86_64")]
             Level::Avx2 | Level::AvxVnni => {
-                assert!(level.available(), "this processor lacks {}", level.name());
                 // SAFETY: the processor has the instructions.
                 unsafe { round_avx2(values, q, d, sums) };
             }
             _ => round(values, q, d, sums),
         }
+    }
+
+    /// # Safety
+    /// As for [`fill`](Self::fill), which checked sizes and level.
+    unsafe fn fill_floats(&self, level: Level, token: usize, values: &[f32]) {
+        let (group, place) = (token / TOKENS, token % TOKENS);
+        let group = &self.floats.0[group * TOKENS * self.width()..][..TOKENS * self.width()];
+        float::round(level, (values, self.rounding == Rounding::Brain), |first, rounded| {
+            let places = group[first * TOKENS..].chunks_exact(TOKENS);
+            for (value, places) in rounded.iter().zip(places) {
+                // SAFETY: the place is this token's alone, and only places of other tokens are written meanwhile.
+                unsafe { places[place].get().write(*value) };
+            }
+        });
+    }
+
+    /// Values of [`TOKENS`] tokens, side by side for each column. Of tokens that are not there, anything.
+    ///
+    /// # Safety
+    /// All tokens are filled, and nobody fills them meanwhile.
+    pub(crate) unsafe fn group(&self, group: usize) -> &[[f32; TOKENS]] {
+        let size = TOKENS * self.width();
+        // SAFETY: the caller's promise.
+        unsafe { self.floats.shared(group * size..(group + 1) * size) }.as_chunks().0
     }
 
     /// The row of one token: bytes, scales, sums.
@@ -247,16 +296,48 @@ mod tests {
         }
     }
 
+    /// Sizes from nothing to what no half can hold, for three tokens.
+    #[test]
+    fn every_level_rounds_alike_to_floats() {
+        let (tokens, width) = (13, 64);
+        let value =
+            |at: u16| (f32::from(at) * 0.37).sin() * 2.0f32.powi(i32::from(at * 7 % 60) - 40);
+        let values: Vec<f32> = (0..13 * 64).map(value).collect();
+        for rounding in [Rounding::Half, Rounding::Brain] {
+            let of = |level| -> Vec<u32> {
+                let mut made = Activations::default();
+                made.resize(rounding, tokens, width);
+                for (token, values) in values.chunks(width).enumerate() {
+                    // SAFETY: one thread.
+                    unsafe { made.fill(level, token, values) };
+                }
+                // SAFETY: one thread.
+                let groups = [0, 1].map(|group| unsafe { made.group(group) }.as_flattened());
+                groups.concat().into_iter().map(f32::to_bits).collect()
+            };
+            let want = of(Level::Portable);
+            let nearest = match rounding {
+                Rounding::Half => crate::half::nearest,
+                _ => crate::half::brain_nearest,
+            };
+            assert_eq!(want[3 * TOKENS + 2], nearest(values[2 * width + 3]).to_bits());
+            assert_eq!(want[(width + 5) * TOKENS], nearest(values[12 * width + 5]).to_bits());
+            for level in Level::ALL.into_iter().filter(|level| level.available()) {
+                assert_eq!(of(level), want, "{level:?} {rounding:?}");
+            }
+        }
+    }
+
     #[test]
     fn every_level_rounds_alike() {
         let values: Vec<f32> = (0..320u16).map(|i| (f32::from(i) * 0.37).sin() * 3.0).collect();
         let mut want = Activations::default();
-        want.resize(1, values.len());
+        want.resize(Rounding::Bytes, 1, values.len());
         // SAFETY: one thread.
         unsafe { want.fill(Level::Portable, 0, &values) };
         for level in Level::ALL.into_iter().filter(|level| level.available()) {
             let mut got = Activations::default();
-            got.resize(1, values.len());
+            got.resize(Rounding::Bytes, 1, values.len());
             // SAFETY: one thread.
             let (got, want) = unsafe {
                 got.fill(level, 0, &values);

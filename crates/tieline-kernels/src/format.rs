@@ -1,6 +1,6 @@
 //! The formats of weights, as GGUF files hold them.
 
-/// A quantised format. Every row is a run of blocks, each of the same number of weights.
+/// A format. Every row is a run of blocks, each of the same number of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Format {
@@ -30,11 +30,28 @@ pub enum Format {
     Iq4Xs,
     /// 4-bit floats, a power of two for 32.
     Mxfp4,
+    /// IEEE halves. They have no blocks; here 32 are one.
+    F16,
+    /// The upper halves of `f32`, likewise.
+    Bf16,
+}
+
+/// To what activations are rounded before a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Rounding {
+    /// Bytes, in blocks of 32 that share a scale.
+    #[default]
+    Bytes,
+    /// What an IEEE half can hold.
+    Half,
+    /// What the upper half of an `f32` can hold.
+    Brain,
 }
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Q4_0,
         Self::Q4_1,
         Self::Q5_0,
@@ -48,6 +65,8 @@ impl Format {
         Self::Iq4Nl,
         Self::Iq4Xs,
         Self::Mxfp4,
+        Self::F16,
+        Self::Bf16,
     ];
 
     /// The format of a number in ggml's `ggml_type`, which GGUF files hold; `None` for those that are not
@@ -74,6 +93,8 @@ impl Format {
             Self::Iq4Nl => 20,
             Self::Iq4Xs => 23,
             Self::Mxfp4 => 39,
+            Self::F16 => 1,
+            Self::Bf16 => 30,
         }
     }
 
@@ -87,7 +108,9 @@ impl Format {
             | Self::Q5_1
             | Self::Q8_0
             | Self::Iq4Nl
-            | Self::Mxfp4 => 32,
+            | Self::Mxfp4
+            | Self::F16
+            | Self::Bf16 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K | Self::Iq4Xs => 256,
         }
     }
@@ -108,6 +131,7 @@ impl Format {
             Self::Q6K => 210,
             Self::Iq4Xs => 136,
             Self::Mxfp4 => 17,
+            Self::F16 | Self::Bf16 => 64,
         }
     }
 
@@ -116,6 +140,22 @@ impl Format {
     pub fn row_bytes(self, weights: usize) -> Option<usize> {
         let block = self.block_weights();
         weights.is_multiple_of(block).then(|| weights / block * self.block_bytes())
+    }
+
+    /// To what ggml rounds activations that are multiplied with it, and so do we.
+    #[must_use]
+    pub fn rounding(self) -> Rounding {
+        match self {
+            Self::F16 => Rounding::Half,
+            Self::Bf16 => Rounding::Brain,
+            _ => Rounding::Bytes,
+        }
+    }
+
+    /// Whether weights are floats, which are multiplied as such.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        self.rounding() != Rounding::Bytes
     }
 
     /// What is taken from every stored byte: formats without minima are symmetrical around it.
@@ -127,6 +167,8 @@ impl Format {
             Self::Q5_0 => 16,
             Self::Q6K => 32,
             Self::Q8_0 | Self::Iq4Nl | Self::Iq4Xs | Self::Mxfp4 => 128,
+            // Nothing is stored in bytes.
+            Self::F16 | Self::Bf16 => 0,
         }
     }
 

@@ -43,13 +43,16 @@ impl Level {
         match self {
             Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Self::AvxVnni => Self::Avx2.available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
+                Self::Avx2.available()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
@@ -97,6 +100,7 @@ impl Level {
     #[must_use]
     pub fn mixture(self, format: Format) -> Option<usize> {
         match self {
+            _ if format.is_float() => None,
             Self::Avx512Vnni => mixture_avx512(format),
             // ggml's products of experts are at most as fast as those of one matrix.
             _ => self.tokens(format),
@@ -110,7 +114,7 @@ impl Level {
     #[must_use]
     pub fn thin(self, format: Format) -> bool {
         let not = matches!(format, Format::Q2K | Format::Iq4Nl | Format::Mxfp4);
-        !not && self == Self::Avx512Vnni
+        !not && !format.is_float() && self == Self::Avx512Vnni
     }
 
     /// Whether so many tokens are worth taking from ggml by the kernel for few, if no graph is split for them.
@@ -145,6 +149,7 @@ fn tokens_avx512(format: Format) -> Option<usize> {
         Format::Q5_0 | Format::Q8_0 => Some(12),
         Format::Q3K | Format::Q6K | Format::Iq4Xs => Some(64),
         Format::Q4K | Format::Q5K => Some(128),
+        Format::F16 | Format::Bf16 => Some(32),
         Format::Q2K => None,
     }
 }
@@ -164,7 +169,7 @@ fn mixture_avx512(format: Format) -> Option<usize> {
         Format::Q4_1 | Format::Q5_0 | Format::Q5_1 | Format::Q6K => Some(12),
         Format::Q3K => Some(16),
         Format::Q4K | Format::Q5K | Format::Iq4Xs => Some(32),
-        Format::Q2K => None,
+        Format::Q2K | Format::F16 | Format::Bf16 => None,
     }
 }
 
@@ -192,6 +197,12 @@ mod tests {
         assert_eq!(Level::Avx512Vnni.tokens(Format::Q2K), None);
         assert_eq!(Level::Avx512Vnni.mixture(Format::Q2K), None);
         assert_eq!(Level::Avx512Vnni.mixture(Format::Q6K), Some(12));
+        for format in [Format::F16, Format::Bf16] {
+            assert_eq!(Level::Avx512Vnni.tokens(format), Some(32));
+            assert_eq!(Level::Avx2.tokens(format), None, "not measured");
+            assert!(!Level::Avx512Vnni.few(format, 1), "ggml's");
+            assert!(Level::ALL.into_iter().all(|level| level.mixture(format).is_none()));
+        }
         assert_eq!(Level::Avx2.tokens(Format::Q4_1), Some(8));
         assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
         assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);

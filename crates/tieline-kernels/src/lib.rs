@@ -8,6 +8,9 @@
 //! within a block are exact integers, blocks are scaled and summed in `f32`. Only the order of that sum
 //! differs, and the scales of activations keep `f32` where ggml rounds them to 16 bits.
 //!
+//! Weights that are 16-bit floats are unpacked to `f32` and multiplied as such, with activations that are rounded to
+//! what their format holds, again as ggml does.
+//!
 //! [`attention`] answers the queries of several tokens from a cache of 16-bit keys and values.
 //!
 //! Knows nothing of ggml's tensors, threads or files: it is given bytes and rows.
@@ -19,6 +22,7 @@
 
 mod activations;
 pub mod attention;
+mod float;
 mod format;
 mod half;
 mod level;
@@ -29,6 +33,6 @@ mod tile;
 mod unpack;
 
 pub use activations::Activations;
-pub use format::Format;
+pub use format::{Format, Rounding};
 pub use level::Level;
 pub use multiply::{Matrix, Output, Part, Pick, Picks, Scratch, multiply, multiply_picked};

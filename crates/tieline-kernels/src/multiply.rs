@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::activations::{Activations, Row};
+use crate::float::{self, Lanes};
 use crate::format::Format;
 use crate::level::Level;
 use crate::panel::{self, Aligned, Columns, LANES, Panel, Rows, Strip};
@@ -10,7 +11,7 @@ use crate::thin;
 use crate::tile::{self, Products, STRIPS, TOKENS, Work};
 use crate::unpack::WIDTH;
 
-/// A matrix of quantised weights, row after row, each row one output.
+/// A matrix of weights, row after row, each row one output.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a> {
     format: Format,
@@ -135,6 +136,8 @@ impl Output {
 #[derive(Debug, Default)]
 pub struct Scratch {
     panels: [Panel; STRIPS],
+    /// Strips of floats.
+    pub(crate) floats: [Vec<Lanes>; STRIPS],
 }
 
 /// A token that is multiplied.
@@ -204,6 +207,11 @@ pub unsafe fn multiply(
     let tokens = activations.tokens();
     assert!(tokens == output.tokens, "tokens beyond the output");
     let few = few && thin::can(level, matrix);
+    if matrix.format.is_float() {
+        check(level, (matrix, &part.rows), activations, output);
+        // SAFETY: the caller's promise; sizes were checked.
+        return unsafe { float::multiply(level, (matrix, part), activations, output, scratch) };
+    }
     let tokens = (activations, Tokens::All(tokens));
     // SAFETY: the caller's promise; there are as many tokens as the output has.
     unsafe { multiply_tokens((level, few), (matrix, part), tokens, output, scratch) };
@@ -218,7 +226,7 @@ pub unsafe fn multiply(
 /// for meanwhile.
 ///
 /// # Panics
-/// As [`multiply`], or where a pick lies beyond the activations or the output.
+/// As [`multiply`], where a pick lies beyond the activations or the output, or where weights are floats.
 pub unsafe fn multiply_picked(
     level: Level,
     (matrix, part): (&Matrix<'_>, Part),
@@ -226,6 +234,7 @@ pub unsafe fn multiply_picked(
     output: &Output,
     scratch: &mut Scratch,
 ) {
+    assert!(!matrix.format.is_float(), "floats are multiplied with all tokens");
     let fits = |pick: &Pick| pick.token < activations.tokens() && pick.to < output.tokens;
     assert!(picks.tokens.iter().all(fits), "tokens beyond the activations or the output");
     let few = picks.few && thin::can(level, matrix);
@@ -243,11 +252,7 @@ unsafe fn multiply_tokens(
     output: &Output,
     scratch: &mut Scratch,
 ) {
-    let rows = &part.rows;
-    assert!(rows.end <= matrix.rows, "rows beyond the matrix");
-    assert!(output.takes(rows), "rows beyond the output");
-    assert!(tokens.0.width() == matrix.blocks * WIDTH, "a matrix of another width");
-    assert!(level.available(), "this processor lacks {}", level.name());
+    check(level, (matrix, &part.rows), tokens.0, output);
     if few {
         // SAFETY: the caller's promise; sizes were checked above.
         return unsafe { thin::multiply((matrix, part), tokens, output) };
@@ -260,6 +265,20 @@ unsafe fn multiply_tokens(
         // SAFETY: the caller's promise.
         unsafe { all_tokens(level, (matrix.format, first..last), tokens, output, scratch) };
     }
+}
+
+/// Panics where these do not fit each other, or the processor lacks the level.
+fn check(
+    level: Level,
+    (matrix, rows): (&Matrix<'_>, &Range<usize>),
+    activations: &Activations,
+    output: &Output,
+) {
+    assert!(rows.end <= matrix.rows, "rows beyond the matrix");
+    assert!(output.takes(rows), "rows beyond the output");
+    assert!(activations.width() == matrix.blocks * WIDTH, "a matrix of another width");
+    assert!(activations.rounding() == matrix.format.rounding(), "rounded for other weights");
+    assert!(level.available(), "this processor lacks {}", level.name());
 }
 
 /// Two strips of rows, and where the rows after them begin and end.

@@ -45,7 +45,7 @@ fn main() {
          format tokens mean; GOP/s: ours, ours for few, ggml's, ggml's anew; the best of ours by ggml's best",
         level.name()
     );
-    for format in Format::ALL {
+    for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
         let Some(row_bytes) = format.row_bytes(width) else { continue };
         let bytes = weights(format, experts * rows, width, row_bytes);
         let mixture = Mixture { format, bytes, rows, width, experts, used };
@@ -146,7 +146,7 @@ fn ours<'a>(
         for (to, &id) in ids.iter().enumerate() {
             picks[usize::try_from(id).expect("an expert")].push(Pick { token: to / used, to });
         }
-        activations.resize(values.len() / width, width);
+        activations.resize(format.rounding(), values.len() / width, width);
         // SAFETY: one thread does all this.
         unsafe {
             for (token, values) in values.chunks_exact(width).enumerate() {

@@ -87,7 +87,7 @@ fn ours<'a>(
     let mut activations = Activations::default();
     let mut scratch = Scratch::default();
     move || {
-        activations.resize(values.len() / width, width);
+        activations.resize(weights.format.rounding(), values.len() / width, width);
         // SAFETY: one thread does all this.
         unsafe {
             for (token, values) in values.chunks_exact(width).enumerate() {

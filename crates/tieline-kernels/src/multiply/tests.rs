@@ -1,8 +1,10 @@
+mod floats;
 mod picked;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::Rounding;
 
 /// A matrix of random bytes whose scales are small numbers of both signs.
 fn bytes(format: Format, rows: usize, width: usize, seed: u64) -> Vec<u8> {
@@ -22,6 +24,14 @@ fn bytes(format: Format, rows: usize, width: usize, seed: u64) -> Vec<u8> {
         if format == Format::Mxfp4 {
             block[0] = 120 + block[0] % 10;
         }
+        if format.is_float() {
+            // Numbers between 2⁻⁸ and 1, or their negatives.
+            let high = |byte: u8| match format {
+                Format::F16 => (byte & 0x80) | (0x1c + byte % 32),
+                _ => (byte & 0x80) | (0x3c + byte % 4),
+            };
+            block.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = high(*byte));
+        }
     }
     bytes
 }
@@ -34,7 +44,7 @@ fn scales(format: Format) -> &'static [usize] {
         Format::Q2K => &[80, 82],
         Format::Q3K => &[108],
         Format::Q6K => &[208],
-        Format::Mxfp4 => &[],
+        Format::Mxfp4 | Format::F16 | Format::Bf16 => &[],
     }
 }
 
@@ -43,9 +53,14 @@ fn values(tokens: usize, width: usize, scale: f32) -> Vec<f32> {
     (0..count).map(|at| (f32::from(at) * 0.731).sin() * scale).collect()
 }
 
-fn rounded(level: Level, tokens: usize, width: usize, values: &[f32]) -> Activations {
+fn rounded(
+    (format, level): (Format, Level),
+    tokens: usize,
+    width: usize,
+    values: &[f32],
+) -> Activations {
     let mut activations = Activations::default();
-    activations.resize(tokens, width);
+    activations.resize(format.rounding(), tokens, width);
     for token in 0..tokens {
         // SAFETY: one thread.
         unsafe { activations.fill(level, token, &values[token * width..(token + 1) * width]) };
@@ -85,6 +100,10 @@ fn kernels() -> impl Iterator<Item = Kernel> {
     levels().map(|level| (level, false)).chain([(Level::best(), true)])
 }
 
+fn quantised() -> Vec<Format> {
+    Format::ALL.into_iter().filter(|format| !format.is_float()).collect()
+}
+
 fn levels() -> impl Iterator<Item = Level> {
     Level::ALL.into_iter().filter(|level| level.available())
 }
@@ -97,12 +116,31 @@ fn one(range: &Range<usize>) -> &[Range<usize>] {
 fn weight(format: Format, row: &[u8], column: usize) -> f64 {
     let (bytes, weights) = (format.block_bytes(), format.block_weights());
     let block = &row[column / weights * bytes..][..bytes];
+    if format.is_float() {
+        let bits = u16::from_le_bytes([row[2 * column], row[2 * column + 1]]);
+        let brain = format == Format::Bf16;
+        let weight =
+            if brain { crate::half::brain_to_f32(bits) } else { crate::half::to_f32(bits) };
+        return weight.into();
+    }
     let unpacked = crate::unpack::unpack(format, block, column % weights / WIDTH);
     let at = column % WIDTH;
     let number = unpacked.q[at];
     let number = format.table().map_or(number, |table| table[usize::from(number & 15)]);
     let whole = f64::from(number) - f64::from(format.zero());
     f64::from(unpacked.d[at / 16]) * whole + f64::from(unpacked.m[at / 16])
+}
+
+/// A rounded value.
+fn value(activations: &Activations, token: usize, column: usize) -> f64 {
+    if activations.rounding() != Rounding::Bytes {
+        // SAFETY: one thread.
+        let group = unsafe { activations.group(token / float::TOKENS) };
+        return group[column][token % float::TOKENS].into();
+    }
+    // SAFETY: one thread.
+    let row = unsafe { activations.row(token) };
+    f64::from(row.d[column / WIDTH]) * f64::from(row.q[column / WIDTH][column % WIDTH])
 }
 
 /// Compares all products with sums in `f64` of the same rounded values.
@@ -120,7 +158,7 @@ fn check_with(
     scale: f32,
 ) {
     let matrix = Matrix::new(format, bytes, rows, width).unwrap();
-    let activations = rounded(Level::Portable, tokens, width, values);
+    let activations = rounded((format, Level::Portable), tokens, width, values);
     let weights: Vec<f64> = (0..rows)
         .flat_map(|row| (0..width).map(move |column| (row, column)))
         .map(|(row, column)| weight(format, matrix.bytes(row..row + 1), column))
@@ -129,13 +167,9 @@ fn check_with(
         let got = product(kernel, &matrix, &activations, one(&(0..rows)));
         for (at, &got) in got.iter().enumerate() {
             let (token, row) = (at / rows, at % rows);
-            // SAFETY: one thread.
-            let values = unsafe { activations.row(token) };
             let (mut want, mut size) = (0.0, 0.0);
             for column in 0..width {
-                let value = f64::from(values.d[column / WIDTH])
-                    * f64::from(values.q[column / WIDTH][column % WIDTH]);
-                let product = weights[row * width + column] * value;
+                let product = weights[row * width + column] * value(&activations, token, column);
                 want += product;
                 // Numbers above the zero and what is taken for it cancel: both round.
                 size += product.abs() + f64::from(scale) * 0.1;
@@ -149,7 +183,7 @@ fn check_with(
 /// The greatest counts that there are: sums of pairs must fit in their 16 bits.
 #[test]
 fn nothing_is_cut_off() {
-    for format in Format::ALL {
+    for format in quantised() {
         let width = format.block_weights().max(2 * WIDTH);
         for number in [0x00, 0x7f, 0x80, 0xff] {
             let mut bytes = bytes(format, 33, width, 9);
@@ -188,7 +222,7 @@ proptest! {
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
         let values = values(tokens, width, 1.0);
         let bits = |level| -> Vec<u32> {
-            let activations = rounded(level, tokens, width, &values);
+            let activations = rounded((format, level), tokens, width, &values);
             let products = product((level, false), &matrix, &activations, one(&(0..rows)));
             products.into_iter().map(f32::to_bits).collect()
         };
@@ -221,7 +255,7 @@ proptest! {
         let bytes = bytes(format, rows, width, seed);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
         for kernel in kernels() {
-            let activations = rounded(kernel.0, tokens, width, &values(tokens, width, 1.0));
+            let activations = rounded((format, kernel.0), tokens, width, &values(tokens, width, 1.0));
             let whole = product(kernel, &matrix, &activations, one(&(0..rows)));
             let parts = product(kernel, &matrix, &activations, &[cut..rows, 0..cut]);
             prop_assert_eq!(whole, parts, "{:?}", kernel);
@@ -235,14 +269,14 @@ fn every_processor_computes_the_same_bits() {
     let (rows, tokens) = (35, thin::FEW + 2);
     for level in levels().filter(|level| *level != Level::Portable) {
         let mut digest = 0xcbf2_9ce4_8422_2325_u64;
-        for format in Format::ALL {
+        for format in quantised() {
             let width = 3 * format.block_weights();
             let bytes = bytes(format, rows, width, 11);
             let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
             // No sines here: they are not everywhere the same.
             let value = |at| f32::from(u8::try_from(at * 37 % 251).unwrap()) / 8.0 - 15.0;
             let values: Vec<f32> = (0..tokens * width).map(value).collect();
-            let activations = rounded(level, tokens, width, &values);
+            let activations = rounded((format, level), tokens, width, &values);
             for product in product((level, false), &matrix, &activations, one(&(0..rows))) {
                 digest = (digest ^ u64::from(product.to_bits())).wrapping_mul(0x0100_0000_01b3);
             }
@@ -264,12 +298,13 @@ fn a_token_does_not_depend_on_its_neighbours() {
         let many = values(20, width, 1.0);
         let bytes = bytes(format, rows, width, 3);
         let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
-        let whole = product(kernel, &matrix, &rounded(kernel.0, 20, width, &many), all);
+        let whole = product(kernel, &matrix, &rounded((format, kernel.0), 20, width, &many), all);
         for (token, count) in
             (0..20).step_by(7).flat_map(|token| (1..=14.min(20 - token)).map(move |n| (token, n)))
         {
             let some = &many[token * width..(token + count) * width];
-            let some = product(kernel, &matrix, &rounded(kernel.0, count, width, some), all);
+            let some =
+                product(kernel, &matrix, &rounded((format, kernel.0), count, width, some), all);
             let together = &whole[token * rows..(token + count) * rows];
             assert_eq!(some, together, "{format:?} {kernel:?} {token} {count}");
         }
@@ -284,7 +319,7 @@ fn what_is_no_number_stays_with_its_token() {
     let mut values = values(3, width, 1.0);
     values[width + 40] = f32::NAN;
     for kernel in kernels() {
-        let activations = rounded(kernel.0, 3, width, &values);
+        let activations = rounded((Format::Q8_0, kernel.0), 3, width, &values);
         let got = product(kernel, &matrix, &activations, one(&(0..rows)));
         assert!(got[..rows].iter().all(|product| product.is_finite()));
         assert!(got[rows..2 * rows].iter().all(|product| product.is_nan()));
@@ -308,7 +343,7 @@ fn other_widths_are_refused() {
     product(
         (Level::best(), false),
         &matrix,
-        &rounded(Level::best(), 1, 32, &[1.0; 32]),
+        &rounded((Format::Q8_0, Level::best()), 1, 32, &[1.0; 32]),
         one(&(0..1)),
     );
 }
@@ -320,7 +355,7 @@ fn rows_that_are_not_there_are_refused() {
     product(
         (Level::best(), false),
         &matrix,
-        &rounded(Level::best(), 1, 32, &[1.0; 32]),
+        &rounded((Format::Q8_0, Level::best()), 1, 32, &[1.0; 32]),
         one(&(0..2)),
     );
 }
@@ -336,7 +371,7 @@ fn whatever_comes_next(kernel: Kernel, tokens: usize) {
     let (rows, width) = (70, 64);
     let bytes = bytes(Format::Q4_1, rows, width, 3);
     let matrix = Matrix::new(Format::Q4_1, &bytes, rows, width).unwrap();
-    let activations = rounded(kernel.0, tokens, width, &values(tokens, width, 2.0));
+    let activations = rounded((Format::Q4_1, kernel.0), tokens, width, &values(tokens, width, 2.0));
     let want = product(kernel, &matrix, &activations, one(&(0..rows)));
     for next in [0..0, 32..70, 60..1000, 900..usize::MAX, usize::MAX..usize::MAX] {
         let mut got = vec![0.0; rows * tokens];

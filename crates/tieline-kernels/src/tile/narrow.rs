@@ -53,7 +53,12 @@ fn reach(format: Format) -> u8 {
         // Up to 63: 2 · 2 · 63 · 127 = 32,004.
         Format::Q6K => 2,
         // Sizes up to 128: 2 · 128 · 127 = 32,512.
-        Format::Q8_0 | Format::Iq4Nl | Format::Iq4Xs | Format::Mxfp4 => 1,
+        Format::Q8_0
+        | Format::Iq4Nl
+        | Format::Iq4Xs
+        | Format::Mxfp4
+        | Format::F16
+        | Format::Bf16 => 1,
     }
 }
 

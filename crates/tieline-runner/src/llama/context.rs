@@ -228,8 +228,8 @@ impl<'m> Context<'m> {
         }
         let pool = self.pools.last().map_or(ptr::null_mut(), |pool| pool.as_ptr());
         accelerator::use_pool(pool);
-        // Where weights are floats attention stays ggml's, as all else then is: answers are promised to be the same
-        // with and without guesses and caches, and tested with its.
+        // Where weights are floats attention stays ggml's: answers are promised to be the same with and without guesses
+        // and caches, and tested with its.
         accelerator::attend(self.model.is_quantised());
         // SAFETY: the context is valid; the batch lives through the call, which does not keep it. Tokens
         // and positions that make no sense are refused with an error.

@@ -6,7 +6,7 @@
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::{Attention, Cut, Desk, Rows, Size, WIDTHS, attend};
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
+use tieline_kernels::{Activations, Format, Level, Matrix, Output, Rounding, Scratch, multiply};
 
 const ROWS: usize = 17;
 /// Columns: a block of the longest formats.
@@ -16,14 +16,18 @@ const TOLERANCE: f32 = 1e-5;
 
 /// The first format that we read otherwise than ggml.
 pub(super) fn disagreement(level: Level) -> Option<Format> {
-    let tokens = unit_tokens(level);
-    Format::ALL.into_iter().find(|&format| !agrees(format, format.ggml(), &tokens, level))
+    let roundings = [Rounding::Bytes, Rounding::Half, Rounding::Brain];
+    roundings.into_iter().find_map(|rounding| {
+        let tokens = unit_tokens(rounding, level);
+        let formats = Format::ALL.into_iter().filter(|format| format.rounding() == rounding);
+        formats.into_iter().find(|&format| !agrees(format, format.ggml(), &tokens, level))
+    })
 }
 
 /// One token for each column: 1 there, 0 elsewhere.
-fn unit_tokens(level: Level) -> Activations {
+fn unit_tokens(rounding: Rounding, level: Level) -> Activations {
     let mut activations = Activations::default();
-    activations.resize(COLUMNS, COLUMNS);
+    activations.resize(rounding, COLUMNS, COLUMNS);
     let mut values = [0.0; COLUMNS];
     for token in 0..COLUMNS {
         values[token] = 1.0;
@@ -74,6 +78,14 @@ fn sample(format: Format, count: usize) -> Vec<u8> {
         if format == Format::Mxfp4 {
             block[0] = 120 + block[0] % 10;
         }
+        if format.is_float() {
+            // The upper byte of a number between 2⁻⁸ and 1, or of its negative.
+            let high = |byte: u8| match format {
+                Format::F16 => (byte & 0x80) | (0x1c + byte % 32),
+                _ => (byte & 0x80) | (0x3c + byte % 4),
+            };
+            block.iter_mut().skip(1).step_by(2).for_each(|byte| *byte = high(*byte));
+        }
     }
     bytes
 }
@@ -85,7 +97,7 @@ fn high_bytes(format: Format) -> &'static [usize] {
         Format::Q2K => &[81, 83],
         Format::Q3K => &[109],
         Format::Q6K => &[209],
-        Format::Mxfp4 => &[],
+        Format::Mxfp4 | Format::F16 | Format::Bf16 => &[],
         _ => &[1],
     }
 }
@@ -126,7 +138,7 @@ fn product(
 /// The same by the kernel for few tokens: one column after another.
 fn ours_by_few(format: Format, bytes: &[u8], level: Level) -> Option<Vec<f32>> {
     let mut token = Activations::default();
-    token.resize(1, COLUMNS);
+    token.resize(Rounding::Bytes, 1, COLUMNS);
     let mut values = [0.0; COLUMNS];
     let mut products = Vec::with_capacity(ROWS * COLUMNS);
     for column in 0..COLUMNS {
@@ -275,9 +287,11 @@ mod tests {
 
     #[test]
     fn another_format_is_noticed() {
-        let tokens = unit_tokens(Level::best());
+        let tokens = unit_tokens(Rounding::Bytes, Level::best());
         // Of equal size: 4 bits on even steps, and on uneven ones.
         assert!(!agrees(Format::Q4_0, Format::Iq4Nl.ggml(), &tokens, Level::best()));
         assert!(!agrees(Format::Iq4Nl, Format::Q4_0.ggml(), &tokens, Level::best()));
+        let tokens = unit_tokens(Rounding::Half, Level::best());
+        assert!(!agrees(Format::F16, Format::Bf16.ggml(), &tokens, Level::best()));
     }
 }

@@ -328,7 +328,8 @@ fn plain_product(operation: &sys::ggml_tensor) -> Option<(Worth, usize)> {
     if !plain {
         return None;
     }
-    if lies_plain(operation) {
+    // What is not computed lies where it is as long as the model.
+    if weights.op == sys::GGML_OP_NONE && lies_plain(operation) {
         choice::see(format, weights);
     }
     Some((choice::of(level, format, width), usize::try_from(values.ne[1]).ok()?))

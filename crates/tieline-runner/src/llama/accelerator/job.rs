@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::{self, Attention, Cut, Desk, attend};
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
+use tieline_kernels::{
+    Activations, Format, Level, Matrix, Output, Part, Rounding, Scratch, multiply,
+};
 
 use super::experts::{Experts, Groups};
 use super::{Inner, device};
@@ -84,8 +86,8 @@ impl Worker {
         if self.activations.len() < sources.len() {
             self.activations.resize_with(sources.len(), Activations::default);
         }
-        for (activations, source) in self.activations.iter_mut().zip(&sources) {
-            activations.resize(tokens(source), length(source.ne[0]));
+        for (activations, (source, rounding)) in self.activations.iter_mut().zip(&sources) {
+            activations.resize(*rounding, tokens(source), length(source.ne[0]));
         }
         // SAFETY: the caller's promise. No operation of ours makes numbers of experts, so they are computed.
         let grouped = unsafe { group(&operations, &mut self.groups) };
@@ -175,14 +177,27 @@ pub(super) fn wanted(node: &sys::ggml_tensor) -> bool {
     i32::try_from(sys::GGML_TENSOR_FLAG_COMPUTE).is_ok_and(|flag| node.flags & flag != 0)
 }
 
-/// What the products multiply with, each tensor once.
-fn sources<'a>(operations: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor> {
-    let mut sources: Vec<&sys::ggml_tensor> = Vec::new();
+/// What products multiply with, and what it is rounded to.
+type Source<'a> = (&'a sys::ggml_tensor, Rounding);
+
+fn source(product: &sys::ggml_tensor) -> Source<'_> {
+    // SAFETY: a product has two sources that live as long as it.
+    let (weights, values) = unsafe { (&*product.src[0], &*product.src[1]) };
+    let rounding = Format::from_ggml(weights.type_).map(Format::rounding);
+    (values, rounding.unwrap_or_default())
+}
+
+/// Where the source is among others.
+fn place(sources: &[Source<'_>], (values, rounding): Source<'_>) -> Option<usize> {
+    sources.iter().position(|(other, kind)| ptr::eq(*other, values) && *kind == rounding)
+}
+
+/// What the products multiply with, each once.
+fn sources<'a>(operations: &[&'a sys::ggml_tensor]) -> Vec<Source<'a>> {
+    let mut sources = Vec::new();
     for product in operations.iter().filter(|node| is_product(node)) {
-        // SAFETY: a product has two sources that live as long as it.
-        let source = unsafe { &*product.src[1] };
-        if !sources.iter().any(|other| ptr::eq(*other, source)) {
-            sources.push(source);
+        if place(&sources, source(product)).is_none() {
+            sources.push(source(product));
         }
     }
     sources
@@ -196,7 +211,7 @@ fn sources<'a>(operations: &[&'a sys::ggml_tensor]) -> Vec<&'a sys::ggml_tensor>
 unsafe fn steps<'a>(
     level: Level,
     operations: &[&'a sys::ggml_tensor],
-    (sources, activations): (&[&'a sys::ggml_tensor], &'a [Activations]),
+    (sources, activations): (&[Source<'a>], &'a [Activations]),
     groups: &'a [Groups],
 ) -> Option<Vec<Step<'a>>> {
     let mut rounded = vec![false; sources.len()];
@@ -208,12 +223,10 @@ unsafe fn steps<'a>(
             steps.push(Step::Attend(unsafe { Attend::new(level, operation, Cut::blocks) }?));
             continue;
         }
-        // SAFETY: a product's second source lives as long as it.
-        let values = unsafe { &*operation.src[1] };
-        let slot = sources.iter().position(|source| ptr::eq(*source, values))?;
+        let slot = place(sources, source(operation))?;
         let with = &activations[slot];
         if !std::mem::replace(&mut rounded[slot], true) {
-            let values = values.data.cast::<f32>().cast_const();
+            let values = sources[slot].0.data.cast::<f32>().cast_const();
             steps.push(Step::Round { level, values, to: with, next: AtomicUsize::new(0) });
         }
         steps.push(if is_mixture(operation) {
@@ -340,7 +353,7 @@ impl Step<'_> {
         match self {
             Self::Round { level, values, to, next } => {
                 let width = to.width().max(1);
-                let some = VALUES.div_ceil(width);
+                let some = VALUES.div_ceil(width).next_multiple_of(to.together());
                 while let Some(tokens) = take(next, some, to.tokens()) {
                     for token in tokens {
                         // SAFETY: the values are contiguous floats, as the device checked, and the steps that

@@ -17,7 +17,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::Cut;
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Part, Scratch, multiply};
+use tieline_kernels::{
+    Activations, Format, Level, Matrix, Output, Part, Rounding, Scratch, multiply,
+};
 
 use super::experts::{Experts, Groups};
 use super::job::{Attend, length, take, tokens, wanted};
@@ -171,7 +173,7 @@ impl<'a> Sources<'a> {
         let (given, shapes) = rooms(&sources);
         rounded.resize_with(shapes.len(), Activations::default);
         for (room, [tokens, width]) in rounded.iter_mut().zip(shapes) {
-            room.resize(tokens, width);
+            room.resize(Rounding::Bytes, tokens, width);
         }
         let rounded: &'a [Activations] = rounded;
         let values = sources.iter().zip(given).map(|(source, room)| Values {

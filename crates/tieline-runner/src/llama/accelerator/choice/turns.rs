@@ -126,7 +126,7 @@ impl<'a> Turns<'a> {
         let (level, width) = (self.inner.level, self.width);
         for slice in slices {
             self.products.resize(self.products.len().max(slice.rows * tokens), 0.0);
-            self.activations.resize(tokens, width);
+            self.activations.resize(self.format.rounding(), tokens, width);
             let matrix = Matrix::new(self.format, slice.bytes(), slice.rows, width)?;
             // SAFETY: one thread does all this, and the floats are the product's own.
             unsafe {
