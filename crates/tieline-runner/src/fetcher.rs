@@ -73,8 +73,8 @@ impl Fetcher {
                 ranges.push_back(range);
             }
         }
-        // One is read while another is put in place, and no more are held.
-        let (sender, ready) = sync_channel(0);
+        // Two are ready when a step ends, and another may be put in place: no more are held.
+        let (sender, ready) = sync_channel(1);
         let (used, give_back) = channel();
         // Where the thread is gone, nothing comes.
         let _ = self.jobs.send(Job { segments, ready: sender, used: give_back });
