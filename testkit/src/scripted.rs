@@ -290,6 +290,7 @@ impl Host for Scripted {
             busy: self.busy.get(name).copied().unwrap_or(0),
             waiting: 0,
             loads: 1,
+            unwritten: 5,
             pinned: false,
             leaves_in: Some(Duration::from_secs(300)),
         };

@@ -31,6 +31,7 @@ pub struct LocalModel {
     phase: watch::Receiver<Phase>,
     held: watch::Receiver<Vec<HeldAdapter>>,
     copies: watch::Receiver<Bytes>,
+    unwritten: watch::Receiver<u64>,
     to_go: watch::Sender<HashSet<Digest>>,
     tasks: TaskTracker,
     served: Arc<Served>,
@@ -78,7 +79,9 @@ impl LocalModel {
         let (hold, held) = watch::channel(Vec::new());
         let (to_go, going) = watch::channel(HashSet::new());
         let (copied, copies) = watch::channel(Bytes(0));
-        let told = Told { state: publish, phase: tell, held: hold, copies: copied };
+        let (dropped, unwritten) = watch::channel(0);
+        let told =
+            Told { state: publish, phase: tell, held: hold, copies: copied, unwritten: dropped };
         let asked = (commands.downgrade(), going);
         let supervisor = Supervisor::new(config, (file, params), tasks.clone(), asked, told);
         tasks.spawn(supervisor.run(receiver));
@@ -98,6 +101,7 @@ impl LocalModel {
                         phase,
                         held,
                         copies,
+                        unwritten,
                         to_go,
                         tasks,
                         served: Arc::new(served),
@@ -282,6 +286,10 @@ impl Resident for LocalModel {
 
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         Self::adapters(self)
+    }
+
+    fn unwritten(&self) -> u64 {
+        *self.unwritten.borrow()
     }
 
     fn shed(&self, adapters: HashSet<Digest>) {

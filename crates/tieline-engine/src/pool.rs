@@ -53,6 +53,9 @@ pub trait Resident: Backend {
     /// any of it is there, and of one that goes once it is gone.
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>>;
 
+    /// Computed tokens that were dropped before there was time to write them to the cache on disk.
+    fn unwritten(&self) -> u64;
+
     /// These adapters are to go, as soon as no work asks for them, and no others. Returns at once.
     fn shed(&self, adapters: HashSet<Digest>);
 

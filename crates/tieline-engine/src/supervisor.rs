@@ -102,6 +102,8 @@ pub(crate) struct Told {
     pub(crate) held: watch::Sender<Vec<HeldAdapter>>,
     /// What its copies of states take.
     pub(crate) copies: watch::Sender<Bytes>,
+    /// How many tokens it dropped unwritten.
+    pub(crate) unwritten: watch::Sender<u64>,
 }
 
 /// What the supervisor is told: commands, one after the other, and which adapters are to go once no work asks for them.

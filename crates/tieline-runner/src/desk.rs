@@ -63,6 +63,8 @@ pub(crate) struct Desk<'m> {
     waited: usize,
     /// What copies of states took when that was told last.
     told_copies: Bytes,
+    /// What was dropped unwritten when that was told last.
+    told_unwritten: u64,
 }
 
 /// Where the desk's orders come from and its replies go.
@@ -109,6 +111,7 @@ impl<'m> Desk<'m> {
             drafter: None,
             waited: 0,
             told_copies: Bytes(0),
+            told_unwritten: 0,
         }
     }
 
@@ -144,6 +147,16 @@ impl<'m> Desk<'m> {
         line.writer.send(&FromRunner::Copies(copies))
     }
 
+    /// Tells what was dropped before it could be written, where that changed.
+    fn tell_unwritten(&mut self, line: Line<'_>) -> Result<(), FrameError> {
+        let unwritten = self.kv.unwritten();
+        if self.told_unwritten == unwritten {
+            return Ok(());
+        }
+        self.told_unwritten = unwritten;
+        line.writer.send(&FromRunner::Unwritten(unwritten))
+    }
+
     fn work(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         while self.take_orders(line)? {
             // All but waiting for orders is watched.
@@ -152,6 +165,7 @@ impl<'m> Desk<'m> {
             self.bring(line, Duration::ZERO)?;
             self.let_in(line)?;
             self.tell_copies(line)?;
+            self.tell_unwritten(line)?;
             self.step(line)?;
         }
         Ok(())

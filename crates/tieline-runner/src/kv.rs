@@ -326,6 +326,11 @@ impl<'m> Kv<'m> {
         self.context.decode(batch)
     }
 
+    /// Tokens that were dropped before there was time to write them to disk.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.unwritten
+    }
+
     /// How many tokens `seq` holds.
     pub(crate) fn length(&self, seq: Seq) -> usize {
         self.cells.length(seq)

@@ -82,6 +82,7 @@ pub(crate) struct Metrics {
     tokens: Family<Used, Counter>,
     memory: Family<Model, Gauge>,
     loads: Family<Model, Gauge>,
+    unwritten: Family<Model, Gauge>,
     evictions: Family<Why, Counter>,
     decided: Decided,
     lost: Gauge,
@@ -106,6 +107,7 @@ impl Default for Metrics {
             tokens: Family::default(),
             memory: Family::default(),
             loads: Family::default(),
+            unwritten: Family::default(),
             evictions: Family::default(),
             decided: Decided::default(),
             lost: Gauge::default(),
@@ -151,6 +153,8 @@ impl Metrics {
         all.register_with_unit(name, text, Unit::Bytes, self.memory.clone());
         let text = "Loads of each model that is in memory";
         all.register("tieline_model_loads", text, self.loads.clone());
+        let text = "Computed tokens that each model in memory dropped before they could be written to the cache on disk";
+        all.register("tieline_cache_unwritten_tokens", text, self.unwritten.clone());
         let text = "Models that left memory, seen when the metrics were read";
         all.register("tieline_model_evictions", text, self.evictions.clone());
         let text = "Rows of the ledger that were lost";
@@ -245,12 +249,15 @@ impl Metrics {
     fn observe(&self, status: &HostStatus) {
         self.memory.clear();
         self.loads.clear();
+        self.unwritten.clear();
         for model in &status.models {
             let labels = Model { gen_ai_request_model: model.name.clone() };
             let bytes = i64::try_from(model.planned.0).unwrap_or(i64::MAX);
             self.memory.get_or_create(&labels).inc_by(bytes);
             let loads = i64::try_from(model.loads).unwrap_or(i64::MAX);
             self.loads.get_or_create(&labels).set(loads);
+            let unwritten = i64::try_from(model.unwritten).unwrap_or(i64::MAX);
+            self.unwritten.get_or_create(&labels).set(unwritten);
         }
         self.count_evictions(status);
     }

@@ -140,6 +140,8 @@ pub struct Residence {
     pub waiting: usize,
     /// Loads so far.
     pub loads: u64,
+    /// Computed tokens that its runner dropped before there was time to write them to the cache on disk.
+    pub unwritten: u64,
     /// It never leaves by itself.
     pub pinned: bool,
     /// How long until it leaves if nobody asks; `None`: when others need the room, or it is pinned.

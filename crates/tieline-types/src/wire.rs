@@ -207,6 +207,8 @@ pub enum FromRunner {
     Adapter(Digest, Result<(), Failure>),
     /// What copies of states take now: told before the end of the answer that changed it.
     Copies(Bytes),
+    /// So many tokens in all were computed and dropped from memory before there was time to write them to disk.
+    Unwritten(u64),
     /// Part of an answer.
     Reply(RequestId, Reply),
     /// Alive.

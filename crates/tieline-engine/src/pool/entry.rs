@@ -269,6 +269,7 @@ impl Entry {
             busy: self.busy(),
             waiting: self.queue.len() + self.growing.len(),
             loads: self.loads,
+            unwritten: self.model().map_or(0, |model| model.unwritten()),
             leaves_in: resident.and_then(|resident| resident.leaves_in(now)),
         }
     }

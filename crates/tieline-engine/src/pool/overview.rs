@@ -37,6 +37,8 @@ pub struct Standing {
     pub waiting: usize,
     /// Loads so far.
     pub loads: u64,
+    /// Computed tokens that its runner dropped before there was time to write them to the cache on disk.
+    pub unwritten: u64,
     /// How long until it leaves if nobody asks; `None`: when others need the room, or it is pinned or away.
     pub leaves_in: Option<Duration>,
 }

@@ -230,6 +230,10 @@ impl Resident for Fake {
         Arc::new(served(&self.name))
     }
 
+    fn unwritten(&self) -> u64 {
+        0
+    }
+
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         self.adapters.told.subscribe()
     }

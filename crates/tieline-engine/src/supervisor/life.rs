@@ -322,6 +322,10 @@ impl<'s> Life<'s> {
                 self.supervisor.told.copies.send_replace(bytes);
                 Ok(())
             }
+            FromRunner::Unwritten(tokens) => {
+                self.supervisor.told.unwritten.send_replace(tokens);
+                Ok(())
+            }
             FromRunner::Planned(_) => Ok(()),
         }
     }
@@ -459,6 +463,7 @@ impl<'s> Life<'s> {
         };
         self.supervisor.told.held.send_replace(Vec::new());
         self.supervisor.told.copies.send_replace(Bytes(0));
+        self.supervisor.told.unwritten.send_replace(0);
         let unsent =
             self.running.keys().copied().filter(|id| self.shelf.is_untouched(*id)).collect();
         let left = Left { running: self.running, trial: self.trial, unsent };

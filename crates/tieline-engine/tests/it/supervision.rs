@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::process::{Signal, kill_process};
+use tieline_engine::pool::Resident;
 use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase};
 use tieline_types::wire::{self, FromRunner, ToRunner};
 use tieline_types::{
@@ -237,6 +238,15 @@ async fn a_runner_is_told_how_long_it_has_to_end() {
     let last = wire::encode(&ToRunner::Shutdown(config.patience)).unwrap();
     start(config).await.shutdown().await;
     assert!(fs::read(folder.path().join("read")).unwrap().ends_with(&last));
+}
+
+#[tokio::test]
+async fn what_a_runner_dropped_unwritten_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = [("loaded", loaded()), ("unwritten", FromRunner::Unwritten(7))];
+    let model = start(faked(fake(folder.path(), &frames, "cat loaded unwritten; cat >read"))).await;
+    until("the count", || Resident::unwritten(&model) == 7).await;
+    model.shutdown().await;
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     next: u64,
     /// What copies of states take, as it said last.
     pub(crate) copies: Bytes,
+    /// What was dropped before it could be written, as it said last.
+    pub(crate) unwritten: u64,
     /// Ends the watch when dropped.
     _watch: SyncSender<()>,
 }
@@ -190,6 +192,7 @@ impl Peer {
             jail,
             next: 1,
             copies: Bytes(0),
+            unwritten: 0,
         }
     }
 
@@ -256,6 +259,7 @@ impl Peer {
         loop {
             match wire::read(&mut self.stdout).unwrap() {
                 Some(FromRunner::Copies(bytes)) => self.copies = bytes,
+                Some(FromRunner::Unwritten(tokens)) => self.unwritten = tokens,
                 frame => return frame,
             }
         }

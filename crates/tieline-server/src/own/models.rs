@@ -158,6 +158,7 @@ fn residence(model: &Residence) -> Value {
         "busy": model.busy,
         "waiting": model.waiting,
         "loads": model.loads,
+        "unwritten_tokens": model.unwritten,
         "pinned": model.pinned,
         "leaves_in_s": model.leaves_in.map(|time| time.as_secs()),
     })

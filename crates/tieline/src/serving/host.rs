@@ -246,6 +246,7 @@ impl Machine {
             busy: standing.busy,
             waiting: standing.waiting,
             loads: standing.loads,
+            unwritten: standing.unwritten,
             pinned: standing.member.pinned,
             leaves_in: standing.leaves_in,
         })

@@ -175,6 +175,10 @@ impl Resident for Kept {
         self.model.adapters()
     }
 
+    fn unwritten(&self) -> u64 {
+        self.model.unwritten()
+    }
+
     fn shed(&self, adapters: HashSet<Digest>) {
         self.model.shed(adapters);
     }
