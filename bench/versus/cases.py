@@ -484,17 +484,14 @@ def memory(bench):
             peak = resident_peak_bytes(side.pid)
             if isinstance(side, Ours):
                 loaded = side.facts["loaded"]
-                return {"peak": peak, "kv": loaded["kv_tokens"] * loaded["kv_token_size"]}
+                compute = sum(buffer["compute"] for buffer in loaded["memory"]["buffers"])
+                return {"peak": peak, "kv": loaded["kv_tokens"] * loaded["kv_token_size"], "compute": compute}
             return {"peak": peak, **buffers(side.words())}
 
     samples = bench.in_rounds({"ours": bench.ours, "default": bench.server}, sample)
-    # Our runner does not say how large its compute buffers are: the same graph of the same
-    # library takes as much on the other side.
-    compute = max(found["compute"] for found in samples["default"])
-    if not compute or not all(found["kv"] for found in samples["default"]):
+    if not all(found["kv"] and found["compute"] for found in samples["default"]):
         raise Failed("llama-server's log names no KV and compute buffers")
     for found in samples["ours"] + samples["default"]:
-        found["compute"] = compute
         found["rest_mib"] = (found["peak"] - file - found["kv"] - compute) / 2**20
     return samples, [
         measure("peak memory beyond weights, KV cache and compute buffers", "MiB", samples, ("ours", "default"), "rest_mib",

@@ -41,7 +41,7 @@ NOTES = [
     "Restart: from sending the request to its first token; starting the program and loading the model do not count. "
     "llama-server keeps nothing on disk by itself; its saved slot counts with the call that restores it.",
     "Memory: VmHWM of the process that holds the model, less the file's size, the KV cache and the compute buffers. "
-    "The compute buffers' size is llama-server's, for both: the same library with the same batch.",
+    "The compute buffers' size is what each side says of its own.",
 ]
 
 

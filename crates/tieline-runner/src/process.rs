@@ -1,10 +1,12 @@
 //! What the runner asks of its own process.
 #![expect(unsafe_code, reason = "the standard library has no dup2, getrusage or _exit")]
 
+use std::ffi::c_void;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::thread;
 
@@ -135,6 +137,26 @@ fn usage() -> Option<libc::rusage> {
 pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: _exit runs no code of ours and cannot fail.
     unsafe { libc::_exit(code.into()) }
+}
+
+/// Gives whole pages of zeroed memory back to the system, which gives them again, zeroed, when they are next touched.
+///
+/// # Safety
+/// `bytes` from `start` are the caller's own, private to this process, backed by no file, and all zero.
+pub(crate) unsafe fn give_back(start: NonNull<c_void>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: only asks.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(0);
+        let skipped = start.as_ptr().align_offset(page.max(1));
+        let Some(whole) = bytes.checked_sub(skipped).map(|left| left / page.max(1) * page) else {
+            return;
+        };
+        // SAFETY: within what the caller says, of which nothing is lost. If it fails, the memory stays.
+        unsafe { libc::madvise(start.as_ptr().byte_add(skipped), whole, libc::MADV_DONTNEED) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 /// Says on standard error why the runner gives up; the engine keeps the last lines.

@@ -16,6 +16,7 @@ use super::Model;
 use super::accelerator;
 use super::batch::Batch;
 use super::threads::ThreadPool;
+use crate::process;
 
 /// Pools kept: the one in use, the one before it, which llama.cpp may still know, and one more.
 const POOLS: usize = 3;
@@ -115,7 +116,26 @@ impl<'m> Context<'m> {
         let (pools, adapters) = (Vec::new(), Vec::new());
         let mut this = Self { context, adapters, pools, _abort: abort, model, settings };
         this.set_threads(settings.threads.max(settings.threads_batch), true);
+        if params.embeddings.is_none() {
+            this.give_back_rows();
+        }
         Some(this)
+    }
+
+    /// Gives back the memory for rows of logits that llama.cpp has filled with zeros, one for each sequence: of a
+    /// large vocabulary they are megabytes, and most are never used. They are zeros again when they are.
+    fn give_back_rows(&mut self) {
+        // SAFETY: both need only a started llama.cpp and a valid context.
+        let (may_be_pinned, rows) =
+            unsafe { (sys::llama_supports_gpu_offload(), sys::llama_get_logits(self.as_ptr())) };
+        let rows = NonNull::new(rows).filter(|_| !may_be_pinned);
+        let row = usize::try_from(self.model.vocabulary()).unwrap_or(0) * size_of::<f32>();
+        if let Some(rows) = rows {
+            let bytes = row * usize::from(self.settings.sequences);
+            // SAFETY: llama.cpp reserves a row for each sequence when it makes a context, of ordinary memory where there
+            // is no device, and nothing was computed yet.
+            unsafe { process::give_back(rows.cast(), bytes) };
+        }
     }
 
     fn as_ptr(&self) -> *mut sys::llama_context {

@@ -5,7 +5,7 @@ use tieline_types::{
     Event, FinishReason, LoadParams, Prompt, Request, Sampling, Speculation, Tokens,
 };
 
-use crate::peer::{Peer, long_text, question};
+use crate::peer::{Peer, going_on, long_text, question, some_tokens};
 
 /// What SmolLM2-135M-Instruct Q4_1 answers, token for token, on every build so far.
 const FRANCE: &str = "The capital of France is Paris.";
@@ -34,6 +34,23 @@ fn usage_and_timing_add_up() {
     assert!(finished.timing.prefill.as_nanos() > 0 && finished.timing.decode.as_nanos() > 0);
     assert!(finished.prefill_tps().unwrap() > 0.0 && finished.decode_tps().unwrap() > 0.0);
     assert!(finished.peak_memory.unwrap().0 > 90_000_000);
+}
+
+/// Beside weights, KV cache and compute buffers: the program, the vocabulary, and of the rows of logits the used ones.
+#[cfg(target_os = "linux")]
+#[test]
+fn it_takes_little_beside_the_model() {
+    let mut peer = Peer::start(testkit::smollm2());
+    let loaded = peer.load(LoadParams::default()).unwrap();
+    // Long enough to use all of the compute buffers.
+    peer.generate(going_on(some_tokens(1, 600), 4));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", peer.child.id())).unwrap();
+    let held = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let held: u64 = held.trim().trim_end_matches(" kB").parse().unwrap();
+    let buffers = loaded.memory.sum(tieline_types::BufferUse::total);
+    let rest = (held * 1024).saturating_sub(buffers.0);
+    // Rows for all sequences would take 12.6 MB.
+    assert!(rest < 16_000_000, "{rest} bytes beside {buffers:?}");
 }
 
 #[test]
