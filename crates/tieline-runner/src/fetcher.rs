@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,16 @@ use tieline_decode::disk::{DiskCache, Found, SegmentId};
 /// After so long a disk does not answer: what is on it is computed.
 const SILENT: Duration = Duration::from_secs(10);
 
+/// Fetches that wait for the thread: more than requests are at work, but for those that were given up.
+const WAITING: usize = 64;
+
+/// Segments that are ready while another is read and one is put in place: each is some megabytes of memory.
+const READY: usize = 1;
+
 /// The thread that reads. It ends when this is dropped; nobody waits for it, since a disk may hang.
 #[derive(Debug)]
 pub(crate) struct Fetcher {
-    jobs: Sender<Job>,
+    jobs: SyncSender<Job>,
     /// When something was read last.
     heard: Instant,
 }
@@ -36,7 +42,7 @@ pub(crate) struct Fetch {
     pub(crate) tokens: usize,
     ready: Receiver<Vec<u8>>,
     /// Takes back what was read into: new memory costs more than the reading.
-    used: Sender<Vec<u8>>,
+    used: SyncSender<Vec<u8>>,
     since: Instant,
 }
 
@@ -56,7 +62,7 @@ pub(crate) enum Came {
 impl Fetcher {
     /// `None` where there can be no thread.
     pub(crate) fn start(cache: Arc<DiskCache>) -> Option<Self> {
-        let (jobs, receiver) = channel();
+        let (jobs, receiver) = sync_channel(WAITING);
         let named = thread::Builder::new().name("fetcher".to_owned());
         named.spawn(move || read_all(&cache, &receiver)).ok()?;
         Some(Self { jobs, heard: Instant::now() })
@@ -73,11 +79,10 @@ impl Fetcher {
                 ranges.push_back(range);
             }
         }
-        // Two are ready when a step ends, and another may be put in place: no more are held.
-        let (sender, ready) = sync_channel(1);
-        let (used, give_back) = channel();
-        // Where the thread is gone, nothing comes.
-        let _ = self.jobs.send(Job { segments, ready: sender, used: give_back });
+        let (sender, ready) = sync_channel(READY);
+        let (used, give_back) = sync_channel(READY + 2);
+        // Where the thread is gone or has too much to do, nothing comes, and all is computed.
+        let _ = self.jobs.try_send(Job { segments, ready: sender, used: give_back });
         Fetch { ranges, tokens: found.tokens, ready, used, since: Instant::now() }
     }
 
@@ -107,7 +112,7 @@ impl Fetch {
     /// Gives back what a segment was read into.
     pub(crate) fn take_back(&self, bytes: Vec<u8>) {
         // Nobody reads any more.
-        let _ = self.used.send(bytes);
+        let _ = self.used.try_send(bytes);
     }
 }
 
@@ -232,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_does_not_answer_is_given_up() {
-        let (jobs, never_read) = channel();
+        let (jobs, never_read) = sync_channel(1);
         let long_ago = Instant::now().checked_sub(SILENT).unwrap();
         let mut fetcher = Fetcher { jobs, heard: long_ago };
         let folder = tempfile::tempdir().unwrap();
