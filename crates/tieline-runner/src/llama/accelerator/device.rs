@@ -381,3 +381,6 @@ fn attends(operation: &sys::ggml_tensor) -> bool {
         && operation.type_ == sys::GGML_TYPE_F32
         && [keys, values, mask].into_iter().all(|tensor| tensor.type_ == half)
 }
+
+#[cfg(test)]
+mod tests;

@@ -184,4 +184,4 @@ impl Groups {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

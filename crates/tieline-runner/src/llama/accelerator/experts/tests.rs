@@ -1,5 +1,5 @@
 use std::ptr;
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use tieline_kernels::{Format, Level};
 
@@ -26,14 +26,30 @@ impl Shape {
     }
 }
 
-fn inner() -> Option<&'static Inner> {
+/// The backend, of which one test computes at a time: its work is in one room.
+pub(in super::super) struct Held {
+    inner: &'static Inner,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Held {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        self.inner
+    }
+}
+
+pub(in super::super) fn inner() -> Option<Held> {
     static STARTED: Once = Once::new();
+    static ALONE: Mutex<()> = Mutex::new(());
     STARTED.call_once(|| {
         // SAFETY: once, before all else.
         unsafe { sys::llama_backend_init() };
         start();
     });
-    INNER.get()
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    INNER.get().map(|inner| Held { inner, _alone: alone })
 }
 
 /// Numbers that look drawn.
@@ -238,7 +254,8 @@ fn shapes(random: &mut Random) -> Vec<Shape> {
 
 #[test]
 fn any_mixture_is_ggmls() {
-    let Some(inner) = inner() else { return };
+    let Some(held) = inner() else { return };
+    let inner = &*held;
     let mut random = Random(7);
     let (mut many, mut few) = (0, 0);
     for shape in shapes(&mut random) {
@@ -265,7 +282,8 @@ fn any_mixture_is_ggmls() {
 /// Where the others go decides nothing about a token's products.
 #[test]
 fn a_token_does_not_depend_on_where_the_others_go() {
-    let Some(inner) = inner() else { return };
+    let Some(held) = inner() else { return };
+    let inner = &*held;
     for (format, tokens) in FORMATS
         .into_iter()
         .flat_map(|format| [Level::FEW, 20, 64, 300].map(|tokens| (format, tokens)))
@@ -301,7 +319,8 @@ fn a_token_does_not_depend_on_where_the_others_go() {
 /// A number that no expert has: nothing beyond the matrices is read, and nothing looks like an answer.
 #[test]
 fn experts_that_are_not_there_are_refused() {
-    let Some(inner) = inner() else { return };
+    let Some(held) = inner() else { return };
+    let inner = &*held;
     for (tokens, wrong) in [(64, 8), (64, -1), (4, 8), (4, i32::MIN)] {
         let (rows, width, experts, used) = (32, 256, 8, 2);
         let format = Format::Q8_0;
@@ -328,7 +347,8 @@ fn experts_that_are_not_there_are_refused() {
 
 #[test]
 fn floats_and_matrices_of_few_rows_stay_with_ggml() {
-    let Some(inner) = inner() else { return };
+    let Some(held) = inner() else { return };
+    let inner = &*held;
     let shape = Shape {
         format: Format::Q8_0,
         rows: 32,
