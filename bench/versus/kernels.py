@@ -50,6 +50,8 @@ NOTES = [
     "sides. Batches are llama.cpp's default: 2048, and 512 at once.",
     "Ours: the engine with its runner, which stays loaded and idle while llama-bench is measured; each measure runs once before "
     "without counting. llama-bench loads the model for each round.",
+    "Ours measures its kernels when a kind of matrix is first loaded, as the program does; what was chosen is in the raw file. "
+    "Formats that llama.cpp lays out anew for itself (Q4_0, Q4_K) stay its own there.",
     "The generated model has random weights (`bench/versus/shape.py`): a Llama of 24 layers of 1536 with 5120 inside, 24 heads, 8 of "
     "the cache, SmolLM2's vocabulary; made smaller by llama-quantize.",
 ]
@@ -75,6 +77,7 @@ def main():
         if load_before > run.MAX_LOAD and not options.force:
             sys.exit(f"versus: the load average is {load_before:.2f}: wait until it is under {run.MAX_LOAD}\n"
                      "hint: --force measures all the same and says so in the result")
+        options.kernels = os.path.join(scratch, "kernels.json")
         result = measure(options, programs, models, load_before)
     result["summary"] = summary = summarise(result["cells"])
     write(result, summary, options)
@@ -155,7 +158,8 @@ def measure(options, programs, models, load_before):
             run.say(f"{name} {form}, threads: {threads}, rounds: {rounds}")
             begin = time.monotonic()
             ours = backends.Ours(options.tieline_driver, options.runner, path,
-                                 ["--ctx", str(max(PREFILLS)), "--threads", str(threads), "--no-adapt"], digest)
+                                 ["--ctx", str(max(PREFILLS)), "--threads", str(threads), "--no-adapt",
+                                  "--kernels", options.kernels], digest)
             with ours:
                 builds = ours.facts["build"]
                 samples = in_turns(options, programs, (ours, path), threads, measures, rounds)
@@ -174,7 +178,7 @@ def measure(options, programs, models, load_before):
         "versions": {"runner": builds["version"], "our llama.cpp": builds["llama_cpp"],
                      "our kernels": " ".join(builds["kernels"]),
                      "llama.cpp": peer.version(programs), "their kernels": peer.kernels(programs, options.smollm2)},
-        "commands": {"ours": "drive --runner tieline-runner --model FILE --digest HEX --ctx 512 --threads N --no-adapt",
+        "commands": {"ours": "drive --runner tieline-runner --model FILE --digest HEX --ctx 512 --threads N --no-adapt --kernels FILE",
                      "theirs": " ".join(their_command(options, "llama-bench", "FILE", "N", [*PREFILLS, DECODE]))},
         "notes": [*NOTES, COLD if options.no_warm_up else WARM],
         "models": took,

@@ -10,7 +10,8 @@ use crate::AnyError;
 
 const USAGE: &str = "\
 --runner PATH --model FILE [--digest HEX] [--ctx N] [--threads N] [--threads-batch N] [--batch N]
-[--ubatch N] [--parallel N] [--kv-tokens N] [--step-ms N] [--no-adapt] [--cache-dir DIR] [--cache-mib N]
+[--ubatch N] [--parallel N] [--kv-tokens N] [--step-ms N] [--no-adapt] [--cache-dir DIR] [--cache-mib N] [--kernels FILE]
+With --kernels, which kernels are faster is measured at load and kept there; else it goes by their table.
 The digest may be left out where the file is named by it.";
 
 /// How much may lie in the folder of `--cache-dir`.
@@ -23,12 +24,13 @@ pub(crate) struct Options {
     file: ModelFile,
     params: LoadParams,
     cache_dir: Option<PathBuf>,
+    kernels: Option<PathBuf>,
 }
 
 impl Options {
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, AnyError> {
         let (mut runner, mut model, mut digest, mut cache_dir) = (None, None, None, None);
-        let (mut params, mut cache) = (LoadParams::default(), CACHE);
+        let (mut params, mut cache, mut kernels) = (LoadParams::default(), CACHE, None);
         let mut arguments = arguments;
         while let Some(flag) = arguments.next() {
             if flag == "--no-adapt" {
@@ -42,6 +44,7 @@ impl Options {
                 "--digest" => digest = Some(value),
                 "--cache-dir" => cache_dir = Some(std::path::absolute(value)?),
                 "--cache-mib" => cache = Bytes(value.parse::<u64>()? << 20),
+                "--kernels" => kernels = Some(std::path::absolute(value)?),
                 "--ctx" => params.context = Some(Tokens(value.parse()?)),
                 "--threads" => params.threads = Some(value.parse()?),
                 "--threads-batch" => params.threads_batch = Some(value.parse()?),
@@ -60,16 +63,18 @@ impl Options {
         };
         let digest: Digest = format!("sha256:{}", digest.trim_start_matches("sha256:")).parse()?;
         params.model = Some(digest);
+        params.measure_kernels = kernels.is_some();
         params.disk_cache = cache_dir.as_ref().map(|_| cache);
-        Ok(Self { runner, file: ModelFile { digest, path }, params, cache_dir })
+        Ok(Self { runner, file: ModelFile { digest, path }, params, cache_dir, kernels })
     }
 
     /// What the engine needs to start.
     pub(crate) fn engine(self) -> (EngineConfig, ModelFile, LoadParams) {
-        let Self { runner, file, params, cache_dir } = self;
+        let Self { runner, file, params, cache_dir, kernels } = self;
         let mut config = EngineConfig::new(runner);
         let folder_and_quota = cache_dir.zip(params.disk_cache);
         config.cache = folder_and_quota.map(|(folder, quota)| CacheConfig { folder, quota });
+        config.kernel_choices = kernels;
         (config, file, params)
     }
 }
@@ -123,6 +128,16 @@ mod tests {
         let (_, file, _) = parse(&["--runner", "/r", "--model", &model]).unwrap().engine();
         assert_eq!(file.digest, Digest([0xcd; 32]));
         assert!(parse(&["--runner", "/r", "--model", "/models/a.gguf"]).is_err());
+    }
+
+    #[test]
+    fn kernels_are_measured_where_there_is_a_file_for_it() {
+        let model = format!("/models/{}.gguf", "cd".repeat(32));
+        let words = ["--runner", "/r", "--model", &model, "--kernels", "/k"];
+        let (config, _, params) = parse(&words).unwrap().engine();
+        assert_eq!((config.kernel_choices, params.measure_kernels), (Some("/k".into()), true));
+        let (config, _, params) = parse(&words[..4]).unwrap().engine();
+        assert_eq!((config.kernel_choices, params.measure_kernels), (None, false));
     }
 
     #[test]
