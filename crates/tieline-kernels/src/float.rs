@@ -160,10 +160,12 @@ fn strips(
 /// How many tokens a tile multiplies for so many.
 #[cfg(target_arch = "x86_64")]
 fn size(some: usize) -> usize {
-    match some {
-        0..=FEW => FEW,
-        0..=SOME => SOME,
-        _ => TOKENS,
+    if some <= FEW {
+        FEW
+    } else if some <= SOME {
+        SOME
+    } else {
+        TOKENS
     }
 }
 

@@ -69,8 +69,10 @@ fn widen<const BRAIN: bool>(rows: &Aligned<Rows>, to: &mut [Lanes; STEP]) {
         let pair = unsafe { _mm512_load_si512(std::ptr::from_ref(pair).cast()) };
         let floats = if BRAIN {
             let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
-            [_mm512_slli_epi32::<16>(pair), _mm512_and_si512(pair, upper)]
-                .map(|bits| _mm512_castsi512_ps(bits))
+            [
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair)),
+                _mm512_castsi512_ps(_mm512_and_si512(pair, upper)),
+            ]
         } else {
             [pair, _mm512_srli_epi32::<16>(pair)]
                 .map(|halves| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(halves)))
