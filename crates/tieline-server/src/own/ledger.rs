@@ -4,15 +4,15 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tieline_store::RequestRow;
 use tieline_store::spend::{By, Spend, Totals, reprice};
+use tieline_store::{DbError, RequestRow, Store};
 
 use super::decisions::{MOST, may_see_of, stored};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
 
-/// Rows that one request looks at, at most: the newest.
+/// Rows that one request looks at, at most: the newest. Where there are others, the answer says so.
 const LOOKED_AT: usize = 100_000;
 
 #[derive(Debug, Deserialize)]
@@ -38,31 +38,32 @@ pub(crate) async fn list(
         let most = limit.unwrap_or(100).min(MOST);
         let attempts = stored(&app, move |store| {
             let mut found = Vec::new();
-            let look = |row: &RequestRow| {
+            let each = |row: &RequestRow| {
                 if found.len() < most && may_see_of(&caller, &row.key) {
                     found.push(shown(row));
                 }
                 found.len() < most
             };
-            store.latest_requests_since(since, at_most(LOOKED_AT, look))?;
-            Ok(found)
+            let complete = look(store, since, LOOKED_AT, each)?;
+            Ok((found, complete))
         });
-        return Ok(Json(json!({ "attempts": attempts.await?, "lost": lost })));
+        let (attempts, complete) = attempts.await?;
+        return Ok(Json(json!({ "attempts": attempts, "complete": complete, "lost": lost })));
     };
     let by = what(&by)?;
     let spend = stored(&app, move |store| {
         let mut spend = Spend::new(by);
-        let look = |row: &RequestRow| {
+        let each = |row: &RequestRow| {
             if may_see_of(&caller, &row.key) {
                 // At what they were recorded to cost: today's prices are the command line's.
                 spend.add(row, reprice(row, &|_, _| None));
             }
             true
         };
-        store.latest_requests_since(since, at_most(LOOKED_AT, look))?;
-        Ok(spend)
+        let complete = look(store, since, LOOKED_AT, each)?;
+        Ok((spend, complete))
     });
-    let spend = spend.await?;
+    let (spend, complete) = spend.await?;
     let group = |(name, totals): (&String, &Totals)| {
         let mut sums = sums(totals);
         sums["name"] = json!(name);
@@ -70,19 +71,25 @@ pub(crate) async fn list(
     };
     let groups: Vec<Value> = spend.groups.iter().map(group).collect();
     let (by, total) = (by.as_str(), sums(&spend.total));
-    Ok(Json(json!({ "by": by, "groups": groups, "total": total, "lost": lost })))
+    Ok(Json(json!({
+        "by": by, "groups": groups, "total": total, "complete": complete, "lost": lost,
+    })))
 }
 
-/// `look`, which is shown `most` rows and no more.
-fn at_most(
+/// Shows `each` the newest `most` rows, until it has seen enough. Whether no others were left out.
+fn look(
+    store: &Store,
+    since: i64,
     most: usize,
-    mut look: impl FnMut(&RequestRow) -> bool,
-) -> impl FnMut(&RequestRow) -> bool {
-    let mut looked = 0;
-    move |row| {
-        looked += 1;
-        look(row) && looked < most
-    }
+    mut each: impl FnMut(&RequestRow) -> bool,
+) -> Result<bool, DbError> {
+    let (mut left, mut complete) = (most, true);
+    store.latest_requests_since(since, |row| {
+        complete = left > 0;
+        left = left.saturating_sub(1);
+        complete && each(row)
+    })?;
+    Ok(complete)
 }
 
 fn what(word: &str) -> Result<By, ApiError> {
@@ -150,23 +157,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_rows_are_looked_at_and_no_more() {
+    fn so_many_rows_are_looked_at_and_others_are_told_of() {
         let home = tempfile::tempdir().unwrap();
-        let store = tieline_store::Store::open(home.path()).unwrap();
+        let store = Store::open(home.path()).unwrap();
         let row = |number: u32| RequestRow { id: number.to_string(), ..RequestRow::default() };
-        let looked_at = |most: usize| {
+        let looked_at = |most: usize, enough: usize| {
             let mut ids = Vec::new();
-            let look = |row: &RequestRow| {
+            let each = |row: &RequestRow| {
                 ids.push(row.id.clone());
-                true
+                ids.len() < enough
             };
-            store.latest_requests_since(0, at_most(most, look)).unwrap();
-            ids
+            let complete = look(&store, 0, most, each).unwrap();
+            (ids.concat(), complete)
         };
+        assert_eq!(looked_at(3, 9), (String::new(), true));
         let rows: Vec<_> = (1..=3).map(row).collect();
         store.record_packed(&rows, &[]).unwrap();
-        assert_eq!(looked_at(3), ["3", "2", "1"]);
+        assert_eq!(looked_at(3, 9), ("321".to_owned(), true));
         store.record_packed(&[row(4)], &[]).unwrap();
-        assert_eq!(looked_at(3), ["4", "3", "2"]);
+        assert_eq!(looked_at(3, 9), ("432".to_owned(), false));
+        // Who has seen enough misses nothing.
+        assert_eq!(looked_at(3, 2), ("43".to_owned(), true));
     }
 }

@@ -126,6 +126,7 @@ async fn the_ledger_shows_attempts_and_sums_and_a_key_its_own() {
         (&json!(7), &json!(2))
     );
     assert_eq!((&sums["total"]["prompt_tokens"], &sums["by"]), (&json!(27), &json!("backend")));
+    assert_eq!((&some["complete"], &sums["complete"]), (&json!(true), &json!(true)));
     // A key sees what it asked itself, whatever it asks for.
     let fields = [("authorization", format!("Bearer {}", secret.expose()))];
     let fields = [(fields[0].0, fields[0].1.as_str())];
