@@ -50,6 +50,7 @@ pub(crate) fn send(
     let (status, headers) = head(&mut reader);
     let value = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let body = match (value("transfer-encoding"), value("content-length")) {
+        _ if line.0 == "HEAD" => Vec::new(),
         (Some(_), _) => chunked(&mut reader),
         (None, Some(length)) => {
             let mut body = vec![0; length.parse().unwrap()];

@@ -141,41 +141,6 @@ fn a_client_who_leaves_frees_the_model() {
 }
 
 #[test]
-fn nothing_of_a_prompt_is_logged_or_kept() {
-    const CANARY: &str = "CANARY-served";
-    let Some(runner) = testkit::runner() else { return };
-    let home = Home::with_model();
-    let daemon = Daemon::start(&home, &runner, &[]);
-    let prompt = format!("Repeat after me: {CANARY}");
-    let bodies = [
-        (
-            "/v1/chat/completions",
-            json!({ "model": "smollm2", "max_tokens": 16, "messages": messages(&prompt) }),
-        ),
-        ("/v1/completions", json!({ "model": "smollm2", "max_tokens": 8, "prompt": prompt })),
-        ("/v1/chat/completions", json!({ "model": CANARY, "messages": messages(&prompt) })),
-        ("/v1/chat/completions", json!({ "model": "smollm2", "messages": CANARY })),
-        (
-            "/v1/messages",
-            json!({ "model": "smollm2", "max_tokens": 8, "messages": [{ "role": "user", "content": prompt }] }),
-        ),
-        (
-            "/api/generate",
-            json!({ "model": "smollm2", "prompt": prompt, "options": { "num_predict": 8 } }),
-        ),
-        ("/tokenize", json!({ "model": "smollm2", "content": prompt })),
-    ];
-    for (path, body) in &bodies {
-        daemon.post(path, body);
-    }
-    let said = daemon.end();
-    assert!(!said.contains(CANARY), "{said}");
-    let mut grep = Command::new("grep");
-    let found = grep.args(["-rlaF", CANARY]).arg(home.path()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
-}
-
-#[test]
 fn it_does_not_open_to_the_network_unguarded() {
     let home = Home::empty();
     let serve = |args: &[&str]| {
