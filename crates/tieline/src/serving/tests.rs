@@ -16,36 +16,29 @@ use crate::args::Global;
 use crate::output::Output;
 use crate::sessions;
 
-/// An app with a home of its own.
-fn app(runner: &Path) -> (App, TempDir) {
-    let home = TempDir::new().unwrap();
+fn app_in(folder: &TempDir, runner: Option<&Path>) -> App {
     let global = Global {
         json: false,
         quiet: true,
-        home: Some(home.path().join("home")),
-        runner: Some(runner.to_owned()),
+        home: Some(folder.path().join("home")),
+        runner: runner.map(Path::to_owned),
         offline: true,
         policy: None,
         jail: None,
     };
-    (App::new(global, Output::new(false, true)).unwrap(), home)
+    App::new(global, Output::new(false, true)).unwrap()
+}
+
+/// An app with a home of its own.
+fn app(runner: &Path) -> (App, TempDir) {
+    let folder = TempDir::new().unwrap();
+    (app_in(&folder, Some(runner)), folder)
 }
 
 /// One that starts its runners from builds: the runner as it is, and with another hash.
 fn app_with_builds(runner: &Path) -> (App, TempDir) {
-    let (app, folder) = app(runner);
-    let home = folder.path().join("home");
-    drop(app);
-    let global = Global {
-        json: false,
-        quiet: true,
-        home: Some(home),
-        runner: None,
-        offline: true,
-        policy: None,
-        jail: None,
-    };
-    let app = App::new(global, Output::new(false, true)).unwrap();
+    let folder = TempDir::new().unwrap();
+    let app = app_in(&folder, None);
     let mut bytes = std::fs::read(runner).unwrap();
     for name in ["a", "b"] {
         let path = folder.path().join(name);
@@ -74,6 +67,12 @@ fn app_without_runner() -> (App, TempDir) {
 
 fn pull(app: &App, path: &Path, name: &str) {
     app.pull(&ModelRef::File(path.to_owned()), Some(name.to_owned()), None).unwrap();
+}
+
+fn pull_made(app: &App, folder: &TempDir, name: &str, bytes: &[u8]) {
+    let path = folder.path().join(format!("{name}.gguf"));
+    std::fs::write(&path, bytes).unwrap();
+    pull(app, &path, name);
 }
 
 /// One thread a model: tests run beside each other.
@@ -128,9 +127,7 @@ fn in_memory(status: &HostStatus) -> Vec<(&str, u32)> {
 #[test]
 fn what_models_are_is_told_by_all_their_names() {
     let (app, folder) = app_without_runner();
-    let sample = folder.path().join("sample.gguf");
-    std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
-    pull(&app, &sample, "sample");
+    pull_made(&app, &folder, "sample", &Draft::sample(1280).bytes());
     pull(&app, &testkit::shape(Shape::Bert), "bert:latest");
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
@@ -155,9 +152,7 @@ fn what_models_are_is_told_by_all_their_names() {
 #[test]
 fn a_name_of_no_model_is_not_found_by_any_method() {
     let (app, folder) = app_without_runner();
-    let sample = folder.path().join("sample.gguf");
-    std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
-    pull(&app, &sample, "sample");
+    pull_made(&app, &folder, "sample", &Draft::sample(1280).bytes());
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let words = Work::Detokenize { tokens: vec![1], special: false };
@@ -189,9 +184,7 @@ fn a_name_of_no_model_is_not_found_by_any_method() {
 #[test]
 fn a_context_beyond_what_a_model_was_trained_for_is_refused_with_both_numbers() {
     let (app, folder) = app_without_runner();
-    let sample = folder.path().join("sample.gguf");
-    std::fs::write(&sample, Draft::sample(1280).bytes()).unwrap();
-    pull(&app, &sample, "sample");
+    pull_made(&app, &folder, "sample", &Draft::sample(1280).bytes());
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         let wanted = Wanted { context: Some(Tokens(4096)), ..Wanted::named("sample") };
@@ -213,9 +206,7 @@ fn without(words: &[&str]) -> Vec<u8> {
 #[test]
 fn what_a_model_can_never_answer_is_known_before_it_is_loaded() {
     let (app, folder) = app_without_runner();
-    let bare = folder.path().join("bare.gguf");
-    std::fs::write(&bare, without(&["template"])).unwrap();
-    pull(&app, &bare, "bare");
+    pull_made(&app, &folder, "bare", &without(&["template"]));
     pull(&app, &testkit::shape(Shape::Bert), "bert");
     let chat = || Request::new(Prompt::Chat(vec![Message::new(Role::User, "x")]));
     let raw = || Request::new(Prompt::Text("x".into()));
