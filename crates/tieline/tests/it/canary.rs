@@ -95,6 +95,18 @@ fn body(path: &str) -> Value {
             "input_extra": [{ "filename": CANARY, "text": CANARY }] }),
         "/apply-template" => json!({ "messages": [{ "role": "user", "content": said }] }),
         "/tokenize" => json!({ "content": said }),
+        _ => of_models(path),
+    };
+    if let Some(body) = body.as_object_mut() {
+        body.entry("model").or_insert_with(|| json!("smollm2"));
+        body.insert(CANARY.to_owned(), json!(CANARY));
+    }
+    body
+}
+
+/// The same of the routes that ask no model, with what is kept of them.
+fn of_models(path: &str) -> Value {
+    match path {
         "/detokenize" => json!({ "tokens": [100, 200, 300] }),
         "/api/create" => json!({ "model": KEPT, "from": "smollm2", "system": KEPT, "license": KEPT,
             "messages": [{ "role": "user", "content": KEPT }] }),
@@ -108,12 +120,7 @@ fn body(path: &str) -> Value {
         "/tieline/v1/models/{name}/load" | "/tieline/v1/models/{name}/unload" => json!({}),
         "/api/blobs/{digest}" => json!(CANARY),
         _ => panic!("no test asks {path}: give it a body"),
-    };
-    if let Some(body) = body.as_object_mut() {
-        body.entry("model").or_insert_with(|| json!("smollm2"));
-        body.insert(CANARY.to_owned(), json!(CANARY));
     }
-    body
 }
 
 /// What a model is made of is kept.
@@ -254,6 +261,20 @@ fn answers_are_known(daemon: &Daemon, key: &str) {
     }
 }
 
+/// What the database holds packed is told here.
+fn what_is_told_has_none(daemon: &Daemon, words: &[&str]) {
+    let listed = daemon.get("/tieline/v1/decisions?limit=1000").is(200);
+    let listed = listed["decisions"].as_array().unwrap();
+    assert!(listed.len() > 50);
+    for one in listed {
+        let path = format!("/tieline/v1/decisions/{}", one["id"].as_str().unwrap());
+        has_none(&path, daemon.get(&path).body.as_bytes(), words);
+    }
+    for path in ["/tieline/v1/ledger?limit=1000", "/tieline/v1/status", "/metrics"] {
+        has_none(path, daemon.get(path).body.as_bytes(), words);
+    }
+}
+
 #[test]
 fn nothing_of_a_request_is_logged_or_kept_whatever_is_asked() {
     let Some(runner) = testkit::runner() else { return };
@@ -291,18 +312,8 @@ fn nothing_of_a_request_is_logged_or_kept_whatever_is_asked() {
         assert_ne!(asking.ask((method, path), &text).status, 500, "{method} {path}");
     }
 
-    // What the database holds packed is told here.
     let words = [CANARY, ANSWERED, key];
-    let listed = daemon.get("/tieline/v1/decisions?limit=1000").is(200);
-    let listed = listed["decisions"].as_array().unwrap();
-    assert!(listed.len() > 50);
-    for one in listed {
-        let path = format!("/tieline/v1/decisions/{}", one["id"].as_str().unwrap());
-        has_none(&path, daemon.get(&path).body.as_bytes(), &words);
-    }
-    for path in ["/tieline/v1/ledger?limit=1000", "/tieline/v1/status", "/metrics"] {
-        has_none(path, daemon.get(path).body.as_bytes(), &words);
-    }
+    what_is_told_has_none(&daemon, &words);
     let said = daemon.end();
     let told = events.join().unwrap();
     assert!(told.len() > 1000, "{}", String::from_utf8_lossy(&told));
