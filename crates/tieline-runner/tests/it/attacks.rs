@@ -140,7 +140,7 @@ const TABLE: &[(&str, Want, Real)] = &[
     ("raise a limit", Dies("prlimit64"), Works),
     ("read the parent's limits", Dies("prlimit64"), ForRoot),
     ("take other processors", Dies("sched_setaffinity"), ForRoot),
-    ("become more urgent", Dies("setpriority"), Works),
+    ("become more urgent", Dies("setpriority"), ForRoot),
     ("change the user", Dies("setresuid"), Works),
     ("take rights", Dies("capset"), Works),
     ("handle the signal of the jail", Dies("rt_sigaction"), Works),
