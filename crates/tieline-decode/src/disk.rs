@@ -12,7 +12,12 @@
 //!
 //! The KV itself is opaque here. Tokens are what users wrote: they are in the files, which this user
 //! alone may read, and never in an error or in what `Debug` prints.
+#![cfg_attr(not(unix), allow(dead_code, reason = "what names and reads files has no use there"))]
 
+#[cfg(unix)]
+mod folder;
+#[cfg(not(unix))]
+#[path = "disk/elsewhere.rs"]
 mod folder;
 mod index;
 mod key;
@@ -22,10 +27,8 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
 use tieline_types::Bytes;
 
 use folder::{Folder, ReadError};
@@ -33,6 +36,7 @@ use index::{Entry, Incoming, Index};
 use key::Key;
 use segment::{Encoded, Header};
 
+pub use folder::OpenFolder;
 pub use key::{Root, SegmentId};
 pub use segment::{Damage, MAX_PAYLOAD, decode, encode};
 
@@ -92,9 +96,14 @@ pub enum DiskError {
 
 impl DiskError {
     fn new(action: &'static str, source: io::Error) -> Self {
-        match Errno::from_io_error(&source) {
-            Some(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => Self::Full(source),
-            Some(Errno::ROFS | Errno::ACCESS | Errno::PERM) => Self::NotWritable(source),
+        use io::ErrorKind;
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full(source)
+            }
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+                Self::NotWritable(source)
+            }
             _ => Self::Folder { action, source },
         }
     }
@@ -177,7 +186,7 @@ impl DiskCache {
     /// # Errors
     ///
     /// [`DiskError::NotWritable`] and [`DiskError::Folder`].
-    pub fn open(folder: OwnedFd, quota: Bytes) -> Result<Self, DiskError> {
+    pub fn open(folder: OpenFolder, quota: Bytes) -> Result<Self, DiskError> {
         let cache = Self { folder: Folder::new(folder), quota: quota.0, state: Mutex::default() };
         cache.refresh()?;
         Ok(cache)

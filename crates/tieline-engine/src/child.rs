@@ -1,18 +1,14 @@
 //! One runner process and its pipes.
 
 use std::collections::VecDeque;
-use std::fs::{DirBuilder, File};
+use std::fs::File;
 use std::io;
-#[cfg(unix)]
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use command_fds::{CommandFdExt, FdMapping};
-use tieline_types::wire::{self, CACHE_FD, DRAFT_FD, FrameError, FromRunner, MODEL_FD, ToRunner};
+use tieline_types::wire::{self, FrameError, FromRunner, ToRunner};
 use tieline_types::{Digest, ModelFile};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
@@ -23,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::choices;
 use crate::config::EngineConfig;
+use crate::given::Given;
 use crate::program::{self, Program};
 use crate::starter;
 use crate::supervisor::Failed;
@@ -42,9 +39,6 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long its files may take to be opened.
 const OPENING: Duration = Duration::from_secs(30);
-
-/// What a runner finds where it has no cache or no draft model.
-const NOTHING: &str = "/dev/null";
 
 /// SIGSYS: how the jail ends a runner.
 const FORBIDDEN: i32 = 31;
@@ -81,35 +75,13 @@ impl From<io::Error> for SpawnError {
     }
 }
 
-/// Opens a folder for this user alone, and makes it first where it is missing.
-fn open_folder(path: &Path) -> io::Result<File> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    builder.mode(0o700);
-    builder.create(path)?;
-    File::open(path)
-}
-
 /// Opens what a runner gets, by a thread of its own: a disk that does not answer keeps it for ever, and nobody
 /// waits for it.
-async fn open(config: &EngineConfig, model: &ModelFile) -> io::Result<Vec<FdMapping>> {
+async fn open(config: &EngineConfig, model: &ModelFile) -> io::Result<Given> {
     let model = model.path.clone();
     let folder = config.cache.as_ref().map(|cache| cache.folder.clone());
     let draft = config.draft.as_ref().map(|draft| draft.path.clone());
-    on_a_thread(OPENING, move || {
-        // Always something of ours: what this process inherited at these numbers is not for the runner.
-        let folder = match folder {
-            Some(folder) => open_folder(&folder)?,
-            None => File::open(NOTHING)?,
-        };
-        let draft = File::open(draft.as_deref().unwrap_or(Path::new(NOTHING)))?;
-        let files = [(File::open(model)?, MODEL_FD), (folder, CACHE_FD), (draft, DRAFT_FD)];
-        let mapping =
-            |(file, child_fd): (File, i32)| FdMapping { parent_fd: file.into(), child_fd };
-        Ok(files.into_iter().map(mapping).collect())
-    })
-    .await
+    on_a_thread(OPENING, move || Given::open(&model, folder.as_deref(), draft.as_deref())).await
 }
 
 /// What `look` finds, or an error where it takes longer than `most`.
@@ -166,7 +138,7 @@ impl Child {
         let command = &mut start.command;
         command.env_clear().current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.fd_mappings(open).map_err(|error| io::Error::other(error.to_string()))?;
+        open.give(command)?;
         let mut command = Command::from(start.command);
         command.kill_on_drop(true);
         #[cfg(unix)]

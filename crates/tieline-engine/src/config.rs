@@ -50,7 +50,7 @@ pub enum JailPolicy {
 }
 
 impl Default for JailPolicy {
-    /// [`Required`](Self::Required) on the one system for which there is a jail.
+    /// [`Required`](Self::Required) on the one system whose jail was tested.
     fn default() -> Self {
         if cfg!(target_os = "linux") { Self::Required } else { Self::BestEffort }
     }

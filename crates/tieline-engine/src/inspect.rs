@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::child::{Child, SpawnError};
 use crate::config::EngineConfig;
+use crate::given::NOTHING;
 use crate::supervisor::Failed;
 
 /// How long a runner may take to say hello.
@@ -78,7 +79,7 @@ pub async fn inspect_with(config: &EngineConfig) -> Result<Inspected, InspectErr
     let runner = &config.runner;
     let config = EngineConfig { cache: None, draft: None, ..config.clone() };
     // The hello comes before the model is read.
-    let nothing = ModelFile { digest: Digest([0; 32]), path: "/dev/null".into() };
+    let nothing = ModelFile { digest: Digest([0; 32]), path: NOTHING.into() };
     let tasks = TaskTracker::new();
     let mut child = Child::spawn(&config, &nothing, &tasks).await.map_err(|error| match error {
         SpawnError::Program(failed) => InspectError::Program(failed),

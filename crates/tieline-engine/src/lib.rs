@@ -10,6 +10,7 @@ mod choices;
 mod client;
 mod compact;
 mod config;
+mod given;
 mod inspect;
 mod local;
 pub mod plan;

@@ -16,7 +16,9 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
 
 use crate::doors::Peer;
 
@@ -107,6 +109,7 @@ pub struct Listener {
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpListener),
+    #[cfg(unix)]
     Unix(UnixListener),
 }
 
@@ -134,6 +137,7 @@ impl Listener {
     ///
     /// # Errors
     /// There is no runtime to wait for it.
+    #[cfg(unix)]
     pub fn unix(listener: std::os::unix::net::UnixListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let socket = Socket::Unix(UnixListener::from_std(listener)?);
@@ -155,6 +159,7 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok((Box::pin(stream), Some(address.ip().to_canonical())))
             }
+            #[cfg(unix)]
             Socket::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 Ok((Box::pin(stream), None))

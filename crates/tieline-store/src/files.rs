@@ -2,15 +2,29 @@
 //!
 //! Paths are made from digests and hashes only, never from text that somebody else wrote.
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use tieline_types::{Bytes, Digest};
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
+pub use system::free_space;
+pub(crate) use system::{
+    files_of_mode, is_open_to_others, is_same, rename_new, set_mode, sync_dir, write_all_at,
+};
 
 const BUFFER: usize = 1024 * 1024;
 
@@ -38,19 +52,19 @@ impl Layout {
     pub(crate) fn create(root: &Path) -> io::Result<Self> {
         let layout = Self { root: root.to_owned() };
         if layout.database().exists() {
-            narrow(root)?;
+            system::narrow(root)?;
         }
         let above = root.join("blobs");
         for folder in [above, layout.blobs(), layout.ingests(), layout.uploads(), layout.trash()] {
             private_dir(&folder)?;
-            narrow(&folder)?;
+            system::narrow(&folder)?;
         }
         // SQLite would make it as wide as the umask lets it, and its log as wide as the database.
         let database = layout.database();
         if !database.exists() {
             private_file().open(&database)?;
         }
-        narrow(&database)?;
+        system::narrow(&database)?;
         Ok(layout)
     }
 
@@ -179,28 +193,14 @@ fn age(folder: &Path) -> Option<Duration> {
     SystemTime::now().duration_since(newest).ok()
 }
 
-/// Takes away what others may do.
-fn narrow(path: &Path) -> io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode();
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700))
-}
-
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    system::folders_of_mode(DirBuilder::new().recursive(true), 0o700).create(path)
 }
 
 pub(crate) fn private_file() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    files_of_mode(options.read(true).write(true).create(true).truncate(false), 0o600);
     options
-}
-
-/// Makes a rename inside `folder` survive a power cut.
-pub(crate) fn sync_dir(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 /// Takes a lock that ends with the process, or `None` where another holds it.
@@ -221,16 +221,6 @@ pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether `path` still names the open file.
-pub(crate) fn is_same(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// How a file looks from outside. Any write changes it; only root can hide one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
@@ -243,16 +233,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     pub(crate) fn of(file: &File) -> io::Result<Self> {
-        let found = file.metadata()?;
-        let nanos =
-            |seconds: i64, rest: i64| seconds.saturating_mul(1_000_000_000).saturating_add(rest);
-        Ok(Self {
-            device: found.dev().cast_signed(),
-            inode: found.ino().cast_signed(),
-            size: found.len().cast_signed(),
-            mtime_ns: nanos(found.mtime(), found.mtime_nsec()),
-            ctime_ns: nanos(found.ctime(), found.ctime_nsec()),
-        })
+        Ok(system::stamp(&file.metadata()?))
     }
 }
 
@@ -273,14 +254,10 @@ pub(crate) fn hash(mut file: &File, progress: &mut dyn FnMut(Bytes)) -> io::Resu
     }
 }
 
-/// Bytes that this user may still write where `path` lies.
-pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
-    let found = rustix::fs::statvfs(path)?;
-    Ok(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

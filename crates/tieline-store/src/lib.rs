@@ -32,6 +32,7 @@ pub use decisions::{Damaged, DecisionRow, Grounds, PackedDecision, Packing};
 pub use engines::{
     Build, BuildFacts, Canary, EngineError, EngineLock, Engines, OpenRunner, Staged, Standing,
 };
+pub use files::free_space;
 pub use gguf::{Gguf, GgufError};
 pub use ledger::{LoadRecord, Quarantine};
 pub use model::{Model, Trust};

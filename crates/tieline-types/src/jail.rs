@@ -75,6 +75,8 @@ pub struct Jail {
 pub enum JailLevel {
     /// Nothing holds the runner.
     None,
+    /// Something does, written for a system on which nobody has run it.
+    Untested,
     /// Something does, but not all of [`JailLayer::REQUIRED`].
     Partial,
     /// All of [`JailLayer::REQUIRED`] are in force.
@@ -89,6 +91,7 @@ impl JailLevel {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Untested => "untested",
             Self::Partial => "partial",
             Self::Sealed => "sealed",
             Self::Full => "full",
@@ -120,11 +123,18 @@ impl Jail {
         }
     }
 
-    /// How good it is. A layer of which nothing is said is not in force.
+    /// How good it is. A layer of which nothing is said is not in force. Of a system that is not Linux it is never
+    /// more than [`JailLevel::Untested`].
     #[must_use]
     pub fn level(&self) -> JailLevel {
+        self.level_where(cfg!(target_os = "linux"))
+    }
+
+    fn level_where(&self, tested: bool) -> JailLevel {
         let holds = |layer: &JailLayer| self.held.iter().any(|note| note.layer == *layer);
-        if JailLayer::ALL.iter().all(holds) {
+        if !tested && !self.held.is_empty() {
+            JailLevel::Untested
+        } else if JailLayer::ALL.iter().all(holds) {
             JailLevel::Full
         } else if JailLayer::REQUIRED.iter().all(holds) {
             JailLevel::Sealed
@@ -151,7 +161,10 @@ mod tests {
     fn check(held: &[JailLayer], want: JailLevel) {
         let mut jail = Jail::none("unknown");
         held.iter().for_each(|layer| jail.note(*layer, Ok(String::new())));
-        assert_eq!(jail.level(), want, "{held:?}");
+        assert_eq!(jail.level_where(true), want, "{held:?}");
+        let elsewhere = if held.is_empty() { JailLevel::None } else { JailLevel::Untested };
+        assert_eq!(jail.level_where(false), elsewhere, "{held:?}");
+        assert!(elsewhere < JailLevel::Sealed);
         assert_eq!(jail.held.len() + jail.missing.len(), JailLayer::ALL.len());
     }
 
@@ -175,7 +188,7 @@ mod tests {
         let mut jail = Jail::default();
         JailLayer::ALL.iter().for_each(|layer| jail.note(*layer, Ok("held".to_owned())));
         jail.note(JailLayer::SystemCalls, Err("the kernel refuses".to_owned()));
-        assert_eq!(jail.level(), JailLevel::Partial);
+        assert_eq!(jail.level_where(true), JailLevel::Partial);
         assert_eq!(jail.shortcomings(), "system calls: the kernel refuses");
     }
 }

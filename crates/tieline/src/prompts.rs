@@ -91,8 +91,7 @@ fn by_default(free: Option<Bytes>, held: Bytes) -> Option<Bytes> {
 /// Space for this user on the disk of `folder`, which need not exist yet.
 fn free(folder: &Path) -> Option<Bytes> {
     let existing = folder.ancestors().find(|path| path.is_dir())?;
-    let stat = rustix::fs::statvfs(existing).ok()?;
-    Some(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    tieline_store::free_space(existing).ok()?
 }
 
 /// Makes the folder, and makes it this user's alone where it is there and others may look into it.

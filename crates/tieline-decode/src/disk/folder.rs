@@ -27,8 +27,11 @@ const STEP: u64 = 512 * 1024;
 /// The most names that are looked at in a folder.
 const MAX_NAMES: usize = 4 * super::MAX_SEGMENTS;
 
+/// A folder as a caller hands it in, open for reading.
+pub type OpenFolder = OwnedFd;
+
 /// An open folder.
-pub(super) struct Folder(OwnedFd);
+pub(super) struct Folder(OpenFolder);
 
 /// What became of reading a file.
 pub(super) enum ReadError {
@@ -63,7 +66,7 @@ pub(super) struct Stored {
 }
 
 impl Folder {
-    pub(super) fn new(folder: OwnedFd) -> Self {
+    pub(super) fn new(folder: OpenFolder) -> Self {
         Self(folder)
     }
 

@@ -8,11 +8,10 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::files::private_file;
+use crate::files::{private_file, write_all_at};
 use crate::requests::RequestRow;
 
 /// Bytes of a note, its length before it: none crosses a page of memory, so that a kill tears none.
@@ -62,9 +61,9 @@ impl Intents {
         }
         let slot = notes.free.pop().unwrap_or(notes.end);
         let file = notes.file()?;
-        if let Err(error) = file.write_all_at(&bytes, slot) {
+        if let Err(error) = write_all_at(file, &bytes, slot) {
             // Nothing left: whatever of it is there is not to be read as a note that is damaged.
-            let _ = file.write_all_at(&[0; LENGTH], slot);
+            let _ = write_all_at(file, &[0; LENGTH], slot);
             if slot < notes.end {
                 notes.free.push(slot);
             }
@@ -82,7 +81,7 @@ impl Intents {
             let Some(slot) = notes.slots.remove(name) else { continue };
             // One that stays is found on record by whoever reads it.
             if let Some(file) = &notes.file {
-                let _ = file.write_all_at(&[0; LENGTH], slot);
+                let _ = write_all_at(file, &[0; LENGTH], slot);
             }
             notes.free.push(slot);
         }

@@ -2,14 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tieline_types::{Bytes, Digest};
 
-use crate::files::{Stamp, hash, sync_dir};
+use crate::files::{Stamp, files_of_mode, hash, sync_dir};
 
 /// What the program is called in every build.
 pub(super) const RUNNER: &str = "tieline-runner";
@@ -133,8 +132,9 @@ pub(super) fn copy(runner: &Path, folder: &Path) -> io::Result<()> {
         )));
     }
     for (from, name) in files {
-        let mut to =
-            OpenOptions::new().write(true).create_new(true).mode(0o500).open(folder.join(name))?;
+        let mut options = OpenOptions::new();
+        files_of_mode(options.write(true).create_new(true), 0o500);
+        let mut to = options.open(folder.join(name))?;
         io::copy(&mut File::open(from)?, &mut to)?;
         to.sync_all()?;
     }

@@ -2,11 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Secret;
-use crate::files::{private_file, sync_dir};
+use crate::files::{is_open_to_others, private_file, sync_dir};
 
 /// Longer than any token.
 const MOST: u64 = 256;
@@ -62,7 +61,7 @@ pub fn admin_token(home: &Path) -> Result<Secret, TokenError> {
 
 fn read(file: File, path: &Path) -> Result<Secret, TokenError> {
     let fail = |source| TokenError::File { path: path.into(), source };
-    if file.metadata().map_err(fail)?.permissions().mode() & 0o077 != 0 {
+    if is_open_to_others(&file.metadata().map_err(fail)?) {
         return Err(TokenError::Open(path.into()));
     }
     let mut text = String::new();
@@ -85,6 +84,7 @@ fn make(home: &Path, path: &Path) -> Result<Secret, TokenError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

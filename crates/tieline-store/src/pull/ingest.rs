@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -48,7 +47,7 @@ impl Ingest {
         let open = |name: &str| {
             let path = folder.join(name);
             // A pull that was killed while publishing has made it read-only.
-            let _ = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600));
+            let _ = files::set_mode(&path, 0o600);
             files::private_file().open(&path).map_err(StorageError::at("open", &path))
         };
         let mut ingest = Self {
@@ -106,10 +105,11 @@ impl Ingest {
         let path = || self.folder.clone();
         let free = files::free_space(&self.folder)
             .map_err(StorageError::at("ask for the free space of", &self.folder))?;
+        let Some(free) = free else { return Ok(()) };
         let needed = total.saturating_sub(self.len);
         let reserve = self.tuning.reserve;
-        if free < needed.saturating_add(reserve.0) {
-            let (needed, free) = (Bytes(needed), Bytes(free));
+        if free.0 < needed.saturating_add(reserve.0) {
+            let needed = Bytes(needed);
             return Err(StorageError::NoRoom { path: path(), needed, reserve, free });
         }
         Ok(())

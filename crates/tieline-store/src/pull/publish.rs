@@ -3,13 +3,11 @@
 //! Every step leaves a state from which the next process goes on: bytes are durable before they
 //! have their final name, and have it before the database speaks of them.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use tieline_types::{Bytes, Digest};
 
 use super::error::{MirrorError, PullError, StorageError};
@@ -79,14 +77,14 @@ pub(crate) fn place(
     file.lock_shared().map_err(failed())?;
     // What lies there may be wrong, or another process may be removing it: it has to go first.
     for _ in 0..ROUNDS {
-        match renameat_with(CWD, &data, CWD, &path, RenameFlags::NOREPLACE) {
+        match files::rename_new(&data, &path) {
             Ok(()) => {
                 sync_both(&data, &path).map_err(failed())?;
                 let stamp = Stamp::of(&file).map_err(failed())?;
                 return Ok(Placed { facts, stamp, _lease: Lease::of(file) });
             }
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(failed()(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(failed()(error)),
         }
         if let Some(placed) = adopt(layout, digest, None)? {
             return Ok(placed);
@@ -138,7 +136,7 @@ fn make_durable(
     path: &Path,
 ) -> Result<(), StorageError> {
     let failed = || StorageError::at("make durable", data);
-    fs::set_permissions(data, fs::Permissions::from_mode(0o400)).map_err(failed())?;
+    files::set_mode(data, 0o400).map_err(failed())?;
     file.sync_all().map_err(failed())?;
     let folder = path.parent().unwrap_or_else(|| layout.root());
     files::private_dir(folder).map_err(StorageError::at("make", folder))?;

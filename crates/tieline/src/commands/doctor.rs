@@ -147,7 +147,7 @@ fn shut_in(jail: &Jail, policy: JailPolicy) -> Check {
         JailLevel::Sealed => {
             Check::ok("jail", format!("{level}: {held}; without {}", jail.shortcomings()))
         }
-        JailLevel::Partial | JailLevel::None => Check::warning(
+        JailLevel::Untested | JailLevel::Partial | JailLevel::None => Check::warning(
             "jail",
             if held.is_empty() {
                 format!("{level}: {}", jail.shortcomings())
@@ -193,9 +193,11 @@ fn devices(devices: &[String]) -> Check {
 
 fn space(app: &App) -> Check {
     let root = app.store.root();
-    match rustix::fs::statvfs(root) {
-        Ok(stat) => {
-            let free = Bytes(stat.f_bavail.saturating_mul(stat.f_frsize));
+    match tieline_store::free_space(root) {
+        Ok(None) => {
+            Check::ok("store", format!("{}, whose free space is not asked here", root.display()))
+        }
+        Ok(Some(free)) => {
             let detail = format!("{}, {free} free", root.display());
             if free < LITTLE_SPACE {
                 return Check::warning(
