@@ -24,7 +24,7 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
 
-.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm
+.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm check-targets
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -130,6 +130,9 @@ test-arm: ## the kernels' tests for ARM under emulation, on a processor of each 
 		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $${level%:*}" \
 		cargo test -p tieline-kernels --lib --target $(ARM) --target-dir "$(TARGET)/arm" || exit 1; set +x; done
+
+check-targets: ## type-checks for Windows and macOS, on which nobody has run it; says what it needs
+	@RUNNER_TARGET="$(RUNNER_TARGET)" scripts/check_targets.sh
 
 versus: build ## measure against bare llama.cpp on this machine; see bench/RESULTS.md
 	@$(TOOLCHAIN) && python3 bench/versus/run.py --tieline "$(TARGET)/release/tieline" $(VERSUS_ARGS)

@@ -5,14 +5,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use tieline_decode::disk::{DiskCache, MIN_TAIL, Root};
+use tieline_decode::disk::{DiskCache, MIN_TAIL, OpenFolder, Root};
 use tieline_types::{Digest, LoadParams, Owner, RunnerBuild};
 
 use crate::llama::Model;
@@ -71,7 +70,7 @@ impl Namer {
 ///
 /// A folder that cannot be used is no reason not to work: it is said on standard error.
 pub(crate) fn open(
-    folder: io::Result<OwnedFd>,
+    folder: io::Result<OpenFolder>,
     params: &LoadParams,
     (build, program): (&RunnerBuild, Option<Digest>),
     model: &Model,
@@ -304,7 +303,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let quota = 10 * PAYLOAD as u64;
         let open = || {
-            let open: OwnedFd = File::open(folder.path()).unwrap().into();
+            let open: OpenFolder = File::open(folder.path()).unwrap().into();
             DiskCache::open(open, Bytes(quota)).unwrap()
         };
         let both = [open(), open()];

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use tieline_decode::disk::OpenFolder;
 use tieline_types::wire::{self, Failure, FailureKind, FrameError, FromRunner, Reply};
 use tieline_types::{Digest, Jail, LoadParams};
 
@@ -132,7 +132,7 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
 #[derive(Debug)]
 struct Opened {
     model: File,
-    folder: io::Result<OwnedFd>,
+    folder: io::Result<OpenFolder>,
     draft: io::Result<File>,
     /// This program, where what it computes is kept.
     program: Option<io::Result<File>>,
@@ -263,7 +263,7 @@ impl Server {
     fn desk<'m>(
         &self,
         session: Session<'m>,
-        folder: io::Result<OwnedFd>,
+        folder: io::Result<OpenFolder>,
         program: Program,
     ) -> Desk<'m> {
         let Session { model, context, params, settings } = session;

@@ -8,10 +8,9 @@
 //!
 //! A layer that cannot be had is no reason to stop here: the engine hears of it in the hello and decides,
 //! before it says which model to load.
-#![cfg_attr(
-    target_os = "linux",
-    expect(unsafe_code, reason = "descriptors, namespaces and signals have no safe door")
-)]
+//!
+//! On macOS and Windows the steps are the same and what they take away is less: see `macos.rs` and `windows.rs`.
+#![expect(unsafe_code, reason = "descriptors, namespaces, signals and tokens have no safe door")]
 
 #[cfg(all(feature = "attacks", target_os = "linux"))]
 pub(crate) mod attacks;
@@ -29,13 +28,20 @@ mod rights;
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{before, lock, seal};
 
-#[cfg(not(target_os = "linux"))]
-pub(crate) use elsewhere::{before, lock, seal};
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(target_os = "macos")]
+pub(crate) use macos::{before, lock, seal};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::{before, lock, seal};
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::os::fd::OwnedFd;
 
+    use tieline_decode::disk::OpenFolder;
     use tieline_types::{Jail, JailLayer};
 
     use super::calls::Stage;
@@ -61,7 +67,7 @@ mod linux {
     }
 
     /// Forbids all paths but those below `cache`, and all system calls but those of loading and answering.
-    pub(crate) fn lock(jail: &mut Jail, cache: Option<&OwnedFd>) {
+    pub(crate) fn lock(jail: &mut Jail, cache: Option<&OpenFolder>) {
         #[cfg(feature = "attacks")]
         if super::attacks::is_unjailed() {
             return;
@@ -77,24 +83,4 @@ mod linux {
             jail.note(JailLayer::SystemCalls, filter::install(Stage::Always, has_cache));
         }
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-mod elsewhere {
-    use std::os::fd::OwnedFd;
-
-    use tieline_types::Jail;
-
-    /// Nothing holds the runner here: its jail is made of what Linux offers.
-    pub(crate) fn before() -> Jail {
-        Jail::none(if cfg!(target_os = "macos") {
-            "there is no jail for macOS yet"
-        } else {
-            "there is no jail for this system yet"
-        })
-    }
-
-    pub(crate) fn lock(_: &mut Jail, _: Option<&OwnedFd>) {}
-
-    pub(crate) fn seal(_: &mut Jail, _: bool) {}
 }

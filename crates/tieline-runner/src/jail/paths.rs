@@ -1,13 +1,12 @@
 //! Paths: none but those below the folder of the cache.
 
-use std::os::fd::OwnedFd;
-
 use super::calls::HAS_GPU;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
     PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
     Scope,
 };
+use tieline_decode::disk::OpenFolder;
 
 /// What is forbidden, as far as the kernel knows it.
 const ABI_WANTED: ABI = ABI::V6;
@@ -56,7 +55,7 @@ fn read_access() -> BitFlags<AccessFs> {
 
 /// Forbids this thread, and those that it starts, every path but those below `cache`; and TCP, and
 /// signals and abstract sockets of other processes.
-pub(super) fn forbid(cache: Option<&OwnedFd>) -> Result<String, String> {
+pub(super) fn forbid(cache: Option<&OpenFolder>) -> Result<String, String> {
     let status = restrict(cache).map_err(|error| format!("landlock: {error}"))?;
     let abi = match status.landlock {
         LandlockStatus::NotImplemented => return Err("this kernel has no Landlock".to_owned()),
@@ -74,7 +73,7 @@ pub(super) fn forbid(cache: Option<&OwnedFd>) -> Result<String, String> {
     }
 }
 
-fn restrict(cache: Option<&OwnedFd>) -> Result<landlock::RestrictionStatus, RulesetError> {
+fn restrict(cache: Option<&OpenFolder>) -> Result<landlock::RestrictionStatus, RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI_WANTED))?

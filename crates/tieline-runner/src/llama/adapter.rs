@@ -1,6 +1,5 @@
 //! LoRA adapters: weights that are added to a model's while it computes.
 
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -45,9 +44,16 @@ impl Drop for Adapter<'_> {
 struct Stream<'b>(NonNull<libc::FILE>, PhantomData<&'b mut [u8]>);
 
 impl<'b> Stream<'b> {
+    /// Windows has no streams over memory: no adapter is taken there.
+    #[cfg(windows)]
+    fn over(_: &'b mut [u8]) -> Option<Self> {
+        None
+    }
+
     /// `None` for no bytes at all, and where there is no memory for the stream.
+    #[cfg(unix)]
     fn over(bytes: &'b mut [u8]) -> Option<Self> {
-        let start = bytes.as_mut_ptr().cast::<c_void>();
+        let start = bytes.as_mut_ptr().cast();
         // SAFETY: the bytes are borrowed for as long as the stream lives, which only reads them; the mode is
         // terminated.
         let stream = unsafe { libc::fmemopen(start, bytes.len(), c"r".as_ptr()) };

@@ -116,6 +116,7 @@ impl<'m> Context<'m> {
         let (pools, adapters) = (Vec::new(), Vec::new());
         let mut this = Self { context, adapters, pools, _abort: abort, model, settings };
         this.set_threads(settings.threads.max(settings.threads_batch), true);
+        #[cfg(target_os = "linux")]
         if params.embeddings.is_none() {
             this.give_back_rows();
         }
@@ -124,6 +125,7 @@ impl<'m> Context<'m> {
 
     /// Gives back the memory for rows of logits that llama.cpp has filled with zeros, one for each sequence: of a
     /// large vocabulary they are megabytes, and most are never used. They are zeros again when they are.
+    #[cfg(target_os = "linux")]
     fn give_back_rows(&mut self) {
         // SAFETY: both need only a started llama.cpp and a valid context.
         let (may_be_pinned, rows) =

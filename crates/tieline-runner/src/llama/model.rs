@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::fs::File;
+#[cfg(unix)]
 use std::os::fd::IntoRawFd;
 use std::ptr::NonNull;
 
@@ -450,13 +451,30 @@ struct Stream(NonNull<libc::FILE>);
 impl Stream {
     /// Takes the file and goes to its start: a restarted runner shares the position with the last one.
     fn open(file: File) -> std::io::Result<Self> {
+        let descriptor = descriptor(file)?;
         // SAFETY: the descriptor is open and ours to give; the mode is terminated.
-        let stream = unsafe { libc::fdopen(file.into_raw_fd(), c"rb".as_ptr()) };
+        let stream = unsafe { libc::fdopen(descriptor, c"rb".as_ptr()) };
         let stream = NonNull::new(stream).ok_or_else(std::io::Error::last_os_error)?;
         // SAFETY: the stream was just opened.
         unsafe { libc::rewind(stream.as_ptr()) };
         Ok(Self(stream))
     }
+}
+
+/// The number by which the C library knows a file.
+#[cfg(unix)]
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere it may run out of numbers")]
+fn descriptor(file: File) -> std::io::Result<i32> {
+    Ok(file.into_raw_fd())
+}
+
+#[cfg(windows)]
+fn descriptor(file: File) -> std::io::Result<i32> {
+    use std::os::windows::io::IntoRawHandle;
+    let handle = file.into_raw_handle().expose_provenance().cast_signed();
+    // SAFETY: the handle is open and ours to give.
+    let descriptor = unsafe { libc::open_osfhandle(handle, libc::O_RDONLY | libc::O_BINARY) };
+    if descriptor < 0 { Err(std::io::Error::last_os_error()) } else { Ok(descriptor) }
 }
 
 impl Drop for Stream {

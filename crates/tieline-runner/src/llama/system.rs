@@ -30,10 +30,10 @@ impl Llama {
 #[cfg(feature = "dynamic-backends")]
 fn load_backends_beside_this_program() {
     use std::ffi::CString;
-    use std::os::unix::ffi::OsStrExt;
 
     let folder = std::env::current_exe().ok().and_then(|path| path.parent().map(ToOwned::to_owned));
-    let folder = folder.and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
+    let folder =
+        folder.and_then(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
     if let Some(folder) = folder {
         // SAFETY: `folder` is a terminated string that lives through the call.
         unsafe { sys::ggml_backend_load_all_from_path(folder.as_ptr()) };
