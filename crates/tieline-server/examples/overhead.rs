@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::open(home.path())?;
     let new = NewKey { label: "load".to_owned(), scopes: vec![Scope::Infer], ..NewKey::default() };
     let (secret, _) = store.create_key(&new, 0)?;
-    let (sink, ledger) = Ledger::start(store.clone())?;
+    let (sink, ledger) = Ledger::start(&store)?;
     let models = Scripted::default()
         .forgetful()
         .with("mock", if upstream { unasked(text(&["word "; 20])) } else { text(&["Hello"]) })

@@ -47,16 +47,17 @@ impl Ledger {
     /// Starts it. What is sent to the sender is written; give it to the router.
     ///
     /// # Errors
-    /// The system gives no thread.
-    pub fn start(store: Store) -> io::Result<(Sender<Filed>, Self)> {
+    /// The database cannot be opened once more, or the system gives no thread.
+    pub fn start(store: &Store) -> io::Result<(Sender<Filed>, Self)> {
         Self::booking(store, None)
     }
 
     /// As [`Ledger::start`], and takes back what was noted of a request before it left once its rows are written.
     ///
     /// # Errors
-    /// The system gives no thread.
-    pub fn booking(store: Store, intents: Option<Intents>) -> io::Result<(Sender<Filed>, Self)> {
+    /// As of [`Ledger::start`].
+    pub fn booking(store: &Store, intents: Option<Intents>) -> io::Result<(Sender<Filed>, Self)> {
+        let store = store.apart().map_err(io::Error::other)?;
         let (sender, receiver) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);

@@ -197,7 +197,9 @@ impl Said<'_> {
 impl Db {
     pub(crate) fn overlay(&self, name: &str) -> Result<Option<Overlay>, DbError> {
         let sql = format!("SELECT {COLUMNS} FROM overlays WHERE name = ?1");
-        self.run("search overlays", |db| db.query_row(&sql, [name], overlay).optional())
+        self.run("search overlays", |db| {
+            db.prepare_cached(&sql)?.query_row([name], overlay).optional()
+        })
     }
 
     /// Says whether the name was free.

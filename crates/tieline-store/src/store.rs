@@ -72,6 +72,16 @@ impl Store {
         Ok(Self { layout, db })
     }
 
+    /// The same with a connection of its own: who looks something up in this one does not wait until what is written
+    /// by that one is on the disk.
+    ///
+    /// # Errors
+    /// The database cannot be opened.
+    pub fn apart(&self) -> Result<Self, DbError> {
+        let db = Arc::new(Db::open(&self.layout.database())?);
+        Ok(Self { layout: self.layout.clone(), db })
+    }
+
     /// The folder that it lies in.
     pub fn root(&self) -> &Path {
         self.layout.root()
@@ -154,6 +164,24 @@ mod tests {
     fn check(name: &str, want: &[&str]) {
         let names = ["smollm2", "gemma3-270m", "qwen3"].map(str::to_owned);
         assert_eq!(alike(name, names.into_iter()), want);
+    }
+
+    #[test]
+    fn who_looks_something_up_does_not_wait_for_who_writes_apart() {
+        let home = tempfile::tempdir().unwrap();
+        let store = Store::open(home.path()).unwrap();
+        let apart = store.apart().unwrap();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        let found = apart.db.run("write", |db| {
+            let writes = rusqlite::TransactionBehavior::Immediate;
+            let transaction = db.transaction_with_behavior(writes)?;
+            std::thread::spawn(move || sender.send(store.list().map(|models| models.len())));
+            // Only where it fails is it waited for.
+            let found = receiver.recv_timeout(std::time::Duration::from_secs(10));
+            transaction.commit()?;
+            Ok(found)
+        });
+        assert_eq!(found.unwrap().unwrap().unwrap(), 0);
     }
 
     #[test]

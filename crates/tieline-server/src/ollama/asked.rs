@@ -21,10 +21,11 @@ pub(crate) struct Asked {
 
 impl Asked {
     pub(crate) fn find(app: &App, caller: &Caller, name: &str) -> Result<Self, ApiError> {
-        // A policy's name is the policy's, whatever was made under it.
-        let is_the_policys = app.router().switch().knows(name);
+        // A policy's name is the policy's, whatever was made under it: the database is not asked.
+        if app.router().switch().knows(name) {
+            return Ok(Self { base: name.to_owned(), ..Self::default() });
+        }
         match app.library().store.overlay(&bare(name)).map_err(failed)? {
-            Some(_) if is_the_policys => Ok(Self { base: name.to_owned(), ..Self::default() }),
             // Not the router's refusal: that would tell which model it is made of.
             Some(overlay) if !caller.may_ask(bare_base(&overlay)) => Err(not_here(name)),
             Some(overlay) => Self::of(overlay, app.config().limits.messages),

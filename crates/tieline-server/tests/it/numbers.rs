@@ -74,7 +74,7 @@ async fn a_model_is_one_label_however_it_is_spelled() {
 async fn every_request_has_its_row() {
     let home = tempfile::tempdir().unwrap();
     let store = Store::open(home.path()).unwrap();
-    let (sink, ledger) = Ledger::start(store.clone()).unwrap();
+    let (sink, ledger) = Ledger::start(&store).unwrap();
     let router = Router::new(Arc::new(Scripted::hello()), Some(sink));
     let mut config = Config::default();
     config.doors.admin_token = Some(tieline_store::keys::admin_token(home.path()).unwrap());

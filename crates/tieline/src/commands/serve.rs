@@ -82,7 +82,7 @@ async fn run(
     let inspected = has_runner.then(|| engine.clone());
     let (host, models) = serving::start(app, settings, engine);
     let (till, writer) = till(app)?;
-    let (sink, ledger) = Ledger::booking(app.store.clone(), Some(till.intents().clone()))?;
+    let (sink, ledger) = Ledger::booking(&app.store, Some(till.intents().clone()))?;
     let server = tieline_server::App::new(Router::new(host, Some(sink)), library(app), config);
     server.watch_lost(ledger.lost());
     server.runner_found(has_runner);

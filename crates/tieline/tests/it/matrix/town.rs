@@ -116,7 +116,7 @@ impl Town {
         let vendor = runtime.block_on(Vendor::start(Script::text(&["Hello"])));
         let home = tempfile::tempdir().unwrap();
         let store = Store::open(home.path()).unwrap();
-        let (sink, ledger) = Ledger::start(store.clone()).unwrap();
+        let (sink, ledger) = Ledger::start(&store).unwrap();
         let library = Library {
             store,
             catalogue: Arc::new(Catalogue::embedded().unwrap()),
