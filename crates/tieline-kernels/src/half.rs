@@ -91,9 +91,9 @@ mod tests {
         for bits in 0..0x7c00u16 {
             let (exponent, fraction) = (i32::from(bits >> 10), f64::from(bits & 0x3ff));
             let whole = if exponent == 0 { fraction } else { fraction + 1024.0 };
-            let want = (whole * 2f64.powi(exponent.max(1) - 25)) as f32;
-            assert_eq!(to_f32(bits), want, "{bits:#06x}");
-            assert_eq!(to_f32(bits | 0x8000), -want, "{bits:#06x}");
+            let want = whole * 2f64.powi(exponent.max(1) - 25);
+            assert_eq!(f64::from(to_f32(bits)), want, "{bits:#06x}");
+            assert_eq!(f64::from(to_f32(bits | 0x8000)), -want, "{bits:#06x}");
         }
     }
 
