@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use connection::serve;
-pub use vectors::vector;
+pub use vectors::{score, vector};
 
 /// A step of an answer, in no vendor's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -240,6 +240,8 @@ pub enum Dialect {
     Ollama,
     /// OpenAI's vectors.
     Embeddings,
+    /// Scores in Cohere's and Jina's form.
+    Rerank,
     /// Gemini's vectors.
     GeminiEmbeddings,
     /// Ollama's vectors.
@@ -258,6 +260,7 @@ impl Dialect {
             (":generateContent", Self::Gemini),
             ("/api/chat", Self::Ollama),
             ("/embeddings", Self::Embeddings),
+            ("/rerank", Self::Rerank),
             (":batchEmbedContents", Self::GeminiEmbeddings),
             ("/api/embed", Self::OllamaEmbeddings),
         ];
@@ -274,7 +277,9 @@ impl Dialect {
             Self::Gemini => gemini::frames(script),
             Self::Ollama => ollama::frames(script),
             // They come in one piece alone.
-            Self::Embeddings | Self::GeminiEmbeddings | Self::OllamaEmbeddings => (Vec::new(), 0),
+            Self::Embeddings | Self::Rerank | Self::GeminiEmbeddings | Self::OllamaEmbeddings => {
+                (Vec::new(), 0)
+            }
         }
     }
 
@@ -288,6 +293,7 @@ impl Dialect {
             Self::Gemini => gemini::whole(script),
             Self::Ollama => ollama::whole(script),
             Self::Embeddings => vectors::openai(script, asked),
+            Self::Rerank => vectors::rerank(script, asked),
             Self::GeminiEmbeddings => vectors::gemini(script, asked),
             Self::OllamaEmbeddings => vectors::ollama(script, asked),
         }
@@ -301,7 +307,9 @@ impl Dialect {
             Self::Chat | Self::Completions | Self::Responses | Self::Anthropic => {
                 captured.json()["stream"] != true
             }
-            Self::Embeddings | Self::GeminiEmbeddings | Self::OllamaEmbeddings => true,
+            Self::Embeddings | Self::Rerank | Self::GeminiEmbeddings | Self::OllamaEmbeddings => {
+                true
+            }
         }
     }
 
@@ -309,7 +317,7 @@ impl Dialect {
     fn error(self, code: &str) -> serde_json::Value {
         use serde_json::json;
         match self {
-            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings => {
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Rerank => {
                 json!({"error": {"message": CANARY, "type": "mock_error", "param": null, "code": code}})
             }
             Self::Anthropic => json!({"type": "error", "error": {"type": code, "message": CANARY}}),
@@ -325,7 +333,7 @@ impl Dialect {
         use serde_json::json;
         let said = |words: &str| format!("{words} {CANARY}");
         match self {
-            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings => {
+            Self::Chat | Self::Completions | Self::Responses | Self::Embeddings | Self::Rerank => {
                 json!({"error": {
                     "message": said("This model's maximum context length is 8192 tokens."),
                     "type": "invalid_request_error", "param": "messages",
@@ -364,6 +372,7 @@ impl Dialect {
             | Self::Completions
             | Self::Gemini
             | Self::Embeddings
+            | Self::Rerank
             | Self::GeminiEmbeddings => format!("data: {error}\n\n"),
         }
     }
@@ -374,7 +383,7 @@ impl Dialect {
             Self::Chat | Self::Completions | Self::Responses | Self::Anthropic | Self::Gemini => {
                 "text/event-stream; charset=utf-8"
             }
-            Self::Embeddings | Self::GeminiEmbeddings | Self::OllamaEmbeddings => {
+            Self::Embeddings | Self::Rerank | Self::GeminiEmbeddings | Self::OllamaEmbeddings => {
                 "application/json"
             }
         }

@@ -28,6 +28,8 @@ pub(crate) const NO_LOGPROBS: &str =
     "log-probabilities are left out: the answer's text was changed on its way";
 /// What whoever asks for vectors must know of them.
 pub(crate) const MASKED: &str = "the vectors are of redacted texts: what the policy keeps here was replaced by its kind before they left";
+/// The same of scores.
+pub(crate) const PSEUDONYMS: &str = "the scores are of redacted texts: what the policy keeps here was replaced by pseudonyms before they left";
 
 pub(crate) struct Restored {
     /// `None`: it is over.

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 
 use tieline_types::{
-    BackendError, ErrorKind, Origin, PictureSource, Private, Prompt, Request, Retry,
+    BackendError, ErrorKind, Origin, PictureSource, Private, Prompt, Request, Retry, Texts,
 };
 
 use crate::detect::Detectors;
@@ -153,6 +153,8 @@ impl Guard {
         let expired = (self.stopwatch)();
         let in_time = || if expired() { Err(Refusal::Expired) } else { Ok(()) };
         let vault = match request.prompt {
+            // Who a query asks after is told from others by a name that no other call knows.
+            Prompt::Texts(Texts { query: Some(_), .. }) => self.vaults.alone(release.session),
             Prompt::Texts(_) => Arc::new(Mutex::new(Pseudonyms::masks())),
             _ => self.vaults.of(release.session),
         };

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use tieline_types::{Backend, BackendError, EventStream, Prompt, Request, Zone};
+use tieline_types::{Backend, BackendError, EventStream, Prompt, Request, Texts, Zone};
 
-use crate::answer::{MASKED, NO_LOGPROBS, Restored};
+use crate::answer::{MASKED, NO_LOGPROBS, PSEUDONYMS, Restored};
 use crate::guard::{Guard, Prepared};
 use crate::outbound::Egress;
 use crate::remote::Remote;
@@ -123,6 +123,7 @@ impl Backend for Released {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let logprobs = request.logprobs.is_some() || request.prompt_logprobs.is_some();
         let note = match request.prompt {
+            Prompt::Texts(Texts { query: Some(_), .. }) => Some(PSEUDONYMS),
             Prompt::Texts(_) => Some(MASKED),
             _ => logprobs.then_some(NO_LOGPROBS),
         };

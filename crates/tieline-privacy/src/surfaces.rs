@@ -41,6 +41,10 @@ pub enum Surface {
     Suffix,
     /// A text that is to become a vector.
     Input(usize),
+    /// What documents are scored by.
+    Query,
+    /// A document that is scored.
+    Document(usize),
     /// A tool's name.
     ToolName(usize),
     /// What a tool does.
@@ -74,6 +78,8 @@ impl fmt::Display for Surface {
             Self::Prefix => f.write_str("prefix"),
             Self::Suffix => f.write_str("suffix"),
             Self::Input(at) => write!(f, "input[{at}]"),
+            Self::Query => f.write_str("query"),
+            Self::Document(at) => write!(f, "documents[{at}]"),
             Self::ToolName(at) => write!(f, "tools[{at}].name"),
             Self::ToolDescription(at) => write!(f, "tools[{at}].description"),
             Self::ToolParameters(at) => write!(f, "tools[{at}].parameters"),
@@ -106,6 +112,8 @@ impl Surface {
             | Self::Prefix
             | Self::Suffix
             | Self::Input(_)
+            | Self::Query
+            | Self::Document(_)
             | Self::ToolDescription(_)
             | Self::Stop(_)
             | Self::Constraint => Some(Format::Plain),
@@ -179,10 +187,14 @@ fn walk_prompt<E>(prompt: &mut Prompt, visit: Visit<'_, E>) -> Result<(), E> {
             private(Surface::Prefix, prefix, visit)?;
             private(Surface::Suffix, suffix, visit)?;
         }
-        Prompt::Texts(Texts { inputs, dimensions: _, normalise: _ }) => {
+        Prompt::Texts(Texts { inputs, query, dimensions: _, normalise: _ }) => {
+            let surface = if query.is_some() { Surface::Document } else { Surface::Input };
+            if let Some(query) = query {
+                private(Surface::Query, query, visit)?;
+            }
             for (at, input) in inputs.iter_mut().enumerate() {
                 match input {
-                    Input::Text(text) => private(Surface::Input(at), text, visit)?,
+                    Input::Text(text) => private(surface(at), text, visit)?,
                     Input::Tokens(_) => {}
                 }
             }

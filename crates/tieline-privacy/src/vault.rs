@@ -202,6 +202,11 @@ impl Vaults {
         vault
     }
 
+    /// A vault that nobody else uses and nothing keeps.
+    pub(crate) fn alone(&self, session: Session) -> Vault {
+        Arc::new(Mutex::new(Pseudonyms::new(&self.root, session, self.limits)))
+    }
+
     pub(crate) fn forget(&self, session: Session) {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|(known, _)| *known != session);

@@ -5,6 +5,7 @@
 mod calls;
 mod flavour;
 mod read;
+mod scores;
 mod vectors;
 mod write;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use tieline_types::{BackendError, Request};
 
 use crate::protocol::{Protocol, Reader, Written};
-use crate::vectors::{Batch, Made};
+use crate::vectors::{Batch, Made, Scored};
 
 pub use flavour::{FLAVOURS, Flavour, Parameter, Schema, Thinking, VectorWords, flavour, table};
 
@@ -56,13 +57,24 @@ impl Protocol for OpenAi {
         model: &str,
         key: Option<&str>,
     ) -> Result<Written, BackendError> {
-        let mut written = vectors::write(self.flavour, batch, model)?;
+        let mut written = match batch.query {
+            Some(query) => scores::write(query, batch, model),
+            None => vectors::write(self.flavour, batch, model)?,
+        };
         written.headers.extend(key.map(|key| ("authorization", format!("Bearer {key}"))));
         Ok(written)
     }
 
     fn read_vectors(&self, body: &str) -> Result<Made, BackendError> {
         vectors::read(body)
+    }
+
+    fn ranks(&self) -> bool {
+        self.flavour.ranks
+    }
+
+    fn read_scores(&self, body: &str) -> Result<Scored, BackendError> {
+        scores::read(body)
     }
 
     fn error_code(&self, body: &Value) -> Option<String> {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tieline_types::{BackendError, Event, Request};
 
 use crate::errors::unsupported;
-use crate::vectors::{Batch, Made};
+use crate::vectors::{Batch, Made, Scored};
 
 /// The warning before a [`Event::Finished`] whose usage the vendor did not tell: its counts are 0 then, which no
 /// real answer has, and must not be taken for free.
@@ -89,7 +89,12 @@ pub trait Protocol: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// The texts whose vectors are wanted, in the vendor's words.
+    /// Whether the vendor scores documents by a query.
+    fn ranks(&self) -> bool {
+        false
+    }
+
+    /// The texts whose vectors or scores are wanted, in the vendor's words.
     ///
     /// # Errors
     /// [`tieline_types::ErrorKind::Unsupported`]: the vendor cannot express it.
@@ -108,6 +113,14 @@ pub trait Protocol: std::fmt::Debug + Send + Sync {
     /// It holds no vectors.
     fn read_vectors(&self, _body: &str) -> Result<Made, BackendError> {
         Err(unsupported("vectors of texts", "this protocol"))
+    }
+
+    /// Reads the answer to [`Protocol::write_texts`] with a query.
+    ///
+    /// # Errors
+    /// It holds no scores.
+    fn read_scores(&self, _body: &str) -> Result<Scored, BackendError> {
+        Err(unsupported("scores of texts", "this protocol"))
     }
 
     /// What the vendor's error object says: its kind, type or code, never its text, which may repeat the prompt.

@@ -131,7 +131,7 @@ impl Remote for Speaker {
     async fn send(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
         let request = outbound.request();
         if matches!(request.prompt, Prompt::Texts(_)) {
-            return self.vectors(outbound).await;
+            return self.texts(outbound).await;
         }
         let asked = Instant::now();
         let deadline = request.deadline.and_then(|deadline| asked.checked_add(deadline));

@@ -1,7 +1,7 @@
-//! Texts become vectors: what the protocols have in common, and a vendor that is asked for them, batch by batch.
+//! Texts become vectors or scores: what the protocols have in common, and a vendor that is asked for them, batch by batch.
 //!
 //! A vendor's answer is taken for what it says only where it can be: as many vectors as texts, all of one length, all
-//! of numbers. Each batch is told as it comes, so that whoever waits sees that something happens.
+//! of numbers. Scores are asked for at once, since those of another call may not be comparable with them. Each batch is told as it comes, so that whoever waits sees that something happens.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -46,6 +46,8 @@ const UNIT: f32 = 1e-3;
 pub struct Batch<'a> {
     /// The texts.
     pub texts: Vec<&'a str>,
+    /// What they are scored by; `None`: they become vectors.
+    pub query: Option<&'a str>,
     /// How many numbers a vector has; `None`: as many as the model makes.
     pub dimensions: Option<u32>,
     /// Whether each is to have length 1.
@@ -59,6 +61,15 @@ pub struct Batch<'a> {
 pub struct Made {
     /// The vectors, in the order of the texts.
     pub vectors: Vec<Vec<f32>>,
+    /// Tokens read; `None`: it did not tell.
+    pub prompt_tokens: Option<Tokens>,
+}
+
+/// What a vendor made of documents and a query.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// The scores, in the order of the documents.
+    pub scores: Vec<f32>,
     /// Tokens read; `None`: it did not tell.
     pub prompt_tokens: Option<Tokens>,
 }
@@ -88,14 +99,14 @@ impl Wire {
     }
 }
 
-/// The vectors by their numbers; where none has one, as they stand. `None`: a number is twice there, or missing.
-pub(crate) fn in_order(numbered: Vec<(Option<usize>, Vec<f32>)>) -> Option<Vec<Vec<f32>>> {
+/// Vectors or scores by their numbers; where none has one, as they stand. `None`: a number is twice there, or missing.
+pub(crate) fn in_order<T: Clone>(numbered: Vec<(Option<usize>, T)>) -> Option<Vec<T>> {
     if numbered.iter().all(|(number, _)| number.is_none()) {
-        return Some(numbered.into_iter().map(|(_, vector)| vector).collect());
+        return Some(numbered.into_iter().map(|(_, one)| one).collect());
     }
-    let mut places: Vec<Option<Vec<f32>>> = vec![None; numbered.len()];
-    for (number, vector) in numbered {
-        if places.get_mut(number?)?.replace(vector).is_some() {
+    let mut places: Vec<Option<T>> = vec![None; numbered.len()];
+    for (number, one) in numbered {
+        if places.get_mut(number?)?.replace(one).is_some() {
             return None;
         }
     }
@@ -112,11 +123,23 @@ pub(crate) fn none_of_it() -> BackendError {
     upstream("the vendor's answer holds no vectors")
 }
 
+/// The same of scores.
+pub(crate) fn no_scores() -> BackendError {
+    upstream("the vendor's answer holds no scores of all documents")
+}
+
 impl Speaker {
-    /// Asks for the vectors of a request's texts. A refusal of the first batch is this one's; others come in the stream.
-    pub(crate) async fn vectors(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
-        let Some(most) = self.protocol.most_texts() else {
-            return Err(unsupported("vectors of texts", &self.endpoint.name));
+    /// Asks for what is wanted of a request's texts. A refusal of the first batch is this one's; others come in the
+    /// stream.
+    pub(crate) async fn texts(&self, outbound: Outbound) -> Result<EventStream, BackendError> {
+        let prompt = &outbound.request().prompt;
+        let most = match matches!(prompt, Prompt::Texts(Texts { query: Some(_), .. })) {
+            true if self.protocol.ranks() => usize::MAX,
+            true => return Err(unsupported("scores of texts", &self.endpoint.name)),
+            false => self
+                .protocol
+                .most_texts()
+                .ok_or_else(|| unsupported("vectors of texts", &self.endpoint.name))?,
         };
         let mut work = Work::of(self, outbound.into_request(), most)?;
         let (response, warnings) = work.ask().await?;
@@ -133,6 +156,7 @@ impl Speaker {
 struct Work {
     speaker: Speaker,
     texts: Vec<Private>,
+    query: Option<Private>,
     dimensions: Option<u32>,
     normalise: bool,
     truncate: bool,
@@ -156,7 +180,7 @@ struct Work {
 
 impl Work {
     fn of(speaker: &Speaker, request: Request, most: usize) -> Result<Self, BackendError> {
-        let Prompt::Texts(Texts { inputs, dimensions, normalise }) = request.prompt else {
+        let Prompt::Texts(Texts { inputs, query, dimensions, normalise }) = request.prompt else {
             return Err(unsupported(
                 "vectors of a prompt that is no texts",
                 &speaker.endpoint.name,
@@ -172,6 +196,7 @@ impl Work {
         Ok(Self {
             speaker: speaker.clone(),
             texts: inputs.into_iter().map(text).collect::<Result<_, _>>()?,
+            query,
             dimensions,
             normalise,
             truncate: request.overflow == Overflow::DropOldest,
@@ -191,6 +216,9 @@ impl Work {
     /// How many of the next texts are asked for at once: one at least.
     fn next_batch(&self) -> usize {
         let left = &self.texts[self.done..];
+        if self.query.is_some() {
+            return left.len();
+        }
         let mut bytes = 0;
         let fits = |text: &&Private| {
             bytes += text.expose().len();
@@ -240,6 +268,7 @@ impl Work {
         let texts = &self.texts[self.done..self.asked];
         Batch {
             texts: texts.iter().map(Private::expose).collect(),
+            query: self.query.as_ref().map(Private::expose),
             dimensions: self.dimensions,
             normalise: self.normalise,
             truncate: self.truncate,
@@ -265,7 +294,7 @@ impl Work {
         self.ready.pop_front()
     }
 
-    /// The next batch's vectors, or the end.
+    /// The next batch's vectors or scores, or the end.
     async fn go_on(&mut self) -> Result<Event, BackendError> {
         let response = match self.response.take() {
             Some(response) => response,
@@ -273,11 +302,18 @@ impl Work {
             None => self.insist().await?,
         };
         let body = self.body(response).await?;
-        let made = match self.speaker.protocol.read_vectors(&body) {
-            Ok(made) => made,
-            Err(error) => return Err(self.error_in(&body).unwrap_or(error)),
-        };
-        self.take(made)
+        let protocol = &self.speaker.protocol;
+        let told = |error| self.error_in(&body).unwrap_or(error);
+        match self.query {
+            None => {
+                let made = protocol.read_vectors(&body).map_err(told)?;
+                self.take(made)
+            }
+            Some(_) => {
+                let scored = protocol.read_scores(&body).map_err(told)?;
+                self.take_scores(scored)
+            }
+        }
     }
 
     /// What a vendor says that refuses with a status that is none.
@@ -331,6 +367,27 @@ impl Work {
             let off = |vector: &&mut Vec<f32>| (texts::length(vector) - 1.0).abs() > UNIT;
             vectors.iter_mut().filter(off).for_each(|vector| texts::normalise(vector));
         }
+        self.length = Some(length);
+        self.add(prompt_tokens);
+        Ok(Event::Vectors(vectors))
+    }
+
+    /// The same of scores.
+    fn take_scores(&mut self, scored: Scored) -> Result<Event, BackendError> {
+        let Scored { scores, prompt_tokens } = scored;
+        let wrong = |what: &str| upstream(format!("{} sent {what}", self.speaker.endpoint.name));
+        if scores.len() != self.asked {
+            return Err(wrong("another number of scores than of documents"));
+        }
+        if scores.iter().any(|score| !score.is_finite()) {
+            return Err(wrong("scores that are no numbers"));
+        }
+        self.add(prompt_tokens);
+        Ok(Event::Scores(scores))
+    }
+
+    /// The batch is there, and took so many tokens, where they can be as many.
+    fn add(&mut self, prompt_tokens: Option<Tokens>) {
         let bytes: usize = self.batch().texts.iter().map(|text| text.len()).sum();
         let can_be = |told: &Tokens| {
             usize::try_from(told.0).is_ok_and(|told| told > 0 && told >= bytes / LONGEST_TOKEN)
@@ -338,9 +395,7 @@ impl Work {
         let sum = |one: Tokens, more: Tokens| Tokens(one.0.saturating_add(more.0));
         let told = self.prompt_tokens.zip(prompt_tokens.filter(can_be));
         self.prompt_tokens = told.map(|(one, more)| sum(one, more));
-        self.length = Some(length);
         self.done = self.asked;
-        Ok(Event::Vectors(vectors))
     }
 
     fn end(&mut self) -> Event {

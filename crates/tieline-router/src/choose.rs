@@ -80,8 +80,8 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
     }
     decision.rejections.sort_by(|one, other| one.name.cmp(&other.name));
     utility::rank(policy, asked, &eligible, &mut decision);
-    // Vectors have no confidence that anybody could judge.
-    if matches!(group, Group::Exact(_)) || asked.needs.vectors {
+    // Vectors and scores have no confidence that anybody could judge.
+    if matches!(group, Group::Exact(_)) || asked.needs.are_silent() {
         decision.cascade = None;
     }
     if decision.tries.is_empty() {

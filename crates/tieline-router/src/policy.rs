@@ -230,8 +230,10 @@ pub struct ModelPolicy {
     pub reasoning: Option<bool>,
     /// Whether it tells the probabilities of its tokens.
     pub logprobs: Option<bool>,
-    /// Whether it turns texts into vectors; then it does nothing else.
+    /// Whether it turns texts into vectors; then it writes nothing.
     pub embeddings: Option<bool>,
+    /// Whether it scores texts by a query; then it writes nothing.
+    pub rerank: Option<bool>,
     /// Whose vectors its own can be compared with, by a name; `None`: those of models called as it is.
     pub space: Option<String>,
     /// Its licence, as an SPDX word.

@@ -226,7 +226,8 @@ impl Switch {
             asked.budgets = read.await.unwrap_or_default();
         }
         let machine = self.machine(host, &setup.policy).await?;
-        let candidates = self.facts(&setup, &machine, (talk.as_ref(), asked.needs.vectors));
+        let silent = asked.needs.are_silent();
+        let candidates = self.facts(&setup, &machine, (talk.as_ref(), silent));
         let candidates: Vec<Candidate> = candidates.into_iter().map(|(one, _)| one).collect();
         let decision = decide(&setup.policy, &asked, &candidates);
         let shelf = self.shelf(&setup, (&decision, call), &machine);
@@ -257,13 +258,13 @@ impl Switch {
         &self,
         setup: &Setup,
         machine: &Machine,
-        (talk, vectors): (Option<&Talk>, bool),
+        (talk, silent): (Option<&Talk>, bool),
     ) -> Vec<(Candidate, Figures)> {
         let (cards, status) = &**machine;
         let now = Instant::now();
         let breakers = self.shared.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut speeds = self.shared.memory.speeds();
-        let ground = Ground { status, policy: &setup.policy, known: &setup.known, talk, vectors };
+        let ground = Ground { status, policy: &setup.policy, known: &setup.known, talk, silent };
         let mut all = facts::local(cards, &ground, &mut speeds);
         for remote in &setup.remotes {
             let mut candidate = remote.candidate.clone();
@@ -315,7 +316,7 @@ pub fn local_candidates(
     let memory = Memory::default();
     memory.recall(learned);
     let status = &HostStatus::default();
-    let ground = Ground { status, policy, known, talk: None, vectors: true };
+    let ground = Ground { status, policy, known, talk: None, silent: true };
     facts::local(cards, &ground, &mut memory.speeds())
 }
 
@@ -334,8 +335,8 @@ pub fn preview(
     let memory = Memory::default();
     memory.recall(learned);
     let (policy, known) = (&setup.policy, &*setup.known);
-    let (status, vectors) = (&HostStatus::default(), asked.needs.vectors);
-    let ground = Ground { status, policy, known, talk: None, vectors };
+    let (status, silent) = (&HostStatus::default(), asked.needs.are_silent());
+    let ground = Ground { status, policy, known, talk: None, silent };
     let speeds = &mut memory.speeds();
     let local = facts::local(cards, &ground, speeds);
     let mut candidates: Vec<Candidate> = local.into_iter().map(|(one, _)| one).collect();

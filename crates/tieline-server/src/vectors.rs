@@ -1,10 +1,10 @@
-//! Vectors of texts for all dialects: of a model of this machine, or of whom the policy chooses.
+//! Vectors and scores of texts for all dialects: of a model of this machine, or of whom the policy chooses.
 
 use futures_util::StreamExt;
 use tieline_router::Routed;
-use tieline_types::wire::{Reply, Work};
+use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Backend, BackendError, ErrorKind, Event, Overflow, Prompt, Request, Texts, Tokens, Vectors,
+    Backend, BackendError, ErrorKind, Event, Overflow, Private, Prompt, Request, Texts, Tokens,
     Wanted,
 };
 
@@ -15,21 +15,22 @@ use crate::heads::Marks;
 use crate::open;
 use crate::routes::Dialect;
 
-/// Texts, of which model vectors are wanted, and what becomes of one that is too long for somebody else's.
+/// Texts, of which model their vectors or scores are wanted, and what becomes of one that is too long for somebody else's.
 pub(crate) struct Ask {
     pub(crate) wanted: Wanted,
     pub(crate) texts: Texts,
     pub(crate) overflow: Overflow,
 }
 
-/// Vectors, and who made them.
+/// Vectors or scores, and who made them.
 pub(crate) struct Made {
     pub(crate) vectors: Vec<Vec<f32>>,
+    pub(crate) scores: Vec<f32>,
     pub(crate) prompt_tokens: Tokens,
     pub(crate) marks: Marks,
 }
 
-/// One vector for each text, within the time that a request may take. A model of this machine gives them in full length.
+/// One vector or score for each text, within the time that a request may take. A model of this machine gives them in full length.
 pub(crate) async fn make(
     app: &App,
     caller: &Caller,
@@ -70,37 +71,55 @@ pub(crate) async fn make(
 
 async fn here(mut routed: Routed, request: Request) -> Result<Made, BackendError> {
     let asker = request.asker();
-    let Prompt::Texts(Texts { inputs: texts, normalise, dimensions: _ }) = request.prompt else {
-        return Err(unexpected());
+    let Prompt::Texts(texts) = request.prompt else { return Err(unexpected()) };
+    let Texts { inputs, query, normalise, dimensions: _ } = texts;
+    let work = match query {
+        None => Work::Embed { texts: inputs, normalise, asker },
+        Some(query) => {
+            let texts = inputs.into_iter().filter_map(plain).collect();
+            Work::Rank { query, texts, asker }
+        }
     };
     let served = routed.ready().await?;
-    let reply = routed.work(Work::Embed { texts, normalise, asker }).await?;
-    let Reply::Embeddings { vectors, prompt_tokens } = reply else { return Err(unexpected()) };
-    Ok(Made { vectors, prompt_tokens, marks: Marks::here(&served) })
+    let marks = Marks::here(&served);
+    match routed.work(work).await? {
+        Reply::Embeddings { vectors, prompt_tokens } => {
+            Ok(Made { vectors, scores: Vec::new(), prompt_tokens, marks })
+        }
+        Reply::Scores { scores, prompt_tokens } => {
+            Ok(Made { vectors: Vec::new(), scores, prompt_tokens, marks })
+        }
+        _ => Err(unexpected()),
+    }
+}
+
+/// Documents come as text alone.
+fn plain(input: Input) -> Option<Private> {
+    match input {
+        Input::Text(text) => Some(text),
+        Input::Tokens(_) => None,
+    }
 }
 
 async fn elsewhere(routed: Routed, request: Request) -> Result<Made, BackendError> {
     let decision = Some(routed.decision().clone());
     let mut events = routed.run(request).await?;
-    let mut made = Vectors { vectors: Vec::new(), prompt_tokens: Tokens(0) };
-    let (mut warnings, mut ended) = (Vec::new(), false);
+    let (mut vectors, mut scores, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut read = None;
     while let Some(event) = events.next().await {
         match event? {
-            Event::Vectors(more) => made.vectors.extend(more),
+            Event::Vectors(more) => vectors.extend(more),
+            Event::Scores(all) => scores = all,
             Event::Warning(text) => warnings.push(text),
-            Event::Finished(finished) => {
-                made.prompt_tokens = finished.usage.prompt_tokens;
-                ended = true;
-            }
+            Event::Finished(finished) => read = Some(finished.usage.prompt_tokens),
             _ => {}
         }
     }
-    if !ended {
-        return Err(BackendError::new(ErrorKind::Internal, "the vectors have no end"));
-    }
-    let Vectors { vectors, prompt_tokens } = made;
+    let Some(prompt_tokens) = read else {
+        return Err(BackendError::new(ErrorKind::Internal, "the answer has no end"));
+    };
     let marks = Marks { decision, warnings, ..Marks::default() };
-    Ok(Made { vectors, prompt_tokens, marks })
+    Ok(Made { vectors, scores, prompt_tokens, marks })
 }
 
 fn unexpected() -> BackendError {

@@ -37,6 +37,9 @@ pub enum Event {
     /// others are known by their places there.
     #[serde(skip)]
     Vectors(Vec<Vec<f32>>),
+    /// How well each document answers the query, in the order of the documents; all at once, and as little of a frame.
+    #[serde(skip)]
+    Scores(Vec<f32>),
 }
 
 /// What was found out about a prompt before it is computed.

@@ -352,30 +352,53 @@ impl Backend for Named {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let asker = request.asker();
         match request.prompt {
-            Prompt::Texts(texts) => Ok(Box::pin(self.vectors(texts, asker))),
+            Prompt::Texts(texts) => Ok(Box::pin(self.texts(texts, asker))),
             _ => self.host.run(&self.wanted, request).await,
         }
     }
 }
 
 impl Named {
-    /// The vectors of texts, made once somebody waits for them.
-    fn vectors(&self, texts: Texts, asker: Asker) -> Making {
+    /// What is wanted of texts, made once somebody waits for it.
+    fn texts(&self, texts: Texts, asker: Asker) -> Making {
         let host = Arc::clone(&self.host);
         let wanted =
             Wanted { vectors: self.wanted.vectors.or(Some(Pooling::Model)), ..self.wanted.clone() };
-        let Texts { inputs, normalise, dimensions: _ } = texts;
-        let work = async move { host.embed(&wanted, inputs, normalise, asker).await };
+        let Texts { inputs, query, normalise, dimensions: _ } = texts;
+        let work = async move {
+            let (event, prompt_tokens) = match query {
+                None => {
+                    let made = host.embed(&wanted, inputs, normalise, asker).await?;
+                    (Event::Vectors(made.vectors), made.prompt_tokens)
+                }
+                Some(query) => {
+                    let texts = inputs.into_iter().map(plain).collect::<Result<_, _>>()?;
+                    let made = host.rank(&wanted, query, texts, asker).await?;
+                    (Event::Scores(made.scores), made.prompt_tokens)
+                }
+            };
+            Ok(told(event, prompt_tokens))
+        };
         Making { work: Some(Box::pin(work)), ready: VecDeque::new() }
     }
 }
 
-type MakingVectors = Pin<Box<dyn Future<Output = Result<Vectors, BackendError>> + Send>>;
+/// Documents are read beside their query as one text.
+fn plain(input: Input) -> Result<Private, BackendError> {
+    match input {
+        Input::Text(text) => Ok(text),
+        Input::Tokens(_) => {
+            Err(BackendError::new(ErrorKind::Unsupported, "documents of tokens cannot be scored"))
+        }
+    }
+}
 
-/// Vectors on their way, as an answer. Dropping it cancels the work.
+type MakingTexts = Pin<Box<dyn Future<Output = Result<[Event; 3], BackendError>> + Send>>;
+
+/// Vectors or scores on their way, as an answer. Dropping it cancels the work.
 struct Making {
     /// `None`: it is over.
-    work: Option<MakingVectors>,
+    work: Option<MakingTexts>,
     ready: VecDeque<Result<Event, BackendError>>,
 }
 
@@ -387,7 +410,7 @@ impl Stream for Making {
             let made = ready!(work.as_mut().poll(context));
             self.work = None;
             match made {
-                Ok(made) => self.ready.extend(told(made).map(Ok)),
+                Ok(made) => self.ready.extend(made.map(Ok)),
                 Err(error) => self.ready.push_back(Err(error)),
             }
         }
@@ -395,9 +418,8 @@ impl Stream for Making {
     }
 }
 
-/// Vectors as the events of an answer.
-fn told(made: Vectors) -> [Event; 3] {
-    let Vectors { vectors, prompt_tokens } = made;
+/// What was made, as the events of an answer.
+fn told(made: Event, prompt_tokens: Tokens) -> [Event; 3] {
     let finished = Finished {
         reason: FinishReason::EndOfTurn,
         usage: Usage { prompt_tokens, ..Usage::default() },
@@ -408,7 +430,7 @@ fn told(made: Vectors) -> [Event; 3] {
     };
     [
         Event::Started(Started { prompt_tokens, ..Started::default() }),
-        Event::Vectors(vectors),
+        made,
         Event::Finished(Box::new(finished)),
     ]
 }

@@ -87,7 +87,7 @@ pub enum Prompt {
         /// The text after it.
         suffix: Private,
     },
-    /// Texts that are to become vectors: [`crate::Event::Vectors`]. No frame of a runner's holds them, which has work of
+    /// Texts that are to become vectors or scores: [`crate::Event::Vectors`], [`crate::Event::Scores`]. No frame of a runner's holds them, which has work of
     /// its own for that.
     #[serde(skip)]
     Texts(Texts),

@@ -1,13 +1,15 @@
-//! Texts that are to become vectors: what is asked of whoever makes them, in the place of a prompt to answer.
+//! Texts that are to become vectors or scores: what is asked of whoever makes them, in the place of a prompt to answer.
 
 use crate::Private;
 use crate::wire::Input;
 
-/// Texts, and what their vectors are to be like.
+/// Texts, and what is wanted of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Texts {
     /// The texts, in order. Tokens are those of one model of this machine.
     pub inputs: Vec<Input>,
+    /// What each is scored by, as a document that may answer it; `None`: they become vectors.
+    pub query: Option<Private>,
     /// How many numbers a vector has; `None`: as many as the model makes.
     pub dimensions: Option<u32>,
     /// Whether each is scaled to length 1.
@@ -18,7 +20,12 @@ impl Texts {
     /// Texts whose vectors are as the model makes them, at length 1.
     pub fn new(texts: impl IntoIterator<Item = impl Into<Private>>) -> Self {
         let inputs = texts.into_iter().map(Input::from).collect();
-        Self { inputs, dimensions: None, normalise: true }
+        Self { inputs, query: None, dimensions: None, normalise: true }
+    }
+
+    /// Documents that are scored by a query.
+    pub fn scored(query: Private, texts: Vec<Private>) -> Self {
+        Self { query: Some(query), ..Self::new(texts) }
     }
 
     /// Whether any of them is tokens.
@@ -35,13 +42,14 @@ impl Texts {
         self.inputs.iter().map(count).sum()
     }
 
-    /// The bytes of the longest text; 0 where all are tokens.
+    /// The bytes of the longest text, with the query that it is read beside; tokens have none.
     pub fn longest(&self) -> usize {
         let bytes = |input: &Input| match input {
             Input::Text(text) => text.expose().len(),
             Input::Tokens(_) => 0,
         };
-        self.inputs.iter().map(bytes).max().unwrap_or(0)
+        let query = self.query.as_ref().map_or(0, |query| query.expose().len());
+        query + self.inputs.iter().map(bytes).max().unwrap_or(0)
     }
 }
 
@@ -75,5 +83,7 @@ mod tests {
         assert_eq!((texts.has_tokens(), texts.tokens(), texts.longest()), (false, 0, 4));
         texts.inputs.push(Input::Tokens(vec![1, 2, 3]));
         assert_eq!((texts.has_tokens(), texts.tokens(), texts.longest()), (true, 3, 4));
+        let scored = Texts::scored("why".into(), vec!["a".into(), "four".into()]);
+        assert_eq!((scored.inputs.len(), scored.longest()), (2, 7));
     }
 }

@@ -75,6 +75,37 @@ pub(super) fn openai(script: &Script, asked: &Value) -> Value {
     body
 }
 
+/// How well a text answers a query: it follows from both.
+pub fn score(query: &str, text: &str) -> f32 {
+    let pairs = vector(query, LENGTH).into_iter().zip(vector(text, LENGTH));
+    pairs.map(|(one, other)| one * other).sum()
+}
+
+/// Scores, the best first, as vendors write them.
+pub(super) fn rerank(script: &Script, asked: &Value) -> Value {
+    let query = asked["query"].as_str().unwrap_or_default();
+    let said = texts(list(&asked["documents"]));
+    let mut scores: Vec<(usize, f32)> =
+        said.iter().map(|text| score(query, text)).enumerate().collect();
+    scores.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+    match (&script.fault, scores.last_mut()) {
+        (Fault::VectorMissing, _) => drop(scores.pop()),
+        (Fault::VectorTwice, Some(last)) => last.0 = usize::from(last.0 == 0),
+        (Fault::VectorNan, Some(last)) => last.1 = f32::NAN,
+        _ => {}
+    }
+    let entry = |(index, score): &(usize, f32)| {
+        json!({ "index": index, "relevance_score": numbers(&[*score])[0],
+            "document": { "text": said[*index] } })
+    };
+    let results: Vec<Value> = scores.iter().map(entry).collect();
+    let mut body = json!({ "id": "mock", "model": "mock", "results": results });
+    if let Some(told) = script.told() {
+        body["usage"] = json!({ "total_tokens": told.prompt });
+    }
+    body
+}
+
 pub(super) fn gemini(script: &Script, asked: &Value) -> Value {
     let requests: Vec<&Value> = list(&asked["requests"]).collect();
     let length = requests.first().and_then(|one| one["outputDimensionality"].as_u64());

@@ -106,6 +106,8 @@ pub struct Flavour {
     pub short_ids: bool,
     /// How vectors are asked for; `None`: it makes none.
     pub vectors: Option<VectorWords>,
+    /// Whether it scores documents by a query, at `/rerank`.
+    pub ranks: bool,
 }
 
 impl Flavour {
@@ -159,6 +161,7 @@ const COMMON: Flavour = Flavour {
     schema: Schema::Kept,
     short_ids: false,
     vectors: None,
+    ranks: false,
 };
 
 /// All flavours.
@@ -193,6 +196,7 @@ pub const FLAVOURS: &[Flavour] = &[
         ],
         thinking: Thinking::Reasoning,
         vectors: Some(VectorWords { base64: false, dimensions: None, ..VECTORS }),
+        ranks: true,
         ..COMMON
     },
     Flavour {
@@ -240,6 +244,7 @@ pub const FLAVOURS: &[Flavour] = &[
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
         vectors: Some(VECTORS),
+        ranks: true,
         ..COMMON
     },
     Flavour {
@@ -268,6 +273,7 @@ pub const FLAVOURS: &[Flavour] = &[
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
         vectors: Some(VectorWords { dimensions: None, ..VECTORS }),
+        ranks: true,
         ..COMMON
     },
     Flavour {
@@ -286,6 +292,7 @@ pub const FLAVOURS: &[Flavour] = &[
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
         vectors: Some(VectorWords { normalise: Some("normalize"), ..VECTORS }),
+        ranks: true,
         ..COMMON
     },
 ];
@@ -293,8 +300,8 @@ pub const FLAVOURS: &[Flavour] = &[
 /// The table of flavours, for the documentation.
 pub fn table() -> String {
     let mut table = String::from(
-        "| vendor | URL | limit | takes besides temperature and top_p | stops | thinking | JSON Schema | vectors |\n\
-         |---|---|---|---|---|---|---|---|\n",
+        "| vendor | URL | limit | takes besides temperature and top_p | stops | thinking | JSON Schema | vectors | scores |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
     );
     for flavour in FLAVOURS {
         let takes: Vec<&str> = flavour.takes.iter().map(|(_, word)| *word).collect();
@@ -319,10 +326,11 @@ pub fn table() -> String {
             }
             Some(VectorWords { texts, dimensions: None, .. }) => format!("{texts} at once"),
         };
+        let scores = if flavour.ranks { "`/rerank`" } else { "-" };
         // Writing to a string does not fail.
         let _ = writeln!(
             table,
-            "| {} | {} | `{}` | {} | {} | {thinking} | {schema} | {vectors} |",
+            "| {} | {} | `{}` | {} | {} | {thinking} | {schema} | {vectors} | {scores} |",
             flavour.name,
             flavour.base_url.unwrap_or("yours"),
             flavour.limit,

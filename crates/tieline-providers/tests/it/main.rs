@@ -7,4 +7,5 @@ mod hostile;
 mod ollama;
 mod openai;
 mod rig;
+mod scores;
 mod vectors;

@@ -178,6 +178,7 @@ pub(crate) struct Heard {
     pub(crate) calls: Vec<(String, String, String, bool)>,
     pub(crate) warnings: Vec<String>,
     pub(crate) vectors: Vec<Vec<f32>>,
+    pub(crate) scores: Vec<f32>,
     pub(crate) started: usize,
     /// One, if all is well.
     ends: Vec<Result<Finished, BackendError>>,
@@ -208,6 +209,7 @@ impl Heard {
             Event::Reasoning(piece) => self.reasoning.push_str(piece.text.expose()),
             Event::Warning(text) => self.warnings.push(text),
             Event::Vectors(more) => self.vectors.extend(more),
+            Event::Scores(all) => self.scores.extend(all),
             Event::ToolCall(ToolCallStep::Begin { index, id, name }) => {
                 assert_eq!(usize::try_from(index).unwrap(), self.calls.len());
                 self.calls.push((id, name, String::new(), false));

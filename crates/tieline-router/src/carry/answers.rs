@@ -235,7 +235,7 @@ impl Shelf {
 
 /// Whether the same request has the same answer again. An agent that asks again after a tool ran wants to know
 /// anew: a kept call would be made for ever. Pictures are no part of a name, so what has one is not kept; nor are texts
-/// whose vectors are wanted.
+/// whose vectors or scores are wanted.
 fn is_repeatable(request: &Request) -> bool {
     let fixed = request.sampling.temperature == 0.0 || request.sampling.seed.is_some();
     let tools = !request.tools.is_empty()

@@ -151,6 +151,7 @@ pub(super) fn is_answer(event: &Event) -> bool {
             | Event::ToolCall(_)
             | Event::PromptLogprobs(_)
             | Event::Vectors(_)
+            | Event::Scores(_)
     )
 }
 

@@ -150,6 +150,10 @@ pub enum Reason {
     NoEmbeddings,
     /// It makes vectors and answers nothing.
     EmbeddingsOnly,
+    /// It scores no texts.
+    NoRerank,
+    /// It scores texts and answers nothing.
+    RerankOnly,
     /// It does not fill gaps.
     NoInfill,
     /// It calls no tools.
@@ -180,7 +184,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::NotACandidate,
         Self::NotAllowedForKey,
         Self::Ambiguous,
@@ -195,6 +199,8 @@ impl Reason {
         Self::DeterministicIsLocalOnly,
         Self::NoEmbeddings,
         Self::EmbeddingsOnly,
+        Self::NoRerank,
+        Self::RerankOnly,
         Self::NoInfill,
         Self::NoTools,
         Self::NoVision,
@@ -227,6 +233,8 @@ impl Reason {
             Self::DeterministicIsLocalOnly => "deterministic_is_local_only",
             Self::NoEmbeddings => "no_embeddings",
             Self::EmbeddingsOnly => "embeddings_only",
+            Self::NoRerank => "no_rerank",
+            Self::RerankOnly => "rerank_only",
             Self::NoInfill => "no_infill",
             Self::NoTools => "no_tools",
             Self::NoVision => "no_vision",

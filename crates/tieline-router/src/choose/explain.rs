@@ -163,6 +163,8 @@ fn meaning(reason: Reason) -> &'static str {
         Reason::DeterministicIsLocalOnly => "only this machine's engine promises the same answer",
         Reason::NoEmbeddings => "it makes no vectors, as far as is known",
         Reason::EmbeddingsOnly => "it makes vectors and answers nothing",
+        Reason::NoRerank => "it scores no texts, as far as is known",
+        Reason::RerankOnly => "it scores texts and answers nothing",
         Reason::NoInfill => "it does not fill gaps",
         Reason::NoTools => "it calls no tools, as far as is known",
         Reason::NoVision => "it reads no pictures, as far as is known",

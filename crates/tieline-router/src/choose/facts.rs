@@ -99,8 +99,17 @@ pub struct Needs {
     pub deterministic: bool,
     /// Vectors of texts, rather than an answer.
     pub vectors: bool,
+    /// Scores of texts, rather than an answer.
+    pub scores: bool,
     /// What the prompt is.
     pub prompt: PromptKind,
+}
+
+impl Needs {
+    /// Whether nothing is to be written.
+    pub fn are_silent(&self) -> bool {
+        self.vectors || self.scores
+    }
 }
 
 /// What a text must keep to.
@@ -232,6 +241,8 @@ pub struct Abilities {
     pub infill: bool,
     /// Turns texts into vectors.
     pub embeddings: bool,
+    /// Scores texts by a query.
+    pub rerank: bool,
     /// Writes no text.
     pub silent: bool,
 }

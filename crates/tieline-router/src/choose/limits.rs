@@ -76,12 +76,15 @@ fn ability(asked: &Asked, candidate: &Candidate) -> Option<Reason> {
     let (needs, can) = (&asked.needs, candidate.abilities);
     let constraint =
         |kinds: &[ConstraintKind]| needs.constraint.is_some_and(|one| kinds.contains(&one));
+    let writes = !needs.are_silent();
     let json = constraint(&[ConstraintKind::JsonObject, ConstraintKind::JsonSchema]);
     let checks = [
         (needs.prompt == PromptKind::Tokens && !candidate.local, Reason::TokenPromptIsLocalOnly),
         (needs.deterministic && !candidate.local, Reason::DeterministicIsLocalOnly),
         (needs.vectors && !can.embeddings, Reason::NoEmbeddings),
-        (!needs.vectors && can.silent, Reason::EmbeddingsOnly),
+        (needs.scores && !can.rerank, Reason::NoRerank),
+        (writes && can.silent && can.rerank, Reason::RerankOnly),
+        (writes && can.silent, Reason::EmbeddingsOnly),
         (needs.prompt == PromptKind::Infill && !can.infill, Reason::NoInfill),
         (needs.tools && !can.tools, Reason::NoTools),
         (needs.vision && !can.vision, Reason::NoVision),
@@ -95,7 +98,7 @@ fn ability(asked: &Asked, candidate: &Candidate) -> Option<Reason> {
 fn room(asked: &Asked, candidate: &Candidate) -> Option<Numbered> {
     let numbers =
         |reason, wanted: i64, limit: Tokens| Some((reason, Some(wanted), Some(i64::from(limit.0))));
-    let wanted = match asked.needs.vectors {
+    let wanted = match asked.needs.are_silent() {
         true => i64::from(asked.longest_text.unwrap_or(asked.prompt_tokens).0),
         // One token of an answer must have room.
         false => i64::from(asked.prompt_tokens.0) + 1,

@@ -58,13 +58,14 @@ impl ModelPolicy {
             (self.reasoning, &mut abilities.reasoning),
             (self.logprobs, &mut abilities.logprobs),
             (self.embeddings, &mut abilities.embeddings),
+            (self.rerank, &mut abilities.rerank),
         ];
         for (said, flag) in flags {
             *flag = said.unwrap_or(*flag);
         }
         // A vendor's model does one or the other; what one of this machine's does, its file says.
         if !*local {
-            abilities.silent = abilities.embeddings;
+            abilities.silent = abilities.embeddings || abilities.rerank;
         }
         let figures = [
             (self.prefill_tps, &mut profile.prefill_tps),

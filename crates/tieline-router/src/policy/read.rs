@@ -295,6 +295,7 @@ fn asked(mut table: Table<'_>, tasks: &[ToolTask], faults: &mut Faults<'_>) -> A
             logprobs: table.flag("logprobs", faults).unwrap_or(false),
             deterministic: table.flag("deterministic", faults).unwrap_or(false),
             vectors: table.flag("embeddings", faults).unwrap_or(false),
+            scores: table.flag("rerank", faults).unwrap_or(false),
             ..Needs::default()
         },
         task: table.text("task", faults),

@@ -146,6 +146,7 @@ fn model(table: &mut Table<'_>, faults: &mut Faults<'_>) -> ModelPolicy {
         reasoning: table.flag("reasoning", faults),
         logprobs: table.flag("logprobs", faults),
         embeddings: table.flag("embeddings", faults),
+        rerank: table.flag("rerank", faults),
         space: table.text("space", faults),
         licence: table.text("licence", faults),
         price: price(table, faults),

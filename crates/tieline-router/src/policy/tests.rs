@@ -284,6 +284,29 @@ fn aliases_of_vectors_are_told_with_their_spaces() {
 }
 
 #[test]
+fn who_scores_texts_does_nothing_else() {
+    let backend = |name: &str, models: &str| {
+        format!(
+            "[backends.{name}]\nprotocol = \"openai\"\nurl = \"https://{name}.example\"\n\
+             zone = \"cloud\"\n{models}\n"
+        )
+    };
+    let text = [
+        "[models]\norder = { candidates = [\"*/judge\"] }\n",
+        &backend("a", "models.judge = { rerank = true }\nmodels.vec = { embeddings = true }"),
+        &backend("b", "models.judge = { rerank = true }\nmodels.talker = {}"),
+        "[[rule]]\nname = \"r\"\nclass = \"any\"\nzone = \"cloud\"\nas = \"as-is\"\n",
+        // Scores of one call are one model's, so an alias may stand for several.
+        "[[test]]\nrequest = { model = \"order\", rerank = true }\nexpect = { first = \"a/judge\" }\n",
+        "[[test]]\nrequest = { model = \"order\" }\nexpect = { refused = true }\n",
+        "[[test]]\nrequest = { model = \"order\", embeddings = true }\nexpect = { refused = true }\n",
+        "[[test]]\nrequest = { model = \"b/talker\", rerank = true }\nexpect = { refused = true }\n",
+        "[[test]]\nrequest = { model = \"auto\" }\nexpect = { first = \"b/talker\" }\n",
+    ];
+    passes(&text.concat());
+}
+
+#[test]
 fn tools_say_what_a_request_is_about() {
     let text = r#"
 models.sql-helper = { task = "code" }

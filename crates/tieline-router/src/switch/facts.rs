@@ -6,7 +6,7 @@ use std::time::Duration;
 use tieline_privacy::Survey;
 use tieline_types::{
     Abilities as Card, Bytes, Constraint, HostStatus, ModelCard, Prompt, Request, Residence, Role,
-    RunnerBuild, Source, Tokens, ToolChoice, Zone,
+    RunnerBuild, Source, Texts, Tokens, ToolChoice, Zone,
 };
 
 use super::known::Known;
@@ -25,6 +25,8 @@ use crate::run::Call;
 const BYTES_A_TOKEN: u64 = 4;
 /// Tokens that whoever makes vectors adds to each text, at most: a beginning, an end, and one to spare.
 const ADDED_A_TEXT: u64 = 3;
+/// The same of whoever scores a text: some ask their model in sentences around it.
+const ADDED_A_PAIR: u64 = 128;
 /// Bytes of a prompt that its task is guessed from.
 const HEAD: usize = 2048;
 /// How sure a rule is of a task: a choice, not measured.
@@ -39,7 +41,9 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
     let hints = &call.hints;
     let tokens = match &request.prompt {
         Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => count(tokens.len()),
-        Prompt::Texts(texts) => sum(about(survey.bytes), count(texts.tokens())),
+        Prompt::Texts(texts) => {
+            sum(about(survey.bytes.saturating_add(repeated(texts))), count(texts.tokens()))
+        }
         Prompt::Chat(_) | Prompt::Text(_) | Prompt::Infill { .. } => about(survey.bytes),
     };
     let texts = match &request.prompt {
@@ -50,8 +54,10 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         | Prompt::Rendered(_)
         | Prompt::Infill { .. } => None,
     };
-    // Each text may get a beginning and an end.
-    let added = texts.map_or(0, |texts| bytes(texts.inputs.len()).saturating_mul(ADDED_A_TEXT));
+    let added = texts.map_or(0, |texts| {
+        let each = if texts.query.is_some() { ADDED_A_PAIR } else { ADDED_A_TEXT };
+        bytes(texts.inputs.len()).saturating_mul(each).saturating_add(repeated(texts))
+    });
     let millis = |time: std::time::Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
     Asked {
         asked: call.wanted.name.clone(),
@@ -76,6 +82,12 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         total_ms: request.deadline.map(millis),
         ..Asked::default()
     }
+}
+
+/// The bytes of a query that are read again, beside each text but the first.
+fn repeated(texts: &Texts) -> u64 {
+    let query = texts.query.as_ref().map_or(0, |query| bytes(query.expose().len()));
+    bytes(texts.inputs.len()).saturating_sub(1).saturating_mul(query)
 }
 
 /// The tokens of so many bytes of text, as they are guessed.
@@ -113,7 +125,8 @@ fn needs(request: &Request) -> Needs {
         }),
         logprobs: request.logprobs.is_some() || request.prompt_logprobs.is_some(),
         deterministic: request.deterministic,
-        vectors: matches!(request.prompt, Prompt::Texts(_)),
+        vectors: matches!(request.prompt, Prompt::Texts(Texts { query: None, .. })),
+        scores: matches!(request.prompt, Prompt::Texts(Texts { query: Some(_), .. })),
         prompt: match &request.prompt {
             Prompt::Chat(_) => PromptKind::Chat,
             Prompt::Texts(texts) if texts.has_tokens() => PromptKind::Tokens,
@@ -193,11 +206,11 @@ pub(super) struct Ground<'a> {
     pub(super) known: &'a Known,
     /// The last answer of the conversation.
     pub(super) talk: Option<&'a Talk>,
-    /// Whether vectors are wanted, or all candidates are: who makes them answers nothing else.
-    pub(super) vectors: bool,
+    /// Whether vectors or scores are wanted, or all candidates are: who makes them may write nothing.
+    pub(super) silent: bool,
 }
 
-/// The models of this machine that write text or make vectors, as candidates with what was measured of them.
+/// The models of this machine that write text or make vectors or scores, as candidates with what was measured of them.
 pub(super) fn local(
     cards: &[ModelCard],
     ground: &Ground<'_>,
@@ -206,7 +219,8 @@ pub(super) fn local(
     let served = ground.status.models.iter().find_map(|model| model.served.as_ref());
     let build = served.map(|served| build(&served.build));
     let able = |card: &&ModelCard| {
-        card.abilities.completion || (ground.vectors && card.abilities.embedding)
+        let Card { completion, embedding, rerank, .. } = card.abilities;
+        completion || (ground.silent && (embedding || rerank))
     };
     cards
         .iter()
@@ -327,6 +341,7 @@ fn abilities(card: Card) -> Abilities {
         logprobs: true,
         infill: card.insert,
         embeddings: card.embedding,
+        rerank: card.rerank,
         silent: !card.completion,
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn session_of(call: &Call, request: &Request) -> String {
     let mut hasher = DefaultHasher::new();
     call.key.hash(&mut hasher);
     match (&call.hints.session, &request.prompt) {
-        // Vectors belong to no conversation.
+        // Vectors and scores belong to no conversation.
         (_, Prompt::Texts(_)) => call.id.hash(&mut hasher),
         (Some(session), _) => session.hash(&mut hasher),
         (None, Prompt::Chat(messages)) => {

@@ -431,7 +431,7 @@ impl Planned {
         let task = self.asked.guess.as_ref().and_then(|guess| guess.task.parse().ok());
         let hedge = self.setup.policy.hedge;
         let waits = hedge.day > MicroUsd::ZERO && hedge.after.is_none();
-        let talks = !self.asked.needs.vectors;
+        let talks = !self.asked.needs.are_silent();
         let log = move |attempt: Attempt| {
             if waits {
                 shared.waits.learn(&attempt);

@@ -62,7 +62,7 @@ pub(crate) async fn embedding(
     let texts = texts(value.content.or(value.input), app.config().limits.texts)?;
     let (wanted, _) = choose(&app, &caller, value.model).await?;
     let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
-    let texts = Texts { inputs: texts, dimensions: None, normalise };
+    let texts = Texts { inputs: texts, query: None, dimensions: None, normalise };
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::Llama, "embeddings");
     let Made { vectors, marks, .. } = vectors::make(&app, &caller, what, ask).await?;

@@ -148,7 +148,7 @@ async fn elsewhere(
 ) -> Result<Made, ApiError> {
     if texts.is_empty() {
         let (vectors, marks) = (Vec::new(), Marks::default());
-        return Ok(Made { vectors, prompt_tokens: Tokens(0), marks });
+        return Ok(Made { vectors, scores: Vec::new(), prompt_tokens: Tokens(0), marks });
     }
     let dimensions = length.and_then(|length| u32::try_from(length).ok());
     let wanted = Wanted { vectors: Some(Pooling::Model), ..Wanted::named(model) };

@@ -73,6 +73,7 @@ pub(crate) async fn embeddings(
     let manner = value.manner()?;
     let texts = Texts {
         inputs: value.input.inputs("input", app.config().limits.texts)?,
+        query: None,
         dimensions: manner.dimensions.and_then(|length| u32::try_from(length).ok()),
         normalise: manner.normalise,
     };
@@ -80,7 +81,7 @@ pub(crate) async fn embeddings(
     let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::OpenAi, "embeddings");
-    let vectors::Made { vectors, prompt_tokens, marks } =
+    let vectors::Made { vectors, prompt_tokens, marks, .. } =
         vectors::make(&app, &caller, what, ask).await?;
     let vectors = vectors.into_iter().map(|vector| manner.write(vector));
     let data = vectors.collect::<Result<Vec<_>, _>>()?.into_iter().enumerate();

@@ -15,7 +15,6 @@ pub(crate) mod sampling;
 pub(crate) mod stream;
 mod texts;
 pub(crate) mod tools;
-mod work;
 
 use axum::http::Method;
 use axum::routing::{delete, get, post};

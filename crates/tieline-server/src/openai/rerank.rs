@@ -4,17 +4,17 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tieline_types::Private;
-use tieline_types::wire::{Reply, Work};
+use tieline_types::{Overflow, Pooling, Private, Texts, Wanted};
 
 use super::texts::within;
-use super::work::{self, unexpected};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
-use crate::heads::{Marks, stamp};
+use crate::heads::stamp;
 use crate::json::Json;
-use crate::open;
+use crate::made::Made;
+use crate::routes::Dialect;
+use crate::vectors::{self, Ask};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RerankRequest {
@@ -54,6 +54,8 @@ struct Ranking {
     model: String,
     results: Vec<Ranked>,
     usage: serde_json::Value,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 pub(crate) async fn rerank(
@@ -64,18 +66,22 @@ pub(crate) async fn rerank(
     value.validate(app.config().limits.texts)?;
     let texts: Vec<Private> = value.documents.into_iter().map(Document::into_text).collect();
     let kept = value.return_documents.unwrap_or(false).then(|| texts.clone());
-    let work = Work::Rank { query: value.query, texts, asker: open::asker(&app, &caller) };
-    let asked = (value.model.clone(), work);
-    let (served, reply) = work::vectors(&app, &caller, "rerank", asked).await?;
-    let Reply::Scores { scores, prompt_tokens } = reply else { return Err(unexpected()) };
+    let texts = Texts::scored(value.query, texts);
+    let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
+    let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
+    let ask = Ask { wanted, texts, overflow: Overflow::Error };
+    let what = (Dialect::OpenAi, "rerank");
+    let vectors::Made { scores, prompt_tokens, marks, .. } =
+        vectors::make(&app, &caller, what, ask).await?;
     let body = Ranking {
         id: format!("rerank-{}", caller.request_id),
         object: "list",
         model: value.model,
         results: ranked(scores, value.top_n, kept.as_deref()),
         usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
+        warnings: marks.warnings.clone(),
     };
-    Ok(stamp(axum::Json(body).into_response(), &caller, &Marks::here(&served), &ignored))
+    Ok(stamp(axum::Json(body).into_response(), &caller, &marks, &ignored))
 }
 
 impl RerankRequest {

@@ -44,6 +44,7 @@ mod privacy;
 mod processes;
 mod prompts;
 mod replay;
+mod rerank;
 #[cfg(unix)]
 mod rotation;
 mod rules;

@@ -287,7 +287,7 @@ async fn what_has_no_room_and_what_misbehaved_may_not_answer() {
     let digest = cards[0].digest;
     let setup = setup(&vendor);
     let reason = |known: &Known, status: &HostStatus| {
-        let ground = Ground { status, policy: &setup.policy, known, talk: None, vectors: false };
+        let ground = Ground { status, policy: &setup.policy, known, talk: None, silent: false };
         let all = facts::local(&cards, &ground, &mut Memory::default().speeds());
         let (candidate, _) = &all[0];
         (candidate.state.memory_fits, candidate.state.quarantined)
