@@ -49,8 +49,8 @@ fn it_takes_little_beside_the_model() {
     let held: u64 = held.trim().trim_end_matches(" kB").parse().unwrap();
     let buffers = loaded.memory.sum(tieline_types::BufferUse::total);
     let rest = (held * 1024).saturating_sub(buffers.0);
-    // Rows for all sequences would take 12.6 MB.
-    assert!(rest < 16_000_000, "{rest} bytes beside {buffers:?}");
+    // 20.1 MB were seen, and 24.6 MB where the rows of all sequences stay.
+    assert!(rest < 22_500_000, "{rest} bytes beside {buffers:?}");
 }
 
 #[test]
