@@ -213,7 +213,7 @@ impl<'m> Desk<'m> {
                         self.close(line, id, Reply::Failed(failure))?;
                     }
                 }
-                Order::Work { id, work, .. } => self.order(line, id, work)?,
+                Order::Work { id, work, .. } => self.order(line, id, &work)?,
                 Order::Adapter(arrived) => {
                     let digest = arrived.0;
                     let taken = self.shelf.take_in(self.model, arrived);
@@ -228,8 +228,8 @@ impl<'m> Desk<'m> {
         Ok(true)
     }
 
-    fn order(&mut self, line: Line<'_>, id: RequestId, work: Work) -> Result<(), FrameError> {
-        let taken = match work {
+    fn order(&mut self, line: Line<'_>, id: RequestId, work: &Work) -> Result<(), FrameError> {
+        let taken = match *work {
             Work::Measure { prefill, decode } => self.take_measure(id, prefill, decode),
             _ => Err(failure_with(
                 FailureKind::Unsupported,

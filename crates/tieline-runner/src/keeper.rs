@@ -245,6 +245,7 @@ fn hash(root: &Root, tokens: &[i32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::os::fd::OwnedFd;
 
     use tieline_types::Bytes;
 
