@@ -41,7 +41,10 @@ fn usage_and_timing_add_up() {
 #[test]
 fn it_takes_little_beside_the_model() {
     let mut peer = Peer::start(testkit::smollm2());
-    let loaded = peer.load(LoadParams::default()).unwrap();
+    // Each thread has a scratch of its own.
+    let two = Some(2);
+    let params = LoadParams { threads: two, threads_batch: two, ..LoadParams::default() };
+    let loaded = peer.load(params).unwrap();
     // Long enough to use all of the compute buffers.
     peer.generate(going_on(some_tokens(1, 600), 4));
     let status = std::fs::read_to_string(format!("/proc/{}/status", peer.child.id())).unwrap();
@@ -50,7 +53,7 @@ fn it_takes_little_beside_the_model() {
     let buffers = loaded.memory.sum(tieline_types::BufferUse::total);
     let rest = (held * 1024).saturating_sub(buffers.0);
     // 20.1 MB were seen, and 24.6 MB where the rows of all sequences stay.
-    assert!(rest < 22_500_000, "{rest} bytes beside {buffers:?}");
+    assert!(rest < 23_500_000, "{rest} bytes beside {buffers:?}");
 }
 
 #[test]
