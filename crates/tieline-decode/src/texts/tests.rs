@@ -209,6 +209,13 @@ impl Fake {
         }
     }
 
+    /// Some have left: where no batch text waits any more, the next one to come was passed over by nobody.
+    fn left(&mut self) {
+        if !self.waits(Class::Batch) {
+            self.passed_over = 0;
+        }
+    }
+
     fn waits(&self, class: Class) -> bool {
         self.live.values().any(|(order, _)| order.class == class)
     }
@@ -226,6 +233,7 @@ impl Fake {
             assert!(self.live.remove(&id).is_some(), "{id} failed twice");
             assert!(batch.iter().all(|text| text.id.0 != id));
         }
+        self.left();
         let tokens: usize = batch.iter().map(|text| text.tokens).sum();
         assert!(batch.len() <= self.limits.texts.max(1));
         assert!(tokens <= self.limits.tokens || batch.len() == 1);
@@ -293,6 +301,7 @@ proptest! {
                     if let Some(id) = fake.live.keys().nth(nth).copied() {
                         fake.live.remove(&id);
                         fake.queue.remove(RequestId(id));
+                        fake.left();
                     }
                 }
                 Act::Step => fake.step(),
