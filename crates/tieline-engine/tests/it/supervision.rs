@@ -91,7 +91,11 @@ async fn a_request_that_kills_two_runners_is_refused() {
 #[tokio::test]
 async fn who_was_only_beside_a_request_that_kills_is_answered() {
     let Some(runner) = testkit::runner() else { return };
-    let model = start(EngineConfig { max_crashes: 9, ..quick(runner) }).await;
+    // Many steps for a prompt: both are at work before one of them has said anything.
+    let params = LoadParams { ubatch: Tokens(16), ..params() };
+    let config = EngineConfig { max_crashes: 9, ..quick(runner) };
+    let model = LocalModel::start(config, "test".to_owned(), model_file(), params, |_| {});
+    let model = model.await.unwrap();
     let killer = Request { max_tokens: Some(Tokens(4)), ..slow() };
     let mut guilty = model.run(killer.clone()).await.unwrap();
     let mut beside = model.run(slow()).await.unwrap();
