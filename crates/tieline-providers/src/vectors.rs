@@ -1,7 +1,9 @@
-//! Texts become vectors or scores: what the protocols have in common, and a vendor that is asked for them, batch by batch.
+//! Texts become vectors or scores: what the protocols have in common, and a vendor that is asked for them, batch by
+//! batch.
 //!
 //! A vendor's answer is taken for what it says only where it can be: as many vectors as texts, all of one length, all
-//! of numbers. Scores are asked for at once, since those of another call may not be comparable with them. Each batch is told as it comes, so that whoever waits sees that something happens.
+//! of numbers. Scores are asked for at once, since those of another call may not be comparable with them. Each batch is
+//! told as it comes, so that whoever waits sees that something happens.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -2,10 +2,9 @@
 
 use futures_util::StreamExt;
 use tieline_router::Routed;
-use tieline_types::wire::{Input, Reply, Work};
+use tieline_types::wire::Reply;
 use tieline_types::{
-    Backend, BackendError, ErrorKind, Event, Overflow, Private, Prompt, Request, Texts, Tokens,
-    Wanted,
+    Backend, BackendError, ErrorKind, Event, Overflow, Prompt, Request, Texts, Tokens, Wanted,
 };
 
 use crate::app::App;
@@ -15,7 +14,8 @@ use crate::heads::Marks;
 use crate::open;
 use crate::routes::Dialect;
 
-/// Texts, of which model their vectors or scores are wanted, and what becomes of one that is too long for somebody else's.
+/// Texts, of which model their vectors or scores are wanted, and what becomes of one that is too long for somebody
+/// else's.
 pub(crate) struct Ask {
     pub(crate) wanted: Wanted,
     pub(crate) texts: Texts,
@@ -30,7 +30,8 @@ pub(crate) struct Made {
     pub(crate) marks: Marks,
 }
 
-/// One vector or score for each text, within the time that a request may take. A model of this machine gives them in full length.
+/// One vector or score for each text, within the time that a request may take. A model of this machine gives them in
+/// full length.
 pub(crate) async fn make(
     app: &App,
     caller: &Caller,
@@ -72,14 +73,7 @@ pub(crate) async fn make(
 async fn here(mut routed: Routed, request: Request) -> Result<Made, BackendError> {
     let asker = request.asker();
     let Prompt::Texts(texts) = request.prompt else { return Err(unexpected()) };
-    let Texts { inputs, query, normalise, dimensions: _ } = texts;
-    let work = match query {
-        None => Work::Embed { texts: inputs, normalise, asker },
-        Some(query) => {
-            let texts = inputs.into_iter().filter_map(plain).collect();
-            Work::Rank { query, texts, asker }
-        }
-    };
+    let work = texts.into_work(asker)?;
     let served = routed.ready().await?;
     let marks = Marks::here(&served);
     match routed.work(work).await? {
@@ -90,14 +84,6 @@ async fn here(mut routed: Routed, request: Request) -> Result<Made, BackendError
             Ok(Made { vectors: Vec::new(), scores, prompt_tokens, marks })
         }
         _ => Err(unexpected()),
-    }
-}
-
-/// Documents come as text alone.
-fn plain(input: Input) -> Option<Private> {
-    match input {
-        Input::Text(text) => Some(text),
-        Input::Tokens(_) => None,
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{BackendError, Event, Request, Zone};
 
 /// What a backend answers with, in order: any number of [`Event::Queued`], [`Event::Started`], any number
 /// of [`Event::PromptLogprobs`] where they were asked for, any number of pieces or, of texts, of
-/// [`Event::Vectors`] or one of [`Event::Scores`], then exactly one [`Event::Finished`] or one `Err`. Nothing follows these. A request that
-/// ends while it is queued never starts.
+/// [`Event::Vectors`] or one of [`Event::Scores`], then exactly one [`Event::Finished`] or one `Err`. Nothing
+/// follows these. A request that ends while it is queued never starts.
 pub type EventStream = Pin<Box<dyn Stream<Item = Result<Event, BackendError>> + Send>>;
 
 /// Something that answers requests: a local model, another host, a vendor.

@@ -364,32 +364,18 @@ impl Named {
         let host = Arc::clone(&self.host);
         let wanted =
             Wanted { vectors: self.wanted.vectors.or(Some(Pooling::Model)), ..self.wanted.clone() };
-        let Texts { inputs, query, normalise, dimensions: _ } = texts;
         let work = async move {
-            let (event, prompt_tokens) = match query {
-                None => {
-                    let made = host.embed(&wanted, inputs, normalise, asker).await?;
-                    (Event::Vectors(made.vectors), made.prompt_tokens)
+            match host.work(&wanted, texts.into_work(asker)?).await? {
+                Reply::Embeddings { vectors, prompt_tokens } => {
+                    Ok(told(Event::Vectors(vectors), prompt_tokens))
                 }
-                Some(query) => {
-                    let texts = inputs.into_iter().map(plain).collect::<Result<_, _>>()?;
-                    let made = host.rank(&wanted, query, texts, asker).await?;
-                    (Event::Scores(made.scores), made.prompt_tokens)
+                Reply::Scores { scores, prompt_tokens } => {
+                    Ok(told(Event::Scores(scores), prompt_tokens))
                 }
-            };
-            Ok(told(event, prompt_tokens))
+                _ => Err(unexpected()),
+            }
         };
         Making { work: Some(Box::pin(work)), ready: VecDeque::new() }
-    }
-}
-
-/// Documents are read beside their query as one text.
-fn plain(input: Input) -> Result<Private, BackendError> {
-    match input {
-        Input::Text(text) => Ok(text),
-        Input::Tokens(_) => {
-            Err(BackendError::new(ErrorKind::Unsupported, "documents of tokens cannot be scored"))
-        }
     }
 }
 

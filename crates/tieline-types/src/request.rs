@@ -87,8 +87,8 @@ pub enum Prompt {
         /// The text after it.
         suffix: Private,
     },
-    /// Texts that are to become vectors or scores: [`crate::Event::Vectors`], [`crate::Event::Scores`]. No frame of a runner's holds them, which has work of
-    /// its own for that.
+    /// Texts that are to become vectors or scores: [`crate::Event::Vectors`], [`crate::Event::Scores`]. No frame of a
+    /// runner's holds them, which has work of its own for that.
     #[serde(skip)]
     Texts(Texts),
 }

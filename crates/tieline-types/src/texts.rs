@@ -1,7 +1,7 @@
 //! Texts that are to become vectors or scores: what is asked of whoever makes them, in the place of a prompt to answer.
 
-use crate::Private;
-use crate::wire::Input;
+use crate::wire::{Input, Work};
+use crate::{Asker, BackendError, ErrorKind, Private};
 
 /// Texts, and what is wanted of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,26 @@ impl Texts {
     /// Documents that are scored by a query.
     pub fn scored(query: Private, texts: Vec<Private>) -> Self {
         Self { query: Some(query), ..Self::new(texts) }
+    }
+
+    /// The work that a runner is given. It makes vectors of their full length.
+    ///
+    /// # Errors
+    /// A document is tokens: it is read beside its query as one text.
+    pub fn into_work(self, asker: Asker) -> Result<Work, BackendError> {
+        let Self { inputs, query, normalise, dimensions: _ } = self;
+        let Some(query) = query else {
+            return Ok(Work::Embed { texts: inputs, normalise, asker });
+        };
+        let text = |input| match input {
+            Input::Text(text) => Ok(text),
+            Input::Tokens(_) => {
+                let why = "documents of tokens cannot be scored";
+                Err(BackendError::new(ErrorKind::Unsupported, why))
+            }
+        };
+        let texts = inputs.into_iter().map(text).collect::<Result<_, _>>()?;
+        Ok(Work::Rank { query, texts, asker })
     }
 
     /// Whether any of them is tokens.

@@ -61,8 +61,15 @@ pub(crate) fn other(other: &Other) -> Value {
             "parameter_size": "", "quantization_level": "", "context_length": context,
         },
         "capabilities": known.map_or_else(|| vec!["completion"], |(_, can)| {
-            let words = [(!can.silent, "completion"), (can.embeddings, "embedding"), (can.rerank, "rerank"), (can.tools, "tools"), (can.vision, "vision"),
-                (can.infill, "insert"), (can.reasoning, "thinking")];
+            let words = [
+                (!can.silent, "completion"),
+                (can.embeddings, "embedding"),
+                (can.rerank, "rerank"),
+                (can.tools, "tools"),
+                (can.vision, "vision"),
+                (can.infill, "insert"),
+                (can.reasoning, "thinking"),
+            ];
             words.into_iter().filter_map(|(can, word)| can.then_some(word)).collect()
         }),
     })
