@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use tieline_types::wire::{FailureKind, FrameError, Reply, Work};
-use tieline_types::{Prompt, Request, RequestId};
+use tieline_types::{Message, Prompt, Request, RequestId, Tool};
 
 use crate::control::Control;
 use crate::pipe::{Order, Writer};
@@ -70,7 +70,7 @@ pub(crate) fn start(
     let named = |name: &str| thread::Builder::new().name(name.to_owned());
     named("long texts")
         .stack_size(prompt::STACK)
-        .spawn(move || other.work(&long_orders, |order| other.prepare(order)))?;
+        .spawn(move || other.work(&long_orders, |order| other.prepare_long(order)))?;
     named("texts").stack_size(SHORT_STACK).spawn(move || {
         preparer.work(&orders, |order| match length(&order) {
             0..=LONG => preparer.prepare(order),
@@ -95,6 +95,16 @@ impl Preparer {
             if self.control.is_closing() || take(order).is_err() {
                 return;
             }
+        }
+    }
+
+    /// A long text takes its time: not for whoever is gone.
+    fn prepare_long(&self, order: Order) -> Result<(), Ended> {
+        match order {
+            Order::Work { id, .. } if self.control.is_cancelled(id) => {
+                self.answer(id, Reply::Failed(failure(FailureKind::Busy, "cancelled")))
+            }
+            order => self.prepare(order),
         }
     }
 
@@ -155,25 +165,64 @@ impl Preparer {
     }
 }
 
-/// How long the texts of an order are, in bytes.
+/// How much there is to read in an order, in bytes; tokens need no tokeniser and count as such.
 fn length(order: &Order) -> usize {
     let Order::Work { work, .. } = order else { return 0 };
-    let chat = |messages: &[tieline_types::Message]| {
-        messages.iter().map(|message| message.content.expose().len()).sum()
-    };
-    let prompt = |prompt: &Prompt| match prompt {
-        Prompt::Chat(messages) => chat(messages),
+    match work {
+        Work::Generate(request) | Work::Count(request) => {
+            prompt_length(&request.prompt) + tools_length(&request.tools)
+        }
+        Work::Tokenize { text, .. } => text.expose().len(),
+        Work::Render { messages, tools } => chat_length(messages) + tools_length(tools),
+        Work::Detokenize { tokens, .. } => tokens.len(),
+        Work::Embed { .. } | Work::Rank { .. } | Work::Measure { .. } => 0,
+    }
+}
+
+fn prompt_length(prompt: &Prompt) -> usize {
+    match prompt {
+        Prompt::Chat(messages) => chat_length(messages),
         Prompt::Text(text) => text.expose().len(),
         Prompt::Infill { prefix, suffix } => prefix.expose().len() + suffix.expose().len(),
-        // Tokens need no tokeniser.
-        Prompt::Tokens(_) | Prompt::Rendered(_) | Prompt::Texts(_) => 0,
+        Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => tokens.len(),
+        // No frame holds them.
+        Prompt::Texts(_) => 0,
+    }
+}
+
+fn chat_length(messages: &[Message]) -> usize {
+    let length = |message: &Message| {
+        let thoughts = message.reasoning.as_ref().map_or(0, |text| text.expose().len());
+        let calls = message.tool_calls.iter().map(|call| call.arguments.expose().len());
+        message.content.expose().len() + thoughts + calls.sum::<usize>()
     };
-    match work {
-        Work::Generate(request) | Work::Count(request) => prompt(&request.prompt),
-        Work::Tokenize { text, .. } => text.expose().len(),
-        Work::Render { messages, .. } => chat(messages),
-        Work::Detokenize { .. } | Work::Embed { .. } | Work::Rank { .. } | Work::Measure { .. } => {
-            0
-        }
+    messages.iter().map(length).sum()
+}
+
+fn tools_length(tools: &[Tool]) -> usize {
+    tools.iter().map(|tool| tool.description.len() + tool.parameters.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_types::Role;
+
+    use super::*;
+
+    /// Whatever a tokeniser or a template reads counts.
+    #[test]
+    fn all_that_is_read_counts() {
+        let of = |work| length(&Order::Work { id: RequestId(1), work, arrived: Instant::now() });
+        let mut message = Message::new(Role::User, "12345");
+        message.reasoning = Some("123".into());
+        let tool = Tool { name: "t".into(), description: "12".into(), parameters: "{}".into() };
+        let chat = Prompt::Chat(vec![message.clone(), message]);
+        let request = Request { tools: vec![tool], ..Request::new(chat) };
+        assert_eq!(of(Work::Count(Box::new(request.clone()))), 2 * 8 + 4);
+        assert_eq!(of(Work::Generate(Box::new(request))), 2 * 8 + 4);
+        let (prefix, suffix) = ("12".into(), "345".into());
+        let gap = Request::new(Prompt::Infill { prefix, suffix });
+        assert_eq!(of(Work::Generate(Box::new(gap))), 5);
+        assert_eq!(of(Work::Detokenize { tokens: vec![1; 7], special: false }), 7);
     }
 }

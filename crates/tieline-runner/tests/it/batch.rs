@@ -91,6 +91,18 @@ fn large_texts_have_a_queue_that_ends() {
     assert_eq!(peer.generate(short(2, 3)).usage().completion_tokens, Tokens(3));
 }
 
+/// Who leaves while others' texts are read has nothing read.
+#[test]
+fn a_large_text_that_nobody_waits_for_is_not_read() {
+    let mut peer = Peer::ready();
+    let text = "The quick brown fox jumps over the lazy dog. ".repeat(90_000);
+    let ids = [(); 2].map(|()| peer.order(tokenize(&text)));
+    peer.send(&ToRunner::Cancel(ids[1]));
+    assert!(matches!(peer.reply(ids[0]), Reply::Tokens(_)));
+    let reply = peer.reply(ids[1]);
+    assert!(matches!(&reply, Reply::Failed(why) if why.kind == FailureKind::Busy), "{reply:?}");
+}
+
 /// The end may come while a text is read, and is an end like any other.
 #[test]
 fn a_large_text_may_be_left_unread() {
