@@ -68,7 +68,7 @@ impl Desk<'_> {
                 Brought::All => {
                     let Fetching { id, mut start, .. } = self.fetching.remove(at);
                     start.holds(self.kv.length(start.seq));
-                    let remaining = known.unwrap_or_default().len() - start.cached;
+                    let remaining = known.unwrap_or_default().len().saturating_sub(start.cached);
                     self.scheduler.fetched(id, remaining);
                     self.begin(line, id, &start)?;
                 }

@@ -84,7 +84,9 @@ fn a_killed_runner_leaves_what_it_wrote_while_idle() {
 #[test]
 fn a_runner_that_is_never_idle_writes_too() {
     let folder = tempfile::tempdir().unwrap();
-    let mut peer = Peer::with_cache(folder.path());
+    // Room for both: nothing must leave the memory, which would write it too.
+    let params = || LoadParams { kv_tokens: Some(Tokens(4096)), ..exact() };
+    let mut peer = Peer::with_cache_and(folder.path(), params());
     let busy = peer.begin(going_on(some_tokens(2, 20), 900));
     peer.until(busy, |event| matches!(event, Event::Started(_)));
     let first = peer.begin(request());
@@ -94,7 +96,8 @@ fn a_runner_that_is_never_idle_writes_too() {
         assert!(id == busy && matches!(event, Event::Piece(_)), "{event:?} before it was written");
     }
     peer.kill();
-    assert_eq!(Peer::with_cache(folder.path()).generate(request()).cached(), PROMPT - 1);
+    let mut next = Peer::with_cache_and(folder.path(), params());
+    assert_eq!(next.generate(request()).cached(), PROMPT - 1);
 }
 
 #[test]

@@ -215,6 +215,24 @@ fn what_is_cancelled_or_late_while_it_waits_is_never_read() {
     assert!(matches!(peer.reply(many), Reply::Failed(_)));
 }
 
+/// Two share every batch, so none of them can be broken off; one leaves, and the other is served on.
+#[test]
+fn who_leaves_beside_others_is_computed_no_further() {
+    let mut peer = peer(Pooling::Mean);
+    let many = || vec![long_text(20).into(); 8000];
+    let [stays, leaves] = ["one", "other"].map(|owner| peer.order(asking(many(), owner, None)));
+    // Once this is answered, both are at work.
+    let few = peer.order(asking(vec!["good".into()], "third", None));
+    assert!(matches!(peer.reply(few), Reply::Embeddings { .. }));
+    peer.send(&ToRunner::Cancel(leaves));
+    let reply = peer.reply(leaves);
+    assert!(matches!(&reply, Reply::Failed(why) if why.kind == FailureKind::Busy), "not cancelled");
+    let few = peer.order(asking(vec!["good".into()], "third", None));
+    assert!(matches!(peer.reply(few), Reply::Embeddings { .. }));
+    peer.send(&ToRunner::Cancel(stays));
+    assert!(matches!(peer.reply(stays), Reply::Failed(_)));
+}
+
 #[test]
 fn texts_of_many_orders_are_as_one_by_one() {
     let mut peer = peer(Pooling::Mean);
