@@ -158,6 +158,12 @@ impl Format {
         self.rounding() != Rounding::Bytes
     }
 
+    /// Whether it is known how ggml lays it out anew for itself, eight rows side by side.
+    #[must_use]
+    pub fn in_eights(self) -> bool {
+        matches!(self, Self::Q4_0 | Self::Q4K | Self::Iq4Nl | Self::Mxfp4)
+    }
+
     /// What is taken from every stored byte: formats without minima are symmetrical around it.
     pub(crate) fn zero(self) -> i32 {
         match self {

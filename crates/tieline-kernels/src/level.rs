@@ -107,6 +107,23 @@ impl Level {
         }
     }
 
+    /// Whether matrices of this format that ggml laid out anew, eight rows [side by side](crate::Matrix::in_eights), can be
+    /// multiplied. Not on ARM, where ggml lays them out otherwise or tiles take other panels.
+    #[must_use]
+    pub fn takes_eights(self, format: Format) -> bool {
+        format.in_eights() && !matches!(self, Self::NeonDot | Self::NeonI8mm)
+    }
+
+    /// As [`tokens`](Self::tokens), of what ggml laid out anew.
+    #[must_use]
+    pub fn tokens_in_eights(self, format: Format) -> Option<usize> {
+        match self {
+            _ if !self.takes_eights(format) => None,
+            Self::Avx512Vnni => Some(32),
+            _ => None,
+        }
+    }
+
     /// The most tokens that are few.
     pub const FEW: usize = crate::thin::FEW;
 

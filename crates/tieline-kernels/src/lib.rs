@@ -22,6 +22,7 @@
 
 mod activations;
 pub mod attention;
+mod eights;
 mod float;
 mod format;
 mod half;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::activations::{Activations, Row};
+use crate::eights::{self, EIGHT};
 use crate::float::{self, Lanes};
 use crate::format::Format;
 use crate::level::Level;
@@ -19,6 +20,8 @@ pub struct Matrix<'a> {
     rows: usize,
     row_bytes: usize,
     blocks: usize,
+    /// Whether rows lie eight side by side.
+    in_eights: bool,
 }
 
 impl<'a> Matrix<'a> {
@@ -27,7 +30,19 @@ impl<'a> Matrix<'a> {
     pub fn new(format: Format, bytes: &'a [u8], rows: usize, width: usize) -> Option<Self> {
         let row_bytes = format.row_bytes(width)?;
         let fits = rows.checked_mul(row_bytes)? <= bytes.len();
-        fits.then_some(Self { format, bytes, rows, row_bytes, blocks: width / WIDTH })
+        let blocks = width / WIDTH;
+        fits.then_some(Self { format, bytes, rows, row_bytes, blocks, in_eights: false })
+    }
+
+    /// A matrix that ggml laid out anew for itself, eight rows side by side. `None` where that is not
+    /// [known](Format::in_eights) of the format, rows are not whole eights, or as for [`new`](Self::new).
+    ///
+    /// Its parts begin where eight rows begin.
+    #[must_use]
+    pub fn in_eights(format: Format, bytes: &'a [u8], rows: usize, width: usize) -> Option<Self> {
+        let matrix = Self::new(format, bytes, rows, width)?;
+        let fits = format.in_eights() && rows.is_multiple_of(EIGHT);
+        fits.then_some(Self { in_eights: true, ..matrix })
     }
 
     /// How many rows it has.
@@ -49,7 +64,11 @@ impl<'a> Matrix<'a> {
         self.blocks
     }
 
-    /// The bytes of some rows; of those that it lacks, none.
+    pub(crate) fn is_in_eights(&self) -> bool {
+        self.in_eights
+    }
+
+    /// The bytes of some rows, whole eights where these lie side by side; of those that it lacks, none.
     #[inline(always)]
     pub(crate) fn bytes(&self, rows: Range<usize>) -> &'a [u8] {
         let (first, last) = (rows.start.min(self.rows), rows.end.min(self.rows));
@@ -135,7 +154,7 @@ impl Output {
 /// What a thread needs while it multiplies; keeps its room for the next matrix.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    panels: [Panel; STRIPS],
+    pub(crate) panels: [Panel; STRIPS],
     /// Strips of floats.
     pub(crate) floats: [Vec<Lanes>; STRIPS],
 }
@@ -278,15 +297,19 @@ fn check(
     assert!(output.takes(rows), "rows beyond the output");
     assert!(activations.width() == matrix.blocks * WIDTH, "a matrix of another width");
     assert!(activations.rounding() == matrix.format.rounding(), "rounded for other weights");
-    assert!(level.available(), "this processor lacks {}", level.name());
+    let begins = !matrix.in_eights || rows.start.is_multiple_of(EIGHT);
+    assert!(begins, "a part that begins amid eight rows");
+    let laid_out = !matrix.in_eights || level.takes_eights(matrix.format);
+    assert!(laid_out && level.available(), "this processor lacks {}", level.name());
 }
 
 /// Two strips of rows, and where the rows after them begin and end.
-type Strips = (Range<usize>, Range<usize>);
+pub(crate) type Strips = (Range<usize>, Range<usize>);
 
 /// Fills the panels with up to two strips.
-fn unpack(level: Level, matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+pub(crate) fn unpack(level: Level, matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
     match level {
+        _ if matrix.in_eights => eights::fill(level, matrix, strips, &mut scratch.panels),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `multiply` checked that the processor has the level.
         Level::Avx512Vnni => unsafe { unpack_avx512(matrix, strips, scratch) },

@@ -85,7 +85,7 @@ impl Panel {
         }
     }
 
-    fn resize(&mut self, blocks: usize, parts: usize) {
+    pub(crate) fn resize(&mut self, blocks: usize, parts: usize) {
         self.q.resize(blocks, Aligned([[[0; 4]; LANES]; WIDTH / 4]));
         self.d.resize(blocks * parts, Aligned([0.0; LANES]));
         self.m.resize(blocks * parts, Aligned([0.0; LANES]));

@@ -28,7 +28,8 @@ const KEPT: usize = FEW.next_multiple_of(TOKENS);
 
 /// Whether the kernel is written for such a matrix.
 pub(crate) fn can(level: Level, matrix: &Matrix<'_>) -> bool {
-    level.thin(matrix.format()) && matrix.blocks().is_multiple_of(2)
+    let fits = matrix.blocks().is_multiple_of(2) && !matrix.is_in_eights();
+    level.thin(matrix.format()) && fits
 }
 
 /// Multiplies a part of the matrix with these tokens.
