@@ -124,6 +124,16 @@ impl Level {
         }
     }
 
+    /// As [`mixture`](Self::mixture), of what ggml laid out anew.
+    #[must_use]
+    pub fn mixture_in_eights(self, format: Format) -> Option<usize> {
+        match self {
+            _ if !self.takes_eights(format) => None,
+            Self::Avx512Vnni => Some(32),
+            _ => None,
+        }
+    }
+
     /// The most tokens that are few.
     pub const FEW: usize = crate::thin::FEW;
 

@@ -9,6 +9,7 @@
 //!
 //! Products and attention of few tokens come by another door, [`thin`], which cuts no graph.
 
+mod anew;
 mod check;
 mod choice;
 mod device;
@@ -69,6 +70,7 @@ pub(super) fn start() {
         let _ = MISREAD.set(format);
         return;
     }
+    anew::start(level);
     MISATTENDS.store(level.attends() && !check::attends(level), Ordering::Relaxed);
     if let Some(inner) = Inner::start(level) {
         // Cannot be set: as above.
@@ -99,7 +101,7 @@ pub(super) fn attend(ours: bool) {
 }
 
 /// The name of the kernels, where they are used, and what the check at the start switched off: all of them, for a format
-/// that is read otherwise, or attention alone.
+/// that is read otherwise, or attention alone, or what ggml lays out anew.
 pub(super) fn names() -> Vec<String> {
     if let Some(format) = MISREAD.get() {
         return vec![format!("TIELINE-OFF-{format:?}")];
@@ -108,7 +110,8 @@ pub(super) fn names() -> Vec<String> {
         return Vec::new();
     };
     let without = MISATTENDS.load(Ordering::Relaxed).then(|| "TIELINE-OFF-ATTENTION".to_owned());
-    std::iter::once(format!("TIELINE-{}", inner.level.name())).chain(without).collect()
+    let anew = anew::misread().map(|kind| format!("TIELINE-OFF-{kind}"));
+    std::iter::once(format!("TIELINE-{}", inner.level.name())).chain(without).chain(anew).collect()
 }
 
 /// Lets the next computation use this pool, or threads of its own where it is null.

@@ -8,6 +8,10 @@ use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::{Attention, Cut, Desk, Rows, Size, WIDTHS, attend};
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Rounding, Scratch, multiply};
 
+mod anew;
+
+pub(super) use anew::reads_anew;
+
 const ROWS: usize = 17;
 /// Columns: a block of the longest formats.
 const COLUMNS: usize = 256;
@@ -43,18 +47,23 @@ fn agrees(format: Format, theirs: u32, tokens: &Activations, level: Level) -> bo
     let Some(row_bytes) = format.row_bytes(COLUMNS) else { return false };
     let bytes = sample(format, ROWS * row_bytes);
     let Some(want) = ggml(theirs, &bytes, row_bytes) else { return false };
-    let read = |got: Option<Vec<f32>>| got.is_some_and(|got| alike(&want, &got));
-    read(product(format, &bytes, tokens, (level, false)))
-        && (!level.thin(format) || read(ours_by_few(format, &bytes, level)))
+    let Some(matrix) = Matrix::new(format, &bytes, ROWS, COLUMNS) else { return false };
+    let by_few = || alike(&want, &ours_by_few(&matrix, level), ROWS);
+    agree(&want, &matrix, tokens, (level, false)) && (!level.thin(format) || by_few())
 }
 
-/// Whether the weights, row after row, are the products, column after column.
-fn alike(want: &[f32], got: &[f32]) -> bool {
+/// Whether the weights are what a kernel multiplies, by tokens that are 1 in one column each.
+fn agree(want: &[f32], matrix: &Matrix<'_>, tokens: &Activations, kernel: (Level, bool)) -> bool {
+    alike(want, &product(matrix, tokens, kernel), matrix.rows())
+}
+
+/// Whether the weights, row after row, are the products of so many rows, column after column.
+fn alike(want: &[f32], got: &[f32], rows: usize) -> bool {
     let most = want.iter().fold(0.0f32, |most, weight| most.max(weight.abs()));
     most.is_finite()
         && most > 0.0
         && got.len() == want.len()
-        && got.chunks(ROWS).enumerate().all(|(column, rows)| {
+        && got.chunks(rows).enumerate().all(|(column, rows)| {
             rows.iter()
                 .enumerate()
                 .all(|(row, got)| (got - want[row * COLUMNS + column]).abs() <= most * TOLERANCE)
@@ -107,7 +116,7 @@ fn ggml(number: u32, bytes: &[u8], row_bytes: usize) -> Option<Vec<f32>> {
     let number = sys::ggml_type::try_from(number).ok()?;
     // SAFETY: ggml knows the number of each of our formats; the table is static.
     let to_float = unsafe { (*sys::ggml_get_type_traits(number)).to_float }?;
-    let mut weights = vec![0.0; ROWS * COLUMNS];
+    let mut weights = vec![0.0; bytes.len() / row_bytes * COLUMNS];
     for (row, weights) in bytes.chunks(row_bytes).zip(weights.chunks_mut(COLUMNS)) {
         // SAFETY: reads a row of whole blocks and writes as many floats as it has weights.
         unsafe {
@@ -119,36 +128,31 @@ fn ggml(number: u32, bytes: &[u8], row_bytes: usize) -> Option<Vec<f32>> {
 
 /// The weights as we multiply them, column after column, with tokens that are 1 in one column each; by the kernel for few
 /// tokens or by that for many.
-fn product(
-    format: Format,
-    bytes: &[u8],
-    tokens: &Activations,
-    kernel: (Level, bool),
-) -> Option<Vec<f32>> {
-    let matrix = Matrix::new(format, bytes, ROWS, COLUMNS)?;
-    let mut products = vec![f32::NAN; ROWS * tokens.tokens()];
+fn product(matrix: &Matrix<'_>, tokens: &Activations, kernel: (Level, bool)) -> Vec<f32> {
+    let rows = matrix.rows();
+    let mut products = vec![f32::NAN; rows * tokens.tokens()];
     // SAFETY: so many floats, which nobody else touches.
     unsafe {
-        let output = Output::new(products.as_mut_ptr(), ROWS, tokens.tokens());
-        multiply(kernel, (&matrix, (0..ROWS).into()), tokens, &output, &mut Scratch::default());
+        let output = Output::new(products.as_mut_ptr(), rows, tokens.tokens());
+        multiply(kernel, (matrix, (0..rows).into()), tokens, &output, &mut Scratch::default());
     }
-    Some(products)
+    products
 }
 
 /// The same by the kernel for few tokens: one column after another.
-fn ours_by_few(format: Format, bytes: &[u8], level: Level) -> Option<Vec<f32>> {
+fn ours_by_few(matrix: &Matrix<'_>, level: Level) -> Vec<f32> {
     let mut token = Activations::default();
     token.resize(Rounding::Bytes, 1, COLUMNS);
     let mut values = [0.0; COLUMNS];
-    let mut products = Vec::with_capacity(ROWS * COLUMNS);
+    let mut products = Vec::with_capacity(matrix.rows() * COLUMNS);
     for column in 0..COLUMNS {
         values[column] = 1.0;
         // SAFETY: one thread.
         unsafe { token.fill(level, 0, &values) };
         values[column] = 0.0;
-        products.extend(product(format, bytes, &token, (level, true))?);
+        products.extend(product(matrix, &token, (level, true)));
     }
-    Some(products)
+    products
 }
 
 /// Heads of queries and of the cache, tokens, positions: none a whole number of what is taken at once.

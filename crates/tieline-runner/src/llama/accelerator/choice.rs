@@ -13,9 +13,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::{Format, Level};
+use tieline_kernels::Level;
 use tieline_types::KernelChoice;
 
+use super::anew::Kind;
 use super::job::length;
 use super::{INNER, Inner, ON};
 
@@ -35,7 +36,7 @@ const FASTER: f64 = 1.02;
 const MATRICES: usize = 512;
 
 /// What was chosen for this process.
-static CHOSEN: OnceLock<Vec<(Format, usize, Worth)>> = OnceLock::new();
+static CHOSEN: OnceLock<Vec<(Kind, usize, Worth)>> = OnceLock::new();
 
 thread_local! {
     /// The model's matrices, while its contexts are made.
@@ -45,7 +46,7 @@ thread_local! {
 /// Matrices of one kind.
 #[derive(Debug)]
 struct Seen {
-    format: Format,
+    kind: Kind,
     width: usize,
     tensors: Vec<*const sys::ggml_tensor>,
 }
@@ -61,9 +62,9 @@ pub(super) struct Worth {
 
 impl Worth {
     /// As the kernels' tables say.
-    fn table(level: Level, format: Format) -> Self {
-        let bits = (1..=Level::FEW).filter(|&tokens| level.few(format, tokens));
-        Self { few: bits.fold(0, |all, tokens| all | 1 << tokens), many: level.tokens(format) }
+    fn table(level: Level, kind: Kind) -> Self {
+        let bits = (1..=Level::FEW).filter(|&tokens| kind.few(level, tokens));
+        Self { few: bits.fold(0, |all, tokens| all | 1 << tokens), many: kind.tokens(level) }
     }
 
     pub(super) fn few(self, tokens: usize) -> bool {
@@ -76,13 +77,13 @@ impl Worth {
 }
 
 /// What is worth taking of matrices of this kind.
-pub(super) fn of(level: Level, format: Format, width: usize) -> Worth {
+pub(super) fn of(level: Level, kind: Kind, width: usize) -> Worth {
     let chosen = CHOSEN.get().into_iter().flatten();
     chosen
-        .filter(|(of, wide, _)| (*of, *wide) == (format, width))
+        .filter(|(of, wide, _)| (*of, *wide) == (kind, width))
         .map(|(.., worth)| *worth)
         .next()
-        .unwrap_or_else(|| Worth::table(level, format))
+        .unwrap_or_else(|| Worth::table(level, kind))
 }
 
 /// Begins to note what is multiplied.
@@ -91,14 +92,14 @@ pub(super) fn watch() {
 }
 
 /// Notes a matrix of the model. llama.cpp asks for all its products while it makes a context.
-pub(super) fn see(format: Format, weights: &sys::ggml_tensor) {
+pub(super) fn see(kind: Kind, weights: &sys::ggml_tensor) {
     SEEN.with_borrow_mut(|seen| {
         let Some(seen) = seen else { return };
         let width = length(weights.ne[0]);
-        let known = seen.iter().position(|one| (one.format, one.width) == (format, width));
+        let known = seen.iter().position(|one| (one.kind, one.width) == (kind, width));
         let at = known.unwrap_or(seen.len());
         if known.is_none() {
-            seen.push(Seen { format, width, tensors: Vec::new() });
+            seen.push(Seen { kind, width, tensors: Vec::new() });
         }
         let tensors = &mut seen[at].tensors;
         let weights = std::ptr::from_ref(weights);
@@ -121,7 +122,7 @@ pub(crate) fn choose(known: &[KernelChoice], measure: bool) -> Vec<KernelChoice>
     let mut chosen = Vec::new();
     let mut worth = Vec::new();
     for seen in &seen {
-        let name = format!("{:?}", seen.format);
+        let name = seen.kind.to_string();
         let same = |one: &&KernelChoice| one.format == name && one.width as usize == seen.width;
         let choice = match known.iter().find(same) {
             Some(known) => known.clone(),
@@ -129,8 +130,8 @@ pub(crate) fn choose(known: &[KernelChoice], measure: bool) -> Vec<KernelChoice>
             None => continue,
         };
         let many = choice.many.map(|least| least.max(1) as usize);
-        let few = if inner.level.thin(seen.format) { choice.few } else { 0 };
-        worth.push((seen.format, seen.width, Worth { few, many }));
+        let few = if seen.kind.thin(inner.level) { choice.few } else { 0 };
+        worth.push((seen.kind, seen.width, Worth { few, many }));
         chosen.push(choice);
     }
     // Cannot be set: a process chooses once.
@@ -140,11 +141,11 @@ pub(crate) fn choose(known: &[KernelChoice], measure: bool) -> Vec<KernelChoice>
 
 /// Measures a kind of matrix, if there is time, else takes it from the table.
 fn by_measuring(inner: &Inner, seen: &Seen, has_time: bool) -> KernelChoice {
-    let table = Worth::table(inner.level, seen.format);
+    let table = Worth::table(inner.level, seen.kind);
     let measured = if has_time { measured(inner, seen, table) } else { None };
     let (worth, settled) = measured.unwrap_or((table, false));
     KernelChoice {
-        format: format!("{:?}", seen.format),
+        format: seen.kind.to_string(),
         width: u32::try_from(seen.width).unwrap_or(u32::MAX),
         few: worth.few,
         many: worth.many.and_then(|least| u32::try_from(least).ok()),
@@ -154,9 +155,9 @@ fn by_measuring(inner: &Inner, seen: &Seen, has_time: bool) -> KernelChoice {
 
 /// What is worth taking, and whether rounds agreed everywhere. `None`: ggml computes nothing here.
 fn measured(inner: &Inner, seen: &Seen, table: Worth) -> Option<(Worth, bool)> {
-    let thin = inner.level.thin(seen.format) && seen.width.is_multiple_of(64);
+    let thin = seen.kind.thin(inner.level) && seen.width.is_multiple_of(64);
     let most = *MANY.last()?;
-    let mut turns = Turns::new(inner, (seen.format, seen.width), &seen.tensors, most)?;
+    let mut turns = Turns::new(inner, (seen.kind, seen.width), &seen.tensors, most)?;
     let (mut worth, mut settled) = (Worth { few: 0, many: None }, true);
     for tokens in (1..=Level::FEW).filter(|_| thin) {
         let (ours, sure) = judge(&turns.rounds::<ROUNDS>(tokens, true)?, table.few(tokens));
@@ -194,6 +195,8 @@ fn judge(rounds: &[[f64; 2]], table: bool) -> (bool, bool) {
 
 #[cfg(test)]
 mod tests {
+    use tieline_kernels::Format;
+
     use super::*;
 
     #[track_caller]
@@ -231,10 +234,11 @@ mod tests {
 
     #[test]
     fn the_table_is_what_the_kernels_say() {
-        let worth = Worth::table(Level::Avx512Vnni, Format::Q6K);
+        let table = |format, in_eights| Worth::table(Level::Avx512Vnni, Kind { format, in_eights });
+        let worth = table(Format::Q6K, false);
         let few: Vec<usize> = (0..20).filter(|&tokens| worth.few(tokens)).collect();
         assert_eq!(few, [2, 3, 4, 5, 6]);
         assert!(worth.many(64) && !worth.many(63));
-        assert!(!Worth::table(Level::Avx512Vnni, Format::Q2K).many(100_000));
+        assert!(!table(Format::Q2K, false).many(100_000));
     }
 }

@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 
 use llama_cpp_sys_2 as sys;
+use tieline_kernels::Level;
 use tieline_kernels::attention::WIDTHS;
-use tieline_kernels::{Format, Level};
 
+use super::anew::{self, Kind};
 use super::choice::{self, Worth};
 use super::job::Worker;
 use super::tables::{
@@ -203,7 +204,7 @@ unsafe extern "C" fn supports_buft(
     kind: sys::ggml_backend_buffer_type_t,
 ) -> bool {
     // SAFETY: ggml gives a valid type of buffer.
-    unsafe { sys::ggml_backend_buft_is_host(kind) }
+    unsafe { sys::ggml_backend_buft_is_host(kind) || anew::is(kind) }
 }
 
 unsafe extern "C" fn supports_op(
@@ -261,7 +262,7 @@ pub(super) fn mixes(operation: &sys::ggml_tensor) -> Option<(Level, bool)> {
     // SAFETY: such a product has three sources, null or valid.
     let [weights, values, ids] = [0, 1, 2].map(|source| unsafe { operation.src[source].as_ref() });
     let (weights, values, ids) = (weights?, values?, ids?);
-    let format = Format::from_ggml(weights.type_)?;
+    let kind = Kind::of(weights)?;
     let level = INNER.get()?.level;
     let size = |number: i64| usize::try_from(number).unwrap_or(0);
     // SAFETY: all are valid tensors.
@@ -277,15 +278,15 @@ pub(super) fn mixes(operation: &sys::ggml_tensor) -> Option<(Level, bool)> {
         && ids.type_ == sys::GGML_TYPE_I32
         && ids.ne[1] == values.ne[2]
         && [weights, values, operation].iter().all(|tensor| tensor.ne[3] == 1)
-        && format.row_bytes(size(weights.ne[0])).is_some()
+        && kind.format.row_bytes(size(weights.ne[0])).is_some()
         && weights.ne[1] >= ROWS;
     let experts = size(weights.ne[2]);
     let picks = size(ids.ne[0]).checked_mul(size(ids.ne[1]))?;
     let many =
-        !is_few(operation) && level.mixture(format).is_some_and(|least| picks >= least * experts);
+        !is_few(operation) && kind.mixture(level).is_some_and(|least| picks >= least * experts);
     // Of long blocks, the kernel for few tokens was not measured here: most experts get one.
-    let short = format.block_weights() == 32;
-    let few = !many && short && level.thin(format) && takes_few(operation);
+    let short = kind.format.block_weights() == 32;
+    let few = !many && short && kind.thin(level) && takes_few(operation);
     (plain && (many || few)).then_some((level, few))
 }
 
@@ -309,7 +310,7 @@ fn lies_plain(product: &sys::ggml_tensor) -> bool {
 fn plain_product(operation: &sys::ggml_tensor) -> Option<(Worth, usize)> {
     // SAFETY: a product has two sources, null or valid.
     let (weights, values) = unsafe { (operation.src[0].as_ref()?, operation.src[1].as_ref()?) };
-    let format = Format::from_ggml(weights.type_)?;
+    let kind = Kind::of(weights)?;
     let level = INNER.get()?.level;
     let flat = |tensor: &sys::ggml_tensor| tensor.ne[2] == 1 && tensor.ne[3] == 1;
     let width = usize::try_from(weights.ne[0]).unwrap_or(0);
@@ -323,16 +324,16 @@ fn plain_product(operation: &sys::ggml_tensor) -> Option<(Worth, usize)> {
         && contiguous
         && values.type_ == float
         && operation.type_ == float
-        && format.row_bytes(width).is_some()
+        && kind.format.row_bytes(width).is_some()
         && weights.ne[1] >= ROWS;
     if !plain {
         return None;
     }
     // What is not computed lies where it is as long as the model.
-    if weights.op == sys::GGML_OP_NONE && lies_plain(operation) {
-        choice::see(format, weights);
+    if weights.op == sys::GGML_OP_NONE && (kind.in_eights || lies_plain(operation)) {
+        choice::see(kind, weights);
     }
-    Some((choice::of(level, format, width), usize::try_from(values.ne[1]).ok()?))
+    Some((choice::of(level, kind, width), usize::try_from(values.ne[1]).ok()?))
 }
 
 /// Whether attention is one of ours, of so few tokens that it is swapped in ggml's own graph.

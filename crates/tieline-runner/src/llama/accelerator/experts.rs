@@ -7,9 +7,10 @@ use std::ops::Range;
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{
-    Activations, Format, Level, Matrix, Output, Part, Pick, Picks, Scratch, multiply_picked,
+    Activations, Level, Matrix, Output, Part, Pick, Picks, Scratch, multiply_picked,
 };
 
+use super::anew::Kind;
 use super::job::length;
 
 /// The matrices of all experts, and how they are multiplied.
@@ -62,14 +63,9 @@ impl<'a> Experts<'a> {
             // SAFETY: such a product has three sources, which live for `'a`.
             [0, 1, 2].map(|source| unsafe { product.src[source].as_ref() });
         let (weights, values, ids) = (weights?, values?, ids?);
-        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-        let count = length(weights.ne[2]);
-        let format = Format::from_ggml(weights.type_)?;
-        let all = rows.checked_mul(count)?;
-        let bytes = all.checked_mul(format.row_bytes(width)?)?;
-        // SAFETY: contiguous matrices of whole blocks have so many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
-        let matrix = Matrix::new(format, bytes, all, width)?;
+        let (rows, count) = (length(weights.ne[1]), length(weights.ne[2]));
+        // SAFETY: the caller's promise.
+        let matrix = unsafe { Kind::whole(weights) }?;
         let ids = Ids {
             tensor: ids,
             used: length(ids.ne[0]),

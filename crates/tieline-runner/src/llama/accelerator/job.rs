@@ -11,6 +11,7 @@ use tieline_kernels::{
     Activations, Format, Level, Matrix, Output, Part, Rounding, Scratch, multiply,
 };
 
+use super::anew::Kind;
 use super::experts::{Experts, Groups};
 use super::{Inner, device};
 
@@ -252,12 +253,8 @@ unsafe fn multiplying<'a>(
 ) -> Option<Step<'a>> {
     // SAFETY: a product has two sources that live as long as it.
     let weights = unsafe { &*product.src[0] };
-    let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-    let format = Format::from_ggml(weights.type_)?;
-    let bytes = rows.checked_mul(format.row_bytes(width)?)?;
-    // SAFETY: a contiguous matrix of whole blocks has so many bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
-    let matrix = Matrix::new(format, bytes, rows, width)?;
+    // SAFETY: the caller's promise.
+    let matrix = unsafe { Kind::whole(weights) }?;
     // SAFETY: the product's own floats, which nobody reads before it is done.
     let output = unsafe { Output::new(product.data.cast(), product.nb[1] / 4, with.tokens()) };
     Some(Step::Multiply { level, matrix, with, output, next: AtomicUsize::new(0) })

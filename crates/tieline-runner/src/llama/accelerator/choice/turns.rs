@@ -3,9 +3,10 @@
 use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::{Activations, Format, Matrix, Output, Scratch, multiply};
+use tieline_kernels::{Activations, Output, Scratch, multiply};
 
 use super::super::Inner;
+use super::super::anew::Kind;
 use super::super::job::length;
 
 /// Products of a run, about: a fraction of a millisecond.
@@ -25,7 +26,7 @@ const PAGE: usize = 4096;
 /// lay in the nearest cache, ggml multiplied two tokens half as fast again as ours; of one of 30 MB, ours a third faster.
 pub(super) struct Turns<'a> {
     inner: &'a Inner,
-    format: Format,
+    kind: Kind,
     width: usize,
     tensors: &'a [*const sys::ggml_tensor],
     values: Vec<f32>,
@@ -50,7 +51,7 @@ impl<'a> Turns<'a> {
     /// The tensors are matrices of the model, which lies in memory as in its file.
     pub(super) fn new(
         inner: &'a Inner,
-        (format, width): (Format, usize),
+        (kind, width): (Kind, usize),
         tensors: &'a [*const sys::ggml_tensor],
         most: usize,
     ) -> Option<Self> {
@@ -66,7 +67,7 @@ impl<'a> Turns<'a> {
         let (activations, scratch) = (Activations::default(), Scratch::default());
         let made = Self {
             inner,
-            format,
+            kind,
             width,
             tensors,
             values,
@@ -126,8 +127,8 @@ impl<'a> Turns<'a> {
         let (level, width) = (self.inner.level, self.width);
         for slice in slices {
             self.products.resize(self.products.len().max(slice.rows * tokens), 0.0);
-            self.activations.resize(self.format.rounding(), tokens, width);
-            let matrix = Matrix::new(self.format, slice.bytes(), slice.rows, width)?;
+            self.activations.resize(self.kind.format.rounding(), tokens, width);
+            let matrix = self.kind.matrix(slice.bytes(), slice.rows, width)?;
             // SAFETY: one thread does all this, and the floats are the product's own.
             unsafe {
                 for (token, values) in self.values.chunks_exact(width).take(tokens).enumerate() {
@@ -197,6 +198,8 @@ impl Theirs {
             for &Slice { tensor, first, rows } in slices {
                 let step = (*tensor).nb[1];
                 let some = sys::ggml_view_2d(ggml, tensor, width, size(rows)?, step, first * step);
+                // By these ggml knows what it laid out anew; slices begin where eight rows begin.
+                ((*some).buffer, (*some).extra) = ((*tensor).buffer, (*tensor).extra);
                 let product = sys::ggml_mul_mat(ggml, some, with);
                 (*product).data = to.cast();
                 sys::ggml_build_forward_expand(graph, product);

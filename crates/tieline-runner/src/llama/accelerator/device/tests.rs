@@ -1,6 +1,7 @@
 //! Products of any shape: what the device takes, it computes as ggml does.
 
 use proptest::prelude::*;
+use tieline_kernels::Format;
 
 use super::super::experts::tests::inner;
 use super::super::job::Worker;
@@ -33,6 +34,22 @@ struct Product {
     repeats: [usize; 2],
     lies: [Lie; 2],
     hint: bool,
+    /// Whether ggml laid the matrix out anew.
+    anew: bool,
+}
+
+impl Product {
+    /// The same, of a matrix that ggml lays out anew, where it does.
+    fn laid_out_anew(self) -> Self {
+        let format = Format::from_ggml(self.kind);
+        let wide = format == Some(Format::Q2K) && Level::Avx512Vnni.available();
+        let known = format.is_some_and(Format::in_eights) && Level::Avx2.available();
+        if !known && !wide {
+            return self;
+        }
+        let (rows, lies) = (self.rows.next_multiple_of(8), [Lie::Plain, self.lies[1]]);
+        Self { rows, lies, batch: [1; 2], anew: true, ..self }
+    }
 }
 
 fn products() -> impl Strategy<Value = Product> {
@@ -45,18 +62,22 @@ fn products() -> impl Strategy<Value = Product> {
     let batches = ([dimension(), dimension()], [dimension(), dimension()]);
     let values =
         proptest::sample::select(vec![sys::GGML_TYPE_F32, sys::GGML_TYPE_F32, sys::GGML_TYPE_F16]);
-    let kinds = (proptest::sample::select(kinds), values, prop::bool::weighted(0.1));
+    let kinds = (proptest::sample::select(kinds), values, prop::bool::weighted(0.1), any::<bool>());
     (kinds, sizes, batches, [lie(), lie()]).prop_map(
-        |((kind, values, hint), (blocks, rows, tokens), (batch, repeats), lies)| Product {
-            kind,
-            values,
-            blocks,
-            rows,
-            tokens,
-            batch,
-            repeats,
-            lies,
-            hint,
+        |((kind, values, hint, anew), (blocks, rows, tokens), (batch, repeats), lies)| {
+            let plain = Product {
+                kind,
+                values,
+                blocks,
+                rows,
+                tokens,
+                batch,
+                repeats,
+                lies,
+                hint,
+                anew: false,
+            };
+            if anew { plain.laid_out_anew() } else { plain }
         },
     )
 }
@@ -67,8 +88,8 @@ fn size(number: usize) -> i64 {
 
 /// A graph of one product.
 struct Graph {
-    context: *mut sys::ggml_context,
-    buffer: sys::ggml_backend_buffer_t,
+    contexts: [*mut sys::ggml_context; 2],
+    buffers: [sys::ggml_backend_buffer_t; 2],
     graph: *mut sys::ggml_cgraph,
     product: *mut sys::ggml_tensor,
 }
@@ -82,22 +103,29 @@ impl Graph {
         };
         // SAFETY: made here and freed by `drop`; sizes are those that ggml asks for.
         unsafe {
-            let context = sys::ggml_init(params);
+            // Of the matrix, and of all else.
+            let contexts = [(); 2].map(|()| sys::ggml_init(params));
+            let [home, context] = contexts;
             let block = usize::try_from(sys::ggml_blck_size(of.kind)).unwrap();
             let width = of.blocks * block.max(32);
             let [two, three] = of.batch;
             let (weights, whole) =
-                tensor(context, (of.kind, of.lies[0]), block.max(32), [width, of.rows, two, three]);
+                tensor(home, (of.kind, of.lies[0]), block.max(32), [width, of.rows, two, three]);
             let repeated = [width, of.tokens, two * of.repeats[0], three * of.repeats[1]];
             let (values, all) = tensor(context, (of.values, of.lies[1]), 8, repeated);
             let product = sys::ggml_mul_mat(context, weights, values);
             (*product).op_params[1] = i32::from(of.hint);
             let graph = sys::ggml_new_graph(context);
             sys::ggml_build_forward_expand(graph, product);
-            let buffer = sys::ggml_backend_alloc_ctx_tensors(context, inner.backend());
+            let plain = sys::ggml_backend_cpu_buffer_type();
+            let kind = anew::buffer_type().filter(|_| of.anew).unwrap_or(plain);
+            let buffers = [
+                sys::ggml_backend_alloc_ctx_tensors_from_buft(home, kind),
+                sys::ggml_backend_alloc_ctx_tensors(context, inner.backend()),
+            ];
             fill(whole);
             fill(all);
-            Self { context, buffer, graph, product }
+            Self { contexts, buffers, graph, product }
         }
     }
 
@@ -131,8 +159,8 @@ impl Drop for Graph {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed once.
         unsafe {
-            sys::ggml_backend_buffer_free(self.buffer);
-            sys::ggml_free(self.context);
+            self.buffers.into_iter().for_each(|buffer| sys::ggml_backend_buffer_free(buffer));
+            self.contexts.into_iter().for_each(|context| sys::ggml_free(context));
         }
     }
 }
@@ -270,7 +298,39 @@ fn plain(format: Format) -> Product {
         repeats: [1; 2],
         lies: [Lie::Plain; 2],
         hint: false,
+        anew: false,
     }
+}
+
+#[test]
+fn what_ggml_laid_out_anew_is_taken_as_what_lies_as_in_the_file() {
+    let Some(held) = inner() else { return };
+    let inner = &*held;
+    let mut all = 0;
+    for format in Format::ALL {
+        for (lie, tokens) in [(Lie::Plain, 130), (Lie::Later, 130), (Lie::Plain, 2)] {
+            let of = Product { lies: [Lie::Plain, lie], tokens, ..plain(format) }.laid_out_anew();
+            if !of.anew {
+                continue;
+            }
+            let graph = Graph::new(of, inner);
+            let least = inner.level.tokens_in_eights(format);
+            let ours = ours(&graph, inner);
+            assert_eq!(ours.is_some(), least.is_some_and(|least| tokens >= least), "{format:?}");
+            if let Some(ours) = ours {
+                let theirs = graph.products(|graph| inner.compute(graph));
+                assert!(alike(&ours, &theirs), "{format:?}");
+                assert!(ours != theirs, "{format:?} is not ours");
+                // The same weights as in the file: the same products, to the last bit.
+                let plain = Graph::new(Product { anew: false, ..of }, inner);
+                // SAFETY: the graph's tensors are allocated.
+                let same = plain.products(|of| unsafe { Worker::default().compute(inner, of) });
+                assert_eq!(ours, same, "{format:?}");
+                all += 1;
+            }
+        }
+    }
+    assert!(all > 0 || inner.level != Level::Avx512Vnni, "nothing was compared");
 }
 
 #[test]
