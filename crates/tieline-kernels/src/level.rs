@@ -119,9 +119,16 @@ impl Level {
     pub fn tokens_in_eights(self, format: Format) -> Option<usize> {
         match self {
             _ if !self.takes_eights(format) => None,
-            Self::Avx512Vnni => Some(32),
+            Self::Avx512Vnni => Some(4),
             _ => None,
         }
+    }
+
+    /// As [`few`](Self::few), of what ggml laid out anew: by the kernel for many tokens, since unpacking takes little.
+    #[must_use]
+    pub fn few_in_eights(self, format: Format, tokens: usize) -> bool {
+        let worth = self.tokens_in_eights(format).is_some();
+        worth && (2..=Self::FEW).contains(&tokens)
     }
 
     /// As [`mixture`](Self::mixture), of what ggml laid out anew.
@@ -129,7 +136,7 @@ impl Level {
     pub fn mixture_in_eights(self, format: Format) -> Option<usize> {
         match self {
             _ if !self.takes_eights(format) => None,
-            Self::Avx512Vnni => Some(32),
+            Self::Avx512Vnni => Some(2),
             _ => None,
         }
     }

@@ -4,16 +4,14 @@
 //!
 //! A line for each format and number of tokens: the tokens of an expert on average, then thousand millions of operations a
 //! second of our kernel for many tokens, of ours for few (0 where there is none), of ggml's with the weights as the file has
-//! them, and of ggml's with weights that it laid out anew (0 where it does not). The time is the processor's; of several
-//! rounds the fastest counts. Experts are drawn, each as likely as the others.
+//! them, and of ours and ggml's with weights that it laid out anew (0 where it does not). The time is the processor's; of
+//! several rounds the fastest counts. Experts are drawn, each as likely as the others.
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
 
 mod beside;
 
-use std::ffi::{CStr, c_char};
-
-use beside::{noise, random, round};
+use beside::{noise, random, repack, round};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{
     Activations, Format, Level, Matrix, Output, Pick, Picks, Scratch, multiply_picked,
@@ -42,7 +40,7 @@ fn main() {
     let level = Level::best();
     println!(
         "{}: {experts} experts of {rows} rows by {width}, {used} for a token\n\
-         format tokens mean; GOP/s: ours, ours for few, ggml's, ggml's anew; the best of ours by ggml's best",
+         format tokens mean; GOP/s: ours, ours for few, ggml's; ours/ggml's; of what is laid out anew: ours, ggml's; ours/ggml's",
         level.name()
     );
     for format in Format::ALL.into_iter().filter(|format| !format.is_float()) {
@@ -62,19 +60,25 @@ fn line(level: Level, mixture: &Mixture, tokens: usize) {
     let ids = drawn(*experts, *used, tokens);
     let plain = Theirs::new(mixture, &values, &ids, None);
     let anew = repack().map(|kind| Theirs::new(mixture, &values, &ids, Some(kind)));
-    let mut products = [(); 2].map(|()| vec![0.0; rows * used * tokens]);
-    let [for_many, for_few] = &mut products;
-    let mut ways: [Option<Box<dyn FnMut() + '_>>; 4] = [
-        Some(Box::new(ours((level, false), mixture, (&values, &ids), for_many))),
+    let anew = anew.as_ref().filter(|anew| anew.packed);
+    let laid_out = anew.filter(|_| level.takes_eights(*format)).map(Theirs::weights);
+    let mut products = [(); 3].map(|()| vec![0.0; rows * used * tokens]);
+    let [for_many, for_few, for_anew] = &mut products;
+    let (all, with) = (experts * rows, (values.as_slice(), ids.as_slice()));
+    let matrix = || Matrix::new(*format, &mixture.bytes, all, *width).expect("a matrix");
+    let mut ways: [Option<Box<dyn FnMut() + '_>>; 5] = [
+        Some(Box::new(ours((level, false), (mixture, matrix()), with, for_many))),
         level.thin(*format).then(|| -> Box<dyn FnMut()> {
-            Box::new(ours((level, true), mixture, (&values, &ids), for_few))
+            Box::new(ours((level, true), (mixture, matrix()), with, for_few))
         }),
         Some(Box::new(|| plain.run())),
-        anew.as_ref()
-            .filter(|anew| anew.packed)
-            .map(|anew| -> Box<dyn FnMut()> { Box::new(|| anew.run()) }),
+        laid_out.map(|bytes| -> Box<dyn FnMut()> {
+            let matrix = Matrix::in_eights(*format, bytes, all, *width).expect("a matrix");
+            Box::new(ours((level, false), (mixture, matrix), with, for_anew))
+        }),
+        anew.map(|anew| -> Box<dyn FnMut()> { Box::new(|| anew.run()) }),
     ];
-    let mut best = [f64::INFINITY; 4];
+    let mut best = [f64::INFINITY; 5];
     for _ in 0..ROUNDS {
         for (way, best) in ways.iter_mut().zip(&mut best) {
             if let Some(way) = way {
@@ -85,10 +89,11 @@ fn line(level: Level, mixture: &Mixture, tokens: usize) {
     drop(ways);
     alike(&products[0], &plain.products());
     let operations = 2.0 * (rows * width * used * tokens) as f64;
-    let [many, few, theirs, anew] = best.map(|seconds| operations / seconds / 1e9);
+    let [many, few, theirs, ours_anew, anew] = best.map(|seconds| operations / seconds / 1e9);
     let mean = (used * tokens) as f64 / *experts as f64;
-    let ratio = many.max(few) / theirs.max(anew);
-    println!("{format:?} {tokens} {mean:.2}; {many:.0} {few:.0} {theirs:.0} {anew:.0}; {ratio:.2}");
+    let ratio = many.max(few) / theirs;
+    print!("{format:?} {tokens} {mean:.2}; {many:.0} {few:.0} {theirs:.0}; {ratio:.2}");
+    println!("; {ours_anew:.0} {anew:.0}; {:.2}", if anew > 0.0 { ours_anew / anew } else { 0.0 });
 }
 
 /// Both are roundings of the same.
@@ -133,12 +138,11 @@ fn drawn(experts: usize, used: usize, tokens: usize) -> Vec<i32> {
 /// A run of ours: tokens are sorted by expert and rounded, then each expert has its turn.
 fn ours<'a>(
     (level, few): (Level, bool),
-    mixture: &'a Mixture,
+    (mixture, matrix): (&'a Mixture, Matrix<'a>),
     (values, ids): (&'a [f32], &'a [i32]),
     products: &'a mut [f32],
 ) -> impl FnMut() + 'a {
-    let Mixture { format, ref bytes, rows, width, experts, used } = *mixture;
-    let matrix = Matrix::new(format, bytes, experts * rows, width).expect("a matrix");
+    let Mixture { format, rows, width, experts, used, .. } = *mixture;
     let (mut activations, mut scratch) = (Activations::default(), Scratch::default());
     let mut picks = vec![Vec::new(); experts];
     move || {
@@ -163,28 +167,6 @@ fn ours<'a>(
     }
 }
 
-/// ggml's kind of buffer for weights that it lays out anew.
-fn repack() -> Option<sys::ggml_backend_buffer_type_t> {
-    type Kinds =
-        unsafe extern "C" fn(sys::ggml_backend_dev_t) -> *mut sys::ggml_backend_buffer_type_t;
-    // SAFETY: the processor's device is always there; under this name it has such a function, whose list ends with null.
-    unsafe {
-        let device = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-        let registry = sys::ggml_backend_dev_backend_reg(device);
-        let name: *const c_char = c"ggml_backend_dev_get_extra_bufts".as_ptr();
-        let function = sys::ggml_backend_reg_get_proc_address(registry, name);
-        let kinds = std::mem::transmute::<*mut std::ffi::c_void, Option<Kinds>>(function)?;
-        let mut kind = kinds(device);
-        while !kind.is_null() && !(*kind).is_null() {
-            if CStr::from_ptr(sys::ggml_backend_buft_name(*kind)) == c"CPU_REPACK" {
-                return Some(*kind);
-            }
-            kind = kind.add(1);
-        }
-    }
-    None
-}
-
 /// ggml's processor backend, on one thread, with a graph of one product.
 struct Theirs {
     backend: sys::ggml_backend_t,
@@ -192,6 +174,7 @@ struct Theirs {
     contexts: [*mut sys::ggml_context; 2],
     graph: *mut sys::ggml_cgraph,
     product: *mut sys::ggml_tensor,
+    matrices: *mut sys::ggml_tensor,
     /// Whether the weights were laid out anew.
     packed: bool,
 }
@@ -239,7 +222,7 @@ impl Theirs {
             }
             sys::ggml_backend_tensor_set(with, values.as_ptr().cast(), 0, size_of_val(values));
             sys::ggml_backend_tensor_set(which, ids.as_ptr().cast(), 0, size_of_val(ids));
-            Self { backend, buffers, contexts, graph, product, packed }
+            Self { backend, buffers, contexts, graph, product, matrices, packed }
         }
     }
 
@@ -247,6 +230,15 @@ impl Theirs {
         // SAFETY: the graph and its tensors live as long as this.
         let status = unsafe { sys::ggml_backend_graph_compute(self.backend, self.graph) };
         assert_eq!(status, sys::GGML_STATUS_SUCCESS, "ggml computed nothing");
+    }
+
+    /// The matrices' bytes, as they lie here.
+    fn weights(&self) -> &[u8] {
+        // SAFETY: so many bytes, which nobody writes any more.
+        unsafe {
+            let count = sys::ggml_nbytes(self.matrices);
+            std::slice::from_raw_parts((*self.matrices).data.cast::<u8>(), count)
+        }
     }
 
     fn products(&self) -> Vec<f32> {

@@ -3,14 +3,15 @@
 //!
 //! A line for each format and number of tokens: thousand millions of operations a second (a weight times a value is two) of
 //! ours, of ggml's, and ours by ggml's. The time is the processor's; rounds take turns, and of each the fastest counts. ggml
-//! gets the weights as the file has them: what it lays out anew is never offered to our kernels. Ours is the kernel for few
-//! tokens where it is written, up to as many as are few. After the sizes come names of formats, where not all are wanted.
+//! gets the weights as the file has them; what it lays out anew, and we know, is measured a second time as such (`Q4_0x8`),
+//! by both. Ours is the kernel for few tokens where it is written, up to as many as are few. After the sizes come names of
+//! formats, where not all are wanted, and of a level, where that is not to be the best (`AVX2`).
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
 
 mod beside;
 
-use beside::{noise, round};
+use beside::{noise, repack, round};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
 
@@ -30,17 +31,28 @@ fn main() {
     let mut size = || arguments.next().map_or(1536, |text| text.parse().expect("a whole number"));
     let (rows, width) = (size(), size());
     let names: Vec<String> = arguments.collect();
-    let level = Level::best();
+    let (levels, formats): (Vec<_>, Vec<_>) = names
+        .into_iter()
+        .partition(|name| Level::ALL.into_iter().any(|level| level.name() == name));
+    let named = |level: &Level| levels.iter().any(|name| name == level.name());
+    let level = Level::ALL.into_iter().find(named).unwrap_or(Level::best());
     println!("{} of {rows} rows by {width}; GOP/s: ours, ggml's, ours/ggml's", level.name());
     for format in Format::ALL {
-        let wanted = names.is_empty() || names.contains(&format!("{format:?}"));
+        let wanted = formats.is_empty() || formats.contains(&format!("{format:?}"));
         if format.row_bytes(width).is_none() || !wanted {
             continue;
         }
         let weights = Weights::random(format, rows, width);
         for tokens in TOKENS {
-            let [ours, theirs] = beside(level, &weights, tokens);
+            let [ours, theirs] = beside(level, &weights, tokens, None);
             println!("{format:?} {tokens} {ours:.0} {theirs:.0} {:.2}", ours / theirs);
+        }
+        let Some(kind) = repack().filter(|_| level.takes_eights(format) && rows % 8 == 0) else {
+            continue;
+        };
+        for tokens in TOKENS {
+            let [ours, theirs] = beside(level, &weights, tokens, Some(kind));
+            println!("{format:?}x8 {tokens} {ours:.0} {theirs:.0} {:.2}", ours / theirs);
         }
     }
 }
@@ -60,13 +72,25 @@ impl Weights {
     }
 }
 
-/// Operations a second of ours and of ggml's, in turns.
+/// Operations a second of ours and of ggml's, in turns; where a kind of buffer is given, with weights that ggml laid out anew.
 #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn beside(level: Level, weights: &Weights, tokens: usize) -> [f64; 2] {
-    let values = noise(tokens * weights.width);
-    let mut products = vec![0.0; weights.rows * tokens];
-    let mut ours = ours(level, weights, &values, &mut products);
-    let theirs = Theirs::new(weights, &values, tokens);
+fn beside(
+    level: Level,
+    weights: &Weights,
+    tokens: usize,
+    anew: Option<sys::ggml_backend_buffer_type_t>,
+) -> [f64; 2] {
+    let Weights { format, rows, width, .. } = *weights;
+    let values = noise(tokens * width);
+    let mut products = vec![0.0; rows * tokens];
+    let theirs = Theirs::new(weights, &values, tokens, anew);
+    let matrix = if anew.is_some() {
+        Matrix::in_eights(format, theirs.weights(), rows, width)
+    } else {
+        Matrix::new(format, &weights.bytes, rows, width)
+    };
+    let matrix = matrix.expect("a matrix");
+    let mut ours = ours(level, (weights, &matrix), &values, &mut products);
     let mut best = [f64::INFINITY; 2];
     for _ in 0..ROUNDS {
         best[0] = best[0].min(round(&mut ours));
@@ -78,12 +102,11 @@ fn beside(level: Level, weights: &Weights, tokens: usize) -> [f64; 2] {
 /// A run of ours, with the rounding of the tokens.
 fn ours<'a>(
     level: Level,
-    weights: &'a Weights,
+    (weights, matrix): (&'a Weights, &'a Matrix<'a>),
     values: &'a [f32],
     products: &'a mut [f32],
 ) -> impl FnMut() + 'a {
     let (rows, width) = (weights.rows, weights.width);
-    let matrix = Matrix::new(weights.format, &weights.bytes, rows, width).expect("a matrix");
     let mut activations = Activations::default();
     let mut scratch = Scratch::default();
     move || {
@@ -95,13 +118,7 @@ fn ours<'a>(
             }
             let output = Output::new(products.as_mut_ptr(), rows, values.len() / width);
             let few = values.len() / width <= Level::FEW;
-            multiply(
-                (level, few),
-                (&matrix, (0..rows).into()),
-                &activations,
-                &output,
-                &mut scratch,
-            );
+            multiply((level, few), (matrix, (0..rows).into()), &activations, &output, &mut scratch);
         }
     }
 }
@@ -109,13 +126,19 @@ fn ours<'a>(
 /// ggml's processor backend, on one thread, with a graph of one product.
 struct Theirs {
     backend: sys::ggml_backend_t,
-    buffer: sys::ggml_backend_buffer_t,
-    context: *mut sys::ggml_context,
+    buffers: [sys::ggml_backend_buffer_t; 2],
+    contexts: [*mut sys::ggml_context; 2],
     graph: *mut sys::ggml_cgraph,
+    matrix: *mut sys::ggml_tensor,
 }
 
 impl Theirs {
-    fn new(weights: &Weights, values: &[f32], tokens: usize) -> Self {
+    fn new(
+        weights: &Weights,
+        values: &[f32],
+        tokens: usize,
+        anew: Option<sys::ggml_backend_buffer_type_t>,
+    ) -> Self {
         let number = sys::ggml_type::try_from(weights.format.ggml()).expect("a type");
         let size =
             |number: usize| i64::try_from(number).expect("a size that fits in ggml's numbers");
@@ -128,19 +151,33 @@ impl Theirs {
         unsafe {
             let backend = sys::ggml_backend_cpu_init();
             sys::ggml_backend_cpu_set_n_threads(backend, 1);
-            let context = sys::ggml_init(params);
+            let contexts = [(); 2].map(|()| sys::ggml_init(params));
+            let [fixed, context] = contexts;
             let matrix =
-                sys::ggml_new_tensor_2d(context, number, size(weights.width), size(weights.rows));
+                sys::ggml_new_tensor_2d(fixed, number, size(weights.width), size(weights.rows));
             let float = sys::GGML_TYPE_F32;
             let with = sys::ggml_new_tensor_2d(context, float, size(weights.width), size(tokens));
             let product = sys::ggml_mul_mat(context, matrix, with);
             let graph = sys::ggml_new_graph(context);
             sys::ggml_build_forward_expand(graph, product);
-            let buffer = sys::ggml_backend_alloc_ctx_tensors(context, backend);
+            let kind = anew.unwrap_or_else(|| sys::ggml_backend_cpu_buffer_type());
+            let buffers = [
+                sys::ggml_backend_alloc_ctx_tensors_from_buft(fixed, kind),
+                sys::ggml_backend_alloc_ctx_tensors(context, backend),
+            ];
             let bytes = &weights.bytes;
             sys::ggml_backend_tensor_set(matrix, bytes.as_ptr().cast(), 0, bytes.len());
             sys::ggml_backend_tensor_set(with, values.as_ptr().cast(), 0, size_of_val(values));
-            Self { backend, buffer, context, graph }
+            Self { backend, buffers, contexts, graph, matrix }
+        }
+    }
+
+    /// The matrix's bytes, as they lie here.
+    fn weights(&self) -> &[u8] {
+        // SAFETY: so many bytes, which nobody writes any more.
+        unsafe {
+            let count = sys::ggml_nbytes(self.matrix);
+            std::slice::from_raw_parts((*self.matrix).data.cast::<u8>(), count)
         }
     }
 
@@ -155,8 +192,8 @@ impl Drop for Theirs {
     fn drop(&mut self) {
         // SAFETY: made by `new`, freed once.
         unsafe {
-            sys::ggml_backend_buffer_free(self.buffer);
-            sys::ggml_free(self.context);
+            self.buffers.into_iter().for_each(|buffer| sys::ggml_backend_buffer_free(buffer));
+            self.contexts.into_iter().for_each(|context| sys::ggml_free(context));
             sys::ggml_backend_free(self.backend);
         }
     }

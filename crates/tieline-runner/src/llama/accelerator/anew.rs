@@ -129,9 +129,18 @@ impl Kind {
         !self.in_eights && level.thin(self.format)
     }
 
+    /// Whether few tokens are multiplied without a split of the graph: by that kernel, which takes pairs of blocks, or,
+    /// of what is laid out anew and so is unpacked fast, by the one for many.
+    pub(super) fn takes_few(self, level: Level, width: usize) -> bool {
+        self.in_eights || level.thin(self.format) && width.is_multiple_of(64)
+    }
+
     /// As [`Level::few`].
     pub(super) fn few(self, level: Level, tokens: usize) -> bool {
-        !self.in_eights && level.few(self.format, tokens)
+        if self.in_eights {
+            return level.few_in_eights(self.format, tokens);
+        }
+        level.few(self.format, tokens)
     }
 
     /// As [`Level::tokens`].

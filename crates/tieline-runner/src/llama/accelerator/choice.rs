@@ -130,7 +130,7 @@ pub(crate) fn choose(known: &[KernelChoice], measure: bool) -> Vec<KernelChoice>
             None => continue,
         };
         let many = choice.many.map(|least| least.max(1) as usize);
-        let few = if seen.kind.thin(inner.level) { choice.few } else { 0 };
+        let few = if seen.kind.takes_few(inner.level, seen.width) { choice.few } else { 0 };
         worth.push((seen.kind, seen.width, Worth { few, many }));
         chosen.push(choice);
     }
@@ -155,7 +155,7 @@ fn by_measuring(inner: &Inner, seen: &Seen, has_time: bool) -> KernelChoice {
 
 /// What is worth taking, and whether rounds agreed everywhere. `None`: ggml computes nothing here.
 fn measured(inner: &Inner, seen: &Seen, table: Worth) -> Option<(Worth, bool)> {
-    let thin = seen.kind.thin(inner.level) && seen.width.is_multiple_of(64);
+    let thin = seen.kind.takes_few(inner.level, seen.width);
     let most = *MANY.last()?;
     let mut turns = Turns::new(inner, (seen.kind, seen.width), &seen.tensors, most)?;
     let (mut worth, mut settled) = (Worth { few: 0, many: None }, true);

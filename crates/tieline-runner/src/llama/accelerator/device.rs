@@ -238,8 +238,7 @@ fn multiplies(operation: &sys::ggml_tensor) -> bool {
 pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
     operation.op == sys::GGML_OP_MUL_MAT
         && plain_product(operation).is_some_and(|(worth, tokens)| worth.few(tokens))
-        && takes_few(operation)
-        && lies_plain(operation)
+        && (lies_in_eights(operation) || takes_few(operation) && lies_plain(operation))
 }
 
 /// Whether an operation is a product of experts' matrices by so few tokens that it is swapped in ggml's own graph.
@@ -294,6 +293,12 @@ pub(super) fn mixes(operation: &sys::ggml_tensor) -> Option<(Level, bool)> {
 fn takes_few(product: &sys::ggml_tensor) -> bool {
     // SAFETY: a product has two sources.
     unsafe { (*product.src[0]).ne[0] % 64 == 0 }
+}
+
+/// Whether the matrix lies in memory anew, in a way that we know.
+fn lies_in_eights(product: &sys::ggml_tensor) -> bool {
+    // SAFETY: a product has two sources.
+    Kind::of(unsafe { &*product.src[0] }).is_some_and(|kind| kind.in_eights)
 }
 
 /// Whether the matrix lies in memory as in the file: not anew in a way of ggml's.

@@ -18,12 +18,12 @@ use super::{Inner, device};
 /// Operations of one of our graphs.
 const STEPS: usize = 64;
 /// Rows of a matrix that a thread takes at a time: a whole number of the kernels' strips.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 /// Values that a thread rounds at a time, at least.
 const VALUES: usize = 4096;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    pub(super) static SCRATCH: RefCell<Scratch> = RefCell::default();
     static DESK: RefCell<Desk> = RefCell::default();
 }
 

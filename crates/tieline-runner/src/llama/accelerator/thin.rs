@@ -17,12 +17,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::Cut;
-use tieline_kernels::{
-    Activations, Format, Level, Matrix, Output, Part, Rounding, Scratch, multiply,
-};
+use tieline_kernels::{Activations, Level, Matrix, Output, Part, Rounding, Scratch, multiply};
 
+use super::anew::Kind;
 use super::experts::{Experts, Groups};
-use super::job::{Attend, length, take, tokens, wanted};
+use super::job::{Attend, ROWS, SCRATCH, length, take, tokens, wanted};
 use super::tables::{Backend, BackendDevice, CustomOperation};
 use super::{INNER, Inner, ON, device};
 
@@ -326,17 +325,15 @@ impl<'a> Multiply<'a> {
     unsafe fn matrix<'t>(&self) -> Option<Whole<'t>> {
         // SAFETY: the caller's promise; a product has two sources.
         let (product, weights) = unsafe { (&*self.node, &*(*self.node).src[0]) };
-        let (width, rows) = (length(weights.ne[0]), length(weights.ne[1]));
-        let format = Format::from_ggml(weights.type_)?;
-        let row_bytes = format.row_bytes(width)?;
-        let bytes = rows.checked_mul(row_bytes)?;
-        // SAFETY: a contiguous matrix of whole blocks has so many bytes.
-        let bytes = unsafe { std::slice::from_raw_parts(weights.data.cast::<u8>(), bytes) };
-        let matrix = Matrix::new(format, bytes, rows, width)?;
+        let kind = Kind::of(weights)?;
+        // SAFETY: the caller's promise.
+        let matrix = unsafe { Kind::whole(weights) }?;
+        let row_bytes = kind.format.row_bytes(length(weights.ne[0]))?;
+        let together = if kind.in_eights { ROWS } else { 4 };
         let (stride, tokens) = (product.nb[1] / 4, self.values.rounded.tokens());
         // SAFETY: the product's own floats, which nobody reads before it is done.
         let output = unsafe { Output::new(product.data.cast(), stride, tokens) };
-        Some((matrix, output, (BYTES / row_bytes.max(1)).max(1).next_multiple_of(4)))
+        Some((matrix, output, (BYTES / row_bytes.max(1)).max(1).next_multiple_of(together)))
     }
 
     /// # Safety
@@ -362,16 +359,17 @@ impl<'a> Multiply<'a> {
     }
 
     fn multiply(&self, matrix: &Matrix<'_>, output: &Output, rows: usize) {
-        let mut scratch = Scratch::default();
-        let mut mine = take(&self.next, rows, matrix.rows());
-        while let Some(now) = mine {
-            // Taken now, so that its bytes come while these are multiplied.
-            mine = take(&self.next, rows, matrix.rows());
-            let part = Part { rows: now, next: mine.clone().unwrap_or_default() };
-            let rounded = self.values.rounded;
-            // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
-            unsafe { multiply((self.level, true), (matrix, part), rounded, output, &mut scratch) };
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut mine = take(&self.next, rows, matrix.rows());
+            while let Some(now) = mine {
+                // Taken now, so that its bytes come while these are multiplied.
+                mine = take(&self.next, rows, matrix.rows());
+                let part = Part { rows: now, next: mine.clone().unwrap_or_default() };
+                let rounded = self.values.rounded;
+                // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
+                unsafe { multiply((self.level, true), (matrix, part), rounded, output, scratch) };
+            }
+        });
     }
 
     fn mix(&self, experts: &Experts<'_>, groups: &mut Groups) {
