@@ -114,12 +114,13 @@ impl Level {
         format.in_eights() && !matches!(self, Self::NeonDot | Self::NeonI8mm)
     }
 
-    /// As [`tokens`](Self::tokens), of what ggml laid out anew.
+    /// As [`tokens`](Self::tokens), of what ggml laid out anew; fewer than [`FEW`](Self::FEW) without a split of the graph.
     #[must_use]
     pub fn tokens_in_eights(self, format: Format) -> Option<usize> {
-        match self {
+        match (self, format) {
             _ if !self.takes_eights(format) => None,
-            Self::Avx512Vnni => Some(4),
+            (Self::Avx512Vnni, _) => Some(2),
+            (Self::AvxVnni, _) | (Self::Avx2, Format::Q4_0) => Some(8),
             _ => None,
         }
     }
@@ -127,18 +128,14 @@ impl Level {
     /// As [`few`](Self::few), of what ggml laid out anew: by the kernel for many tokens, since unpacking takes little.
     #[must_use]
     pub fn few_in_eights(self, format: Format, tokens: usize) -> bool {
-        let worth = self.tokens_in_eights(format).is_some();
-        worth && (2..=Self::FEW).contains(&tokens)
+        tokens <= Self::FEW && self.tokens_in_eights(format).is_some_and(|least| tokens >= least)
     }
 
     /// As [`mixture`](Self::mixture), of what ggml laid out anew.
     #[must_use]
     pub fn mixture_in_eights(self, format: Format) -> Option<usize> {
-        match self {
-            _ if !self.takes_eights(format) => None,
-            Self::Avx512Vnni => Some(2),
-            _ => None,
-        }
+        // Measured with AVX-512; elsewhere, ggml's products of experts are at most as fast as those of one matrix.
+        self.tokens_in_eights(format)
     }
 
     /// The most tokens that are few.
@@ -246,6 +243,23 @@ mod tests {
             assert!(taken.eq([Format::Q5_0, Format::Q5_1]));
             assert_eq!(level.mixture(Format::Q5_1), level.tokens(Format::Q5_1));
         }
+    }
+
+    #[test]
+    fn of_what_is_laid_out_anew_single_tokens_are_ggmls() {
+        let least = |level: Level, format| level.tokens_in_eights(format);
+        for format in [Format::Q4_0, Format::Q4K, Format::Iq4Nl, Format::Mxfp4] {
+            assert_eq!(least(Level::Avx512Vnni, format), Some(2));
+            let few = |tokens: &usize| Level::Avx512Vnni.few_in_eights(format, *tokens);
+            assert!((0..20).filter(few).eq(2..=Level::FEW));
+            assert_eq!(least(Level::AvxVnni, format), Some(8));
+            assert_eq!(least(Level::Avx2, format), (format == Format::Q4_0).then_some(8));
+            for level in [Level::Portable, Level::NeonDot, Level::NeonI8mm] {
+                assert_eq!(level.mixture_in_eights(format), None);
+            }
+        }
+        assert_eq!(least(Level::Avx512Vnni, Format::Q2K), None);
+        assert_eq!(least(Level::Avx512Vnni, Format::Q8_0), None);
     }
 
     #[test]
