@@ -135,6 +135,11 @@ impl Kind {
         self.in_eights || level.thin(self.format) && width.is_multiple_of(64)
     }
 
+    /// The fewest tokens that may be ours. What is laid out anew is laid out for one.
+    pub(super) fn fewest(self) -> usize {
+        if self.in_eights { 2 } else { 1 }
+    }
+
     /// As [`Level::few`].
     pub(super) fn few(self, level: Level, tokens: usize) -> bool {
         if self.in_eights {

@@ -159,7 +159,7 @@ fn measured(inner: &Inner, seen: &Seen, table: Worth) -> Option<(Worth, bool)> {
     let most = *MANY.last()?;
     let mut turns = Turns::new(inner, (seen.kind, seen.width), &seen.tensors, most)?;
     let (mut worth, mut settled) = (Worth { few: 0, many: None }, true);
-    for tokens in (1..=Level::FEW).filter(|_| thin) {
+    for tokens in (seen.kind.fewest()..=Level::FEW).filter(|_| thin) {
         let (ours, sure) = judge(&turns.rounds::<ROUNDS>(tokens, true)?, table.few(tokens));
         worth.few |= u16::from(ours) << tokens;
         settled &= sure;
