@@ -51,7 +51,7 @@ NOTES = [
     "Ours: the engine with its runner, which stays loaded and idle while llama-bench is measured; each measure runs once before "
     "without counting. llama-bench loads the model for each round.",
     "Ours measures its kernels when a kind of matrix is first loaded, as the program does; what was chosen is in the raw file. "
-    "Formats that llama.cpp lays out anew for itself (Q4_0, Q4_K) stay its own there.",
+    "Formats that llama.cpp lays out anew for itself (Q4_0, Q4_K) are decoded by its own kernels there.",
     "The generated model has random weights (`bench/versus/shape.py`): a Llama of 24 layers of 1536 with 5120 inside, 24 heads, 8 of "
     "the cache, SmolLM2's vocabulary; made smaller by llama-quantize.",
 ]
