@@ -244,7 +244,8 @@ impl Server {
         params: &LoadParams,
     ) -> Result<(Model, Option<Model>), Failure> {
         drafter::refuse_senseless(params)?;
-        let progress = &mut |share| self.progress(share);
+        let mut told = Told::default();
+        let progress = &mut |share| self.progress(share, &mut told);
         let model = session::load_model(&self.llama, file, params, progress)?;
         if params.draft.is_none() {
             return Ok((model, None));
@@ -254,7 +255,9 @@ impl Server {
             failure(FailureKind::Internal, text)
         })?;
         // It is the smaller of the two, and what it takes is not told apart.
-        let draft = session::load_model(&self.llama, file, params, &mut |_| self.progress(1.0));
+        let draft = session::load_model(&self.llama, file, params, &mut |_| {
+            self.progress(1.0, &mut Told::default())
+        });
         let draft = draft.map_err(drafter::of_the_draft)?;
         drafter::refuse_stranger(&model, &draft, params)?;
         Ok((model, Some(draft)))
@@ -275,15 +278,53 @@ impl Server {
     }
 
     /// Tells the engine how far loading is; says whether to go on.
-    fn progress(&self, share: f32) -> bool {
+    fn progress(&self, share: f32, told: &mut Told) -> bool {
+        self.control.gets_on();
+        let sent = match told.next(share) {
+            Some(thousandths) => self.writer.send(&FromRunner::Loading(thousandths)).is_ok(),
+            None => true,
+        };
+        sent && !self.control.is_aborted()
+    }
+}
+
+/// How far the engine knows loading to be: each tensor would be a frame, and wakes two processes.
+#[derive(Debug, Default)]
+struct Told(Option<u16>);
+
+impl Told {
+    /// What is worth telling: the first share, the last, and each hundredth between.
+    fn next(&mut self, share: f32) -> Option<u16> {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "between 0 and 1000 by the clamp"
         )]
         let thousandths = (share.clamp(0.0, 1.0) * 1000.0) as u16;
-        self.control.gets_on();
-        let sent = self.writer.send(&FromRunner::Loading(thousandths)).is_ok();
-        sent && !self.control.is_aborted()
+        let worth = self.0.is_none_or(|last| {
+            thousandths >= last.saturating_add(10) || thousandths == 1000 && last < 1000
+        });
+        worth.then(|| {
+            self.0 = Some(thousandths);
+            thousandths
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_of_a_thousand_tensors_is_told_in_hundred_steps() {
+        let mut told = Told::default();
+        let frames: Vec<u16> =
+            (0..=1000u16).filter_map(|share| told.next(f32::from(share) / 1000.0)).collect();
+        assert!((90..=101).contains(&frames.len()), "{}", frames.len());
+        assert_eq!((frames.first(), frames.last()), (Some(&0), Some(&1000)));
+        let mut few = Told::default();
+        let shares = [0.4, 0.405, 0.995, 1.0, 1.0];
+        let frames: Vec<u16> = shares.into_iter().filter_map(|share| few.next(share)).collect();
+        assert_eq!(frames, [400, 995, 1000]);
     }
 }

@@ -84,3 +84,24 @@ pub(crate) fn device_memory() -> Vec<DeviceMemory> {
     };
     (0..count).filter_map(one).collect()
 }
+
+#[cfg(all(test, arrays_left_out))]
+mod tests {
+    use std::fs::File;
+
+    use super::super::{Llama, Model};
+
+    unsafe extern "C" {
+        /// In `memory.cpp`.
+        fn tieline_arrays_left_out() -> u64;
+    }
+
+    #[test]
+    fn no_text_is_made_of_a_vocabulary() {
+        let file = File::open(testkit::smollm2()).unwrap();
+        let model = Model::outline(&Llama::start(), file, None).unwrap();
+        // SAFETY: reads a number that was written by this thread.
+        assert!(unsafe { tieline_arrays_left_out() } >= 2);
+        assert_eq!(model.architecture(), "llama");
+    }
+}
