@@ -119,9 +119,10 @@ def prepare(options, scratch):
 
 
 def need(options, room, name):
-    """What Tieline plans that a model takes, in bytes."""
+    """What Tieline plans that a model takes, in bytes, but for copies of states, which give way where memory is short."""
     command = [options.tieline, "plan", name, "--ctx", CONTEXT, "--json"]
-    return json.loads(output(command, ours(options, room)))["needed_bytes"]
+    plan = json.loads(output(command, ours(options, room)))
+    return plan["needed_bytes"] - plan["plan"]["memory"]["copies"]
 
 
 def output(command, environment):
@@ -239,8 +240,10 @@ def switch(options, programs, room):
                 host.first_token(model)
         for turn in range(options.rounds):
             for name in turned(sides, turn):
-                begin = time.monotonic()
+                before, begin = set(sides[name].holders()), time.monotonic()
                 samples[name].append(sides[name].first_token(MODELS[turn % 2]) - begin)
+                if not set(sides[name].holders()) - before:
+                    raise backends.Failed(f"{name} had both models: that was no switch")
     return samples
 
 

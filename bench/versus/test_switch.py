@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import unittest
+import unittest.mock
 
 import switch
 
@@ -33,6 +34,35 @@ class Switch(unittest.TestCase):
         self.assertIn(child.pid, switch.children(os.getpid()))
         child.communicate(b"\n")
         self.assertNotIn(child.pid, switch.children(os.getpid()))
+
+    def test_two_models_that_both_fit_are_no_switch(self):
+        class Host:
+            def __init__(self, fits):
+                self.fits, self.asked = fits, 0
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def first_token(self, _):
+                self.asked += 1
+                return 0.0
+
+            def holders(self):
+                return [1, 2] if self.fits else [self.asked]
+
+        class Options:
+            rounds = 2
+
+        for fits in (False, True):
+            with unittest.mock.patch.object(switch, "hosts", lambda *_: {"ours": Host(fits), "theirs": Host(False)}):
+                if not fits:
+                    self.assertEqual(len(switch.switch(Options, None, None)["ours"]), 2)
+                    continue
+                with self.assertRaisesRegex(switch.backends.Failed, "ours had both models"):
+                    switch.switch(Options, None, None)
 
     def test_more_loads_than_models_are_missed(self):
         rows = switch.summarise({"alternate": {"ours": [3], "theirs": [2]}})
