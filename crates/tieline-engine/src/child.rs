@@ -256,7 +256,9 @@ impl Ending {
             },
             (None, None) => "ended".to_owned(),
         };
-        match self.stderr.last() {
+        // Which is not the last thing that is said then.
+        let memory = self.stderr.iter().find(|line| lacks_memory(line));
+        match memory.or(self.stderr.last()) {
             Some(line) => format!("{end}, saying: {line}"),
             None => end,
         }
@@ -272,6 +274,10 @@ impl Ending {
         match self.signal()? {
             9 => Some(
                 "the system may have run out of memory: try a shorter context or a smaller model",
+            ),
+            6 if self.stderr.iter().any(|line| lacks_memory(line)) => Some(
+                "the runner came to the bound of its memory, and nothing else did: ask for less at once, or for a \
+                 shorter context",
             ),
             4 => Some(
                 "the runner was built for another processor: build it on this machine (make runner)",
@@ -293,6 +299,11 @@ impl Ending {
     fn signal(&self) -> Option<i32> {
         None
     }
+}
+
+/// How the runner's languages say that there is no memory for it.
+fn lacks_memory(line: &str) -> bool {
+    line.starts_with("memory allocation of ") || line.contains("std::bad_alloc")
 }
 
 fn signal_name(signal: i32) -> Option<&'static str> {
@@ -416,5 +427,13 @@ mod tests {
         };
         assert!(hint(FORBIDDEN).is_some_and(|hint| hint.contains("made to attack")));
         assert_eq!(hint(11), None);
+        let ending = |said: &str| {
+            let stderr = vec![said.to_owned(), "and more".to_owned()];
+            Ending { status: Some(ExitStatus::from_raw(6)), stderr }
+        };
+        let out = ending("memory allocation of 9 bytes failed");
+        assert!(out.describe().ends_with("(SIGABRT), saying: memory allocation of 9 bytes failed"));
+        assert!(out.hint().is_some_and(|hint| hint.contains("bound of its memory")));
+        assert_eq!(ending("a defect").hint(), None);
     }
 }

@@ -7,6 +7,7 @@ mod carry;
 mod choose;
 mod health;
 mod life;
+mod limit;
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;

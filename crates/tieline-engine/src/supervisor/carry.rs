@@ -169,11 +169,15 @@ impl Life<'_> {
     /// As [`tell_adapters`](Self::tell_adapters), with those of work that is about to be accepted.
     pub(super) fn tell_adapters_with(&self, work: Option<&wire::Work>) {
         let takes = self.shelf.takes(work.into_iter());
-        self.supervisor.told.held.send_if_modified(|told| {
+        let bytes = takes.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes.0));
+        let changed = self.supervisor.told.held.send_if_modified(|told| {
             let changed = *told != takes;
             *told = takes;
             changed
         });
+        if changed {
+            self.limit_with(Bytes(bytes));
+        }
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) struct Life<'s> {
     /// Whose choices of kernels are kept, where they are.
     pub(super) chooser: Option<Chooser>,
     /// Set once the model is loaded.
-    loaded: Option<LoadedModel>,
+    pub(super) loaded: Option<LoadedModel>,
+    /// What it had allocated then, where that is limited.
+    pub(super) data: Option<Bytes>,
     pub(super) running: HashMap<RequestId, Pending>,
     /// A request that was at work when a runner died, of which nothing was heard yet: all that is new waits.
     pub(super) trial: Option<RequestId>,
@@ -147,6 +149,7 @@ impl<'s> Life<'s> {
             build: RunnerBuild::default(),
             chooser: None,
             loaded: None,
+            data: None,
             running: HashMap::new(),
             trial: None,
             shelf: Shelf::default(),
@@ -349,12 +352,14 @@ impl<'s> Life<'s> {
         self.supervisor.config.jail.check(jail).map_err(Over::Refused)?;
         self.build = build;
         self.supervisor.told.state.send_replace(State::Loading(0.0));
+        self.limit_loading();
         let params = self.choose().await;
         Ok(self.child.send(&ToRunner::Load(Box::new(params))).await?)
     }
 
-    async fn ready(&mut self, loaded: LoadedModel) -> Step {
+    async fn ready(&mut self, mut loaded: LoadedModel) -> Step {
         self.supervisor.config.jail.check(&loaded.jail).map_err(Over::Refused)?;
+        self.limit_ready(&mut loaded);
         self.keep_choices(&loaded).await;
         self.loaded = Some(loaded.clone());
         self.count_work()?;

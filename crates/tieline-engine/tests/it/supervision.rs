@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use tieline_engine::pool::Resident;
 use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase};
 use tieline_types::wire::{self, FromRunner, ToRunner};
 use tieline_types::{
-    Backend, Bytes, ErrorKind, Event, Hint, Jail, KvType, LoadParams, LoadedModel, MemoryUse,
-    Request, Retry, RunnerBuild, Tokens,
+    Backend, Bytes, ErrorKind, Event, Hint, Jail, JailLayer, KvType, LoadParams, LoadedModel,
+    MemoryUse, Request, Retry, RunnerBuild, Tokens,
 };
 
 use crate::{
@@ -66,6 +66,46 @@ async fn killed_before_a_byte(signal: Signal) {
 async fn a_request_without_a_byte_is_answered_by_the_next_runner() {
     killed_before_a_byte(Signal::KILL).await;
     killed_before_a_byte(Signal::SEGV).await;
+}
+
+/// What a process has allocated, and may: by the system's own words.
+fn data(pid: u32) -> (u64, Option<u64>) {
+    let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    let word = |text: String, line: &str, at: usize| {
+        let line = text.lines().find_map(|one| one.strip_prefix(line)).unwrap().to_owned();
+        line.split_whitespace().nth(at).unwrap().parse().ok()
+    };
+    let has: u64 = word(file("status"), "VmData:", 0).unwrap();
+    (has * 1024, word(file("limits"), "Max data size", 0))
+}
+
+#[tokio::test]
+async fn a_runner_that_comes_to_the_bound_of_its_memory_dies_alone() {
+    let Some(runner) = testkit::runner() else { return };
+    let how = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&how);
+    let listener = DeathListener::new(move |death| heard.lock().unwrap().push(death.how.clone()));
+    let model = start(EngineConfig { on_death: Some(listener), ..quick(runner) }).await;
+    let first = model.pid().unwrap();
+    let (has, most) = data(first);
+    let most = most.expect("a bound");
+    assert!(most > has && most < has + (2 << 30), "{most}, with {has}");
+    let limits = model.loaded().jail.held.iter().find(|note| note.layer == JailLayer::Limits);
+    assert!(limits.unwrap().detail.contains(&format!(", memory {}", Bytes(most))));
+    // As if it had eaten all of that.
+    let nothing = Rlimit { current: Some(1), maximum: None };
+    prlimit(Some(pid(&model)), Resource::Data, nothing).unwrap();
+    let text = "word ".repeat(200_000);
+    let tokens = model.tokenize(text.into(), false, false).await.unwrap();
+    assert!(tokens.len() >= 200_000);
+    assert_ne!(model.pid(), Some(first));
+    let how = how.lock().unwrap().clone();
+    assert_eq!(how.len(), 1, "{how:?}");
+    assert!(
+        how[0].contains("signal 6 (SIGABRT)") && how[0].contains("memory allocation"),
+        "{how:?}"
+    );
+    model.shutdown().await;
 }
 
 #[tokio::test]

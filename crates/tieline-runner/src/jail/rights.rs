@@ -59,7 +59,7 @@ pub(super) fn no_new_privileges() -> Result<String, String> {
 /// No core dump, few descriptors, bounded files, no debugger of the same user, and no life after the
 /// parent's.
 ///
-/// Memory has no limit here: what a model needs is known only once it is loaded. Threads have one only in
+/// Memory has no limit here: the engine sets one, and raises it, from outside. Threads have one only in
 /// a namespace of its own: elsewhere the system counts all that the user runs.
 pub(super) fn limits(own_namespaces: bool, ends_first: &io::Result<()>) -> Result<String, String> {
     let limit = |resource, most| {
