@@ -101,6 +101,8 @@ pub struct Needs {
     pub vectors: bool,
     /// Scores of texts, rather than an answer.
     pub scores: bool,
+    /// Of a text that is too long its beginning will do.
+    pub cut: bool,
     /// What the prompt is.
     pub prompt: PromptKind,
 }
@@ -243,6 +245,8 @@ pub struct Abilities {
     pub embeddings: bool,
     /// Scores texts by a query.
     pub rerank: bool,
+    /// Reads the beginning of a text that is too long, where that will do.
+    pub cuts: bool,
     /// Writes no text.
     pub silent: bool,
 }

@@ -103,7 +103,9 @@ fn room(asked: &Asked, candidate: &Candidate) -> Option<Numbered> {
         // One token of an answer must have room.
         false => i64::from(asked.prompt_tokens.0) + 1,
     };
-    if let Some(context) = candidate.context.filter(|context| wanted > i64::from(context.0)) {
+    let cuts = asked.needs.vectors && asked.needs.cut && candidate.abilities.cuts;
+    let context = candidate.context.filter(|context| !cuts && wanted > i64::from(context.0));
+    if let Some(context) = context {
         return numbers(Reason::ContextTooSmall, wanted, context);
     }
     if let (Some(most), Some(wanted)) = (candidate.max_output, asked.max_tokens)

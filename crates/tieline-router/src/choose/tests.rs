@@ -606,6 +606,13 @@ fn each_text_has_the_whole_context() {
     assert_eq!(tried, ["one/small-embedding"]);
     let (tried, reasons) = spaces(&vectors("one/small-embedding", 101, 101), |_| ());
     assert_eq!((tried.len(), reasons), (0, vec![Reason::ContextTooSmall]));
+    // Whose beginning will do has room where somebody cuts it.
+    let mut cut = vectors("one/small-embedding", 101, 101);
+    cut.needs.cut = true;
+    assert_eq!(spaces(&cut, |_| ()).1, [Reason::ContextTooSmall]);
+    assert_eq!(spaces(&cut, |one| one.abilities.cuts = true).0, ["one/small-embedding"]);
+    cut.needs.cut = false;
+    assert_eq!(spaces(&cut, |one| one.abilities.cuts = true).1, [Reason::ContextTooSmall]);
 }
 
 #[test]

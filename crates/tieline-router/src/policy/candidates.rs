@@ -21,6 +21,7 @@ impl Policy {
                     abilities: Abilities {
                         // Tieline hands tokens' grammars on to another Tieline; no other protocol has a word.
                         grammar: settings.protocol == Protocol::Tieline,
+                        cuts: settings.protocol == Protocol::Ollama,
                         ..Abilities::default()
                     },
                     space: None,

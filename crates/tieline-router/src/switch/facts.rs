@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tieline_privacy::Survey;
 use tieline_types::{
-    Abilities as Card, Bytes, Constraint, HostStatus, ModelCard, Prompt, Request, Residence, Role,
-    RunnerBuild, Source, Texts, Tokens, ToolChoice, Zone,
+    Abilities as Card, Bytes, Constraint, HostStatus, ModelCard, Overflow, Prompt, Request,
+    Residence, Role, RunnerBuild, Source, Texts, Tokens, ToolChoice, Zone,
 };
 
 use super::known::Known;
@@ -127,6 +127,7 @@ fn needs(request: &Request) -> Needs {
         deterministic: request.deterministic,
         vectors: matches!(request.prompt, Prompt::Texts(Texts { query: None, .. })),
         scores: matches!(request.prompt, Prompt::Texts(Texts { query: Some(_), .. })),
+        cut: request.overflow == Overflow::DropOldest,
         prompt: match &request.prompt {
             Prompt::Chat(_) => PromptKind::Chat,
             Prompt::Texts(texts) if texts.has_tokens() => PromptKind::Tokens,
@@ -342,6 +343,7 @@ fn abilities(card: Card) -> Abilities {
         infill: card.insert,
         embeddings: card.embedding,
         rerank: card.rerank,
+        cuts: false,
         silent: !card.completion,
     }
 }

@@ -29,9 +29,12 @@ protocol = "ollama"
 url = "URL"
 zone = "cloud"
 models.vec = { embeddings = true, quality = 0.1, price = { input = 3, output = 0 } }
+models.short = { embeddings = true, context = 10, price = { input = 3, output = 0 } }
 
 [models.index]
 candidates = ["*/vec"]
+[models.brief]
+candidates = ["spare/short"]
 [models.mixed]
 candidates = ["cloud/*"]
 
@@ -156,6 +159,25 @@ fn what_must_not_leave_does_not_and_what_may_leaves_masked() {
     assert_eq!(record["tried"][0]["redacted"], 1);
     assert_eq!(record["tried"][0]["rule"], "personal text, redacted");
     assert!(record.to_string().contains("input[0]") && !record.to_string().contains("muster"));
+}
+
+#[test]
+fn a_long_text_is_cut_where_that_is_wished_and_somebody_does() {
+    let Some(town) = Town::new(used(40), POLICY) else { return };
+    let long = "more than ten tokens of a text ".repeat(10);
+    for model in ["spare/short", "brief"] {
+        let ask = |truncate: bool| {
+            let body = json!({ "model": model, "input": long, "truncate": truncate });
+            town.daemon.post("/api/embed", &body)
+        };
+        let before = town.vendor.captured().len();
+        let refused = ask(false);
+        assert!(refused.body.contains("context_too_small"), "{}", refused.body);
+        assert_eq!(town.vendor.captured().len(), before);
+        ask(true).is(200);
+        let sent = town.vendor.captured().pop().unwrap().json();
+        assert_eq!((&sent["truncate"], &sent["input"]), (&json!(true), &json!([long])));
+    }
 }
 
 #[test]
