@@ -46,7 +46,7 @@ pub use known::Known;
 pub(crate) use planned::Looked;
 pub use planned::{Judged, Planned, Tried, release};
 pub use profile::{Figures, Report, Told};
-pub use setup::{RemoteModel, Setup};
+pub use setup::{RemoteModel, Setup, Standing};
 pub(crate) use setup::{left, scopes};
 pub use shut::LeftAlone;
 

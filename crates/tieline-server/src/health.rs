@@ -51,7 +51,9 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Api
     }
     let status = app.router().host().status().await?;
     let lost = app.router().records().lost() + app.lost().count();
-    app.metrics().look(app.router().switch());
+    let here = app.clone();
+    let read = tokio::task::spawn_blocking(move || here.router().switch().budgets()).await;
+    app.metrics().look(app.router().switch(), &read.unwrap_or_default());
     let text = app
         .metrics()
         .text(&status, (lost, app.is_policy_read()))

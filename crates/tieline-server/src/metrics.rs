@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tieline_router::switch::Standing;
 use tieline_router::{Record, Switch, Tried};
 use tieline_types::HostStatus;
 
@@ -227,8 +228,9 @@ impl Metrics {
         }
     }
 
-    /// Who is left alone now.
-    pub(crate) fn look(&self, switch: &Switch) {
+    /// Who is left alone now, and what is left of these budgets.
+    pub(crate) fn look(&self, switch: &Switch, budgets: &[Standing]) {
+        self.decided.budgets(budgets);
         self.decided.observe(&switch.left_alone(), switch.offline_for().is_some());
     }
 

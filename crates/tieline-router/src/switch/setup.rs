@@ -72,36 +72,68 @@ impl Setup {
 
     /// What is left of these budgets at a time. Reads the database.
     pub(super) fn left(&self, scopes: &[Scope], now_unix_s: i64) -> Vec<BudgetLeft> {
-        let Some((_, store)) = &self.money else { return Vec::new() };
+        if self.money.is_none() {
+            return Vec::new();
+        }
+        let spent = self.spent();
+        left(scopes, now_unix_s, spent)
+    }
+
+    /// What is spent and reserved of a budget in a period. Reads the database.
+    fn spent(&self) -> impl Fn(&Scope, &str) -> MicroUsd {
         // Where they cannot be read, the reservation decides alone.
-        let balances = store.balances().unwrap_or_default();
-        let spent = |scope: &Scope, period: &str| {
+        let store = self.money.as_ref().map(|(_, store)| store);
+        let balances = store.and_then(|store| store.balances().ok()).unwrap_or_default();
+        move |scope: &Scope, period: &str| {
             let same = balances.iter().find(|(account, _)| {
                 account.kind == scope.kind.as_str()
                     && account.id == scope.id
                     && account.period == period
             });
             same.map(|(_, balance)| balance.settled + balance.open).unwrap_or_default()
-        };
-        left(scopes, now_unix_s, spent)
+        }
     }
+
+    /// All budgets of the policy, with what is left of each at a time. Reads the database.
+    pub fn budgets(&self, now_unix_s: i64) -> Vec<Standing> {
+        if self.money.is_none() {
+            return Vec::new();
+        }
+        let spent = self.spent();
+        let scopes = self.policy.budgets.iter().flat_map(limits);
+        let standing = |scope: Scope| Standing {
+            left: scope.cap - spent(&scope, &scope.period.name(now_unix_s)),
+            scope,
+        };
+        scopes.map(standing).collect()
+    }
+}
+
+/// A budget at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whose, for how long, and the most of it.
+    pub scope: Scope,
+    /// What is neither spent nor reserved; below nothing where more was billed than reserved.
+    pub left: MicroUsd,
 }
 
 /// The budgets of a policy that a request comes under.
 pub(crate) fn scopes(policy: &Policy, asked: &Asked) -> Vec<Scope> {
     let all = policy.budgets.iter().filter(|budget| counts(budget, asked));
-    let scopes = all.flat_map(|budget| {
-        let (kind, id) = match &budget.scope {
-            BudgetScope::Everything => (ScopeKind::Everything, String::new()),
-            BudgetScope::Key(key) => (ScopeKind::Key, key.clone()),
-            BudgetScope::Project(project) => (ScopeKind::Project, project.clone()),
-        };
-        let caps = [(Period::Day, budget.day), (Period::Month, budget.month)];
-        caps.into_iter().filter_map(move |(period, cap)| {
-            Some(Scope { kind, id: id.clone(), period, cap: cap? })
-        })
-    });
-    scopes.collect()
+    all.flat_map(limits).collect()
+}
+
+/// The limits of one budget: of a day, of a month.
+fn limits(budget: &Budget) -> impl Iterator<Item = Scope> + use<> {
+    let (kind, id) = match &budget.scope {
+        BudgetScope::Everything => (ScopeKind::Everything, String::new()),
+        BudgetScope::Key(key) => (ScopeKind::Key, key.clone()),
+        BudgetScope::Project(project) => (ScopeKind::Project, project.clone()),
+    };
+    let caps = [(Period::Day, budget.day), (Period::Month, budget.month)];
+    caps.into_iter()
+        .filter_map(move |(period, cap)| Some(Scope { kind, id: id.clone(), period, cap: cap? }))
 }
 
 /// What is left of budgets at a time, by what was spent of each in its period.

@@ -1,11 +1,11 @@
-//! Who is not asked for a while, for status pages.
+//! Who is not asked for a while and what money is left, for status pages.
 
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tieline_types::Zone;
 
-use super::{Planned, Switch};
+use super::{Planned, Standing, Switch};
 use crate::choose::Reason;
 
 /// A model of the policy's that is left alone for a while.
@@ -22,6 +22,13 @@ pub struct LeftAlone {
 }
 
 impl Switch {
+    /// The policy's budgets now. Waits for the disk.
+    pub fn budgets(&self) -> Vec<Standing> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.current().map(|setup| setup.budgets(now)).unwrap_or_default()
+    }
+
     /// The policy's models whose circuits are open, in the policy's order.
     pub fn left_alone(&self) -> Vec<LeftAlone> {
         let Some(setup) = self.current() else { return Vec::new() };

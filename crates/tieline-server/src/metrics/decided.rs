@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tieline_router::carry::Hedged;
-use tieline_router::switch::LeftAlone;
+use tieline_router::switch::{LeftAlone, Standing};
 use tieline_router::{Record, Tried};
 use tieline_types::Zone;
 
@@ -35,6 +35,13 @@ struct Alone {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Budget {
+    scope: &'static str,
+    id: String,
+    period: &'static str,
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
@@ -47,6 +54,8 @@ pub(super) struct Decided {
     given_again: Counter,
     circuits: Family<Alone, Gauge>,
     offline: Gauge,
+    budget_cap: Family<Budget, Gauge>,
+    budget_left: Family<Budget, Gauge>,
 }
 
 impl Decided {
@@ -69,6 +78,10 @@ impl Decided {
         all.register("tieline_circuits_open", text, self.circuits.clone());
         let text = "Whether nobody beyond the local network is asked, since none could be reached";
         all.register("tieline_offline", text, self.offline.clone());
+        let text = "What a budget of the policy holds, in millionths of a dollar";
+        all.register("tieline_budget_micro_usd", text, self.budget_cap.clone());
+        let text = "What is neither spent nor reserved of it, in millionths of a dollar";
+        all.register("tieline_budget_left_micro_usd", text, self.budget_left.clone());
     }
 
     pub(super) fn record(&self, record: &Record) {
@@ -105,6 +118,21 @@ impl Decided {
         }
         if tried.redacted > 0 {
             self.redacted.get_or_create(&of).inc_by(tried.redacted);
+        }
+    }
+
+    /// What is left of the policy's budgets.
+    pub(super) fn budgets(&self, all: &[Standing]) {
+        self.budget_cap.clear();
+        self.budget_left.clear();
+        for Standing { scope, left } in all {
+            let labels = Budget {
+                scope: scope.kind.as_str(),
+                id: scope.id.clone(),
+                period: scope.period.as_str(),
+            };
+            self.budget_cap.get_or_create(&labels).set(scope.cap.0);
+            self.budget_left.get_or_create(&labels).set(left.0);
         }
     }
 

@@ -3,13 +3,14 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
-use tieline_router::switch::LeftAlone;
+use tieline_router::switch::{LeftAlone, Standing};
+use tieline_store::budget::ScopeKind;
 use tieline_types::{
     BackendError, Departure, ErrorKind, HeldAdapter, ModelCard, ModelRef, Residence, Wanted,
 };
 
 use crate::app::App;
-use crate::caller::Caller;
+use crate::caller::{Caller, Principal};
 use crate::error::ApiError;
 use crate::made::{self, Made, cards};
 use crate::ollama::asked::permit;
@@ -89,6 +90,14 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
     let gone = status.departures.iter().filter(|gone| caller.may_ask(&gone.name));
     let switch = app.router().switch();
     let alone = switch.left_alone().into_iter().filter(|one| caller.may_ask(&one.name));
+    let here = app.clone();
+    let read = tokio::task::spawn_blocking(move || here.router().switch().budgets()).await;
+    let budgets = read.unwrap_or_default().into_iter().filter(|one| may_know(&caller, one));
+    let budgets = budgets.map(|Standing { scope, left }| {
+        let (kind, period) = (scope.kind.as_str(), scope.period.as_str());
+        json!({ "scope": kind, "id": scope.id, "period": period,
+            "cap_micro_usd": scope.cap, "left_micro_usd": left })
+    });
     let circuits = alone.map(|one| {
         let LeftAlone { name, reason, wait, times } = one;
         json!({ "name": name, "reason": reason, "for_s": wait.as_secs_f64(), "times": times })
@@ -100,7 +109,19 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
         "departures": gone.map(departure).collect::<Vec<_>>(),
         "offline_for_s": switch.offline_for().map(|wait| wait.as_secs_f64()),
         "circuits": circuits.collect::<Vec<_>>(),
+        "budgets": budgets.collect::<Vec<_>>(),
     })))
+}
+
+/// This machine's user knows all budgets; a key its own, and what all share where it is for all models.
+fn may_know(caller: &Caller, Standing { scope, .. }: &Standing) -> bool {
+    let Principal { id, label, models, guest } = &caller.principal;
+    match scope.kind {
+        _ if id.is_empty() => true,
+        ScopeKind::Everything => models.is_none() && !guest,
+        ScopeKind::Key => scope.id == *id || Some(&scope.id) == label.as_ref(),
+        _ => false,
+    }
 }
 
 /// The model that answers for this name, where the caller may ask it: a made one's base, else itself.

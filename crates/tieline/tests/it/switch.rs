@@ -279,6 +279,18 @@ fn a_budget_holds_and_a_policy_with_faults_changes_nothing() {
     let more = json!({ "max_tokens": 100 });
     let costs = |said: &Said| town.decision(said)["tried"][0]["cost_micro_usd"].clone();
     assert_eq!(costs(&town.chat("cloud/big", "Hello", &more)), 740);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let want = json!([{ "scope": "everything", "id": "", "period": "day",
+        "cap_micro_usd": 9000, "left_micro_usd": 8260 }]);
+    while town.daemon.get("/tieline/v1/status").is(200)["budgets"] != want {
+        assert!(Instant::now() < deadline, "what is left is not told");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let metrics = town.daemon.get("/metrics").body;
+    let labels = r#"{scope="everything",id="",period="day"}"#;
+    for line in ["tieline_budget_micro_usd{} 9000", "tieline_budget_left_micro_usd{} 8260"] {
+        assert!(metrics.contains(&line.replace("{}", labels)), "{metrics}");
+    }
     // Nothing so dear is left.
     let said = town.chat("cloud/big", "Hello", &json!({ "max_tokens": 4000 }));
     assert!([402, 403].contains(&said.status), "{}", said.body);

@@ -274,6 +274,13 @@ async fn budgets_are_of_their_key_and_what_was_spent_is_gone() {
         setup.scopes(&asked(&setup, (&call, &request), (surveyed, true)).unwrap())
     };
     assert_eq!(scopes(None).len(), 1);
+    let standing = |now| -> Vec<_> {
+        let all = setup.budgets(now).into_iter();
+        all.map(|one| (one.scope.id, one.scope.period, one.left.0)).collect()
+    };
+    let full =
+        [("team".to_owned(), Period::Day, 2_000_000), (String::new(), Period::Month, 9_000_000)];
+    assert_eq!(standing(1000), full);
     let team = scopes(Some("team"));
     assert_eq!((team[0].kind, team[0].period), (ScopeKind::Key, Period::Day));
     let budgets = store.budgets().unwrap();
@@ -281,4 +288,8 @@ async fn budgets_are_of_their_key_and_what_was_spent_is_gone() {
     let left = setup.left(&team, 1000);
     assert_eq!(left[0].scope, BudgetScope::Key("team".to_owned()));
     assert_eq!([left[0].left, left[1].left], [MicroUsd(1_500_000), MicroUsd(8_500_000)]);
+    let lefts = |now| standing(now).into_iter().map(|(_, _, left)| left).collect::<Vec<_>>();
+    assert_eq!(lefts(1000), [1_500_000, 8_500_000]);
+    // The next day has its own, in the same month.
+    assert_eq!(lefts(1000 + 86_400), [2_000_000, 8_500_000]);
 }
