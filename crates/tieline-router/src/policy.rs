@@ -24,6 +24,8 @@ use sha2::{Digest as _, Sha256};
 use tieline_privacy::{Entity, Treatment};
 use tieline_types::{Composed, DataClass, Digest, MicroUsd, Price, Tokens, Zone};
 
+use crate::carry::Program;
+
 pub use check::{CheckReport, Expected, PolicyTest, TestResult};
 pub use classify::{ClassSource, ClassWhy};
 pub use fault::{Fault, PolicyError};
@@ -263,6 +265,8 @@ pub struct Alias {
     pub first_token: Option<Duration>,
     /// Until the end, likewise.
     pub total: Option<Duration>,
+    /// What looks through the answer of a cascade's first model before it is kept.
+    pub check: Option<Program>,
 }
 
 /// What a request is about that offers one of these tools.

@@ -4,6 +4,7 @@
 //! A model of this machine that is asked by its own name is none of its business: nothing leaves, and nothing is
 //! looked at.
 
+mod checking;
 mod facts;
 mod hedging;
 pub(crate) mod kept;

@@ -1,5 +1,6 @@
 //! Puts the parts of a policy together: reads it, fetches its keys, and makes its backends speak.
 
+mod checks;
 mod keys;
 mod watch;
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tieline_privacy::{Detectors, Dictionary, Guard, GuardLimits, Guarded, RootKey};
 use tieline_providers::{Endpoint, Secret, Speaker, Transport};
+use tieline_router::carry::Checker;
 use tieline_router::choose::Candidate;
 use tieline_router::policy::{BackendPolicy, Policy};
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
@@ -21,6 +23,7 @@ use tieline_types::{Price, Tokens};
 use crate::app::App;
 use crate::commands::prices;
 use crate::failure::{Failure, with_causes};
+use checks::Checks;
 
 pub(crate) use watch::{HangUp, Watch, keep};
 
@@ -88,6 +91,7 @@ pub(crate) struct Workshop {
     money: Option<(Till, Store)>,
     offline: bool,
     store: Store,
+    checks: Arc<Checks>,
 }
 
 impl Workshop {
@@ -102,12 +106,14 @@ impl Workshop {
             money,
             offline: app.offline,
             store: app.store.clone(),
+            checks: Arc::default(),
         })
     }
 
     /// Puts a policy's parts together. A backend that cannot be used is left out, with the reason: the others
     /// can be asked all the same.
-    pub(crate) fn setup(&self, policy: Policy) -> Result<(Setup, Vec<Failure>), Failure> {
+    pub(crate) fn setup(&self, mut policy: Policy) -> Result<(Setup, Vec<Failure>), Failure> {
+        checks::find_all(&mut policy)?;
         let dictionary = Dictionary { terms: policy.terms.clone() };
         let detectors = Detectors::new(&dictionary).map_err(|error| {
             Failure::user(format!("`terms` of the policy cannot be used: {error}"))
@@ -130,7 +136,9 @@ impl Workshop {
         }
         let (money, offline) = (self.money.clone(), self.offline);
         let known = Arc::new(self.known()?);
-        Ok((Setup { policy, remotes, detectors, guard, money, offline, known }, left_out))
+        let checker = Some(Arc::clone(&self.checks) as Arc<dyn Checker>);
+        let setup = Setup { policy, remotes, detectors, guard, money, offline, known, checker };
+        Ok((setup, left_out))
     }
 
     /// What the store knows of models now.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures_core::Stream;
 use futures_util::StreamExt;
-use tieline_types::{Backend, BackendError, Event, EventStream, Request, Zone};
+use tieline_types::{Backend, BackendError, Event, EventStream, Private, Request, Zone};
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{Candidate, Ended, Live, Mark};
@@ -34,17 +34,22 @@ pub enum Verdict {
 /// Judges an answer by its features. Calibration is the gate's own.
 pub type Gate = Arc<dyn Fn(&Features) -> Verdict + Send + Sync>;
 
+/// Looks through the text of an answer that the gate would keep: whether it is kept after all. Dropped, it ends.
+pub type Check = Arc<dyn Fn(Private) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
 /// Asks one candidate first, and others where its answer is not good enough or it has none. A [`Backend`] itself.
 #[derive(Clone)]
 pub struct Cascade {
     inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     first: Candidate,
     others: Arc<Course>,
     hold: Option<Hold>,
     gate: Gate,
+    check: Option<Check>,
 }
 
 impl fmt::Debug for Cascade {
@@ -58,7 +63,13 @@ impl Cascade {
     /// escalates, asks `others`. An answer whose form is broken is escalated without asking.
     pub fn new(first: Candidate, others: &Attempts, hold: Option<Hold>, gate: Gate) -> Self {
         let others = Arc::clone(others.course());
-        Self { inner: Arc::new(Inner { first, others, hold, gate }) }
+        Self { inner: Arc::new(Inner { first, others, hold, gate, check: None }) }
+    }
+
+    /// The same, whose first answer is held back until it is whole, and looked through.
+    #[must_use]
+    pub fn checked(self, check: Option<Check>) -> Self {
+        Self { inner: Arc::new(Inner { check, ..Inner::clone(&self.inner) }) }
     }
 }
 
@@ -111,9 +122,12 @@ impl Inner {
         let mark = Mark::default();
         let mut live = errand.ask(&self.first, observed(request), Arc::clone(&mark)).await?;
         let hold = self.hold.unwrap_or_else(|| Hold::usual(request));
+        let hold = Hold { whole: hold.whole || self.check.is_some(), ..hold };
         let held = hold_back(&mut live, hold, &errand.progress).await?;
         let features = held.features(request);
-        let keep = features.invalid.is_none() && (self.gate)(&features) == Verdict::Keep;
+        let keep = features.invalid.is_none()
+            && (self.gate)(&features) == Verdict::Keep
+            && self.passes(&held, errand.over(request)).await;
         if !keep {
             let _ = mark.set(Ended::Escalated);
             // Cancelled before the others are asked: it computes for nobody.
@@ -123,6 +137,19 @@ impl Inner {
         let shown = Shown(request.logprobs);
         let held = held.events.into_iter().filter_map(|event| shown.strip(event)).collect();
         Ok(First::Kept(Opened { held, rest: Box::pin(Stripped { live, shown }) }))
+    }
+
+    /// Calls without words have no text that anybody could look through. What is too long to be held until its end does
+    /// not pass, nor what nobody is done with by `over`.
+    async fn passes(&self, held: &Held, over: Instant) -> bool {
+        let Some(check) = &self.check else { return true };
+        if !held.is_whole() {
+            return false;
+        }
+        match held.said() {
+            Some(text) => timeout_at(over, check(text)).await.unwrap_or(false),
+            None => true,
+        }
     }
 }
 

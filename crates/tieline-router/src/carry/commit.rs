@@ -5,7 +5,8 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use tieline_types::{
-    Constraint, Event, FinishReason, Piece, Request, TokenLogprob, ToolCallStep, ToolChoice,
+    Constraint, Event, FinishReason, Piece, Private, Request, TokenLogprob, ToolCallStep,
+    ToolChoice,
 };
 
 use super::validate::{self, Call, Invalid};
@@ -151,6 +152,17 @@ impl Held {
                 }
             }
         }
+    }
+
+    /// Whether its end was heard.
+    pub(super) fn is_whole(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// What it says; `None`: it calls tools, and says nothing.
+    pub(super) fn said(&self) -> Option<Private> {
+        let silent = self.text.trim().is_empty() && !self.calls.is_empty();
+        (!silent).then(|| Private::new(self.text.clone()))
     }
 
     /// What is known of it by now.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::time::Duration;
 
 use tieline_types::{MicroUsd, Price, Zone};
 use toml::de::DeValue;
@@ -10,8 +11,11 @@ use toml::de::DeValue;
 use super::fault::Faults;
 use super::table::{Table, read_number};
 use super::{Alias, BackendPolicy, KeySource, ModelPolicy, Protocol, ToolTask};
+use crate::carry::Program;
 use crate::quality::outcomes::is_task;
 
+/// How long a program may take, where the policy does not say.
+const CHECK_TIME: Duration = Duration::from_secs(10);
 /// The longest name of a backend, a model or an alias.
 const MAX_NAME: usize = 128;
 
@@ -218,6 +222,7 @@ pub(super) fn aliases(root: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap
             farthest: table.word("farthest", &zones(), faults),
             first_token: table.time("first_token", faults),
             total: table.time("total", faults),
+            check: program(&mut table, faults),
         };
         for (key, time) in [("first_token", alias.first_token), ("total", alias.total)] {
             if time.is_some_and(|time| time.is_zero()) {
@@ -228,6 +233,23 @@ pub(super) fn aliases(root: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap
         all.insert(name, alias);
     }
     all
+}
+
+/// The program that looks through answers.
+fn program(table: &mut Table<'_>, faults: &mut Faults<'_>) -> Option<Program> {
+    let is_there = table.value("check").is_some();
+    let words = table.texts("check", faults);
+    let time = table.time("check_time", faults);
+    if words.first().is_some_and(String::is_empty) {
+        table.fault("check", "the first word is the program, and it is empty", faults);
+    }
+    if time.is_some() && !is_there {
+        table.fault("check_time", "there is no check whose time it could be", faults);
+    }
+    if time.is_some_and(|time| time.is_zero()) {
+        table.fault("check_time", "no program ends in no time at all", faults);
+    }
+    (!words.is_empty()).then(|| Program { words, time: time.unwrap_or(CHECK_TIME) })
 }
 
 pub(super) fn tasks(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<ToolTask> {

@@ -284,6 +284,25 @@ fn aliases_of_vectors_are_told_with_their_spaces() {
 }
 
 #[test]
+fn a_check_is_a_program_and_its_time() {
+    let policy = |text: &str| Policy::parse(&format!("[models.code]\n{text}\n"));
+    let check = |text: &str| policy(text).unwrap().aliases["code"].check.clone().unwrap();
+    let seconds = std::time::Duration::from_secs;
+    let usual = check("check = [\"rustc\", \"-\"]");
+    assert_eq!((usual.words, usual.time), (vec!["rustc".to_owned(), "-".to_owned()], seconds(10)));
+    assert_eq!(check("check = \"judge\"\ncheck_time = \"30s\"").time, seconds(30));
+    for wrong in [
+        "check = []",
+        "check = [\"\"]",
+        "check = [1]",
+        "check_time = \"3s\"",
+        "check = [\"a\"]\ncheck_time = \"0s\"",
+    ] {
+        assert!(policy(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn who_scores_texts_does_nothing_else() {
     let backend = |name: &str, models: &str| {
         format!(

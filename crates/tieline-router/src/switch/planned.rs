@@ -19,8 +19,8 @@ use super::memory::Like;
 use super::setup::{RemoteModel, Setup};
 use crate::carry::answers::Name;
 use crate::carry::{
-    Attempt, Attempts, Candidate, Cascade, Deadlines, Features, Gate, Hedged, Limits, Origin,
-    Verdict, Watch,
+    Attempt, Attempts, Candidate, Cascade, Checked, Deadlines, Features, Hedged, Limits, Origin,
+    Watch,
 };
 use crate::choose::{self, Asked, Decision, Try, prefill_tps};
 use crate::metered::{Bill, Fare, Metered};
@@ -50,23 +50,23 @@ pub struct Planned {
     pub(super) purse: String,
     pub(super) wanted: Wanted,
     shelf: Option<Shelf>,
-    calibration: Option<Arc<Calibration>>,
+    pub(super) calibration: Option<Arc<Calibration>>,
     runs: AtomicU32,
     /// Answers that were given again.
     again: AtomicU32,
     seats: AtomicU32,
-    account: Arc<Mutex<Account>>,
+    pub(super) account: Arc<Mutex<Account>>,
 }
 
 #[derive(Default)]
-struct Account {
+pub(super) struct Account {
     attempts: Vec<Attempt>,
     paid: Vec<Paid>,
     /// Answers that were given again.
     kept: Vec<Tried>,
     hedged: Option<Hedged>,
     /// How the first answers of cascades were judged, by their seats: several runs have one each.
-    judged: Vec<(u32, Judged)>,
+    pub(super) judged: Vec<(u32, Judged)>,
 }
 
 /// What was found among kept answers.
@@ -127,6 +127,8 @@ pub struct Judged {
     pub error: Option<f64>,
     /// Kept where that is no higher.
     pub most_error: f64,
+    /// What the alias's program found, where it was asked.
+    pub check: Option<Checked>,
 }
 
 /// What became of one attempt, without a word of it.
@@ -302,23 +304,11 @@ impl Planned {
         match first {
             Some(first) => {
                 let gate = self.gate(first.seat);
-                Arc::new(Cascade::new(first, &others, None, gate))
+                let check = self.check(first.seat);
+                Arc::new(Cascade::new(first, &others, None, gate).checked(check))
             }
             None => Arc::new(others),
         }
-    }
-
-    /// What judges the first answer of a cascade, and says how by its seat.
-    fn gate(&self, seat: u32) -> Gate {
-        let cascade = self.decision.cascade.as_ref();
-        let most_error = cascade.map_or(0.0, |cascade| cascade.most_error);
-        let calibration = self.calibration.clone();
-        let account = Arc::clone(&self.account);
-        Arc::new(move |features| {
-            let judged = judge(features, calibration.as_deref(), most_error);
-            lock(&account).judged.push((seat, judged));
-            if judged.kept { Verdict::Keep } else { Verdict::Escalate }
-        })
     }
 
     fn candidate(&self, one: &Try, (run, at): (u32, usize)) -> Candidate {
@@ -575,19 +565,23 @@ pub fn release(one: &Try, session: &str) -> Release {
     Release { treatment: one.treatment, rule: one.rule.clone(), session: Session::named(session) }
 }
 
-fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
+pub(super) fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
     account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Judges an answer by the model's calibration, where there is one and enough of the answer to go by.
-fn judge(features: &Features, calibration: Option<&Calibration>, most_error: f64) -> Judged {
+pub(super) fn judge(
+    features: &Features,
+    calibration: Option<&Calibration>,
+    most_error: f64,
+) -> Judged {
     let known = calibration.zip(features.head.as_ref());
     let error = known.and_then(|(calibration, head)| calibration.error(head));
     let kept = match error {
         Some(error) => error <= most_error,
         None => uncalibrated(features),
     };
-    Judged { kept, error, most_error }
+    Judged { kept, error, most_error, check: None }
 }
 
 /// Judges an answer of a model that nobody calibrated here: what is broken, goes in circles or is mostly guessed
@@ -636,7 +630,7 @@ mod tests {
         let fine = Features { mean: Some(-0.5), ..Features::default() };
         for (features, kept) in [(guessed, false), (fine, true)] {
             for known in [None, Some(&calibration)] {
-                let want = Judged { kept, error: None, most_error: 0.9 };
+                let want = Judged { kept, error: None, most_error: 0.9, check: None };
                 assert_eq!(judge(&features, known, 0.9), want);
             }
         }

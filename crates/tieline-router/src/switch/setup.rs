@@ -9,6 +9,7 @@ use tieline_store::budget::{Period, Scope, ScopeKind, Till};
 use tieline_types::MicroUsd;
 
 use super::known::Known;
+use crate::carry::Checker;
 use crate::carry::breaker::Key;
 use crate::choose::{Asked, BudgetLeft, Candidate};
 use crate::policy::{Budget, BudgetScope, Policy};
@@ -46,6 +47,8 @@ pub struct Setup {
     pub offline: bool,
     /// What the store knows of models.
     pub known: Arc<Known>,
+    /// Who runs the programs of aliases; `None`: nobody, and no answer passes one.
+    pub checker: Option<Arc<dyn Checker>>,
 }
 
 impl fmt::Debug for Setup {

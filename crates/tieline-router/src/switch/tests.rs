@@ -115,7 +115,7 @@ fn setup(vendor: &Arc<Vendor>) -> Setup {
         circuit,
     };
     let (money, offline, known) = (None, false, Arc::default());
-    Setup { policy, remotes: vec![remote], detectors, guard, money, offline, known }
+    Setup { policy, remotes: vec![remote], detectors, guard, money, offline, known, checker: None }
 }
 
 fn router(vendor: &Arc<Vendor>) -> Router {

@@ -1,6 +1,7 @@
 //! The switch, with the real daemon, a real model, and vendors that say what they got.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -452,6 +453,113 @@ fn a_calibrated_cascade_keeps_a_confident_answer_and_escalates_a_bad_one() {
     assert_eq!(first["judged"]["kept"], false);
     assert!(first["judged"]["error"].as_f64().unwrap() > 0.8, "{first}");
     it_is_said_and_kept(town);
+}
+
+/// The policy where all ask the model here first, and these aliases have programs.
+fn checking(checks: &str) -> String {
+    let quality = "[local.smollm2]\nquality = ";
+    POLICY
+        .replace(&format!("{quality}{{ any = 0.2 }}"), &format!("{quality}0.6"))
+        .replace("[models.redacted]", "[preferences]\ncascade_margin = 1\n[models.redacted]")
+        + checks
+}
+
+#[test]
+fn a_program_of_the_policys_judges_what_the_model_here_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pids, broken) = (folder.path().join("pids"), folder.path().join("broken"));
+    fs::write(&broken, "#!/no/such/interpreter\n").unwrap();
+    fs::set_permissions(&broken, fs::Permissions::from_mode(0o700)).unwrap();
+    let (pids, broken) = (pids.display(), broken.display());
+    let policy = checking(&format!(
+        r#"
+[models.right]
+check = ["grep", "-q", "Paris"]
+[models.loud]
+check = ["sh", "-c", "head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2; grep -q Paris"]
+[models.wrong]
+check = ["grep", "-q", "Rome"]
+[models.hangs]
+check = ["sh", "-c", "sleep 600 & echo $$ $! > {pids}; wait"]
+check_time = "2s"
+[models.broken]
+check = ["{broken}"]
+"#
+    ));
+    let Some(town) = Town::new(script(), &policy) else { return };
+    let ask = |model: &str, class: &str| {
+        let body = json!({ "model": model, "temperature": 0, "max_tokens": 10,
+            "messages": [{ "role": "user", "content": KNOWN }] });
+        let head = [("content-type", "application/json"), ("x-tieline-data-class", class)];
+        let path = ("POST", "/v1/chat/completions");
+        let said = send(town.daemon.address, path, &head, &body.to_string());
+        let tried = town.decision(&said)["tried"].clone();
+        (content(&said), tried)
+    };
+    for model in ["right", "loud"] {
+        let (text, tried) = ask(model, "internal");
+        assert!(text.contains("Paris"), "{model}: {text}");
+        let judged = &tried[0]["judged"];
+        assert_eq!(
+            (&judged["kept"], &judged["check"]),
+            (&json!(true), &json!("passed")),
+            "{tried}"
+        );
+    }
+    // Who has none is judged without.
+    assert_eq!(ask("auto", "internal").1[0]["judged"]["check"], Value::Null);
+    assert!(town.vendor.captured().is_empty());
+    for (model, found) in [("wrong", "failed"), ("hangs", "late"), ("broken", "not_run")] {
+        let (text, tried) = ask(model, "internal");
+        assert_eq!(
+            (text.as_str(), &tried[1]["name"]),
+            ("From afar", &json!("cloud/big")),
+            "{model}"
+        );
+        let (ended, judged) = (&tried[0]["ended"], &tried[0]["judged"]);
+        assert_eq!((ended, &judged["kept"]), (&json!("escalated"), &json!(false)), "{tried}");
+        assert_eq!(judged["check"], found, "{tried}");
+    }
+    for pid in fs::read_to_string(folder.path().join("pids")).unwrap().split_whitespace() {
+        assert!(is_over(pid), "{pid}");
+    }
+}
+
+fn is_over(pid: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat"));
+    state.is_ok_and(|state| state.contains(") Z")) || !fs::exists(format!("/proc/{pid}")).unwrap()
+}
+
+#[test]
+fn what_is_secret_is_shown_to_no_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = folder.path().join("seen");
+    let rule =
+        "[[rule]]\nname = \"even so\"\nclass = \"secret\"\nzone = \"cloud\"\nas = \"as-is\"\n";
+    let check =
+        format!("[models.code]\ncheck = [\"cp\", \"/dev/stdin\", \"{}\"]\n", seen.display());
+    let Some(town) = Town::new(script(), &checking(&format!("\n{rule}{check}"))) else { return };
+    let body = json!({ "model": "code", "temperature": 0, "max_tokens": 10,
+        "messages": [{ "role": "user", "content": KNOWN }] });
+    for (class, text) in [("secret", "From afar"), ("internal", "Paris")] {
+        let head = [("content-type", "application/json"), ("x-tieline-data-class", class)];
+        let path = ("POST", "/v1/chat/completions");
+        let said = send(town.daemon.address, path, &head, &body.to_string());
+        assert!(content(&said).contains(text), "{class}: {}", said.body);
+        assert_eq!(seen.exists(), class != "secret");
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there_is_a_fault_of_the_policy() {
+    let home = Home::empty();
+    let check = "[models.code]\ncheck = [\"no-such-program-anywhere\"]\n";
+    let file = home.file("missing.toml", check);
+    let refused = home.tieline(["policy", "check", file.to_str().unwrap()]).output();
+    assert_eq!(refused.status.code(), Some(1));
+    let refused = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.contains("no-such-program-anywhere"), "{refused}");
+    assert!(refused.contains("models.code") && refused.contains("hint"), "{refused}");
 }
 
 /// What was calibrated and learned is said by the daemon, and by the program when the daemon is gone.

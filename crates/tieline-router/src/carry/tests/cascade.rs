@@ -71,6 +71,48 @@ async fn a_sure_answer_is_handed_on_and_an_unsure_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_program_says_no_to_is_not_handed_on() {
+    for (passes, want, ends) in
+        [(true, "<started> l l l l <finished>", KEPT), (false, REMOTE, ESCALATED)]
+    {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&seen);
+        let check: Check = Arc::new(move |text| {
+            keep.lock().unwrap().push(text.into_inner());
+            Box::pin(async move { passes })
+        });
+        let mut scene = scene(local(&[-0.1; 4]), hi(), Some(HOLD));
+        scene.cascade = scene.cascade.checked(Some(check));
+        check_cascade(&scene, want, ends).await;
+        // All of it, though three tokens would have been enough for the gate.
+        assert_eq!(*seen.lock().unwrap(), ["llll"]);
+    }
+    // What is too long to be looked through as a whole is not kept for what its beginning says.
+    let long = "l".repeat((1 << 20) + 1);
+    let steps =
+        [started(), token(&long, -0.1), token("l", -0.1), finished(FinishReason::EndOfTurn, 2)];
+    let mut long = scene(Script::answers(steps.into()), hi(), Some(HOLD));
+    long.cascade = long.cascade.checked(Some(Arc::new(|_| panic!("it is asked"))));
+    check_cascade(&long, REMOTE, ESCALATED).await;
+    // What the gate drops costs no program's time.
+    let mut unsure = scene(local(&[-9.0; 4]), hi(), Some(HOLD));
+    unsure.cascade = unsure.cascade.checked(Some(Arc::new(|_| panic!("it is asked"))));
+    check_cascade(&unsure, REMOTE, ESCALATED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_that_hangs_does_not_outlast_the_request() {
+    let mut scene = scene(local(&[-0.1; 4]), hi(), Some(HOLD));
+    scene.cascade = scene.cascade.checked(Some(Arc::new(|_| Box::pin(std::future::pending()))));
+    let began = tokio::time::Instant::now();
+    let stream = scene.cascade.run(request()).await.unwrap();
+    let events: Vec<_> = futures_util::StreamExt::collect(stream).await;
+    // Nothing of it was handed on, and nobody has time left.
+    assert!(matches!(&events[..], [Err(_)]), "{events:?}");
+    assert_eq!(began.elapsed(), Limits::default().total);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_after_the_commitment_is_not_judged() {
     let late = scene(local(&[-0.1, -0.1, -0.1, -9.0]), hi(), Some(HOLD));
     check_cascade(&late, "<started> l l l l <finished>", KEPT).await;

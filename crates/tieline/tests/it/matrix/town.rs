@@ -205,7 +205,7 @@ fn setup(terms: Terms, url: &str) -> Setup {
     });
     let remotes = remotes.collect();
     let known = Arc::default();
-    Setup { policy, remotes, detectors, guard, money: None, offline: false, known }
+    Setup { policy, remotes, detectors, guard, money: None, offline: false, known, checker: None }
 }
 
 fn policy(rules: &str, url: &str) -> String {
