@@ -5,6 +5,7 @@
 
 pub mod again;
 mod blocks;
+mod cascades;
 pub mod kept;
 pub mod report;
 mod tally;

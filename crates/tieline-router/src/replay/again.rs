@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use tieline_privacy::Treatment;
 use tieline_types::{DataClass, Digest, MicroUsd, Source, Zone};
 
+use super::cascades::{Course, Judgements};
 use super::kept::{Kept, Made, figures};
 use crate::choose::{AUTO, Asked, Candidate, Decision, Try, decide};
 use crate::policy::{Policy, Rule};
@@ -24,6 +25,8 @@ pub struct Again {
     /// The same without rules, aliases and budgets.
     open: Policy,
     purse: Purse,
+    /// How answers of cascades' first models were judged.
+    judgements: Judgements,
 }
 
 /// What the requests that were decided again would have spent, by budget and period.
@@ -58,7 +61,8 @@ impl Again {
             offline: None,
             ..policy.clone()
         };
-        Self { policy, remotes, open, purse: Purse::default() }
+        let judgements = Judgements::default();
+        Self { policy, remotes, open, purse: Purse::default(), judgements }
     }
 
     /// The policy's name in decisions.
@@ -75,6 +79,20 @@ impl Again {
         })
     }
 
+    /// Hears how the answers to a request were judged, so that it is known how often cascades are escalated.
+    pub fn hear(&mut self, kept: &Kept) {
+        self.judgements.hear(kept);
+    }
+
+    /// What the cascade of a decision comes to; `was`: the one that is on record.
+    pub(super) fn course<'d>(
+        &mut self,
+        (kept, decision): (&Kept, &'d Decision),
+        was: bool,
+    ) -> Option<Course<'d>> {
+        self.judgements.course((kept, decision), (!was).then_some(&self.policy))
+    }
+
     /// Decides a request again. They must come in the order of their times, since budgets are counted on.
     pub fn decide(&mut self, kept: &Kept, made: &Made) -> Anew {
         let same = made.decision.policy == self.policy.digest;
@@ -87,7 +105,9 @@ impl Again {
             let asked = Asked { budgets, ..made.asked.clone() };
             decide(&self.policy, &asked, &candidates)
         };
-        let cost = cost(kept, &decision);
+        let escalation = self.judgements.course((kept, &decision), Some(&self.policy));
+        let cost =
+            cost(kept, &decision) + escalation.map_or(MicroUsd::ZERO, |one| one.escalation());
         self.purse.pay(&self.policy, (&made.asked, now_unix_s), cost);
         let anybody = decide(&self.open, &self.unbound(&made.asked), &candidates);
         Anew { decision, anybody, candidates }

@@ -200,7 +200,7 @@ pub struct Short {
 }
 
 /// One attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Attempt {
     /// Who was asked.
     pub name: String,
@@ -224,6 +224,21 @@ pub struct Attempt {
     pub sent_bytes: u64,
     /// Values in them that were replaced.
     pub redacted: u64,
+    /// How it was judged, where it was the first of a cascade.
+    #[serde(default)]
+    pub judged: Option<Judged>,
+}
+
+/// How the first answer of a cascade was judged.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Judged {
+    /// Whether it was kept.
+    pub kept: bool,
+    /// The probability that it is wrong, by the model's calibration; `None`: a cautious rule judged.
+    pub error: Option<f64>,
+    /// What the alias's program found, as a word.
+    #[serde(default)]
+    pub check: Option<String>,
 }
 
 /// The parts of a row's text that are read.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tieline_types::{Digest, Source};
 
+use super::cascades::Share;
 use crate::quality::confidence::Interval;
 
 /// Ids that are told; all are counted.
@@ -31,8 +32,10 @@ pub struct Report {
     pub moves: Vec<Pair>,
     /// Requests that nobody may answer.
     pub refused: Change,
-    /// Requests that somebody else answers where the first is not sure of itself: that is not in the forecasts.
+    /// Requests that somebody else answers where the first is not sure of itself.
     pub cascades: Change,
+    /// How many of the new policy's would be, by what was judged in this span.
+    pub escalations: Escalations,
     /// Requests that would leave this machine now and did not.
     pub leave: Ids,
     /// Requests that might, where the first does not answer, and could not.
@@ -73,6 +76,29 @@ pub struct Change {
     pub before: u64,
     /// As it would be.
     pub after: u64,
+}
+
+/// First answers that are not kept, of all cascades together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Escalations {
+    /// As few as may be.
+    pub low: f64,
+    /// As it looks.
+    pub value: f64,
+    /// As many as may be.
+    pub high: f64,
+    /// Cascades of models that nobody judged in this span: between none and all of them are escalated.
+    pub unknown: u64,
+}
+
+impl Escalations {
+    pub(super) fn add(&mut self, share: Share) {
+        let Share { low, mean, high, judged } = share;
+        self.low += low;
+        self.value += mean;
+        self.high += high;
+        self.unknown += u64::from(judged == 0);
+    }
 }
 
 /// Requests: all counted, a thousand told.

@@ -8,9 +8,11 @@ use tieline_types::{Source, Zone};
 
 use super::again::{Again, Anew, leader};
 use super::blocks::{Blocks, Metric, Resamples};
+use super::cascades::{Course, Forecast};
 use super::kept::{Kept, Made, Unreadable};
-use super::report::{Change, Difference, Ids, Pair, Report, Same, Sources, Strategy};
+use super::report::{Change, Difference, Escalations, Ids, Pair, Report, Same, Sources, Strategy};
 use crate::choose::{Decision, Score, Try};
+use crate::quality::confidence::Interval;
 
 /// Ways to choose, and what they are called.
 const STRATEGIES: [&str; 6] =
@@ -29,8 +31,10 @@ const AWAY: usize = 4;
 const BOTH_FORECAST: usize = 5;
 /// What is forecast now, of the same.
 const BOTH_NEW: usize = 6;
+/// Series of which cascades are part: each has two more, where these are escalated as seldom and as often as may be.
+const ENDS: [usize; 4] = [FORECAST, NEW, BOTH_FORECAST, BOTH_NEW];
 /// Each alone, from here on, by its number.
-const ALONE: usize = 7;
+const ALONE: usize = 7 + 2 * ENDS.len();
 
 /// What a refusal is called among names.
 const REFUSED: &str = "refused";
@@ -76,6 +80,7 @@ impl Replay {
             moves: Vec::new(),
             refused: Change::default(),
             cascades: Change::default(),
+            escalations: Escalations::default(),
             leave: Ids::default(),
             might_leave: Ids::default(),
             farther: Ids::default(),
@@ -100,6 +105,11 @@ impl Replay {
         }
     }
 
+    /// Hears how the answers to a request were judged. All must be heard before the first is decided again.
+    pub fn hear(&mut self, kept: &Kept) {
+        self.again.hear(kept);
+    }
+
     /// Decides one again. They must come in the order of their times.
     pub fn add(&mut self, kept: &Kept) {
         let Some(made) = &kept.made else {
@@ -112,7 +122,7 @@ impl Replay {
         self.compare(&kept.id, &made.decision, &anew.decision);
         self.blocks.next();
         self.measured(kept);
-        self.forecast(made, &anew);
+        self.forecast(kept, made, &anew);
     }
 
     /// Counts one that cannot be read; `None`: the store itself could not.
@@ -197,45 +207,59 @@ impl Replay {
         }
     }
 
-    fn forecast(&mut self, made: &Made, anew: &Anew) {
-        let was = first_score(&made.decision);
-        let new = first_score(&anew.decision);
-        self.put(FORECAST, was);
-        self.put(NEW, new);
+    fn forecast(&mut self, kept: &Kept, made: &Made, anew: &Anew) {
+        let was = self.again.course((kept, &made.decision), true);
+        let was = forecasts(&made.decision, was.as_ref());
+        let new = self.again.course((kept, &anew.decision), false);
+        if let Some(course) = &new {
+            self.report.escalations.add(course.share);
+        }
+        let new = forecasts(&anew.decision, new.as_ref());
+        self.put_all(FORECAST, was);
+        self.put_all(NEW, new);
         if was.is_some() && new.is_some() {
-            self.put(BOTH_FORECAST, was);
-            self.put(BOTH_NEW, new);
+            self.put_all(BOTH_FORECAST, was);
+            self.put_all(BOTH_NEW, new);
         }
         let is_local =
             |score: &&Score| anew.candidates.iter().any(|one| one.name == score.name && one.local);
         let scores = &anew.anybody.scores;
-        self.put(HERE, scores.iter().find(is_local));
-        self.put(AWAY, scores.iter().find(|score| !is_local(score)));
+        self.put(HERE, scores.iter().find(is_local).map(Forecast::from));
+        let away = scores.iter().find(|score| !is_local(score));
+        self.put(AWAY, away.map(Forecast::from));
         for score in scores {
             let next = ALONE + self.names.len();
             let series = *self.names.entry(score.name.clone()).or_insert(next);
             if self.about.len() <= series {
                 self.about.resize(series + 1, About::default());
             }
-            self.put(series, Some(score));
+            self.put(series, Some(Forecast::from(score)));
         }
     }
 
-    fn put(&mut self, series: usize, score: Option<&Score>) {
-        let Some(score) = score else { return };
+    /// A series with its ends.
+    fn put_all(&mut self, series: usize, forecasts: Option<[Forecast; 3]>) {
+        let Some(forecasts) = forecasts else { return };
+        for (series, forecast) in with_ends(series).into_iter().zip(forecasts) {
+            self.put(series, Some(forecast));
+        }
+    }
+
+    fn put(&mut self, series: usize, forecast: Option<Forecast>) {
+        let Some(forecast) = forecast else { return };
         let about = &mut self.about[series];
         about.answered += 1;
-        about.times.add(score.forecast.times);
-        about.qualities.add(score.quality_source);
-        match score.forecast.cost_p50 {
-            Some(cost) => self.blocks.put(series, Metric::Cost, dollars(cost.0)),
+        about.times.add(forecast.times);
+        about.qualities.add(forecast.qualities);
+        match forecast.cost {
+            Some(cost) => self.blocks.put(series, Metric::Cost, cost),
             None => about.unpriced += 1,
         }
         let figures = [
-            (Metric::FirstToken, score.forecast.first_token_s),
-            (Metric::Total, score.forecast.total_s),
-            (Metric::Quality, score.quality),
-            (Metric::Utility, score.utility),
+            (Metric::FirstToken, forecast.first_token_s),
+            (Metric::Total, forecast.total_s),
+            (Metric::Quality, forecast.quality),
+            (Metric::Utility, forecast.utility),
         ];
         figures.into_iter().for_each(|(metric, value)| self.blocks.put(series, metric, value));
     }
@@ -263,10 +287,10 @@ impl Replay {
                 measured: at == WAS,
                 answered: about.answered,
                 unpriced: about.unpriced,
-                cost_usd: resamples.total(at, Metric::Cost),
-                first_token_s: resamples.mean(at, Metric::FirstToken),
-                total_s: resamples.mean(at, Metric::Total),
-                quality: resamples.mean(at, Metric::Quality),
+                cost_usd: widest(at, |at| resamples.total(at, Metric::Cost)),
+                first_token_s: widest(at, |at| resamples.mean(at, Metric::FirstToken)),
+                total_s: widest(at, |at| resamples.mean(at, Metric::Total)),
+                quality: widest(at, |at| resamples.mean(at, Metric::Quality)),
                 times: about.times,
                 qualities: about.qualities,
                 costs: about.costs,
@@ -311,12 +335,49 @@ impl Same {
 }
 
 fn difference(resamples: &Resamples) -> Difference {
-    let both = (BOTH_NEW, BOTH_FORECAST);
+    // Both are escalated seldom, or both are often: it is the same models that are not known well.
+    let of = |difference: &dyn Fn((usize, usize)) -> Option<Interval>| {
+        let pairs = with_ends(BOTH_NEW).into_iter().zip(with_ends(BOTH_FORECAST));
+        span(pairs.map(difference))
+    };
     Difference {
-        cost_usd: resamples.more(both, Metric::Cost),
-        first_token_s: resamples.higher(both, Metric::FirstToken),
-        total_s: resamples.higher(both, Metric::Total),
-        quality: resamples.higher(both, Metric::Quality),
+        cost_usd: of(&|both| resamples.more(both, Metric::Cost)),
+        first_token_s: of(&|both| resamples.higher(both, Metric::FirstToken)),
+        total_s: of(&|both| resamples.higher(both, Metric::Total)),
+        quality: of(&|both| resamples.higher(both, Metric::Quality)),
+    }
+}
+
+/// A series, and where it has cascades, those of its ends.
+fn with_ends(series: usize) -> Vec<usize> {
+    let place = ENDS.iter().position(|with| *with == series);
+    let ends = place.map(|place| ALONE - 2 * ENDS.len() + 2 * place);
+    [series].into_iter().chain(ends.into_iter().flat_map(|low| [low, low + 1])).collect()
+}
+
+/// The interval of a series that holds those of its ends.
+fn widest(series: usize, of: impl Fn(usize) -> Option<Interval>) -> Option<Interval> {
+    span(with_ends(series).into_iter().map(of))
+}
+
+/// The first one's value, and all that any of them holds.
+fn span(intervals: impl Iterator<Item = Option<Interval>>) -> Option<Interval> {
+    let wider = |all: Interval, one: Interval| Interval {
+        low: all.low.min(one.low),
+        high: all.high.max(one.high),
+        ..all
+    };
+    intervals.flatten().reduce(wider)
+}
+
+/// What is forecast of a decision: as it looks, and where its cascade is escalated as seldom and as often as may be.
+fn forecasts(decision: &Decision, course: Option<&Course<'_>>) -> Option<[Forecast; 3]> {
+    match course {
+        Some(course) => {
+            let share = course.share;
+            Some([share.mean, share.low, share.high].map(|share| course.forecast(share)))
+        }
+        None => first_score(decision).map(|score| [Forecast::from(score); 3]),
     }
 }
 

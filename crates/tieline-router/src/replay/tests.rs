@@ -336,6 +336,101 @@ fn each_way_to_choose_has_its_figures() {
     assert_eq!(report.difference.cost_usd.unwrap().value, 0.0);
 }
 
+/// What a model here answered first, and how that was judged.
+fn judged(mut kept: Kept, (error, was_kept): (Option<f64>, bool), check: Option<&str>) -> Kept {
+    kept.end.tried.push(kept::Attempt {
+        name: "here".to_owned(),
+        zone: Zone::Host,
+        ended: if was_kept { "answered" } else { "escalated" }.to_owned(),
+        error: None,
+        first_token_us: None,
+        total_us: 1,
+        usage: None,
+        source: Source::Measured,
+        cost_micro_usd: Some(0),
+        sent_bytes: 0,
+        redacted: 0,
+        judged: Some(kept::Judged { kept: was_kept, error, check: check.map(str::to_owned) }),
+    });
+    kept
+}
+
+const CASCADE: &str = "[local.here]\nquality = 0.5\n[preferences]\ncascade_margin = 1\n";
+
+/// The cost of a policy's forecast in micro-dollars, with its interval.
+fn costs(policy: &Policy, all: &[Kept]) -> ([f64; 3], report::Report) {
+    let mut replay = Replay::new(again(policy));
+    all.iter().for_each(|kept| replay.hear(kept));
+    all.iter().for_each(|kept| replay.add(kept));
+    let report = replay.report(1);
+    let cost = report.strategies[2].cost_usd.unwrap();
+    ([cost.value, cost.low, cost.high].map(|cost| (cost * 1e6).round()), report)
+}
+
+#[test]
+fn a_cascade_costs_what_its_escalations_do() {
+    let policy = policy(CASCADE);
+    let one = || kept(&policy, 0);
+    let cascade = one().made.unwrap().decision.cascade.unwrap();
+    assert_eq!((cascade.first.as_str(), cascade.escalate_to.as_str()), ("here", "cloud/big"));
+    let (keeps, escalates) = ((None, true), (None, false));
+    // What was judged is known: each of the others costs 1,400.
+    let known = [keeps, escalates, keeps, keeps].map(|was| judged(one(), was, None));
+    let ([cost, ..], report) = costs(&policy, &known);
+    assert_eq!((cost, report.escalations.value, report.escalations.unknown), (1400.0, 1.0, 0));
+    assert_eq!(report.escalations.low, report.escalations.high);
+    // The others are taken to be like them: (1 + ½) ÷ (4 + 1) of each.
+    let others = [known.as_slice(), &[one(), one(), one(), one()]].concat();
+    let ([cost, low, high], report) = costs(&policy, &others);
+    assert_eq!(cost, 1400.0 + 4.0 * 0.3 * 1400.0);
+    assert!(low < 1400.0 && high > 1400.0 + 4.0 * 0.6 * 1400.0, "{low} {high}");
+    assert!(report.escalations.low > 1.0 && report.escalations.high < 5.0);
+    let [local, remote] = [3, 4].map(|at| report.strategies[at].quality.unwrap().value);
+    let quality = report.strategies[2].quality.unwrap().value;
+    assert!((quality - (local + (2.2 / 8.0) * (remote - local))).abs() < 1e-9, "{quality}");
+    // Where nothing was judged, all may be escalated, or none.
+    let ([cost, low, high], report) = costs(&policy, &[one(), one()]);
+    assert_eq!([cost, low, high], [1400.0, 0.0, 2800.0]);
+    assert_eq!((report.escalations.unknown, report.cascades.after), (2, 2));
+}
+
+#[test]
+fn what_was_judged_is_judged_anew_at_the_new_limit() {
+    let policy = policy(CASCADE);
+    let most = kept(&policy, 0).made.unwrap().decision.cascade.unwrap().most_error;
+    let escalated = |policy: &Policy, (error, was), check| {
+        let kept = judged(kept(policy, 0), (error, was), check);
+        costs(policy, &[kept]).1.escalations.value
+    };
+    for (error, was, want) in [(most - 0.01, false, 0.0), (most + 0.01, true, 1.0)] {
+        assert_eq!(escalated(&policy, (Some(error), was), None), want);
+    }
+    // What a program found counts where the alias has one, and what it would find is not known.
+    let failed = (None, false);
+    assert_eq!(escalated(&policy, failed, Some("failed")), 0.0);
+    let checked = format!("{CASCADE}[models.auto]\ncheck = [\"judge\"]\n");
+    let checked = Policy::parse(&format!("{POLICY}{checked}")).unwrap();
+    assert_eq!(escalated(&checked, failed, Some("failed")), 1.0);
+    assert_eq!(escalated(&checked, (None, true), Some("passed")), 0.0);
+    assert_eq!(escalated(&checked, (None, true), None), 0.0);
+}
+
+#[test]
+fn escalations_are_paid_from_the_budget() {
+    let old = policy(CASCADE);
+    // As above, the second escalation leaves no room to reserve a third; those that are kept take none.
+    let names = |was| {
+        let mut again = again(&policy(&format!("{CASCADE}[[budget]]\nday = 0.0040\n")));
+        [0, 1, 2].map(|at| {
+            let kept = judged(kept(&old, at), (None, was), None);
+            let anew = again.decide(&kept, kept.made.as_ref().unwrap());
+            anew.decision.tries.len()
+        })
+    };
+    assert_eq!(names(true), [2, 2, 2]);
+    assert_eq!(names(false), [2, 2, 1]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 

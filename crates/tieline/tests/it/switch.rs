@@ -591,8 +591,22 @@ fn it_is_said_and_kept(town: Town) {
         std::thread::sleep(Duration::from_millis(100));
     };
     assert_eq!(seen.iter().map(|one| &one["name"]).collect::<Vec<_>>(), ["smollm2"]);
-    let (home, daemon) = (town.home, town.daemon);
+    let (home, daemon, policy) = (town.home, town.daemon, town.policy);
     daemon.end();
     let shown = home.tieline(["show", "smollm2", "--json"]).json();
     assert_eq!(shown["profile"]["decode_tps"], of("smollm2")["decode_tps"]);
+    // How the answers were judged is on record, so that a replay knows who else was paid.
+    let policy = policy.to_str().unwrap();
+    let replayed = home.tieline(["route", "replay", "--policy", policy, "--json"]).json();
+    let (cascades, escalations) = (&replayed["cascades"], &replayed["escalations"]);
+    assert_eq!(
+        (&cascades["before"], &replayed["requests"]),
+        (&cascades["after"], &cascades["after"])
+    );
+    assert_eq!(
+        (&escalations["low"], &escalations["high"]),
+        (&json!(1.0), &json!(1.0)),
+        "{replayed}"
+    );
+    assert!(replayed["strategies"][2]["cost_usd"]["value"].as_f64().unwrap() > 0.0, "{replayed}");
 }

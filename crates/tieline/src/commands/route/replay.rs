@@ -51,6 +51,12 @@ fn read(
 }
 
 fn run(store: &Store, mut replay: Replay, span: (i64, i64)) -> Result<Replay, Failure> {
+    // Twice: what was judged late in the span tells of cascades at its beginning too.
+    read(store, span, |kept| {
+        if let Ok(kept) = kept {
+            replay.hear(kept);
+        }
+    })?;
     read(store, span, |kept| match kept {
         Ok(kept) => replay.add(kept),
         Err(why) => replay.unreadable(why),

@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table};
 use tieline_router::quality::confidence::Interval;
-use tieline_router::replay::report::{Ids, Pair, Report, Same, Sources};
+use tieline_router::replay::report::{Escalations, Ids, Pair, Report, Same, Sources};
 use tieline_types::MicroUsd;
 
 use crate::commands::list::{table, trimmed};
@@ -192,9 +192,17 @@ fn remarks(report: &Report, terms: bool) -> Vec<String> {
     }
     if report.cascades.before + report.cascades.after > 0 {
         let (before, after) = (report.cascades.before, report.cascades.after);
+        let Escalations { low, value, high, unknown } = report.escalations;
         lines.push(format!(
-            "Where the first is not sure another is asked ({before} might have been, {after} now): not in the forecasts."
+            "Cascades: {before} as it was, {after} now, of which {value:.1} [{low:.1}, {high:.1}] ask another one too, by \
+             the answers that were judged in these days. Costs, times and qualities count both, and their brackets \
+             hold this doubt too."
         ));
+        if unknown > 0 {
+            lines.push(format!(
+                "Of {unknown} cascades no answer of the first model was judged: between none and all ask another one."
+            ));
+        }
     }
     if report.policies.keys().any(|policy| *policy != report.policy.to_string()) {
         lines.push(
