@@ -25,7 +25,7 @@ pub use decision::{
     Cascade, Decision, Forecast, Pinned, Reason, Refusal, RefusalCode, Rejection, Score, TaskHow,
     Try,
 };
-pub use explain::explain;
+pub use explain::{class_why, explain};
 pub use facts::{
     Abilities, Asked, BudgetLeft, Calibrated, Candidate, ConstraintKind, Estimate, Figure, Guess,
     Needs, OutputForecast, Profile, PromptKind, Session, State,

@@ -86,7 +86,8 @@ fn sentence(decision: &Decision) -> String {
     format!("{name} answers ({zone}, {treatment}, rule {rule:?}): {why}")
 }
 
-fn class_why(decision: &Decision) -> String {
+/// What asked for the decision's class, in words.
+pub fn class_why(decision: &Decision) -> String {
     let highest = decision.class_why.iter().filter(|why| why.class == decision.class);
     let word = |why: &crate::policy::ClassWhy| match why.source {
         ClassSource::Default => "the policy's default".to_owned(),

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use tieline_types::{DataClass, Zone};
+use tieline_types::{DataClass, MicroUsd, Zone};
 
 use super::glob::Glob;
-use super::{Policy, ToolTask, Treatment};
+use super::{Budget, BudgetScope, Policy, Program, ToolTask, Treatment};
 use crate::choose::{Asked, Candidate, Decision, decide};
 
 /// A request and what must become of it.
@@ -160,7 +160,33 @@ impl Policy {
                 lines.push(format!("note: rule {:?} allows zones where no backend is", rule.name));
             }
         }
+        lines.extend(self.money());
+        for (name, alias) in &self.aliases {
+            let Some(Program { words, time }) = &alias.check else { continue };
+            let program = words.first().map_or("", String::as_str);
+            let time = time.as_secs_f64();
+            lines.push(format!(
+                "alias {name}: {program} judges what a cascade's first model says, within {time} s"
+            ));
+        }
         lines
+    }
+
+    /// What may be spent, a sentence each.
+    fn money(&self) -> Vec<String> {
+        let budget = |budget: &Budget| {
+            let caps = [(budget.day, "a day"), (budget.month, "a month")];
+            let caps = caps.iter().filter_map(|(cap, each)| Some(format!("{} {each}", (*cap)?)));
+            let whose = match &budget.scope {
+                BudgetScope::Everything => "all together".to_owned(),
+                BudgetScope::Key(key) => format!("key {key}"),
+                BudgetScope::Project(project) => format!("project {project}"),
+            };
+            format!("{whose} may spend {}", caps.collect::<Vec<_>>().join(" and "))
+        };
+        let hedge = self.hedge.day;
+        let hedge = (hedge > MicroUsd::ZERO).then(|| format!("hedges may spend {hedge} a day"));
+        self.budgets.iter().map(budget).chain(hedge).collect()
     }
 }
 

@@ -30,12 +30,25 @@ fn the_examples_are_policies_that_pass_their_own_tests() {
     secret stays on this machine
     backend anthropic in zone cloud: claude-sonnet
     backend den in zone lan: qwen3-30b
+    all together may spend $2.50 a day and $30.00 a month
     test "hard code goes to the vendor": passed
     test "a customer's mail leaves redacted": passed
     test "a key never leaves": passed
     test "nor does the tax folder": passed
     test "the private alias stays in the house": passed
     "#);
+}
+
+#[test]
+fn what_may_be_spent_and_who_judges_answers_is_said() {
+    let policy = "[[budget]]\nkey = \"team\"\nday = 2\n[hedge]\nday = 0.1\n[models.code]\ncheck = \"judge\"\n";
+    let report = Policy::parse(policy).unwrap().check(&[]);
+    let want = [
+        "key team may spend $2.00 a day",
+        "hedges may spend $0.10 a day",
+        "alias code: judge judges what a cascade's first model says, within 10 s",
+    ];
+    assert!(report.lines.ends_with(&want.map(str::to_owned)), "{:?}", report.lines);
 }
 
 #[test]

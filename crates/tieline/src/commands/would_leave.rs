@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tieline_privacy::{Preview, would_leave as preview};
-use tieline_router::choose::{Decision, Try};
+use tieline_router::choose::{Decision, Try, class_why};
 use tieline_router::{Call, Hints, Setup, switch};
 use tieline_types::{Message, Prompt, Request, Role, Tokens, Wanted, Zone};
 
@@ -85,8 +85,12 @@ fn stays(app: &App, decision: &Decision) -> Result<(), Failure> {
         let value = json!({ "leaves": false, "class": decision.class, "decision": decision });
         return app.output.value(&value);
     }
-    let class = decision.class;
-    app.output.line(&format!("nothing would leave: the text is {class}, and stays on this machine"))
+    let (class, why) = (decision.class, class_why(decision));
+    app.output.line(&format!(
+        "nothing would leave: the text is {class} ({why}), and stays on this machine"
+    ))?;
+    app.output.talk("hint: `tieline route explain` says of each model why it may not have it");
+    Ok(())
 }
 
 fn show(app: &App, away: &Try, decision: &Decision, shown: &Preview) -> Result<(), Failure> {

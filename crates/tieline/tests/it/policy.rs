@@ -94,6 +94,8 @@ fn what_would_leave_is_shown_as_it_would_leave() {
     let card = home.file("card.txt", "her card 4111 1111 1111 1111");
     let stays = json(&home, DEMO, &["would-leave", card.to_str().unwrap()]);
     assert_eq!((&stays["leaves"], &stays["class"]), (&false.into(), &"private".into()));
+    let text = asked(&home, DEMO, &["--quiet", "would-leave", card.to_str().unwrap()]).text();
+    assert!(text.contains("private (card in the text)"), "{text}");
     let input = asked(&home, DEMO, &["--quiet", "would-leave", "-"]).input("Hello there").text();
     assert_eq!(input, "Hello there\n");
     let output = asked(&home, DEMO, &["would-leave", "/no/such/file"]).output();

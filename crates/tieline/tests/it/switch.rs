@@ -548,6 +548,10 @@ fn what_is_secret_is_shown_to_no_program() {
         assert!(content(&said).contains(text), "{class}: {}", said.body);
         assert_eq!(seen.exists(), class != "secret");
     }
+    let policy = town.policy.to_str().unwrap();
+    let explain = ["route", "explain", KNOWN, "--model", "code", "--policy", policy];
+    let text = town.home.tieline(explain).env("TIELINE_OFFLINE", "false").text();
+    assert!(text.contains("what smollm2 says is judged by ") && text.contains("/cp,"), "{text}");
 }
 
 #[test]
