@@ -1,10 +1,10 @@
 //! What judges the first answer of a cascade: its confidence, then the program that an alias has for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tieline_types::{DataClass, Private};
 
-use super::planned::{Planned, judge, lock};
+use super::planned::{Account, Planned, judge, lock};
 use crate::carry::{Check, Checked, Gate, Verdict, check};
 use crate::choose::bare;
 
@@ -35,18 +35,23 @@ impl Planned {
             let account = Arc::clone(&account);
             Box::pin(async move {
                 let code = Private::new(check::code(text.expose()).to_owned());
+                // Who is not waited for any more is late.
+                note(&account, seat, Checked::Late);
                 let checked = match checker {
                     Some(checker) => checker.check(&program, code).await,
                     None => Checked::NotRun,
                 };
-                let mut account = lock(&account);
-                let judged = account.judged.iter_mut().find(|(at, _)| *at == seat);
-                if let Some((_, judged)) = judged {
-                    judged.check = Some(checked);
-                    judged.kept = checked == Checked::Passed;
-                }
+                note(&account, seat, checked);
                 checked == Checked::Passed
             })
         }))
+    }
+}
+
+fn note(account: &Mutex<Account>, seat: u32, checked: Checked) {
+    let mut account = lock(account);
+    if let Some((_, judged)) = account.judged.iter_mut().find(|(at, _)| *at == seat) {
+        judged.check = Some(checked);
+        judged.kept = checked == Checked::Passed;
     }
 }

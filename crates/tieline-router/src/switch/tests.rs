@@ -18,6 +18,7 @@ use crate::record::Record;
 use crate::replay::{Keeper, Kept};
 use crate::run::{Hints, Router};
 
+mod checks;
 mod hedges;
 mod knows;
 mod limits;
