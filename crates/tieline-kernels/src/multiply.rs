@@ -337,6 +337,11 @@ fn unpack_avx2(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
 fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+    let blocks = (matrix.format, matrix.blocks);
+    if panel::long::can(matrix.format) {
+        let fill = |panel: &mut Panel, strip: &Strip<'_>| panel::long::fill(panel, blocks, strip);
+        return each_strip(matrix, strips, scratch, fill);
+    }
     unpack_strips(matrix, strips, scratch, |rows, table, columns| {
         panel::avx512::turn(rows, table, columns);
     });
@@ -362,9 +367,20 @@ fn unpack_neon_pairs(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch)
 #[inline(always)]
 fn unpack_strips(
     matrix: &Matrix<'_>,
-    (rows, ahead): Strips,
+    strips: Strips,
     scratch: &mut Scratch,
     turn: impl Fn(&Aligned<Rows>, Option<&[u8; 16]>, &mut Aligned<Columns>),
+) {
+    let blocks = (matrix.format, matrix.blocks);
+    each_strip(matrix, strips, scratch, |panel, strip| panel.fill(blocks, strip, &turn));
+}
+
+#[inline(always)]
+fn each_strip(
+    matrix: &Matrix<'_>,
+    (rows, ahead): Strips,
+    scratch: &mut Scratch,
+    fill: impl Fn(&mut Panel, &Strip<'_>),
 ) {
     for (strip, panel) in scratch.panels.iter_mut().enumerate() {
         let later = strip * LANES;
@@ -375,7 +391,7 @@ fn unpack_strips(
         let first = ahead.start.saturating_add(later);
         let last = ahead.end.min(first.saturating_add(LANES));
         let strip = Strip { rows: std::array::from_fn(row), ahead: matrix.bytes(first..last) };
-        panel.fill((matrix.format, matrix.blocks), &strip, &turn);
+        fill(panel, &strip);
     }
 }
 

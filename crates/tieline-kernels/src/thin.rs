@@ -7,7 +7,7 @@
 //! whether one or more are multiplied.
 
 #[cfg(target_arch = "x86_64")]
-mod avx512;
+pub(crate) mod avx512;
 
 use crate::activations::{Activations, Row};
 use crate::level::Level;

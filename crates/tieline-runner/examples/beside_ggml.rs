@@ -5,7 +5,7 @@
 //! ours, of ggml's, and ours by ggml's. The time is the processor's; rounds take turns, and of each the fastest counts. ggml
 //! gets the weights as the file has them; what it lays out anew, and we know, is measured a second time as such (`Q4_0x8`),
 //! by both. Ours is the kernel for few tokens where it is written, up to as many as are few. After the sizes come names of
-//! formats, where not all are wanted, and of a level, where that is not to be the best (`AVX2`).
+//! formats and numbers of tokens, where not all are wanted, and of a level, where that is not to be the best (`AVX2`).
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
 
@@ -30,12 +30,14 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut size = || arguments.next().map_or(1536, |text| text.parse().expect("a whole number"));
     let (rows, width) = (size(), size());
-    let names: Vec<String> = arguments.collect();
+    let (numbers, names): (Vec<String>, Vec<String>) =
+        arguments.partition(|word| word.parse::<usize>().is_ok());
     let (levels, formats): (Vec<_>, Vec<_>) = names
         .into_iter()
         .partition(|name| Level::ALL.into_iter().any(|level| level.name() == name));
     let named = |level: &Level| levels.iter().any(|name| name == level.name());
     let level = Level::ALL.into_iter().find(named).unwrap_or(Level::best());
+    let some = |tokens: &usize| numbers.is_empty() || numbers.contains(&tokens.to_string());
     println!("{} of {rows} rows by {width}; GOP/s: ours, ggml's, ours/ggml's", level.name());
     for format in Format::ALL {
         let wanted = formats.is_empty() || formats.contains(&format!("{format:?}"));
@@ -43,14 +45,14 @@ fn main() {
             continue;
         }
         let weights = Weights::random(format, rows, width);
-        for tokens in TOKENS {
+        for tokens in TOKENS.into_iter().filter(some) {
             let [ours, theirs] = beside(level, &weights, tokens, None);
             println!("{format:?} {tokens} {ours:.0} {theirs:.0} {:.2}", ours / theirs);
         }
         let Some(kind) = repack().filter(|_| level.takes_eights(format) && rows % 8 == 0) else {
             continue;
         };
-        for tokens in TOKENS {
+        for tokens in TOKENS.into_iter().filter(some) {
             let [ours, theirs] = beside(level, &weights, tokens, Some(kind));
             println!("{format:?}x8 {tokens} {ours:.0} {theirs:.0} {:.2}", ours / theirs);
         }

@@ -3,7 +3,7 @@
 //! Two blocks fill a register with 64 bytes; eight of its sixteen counts belong to each. Sixteen blocks of a row share
 //! one conversion of their scales: 16-bit floats that lie a block apart are picked out of the row's own bytes.
 
-mod long;
+pub(crate) mod long;
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,

@@ -27,18 +27,18 @@ use crate::format::UNEVEN;
 use crate::unpack::WIDTH;
 
 /// Groups of 32 in a block.
-const GROUPS: usize = 8;
+pub(crate) const GROUPS: usize = 8;
 /// Registers of weights of a block.
-const PAIRS: usize = GROUPS / 2;
+pub(crate) const PAIRS: usize = GROUPS / 2;
 /// The upper eight lanes.
 const UPPER: u16 = 0xff00;
 
 // ggml's numbers, as in the module above.
-pub(super) const Q3_K: u32 = 11;
-pub(super) const Q4_K: u32 = 12;
-pub(super) const Q5_K: u32 = 13;
-pub(super) const Q6_K: u32 = 14;
-pub(super) const IQ4_XS: u32 = 23;
+pub(crate) const Q3_K: u32 = 11;
+pub(crate) const Q4_K: u32 = 12;
+pub(crate) const Q5_K: u32 = 13;
+pub(crate) const Q6_K: u32 = 14;
+pub(crate) const IQ4_XS: u32 = 23;
 
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn by_tokens<const F: u32>(
@@ -97,7 +97,7 @@ fn all<const F: u32, const T: usize>(
 }
 
 /// Bytes of a block.
-const fn bytes(format: u32) -> usize {
+pub(crate) const fn bytes(format: u32) -> usize {
     match format {
         Q3_K => 110,
         Q4_K => 144,
@@ -108,12 +108,12 @@ const fn bytes(format: u32) -> usize {
 }
 
 /// Whether groups have a minimum.
-const fn minimum(format: u32) -> bool {
+pub(crate) const fn minimum(format: u32) -> bool {
     matches!(format, Q4_K | Q5_K)
 }
 
 /// Whether a scale is for 16 weights; else it is for 32.
-const fn fine(format: u32) -> bool {
+pub(crate) const fn fine(format: u32) -> bool {
     matches!(format, Q3_K | Q6_K)
 }
 
@@ -128,7 +128,7 @@ const fn zero(format: u32) -> f32 {
 }
 
 /// The groups of a register: in the order in which bits and nibbles hold them.
-const fn groups(format: u32, pair: usize) -> [usize; 2] {
+pub(crate) const fn groups(format: u32, pair: usize) -> [usize; 2] {
     match format {
         Q3_K => [pair, pair + 4],
         Q4_K | Q5_K => {
@@ -210,7 +210,7 @@ fn sizes<const F: u32>(token: &Row<'_>, block: usize) -> (__m512, __m512) {
 /// The scales of each row's block, in the places that [`lanes`] says; minima, where there are any, come after them.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 #[inline]
-fn scales<const F: u32>(blocks: &[&[u8]; ROWS]) -> [__m512; ROWS] {
+pub(crate) fn scales<const F: u32>(blocks: &[&[u8]; ROWS]) -> [__m512; ROWS] {
     assert!(blocks.iter().all(|block| block.len() == const { bytes(F) }), "blocks");
     let times = |d, scales| _mm512_mul_ps(d, _mm512_cvtepi32_ps(scales));
     match F {
@@ -279,7 +279,7 @@ const OR_MASKED: i32 = 0xf8;
 /// The bytes of a block's registers of weights.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 #[inline]
-fn unpack<const F: u32>(block: &[u8]) -> [__m512i; PAIRS] {
+pub(crate) fn unpack<const F: u32>(block: &[u8]) -> [__m512i; PAIRS] {
     assert!(block.len() == const { bytes(F) }, "a block");
     match F {
         Q3_K => {
