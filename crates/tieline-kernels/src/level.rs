@@ -178,9 +178,8 @@ fn tokens_avx512(format: Format) -> Option<usize> {
         Format::Iq4Nl => Some(6),
         Format::Q4_0 => Some(8),
         Format::Q5_0 | Format::Q8_0 => Some(12),
-        Format::Q3K | Format::Q6K | Format::Iq4Xs => Some(64),
-        Format::Q4K | Format::Q5K => Some(128),
-        Format::F16 | Format::Bf16 => Some(32),
+        Format::Q3K | Format::Q6K => Some(16),
+        Format::Q4K | Format::Q5K | Format::Iq4Xs | Format::F16 | Format::Bf16 => Some(32),
         Format::Q2K => None,
     }
 }

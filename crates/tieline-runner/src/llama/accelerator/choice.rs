@@ -238,7 +238,7 @@ mod tests {
         let worth = table(Format::Q6K, false);
         let few: Vec<usize> = (0..20).filter(|&tokens| worth.few(tokens)).collect();
         assert_eq!(few, [2, 3, 4, 5, 6]);
-        assert!(worth.many(64) && !worth.many(63));
+        assert!(worth.many(16) && !worth.many(15));
         assert!(!table(Format::Q2K, false).many(100_000));
     }
 }
