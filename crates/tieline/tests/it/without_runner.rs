@@ -33,8 +33,9 @@ pub(crate) fn program(home: &Home) -> PathBuf {
     program
 }
 
+/// A short one: by chance, an answer without an end comes to the end of the test's patience.
 fn question(model: &str) -> Value {
-    json!({ "model": model, "messages": [{ "role": "user", "content": "hello" }] })
+    json!({ "model": model, "messages": [{ "role": "user", "content": "hello" }], "max_tokens": 8 })
 }
 
 #[test]
