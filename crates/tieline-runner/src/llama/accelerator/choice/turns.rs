@@ -11,8 +11,11 @@ use super::super::job::length;
 
 /// Products of a run, about: a fraction of a millisecond.
 const PRODUCTS: usize = 2_500_000;
-/// The fewest rows of a run: as many as our kernels unpack at once.
+/// A run has a multiple of so many rows: our kernels unpack as many at once.
 const ROWS: usize = 32;
+/// The fewest rows of a run of many tokens. Both sides round the tokens once for each matrix, however few its rows: with
+/// 32 of them that took longer than to multiply floats, of which a matrix has a thousand rows and more.
+const ROWS_OF_MANY: usize = 128;
 
 /// Matrices of a run, at most: small ones.
 const MATRICES: usize = 64;
@@ -88,9 +91,9 @@ impl<'a> Turns<'a> {
         let mut rounds = [[0.0; 2]; N];
         // Once before, so that the code and what it writes to are in their places.
         for round in 0..=N {
-            let mine = self.slices(tokens);
+            let mine = self.slices(tokens, few);
             let ours = seconds(|| self.ours(&mine, (tokens, few)))?;
-            let slices = self.slices(tokens);
+            let slices = self.slices(tokens, few);
             let theirs = Theirs::new(&slices, (self.width, tokens), &self.values)?;
             let ggmls = seconds(|| {
                 let status = self.inner.compute(theirs.graph);
@@ -104,8 +107,9 @@ impl<'a> Turns<'a> {
     }
 
     /// The next rows of the matrices, about as many as a run takes, in memory but not in the caches.
-    fn slices(&mut self, tokens: usize) -> Vec<Slice> {
-        let mut left = (PRODUCTS / (self.width * tokens)).next_multiple_of(ROWS).max(ROWS);
+    fn slices(&mut self, tokens: usize, few: bool) -> Vec<Slice> {
+        let least = if few { ROWS } else { ROWS_OF_MANY };
+        let mut left = (PRODUCTS / (self.width * tokens)).next_multiple_of(ROWS).max(least);
         let mut slices = Vec::new();
         while left > 0 && slices.len() < MATRICES {
             let (at, first) = self.next;
