@@ -492,7 +492,7 @@ def memory(bench):
     if not all(found["kv"] and found["compute"] for found in samples["default"]):
         raise Failed("llama-server's log names no KV and compute buffers")
     for found in samples["ours"] + samples["default"]:
-        found["rest_mib"] = (found["peak"] - file - found["kv"] - compute) / 2**20
+        found["rest_mib"] = (found["peak"] - file - found["kv"] - found["compute"]) / 2**20
     return samples, [
         measure("peak memory beyond weights, KV cache and compute buffers", "MiB", samples, ("ours", "default"), "rest_mib",
                 higher_is_better=False, target=("value at most", 20)),
