@@ -205,3 +205,54 @@ impl From<&Score> for Forecast {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tieline_types::Tokens;
+
+    use super::*;
+
+    #[test]
+    fn a_share_has_the_ends_of_jeffreys() {
+        let near = |was: f64, want: f64| assert!((was - want).abs() < 1e-3, "{was} is not {want}");
+        let share = Share::of(3, 10);
+        near(share.low, 0.0927);
+        near(share.mean, 3.5 / 11.0);
+        near(share.high, 0.6058);
+        near(Share::of(0, 10).high, 0.2172);
+    }
+
+    #[test]
+    fn what_is_held_back_whole_is_judged_at_its_end() {
+        let forecast = crate::choose::Forecast {
+            tokens_p50: Tokens(1),
+            tokens_p90: Tokens(1),
+            cost_p50: None,
+            cost_p90: None,
+            first_token_s: 1.0,
+            total_s: 9.0,
+            joules: None,
+            times: Source::Measured,
+            queue_s: 0.0,
+            cached_tokens: Tokens(0),
+        };
+        let score = Score {
+            name: "here".to_owned(),
+            utility: 0.0,
+            quality: 0.0,
+            quality_source: Source::Measured,
+            cost: 0.0,
+            miss: 0.0,
+            deadline: 0.0,
+            wait: 0.0,
+            switch: 0.0,
+            energy: 0.0,
+            forecast,
+        };
+        let first_token_s = |whole| {
+            let share = Share::known(false);
+            Course { first: &score, other: &score, share, whole }.forecast(0.0).first_token_s
+        };
+        assert_eq!([first_token_s(true), first_token_s(false)], [9.0, 1.0 + HELD_S]);
+    }
+}
