@@ -26,7 +26,11 @@ fn main() {
     let level = level(arguments.next().as_deref());
     println!("{} of {rows} rows by {width}; GOP/s by tokens", level.name());
     println!("{:<8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", 1, 2, 4, 8, 32, 128, 512);
+    let only = arguments.next();
     for format in Format::ALL {
+        if only.as_deref().is_some_and(|only| only != format!("{format:?}")) {
+            continue;
+        }
         if format.row_bytes(width).is_none() {
             continue;
         }

@@ -2,12 +2,16 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod beside;
 
 use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::float::{self, TOKENS};
 use crate::format::Rounding;
 use crate::level::Level;
+use crate::tile;
 use crate::unpack::WIDTH;
 
 /// Rows of activations, one for each token, rounded as the weights that they are multiplied with ask for.
@@ -17,6 +21,8 @@ use crate::unpack::WIDTH;
 /// Floats stay `f32`, of fewer bits.
 #[derive(Debug, Default)]
 pub struct Activations {
+    /// No two that were made room for have the same.
+    number: u64,
     rounding: Rounding,
     tokens: usize,
     blocks: usize,
@@ -25,17 +31,23 @@ pub struct Activations {
     d: Shared<f32>,
     /// The sum of `q` in each half of a block.
     sums: Shared<[i32; 2]>,
+    /// The same once more, as a tile takes it, where that is [wanted](beside::wanted).
+    #[cfg(target_arch = "x86_64")]
+    beside: Shared<beside::Beside>,
     /// Of floats, [`TOKENS`] of them beside each other for each value.
     floats: Shared<f32>,
 }
 
 impl Activations {
-    /// Makes room for `tokens` rows of `width` values, which are not filled yet.
+    /// Makes room for `tokens` rows of `width` values, which are not filled yet. Before rows are filled with other values, room is
+    /// made again.
     ///
     /// # Panics
     /// Where `width` is no multiple of 32.
     pub fn resize(&mut self, rounding: Rounding, tokens: usize, width: usize) {
         assert!(width.is_multiple_of(WIDTH), "{width} values are not whole blocks of {WIDTH}");
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        self.number = NUMBER.fetch_add(1, Ordering::Relaxed);
         self.rounding = rounding;
         self.tokens = tokens;
         self.blocks = width / WIDTH;
@@ -46,6 +58,11 @@ impl Activations {
         self.q.resize(blocks, [0; WIDTH]);
         self.d.resize(blocks, 0.0);
         self.sums.resize(blocks, [0; 2]);
+        #[cfg(target_arch = "x86_64")]
+        if beside::wanted() {
+            let groups = tokens.div_ceil(tile::TOKENS);
+            self.beside.resize(groups * self.blocks, beside::Beside::NONE);
+        }
     }
 
     /// To what they are rounded.
@@ -57,7 +74,7 @@ impl Activations {
     /// How many rows are best filled by one thread: what lies side by side shares cache lines.
     #[must_use]
     pub fn together(&self) -> usize {
-        if self.rounding == Rounding::Bytes { 1 } else { TOKENS }
+        if self.rounding == Rounding::Bytes { tile::TOKENS } else { TOKENS }
     }
 
     /// How many rows there are.
@@ -104,6 +121,13 @@ impl Activations {
             }
             _ => round(values, q, d, sums),
         }
+        #[cfg(target_arch = "x86_64")]
+        if beside::wanted() {
+            let (group, place) = (token / tile::TOKENS, token % tile::TOKENS);
+            let group = &self.beside.0[group * self.blocks..][..self.blocks];
+            // SAFETY: the caller's promise: the place is this token's.
+            unsafe { beside::put(&Row { q, d, sums }, group, place) };
+        }
     }
 
     /// # Safety
@@ -128,6 +152,16 @@ impl Activations {
         let size = TOKENS * self.width();
         // SAFETY: the caller's promise.
         unsafe { self.floats.shared(group * size..(group + 1) * size) }.as_chunks().0
+    }
+
+    /// [`tile::TOKENS`] tokens beside each other, filled with AVX-512.
+    ///
+    /// # Safety
+    /// All tokens are filled, and nobody fills them meanwhile.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn beside(&self, group: usize) -> &[beside::Beside] {
+        // SAFETY: the caller's promise.
+        unsafe { self.beside.shared(group * self.blocks..(group + 1) * self.blocks) }
     }
 
     /// The row of one token: bytes, scales, sums.

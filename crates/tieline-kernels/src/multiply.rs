@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use crate::activations::beside::{Beside, Picked};
 use crate::activations::{Activations, Row};
 use crate::eights::{self, EIGHT};
 use crate::float::{self, Lanes};
@@ -154,9 +156,12 @@ impl Output {
 /// What a thread needs while it multiplies; keeps its room for the next matrix.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub(crate) panels: [Panel; STRIPS],
+    pub(crate) panels: [[Panel; STRIPS]; PAIRS],
     /// Strips of floats.
     pub(crate) floats: [Vec<Lanes>; STRIPS],
+    /// Tokens that were picked.
+    #[cfg(target_arch = "x86_64")]
+    picked: Picked,
 }
 
 /// A token that is multiplied.
@@ -276,13 +281,21 @@ unsafe fn multiply_tokens(
         // SAFETY: the caller's promise; sizes were checked above.
         return unsafe { thin::multiply((matrix, part), tokens, output) };
     }
-    let Part { rows, next } = part;
-    for first in rows.clone().step_by(STRIPS * LANES) {
-        let last = rows.end.min(first + STRIPS * LANES);
-        let ahead = if last < rows.end { last..rows.end } else { next.clone() };
-        unpack(level, matrix, (first..last, ahead), scratch);
+    #[cfg(target_arch = "x86_64")]
+    if let (Level::Avx512Vnni, Tokens::Some(picks)) = (level, tokens.1) {
         // SAFETY: the caller's promise.
-        unsafe { all_tokens(level, (matrix.format, first..last), tokens, output, scratch) };
+        unsafe { scratch.picked.take(tokens.0, picks) };
+    }
+    let Part { rows, next } = part;
+    for first in rows.clone().step_by(PAIRS * PAIR) {
+        let some = first..rows.end.min(first + PAIRS * PAIR);
+        for (first, panels) in some.clone().step_by(PAIR).zip(&mut scratch.panels) {
+            let last = some.end.min(first + PAIR);
+            let ahead = if last < rows.end { last..rows.end } else { next.clone() };
+            unpack(level, matrix, (first..last, ahead), panels);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { all_tokens(level, (matrix.format, some), tokens, output, scratch) };
     }
 }
 
@@ -303,63 +316,75 @@ fn check(
     assert!(laid_out && level.available(), "this processor lacks {}", level.name());
 }
 
+/// Rows of the strips that a tile multiplies.
+const PAIR: usize = STRIPS * LANES;
+/// Pairs of strips that are multiplied with some tokens before others come: these are then fetched once for all, and what
+/// is written of a token lies together.
+const PAIRS: usize = 2;
+
 /// Two strips of rows, and where the rows after them begin and end.
 pub(crate) type Strips = (Range<usize>, Range<usize>);
 
 /// Fills the panels with up to two strips.
-pub(crate) fn unpack(level: Level, matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+pub(crate) fn unpack(
+    level: Level,
+    matrix: &Matrix<'_>,
+    strips: Strips,
+    panels: &mut [Panel; STRIPS],
+) {
     match level {
-        _ if matrix.in_eights => eights::fill(level, matrix, strips, &mut scratch.panels),
+        _ if matrix.in_eights => eights::fill(level, matrix, strips, panels),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: `multiply` checked that the processor has the level.
-        Level::Avx512Vnni => unsafe { unpack_avx512(matrix, strips, scratch) },
+        Level::Avx512Vnni => unsafe { unpack_avx512(matrix, strips, panels) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Level::Avx2 | Level::AvxVnni => unsafe { unpack_avx2(matrix, strips, scratch) },
+        Level::Avx2 | Level::AvxVnni => unsafe { unpack_avx2(matrix, strips, panels) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::NeonDot => unsafe { unpack_neon_dot(matrix, strips, scratch) },
+        Level::NeonDot => unsafe { unpack_neon_dot(matrix, strips, panels) },
         #[cfg(target_arch = "aarch64")]
         // SAFETY: as above.
-        Level::NeonI8mm => unsafe { unpack_neon_pairs(matrix, strips, scratch) },
-        _ => unpack_strips(matrix, strips, scratch, panel::turn),
+        Level::NeonI8mm => unsafe { unpack_neon_pairs(matrix, strips, panels) },
+        _ => unpack_strips(matrix, strips, panels, panel::turn),
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn unpack_avx2(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
-    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
+fn unpack_avx2(matrix: &Matrix<'_>, strips: Strips, panels: &mut [Panel; STRIPS]) {
+    unpack_strips(matrix, strips, panels, |rows, table, columns| {
         panel::avx2::turn(rows, table, columns);
     });
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
-fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, panels: &mut [Panel; STRIPS]) {
     let blocks = (matrix.format, matrix.blocks);
     if panel::long::can(matrix.format) {
         let fill = |panel: &mut Panel, strip: &Strip<'_>| panel::long::fill(panel, blocks, strip);
-        return each_strip(matrix, strips, scratch, fill);
+        return each_strip(matrix, strips, panels, fill);
     }
-    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
-        panel::avx512::turn(rows, table, columns);
+    let raised = panel::avx512::raised(matrix.format);
+    unpack_strips(matrix, strips, panels, |rows, table, columns| {
+        panel::avx512::turn(rows, (table, raised), columns);
     });
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn unpack_neon_dot(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
+fn unpack_neon_dot(matrix: &Matrix<'_>, strips: Strips, panels: &mut [Panel; STRIPS]) {
     let less = panel::neon::around(matrix.format);
-    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
+    unpack_strips(matrix, strips, panels, |rows, table, columns| {
         panel::neon::turn((rows, less), table, columns);
     });
 }
 
 #[cfg(target_arch = "aarch64")]
 #[target_feature(enable = "neon")]
-fn unpack_neon_pairs(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch) {
-    unpack_strips(matrix, strips, scratch, |rows, table, columns| {
+fn unpack_neon_pairs(matrix: &Matrix<'_>, strips: Strips, panels: &mut [Panel; STRIPS]) {
+    unpack_strips(matrix, strips, panels, |rows, table, columns| {
         panel::neon::pair(rows, table, columns);
     });
 }
@@ -368,21 +393,21 @@ fn unpack_neon_pairs(matrix: &Matrix<'_>, strips: Strips, scratch: &mut Scratch)
 fn unpack_strips(
     matrix: &Matrix<'_>,
     strips: Strips,
-    scratch: &mut Scratch,
+    panels: &mut [Panel; STRIPS],
     turn: impl Fn(&Aligned<Rows>, Option<&[u8; 16]>, &mut Aligned<Columns>),
 ) {
     let blocks = (matrix.format, matrix.blocks);
-    each_strip(matrix, strips, scratch, |panel, strip| panel.fill(blocks, strip, &turn));
+    each_strip(matrix, strips, panels, |panel, strip| panel.fill(blocks, strip, &turn));
 }
 
 #[inline(always)]
 fn each_strip(
     matrix: &Matrix<'_>,
     (rows, ahead): Strips,
-    scratch: &mut Scratch,
+    panels: &mut [Panel; STRIPS],
     fill: impl Fn(&mut Panel, &Strip<'_>),
 ) {
-    for (strip, panel) in scratch.panels.iter_mut().enumerate() {
+    for (strip, panel) in panels.iter_mut().enumerate() {
         let later = strip * LANES;
         let row = |lane: usize| {
             let row = rows.start + later + lane;
@@ -407,36 +432,67 @@ unsafe fn all_tokens(
     let mut products: Products = [[[0.0; LANES]; STRIPS]; TOKENS];
     for first in (0..all.count()).step_by(TOKENS) {
         let some = TOKENS.min(all.count() - first);
-        // Rows beyond the last token are never looked at.
-        let tokens: [Row<'_>; TOKENS] = std::array::from_fn(|at| {
-            // SAFETY: the caller's promise.
-            unsafe { activations.row(all.at(first + at.min(some - 1)).0) }
-        });
-        let work = Work { format, panels: &scratch.panels, tokens: &tokens[..some] };
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: `multiply` checked that the processor has the level.
-            Level::Avx512Vnni => unsafe { tile::avx512::multiply(work, &mut products) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::AvxVnni => unsafe { tile::narrow::multiply_vnni(work, &mut products) },
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: as above.
-            Level::Avx2 => unsafe { tile::narrow::multiply(work, &mut products) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            Level::NeonDot => unsafe { tile::neon::multiply_dot(work, &mut products) },
-            #[cfg(target_arch = "aarch64")]
-            // SAFETY: as above.
-            Level::NeonI8mm => unsafe { tile::neon::multiply_pairs(work, &mut products) },
-            _ => products = tile::portable::multiply(work),
+        for (row, panels) in rows.clone().step_by(PAIR).zip(&scratch.panels) {
+            // Rows beyond the last token are never looked at.
+            let tokens = || -> [Row<'_>; TOKENS] {
+                std::array::from_fn(|at| {
+                    // SAFETY: the caller's promise.
+                    unsafe { activations.row(all.at(first + at.min(some - 1)).0) }
+                })
+            };
+            macro_rules! work {
+                () => {
+                    Work { format, panels, tokens: &tokens()[..some] }
+                };
+            }
+            match level {
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512Vnni => {
+                    // SAFETY: the caller's promise.
+                    let group = unsafe { beside((activations, all), first / TOKENS, scratch) };
+                    // SAFETY: `multiply` checked that the processor has the level.
+                    unsafe {
+                        tile::avx512::multiply((format, panels), (group, some), &mut products)
+                    };
+                }
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Level::AvxVnni => unsafe { tile::narrow::multiply_vnni(work!(), &mut products) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                Level::Avx2 => unsafe { tile::narrow::multiply(work!(), &mut products) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Level::NeonDot => unsafe { tile::neon::multiply_dot(work!(), &mut products) },
+                #[cfg(target_arch = "aarch64")]
+                // SAFETY: as above.
+                Level::NeonI8mm => unsafe { tile::neon::multiply_pairs(work!(), &mut products) },
+                _ => products = tile::portable::multiply(work!()),
+            }
+            for (token, products) in products.iter().enumerate().take(some) {
+                let products = products.as_flattened();
+                let (_, to) = all.at(first + token);
+                // SAFETY: the caller's promise.
+                unsafe { output.write(to, row, &products[..PAIR.min(rows.end - row)]) };
+            }
         }
-        for (token, products) in products.iter().enumerate().take(some) {
-            let products = products.as_flattened();
-            let (_, to) = all.at(first + token);
-            // SAFETY: the caller's promise.
-            unsafe { output.write(to, rows.start, &products[..rows.len()]) };
-        }
+    }
+}
+
+/// A group of tokens beside each other: those of all, or those that were picked.
+///
+/// # Safety
+/// All tokens are filled, and nobody fills them meanwhile.
+#[cfg(target_arch = "x86_64")]
+unsafe fn beside<'a>(
+    (activations, all): (&'a Activations, Tokens<'_>),
+    group: usize,
+    scratch: &'a Scratch,
+) -> &'a [Beside] {
+    match all {
+        // SAFETY: the caller's promise.
+        Tokens::All(_) => unsafe { activations.beside(group) },
+        Tokens::Some(_) => scratch.picked.group(group, activations.width() / WIDTH),
     }
 }
 

@@ -15,6 +15,7 @@ use std::arch::x86_64::{
 
 use crate::eights::{EIGHT, NUMBERS, PACKED, RUNS, SCALES, SIGNS, part, unpacked};
 use crate::format::Format;
+use crate::panel::avx512::raised;
 use crate::panel::{Aligned, LANES, Panel, fetch};
 use crate::unpack::WIDTH;
 
@@ -26,15 +27,14 @@ type Column = [[u8; 4]; LANES];
 pub(super) fn fill(panel: &mut Panel, format: Format, eights: [&[u8]; 2], ahead: &[u8]) {
     match format {
         Format::Q4K => long(panel, eights, ahead),
-        Format::Mxfp4 => short::<{ 17 * EIGHT }, true>(panel, format, eights, ahead),
-        Format::Iq4Nl => short::<{ 18 * EIGHT }, true>(panel, format, eights, ahead),
-        _ => short::<{ 18 * EIGHT }, false>(panel, format, eights, ahead),
+        Format::Mxfp4 => short::<{ 17 * EIGHT }>(panel, format, eights, ahead),
+        _ => short::<{ 18 * EIGHT }>(panel, format, eights, ahead),
     }
 }
 
-/// Blocks of 32 numbers, of `BYTES` for eight rows; where there is a `TABLE`, numbers are places in it.
+/// Blocks of 32 numbers, of `BYTES` for eight rows.
 #[target_feature(enable = "avx2,f16c,avx512f,avx512bw,avx512vl")]
-fn short<const BYTES: usize, const TABLE: bool>(
+fn short<const BYTES: usize>(
     panel: &mut Panel,
     format: Format,
     [first, second]: [&[u8]; 2],
@@ -54,7 +54,7 @@ fn short<const BYTES: usize, const TABLE: bool>(
         for run in 0..2 {
             let at = BYTES - 2 * RUNS + RUNS * run;
             for (word, numbers) in words(part(one, at), part(two, at)).into_iter().enumerate() {
-                let (low, high) = look.up::<TABLE>(numbers);
+                let (low, high) = look.up::<true>(numbers);
                 put(low, &mut q.0[2 * run + word]);
                 put(high, &mut q.0[4 + 2 * run + word]);
             }
@@ -96,6 +96,9 @@ fn long(panel: &mut Panel, [first, second]: [&[u8]; 2], ahead: &[u8]) {
     }
 }
 
+/// Numbers that stand for themselves.
+const PLAIN: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+
 /// What 4-bit numbers stand for.
 #[derive(Debug, Clone, Copy)]
 struct Look {
@@ -108,7 +111,9 @@ impl Look {
     #[inline]
     fn of(format: Format) -> Self {
         let signs = if format == Format::Q4_0 { SIGNS } else { 0 };
-        let table = format.table().unwrap_or(&[0; 16]);
+        let raised = raised(format);
+        let table = format.table().copied();
+        let table = table.unwrap_or_else(|| PLAIN.map(|number| number + raised));
         // SAFETY: 16 readable bytes.
         let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
         let signs = _mm512_set1_epi8(signs.cast_signed());

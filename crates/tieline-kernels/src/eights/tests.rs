@@ -116,9 +116,9 @@ fn same_panels(format: Format, rows: usize, width: usize, bytes: &[u8]) {
         let (mut want, mut got) = (Scratch::default(), Scratch::default());
         for first in (0..rows).step_by(EIGHT) {
             let strips = || (first..rows.min(first + 2 * LANES), 0..rows);
-            unpack_strips(level, &matrix, strips(), &mut want);
-            unpack_strips(level, &eights, strips(), &mut got);
-            for (strip, (want, got)) in want.panels.iter().zip(&got.panels).enumerate() {
+            unpack_strips(level, &matrix, strips(), &mut want.panels[0]);
+            unpack_strips(level, &eights, strips(), &mut got.panels[0]);
+            for (strip, (want, got)) in want.panels[0].iter().zip(&got.panels[0]).enumerate() {
                 let lanes = (rows - first).saturating_sub(strip * LANES).min(LANES);
                 let (want, got) = (read(want, format, lanes), read(got, format, lanes));
                 assert_eq!(want, got, "{format:?} {level:?} {first} {strip}");

@@ -63,7 +63,7 @@ pub(super) fn unpack(
 #[inline]
 fn widen<const BRAIN: bool>(rows: &Aligned<Rows>, to: &mut [Lanes; STEP]) {
     let mut columns = Aligned([[[0; 4]; LANES]; WIDTH / 4]);
-    panel::avx512::turn(rows, None, &mut columns);
+    panel::avx512::turn(rows, (None, 0), &mut columns);
     for (pair, to) in columns.0.iter().zip(to.as_chunks_mut::<2>().0) {
         // SAFETY: 64 readable bytes; a column begins at a multiple of 64.
         let pair = unsafe { _mm512_load_si512(std::ptr::from_ref(pair).cast()) };

@@ -5,18 +5,29 @@
 //! word `j` of all 16 rows.
 
 use std::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm256_load_si256, _mm512_broadcast_i32x4, _mm512_castsi256_si512,
-    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutex2var_epi32, _mm512_shuffle_epi8,
-    _mm512_store_si512,
+    __m512i, _mm_loadu_si128, _mm256_load_si256, _mm512_add_epi8, _mm512_broadcast_i32x4,
+    _mm512_castsi256_si512, _mm512_inserti64x4, _mm512_loadu_si512, _mm512_permutex2var_epi32,
+    _mm512_set1_epi8, _mm512_shuffle_epi8, _mm512_store_si512,
 };
 
+use crate::activations::beside::ZERO;
+use crate::format::Format;
 use crate::panel::{Aligned, Columns, LANES, Rows};
 use crate::unpack::WIDTH;
 
-/// As [`super::turn`].
+/// What is added to every byte of a format, so that its nothing is [`ZERO`]: the tile's counts begin with the same figures for all.
+pub(crate) fn raised(format: Format) -> u8 {
+    if format.has_minimum() { 0 } else { u8::try_from(ZERO - format.zero()).unwrap_or(0) }
+}
+
+/// As [`super::turn`], and adds to every byte.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 #[inline]
-pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut Aligned<Columns>) {
+pub(crate) fn turn(
+    rows: &Aligned<Rows>,
+    (table, raised): (Option<&[u8; 16]>, u8),
+    columns: &mut Aligned<Columns>,
+) {
     let mut words: [__m512i; 8] = std::array::from_fn(|row| {
         let low = _mm512_castsi256_si512(load(&rows.0[row]));
         _mm512_inserti64x4::<1>(low, load(&rows.0[row + 8]))
@@ -30,9 +41,12 @@ pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut
     words = swap::<4>(words);
     words = swap::<2>(words);
     words = swap::<1>(words);
+    let raised = _mm512_set1_epi8(raised.cast_signed());
     for (word, column) in words.into_iter().zip(&mut columns.0) {
         // SAFETY: 64 writable bytes; a column begins at a multiple of 64.
-        unsafe { _mm512_store_si512(std::ptr::from_mut(column).cast(), word) };
+        unsafe {
+            _mm512_store_si512(std::ptr::from_mut(column).cast(), _mm512_add_epi8(word, raised))
+        };
     }
 }
 
@@ -93,7 +107,7 @@ mod tests {
     fn rows_are_turned_alike() {
         if Level::Avx512Vnni.available() {
             // SAFETY: the level is available.
-            turns_alike(|rows, table, columns| unsafe { turn(rows, table, columns) });
+            turns_alike(|rows, table, columns| unsafe { turn(rows, (table, 0), columns) });
         }
     }
 }

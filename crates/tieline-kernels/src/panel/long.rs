@@ -9,7 +9,7 @@ use std::arch::x86_64::{
     _mm512_shuffle_i64x2, _mm512_store_si512, _mm512_xor_si512,
 };
 
-use super::avx512::{swap, turn};
+use super::avx512::{raised, swap, turn};
 use super::{Aligned, LANES, Panel, Rows, Strip, fetch};
 use crate::format::Format;
 use crate::thin::ROWS;
@@ -26,21 +26,22 @@ pub(crate) fn can(format: Format) -> bool {
     matches!(format, Format::Q3K | Format::Q4K | Format::Q5K | Format::Q6K | Format::Iq4Xs)
 }
 
-/// As [`Panel::fill`], bit for bit, but where a scale is not a number. Minima are left as they are where a format has none.
+/// As [`Panel::fill`], bit for bit but for what is [`raised`], and where a scale is not a number. Minima are left as they are where a format has none.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
 pub(crate) fn fill(panel: &mut Panel, (format, blocks): (Format, usize), strip: &Strip<'_>) {
+    let raised = raised(format);
     match format {
-        Format::Q3K => fill_with::<Q3_K>(panel, blocks, strip),
-        Format::Q4K => fill_with::<Q4_K>(panel, blocks, strip),
-        Format::Q5K => fill_with::<Q5_K>(panel, blocks, strip),
-        Format::Q6K => fill_with::<Q6_K>(panel, blocks, strip),
-        Format::Iq4Xs => fill_with::<IQ4_XS>(panel, blocks, strip),
+        Format::Q3K => fill_with::<Q3_K>(panel, (blocks, raised), strip),
+        Format::Q4K => fill_with::<Q4_K>(panel, (blocks, raised), strip),
+        Format::Q5K => fill_with::<Q5_K>(panel, (blocks, raised), strip),
+        Format::Q6K => fill_with::<Q6_K>(panel, (blocks, raised), strip),
+        Format::Iq4Xs => fill_with::<IQ4_XS>(panel, (blocks, raised), strip),
         _ => unreachable!("{format:?} is filled otherwise"),
     }
 }
 
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl")]
-fn fill_with<const F: u32>(panel: &mut Panel, blocks: usize, strip: &Strip<'_>) {
+fn fill_with<const F: u32>(panel: &mut Panel, (blocks, raised): (usize, u8), strip: &Strip<'_>) {
     let size = const { bytes(F) };
     let parts = if fine(F) { 2 } else { 1 };
     panel.resize(blocks, parts);
@@ -68,7 +69,7 @@ fn fill_with<const F: u32>(panel: &mut Panel, blocks: usize, strip: &Strip<'_>) 
             }
         }
         for (rows, columns) in rows.iter().zip(&mut panel.q[block * GROUPS..]) {
-            turn(rows, None, columns);
+            turn(rows, (None, raised), columns);
         }
         let all = turned(all);
         let at = block * GROUPS * parts..(block + 1) * GROUPS * parts;
@@ -167,6 +168,7 @@ mod tests {
             }
             for (got, want) in got.q.iter().zip(&want.q) {
                 for (got, want) in got.0.iter().zip(&want.0) {
+                    let want = want.map(|four| four.map(|byte| byte + raised(format)));
                     prop_assert_eq!(&got[missing..], &want[missing..]);
                 }
             }

@@ -149,16 +149,16 @@ macro_rules! tile {
                                     counts[token] = counted;
                                     continue;
                                 }
-                                let size = row.d[block];
-                                let less = _mm256_set1_ps(size * whole(all));
+                                let size = _mm256_set1_ps(row.d[block]);
+                                let all = _mm256_set1_ps(whole(all));
                                 for half in 0..HALVES {
                                     let sum = &mut sums[token][half];
                                     let dot = _mm256_cvtepi32_ps(counted[half]);
-                                    let dot = _mm256_mul_ps(dot, _mm256_set1_ps(size));
-                                    *sum = _mm256_fmadd_ps(dot, scale[half], *sum);
+                                    let mut dot = _mm256_mul_ps(dot, scale[half]);
                                     if MINIMUM {
-                                        *sum = _mm256_fmadd_ps(minimum[half], less, *sum);
+                                        dot = _mm256_fmadd_ps(minimum[half], all, dot);
                                     }
+                                    *sum = _mm256_fmadd_ps(dot, size, *sum);
                                 }
                             }
                         }

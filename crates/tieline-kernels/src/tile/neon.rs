@@ -101,10 +101,8 @@ fn dots<const T: usize, const PARTS: usize, const MINIMUM: bool>(
                     add!(1, 0 1 2 3);
                 }
                 let at = block * PARTS + part;
-                let sizes = tokens.map(|row| {
-                    let [size, less] = sizes::<PARTS>(&row, block, part);
-                    [vdupq_n_f32(size), vdupq_n_f32(less)]
-                });
+                let sizes = tokens
+                    .map(|row| sizes::<PARTS>(&row, block, part).map(|size| vdupq_n_f32(size)));
                 let rows = [&panel.d[at], &panel.m[at]]
                     .map(|lanes| std::array::from_fn(|quarter| floats(lanes, quarter)));
                 let mut dots = [[vdupq_n_f32(0.0); QUARTERS]; T];
@@ -209,11 +207,10 @@ fn squares<const P: usize, const PARTS: usize, const MINIMUM: bool>(
     }
 }
 
-/// What a part of a token's block is multiplied with, and its sum so multiplied, which minima are for.
+/// What a part of a token's block is multiplied with, and its sum, which minima are for.
 #[inline(always)]
 fn sizes<const PARTS: usize>(row: &Row<'_>, block: usize, part: usize) -> [f32; 2] {
-    let size = row.d[block];
-    [size, size * whole(count::<PARTS>(row, block, part))]
+    [row.d[block], whole(count::<PARTS>(row, block, part))]
 }
 
 /// Scales what was counted, with what [`sizes`] says of tokens and with scales and minima of rows, and adds it to the sums.
@@ -226,13 +223,13 @@ fn add_up<const T: usize, const N: usize, const MINIMUM: bool>(
     [scales, minima]: &[[float32x4_t; N]; 2],
 ) {
     for token in 0..T {
-        let [size, less] = sizes[token];
+        let [size, all] = sizes[token];
         for at in 0..N {
-            let sum = &mut sums[token][at];
-            *sum = vfmaq_f32(*sum, vmulq_f32(dots[token][at], size), scales[at]);
+            let mut dot = vmulq_f32(dots[token][at], scales[at]);
             if MINIMUM {
-                *sum = vfmaq_f32(*sum, minima[at], less);
+                dot = vfmaq_f32(dot, minima[at], all);
             }
+            sums[token][at] = vfmaq_f32(sums[token][at], dot, size);
         }
     }
 }
