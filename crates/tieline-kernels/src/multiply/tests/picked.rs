@@ -102,6 +102,40 @@ fn picked_are_multiplied_as_all_are() {
     }
 }
 
+/// What a thread keeps of the tokens picked last is theirs alone: other tokens, or other values of the same, are taken in anew.
+#[test]
+fn what_was_picked_before_is_not_multiplied_again() {
+    let (tokens, width) = (9, 64);
+    let bytes = bytes(Format::Q8_0, ROWS, width, 4);
+    let matrix = Matrix::new(Format::Q8_0, &bytes, ROWS, width).unwrap();
+    let lists =
+        [vec![0, 1, 2, 3, 4, 5, 6], vec![0, 1, 2, 8, 4, 5, 6], vec![0, 1, 2, 8], vec![7; 7]];
+    for level in levels() {
+        let (mut activations, mut scratch) = (Activations::default(), Scratch::default());
+        for (scale, list) in [(1.0, 0), (2.0, 0), (2.0, 1), (2.0, 1), (2.0, 2), (1.0, 3)] {
+            let values = values(tokens, width, scale);
+            activations.resize(Rounding::Bytes, tokens, width);
+            for (token, values) in values.chunks(width).enumerate() {
+                // SAFETY: one thread.
+                unsafe { activations.fill(level, token, values) };
+            }
+            let all = product((level, false), &matrix, &activations, one(&(0..ROWS)));
+            let picks: Vec<_> =
+                (0..).zip(&lists[list]).map(|(to, &token)| Pick { token, to }).collect();
+            let mut got = vec![0.0; ROWS * picks.len()];
+            // SAFETY: one thread, and the floats outlive the output.
+            unsafe {
+                let output = Output::new(got.as_mut_ptr(), ROWS, picks.len());
+                let with = (&activations, Picks { tokens: &picks, few: false });
+                multiply_picked(level, (&matrix, (0..ROWS).into()), with, &output, &mut scratch);
+            }
+            for (got, token) in got.chunks(ROWS).zip(&lists[list]) {
+                assert_eq!(got, &all[token * ROWS..][..ROWS], "{level:?} {scale} {list}");
+            }
+        }
+    }
+}
+
 #[track_caller]
 fn refused(pick: Pick, first: usize) {
     let bytes = bytes(Format::Q8_0, EXPERTS * ROWS, 64, 1);

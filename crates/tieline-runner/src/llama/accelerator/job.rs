@@ -19,6 +19,8 @@ use super::{Inner, device};
 const STEPS: usize = 64;
 /// Rows of a matrix that a thread takes at a time: a whole number of the kernels' strips.
 pub(super) const ROWS: usize = 32;
+/// More rows than this are taken twice as many at a time.
+const MANY: usize = 512;
 /// Values that a thread rounds at a time, at least.
 const VALUES: usize = 4096;
 
@@ -365,10 +367,10 @@ impl Step<'_> {
             }
             Self::Multiply { level, matrix, with, output, next } => {
                 SCRATCH.with_borrow_mut(|scratch| {
-                    let mut mine = take(next, ROWS, matrix.rows());
+                    let mut mine = take_rows(next, matrix.rows());
                     while let Some(rows) = mine {
                         // Taken now, so that its bytes come while these are multiplied.
-                        mine = take(next, ROWS, matrix.rows());
+                        mine = take_rows(next, matrix.rows());
                         let part = Part { rows, next: mine.clone().unwrap_or_default() };
                         // SAFETY: the counter gives every row to one thread; ggml waits for all threads before
                         // the next step, so all tokens are rounded.
@@ -392,6 +394,12 @@ impl Step<'_> {
             Self::Attend(attend) => attend.work(),
         }
     }
+}
+
+/// The next rows of `all`: what kernels multiply best together, and less towards the end, where threads wait for each other.
+fn take_rows(next: &AtomicUsize, all: usize) -> Option<std::ops::Range<usize>> {
+    let left = all.saturating_sub(next.load(Ordering::Relaxed));
+    take(next, if left > MANY { 2 * ROWS } else { ROWS }, all)
 }
 
 /// The next `some` of `all`, or `None` when all are taken.
