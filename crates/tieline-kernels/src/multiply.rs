@@ -370,6 +370,10 @@ fn unpack_avx512(matrix: &Matrix<'_>, strips: Strips, panels: &mut [Panel; STRIP
         let fill = |panel: &mut Panel, strip: &Strip<'_>| panel::long::fill(panel, blocks, strip);
         return each_strip(matrix, strips, panels, fill);
     }
+    if panel::short::can(matrix.format) {
+        let fill = |panel: &mut Panel, strip: &Strip<'_>| panel::short::fill(panel, blocks, strip);
+        return each_strip(matrix, strips, panels, fill);
+    }
     let raised = panel::avx512::raised(matrix.format);
     unpack_strips(matrix, strips, panels, |rows, table, columns| {
         panel::avx512::turn(rows, (table, raised), columns);

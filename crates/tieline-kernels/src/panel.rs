@@ -8,6 +8,8 @@ pub(crate) mod avx512;
 pub(crate) mod long;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod short;
 
 use crate::format::Format;
 use crate::unpack::{Unpacked, WIDTH, unpack};

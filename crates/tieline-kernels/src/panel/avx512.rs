@@ -28,10 +28,21 @@ pub(crate) fn turn(
     (table, raised): (Option<&[u8; 16]>, u8),
     columns: &mut Aligned<Columns>,
 ) {
-    let mut words: [__m512i; 8] = std::array::from_fn(|row| {
+    let words = std::array::from_fn(|row| {
         let low = _mm512_castsi256_si512(load(&rows.0[row]));
         _mm512_inserti64x4::<1>(low, load(&rows.0[row + 8]))
     });
+    turned(words, (table, raised), columns);
+}
+
+/// The same, of rows `i` and `i + 8` in one register.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+#[inline]
+pub(super) fn turned(
+    mut words: [__m512i; 8],
+    (table, raised): (Option<&[u8; 16]>, u8),
+    columns: &mut Aligned<Columns>,
+) {
     if let Some(table) = table {
         // SAFETY: 16 readable bytes.
         let table = unsafe { _mm_loadu_si128(table.as_ptr().cast()) };
