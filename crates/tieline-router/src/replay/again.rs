@@ -79,7 +79,8 @@ impl Again {
         })
     }
 
-    /// Hears how the answers to a request were judged, so that it is known how often cascades are escalated.
+    /// Hears how the answers to a request were judged, so that it is known how often cascades are escalated. They must
+    /// come in the order of their times: of many, the newest count.
     pub fn hear(&mut self, kept: &Kept) {
         self.judgements.hear(kept);
     }

@@ -3,7 +3,7 @@
 //! How often is known only from answers that were judged. Where this very request was, its outcome is that; else it is
 //! the share of the model's answers in the same span that would not be kept at the decision's limit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use tieline_types::{MicroUsd, Source};
 
@@ -12,7 +12,7 @@ use crate::choose::{Cascade, Decision, Score};
 use crate::policy::Policy;
 use crate::quality::estimate::beta_quantile;
 
-/// Answers of one model that are remembered.
+/// Answers of one model that are remembered: the newest.
 const MOST: usize = 2000;
 /// How long an answer is held back at most after its first token, in seconds.
 const HELD_S: f64 = 2.0;
@@ -20,7 +20,7 @@ const HELD_S: f64 = 2.0;
 /// Answers that were judged, by their models.
 #[derive(Debug, Default)]
 pub(super) struct Judgements {
-    by_model: HashMap<String, Vec<Was>>,
+    by_model: HashMap<String, VecDeque<Was>>,
     shares: HashMap<(usize, usize), Share>,
 }
 
@@ -105,14 +105,15 @@ impl Share {
 }
 
 impl Judgements {
-    /// Remembers how answers to this request were judged.
+    /// Remembers how answers to this request were judged. They must come in the order of their times.
     pub(super) fn hear(&mut self, kept: &Kept) {
         for attempt in &kept.end.tried {
             let Some(was) = Was::of(attempt) else { continue };
             let all = self.by_model.entry(attempt.name.clone()).or_default();
-            if all.len() < MOST {
-                all.push(was);
+            if all.len() == MOST {
+                all.pop_front();
             }
+            all.push_back(was);
         }
     }
 
@@ -145,9 +146,10 @@ impl Judgements {
     }
 
     fn share(&mut self, cascade: &Cascade, checked: bool) -> Share {
-        let all = self.by_model.get(&cascade.first).map_or(&[][..], Vec::as_slice);
-        let escalated = all.iter().filter(|was| !was.is_kept(cascade.most_error, checked)).count();
-        let counts = (escalated, all.len());
+        let all = self.by_model.get(&cascade.first);
+        let known = all.into_iter().flatten();
+        let escalated = known.filter(|was| !was.is_kept(cascade.most_error, checked)).count();
+        let counts = (escalated, all.map_or(0, VecDeque::len));
         *self.shares.entry(counts).or_insert_with(|| Share::of(counts.0, counts.1))
     }
 }

@@ -394,6 +394,25 @@ fn a_cascade_costs_what_its_escalations_do() {
     assert_eq!((report.escalations.unknown, report.cascades.after), (2, 2));
 }
 
+/// A model that was calibrated or set up anew is judged by what it does since.
+#[test]
+fn of_many_judged_answers_the_newest_count() {
+    let policy = policy(CASCADE);
+    let one = kept(&policy, 0);
+    let escalated = |all: [bool; 2]| {
+        let mut replay = Replay::new(again(&policy));
+        for was in all {
+            let judged = judged(one.clone(), (None, was), None);
+            (0..2000).for_each(|_| replay.hear(&judged));
+        }
+        replay.add(&one);
+        replay.report(1).escalations.value
+    };
+    let near = |was: f64, want: f64| assert!((was - want).abs() < 1e-6, "{was} is not {want}");
+    near(escalated([false, true]), 0.5 / 2001.0);
+    near(escalated([true, false]), 2000.5 / 2001.0);
+}
+
 #[test]
 fn what_was_judged_is_judged_anew_at_the_new_limit() {
     let policy = policy(CASCADE);
