@@ -25,6 +25,7 @@ use tieline_privacy::{Entity, Treatment};
 use tieline_types::{Composed, DataClass, Digest, MicroUsd, Price, Tokens, Zone};
 
 use crate::carry::Program;
+use crate::prices::PriceRow;
 
 pub use check::{CheckReport, Expected, PolicyTest, TestResult};
 pub use classify::{ClassSource, ClassWhy};
@@ -50,6 +51,8 @@ pub struct Policy {
     pub trust_declared: bool,
     /// Names, code names and other words that are private here: what the detectors look for besides.
     pub terms: Vec<String>,
+    /// The projects whose git configuration says who this user is, besides his own; `None`: neither is read.
+    pub git_identity: Option<Vec<String>>,
     /// What gives a request its class. The highest wins.
     pub classify: Vec<Classify>,
     /// What may leave, where to, and how. The first that fits counts.
@@ -58,6 +61,8 @@ pub struct Policy {
     pub licences: Option<Vec<String>>,
     /// How long an answer may take, where the caller does not say.
     pub deadlines: Deadlines,
+    /// What models cost, where the table of prices says nothing or something else.
+    pub prices: Vec<PriceRow>,
     /// What may be spent.
     pub budgets: Vec<Budget>,
     /// What counts how much.
@@ -83,10 +88,12 @@ impl Default for Policy {
             default_class: DataClass::Internal,
             trust_declared: false,
             terms: Vec::new(),
+            git_identity: None,
             classify: Vec::new(),
             rules: Vec::new(),
             licences: None,
             deadlines: Deadlines::default(),
+            prices: Vec::new(),
             budgets: Vec::new(),
             preferences: Preferences::default(),
             offline: None,

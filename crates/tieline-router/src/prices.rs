@@ -1,9 +1,9 @@
 //! What an answer costs: a dated table of prices inside the program, and the policy's own.
 //!
 //! The table is data that was true on a day: each row says on which, and where from. Its digest is shown beside a price
-//! so that two people can tell whether they reckon with the same numbers. Another table takes its place only where a
-//! key signed it. A model that no row names has no price: nothing is guessed from a name. Pure: asks nobody and reads no
-//! clock.
+//! so that two people can tell whether they reckon with the same numbers. It is signed, and another table takes its place
+//! only where a key signed that too. A model that no row names has no price: nothing is guessed from a name. Pure: asks
+//! nobody and reads no clock.
 
 mod decimal;
 mod glob;
@@ -20,7 +20,7 @@ use tieline_types::{Bytes, Digest, MicroUsd, Price, Tokens, Usage};
 
 pub use decimal::{NoAmount, parse_usd};
 pub use row::{PriceError, PriceRow, PriceTier};
-pub use signed::{SignatureError, verify};
+pub use signed::{SignatureError, key_line};
 pub use tariff::Tariff;
 
 use row::Compiled;
@@ -28,6 +28,10 @@ use tariff::dearest_input;
 
 /// The table as it is in the program.
 const TABLE: &str = include_str!("prices/prices.toml");
+/// What [`KEY`] signed it with.
+const SIGNATURE: &str = include_str!("prices/prices.toml.minisig");
+/// The public key of whoever signs the program's table, as minisign writes it.
+pub const KEY: &str = include_str!("prices/prices.pub");
 
 /// A price that nobody has looked at for so long is said to be old, in days.
 const STALE_DAYS: i64 = 90;
@@ -153,27 +157,37 @@ pub struct Prices {
     table: Vec<Compiled>,
     as_of: Date,
     digest: Digest,
+    key: Option<String>,
 }
 
 impl Prices {
-    /// The table of the program alone.
+    /// The table of the program.
     ///
     /// # Errors
-    /// The table cannot be read, which a test rules out.
+    /// The table cannot be read, or is not what was signed: a test rules both out.
     pub fn builtin() -> Result<Self, PriceError> {
-        Self::new(&[])
+        Self::signed(TABLE, SIGNATURE, KEY)
     }
 
-    /// The table of the program, and before it the policy's prices.
+    /// With the policy's prices before the table's.
     ///
     /// # Errors
-    /// A row of the policy has no amount, no model or no date where one must be.
-    pub fn new(policy: &[PriceRow]) -> Result<Self, PriceError> {
-        let policy = policy.iter().map(Compiled::of_policy).collect::<Result<_, _>>()?;
-        Ok(Self { policy, ..Self::of_table(TABLE)? })
+    /// A row has no amount or no model, or a date that is none.
+    pub fn with_policy(self, rows: &[PriceRow]) -> Result<Self, PriceError> {
+        let policy = rows.iter().map(Compiled::of_policy).collect::<Result<_, _>>()?;
+        Ok(Self { policy, ..self })
     }
 
-    /// Another table in place of the program's. Whether it is signed is for [`verify`].
+    /// A table that `key` signed, in place of the program's.
+    ///
+    /// # Errors
+    /// It is not what the key signed, it is no table of prices, or a row of it lacks something.
+    pub fn signed(text: &str, signature: &str, key: &str) -> Result<Self, PriceError> {
+        signed::verify(text, signature, key).map_err(PriceError::Signature)?;
+        Ok(Self { key: Some(key_line(key).to_owned()), ..Self::of_table(text)? })
+    }
+
+    /// A table that nobody signed.
     ///
     /// # Errors
     /// It is no table of prices, or a row of it lacks something.
@@ -182,7 +196,7 @@ impl Prices {
             row::read(text)?.iter().map(Compiled::of_table).collect::<Result<_, _>>()?;
         let as_of = table.iter().filter_map(|row| row.priced.source.date()).max();
         let digest = Digest(Sha256::digest(text).into());
-        Ok(Self { policy: Vec::new(), table, as_of: as_of.unwrap_or_default(), digest })
+        Ok(Self { policy: Vec::new(), table, as_of: as_of.unwrap_or_default(), digest, key: None })
     }
 
     /// The price of the row that names this model most exactly; the policy's rows come first. `None`: nobody knows.
@@ -198,6 +212,16 @@ impl Prices {
     /// The SHA-256 of the table.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The public key that signed the table: the line of it that minisign takes.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Whether the key that signed it is the program's own.
+    pub fn is_by_program(&self) -> bool {
+        self.key() == Some(key_line(KEY))
     }
 
     /// How old the newest price of the table is, in days, where that is more than it should be.

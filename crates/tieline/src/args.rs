@@ -141,7 +141,7 @@ pub(crate) enum Command {
     /// Say which table of prices is in use, or use a newer one that is signed
     #[command(
         long_about = "Say which table of prices is in use, or use a newer one that is signed.\n\n\
-        A table is taken only with a signature of minisign's by the key that you named the first time.\n\
+        A table is taken only with a signature of minisign's by the program's key, or by one that you named.\n\
         An older one than that in use is refused."
     )]
     Prices {

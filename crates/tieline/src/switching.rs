@@ -1,6 +1,7 @@
 //! Puts the parts of a policy together: reads it, fetches its keys, and makes its backends speak.
 
 mod checks;
+mod git;
 mod keys;
 mod watch;
 
@@ -114,11 +115,7 @@ impl Workshop {
     /// can be asked all the same.
     pub(crate) fn setup(&self, mut policy: Policy) -> Result<(Setup, Vec<Failure>), Failure> {
         checks::find_all(&mut policy)?;
-        let dictionary = Dictionary { terms: policy.terms.clone() };
-        let detectors = Detectors::new(&dictionary).map_err(|error| {
-            Failure::user(format!("`terms` of the policy cannot be used: {error}"))
-        })?;
-        let detectors = Arc::new(detectors);
+        let detectors = Arc::new(detectors(&policy)?);
         let limits = GuardLimits::default();
         let guard = Guard::new(Arc::clone(&detectors), RootKey::new(self.root), limits)
             .with_stopwatch(Arc::new(|| {
@@ -126,7 +123,7 @@ impl Workshop {
                 Box::new(move || since.elapsed() > LONGEST_LOOK)
             }));
         let guard = Arc::new(guard);
-        let prices = prices::in_use(&self.store)?;
+        let prices = prices::with_policy(&self.store, &policy)?;
         let (mut remotes, mut left_out) = (Vec::new(), Vec::new());
         for (name, backend) in &policy.backends {
             match self.backend((name, backend), &policy, (&guard, &prices)) {
@@ -197,6 +194,16 @@ impl Workshop {
         Speaker::new(endpoint, protocol, &self.transport)
             .map_err(|error| Failure::user(format!("backend of {name}: {error}")))
     }
+}
+
+/// What looks for all that this policy calls private.
+fn detectors(policy: &Policy) -> Result<Detectors, Failure> {
+    let projects = policy.git_identity.as_deref();
+    let identities = projects.map_or_else(|| Ok(Vec::new()), git::identities)?;
+    let dictionary = Dictionary { terms: policy.terms.clone(), identities };
+    Detectors::new(&dictionary).map_err(|error| {
+        Failure::user(format!("`terms` or `git_identity` of the policy cannot be used: {error}"))
+    })
 }
 
 /// A policy's models with their prices, whether or not their keys can be read.

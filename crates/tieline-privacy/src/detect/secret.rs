@@ -133,7 +133,7 @@ fn bond(text: &str, end: usize) -> Option<(usize, Bond)> {
     let reach = blank.char_indices().nth(40).map_or(blank.len(), |(place, _)| place);
     let clause = blank[..reach].split(['\n', '.', ',', ';', '"']).next()?;
     let colon = clause.find(": ").map(|place| (place + 2, Bond::Sign));
-    let bound = WORDS.iter().filter_map(|word| bound_by(clause, word));
+    let bound = after_word(clause).map(|place| (place, Bond::Word)).into_iter();
     let (place, bond) =
         bound.chain(colon).min_by_key(|(place, _)| *place).unwrap_or((0, Bond::Word));
     let after = skip_blanks(&blank[place..])?;
@@ -141,17 +141,18 @@ fn bond(text: &str, end: usize) -> Option<(usize, Bond)> {
     Some((text.len() - after.len(), bond))
 }
 
-/// Where the value begins after `word` in `clause`.
-fn bound_by(clause: &str, word: &str) -> Option<(usize, Bond)> {
-    if !word.is_ascii() && clause.starts_with(word) && matches!(word, "は" | "是") {
-        return Some((word.len(), Bond::Word));
-    }
-    let place = clause.match_indices(word).find(|(place, _)| {
-        let after = &clause[place + word.len()..];
-        let parted = after.starts_with([' ', ':']);
-        parted && (*place == 0 || clause[..*place].ends_with(' '))
-    })?;
-    Some((place.0 + word.len(), Bond::Word))
+/// Where the value begins after the first of the words that stands in `clause`.
+fn after_word(clause: &str) -> Option<usize> {
+    let blanks = clause.bytes().enumerate().filter(|(_, byte)| *byte == b' ');
+    let starts = std::iter::once(0).chain(blanks.map(|(place, _)| place + 1));
+    let after = |start: usize| {
+        WORDS.iter().filter_map(move |word| {
+            let rest = clause[start..].strip_prefix(word)?;
+            let is_dense = start == 0 && matches!(*word, "は" | "是");
+            (is_dense || rest.starts_with([' ', ':'])).then_some(start + word.len())
+        })
+    };
+    starts.flat_map(after).min()
 }
 
 /// Without up to 8 blanks at the front; `None` where there are more.

@@ -15,6 +15,9 @@ pub struct Program {
     pub words: Vec<String>,
     /// How long it may take.
     pub time: Duration,
+    /// What it may read besides the system's programs and what its words name, where the system can shut it in; `None`:
+    /// whatever the user may.
+    pub reads: Option<Vec<String>>,
 }
 
 /// What came of it.

@@ -62,7 +62,21 @@ pub struct CheckReport {
 impl CheckReport {
     /// Whether every test passed.
     pub fn passed(&self) -> bool {
-        self.tests.iter().all(|test| test.problems.is_empty())
+        self.failed() == 0
+    }
+
+    fn failed(&self) -> usize {
+        self.tests.iter().filter(|test| !test.problems.is_empty()).count()
+    }
+
+    /// What came of it, in a sentence.
+    pub fn verdict(&self) -> String {
+        match (self.tests.len(), self.failed()) {
+            (0, _) => "the policy can be used; it has no tests".to_owned(),
+            (1, 0) => "the policy can be used; its test passed".to_owned(),
+            (all, 0) => format!("the policy can be used; its {all} tests passed"),
+            (all, failed) => format!("{failed} of the policy's {all} tests failed"),
+        }
     }
 }
 
@@ -142,6 +156,13 @@ impl Policy {
                 false => format!("{class} may reach {}", ways.join(", or else ")),
             });
         }
+        if let Some(projects) = &self.git_identity {
+            let besides = projects.iter().map(|project| format!(" and in that of {project}"));
+            let besides: String = besides.collect();
+            lines.push(format!(
+                "the names and addresses in your git configuration{besides} are private, like terms"
+            ));
+        }
         if let Some(zone) = self.offline {
             lines.push(format!("offline: nothing goes farther than {zone} at the moment"));
         }
@@ -162,11 +183,12 @@ impl Policy {
         }
         lines.extend(self.money());
         for (name, alias) in &self.aliases {
-            let Some(Program { words, time }) = &alias.check else { continue };
+            let Some(Program { words, time, reads }) = &alias.check else { continue };
             let program = words.first().map_or("", String::as_str);
             let time = time.as_secs_f64();
+            let open = if reads.is_none() { ", with all that you may" } else { "" };
             lines.push(format!(
-                "alias {name}: {program} judges what a cascade's first model says, within {time} s"
+                "alias {name}: {program} judges what a cascade's first model says, within {time} s{open}"
             ));
         }
         lines

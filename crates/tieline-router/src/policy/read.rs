@@ -8,13 +8,14 @@ use tieline_types::{DataClass, Zone};
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Faults, PolicyError};
-use super::read_models::{aliases, backends, models, tasks, zones};
+use super::read_models::{aliases, backends, is_whole_path, models, tasks, zones};
 use super::table::{Table, hint, read_count};
 use super::{
     Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Policy,
     PolicyTest, Preferences, Rule, ToolTask, Treatment,
 };
 use crate::choose::{Asked, ConstraintKind, Needs};
+use crate::prices::{PriceRow, PriceTier};
 
 /// The longest policy, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -58,10 +59,12 @@ fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
             .unwrap_or(default.default_class),
         trust_declared: root.flag("trust_declared", faults).unwrap_or(false),
         terms: root.texts("terms", faults),
+        git_identity: git_identity(root, faults),
         classify: classify(root, faults),
         rules: rules(root, faults),
         licences: (!licences.is_empty()).then_some(licences),
         deadlines: deadlines(root, faults),
+        prices: prices(root, faults),
         budgets: budgets(root, faults),
         preferences: preferences(root, faults),
         offline: offline(root, faults),
@@ -70,6 +73,19 @@ fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
         tests: tests(root, &tasks, faults),
         tasks,
     }
+}
+
+/// `true`: the user's own files; a list: those of these projects too.
+fn git_identity(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Option<Vec<String>> {
+    const KEY: &str = "git_identity";
+    if matches!(root.value(KEY)?.get_ref(), DeValue::Boolean(_)) {
+        return root.flag(KEY, faults)?.then(Vec::new);
+    }
+    let projects = root.texts(KEY, faults);
+    if !projects.iter().all(|path| is_whole_path(path)) {
+        root.fault(KEY, "a project's folder is named by its whole path, or from ~/", faults);
+    }
+    Some(projects)
 }
 
 fn classify(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<Classify> {
@@ -189,6 +205,50 @@ fn budgets(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<Budget> {
         all.push(budget);
     }
     all
+}
+
+fn prices(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<PriceRow> {
+    let mut all = Vec::new();
+    for mut table in root.rows("price", faults) {
+        for key in ["vendor", "models", "input", "output"] {
+            if table.value(key).is_none() {
+                table.fault("", format!("the key {key:?} is missing"), faults);
+            }
+        }
+        let row = PriceRow {
+            vendor: table.text("vendor", faults).unwrap_or_default(),
+            models: table.texts("models", faults),
+            input: table.text("input", faults).unwrap_or_default(),
+            cached_input: table.text("cached_input", faults),
+            cache_write: table.text("cache_write", faults),
+            output: table.text("output", faults).unwrap_or_default(),
+            request: table.text("request", faults),
+            known: table.text("known", faults),
+            source: table.text("source", faults),
+            above: table.table("above", faults).map(|above| price_above(above, faults)),
+        };
+        if !row.models.is_empty()
+            && let Err(error) = row.check()
+        {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            table.fault("", format!("{error}{}", cause.unwrap_or_default()), faults);
+        }
+        table.finish(faults);
+        all.push(row);
+    }
+    all
+}
+
+fn price_above(mut table: Table<'_>, faults: &mut Faults<'_>) -> PriceTier {
+    let tier = PriceTier {
+        prompt_tokens: table.count("prompt_tokens", faults).unwrap_or_default(),
+        input: table.text("input", faults).unwrap_or_default(),
+        cached_input: table.text("cached_input", faults),
+        cache_write: table.text("cache_write", faults),
+        output: table.text("output", faults).unwrap_or_default(),
+    };
+    table.finish(faults);
+    tier
 }
 
 fn preferences(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Preferences {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use tieline_types::{MicroUsd, Price, Zone};
@@ -235,21 +236,36 @@ pub(super) fn aliases(root: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap
     all
 }
 
+pub(super) fn is_whole_path(path: &str) -> bool {
+    path.starts_with("~/") || Path::new(path).is_absolute()
+}
+
 /// The program that looks through answers.
 fn program(table: &mut Table<'_>, faults: &mut Faults<'_>) -> Option<Program> {
     let is_there = table.value("check").is_some();
     let words = table.texts("check", faults);
     let time = table.time("check_time", faults);
+    let reads = table.texts("check_reads", faults);
+    let is_shut = table.flag("check_jail", faults).unwrap_or(true);
     if words.first().is_some_and(String::is_empty) {
         table.fault("check", "the first word is the program, and it is empty", faults);
     }
-    if time.is_some() && !is_there {
-        table.fault("check_time", "there is no check whose time it could be", faults);
+    for key in ["check_time", "check_reads", "check_jail"] {
+        if table.value(key).is_some() && !is_there {
+            table.fault(key, "there is no check that it could be for", faults);
+        }
+    }
+    if !is_shut && !reads.is_empty() {
+        table.fault("check_reads", "without its jail a check reads what you may", faults);
+    }
+    if !reads.iter().all(|path| is_whole_path(path)) {
+        table.fault("check_reads", "a path is named whole, or from ~/", faults);
     }
     if time.is_some_and(|time| time.is_zero()) {
         table.fault("check_time", "no program ends in no time at all", faults);
     }
-    (!words.is_empty()).then(|| Program { words, time: time.unwrap_or(CHECK_TIME) })
+    let reads = is_shut.then_some(reads);
+    (!words.is_empty()).then(|| Program { words, time: time.unwrap_or(CHECK_TIME), reads })
 }
 
 pub(super) fn tasks(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Vec<ToolTask> {

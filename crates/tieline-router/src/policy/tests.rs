@@ -17,6 +17,50 @@ fn passes(text: &str) -> CheckReport {
 }
 
 #[test]
+fn a_price_of_the_policys_own_is_read_and_checked() {
+    let row = |rest: &str| format!("[[price]]\nvendor = \"work\"\nmodels = [\"gpt-5*\"]\n{rest}");
+    let good = row("input = \"1.10\"\noutput = \"8\"\nknown = \"2026-11-01\"\n\
+        above = { prompt_tokens = 272000, input = \"2.20\", output = \"12\" }");
+    let prices = Policy::parse(&good).unwrap().prices;
+    assert_eq!((prices[0].input.as_str(), prices[0].vendor.as_str()), ("1.10", "work"));
+    assert_eq!(prices[0].above.as_ref().map(|above| above.prompt_tokens), Some(272_000));
+    let check = |rest: &str, want: &str| {
+        let said = faults(&row(rest));
+        assert!(said.contains(want), "{said}");
+    };
+    check("input = \"1\"", "the key \"output\" is missing");
+    check("input = \"1,5\"\noutput = \"8\"", "cannot read the price of \"work\" for \"gpt-5*\": ");
+    check("input = \"1\"\noutput = \"8\"\nknown = \"today\"", "YYYY-MM-DD");
+    check("inptu = \"1\"\ninput = \"1\"\noutput = \"8\"", "did you mean");
+}
+
+#[test]
+fn the_git_identity_is_asked_for_by_a_word_or_by_projects() {
+    let identity = |text: &str| Policy::parse(text).unwrap().git_identity;
+    assert_eq!((identity(""), identity("git_identity = false")), (None, None));
+    assert_eq!(identity("git_identity = true"), Some(Vec::new()));
+    let projects = ["~/falcon".to_owned(), "/srv/heron".to_owned()];
+    assert_eq!(identity("git_identity = [\"~/falcon\", \"/srv/heron\"]"), Some(projects.into()));
+    assert!(faults("git_identity = [\"falcon\"]").contains("by its whole path"));
+    assert!(faults("git_identity = 1").contains("git_identity"));
+}
+
+#[test]
+fn a_check_ends_with_a_verdict() {
+    let check = |text: &str, want: &str| {
+        let report = Policy::parse(text).unwrap().check(&[]);
+        assert_eq!(report.verdict(), want);
+    };
+    let test =
+        |class: &str| format!("[[test]]\nrequest = {{}}\nexpect = {{ class = \"{class}\" }}\n");
+    let (good, bad) = (test("internal"), test("public"));
+    check("", "the policy can be used; it has no tests");
+    check(&good, "the policy can be used; its test passed");
+    check(&good.repeat(2), "the policy can be used; its 2 tests passed");
+    check(&format!("{good}{bad}{good}"), "1 of the policy's 3 tests failed");
+}
+
+#[test]
 fn the_examples_are_policies_that_pass_their_own_tests() {
     passes(include_str!("../../../../packaging/policy/local.toml"));
     passes(include_str!("../../../../packaging/policy/demo.toml"));

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use tieline_types::{MicroUsd, Price, Tokens};
 
 use super::glob;
-use super::{NoAmount, PriceSource, Priced, Target, parse_usd};
+use super::{NoAmount, PriceSource, Priced, SignatureError, Target, parse_usd};
 
 /// A row as it is written: in the table, or as `[[price]]` in a policy. Amounts are dollars for a million tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -33,6 +33,16 @@ pub struct PriceRow {
     pub above: Option<PriceTier>,
 }
 
+impl PriceRow {
+    /// Whether a policy may have it.
+    ///
+    /// # Errors
+    /// An amount or a date cannot be read, or it names no model.
+    pub fn check(&self) -> Result<(), PriceError> {
+        Compiled::of_policy(self).map(drop)
+    }
+}
+
 /// What all tokens of a request cost whose prompt is long.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +66,9 @@ pub enum PriceError {
     /// The table is no table of prices.
     #[error("cannot read the table of prices")]
     Table(#[source] toml::de::Error),
+    /// It is not signed as it should be.
+    #[error(transparent)]
+    Signature(SignatureError),
     /// An amount cannot be read.
     #[error("cannot read the price of {vendor:?} for {model:?}")]
     Amount {

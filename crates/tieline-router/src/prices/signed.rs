@@ -28,7 +28,10 @@ impl Hint for SignatureError {
             Self::Signature(_) => {
                 "expected the file that `minisign -Sm TABLE` writes beside the table".to_owned()
             }
-            Self::Other(_) => "get table and signature again from where the key is from".to_owned(),
+            Self::Other(_) => {
+                "get table and signature again from where the key is from, or trust another with --key"
+                    .to_owned()
+            }
         })
     }
 }
@@ -37,12 +40,13 @@ impl Hint for SignatureError {
 ///
 /// # Errors
 /// One of them cannot be read, or they do not belong together.
-pub fn verify(table: &str, signature: &str, key: &str) -> Result<(), SignatureError> {
-    let key = match key.trim().lines().count() {
-        1 => PublicKey::from_base64(key.trim()),
-        _ => PublicKey::decode(key),
-    };
-    let key = key.map_err(SignatureError::Key)?;
+pub(super) fn verify(table: &str, signature: &str, key: &str) -> Result<(), SignatureError> {
+    let key = PublicKey::from_base64(key_line(key)).map_err(SignatureError::Key)?;
     let signature = Signature::decode(signature).map_err(SignatureError::Signature)?;
     key.verify(table.as_bytes(), &signature, false).map_err(SignatureError::Other)
+}
+
+/// A public key without the comment in its file, which says nothing.
+pub fn key_line(key: &str) -> &str {
+    key.trim().lines().last().unwrap_or_default().trim()
 }

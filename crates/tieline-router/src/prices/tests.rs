@@ -83,9 +83,29 @@ fn the_table_is_the_one_that_was_looked_at() {
     let prices = Prices::builtin().unwrap();
     assert_eq!(
         prices.digest().hex(),
-        "7187718227e08e7536fe74d3ca9b1161f1e002d9ce04658cbd04fdad3a19148a"
+        "11578eb6a6e4c3d13d59df964ae9c9d6a32e242f8706c698cba1a69e278ecd48"
     );
-    assert_eq!(prices.edition(), "prices as of 2026-08-02, digest 7187718227e0");
+    assert_eq!(prices.edition(), "prices as of 2026-08-02, digest 11578eb6a6e4");
+}
+
+#[test]
+fn the_table_is_what_the_programs_key_signed() {
+    let prices = Prices::builtin().unwrap();
+    assert!(prices.is_by_program());
+    assert_eq!(prices.key(), Some("RWRgSlrOaHqxjc6v1FNa5k7LufLgytluJRWiQDdZcfWrOaf5VwgZC3oC"));
+    // One price more, less or other, or another key.
+    let spoiled = [TABLE.replacen("input = \"5\"", "input = \"4\"", 1), format!("{TABLE} ")];
+    for text in spoiled {
+        assert_ne!(text, TABLE);
+        let error = Prices::signed(&text, SIGNATURE, KEY).unwrap_err();
+        assert!(matches!(error, PriceError::Signature(SignatureError::Other(_))), "{error}");
+    }
+    let other = include_str!("../../../tieline/tests/it/prices/other.pub");
+    let error = Prices::signed(TABLE, SIGNATURE, other).unwrap_err();
+    assert!(matches!(error, PriceError::Signature(SignatureError::Other(_))), "{error}");
+    // What nobody signed is by nobody.
+    let bare = Prices::of_table(TABLE).unwrap();
+    assert_eq!((bare.key(), bare.is_by_program()), (None, false));
 }
 
 #[test]
@@ -107,7 +127,7 @@ fn a_prompt_has_no_more_tokens_than_its_body_has_bytes() {
 }
 
 fn policy(text: &str) -> Result<Prices, PriceError> {
-    Prices::new(&row::read(text).unwrap())
+    Prices::builtin().unwrap().with_policy(&row::read(text).unwrap())
 }
 
 #[test]
@@ -149,7 +169,7 @@ fn a_price_that_cannot_be_read_is_said_with_its_model() {
     assert!(matches!(policy(&row("1", "known = \"today\"")), Err(PriceError::Date { .. })));
     assert!(row::read(&row("1", "inptu = \"2\"")).is_err());
     let none = PriceRow { vendor: "v".to_owned(), ..PriceRow::default() };
-    assert!(matches!(Prices::new(&[none]), Err(PriceError::NoModel { .. })));
+    assert!(matches!(none.check(), Err(PriceError::NoModel { .. })));
 }
 
 proptest! {

@@ -9,6 +9,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use tieline_router::policy::Policy;
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
 use tieline_store::RequestRow;
 use tieline_store::budget;
@@ -19,6 +20,7 @@ use self::here::{Here, Local, Machine};
 use crate::app::App;
 use crate::args::{self, Cost, Since, VendorModel};
 use crate::failure::Failure;
+use crate::switching::Place;
 
 /// What the arguments mean.
 struct Settings {
@@ -57,6 +59,12 @@ struct Account {
 struct Edition {
     as_of: String,
     digest: String,
+    /// The public key that signed the table.
+    key: Option<String>,
+    /// Whether that is the program's own.
+    by_program: bool,
+    /// Attempts that the policy's own prices were reckoned for.
+    attempts_by_policy: u64,
     /// How old the newest price is, where it is too old.
     stale_days: Option<i64>,
     /// The day of the oldest price that was reckoned with.
@@ -127,7 +135,12 @@ struct AllLocal {
 pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
     let now = Timestamp::now();
     let settings = settings(args, now)?;
-    let prices = super::prices::in_use(&app.store)?;
+    // What was spent is said also where the policy has a fault.
+    let policy = Place::of(app).policy().unwrap_or_else(|failure| {
+        app.output.warn(&failure.message);
+        Policy::default()
+    });
+    let prices = super::prices::with_policy(&app.store, &policy)?;
     let report = report(app, &settings, &prices, now)?;
     if app.output.is_json() {
         return app.output.value(&report);
@@ -180,10 +193,11 @@ fn report(
         Some(priced.cost(usage))
     };
     let mut spend = Spend::new(settings.by);
-    let mut first = None;
+    let (mut first, mut attempts_by_policy) = (None, 0);
     let mut here = Here::new(settings.machine, &app.store.benches()?, &app.store.list()?);
     app.store.requests_since(since, |row| {
         here.add(row);
+        attempts_by_policy += u64::from(is_by_policy(prices, row));
         spend.add(row, spend::reprice(row, &price_of));
         if first.is_none() && row.zone > Zone::Host && today(prices, row).is_some() {
             first = Some(VendorModel { vendor: row.vendor.clone(), model: row.model.clone() });
@@ -199,6 +213,9 @@ fn report(
         prices: Edition {
             as_of: prices.as_of().to_string(),
             digest: prices.digest().to_string(),
+            key: prices.key().map(str::to_owned),
+            by_program: prices.is_by_program(),
+            attempts_by_policy,
             stale_days: prices.stale_days(now.as_second()),
             oldest_used: oldest.get().map(|date| date.to_string()),
         },
@@ -236,6 +253,12 @@ fn today<'a>(prices: &'a Prices, row: &RequestRow) -> Option<&'a Priced> {
         PriceSource::Table { .. } => !by_policy,
         PriceSource::Policy { .. } => true,
     })
+}
+
+/// Whether it costs what the policy says, or said when it was recorded.
+fn is_by_policy(prices: &Prices, row: &RequestRow) -> bool {
+    let recorded = row.price_source.as_deref() == Some("policy");
+    today(prices, row).map_or(recorded, |priced| priced.source.as_str() == "policy")
 }
 
 /// What all of it would have cost with one vendor's model: what was asked of vendors at what it cost, and what was

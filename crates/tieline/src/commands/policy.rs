@@ -30,6 +30,8 @@ fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
     let local: Vec<_> = local.into_iter().map(|(candidate, _)| candidate).collect();
     let report = setup.policy.check(&local);
     let passed = report.passed();
+    let but = if left_out.is_empty() { "" } else { ", without what was left out" };
+    let verdict = report.verdict() + if passed { but } else { "" };
     let left_out: Vec<&str> = left_out.iter().map(|failure| failure.message.as_str()).collect();
     if app.output.is_json() {
         let tests: Vec<_> = report
@@ -39,7 +41,8 @@ fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
             .collect();
         let models: Vec<_> = setup.remotes.iter().map(|remote| &remote.candidate.name).collect();
         app.output.value(&json!({
-            "policy": setup.policy.digest, "passed": passed, "meaning": report.lines,
+            "policy": setup.policy.digest, "passed": passed, "verdict": verdict,
+            "meaning": report.lines,
             "tests": tests, "models": models, "left_out": left_out,
         }))?;
     } else {
@@ -47,6 +50,7 @@ fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
         for why in &left_out {
             app.output.line(&format!("left out: {why}"))?;
         }
+        app.output.line(&verdict)?;
     }
     if passed {
         return Ok(());

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use tieline_router::prices::{Prices, verify};
+use tieline_router::policy::Policy;
+use tieline_router::prices::{KEY, PriceError, Prices, SignatureError, key_line};
 use tieline_store::{PriceTable, Store};
 use tieline_types::Hint;
 
@@ -31,23 +32,38 @@ pub(crate) fn in_use(store: &Store) -> Result<Prices, Failure> {
     let own = Prices::builtin().map_err(|error| Failure::ours(with_causes(&error)))?;
     let Some(kept) = store.price_table().map_err(|error| failed(&error))? else { return Ok(own) };
     let forced = kept.forced;
-    let kept = read(&kept).map_err(|failure| {
-        Failure::user(format!("the table of prices that was kept cannot be used: {failure}"))
+    let kept = read(&kept).map_err(|error| {
+        let why = with_causes(&error);
+        Failure::user(format!("the table of prices that was kept cannot be used: {why}"))
             .with_hint("`tieline prices reset` goes back to the program's own")
     })?;
     Ok(if kept.as_of() < own.as_of() && !forced { own } else { kept })
 }
 
+/// The table in use, and before it what the policy says.
+pub(crate) fn with_policy(store: &Store, policy: &Policy) -> Result<Prices, Failure> {
+    let prices = in_use(store)?.with_policy(&policy.prices);
+    prices.map_err(|error| Failure::user(with_causes(&error)))
+}
+
 /// What it says, once its signature is found to be right.
-fn read(table: &PriceTable) -> Result<Prices, String> {
-    verify(&table.table, &table.signature, &table.key).map_err(|error| with_causes(&error))?;
-    Prices::of_table(&table.table).map_err(|error| with_causes(&error))
+fn read(PriceTable { table, signature, key, .. }: &PriceTable) -> Result<Prices, PriceError> {
+    Prices::signed(table, signature, key)
+}
+
+/// Who signed a table, in a few words.
+pub(super) fn signer(key: Option<&str>, by_program: bool) -> String {
+    match (key, by_program) {
+        (Some(_), true) => "signed by the program's key".to_owned(),
+        (Some(key), false) => format!("signed by the key that you trust, {key}"),
+        (None, _) => "signed by nobody".to_owned(),
+    }
 }
 
 fn take(app: &App, update: &PricesUpdate) -> Result<(), Failure> {
     let PricesUpdate { file, signature, key, force } = update;
     let kept = app.store.price_table().map_err(|error| failed(&error))?.map(|kept| kept.key);
-    let key = trusted((key.as_deref(), kept), *force)?;
+    let keys = trusted((key.as_deref(), kept), *force)?;
     let beside = || PathBuf::from(format!("{}.minisig", file.display()));
     let signature = signature.clone().unwrap_or_else(beside);
     if !signature.exists() {
@@ -58,13 +74,16 @@ fn take(app: &App, update: &PricesUpdate) -> Result<(), Failure> {
         ));
     }
     let (table, signature) = (text(file)?, text(&signature)?);
-    let mut table = PriceTable { table, signature, key, forced: false };
-    verify(&table.table, &table.signature, &table.key).map_err(|error| {
+    let new = signed((&table, &signature), &keys).map_err(|error| {
         let failure = Failure::user(format!("{}: {}", file.display(), with_causes(&error)));
-        error.hint().into_iter().fold(failure, Failure::with_hint)
+        let hint = match &error {
+            PriceError::Signature(error) => error.hint(),
+            _ => None,
+        };
+        hint.into_iter().fold(failure, Failure::with_hint)
     })?;
-    let new = Prices::of_table(&table.table)
-        .map_err(|error| Failure::user(format!("{}: {}", file.display(), with_causes(&error))))?;
+    let key = new.key().unwrap_or_default().to_owned();
+    let mut table = PriceTable { table, signature, key, forced: false };
     let own = Prices::builtin().map_err(|error| Failure::ours(with_causes(&error)))?;
     // One that was forced for its key's sake leaves to a newer one of the program's own, as any other does.
     table.forced = *force && new.as_of() < own.as_of();
@@ -93,43 +112,49 @@ fn newer(file: &Path, new: &Prices, now: &Prices) -> Result<(), Failure> {
     Err(Failure::user(message).with_hint("--force takes it nevertheless"))
 }
 
-/// The key to check by: the one that was kept, or the one that is given, where there is none yet.
-fn trusted((given, kept): (Option<&str>, Option<String>), force: bool) -> Result<String, Failure> {
+/// The table, by the first of these keys that signed it.
+fn signed((table, signature): (&str, &str), keys: &[String]) -> Result<Prices, PriceError> {
+    let mut keys = keys.iter();
+    let key = keys.next().map_or(KEY, String::as_str);
+    keys.fold(Prices::signed(table, signature, key), |before, key| match before {
+        Err(PriceError::Signature(SignatureError::Other(_))) => {
+            Prices::signed(table, signature, key)
+        }
+        before => before,
+    })
+}
+
+/// The keys to check by: the one that is given; else the one that was kept, and the program's own, which signs the
+/// table that takes the place of an older one anyway.
+fn trusted(
+    (given, kept): (Option<&str>, Option<String>),
+    force: bool,
+) -> Result<Vec<String>, Failure> {
     let Some(given) = given else {
-        return kept.ok_or_else(|| {
-            Failure::user("no key is trusted to sign prices").with_hint(
-                "--key KEY names the public key of whoever signs them; it is kept for the next time",
-            )
-        });
+        return Ok(kept.into_iter().chain([KEY.to_owned()]).collect());
     };
     let given = match Path::new(given).exists() {
         true => text(Path::new(given))?,
         false => given.to_owned(),
     };
-    // The comment in a key's file says nothing.
-    let line = |key: &str| key.trim().lines().last().unwrap_or_default().trim().to_owned();
     match kept {
-        Some(kept) if line(&kept) != line(&given) && !force => {
+        Some(kept) if key_line(&kept) != key_line(&given) && !force => {
             Err(Failure::user("this is not the key that was trusted before")
                 .with_hint("--force trusts it from now on"))
         }
-        _ => Ok(line(&given)),
+        _ => Ok(vec![given]),
     }
 }
 
 fn show(app: &App, prices: &Prices) -> Result<(), Failure> {
-    let kept = app.store.price_table().map_err(|error| failed(&error))?;
-    let in_use = kept.filter(|kept| {
-        Prices::of_table(&kept.table).is_ok_and(|one| one.digest() == prices.digest())
-    });
-    let key = in_use.map(|kept| kept.key);
     if app.output.is_json() {
         return app.output.value(&json!({
-            "as_of": prices.as_of().to_string(), "digest": prices.digest(), "key": key,
+            "as_of": prices.as_of().to_string(), "digest": prices.digest(), "key": prices.key(),
+            "by_program": prices.is_by_program(),
         }));
     }
-    let signed = key.map_or("the program's own".to_owned(), |key| format!("signed by {key}"));
-    app.output.line(&format!("{}, {signed}", prices.edition()))
+    let signer = signer(prices.key(), prices.is_by_program());
+    app.output.line(&format!("{}, {signer}", prices.edition()))
 }
 
 fn text(path: &Path) -> Result<String, Failure> {

@@ -1,6 +1,9 @@
 //! Runs the programs that a policy has for answers: a compiler, a test. Without a shell, in an empty folder, with an
-//! environment of next to nothing. A program reads the answer on its standard input and nowhere else; whatever it
+//! environment of next to nothing, on Linux shut in. A program reads the answer on its standard input and nowhere else; whatever it
 //! writes goes nowhere, and it ends with all that it started.
+
+#[cfg(target_os = "linux")]
+mod shut;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -18,6 +21,7 @@ use tieline_router::policy::Policy;
 use tieline_types::Private;
 use tokio::sync::Semaphore;
 
+use super::keys;
 use crate::failure::Failure;
 
 /// Programs that run at once; others wait, within their time.
@@ -47,8 +51,8 @@ impl Checker for Checks {
             Err(_) => return Checked::Late,
         };
         let gone = Gone::default();
-        let (words, seen) = (program.words.clone(), Arc::clone(&gone.0));
-        let work = move || run(&words, text.expose(), until, &seen);
+        let (program, seen) = (program.clone(), Arc::clone(&gone.0));
+        let work = move || run(&program, text.expose(), until, &seen);
         let checked = tokio::task::spawn_blocking(work).await;
         drop(place);
         match checked {
@@ -84,6 +88,15 @@ pub(super) fn find_all(policy: &mut Policy) -> Result<(), Failure> {
             Failure::user(format!("the check of models.{name}: there is no program {word:?}"))
                 .with_hint("name one that is found by PATH, or its whole path")
         })?;
+        for read in alias.check.iter_mut().flat_map(|check| check.reads.iter_mut().flatten()) {
+            let there = keys::home(read);
+            if !there.exists() {
+                return Err(Failure::user(format!(
+                    "the check of models.{name}: check_reads: {read} is not there"
+                )));
+            }
+            *read = there.to_str().unwrap_or(read).to_owned();
+        }
     }
     Ok(())
 }
@@ -115,10 +128,10 @@ fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|file| file.is_file())
 }
 
-fn run(words: &[String], text: &str, until: Instant, gone: &AtomicBool) -> io::Result<Checked> {
-    let [program, rest @ ..] = words else { return Ok(Checked::NotRun) };
+fn run(program: &Program, text: &str, until: Instant, gone: &AtomicBool) -> io::Result<Checked> {
+    let [word, rest @ ..] = program.words.as_slice() else { return Ok(Checked::NotRun) };
     let folder = tempfile::Builder::new().prefix("tieline-check-").tempdir()?;
-    let mut command = Command::new(program);
+    let mut command = Command::new(word);
     command
         .args(rest)
         .env_clear()
@@ -129,7 +142,7 @@ fn run(words: &[String], text: &str, until: Instant, gone: &AtomicBool) -> io::R
         .stderr(Stdio::null());
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut group = Group(command.spawn()?);
+    let mut group = Group(spawn(&mut command, folder.path(), program)?);
     loop {
         if group.has_ended()? {
             return Ok(if group.end()? { Checked::Passed } else { Checked::Failed });
@@ -139,6 +152,21 @@ fn run(words: &[String], text: &str, until: Instant, gone: &AtomicBool) -> io::R
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+#[cfg(target_os = "linux")]
+fn spawn(command: &mut Command, folder: &Path, program: &Program) -> io::Result<Child> {
+    let Some(reads) = &program.reads else { return command.spawn() };
+    // What stands in the command is there to be read.
+    let named = program.words.iter().map(Path::new).filter(|path| path.is_absolute());
+    let reads: Vec<&Path> = named.chain(reads.iter().map(Path::new)).collect();
+    shut::spawn(command, folder, &reads)
+}
+
+/// Nothing shuts it in there.
+#[cfg(not(target_os = "linux"))]
+fn spawn(command: &mut Command, _: &Path, _: &Program) -> io::Result<Child> {
+    command.spawn()
 }
 
 /// A file without a name to read this from: a program that reads none of it holds nobody up, as it would a pipe, and
@@ -227,7 +255,7 @@ mod tests {
         let path = env::var_os("PATH").unwrap();
         let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         words[0] = find(&words[0], &path).unwrap().to_str().unwrap().to_owned();
-        Program { words, time }
+        Program { words, time, reads: Some(Vec::new()) }
     }
 
     async fn checked(words: &[&str], text: &str) -> Checked {
@@ -251,6 +279,54 @@ mod tests {
             && touch made";
         assert!(env::var_os("CARGO_MANIFEST_DIR").is_some());
         assert_eq!(checked(&["sh", "-c", alone], "").await, Checked::Passed);
+    }
+
+    /// What a script comes to where it is shut in, and where it is not.
+    async fn both(script: &str, reads: &[&Path]) -> [Checked; 2] {
+        let reads = reads.iter().map(|path| path.display().to_string()).collect();
+        let open = program(&["bash", "-c", script], Duration::from_secs(60));
+        let open = Program { reads: None, ..open };
+        let shut = Program { reads: Some(reads), ..open.clone() };
+        let checks = Checks::default();
+        [checks.check(&shut, "".into()).await, checks.check(&open, "".into()).await]
+    }
+
+    #[tokio::test]
+    async fn a_program_reads_no_file_of_the_users_and_writes_none() {
+        const BOTH: [Checked; 2] = [Checked::Passed, Checked::Passed];
+        const OPEN: [Checked; 2] = [Checked::Failed, Checked::Passed];
+        let folder = tempfile::tempdir().unwrap();
+        let (file, new) = (folder.path().join("file"), folder.path().join("new"));
+        fs::write(&file, "x").unwrap();
+        let read = format!("[ \"$(cat {})\" = x ]", file.display());
+        assert_eq!(both(&read, &[]).await, OPEN);
+        assert_eq!(both(&read, &[&file]).await, BOTH);
+        assert_eq!(both(&read, &[folder.path()]).await, BOTH);
+        let write = format!("echo y > {} && rm {}", new.display(), file.display());
+        assert_eq!(both(&write, &[folder.path()]).await, OPEN);
+        // Nor the environment of another process of his, though its list is there.
+        let script =
+            format!("tr '\\0' '\\n' < /proc/{}/environ | grep -q PATH", std::process::id());
+        assert_eq!(both(&script, &[]).await, OPEN);
+        assert_eq!(
+            both("echo z > own && mkdir -p a/b && mv own a/b && cat /dev/stdin", &[]).await,
+            BOTH
+        );
+        // What the command names is there.
+        fs::write(&file, "echo y > made && [ -s made ]").unwrap();
+        let words = ["bash", file.to_str().unwrap()];
+        assert_eq!(checked(&words, "").await, Checked::Passed);
+    }
+
+    #[tokio::test]
+    async fn a_program_reaches_nobody() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let by = |protocol: &str| format!("exec 3<>/dev/{protocol}/127.0.0.1/{port}");
+        for protocol in ["tcp", "udp"] {
+            let want = [Checked::Failed, Checked::Passed];
+            assert_eq!(both(&by(protocol), &[]).await, want, "{protocol}");
+        }
     }
 
     #[tokio::test]
@@ -292,16 +368,19 @@ mod tests {
     async fn who_hangs_or_is_left_ends_with_all_that_he_started() {
         let folder = tempfile::tempdir().unwrap();
         let (file, begin) = note(folder.path());
-        let hangs = program(&["sh", "-c", &(begin.clone() + "wait")], Duration::from_secs(5));
+        // The file that it notes them in is another's.
+        let open = |words: &[&str], time| Program { reads: None, ..program(words, time) };
+        let hangs = open(&["sh", "-c", &(begin.clone() + "wait")], Duration::from_secs(5));
         assert_eq!(Checks::default().check(&hangs, "".into()).await, Checked::Late);
         ends(&written(&file).await).await;
         fs::remove_file(&file).unwrap();
         // Also where the program itself is done.
-        assert_eq!(checked(&["sh", "-c", &begin], "").await, Checked::Passed);
+        let done = open(&["sh", "-c", &begin], Duration::from_secs(60));
+        assert_eq!(Checks::default().check(&done, "".into()).await, Checked::Passed);
         ends(&written(&file).await).await;
         fs::remove_file(&file).unwrap();
         // And where the caller hangs up.
-        let hangs = program(&["sh", "-c", &(begin + "wait")], Duration::from_secs(600));
+        let hangs = open(&["sh", "-c", &(begin + "wait")], Duration::from_secs(600));
         let checks = Checks::default();
         let pid = tokio::select! {
             checked = checks.check(&hangs, "".into()) => panic!("{checked:?}"),
@@ -312,7 +391,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_gone_or_has_no_place_is_not_run() {
-        let gone = Program { words: vec!["/no/such".to_owned()], time: Duration::from_secs(1) };
+        let gone = Program { reads: None, ..program(&["true"], Duration::from_secs(1)) };
+        let gone = Program { words: vec!["/no/such".to_owned()], ..gone };
         let checks = Checks::default();
         assert_eq!(checks.check(&gone, "".into()).await, Checked::NotRun);
         let _all = checks.places.acquire_many(4).await.unwrap();

@@ -108,7 +108,7 @@ fn of_environment(backend: &str, name: &str) -> Result<String, Failure> {
 }
 
 /// `~/` is the user's own folder.
-fn home(path: &str) -> PathBuf {
+pub(super) fn home(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::home_dir()) {
         (Some(rest), Some(home)) => home.join(rest),
         _ => PathBuf::from(path),

@@ -100,6 +100,33 @@ fn sums_are_reckoned_anew_and_say_what_they_lack() {
 }
 
 #[test]
+fn the_policys_own_prices_count_before_the_tables() {
+    let home = home();
+    let policy =
+        "[[price]]\nvendor = \"work\"\nmodels = [\"gpt-*\"]\ninput = \"1\"\noutput = \"2\"\n";
+    let policy = home.file("p.toml", policy);
+    let run = |more: &[&str]| {
+        let args = ["--policy", policy.to_str().unwrap(), "cost", "--since", "2026-11-01"];
+        home.tieline(args).args(more)
+    };
+    let json = run(&["--json"]).json();
+    // 1,000 and 100 tokens, 1,000 and nobody knows how many, 5 and 5.
+    assert_eq!(json["total"]["cost_micro_usd"], 1000 + 200 + 1000 + 5 + 10);
+    assert_eq!(
+        (&json["prices"]["attempts_by_policy"], &json["prices"]["by_program"]),
+        (&3.into(), &true.into())
+    );
+    let text = run(&["--quiet"]).text();
+    assert!(text.contains("your policy's own prices count for 3 attempts"), "{text}");
+    // A policy with a fault hides no bill.
+    std::fs::write(&policy, "prise = 1\n").unwrap();
+    let output = run(&[]).output();
+    let said = home.said(&output);
+    assert!(output.status.success() && said.contains("cannot be used"), "{said}");
+    assert!(said.contains("total: at least $0.006001"), "{said}");
+}
+
+#[test]
 fn people_read_a_table_with_bars_and_two_bills() {
     let home = home();
     let args = ["cost", "--quiet", "--since", "2026-11-01", "--watts", "65", "--tariff", "0.30"];
@@ -115,7 +142,7 @@ fn people_read_a_table_with_bars_and_two_bills() {
     by the prices of their time: $0.000003
     all in the cloud: at least $1.507001 with anthropic/claude-haiku-4-5 for what ran here (estimated)
     all here: $0.00 to vendors; electricity of what ran here: about $0.039 (estimated)
-    prices as of 2026-08-02 (the oldest used: 2025-07-04), digest 7187718227e0, in US dollars; days are those of UTC
+    prices as of 2026-08-02 (the oldest used: 2025-07-04), digest 11578eb6a6e4, signed by the program's key, in US dollars; days are those of UTC
     ");
     let machine = ["--tariff", "0.30", "--hardware", "1200", "--life", "10000"];
     let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01"]).args(&machine).text();

@@ -31,9 +31,15 @@ fn a_policy_says_what_it_means_and_whether_it_can_be_used() {
     assert_eq!(checked["left_out"].as_array().unwrap().len(), 0);
     let meaning = checked["meaning"].to_string();
     assert!(meaning.contains("private stays on this machine"), "{meaning}");
+    let verdict = checked["verdict"].as_str().unwrap();
+    assert!(verdict.starts_with("the policy can be used; its ") && verdict.ends_with("passed"));
     // Without its key the vendor is left out, by name.
     let text = home.tieline(["policy", "check", DEMO]).env("OPENAI_API_KEY", "").text();
     assert!(text.contains("left out: the key of backend \"openai\""), "{text}");
+    assert!(text.ends_with("passed, without what was left out\n"), "{text}");
+    let bare = home.file("bare.toml", "default_class = \"public\"\n");
+    let text = home.tieline(["policy", "check", bare.to_str().unwrap()]).text();
+    assert!(text.ends_with("\nthe policy can be used; it has no tests\n"), "{text}");
     let text = home.tieline(["policy", "check"]).text();
     assert_eq!(text, "there is no policy: nothing leaves this machine\n");
 }
@@ -74,6 +80,33 @@ fn a_card_number_stays_and_a_harmless_prompt_may_go() {
     // With nobody outside to be asked it is answered here, and says so.
     let text = asked(&home, DEMO, &["--offline", "route", "explain", "Prove it."]).text();
     assert!(text.starts_with("smollm2 answers") && text.contains("offline"), "{text}");
+}
+
+#[test]
+fn who_the_user_is_for_git_leaves_redacted_where_the_policy_says_so() {
+    let home = Home::with_model();
+    let rule = "\n[[rule]]\nname = \"redacted\"\nclass = \"private\"\nzone = \"cloud\"\nas = \"redacted\"\n";
+    let rules = std::fs::read_to_string(DEMO).unwrap() + rule;
+    let plain = home.file("plain.toml", &rules);
+    let policy = home.file("p.toml", format!("git_identity = true\n{rules}"));
+    let letter = home.file("letter.txt", "Jane-Roe reviewed it.");
+    let folder = letter.parent().unwrap().to_owned();
+    let args = ["would-leave", letter.to_str().unwrap(), "--model", "openai/gpt-5-mini", "--json"];
+    let run = |policy: &Path| {
+        let asked = asked(&home, policy.to_str().unwrap(), &args);
+        asked.env("HOME", &folder).env("XDG_CONFIG_HOME", folder.join("none"))
+    };
+    let refused = run(&policy).output();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("git knows no name of yours"));
+    home.file(".gitconfig", "[user]\n\tname = Jane Roe\n\temail = jane@example.org\n");
+    let shown = run(&policy).json();
+    assert_eq!(shown["egress"]["replaced"]["git_identity"], 1, "{shown}");
+    assert!(!shown["surfaces"].to_string().contains("Roe"), "{shown}");
+    assert!(run(&plain).json()["surfaces"].to_string().contains("Jane-Roe"));
+    home.file(".gitconfig", "[user\nname = x\n");
+    let refused = String::from_utf8(run(&policy).output().stderr).unwrap();
+    assert!(refused.contains("line 1: a section's head has no end"), "{refused}");
 }
 
 #[test]

@@ -39,7 +39,8 @@ fn taken(home: &Home, (table, more): (&Path, &[&str])) {
 
 fn shown(home: &Home) -> (String, bool) {
     let json = home.tieline(["prices", "show", "--json"]).json();
-    (json["as_of"].as_str().unwrap().to_owned(), json["key"].is_string())
+    assert!(json["key"].as_str().unwrap().starts_with("RW"));
+    (json["as_of"].as_str().unwrap().to_owned(), !json["by_program"].as_bool().unwrap())
 }
 
 /// The kept key's file, as an argument.
@@ -53,7 +54,8 @@ fn a_signed_table_is_taken_and_its_key_is_kept() {
     let own = shown(&home);
     assert!(!own.1);
     let newer = fixture("newer.toml");
-    refused(&home, (&newer, &[]), "no key is trusted");
+    // The program's key did not sign it.
+    refused(&home, (&newer, &[]), "is not what was signed by this key");
     taken(&home, (&newer, &["--key", &key()]));
     assert_eq!(shown(&home), ("2027-03-01".to_owned(), true));
     taken(&home, (&fixture("newest.toml"), &[]));
@@ -61,9 +63,27 @@ fn a_signed_table_is_taken_and_its_key_is_kept() {
     // What is reckoned with.
     let cost = home.tieline(["cost", "--json"]).json();
     assert!(cost["prices"].to_string().contains("2027-04-01"), "{cost}");
-    assert!(home.tieline(["prices", "reset", "--json"]).json()["key"].is_null());
+    assert_eq!(home.tieline(["prices", "reset", "--json"]).json()["by_program"], true);
     assert_eq!(shown(&home), own);
-    refused(&home, (&newer, &[]), "no key is trusted");
+    refused(&home, (&newer, &[]), "is not what was signed by this key");
+}
+
+#[test]
+fn a_table_by_the_programs_key_needs_no_other() {
+    let home = Home::empty();
+    let prices = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tieline-router/src/prices");
+    let table = prices.join("prices.toml");
+    taken(&home, (&table, &[]));
+    assert!(!shown(&home).1);
+    let said = home.tieline(["prices", "show"]).text();
+    assert!(said.contains("signed by the program's key"), "{said}");
+    // A key of one's own is trusted besides, not instead.
+    taken(&home, (&fixture("newest.toml"), &["--key", &key(), "--force"]));
+    let said = home.tieline(["prices", "show"]).text();
+    assert!(said.contains("signed by the key that you trust, RWRxo4ioGzrzyORA"), "{said}");
+    refused(&home, (&table, &[]), "is older");
+    taken(&home, (&table, &["--force"]));
+    assert!(!shown(&home).1);
 }
 
 #[test]

@@ -482,6 +482,7 @@ check = ["grep", "-q", "Rome"]
 [models.hangs]
 check = ["sh", "-c", "sleep 600 & echo $$ $! > {pids}; wait"]
 check_time = "2s"
+check_jail = false
 [models.broken]
 check = ["{broken}"]
 "#
@@ -536,8 +537,10 @@ fn what_is_secret_is_shown_to_no_program() {
     let seen = folder.path().join("seen");
     let rule =
         "[[rule]]\nname = \"even so\"\nclass = \"secret\"\nzone = \"cloud\"\nas = \"as-is\"\n";
-    let check =
-        format!("[models.code]\ncheck = [\"cp\", \"/dev/stdin\", \"{}\"]\n", seen.display());
+    let check = format!(
+        "[models.code]\ncheck_jail = false\ncheck = [\"cp\", \"/dev/stdin\", \"{}\"]\n",
+        seen.display()
+    );
     let Some(town) = Town::new(script(), &checking(&format!("\n{rule}{check}"))) else { return };
     let body = json!({ "model": "code", "temperature": 0, "max_tokens": 10,
         "messages": [{ "role": "user", "content": KNOWN }] });

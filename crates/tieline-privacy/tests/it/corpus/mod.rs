@@ -27,7 +27,8 @@ pub(crate) struct Labelled {
 }
 
 pub(crate) fn detectors() -> Detectors {
-    let dictionary = Dictionary { terms: TERMS.map(str::to_owned).to_vec() };
+    let dictionary =
+        Dictionary { terms: TERMS.map(str::to_owned).to_vec(), ..Dictionary::default() };
     Detectors::new(&dictionary).unwrap_or_default()
 }
 

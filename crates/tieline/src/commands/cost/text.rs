@@ -4,6 +4,7 @@ use comfy_table::CellAlignment;
 use tieline_types::MicroUsd;
 
 use super::super::list::{table, trimmed};
+use super::super::prices::signer;
 use super::here::{Energy, Local};
 use super::{Account, AllCloud, Edition, Group, Report, Sums};
 use crate::failure::Failure;
@@ -99,13 +100,18 @@ fn below(report: &Report) -> Vec<String> {
     lines.extend(
         report.budgets.iter().filter(|account| account.uncertain_micro_usd.0 > 0).map(uncertain),
     );
-    let Edition { as_of, digest, oldest_used, .. } = &report.prices;
+    let Edition { as_of, digest, oldest_used, key, by_program, attempts_by_policy, .. } =
+        &report.prices;
     let oldest = oldest_used.as_ref().filter(|oldest| *oldest != as_of);
     let oldest = oldest.map_or(String::new(), |oldest| format!(" (the oldest used: {oldest})"));
     let digest = short(digest);
+    let signer = signer(key.as_deref(), *by_program);
     lines.push(format!(
-        "prices as of {as_of}{oldest}, digest {digest}, in US dollars; days are those of UTC"
+        "prices as of {as_of}{oldest}, digest {digest}, {signer}, in US dollars; days are those of UTC"
     ));
+    if *attempts_by_policy > 0 {
+        lines.push(format!("your policy's own prices count for {attempts_by_policy} attempts"));
+    }
     lines
 }
 

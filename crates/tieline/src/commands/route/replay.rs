@@ -21,8 +21,8 @@ pub(super) fn replay(app: &App, args: &RouteReplay) -> Result<(), Failure> {
         return Err(Failure::user("--since is not before --until"));
     }
     let policy = Place::of(app).policy()?;
-    let terms = !policy.terms.is_empty();
-    let remotes = switching::candidates(&policy, &prices::in_use(&app.store)?);
+    let terms = !policy.terms.is_empty() || policy.git_identity.is_some();
+    let remotes = switching::candidates(&policy, &prices::with_policy(&app.store, &policy)?);
     let again = Again::new(policy, remotes);
     let span = (since.as_millisecond(), until.as_millisecond());
     if args.same {
