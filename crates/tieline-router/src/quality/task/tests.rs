@@ -24,6 +24,9 @@ fn who_says_what_the_task_is() {
     check("SELECT name FROM users", none, (Some(Task::Code), By::Rule));
     check("Solve x^2 - 5x + 6 = 0", none, (Some(Task::Math), By::Model));
     check("zzz qqq", none, (None, By::Model));
+    // Code by 0.44, which is wrong: better unknown.
+    let letter = "Write to anna.muster@example.org that her card 4111 1111 1111 1111 is blocked.";
+    check(letter, none, (None, By::Model));
     check("", none, (None, By::Model));
     check("zzz qqq", Hints { has_tools: true, ..none }, (Some(Task::Agent), By::Rule));
     check("zzz qqq", Hints { has_schema: true, ..none }, (Some(Task::Extract), By::Rule));
@@ -66,9 +69,9 @@ fn accuracy_on_prompts_it_has_not_seen() {
         right += usize::from(said == Some(task));
         unknown += usize::from(said.is_none());
     }
-    // 79 and 11 in docs/quality.md; room for another machine's last bits.
+    // 69 and 3 in docs/quality.md; room for another machine's last bits.
     let wrong = 100 - right - unknown;
-    assert!(right >= 77 && wrong <= 12, "{right} right, {wrong} wrong, {unknown} unknown");
+    assert!(right >= 67 && wrong <= 4, "{right} right, {wrong} wrong, {unknown} unknown");
 }
 
 /// One typo: two characters exchanged, one dropped, one in other case, a space more, or another mark at the end.
@@ -105,10 +108,10 @@ fn a_typo_rarely_changes_the_task() {
             tried += 1;
         }
     }
-    // 183 and 51 of 2000 in docs/quality.md.
+    // 158 and 39 of 2000 in docs/quality.md.
     assert_eq!(tried, 2000);
     assert!(
-        flips <= 200 && held_flips <= 60,
+        flips <= 175 && held_flips <= 48,
         "{flips} flips, {held_flips} where the session holds"
     );
 }
