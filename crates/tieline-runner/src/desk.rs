@@ -220,8 +220,8 @@ impl<'m> Desk<'m> {
                     line.writer.send(&FromRunner::Adapter(digest, taken))?;
                 }
                 Order::DropAdapter(digest) => self.shelf.remove(digest, self.kv.context()),
-                // Once, before this begins.
-                Order::Load(_) | Order::Plan(_) => {}
+                // Once, before this begins; and none are made here.
+                Order::Load(_) | Order::Plan(_) | Order::Vectors(_) => {}
             }
             spent += started.elapsed();
         }

@@ -10,16 +10,14 @@ use std::time::{Duration, Instant};
 use tieline_decode::schedule::QueueFull;
 use tieline_decode::texts::{Limits, Order as Waiting, Text, Texts};
 use tieline_types::RequestId;
-use tieline_types::wire::{Failure, FailureKind, FrameError, FromRunner, Reply, Work};
+use tieline_types::wire::{Failure, FailureKind, FrameError, FromRunner, Reply};
 
 use crate::desk::Line;
-use crate::grammar::Grammar;
 use crate::llama::{Batch, DecodeError};
 use crate::pipe::Order as Arrived;
-use crate::prompt::{self, Prompts};
 use crate::session::{Session, failure, failure_with};
-use crate::template::Template;
 use order::Order;
+pub(crate) use order::Prepared;
 
 /// Most orders that wait; the next is refused.
 const QUEUE: usize = 256;
@@ -30,21 +28,18 @@ const NO_ADAPTERS: &str = "this version applies adapters to models that generate
 
 /// Serves a model that is loaded for embeddings until the orders end.
 pub(crate) fn serve(session: Session<'_>, line: Line<'_>) -> Result<(), FrameError> {
-    let template = session.model.chat_template().map(Template::new);
-    let prompts = Prompts { model: session.model, template, grammar: Grammar::default() };
     let limits = Limits {
         queue: QUEUE,
         texts: session.settings.sequences.into(),
         tokens: usize::try_from(session.settings.batch).unwrap_or(usize::MAX),
     };
     let (queue, orders) = (Texts::new(limits), HashMap::new());
-    Table { session, prompts, queue, orders }.serve(line)
+    Table { session, queue, orders }.serve(line)
 }
 
 /// What is at work.
 struct Table<'m> {
     session: Session<'m>,
-    prompts: Prompts<'m>,
     queue: Texts,
     orders: HashMap<RequestId, Order>,
 }
@@ -84,12 +79,13 @@ impl Table<'_> {
             let _reading = line.control.read();
             let started = Instant::now();
             match order {
-                Arrived::Work { id, work, arrived } => self.order(line, id, work, arrived)?,
+                Arrived::Vectors(prepared) => self.order(line, *prepared)?,
+                Arrived::Work { id, .. } => self.close(line, id, Reply::Failed(no_text()))?,
                 Arrived::Adapter((digest, _)) => {
                     let failure = failure(FailureKind::Unsupported, NO_ADAPTERS);
                     line.writer.send(&FromRunner::Adapter(digest, Err(failure)))?;
                 }
-                // Nothing was taken in, and what is loaded was loaded before this began.
+                // No prompt is prepared, and what is loaded was loaded before this began.
                 Arrived::Answer(_)
                 | Arrived::DropAdapter(_)
                 | Arrived::Load(_)
@@ -100,40 +96,21 @@ impl Table<'_> {
         Ok(true)
     }
 
-    fn order(
-        &mut self,
-        line: Line<'_>,
-        id: RequestId,
-        work: Work,
-        arrived: Instant,
-    ) -> Result<(), FrameError> {
-        let taken = match work {
-            Work::Embed { .. } | Work::Rank { .. } => match self.take_in(line, id, work, arrived) {
-                Ok(()) => return self.close_done(line, &[id]),
-                Err(failure) => Err(failure),
-            },
-            Work::Generate(_) | Work::Measure { .. } => Err(failure_with(
-                FailureKind::Unsupported,
-                "the model is loaded for embeddings",
-                "load it without embeddings to generate text",
-            )),
-            text => prompt::text_work(&self.prompts, text),
-        };
-        self.close(line, id, taken.unwrap_or_else(Reply::Failed))
+    fn order(&mut self, line: Line<'_>, prepared: Prepared) -> Result<(), FrameError> {
+        let id = prepared.id;
+        match self.take_in(line, prepared) {
+            Ok(()) => self.close_done(line, &[id]),
+            Err(failure) => self.close(line, id, Reply::Failed(failure)),
+        }
     }
 
     /// Queues an order.
-    fn take_in(
-        &mut self,
-        line: Line<'_>,
-        id: RequestId,
-        work: Work,
-        arrived: Instant,
-    ) -> Result<(), Failure> {
+    fn take_in(&mut self, line: Line<'_>, prepared: Prepared) -> Result<(), Failure> {
+        let id = prepared.id;
         if line.control.is_cancelled(id) {
             return Err(cancelled());
         }
-        let order = Order::new(&self.session, work, arrived)?;
+        let order = Order::new(&self.session, prepared)?;
         let (class, owner) = (order.asker.class, order.asker.owner.clone());
         let waiting = Waiting { id, class, owner, texts: order.all };
         self.queue.submit(waiting).map_err(|full| busy(&full))?;
@@ -240,6 +217,14 @@ impl Table<'_> {
 
 fn cancelled() -> Failure {
     failure(FailureKind::Busy, "cancelled")
+}
+
+fn no_text() -> Failure {
+    failure_with(
+        FailureKind::Unsupported,
+        "the model is loaded for embeddings",
+        "load it without embeddings to generate text",
+    )
 }
 
 fn late() -> Failure {

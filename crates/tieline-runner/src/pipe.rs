@@ -16,6 +16,7 @@ use tieline_types::wire::{
 use tieline_types::{Digest, LoadParams, RequestId};
 
 use crate::control::Control;
+use crate::embed::Prepared;
 use crate::llama;
 use crate::parcel::{Arrived, Parcel};
 use crate::preparer::Ready;
@@ -43,6 +44,8 @@ pub(crate) enum Order {
     },
     /// A request whose prompt is ready to be computed.
     Answer(Box<Ready>),
+    /// Texts of which vectors or scores are to be made; the long ones are read.
+    Vectors(Box<Prepared>),
     /// An adapter's file came, or will not.
     Adapter(Arrived),
     DropAdapter(Digest),

@@ -9,10 +9,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use tieline_types::wire::{FailureKind, FrameError, Reply, Work};
+use tieline_types::wire::{FailureKind, FrameError, Input, Reply, Work};
 use tieline_types::{Message, Prompt, Request, RequestId, Tool};
 
 use crate::control::Control;
+use crate::embed;
 use crate::pipe::{Order, Writer};
 use crate::prompt::{self, Prepared, Prompts};
 use crate::session::failure;
@@ -23,6 +24,8 @@ const LONG: usize = 64 * 1024;
 const LONG_QUEUE: usize = 64;
 /// Most prompts that are ready and wait for the computing thread: it takes some of them between two steps.
 const READY: usize = 8;
+/// The same of orders of texts: as many as fill a batch with a text each.
+const READY_TEXTS: usize = 16;
 /// The stack of the thread for short texts, of which a template can make long ones all the same.
 const SHORT_STACK: usize = prompt::STACK / 4;
 
@@ -35,12 +38,20 @@ pub(crate) struct Ready {
     pub(crate) arrived: Instant,
 }
 
+/// What a model is loaded for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Serves {
+    /// Answers, in a context of so many tokens.
+    Answers(usize),
+    /// Vectors and scores.
+    Vectors,
+}
+
 /// What a preparing thread needs.
 #[derive(Clone)]
 struct Preparer {
     prompts: Arc<Prompts<'static>>,
-    /// Tokens of the context.
-    context: usize,
+    serves: Serves,
     control: Arc<Control>,
     writer: Writer,
     ready: SyncSender<Order>,
@@ -53,15 +64,18 @@ struct Preparer {
 /// The system has no room for a thread.
 pub(crate) fn start(
     prompts: Prompts<'static>,
-    context: usize,
+    serves: Serves,
     orders: Receiver<Order>,
     (control, writer): (&Arc<Control>, &Writer),
 ) -> io::Result<Receiver<Order>> {
-    let (ready, receiver) = sync_channel(READY);
+    let (ready, receiver) = sync_channel(match serves {
+        Serves::Answers(_) => READY,
+        Serves::Vectors => READY_TEXTS,
+    });
     let (long, long_orders) = sync_channel(LONG_QUEUE);
     let preparer = Preparer {
         prompts: Arc::new(prompts),
-        context,
+        serves,
         control: Arc::clone(control),
         writer: writer.clone(),
         ready,
@@ -110,25 +124,44 @@ impl Preparer {
 
     fn prepare(&self, order: Order) -> Result<(), Ended> {
         let Order::Work { id, work, arrived } = order else { return self.pass_on(order) };
-        match work {
-            Work::Generate(request) => self.prepare_prompt(id, request, arrived),
-            Work::Embed { .. } | Work::Rank { .. } | Work::Measure { .. } => {
-                self.pass_on(Order::Work { id, work, arrived })
+        match (work, self.serves) {
+            (Work::Generate(request), Serves::Answers(context)) => {
+                self.prepare_prompt((id, request, arrived), context)
             }
-            text => {
+            (work @ (Work::Embed { .. } | Work::Rank { .. }), Serves::Vectors) => {
+                self.prepare_texts(id, work, arrived)
+            }
+            // Whoever computes says why it does not.
+            (
+                work @ (Work::Generate(_)
+                | Work::Embed { .. }
+                | Work::Rank { .. }
+                | Work::Measure { .. }),
+                _,
+            ) => self.pass_on(Order::Work { id, work, arrived }),
+            (text, _) => {
                 let reply = self.reading(|| prompt::text_work(&self.prompts, text));
                 self.answer(id, reply.unwrap_or_else(Reply::Failed))
             }
         }
     }
 
+    fn prepare_texts(&self, id: RequestId, work: Work, arrived: Instant) -> Result<(), Ended> {
+        let is_wanted = || !self.control.is_cancelled(id);
+        let order = (id, work, arrived);
+        let model = self.prompts.model;
+        match self.reading(|| embed::Prepared::new(model, order, LONG, is_wanted)) {
+            Ok(prepared) => self.pass_on(Order::Vectors(Box::new(prepared))),
+            Err(failure) => self.answer(id, Reply::Failed(failure)),
+        }
+    }
+
     fn prepare_prompt(
         &self,
-        id: RequestId,
-        request: Box<Request>,
-        arrived: Instant,
+        (id, request, arrived): (RequestId, Box<Request>, Instant),
+        context: usize,
     ) -> Result<(), Ended> {
-        match self.reading(|| self.prompts.prepare(id, &request, self.context)) {
+        match self.reading(|| self.prompts.prepare(id, &request, context)) {
             Ok(prepared) => {
                 let request = *request;
                 self.pass_on(Order::Answer(Box::new(Ready { id, request, prepared, arrived })))
@@ -175,7 +208,13 @@ fn length(order: &Order) -> usize {
         Work::Tokenize { text, .. } => text.expose().len(),
         Work::Render { messages, tools } => chat_length(messages) + tools_length(tools),
         Work::Detokenize { tokens, .. } => tokens.len(),
-        Work::Embed { .. } | Work::Rank { .. } | Work::Measure { .. } => 0,
+        // The others are read one by one, when they are computed.
+        Work::Embed { texts, .. } => texts.iter().map(text_length).max().unwrap_or(0),
+        Work::Rank { query, texts, .. } => {
+            let texts = texts.iter().chain([query]);
+            texts.map(|text| text.expose().len()).max().unwrap_or(0)
+        }
+        Work::Measure { .. } => 0,
     }
 }
 
@@ -187,6 +226,13 @@ fn prompt_length(prompt: &Prompt) -> usize {
         Prompt::Tokens(tokens) | Prompt::Rendered(tokens) => tokens.len(),
         // No frame holds them.
         Prompt::Texts(_) => 0,
+    }
+}
+
+fn text_length(text: &Input) -> usize {
+    match text {
+        Input::Text(text) => text.expose().len(),
+        Input::Tokens(_) => 0,
     }
 }
 
@@ -205,7 +251,7 @@ fn tools_length(tools: &[Tool]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::Role;
+    use tieline_types::{Asker, Role};
 
     use super::*;
 
@@ -224,5 +270,14 @@ mod tests {
         let gap = Request::new(Prompt::Infill { prefix, suffix });
         assert_eq!(of(Work::Generate(Box::new(gap))), 5);
         assert_eq!(of(Work::Detokenize { tokens: vec![1; 7], special: false }), 7);
+        // Of texts to be computed one by one the longest; tokens are read already.
+        let texts = vec!["1".into(), "1234".into(), Input::Tokens(vec![1; 9]), "12".into()];
+        let asker = Asker::default;
+        assert_eq!(of(Work::Embed { texts, normalise: true, asker: asker() }), 4);
+        let rank = |query: &str| {
+            let texts = vec!["1".into(), "123".into()];
+            of(Work::Rank { query: query.into(), texts, asker: asker() })
+        };
+        assert_eq!((rank("12"), rank("12345")), (3, 5));
     }
 }

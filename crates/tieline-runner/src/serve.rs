@@ -24,7 +24,7 @@ use crate::llama::{self, Llama, Model};
 use crate::others::Others;
 use crate::pipe::{self, Order, Writer};
 use crate::plan;
-use crate::preparer;
+use crate::preparer::{self, Serves};
 use crate::process;
 use crate::prompt::Prompts;
 use crate::session::{self, Session, failure};
@@ -119,7 +119,7 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
             Ok(server.writer.reply(id, Reply::Failed(failure))?)
         }
         // No adapter is of use yet, and the engine sends none.
-        Ok(Order::Answer(_) | Order::Adapter(_) | Order::DropAdapter(_)) => {
+        Ok(Order::Answer(_) | Order::Vectors(_) | Order::Adapter(_) | Order::DropAdapter(_)) => {
             let failure = failure(FailureKind::Internal, "an adapter was sent before a model");
             Ok(server.writer.send(&FromRunner::LoadFailed(failure))?)
         }
@@ -202,7 +202,18 @@ impl Server {
         session.choose_kernels();
         let mut loaded = session.describe(started);
         let has_cache = folder.is_ok();
-        if session.params.embeddings.is_some() {
+        let prompts = Prompts {
+            model,
+            template: model.chat_template().map(Template::new),
+            grammar: Grammar::default(),
+        };
+        let context = usize::try_from(session.settings.context).unwrap_or(0);
+        let vectors = session.params.embeddings.is_some();
+        let serves = if vectors { Serves::Vectors } else { Serves::Answers(context) };
+        // Threads begin before the seal.
+        let orders = preparer::start(prompts, serves, orders, (&self.control, &self.writer))
+            .map_err(ServeError::Start)?;
+        if vectors {
             loaded.jail = self.sealed(has_cache);
             self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
             drop(loading);
@@ -210,16 +221,7 @@ impl Server {
             return Ok(embed::serve(session, line)?);
         }
         let drafter = draft.map(|draft| Drafter::new(draft, model));
-        let context = usize::try_from(session.settings.context).unwrap_or(0);
         let desk = self.desk(session, folder, program).guessing_with(drafter).watching(others);
-        let prompts = Prompts {
-            model,
-            template: model.chat_template().map(Template::new),
-            grammar: Grammar::default(),
-        };
-        // Threads begin before the seal.
-        let orders = preparer::start(prompts, context, orders, (&self.control, &self.writer))
-            .map_err(ServeError::Start)?;
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         drop(loading);

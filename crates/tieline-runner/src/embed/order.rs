@@ -1,15 +1,36 @@
 //! One order: its texts, read as they are wanted, and what was made of them.
+//!
+//! Long texts are read before, on a thread beside the one that computes.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 use std::vec;
 
 use tieline_types::wire::{Failure, FailureKind, Input, Reply, Work};
-use tieline_types::{Asker, Tokens};
+use tieline_types::{Asker, RequestId, Tokens};
 
 use crate::llama::{ActualPooling, Model};
 use crate::prompt;
 use crate::session::{Session, failure, failure_with};
+
+/// An order as it comes from those who prepare texts.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) id: RequestId,
+    arrived: Instant,
+    asker: Asker,
+    kind: Kind,
+    texts: Vec<Unread>,
+}
+
+/// A text that was not computed.
+#[derive(Debug)]
+enum Unread {
+    /// Nobody has looked at it.
+    As(Input),
+    /// Its own tokens.
+    Tokens(Vec<i32>),
+}
 
 /// An order that has not ended.
 #[derive(Debug)]
@@ -17,8 +38,8 @@ pub(super) struct Order {
     pub(super) asker: Asker,
     arrived: Instant,
     kind: Kind,
-    /// Texts that nobody has looked at.
-    unread: vec::IntoIter<Input>,
+    /// Texts that were not asked for.
+    unread: vec::IntoIter<Unread>,
     /// The tokens of those that were read and not taken.
     read: VecDeque<Vec<i32>>,
     /// Texts taken.
@@ -37,27 +58,40 @@ enum Kind {
     Scores { query: Vec<i32>, marks: Marks },
 }
 
-impl Order {
-    /// An order as it came; none of its texts is read yet.
-    pub(super) fn new(
-        session: &Session<'_>,
-        work: Work,
-        arrived: Instant,
+impl Prepared {
+    /// Reads the query, and those texts that have more bytes than `long`, for as long as that is wanted.
+    pub(crate) fn new(
+        model: &Model,
+        (id, work, arrived): (RequestId, Work, Instant),
+        long: usize,
+        is_wanted: impl Fn() -> bool,
     ) -> Result<Self, Failure> {
         let (kind, texts, asker): (_, Vec<Input>, _) = match work {
-            Work::Embed { texts, normalise, asker } => {
-                refuse_ranker(session, false)?;
-                (Kind::Vectors { normalise }, texts, asker)
-            }
+            Work::Embed { texts, normalise, asker } => (Kind::Vectors { normalise }, texts, asker),
             Work::Rank { query, texts, asker } => {
-                refuse_ranker(session, true)?;
-                let query = prompt::tokenize(session.model, query.expose(), false, false)?;
-                let marks = Marks::of(session.model);
+                let query = prompt::tokenize(model, query.expose(), false, false)?;
                 let texts = texts.into_iter().map(Input::Text).collect();
-                (Kind::Scores { query, marks }, texts, asker)
+                (Kind::Scores { query, marks: Marks::of(model) }, texts, asker)
             }
             _ => return Err(failure(FailureKind::Internal, "this work makes no vectors")),
         };
+        let read = |input: Input| match &input {
+            Input::Text(text) if text.expose().len() > long => match is_wanted() {
+                true => kind.read(model, &input).map(Unread::Tokens),
+                false => Err(super::cancelled()),
+            },
+            _ => Ok(Unread::As(input)),
+        };
+        let texts = texts.into_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Self { id, arrived, asker, kind, texts })
+    }
+}
+
+impl Order {
+    /// An order of which none is computed yet.
+    pub(super) fn new(session: &Session<'_>, prepared: Prepared) -> Result<Self, Failure> {
+        let Prepared { id: _, arrived, asker, kind, texts } = prepared;
+        refuse_ranker(session, matches!(kind, Kind::Scores { .. }))?;
         let (all, unread) = (texts.len(), texts.into_iter());
         let (read, made) = (VecDeque::new(), Vec::new());
         Ok(Self { asker, arrived, kind, unread, read, taken: 0, all, made, tokens: 0 })
@@ -79,7 +113,11 @@ impl Order {
             let Some(text) = self.unread.next() else {
                 return Err(failure(FailureKind::Internal, format!("there is no text {index}")));
             };
-            let tokens = self.kind.tokens(session.model, index, &text)?;
+            let tokens = match text {
+                Unread::Tokens(tokens) => tokens,
+                Unread::As(text) => self.kind.read(session.model, &text)?,
+            };
+            let tokens = self.kind.whole(index, tokens)?;
             self.read.push_back(fitting(session, index, tokens)?);
         }
         Ok(self.read.get(number - self.taken).map_or(0, Vec::len))
@@ -119,13 +157,17 @@ impl Order {
 }
 
 impl Kind {
-    /// The tokens that the model reads of a text.
-    fn tokens(&self, model: &Model, index: usize, text: &Input) -> Result<Vec<i32>, Failure> {
+    /// A text's own tokens.
+    fn read(&self, model: &Model, text: &Input) -> Result<Vec<i32>, Failure> {
         let whole = matches!(self, Self::Vectors { .. });
-        let tokens = match text {
-            Input::Text(text) => prompt::tokenize(model, text.expose(), whole, false)?,
-            Input::Tokens(tokens) => prompt::known_tokens(model, tokens)?,
-        };
+        match text {
+            Input::Text(text) => prompt::tokenize(model, text.expose(), whole, false),
+            Input::Tokens(tokens) => prompt::known_tokens(model, tokens),
+        }
+    }
+
+    /// What the model reads of a text with these tokens.
+    fn whole(&self, index: usize, tokens: Vec<i32>) -> Result<Vec<i32>, Failure> {
         match self {
             Self::Vectors { .. } if tokens.is_empty() => {
                 Err(failure(FailureKind::InvalidRequest, format!("text {index} is empty")))

@@ -265,3 +265,37 @@ fn texts_of_many_orders_are_as_one_by_one() {
         }
     }
 }
+
+/// Asks for two things, and says which of them ended first.
+fn first(peer: &mut Peer, long: Work, short: Work) -> &'static str {
+    let (long, short) = (peer.order(long), peer.order(short));
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        match peer.frame() {
+            Some(FromRunner::Reply(id, _)) => ended.push(id),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+    assert!(ended.contains(&long) && ended.contains(&short));
+    if ended[0] == long { "long" } else { "short" }
+}
+
+/// It takes seconds, and is far more than there is room for, which is known only then.
+fn megabytes() -> String {
+    "word ".repeat(3_000_000)
+}
+
+#[test]
+fn nobody_waits_while_megabytes_are_tokenised() {
+    let mut peer = peer(Pooling::Mean);
+    let embed = |text: String| asking(vec![Private::from(text).into()], "one", None);
+    let good = || asking(vec!["good".into()], "other", None);
+    assert_eq!(first(&mut peer, embed(megabytes()), good()), "short");
+    let failure = peer.failure(embed(megabytes()));
+    assert_eq!(failure.kind, FailureKind::ContextExceeded);
+    assert!(failure.message.starts_with("text 0 has 3000001 tokens"), "{}", failure.message);
+    let (add_special, parse_special) = (false, false);
+    let text = || "word ".repeat(1_000_000).into();
+    let tokenize = Work::Tokenize { text: text(), add_special, parse_special };
+    assert_eq!(first(&mut peer, tokenize, good()), "short");
+}
