@@ -225,7 +225,8 @@ pub(super) const GPU: &[Call] = &[
 const DRIVER: &str = "not tested: a driver's own business";
 
 /// Whether this build computes on a GPU.
-pub(super) const HAS_GPU: bool = cfg!(any(feature = "cuda", feature = "vulkan", feature = "metal"));
+pub(super) const HAS_GPU: bool =
+    cfg!(any(feature = "cuda", feature = "vulkan", feature = "metal", feature = "rocm"));
 
 /// The name of this build's list.
 pub(super) const PROFILE: &str = if HAS_GPU { "gpu" } else { "processor" };
