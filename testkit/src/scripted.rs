@@ -13,8 +13,8 @@ use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Abilities, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
     HeldAdapter, Host, HostStatus, Jail, LoadedModel, MemoryUse, ModelCard, ModelDetails, Piece,
-    Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing, TokenLogprob, Tokens,
-    ToolCallStep, Usage, Wanted,
+    ProcessMemory, Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing,
+    TokenLogprob, Tokens, ToolCallStep, Usage, Wanted,
 };
 
 /// The context of every scripted model.
@@ -291,6 +291,10 @@ impl Host for Scripted {
             waiting: 0,
             loads: 1,
             unwritten: 5,
+            memory: Some(ProcessMemory {
+                allocated: Bytes(100_000_000),
+                limit: Some(Bytes(1_300_000_000)),
+            }),
             pinned: false,
             leaves_in: Some(Duration::from_secs(300)),
         };

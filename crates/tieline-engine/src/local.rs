@@ -288,6 +288,10 @@ impl Resident for LocalModel {
         Self::adapters(self)
     }
 
+    fn pid(&self) -> Option<u32> {
+        Self::pid(self)
+    }
+
     fn unwritten(&self) -> u64 {
         *self.unwritten.borrow()
     }
@@ -313,7 +317,7 @@ impl Resident for LocalModel {
         self.submit(work).await?.single().await
     }
 
-    async fn end(&self) {
+    async fn end(&self, _: &str) {
         self.close().await;
     }
 }

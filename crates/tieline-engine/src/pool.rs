@@ -9,25 +9,22 @@ pub mod decide;
 mod entry;
 mod growth;
 mod overview;
+mod resident;
 mod runners;
 mod sizes;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::fmt;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tieline_types::wire::{Reply, Work};
-use tieline_types::{
-    Backend, BackendError, Bytes, Digest, ErrorKind, EventStream, HeldAdapter, Hint, Keep, Request,
-    Served,
-};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tieline_types::{BackendError, Bytes, ErrorKind, EventStream, Hint, Keep, Request, Served};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 pub use overview::{Eviction, Overview, Standing};
+pub use resident::{Loader, Resident};
 pub use runners::Runners;
 
 use asked::{Asked, Job, Witness};
@@ -40,38 +37,10 @@ const ORDERS: usize = 256;
 const QUEUE: usize = 64;
 /// Evictions that are remembered.
 const REMEMBERED: usize = 64;
+/// Why a model leaves as all do.
+const CLOSED: &str = "its server ended";
 /// Requests that wait at most this long for a model to get room.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(120);
-
-/// A model in memory.
-#[async_trait]
-pub trait Resident: Backend {
-    /// What was loaded, and what computes it.
-    fn served(&self) -> Arc<Served>;
-
-    /// The adapters that it holds or that work waits for, and what they take beside it. Tells of one that comes before
-    /// any of it is there, and of one that goes once it is gone.
-    fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>>;
-
-    /// Computed tokens that were dropped before there was time to write them to the cache on disk.
-    fn unwritten(&self) -> u64;
-
-    /// These adapters are to go, as soon as no work asks for them, and no others. Returns at once.
-    fn shed(&self, adapters: HashSet<Digest>);
-
-    /// Does work that has a single reply. Dropping the future cancels it.
-    async fn work(&self, work: Work) -> Result<Reply, BackendError>;
-
-    /// Ends it, and returns when its memory is free.
-    async fn end(&self);
-}
-
-/// Brings models into memory. Two there are: runner processes, and what tests count with.
-#[async_trait]
-pub trait Loader: fmt::Debug + Send + Sync {
-    /// Loads a model by its name in the pool.
-    async fn load(&self, name: &str) -> Result<Arc<dyn Resident>, BackendError>;
-}
 
 /// A model that the pool may load.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -530,7 +499,7 @@ impl Worker {
             if let Err(unsent) = orders.send(order).await
                 && let Order::Loaded { result: Ok(model), .. } = unsent.0
             {
-                model.end().await;
+                model.end(CLOSED).await;
             }
         });
     }
@@ -542,9 +511,10 @@ impl Worker {
         if self.evictions.len() == REMEMBERED {
             self.evictions.pop_front();
         }
-        self.evictions.push_back(Eviction { model: entry.member.name.clone(), reason, at });
+        let (name, why) = (entry.member.name.clone(), reason.clone());
+        self.evictions.push_back(Eviction { model: name, reason, at });
         self.tasks.spawn(async move {
-            model.end().await;
+            model.end(&why).await;
             // Where the loop is gone, nobody waits for the memory.
             let _ = orders.send(Order::Ended(key)).await;
         });
@@ -582,7 +552,7 @@ impl Worker {
             let waiting = entry.queue.drain(..).chain(entry.growing.drain(..));
             waiting.for_each(|asked| asked.job.refuse(gone()));
             if let Some(model) = entry.leave() {
-                model.end().await;
+                model.end(CLOSED).await;
             }
         }
     }

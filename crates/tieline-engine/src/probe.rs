@@ -6,7 +6,7 @@ use sysinfo::{
     CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind,
     System,
 };
-use tieline_types::Bytes;
+use tieline_types::{Bytes, ProcessMemory};
 
 /// What this machine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,37 @@ pub fn resident_memory(pid: u32) -> Option<Bytes> {
     let what = ProcessRefreshKind::nothing().with_memory();
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
     system.process(pid).map(|process| Bytes(process.memory()))
+}
+
+/// What a process has allocated, and the most that it may. `None` where there is no such process, or the system does not
+/// tell.
+#[cfg(target_os = "linux")]
+pub fn process_memory(pid: u32) -> Option<ProcessMemory> {
+    let told = |what: &str| std::fs::read_to_string(format!("/proc/{pid}/{what}")).ok();
+    Some(ProcessMemory {
+        allocated: allocated_in(&told("status")?)?,
+        limit: told("limits").and_then(|limits| limit_in(&limits)),
+    })
+}
+
+/// No other system tells.
+#[cfg(not(target_os = "linux"))]
+pub fn process_memory(_: u32) -> Option<ProcessMemory> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn allocated_in(status: &str) -> Option<Bytes> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Bytes(kibibytes.saturating_mul(1024)))
+}
+
+/// The soft limit: the one that holds.
+#[cfg(target_os = "linux")]
+fn limit_in(limits: &str) -> Option<Bytes> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max data size"))?;
+    line.split_whitespace().next()?.parse().ok().map(Bytes)
 }
 
 /// Names of the instruction sets that `kernels` were compiled without although the processor has them.
@@ -153,6 +184,24 @@ mod tests {
         let machine = machine();
         assert!(machine.cores >= 1 && machine.cores <= machine.logical_processors);
         assert!(machine.memory.0 > 0 && machine.memory_available <= machine.memory);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_process_may_allocate_is_read_as_the_system_says_it() {
+        let status = "Name:\trunner\nVmSize:\t  9 kB\nVmData:\t  180212 kB\nVmStk:\t 132 kB\n";
+        assert_eq!(allocated_in(status), Some(Bytes(180_212 * 1024)));
+        // A kernel thread has none.
+        assert_eq!(allocated_in("Name:\tkthreadd\n"), None);
+        let limits = |soft: &str| {
+            format!(
+                "Limit   Soft Limit   Hard Limit   Units\nMax data size   {soft}   unlimited   bytes\n"
+            )
+        };
+        assert_eq!(limit_in(&limits("1234")), Some(Bytes(1234)));
+        assert_eq!(limit_in(&limits("unlimited")), None);
+        let ours = process_memory(std::process::id()).unwrap();
+        assert!(ours.allocated.0 > 0 && ours.limit.is_none_or(|most| most >= ours.allocated));
     }
 
     #[test]

@@ -14,8 +14,8 @@ use futures_core::Stream;
 use crate::wire::{Input, Reply, Work};
 use crate::{
     Asker, Backend, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason,
-    Finished, HeldAdapter, LoadedModel, Message, Pooling, Private, Prompt, Request, RunnerBuild,
-    Started, Texts, Timing, Tokens, Tool, Usage, Zone,
+    Finished, HeldAdapter, LoadedModel, Message, Pooling, Private, ProcessMemory, Prompt, Request,
+    RunnerBuild, Started, Texts, Timing, Tokens, Tool, Usage, Zone,
 };
 
 /// Which model is asked for, and how it is to be loaded where it is not in memory.
@@ -142,6 +142,8 @@ pub struct Residence {
     pub loads: u64,
     /// Computed tokens that its runner dropped before there was time to write them to the cache on disk.
     pub unwritten: u64,
+    /// What its process has allocated, and may, where the system tells.
+    pub memory: Option<ProcessMemory>,
     /// It never leaves by itself.
     pub pinned: bool,
     /// How long until it leaves if nobody asks; `None`: when others need the room, or it is pinned.

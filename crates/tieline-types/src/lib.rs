@@ -46,7 +46,7 @@ pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{
     FlashAttention, KernelChoice, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild,
 };
-pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
+pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings, ProcessMemory};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use money::{MicroUsd, NotMoney, Price};
 pub use picture::{Detail, Picture, PictureKind, PictureSource};

@@ -57,6 +57,17 @@ impl MemoryUse {
     }
 }
 
+/// What a process has of memory now, as the system counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ProcessMemory {
+    /// Private memory that it has allocated, touched or not, and the stacks of its threads: what the limit is about.
+    #[serde(rename = "allocated_bytes")]
+    pub allocated: Bytes,
+    /// The most that it may allocate; `None`: as much as there is.
+    #[serde(rename = "limit_bytes")]
+    pub limit: Option<Bytes>,
+}
+
 /// The settings that decide how much memory a model takes, as they come out of what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedSettings {

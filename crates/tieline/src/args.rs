@@ -124,8 +124,12 @@ pub(crate) enum Command {
         llama.cpp itself plans: only the file's header is read. Exit code 1: it does not fit into what is\n\
         free now, and the hint says what would.")]
     Plan(Plan),
-    /// List the models that run now
-    Ps,
+    /// List the models that run now, or those that left
+    Ps {
+        /// List the models that left a server's memory instead, the latest last, and why each did
+        #[arg(long)]
+        left: bool,
+    },
     /// Keep builds of the runner side by side, compare them, and choose one
     Engine {
         /// What to do

@@ -21,6 +21,7 @@ use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
 use tieline_store::Store;
 use tieline_types::{BackendError, Bytes, Digest, Host, Keep, LoadParams, ModelCard, Tokens};
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::args;
@@ -98,12 +99,15 @@ impl Ground {
 #[derive(Debug)]
 pub(crate) struct Handle {
     machine: Arc<Machine>,
+    afterwards: TaskTracker,
 }
 
 impl Handle {
     /// Ends all models and waits until they are gone. Whoever asks after that is refused.
     pub(crate) async fn shutdown(self) {
         self.machine.pool.shutdown().await;
+        self.afterwards.close();
+        self.afterwards.wait().await;
     }
 }
 
@@ -135,7 +139,9 @@ pub(crate) fn start(
         planning: Semaphore::new(PLANNERS),
     });
     let variants = Arc::new(Variants::default());
-    let loader = Arc::new(Runners::new(Arc::clone(&ground), Arc::clone(&variants)));
+    let afterwards = TaskTracker::new();
+    let loader = Runners::new(Arc::clone(&ground), Arc::clone(&variants), afterwards.clone());
+    let loader = Arc::new(loader);
     let config = PoolConfig { budget, wait: settings.wait };
     let machine = Arc::new(Machine {
         pool: Pool::start(config, Vec::new(), loader),
@@ -146,7 +152,7 @@ pub(crate) fn start(
         ground,
         variants,
     });
-    (Arc::clone(&machine) as Arc<dyn Host>, Handle { machine })
+    (Arc::clone(&machine) as Arc<dyn Host>, Handle { machine, afterwards })
 }
 
 fn usual_budget(free: Bytes) -> Bytes {

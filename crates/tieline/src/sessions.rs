@@ -17,6 +17,10 @@ use crate::planning::Planned;
 
 /// How the names of records end.
 const READ: &str = "json";
+/// The file of those that left, a line each.
+const LEFT: &str = "left.jsonl";
+/// Those that are remembered: the latest.
+const REMEMBERED: usize = 32;
 
 /// What one process runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,6 +47,50 @@ pub(crate) struct Record {
     pub(crate) adapters: Vec<String>,
 }
 
+/// A model that left a server's memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Left {
+    /// The model's name.
+    pub(crate) model: String,
+    /// The model's content.
+    pub(crate) digest: Digest,
+    /// Why, in a few words.
+    pub(crate) reason: String,
+    /// When.
+    pub(crate) at_unix_s: u64,
+}
+
+impl Left {
+    /// Of a model that leaves now.
+    pub(crate) fn now(model: &Model, reason: &str) -> Self {
+        let (name, reason) = (model.name.clone(), reason.to_owned());
+        Self { model: name, digest: model.digest, reason, at_unix_s: unix_seconds() }
+    }
+
+    /// Writes it down for `tieline ps --left`. A failure only hides it there.
+    pub(crate) fn note(self, home: &Path) {
+        let mut all = left(home);
+        all.push(self);
+        let newest = all.len().saturating_sub(REMEMBERED);
+        let lines = all[newest..].iter().filter_map(|one| serde_json::to_string(one).ok());
+        let text: String = lines.map(|line| line + "\n").collect();
+        let new = folder(home).join(format!("{LEFT}.{}", std::process::id()));
+        // Of two servers that write at once one wins.
+        let _ = fs::write(&new, text).and_then(|()| fs::rename(&new, folder(home).join(LEFT)));
+    }
+}
+
+/// Which models left servers' memory lately, the latest last.
+pub(crate) fn left(home: &Path) -> Vec<Left> {
+    let text = fs::read_to_string(folder(home).join(LEFT)).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Now.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
 /// Shows a model to `tieline ps` while it lives.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -59,9 +107,7 @@ impl Record {
             digest: model.digest,
             context_tokens: loaded.loaded().context,
             jail: loaded.loaded().jail.level(),
-            started_at_unix_s: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| time.as_secs()),
+            started_at_unix_s: unix_seconds(),
             planned_bytes: planned.map(Planned::expected),
             adapters: Vec::new(),
         }
@@ -187,6 +233,26 @@ mod tests {
         }
         drop(session);
         assert!(running(home.path()).is_empty());
+    }
+
+    #[test]
+    fn the_latest_that_left_are_remembered() {
+        let home = tempfile::tempdir().unwrap();
+        let of = |number: usize| Left {
+            model: number.to_string(),
+            digest: Digest([0; 32]),
+            reason: "another needed the room".to_owned(),
+            at_unix_s: 7,
+        };
+        of(0).note(home.path());
+        assert!(left(home.path()).is_empty(), "there is no folder before a model was loaded");
+        fs::create_dir(folder(home.path())).unwrap();
+        (0..REMEMBERED + 3).for_each(|number| of(number).note(home.path()));
+        let want: Vec<Left> = (3..REMEMBERED + 3).map(of).collect();
+        assert_eq!(left(home.path()), want);
+        // Nothing of it is taken for a model that runs.
+        assert!(running(home.path()).is_empty());
+        assert_eq!(left(home.path()), want);
     }
 
     #[test]

@@ -40,6 +40,13 @@ pub(super) struct Tensor {
 }
 
 impl Tensor {
+    /// How many bytes it has in the file.
+    fn length(&self) -> usize {
+        let lengths = self.dimensions.iter().map(|&length| usize::try_from(length).unwrap_or(0));
+        let values: usize = lengths.product();
+        if self.rounded { values / 32 * 34 } else { values * 4 }
+    }
+
     fn bytes(&self) -> Vec<u8> {
         if !self.rounded {
             return self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -76,6 +83,23 @@ impl Draft {
 
     /// The file's bytes.
     pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut out = self.header();
+        for tensor in &self.tensors {
+            out.extend(tensor.bytes());
+            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        }
+        out
+    }
+
+    /// The file's bytes up to its tensors, and how long it is with them, whose values may be missing here.
+    pub(super) fn hollow(&self) -> (Vec<u8>, u64) {
+        let header = self.header();
+        let lengths = self.tensors.iter().map(|one| one.length().next_multiple_of(ALIGNMENT));
+        let length = header.len() + lengths.sum::<usize>();
+        (header, length as u64)
+    }
+
+    fn header(&self) -> Vec<u8> {
         let mut out = b"GGUF\x03\0\0\0".to_vec();
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.keys.len() as u64).to_le_bytes());
@@ -93,11 +117,7 @@ impl Draft {
                 .for_each(|&length| out.extend(u64::from(length).to_le_bytes()));
             out.extend(if tensor.rounded { Q8_0 } else { F32 }.to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
-            offset = (offset + tensor.bytes().len()).next_multiple_of(ALIGNMENT);
-        }
-        for tensor in &self.tensors {
-            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-            out.extend(tensor.bytes());
+            offset = (offset + tensor.length()).next_multiple_of(ALIGNMENT);
         }
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
         out

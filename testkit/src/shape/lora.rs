@@ -39,6 +39,22 @@ pub fn smollm2_adapter(seed: u32) -> Vec<u8> {
     file("llama", names.map(strong))
 }
 
+/// The beginning of the file of an adapter of the real model [`crate::smollm2`], of this rank, and how long the file is.
+/// Zeros follow: it changes nothing, and takes as much memory as one that does.
+#[must_use]
+pub fn hollow_smollm2_adapter(rank: u32) -> (Vec<u8>, u64) {
+    let mut file = begun("llama");
+    for layer in 0..SMOLLM2_LAYERS {
+        for (name, input, output) in SMOLLM2 {
+            for (part, dimensions) in [("a", vec![input, rank]), ("b", vec![rank, output])] {
+                let name = format!("blk.{layer}.{name}.lora_{part}");
+                file.tensors.push(Tensor { name, dimensions, values: Vec::new(), rounded: false });
+            }
+        }
+    }
+    file.hollow()
+}
+
 /// An adapter's file that names another architecture.
 #[must_use]
 pub fn foreign_adapter() -> Vec<u8> {
@@ -80,6 +96,15 @@ fn changes(seed: u32) -> Vec<Change> {
 }
 
 fn file(architecture: &str, changes: impl Iterator<Item = Change>) -> Vec<u8> {
+    let mut file = begun(architecture);
+    for Change { name, input, output, a, b } in changes {
+        file.tensor(format!("{name}.lora_a"), vec![input, RANK], a);
+        file.tensor(format!("{name}.lora_b"), vec![RANK, output], b);
+    }
+    file.bytes()
+}
+
+fn begun(architecture: &str) -> Draft {
     let mut file = Draft::default();
     let text = |text: &str| Value::Text(text.to_owned());
     file.key("general.type", text("adapter"));
@@ -87,11 +112,7 @@ fn file(architecture: &str, changes: impl Iterator<Item = Change>) -> Vec<u8> {
     file.key("general.name", text("Tiny adapter"));
     file.key("adapter.type", text("lora"));
     file.key("adapter.lora.alpha", Value::F32(ALPHA));
-    for Change { name, input, output, a, b } in changes {
-        file.tensor(format!("{name}.lora_a"), vec![input, RANK], a);
-        file.tensor(format!("{name}.lora_b"), vec![RANK, output], b);
-    }
-    file.bytes()
+    file
 }
 
 /// What is added to a matrix: the product of two narrow ones.

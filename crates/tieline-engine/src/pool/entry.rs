@@ -262,6 +262,7 @@ impl Entry {
             },
             phase: self.phase(),
             served,
+            pid: self.model().and_then(|model| model.pid()),
             adapters: self
                 .model()
                 .map(|model| model.adapters().borrow().clone())

@@ -29,6 +29,8 @@ pub struct Standing {
     pub phase: Option<Phase>,
     /// What was loaded, once it is.
     pub served: Option<Arc<Served>>,
+    /// Its process, while it is ready.
+    pub pid: Option<u32>,
     /// The adapters that it holds.
     pub adapters: Vec<HeldAdapter>,
     /// Requests that it answers.

@@ -3,11 +3,13 @@ use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use proptest::prelude::*;
 use tieline_types::{
-    Adapter, AdapterFile, Adapters, Digest, Event, FinishReason, Finished, Jail, LoadedModel,
-    MemoryUse, Prompt, RunnerBuild, Scale, Timing, Tokens, Usage, Zone,
+    Adapter, AdapterFile, Adapters, Backend, Digest, Event, FinishReason, Finished, HeldAdapter,
+    Jail, LoadedModel, MemoryUse, Prompt, RunnerBuild, Scale, Timing, Tokens, Usage, Zone,
 };
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::*;
@@ -230,6 +232,10 @@ impl Resident for Fake {
         Arc::new(served(&self.name))
     }
 
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+
     fn unwritten(&self) -> u64 {
         0
     }
@@ -249,7 +255,7 @@ impl Resident for Fake {
         Ok(Reply::Count(Tokens(7)))
     }
 
-    async fn end(&self) {
+    async fn end(&self, _: &str) {
         if self.busy.load(Ordering::SeqCst) > 0 || self.pinned {
             self.ledger.broken.fetch_add(1, Ordering::SeqCst);
         }

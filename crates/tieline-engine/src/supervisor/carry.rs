@@ -162,12 +162,12 @@ impl Life<'_> {
     }
 
     /// Tells what the adapters take, before any more of it is taken.
-    pub(super) fn tell_adapters(&self) {
+    pub(super) fn tell_adapters(&mut self) {
         self.tell_adapters_with(None);
     }
 
     /// As [`tell_adapters`](Self::tell_adapters), with those of work that is about to be accepted.
-    pub(super) fn tell_adapters_with(&self, work: Option<&wire::Work>) {
+    pub(super) fn tell_adapters_with(&mut self, work: Option<&wire::Work>) {
         let takes = self.shelf.takes(work.into_iter());
         let bytes = takes.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes.0));
         let changed = self.supervisor.told.held.send_if_modified(|told| {

@@ -14,6 +14,7 @@ use super::adapters::Shelf;
 use super::again::{Again, Left, killer, leave_behind};
 use super::blame::Trace;
 use super::carry::{self, Sending};
+use super::limit::Allowed;
 use super::{Change, Failed, Phase, Running, State, Submission, Supervisor};
 use crate::child::{Child, SpawnError};
 use crate::choices::Chooser;
@@ -52,6 +53,8 @@ pub(super) struct Life<'s> {
     pub(super) loaded: Option<LoadedModel>,
     /// What it had allocated then, where that is limited.
     pub(super) data: Option<Bytes>,
+    /// What its limit counts of adapters.
+    pub(super) allowed: Allowed,
     pub(super) running: HashMap<RequestId, Pending>,
     /// A request that was at work when a runner died, of which nothing was heard yet: all that is new waits.
     pub(super) trial: Option<RequestId>,
@@ -150,6 +153,7 @@ impl<'s> Life<'s> {
             chooser: None,
             loaded: None,
             data: None,
+            allowed: Allowed::default(),
             running: HashMap::new(),
             trial: None,
             shelf: Shelf::default(),
@@ -415,6 +419,7 @@ impl<'s> Life<'s> {
             return Err(Over::Stalled);
         }
         self.unanswered += 1;
+        self.limit_less();
         self.check_sending().await?;
         Ok(self.child.send(&ToRunner::Ping(0)).await?)
     }

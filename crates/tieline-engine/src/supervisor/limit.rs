@@ -8,6 +8,7 @@
 use tieline_types::{Bytes, JailLayer, LoadedModel};
 
 use super::life::Life;
+use crate::probe;
 
 /// For texts, grammars, frames and what is computed of them.
 const MORE: u64 = 1 << 30;
@@ -29,18 +30,51 @@ fn beyond(loaded: &LoadedModel, adapters: Bytes) -> u64 {
     parts.into_iter().fold(MORE, u64::saturating_add)
 }
 
+fn allocated(pid: u32) -> Option<Bytes> {
+    Some(probe::process_memory(pid)?.allocated)
+}
+
 /// Whether memory of devices is mapped, which counts as what it is not.
 fn has_devices(loaded: &LoadedModel) -> bool {
     loaded.memory.buffers.iter().any(|buffer| buffer.device.is_some())
+}
+
+/// How much of adapters the limit counts: those that come before they do, and those that go until the runner had the
+/// time between two pings to drop them, which it does when its step has ended.
+#[derive(Debug, Default)]
+pub(super) struct Allowed {
+    now: Bytes,
+    /// The most since the last ping.
+    lately: Bytes,
+    counted: Bytes,
+}
+
+impl Allowed {
+    /// So much is here or comes. Whether the limit is another.
+    fn take(&mut self, now: Bytes) -> bool {
+        self.now = now;
+        self.lately = self.lately.max(now);
+        let more = now > self.counted;
+        self.counted = self.counted.max(now);
+        more
+    }
+
+    /// Whether the limit is another.
+    fn ping(&mut self) -> bool {
+        let most = std::mem::replace(&mut self.lately, self.now);
+        let less = most < self.counted;
+        self.counted = self.counted.min(most);
+        less
+    }
 }
 
 impl Life<'_> {
     /// Before it loads: no more than is free on this machine.
     pub(super) fn limit_loading(&self) {
         if self.build.devices.iter().all(|device| device == "CPU")
-            && let Some(has) = self.child.pid().and_then(system::data)
+            && let Some(has) = self.child.pid().and_then(allocated)
         {
-            let free = crate::probe::machine().memory_available.0;
+            let free = probe::machine().memory_available.0;
             // What cannot be limited is killed first where memory lacks, by its own wish.
             let _ = system::limit(&self.child, has.0.saturating_add(free).saturating_add(MORE));
         }
@@ -48,7 +82,7 @@ impl Life<'_> {
 
     /// Once it is ready: what it has, and so much more. Says in its jail what became of it.
     pub(super) fn limit_ready(&mut self, loaded: &mut LoadedModel) {
-        let Some(has) = self.child.pid().and_then(system::data).filter(|_| !has_devices(loaded))
+        let Some(has) = self.child.pid().and_then(allocated).filter(|_| !has_devices(loaded))
         else {
             return;
         };
@@ -63,11 +97,24 @@ impl Life<'_> {
         }
     }
 
-    /// Before adapters come, or once they are gone.
-    pub(super) fn limit_with(&self, adapters: Bytes) {
+    /// Before adapters come, or once they were told to go.
+    pub(super) fn limit_with(&mut self, adapters: Bytes) {
+        if self.allowed.take(adapters) {
+            self.set_limit();
+        }
+    }
+
+    /// To be called at each ping.
+    pub(super) fn limit_less(&mut self) {
+        if self.allowed.ping() {
+            self.set_limit();
+        }
+    }
+
+    fn set_limit(&self) {
         if let Some(loaded) = &self.loaded {
             // As it was before: an adapter that finds no memory ends the runner, and nothing else.
-            let _ = self.limit(loaded, adapters);
+            let _ = self.limit(loaded, self.allowed.counted);
         }
     }
 
@@ -80,21 +127,11 @@ impl Life<'_> {
 
 #[cfg(target_os = "linux")]
 mod system {
-    use std::fs;
     use std::io;
 
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
-    use tieline_types::Bytes;
 
     use crate::child::Child;
-
-    /// What a process has of the memory that the limit is about.
-    pub(super) fn data(pid: u32) -> Option<Bytes> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmData:"))?;
-        let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(Bytes(kibibytes.saturating_mul(1024)))
-    }
 
     /// Lets it have no more. What its user may not have anyway stays the most.
     pub(super) fn limit(child: &Child, most: u64) -> io::Result<()> {
@@ -112,15 +149,27 @@ mod system {
 mod system {
     use std::io;
 
-    use tieline_types::Bytes;
-
     use crate::child::Child;
-
-    pub(super) fn data(_: u32) -> Option<Bytes> {
-        None
-    }
 
     pub(super) fn limit(_: &Child, _: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_count_before_they_come_and_until_they_must_be_gone() {
+        let mut allowed = Allowed::default();
+        assert!(allowed.take(Bytes(5)) && !allowed.ping());
+        assert!(allowed.take(Bytes(7)));
+        // One goes, another comes: what was there may still be.
+        assert!(!allowed.take(Bytes(0)) && !allowed.take(Bytes(3)));
+        assert!(!allowed.ping() && allowed.counted == Bytes(7), "{allowed:?}");
+        assert!(allowed.ping() && allowed.counted == Bytes(3), "{allowed:?}");
+        assert!(!allowed.ping() && !allowed.take(Bytes(0)));
+        assert!(!allowed.ping() && allowed.ping() && allowed.counted == Bytes(0));
     }
 }

@@ -1,7 +1,7 @@
 //! Adapters come to a runner at work, and to the one that takes its place.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Signal, kill_process};
 use sha2::{Digest as _, Sha256};
 use testkit::{Shape, lora};
-use tieline_engine::{EngineConfig, LocalModel, Member, Pool, PoolConfig, Runners};
+use tieline_engine::{EngineConfig, LocalModel, Member, Pool, PoolConfig, Runners, probe};
 use tieline_types::wire::ADAPTERS;
 use tieline_types::{
     Adapter, AdapterFile, Adapters, Backend, Bytes, Digest, ErrorKind, Event, HeldAdapter,
@@ -87,6 +87,48 @@ async fn adapters_are_brought_once_and_again_after_a_crash() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(error.to_string().contains("cannot read the file of the adapter"), "{error}");
     assert_eq!(answer(&model, request(&[])).await.unwrap(), plain);
+    model.shutdown().await;
+}
+
+/// A file that is mostly zeros, and its digest.
+fn put_hollow(folder: &Path, (header, length): (Vec<u8>, u64)) -> Adapter {
+    let path = folder.join("hollow");
+    let mut file = File::create(&path).unwrap();
+    file.write_all(&header).unwrap();
+    file.set_len(length).unwrap();
+    let (mut file, mut hash) = (File::open(&path).unwrap(), Sha256::new());
+    let mut buffer = vec![0; 1 << 20];
+    while let Some(read) = Some(file.read(&mut buffer).unwrap()).filter(|read| *read > 0) {
+        hash.update(&buffer[..read]);
+    }
+    let file = Some(AdapterFile { path, bytes: Bytes(length) });
+    Adapter { digest: Digest(hash.finalize().into()), scale: Scale::FULL, file }
+}
+
+/// It is there twice while it is taken in: whole, and in its tensors.
+#[tokio::test]
+async fn an_adapter_that_takes_more_than_a_runner_may_else_is_allowed_it() {
+    let Some(runner) = testkit::runner() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (header, length) = lora::hollow_smollm2_adapter(960);
+    let one = put_hollow(folder.path(), (header, length));
+    let model = crate::start(EngineConfig::new(runner)).await;
+    let runner = model.pid();
+    let memory = || probe::process_memory(runner.unwrap()).unwrap();
+    let before = memory();
+    let most = before.limit.unwrap();
+    assert!(2 * length > most.0 - before.allocated.0, "{length} are no more than {before:?}");
+    let question = |adapters: &[Adapter]| Request {
+        adapters: Adapters::new(adapters.to_vec()).unwrap(),
+        max_tokens: Some(Tokens(5)),
+        ..crate::question("Hi")
+    };
+    let plain = answer(&model, question(&[])).await.unwrap();
+    assert_eq!(memory().limit, Some(most));
+    assert_eq!(answer(&model, question(&[one])).await.unwrap(), plain);
+    assert_eq!(model.pid(), runner, "it died of it");
+    assert_eq!(memory().limit, Some(Bytes(most.0 + 3 * length)));
+    assert!(memory().allocated.0 > before.allocated.0 + length, "{:?}", memory());
     model.shutdown().await;
 }
 

@@ -175,6 +175,8 @@ fn residence(model: &Residence) -> Value {
         "context": loaded.map(|loaded| loaded.context),
         "jail": loaded.map(|loaded| loaded.jail.level()),
         "planned_bytes": model.planned,
+        "allocated_bytes": model.memory.map(|memory| memory.allocated),
+        "limit_bytes": model.memory.and_then(|memory| memory.limit),
         "adapters": model.adapters.iter().map(adapter).collect::<Vec<_>>(),
         "busy": model.busy,
         "waiting": model.waiting,

@@ -25,6 +25,8 @@ async fn models_and_memory_are_shown_and_changed() {
     let body = service.get("/tieline/v1/status").await.is(200);
     assert_eq!(body["models"][0]["jail"], "none");
     assert_eq!(body["models"][0]["leaves_in_s"], 300);
+    assert_eq!(body["models"][0]["allocated_bytes"], 100_000_000);
+    assert_eq!(body["models"][0]["limit_bytes"], 1_300_000_000);
     assert_eq!(body["models"][0]["adapters"], json!([{ "digest": Digest([9; 32]), "bytes": 5 }]));
     let body = service.post("/tieline/v1/models/mock/load", &json!({})).await.is(200);
     assert_eq!(body["context"], 4096);

@@ -7,13 +7,15 @@ use serde::Serialize;
 use tieline_engine::probe::{self, Machine};
 use tieline_engine::{EngineConfig, Inspected, JailPolicy};
 use tieline_store::Trust;
-use tieline_types::{Bytes, Hint, Jail, JailLevel};
+use tieline_types::{Bytes, Hint, Jail, JailLevel, ProcessMemory};
 
 use super::load_params::chosen;
+use super::ps::allocated;
 use crate::app::{App, KERNEL_CHOICES};
 use crate::failure::Failure;
 use crate::prompts;
 use crate::runner::{Chosen, Why};
+use crate::sessions;
 
 /// Less free space than this is worth a warning: a small model with its cache.
 const LITTLE_SPACE: Bytes = Bytes(5_000_000_000);
@@ -52,7 +54,7 @@ pub(super) fn doctor(app: &App) -> Result<(), Failure> {
     let machine = probe::machine();
     let mut checks = vec![processor(&machine), memory(&machine)];
     checks.extend(runner(app));
-    checks.extend([space(app), models(app)?, prompts(app), python(app.python())]);
+    checks.extend([space(app), models(app)?, running(app), prompts(app), python(app.python())]);
     print(app, &checks)?;
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
     match failed {
@@ -229,6 +231,30 @@ fn models(app: &App) -> Result<Check, Failure> {
     Ok(Check::failed("models", format!("missing or changed: {}", bad.join(", ")), hint))
 }
 
+/// What runs now, and how near each comes to the bound at which it ends.
+fn running(app: &App) -> Check {
+    let runs = sessions::running(&app.home);
+    let runs: Vec<_> = runs
+        .into_iter()
+        .map(|record| (record.model, probe::process_memory(record.runner_pid)))
+        .collect();
+    if runs.is_empty() {
+        return Check::ok("running", "no models run now");
+    }
+    let told = |(model, memory): &(String, _)| format!("{model} allocated {}", allocated(*memory));
+    let detail = runs.iter().map(told).collect::<Vec<_>>().join("; ");
+    if runs.iter().any(|(_, memory)| memory.is_some_and(is_near)) {
+        let hint = "who comes to the limit ends and is started again: use a smaller context, fewer adapters or requests";
+        return Check::warning("running", detail, hint);
+    }
+    Check::ok("running", detail)
+}
+
+/// Whether less than a tenth of what a process may allocate is left.
+fn is_near(memory: ProcessMemory) -> bool {
+    memory.limit.is_some_and(|most| memory.allocated.0 > most.0 - most.0 / 10)
+}
+
 /// What the cache on disk holds. Whatever it holds, it may be deleted.
 fn prompts(app: &App) -> Check {
     let held = prompts::held(&app.prompts);
@@ -249,5 +275,19 @@ fn python(python: &Path) -> Check {
         Err(error) => {
             Check::warning("python", format!("cannot start {}: {error}", python.display()), hint)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_less_than_a_tenth_left_is_near_its_limit() {
+        let near = |allocated, limit: Option<u64>| {
+            is_near(ProcessMemory { allocated: Bytes(allocated), limit: limit.map(Bytes) })
+        };
+        assert!(!near(900, Some(1000)) && near(901, Some(1000)) && near(1001, Some(1000)));
+        assert!(!near(u64::MAX, None));
     }
 }

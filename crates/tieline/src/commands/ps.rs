@@ -4,19 +4,22 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use tieline_engine::probe;
-use tieline_types::Bytes;
+use tieline_types::{Bytes, ProcessMemory};
 
 use super::list::{table, trimmed};
 use crate::app::App;
 use crate::failure::Failure;
 use crate::runner::{self, Chosen, Why};
-use crate::sessions::{self, Record};
+use crate::sessions::{self, Left, Record};
 
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
     record: Record,
     memory_bytes: Option<Bytes>,
+    /// What it has allocated, and may; left out where the system does not tell.
+    #[serde(flatten)]
+    allowed: Option<ProcessMemory>,
     /// The program it runs; `None` where the system does not tell.
     engine: Option<Engine>,
 }
@@ -37,6 +40,7 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
         .into_iter()
         .map(|record| Row {
             memory_bytes: probe::resident_memory(record.runner_pid),
+            allowed: probe::process_memory(record.runner_pid),
             engine: engine(record.runner_pid),
             record,
         })
@@ -49,16 +53,26 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
         return Ok(());
     }
     let mut table = table(&[
-        "MODEL", "DIGEST", "CONTEXT", "MEMORY", "PLANNED", "JAIL", "PID", "RUNNER", "ENGINE",
+        "MODEL",
+        "DIGEST",
+        "CONTEXT",
+        "MEMORY",
+        "PLANNED",
+        "ALLOCATED",
+        "JAIL",
+        "PID",
+        "RUNNER",
+        "ENGINE",
     ]);
     let size = |bytes: Option<Bytes>| bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
-    for Row { record, memory_bytes, engine } in &rows {
+    for Row { record, memory_bytes, allowed, engine } in &rows {
         table.add_row([
             [&[record.model.clone()][..], &record.adapters].concat().join(" +"),
             record.digest.short(),
             record.context_tokens.0.to_string(),
             size(*memory_bytes),
             size(record.planned_bytes),
+            allocated(*allowed),
             record.jail.to_string(),
             record.pid.to_string(),
             record.runner_pid.to_string(),
@@ -68,11 +82,59 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
     app.output.line(&trimmed(&table))
 }
 
+pub(super) fn left(app: &App) -> Result<(), Failure> {
+    let all = sessions::left(&app.home);
+    if app.output.is_json() {
+        return app.output.value(&all);
+    }
+    if all.is_empty() {
+        app.output.talk("no model left a server's memory");
+        return Ok(());
+    }
+    let mut table = table(&["MODEL", "DIGEST", "LEFT", "WHY"]);
+    let now = sessions::unix_seconds();
+    for Left { model, digest, reason, at_unix_s } in all {
+        table.add_row([model, digest.short(), ago(now.saturating_sub(at_unix_s)), reason]);
+    }
+    app.output.line(&trimmed(&table))
+}
+
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        _ => format!("{} h ago", seconds / 3600),
+    }
+}
+
+/// What a process has allocated, of what it may.
+pub(super) fn allocated(memory: Option<ProcessMemory>) -> String {
+    match memory {
+        None => "unknown".to_owned(),
+        Some(ProcessMemory { allocated, limit: Some(most) }) => format!("{allocated} of {most}"),
+        Some(ProcessMemory { allocated, limit: None }) => format!("{allocated}, no limit"),
+    }
+}
+
 /// A build's name, or which other runner it is.
 fn short(why: &Why) -> &str {
     match why {
         Why::Pinned(name) => name,
         Why::Named => "named",
         Why::Beside => "beside",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_one_unit() {
+        let told = [0, 119, 120, 7199, 7200, 90_000].map(ago);
+        assert_eq!(
+            told,
+            ["0 s ago", "119 s ago", "2 min ago", "119 min ago", "2 h ago", "25 h ago"]
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_engine::pool::decide::Phase;
 use tieline_engine::pool::{Eviction, Standing};
-use tieline_engine::{Member, Pool};
+use tieline_engine::{Member, Pool, probe};
 use tieline_store::{Catalogue, Model};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
@@ -247,6 +247,7 @@ impl Machine {
             waiting: standing.waiting,
             loads: standing.loads,
             unwritten: standing.unwritten,
+            memory: standing.pid.and_then(probe::process_memory),
             pinned: standing.member.pinned,
             leaves_in: standing.leaves_in,
         })

@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,24 +19,31 @@ use tieline_types::{
 };
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use super::needs::{self, Need};
 use super::variants::{Place, Variant, Variants};
 use super::{Ground, blocking, errors};
 use crate::crashes;
 use crate::planning;
-use crate::sessions::{Record, Session};
+use crate::sessions::{Left, Record, Session};
 
 /// Loads variants by their names in the pool.
 #[derive(Debug)]
 pub(super) struct Runners {
     ground: Arc<Ground>,
     variants: Arc<Variants>,
+    afterwards: TaskTracker,
 }
 
 impl Runners {
-    pub(super) fn new(ground: Arc<Ground>, variants: Arc<Variants>) -> Self {
-        Self { ground, variants }
+    /// `afterwards`: what is written down of models that are gone, for which nobody waits.
+    pub(super) fn new(
+        ground: Arc<Ground>,
+        variants: Arc<Variants>,
+        afterwards: TaskTracker,
+    ) -> Self {
+        Self { ground, variants, afterwards }
     }
 
     async fn bring(&self, variant: &Arc<Variant>) -> Result<Kept, BackendError> {
@@ -60,7 +68,11 @@ impl Runners {
         tasks.spawn(tell(model.adapters(), store.clone(), record, Arc::clone(&holds)));
         tasks.close();
         let (store, variant) = (store.clone(), Arc::clone(variant));
-        Ok(Kept { model, variant, need, store, holds, tasks })
+        let afterwards = self.afterwards.clone();
+        let took = model.loaded().load_time.as_millis();
+        info!(model = variant.model.name, load_ms = took, "a model is in memory");
+        let home = self.ground.home.clone();
+        Ok(Kept { model, variant, need, store, home, holds, tasks, afterwards })
     }
 }
 
@@ -160,9 +172,11 @@ struct Kept {
     /// What it was loaded by.
     need: Arc<Need>,
     store: Store,
+    home: PathBuf,
     holds: Holds,
     /// What tells of its adapters; ends with it.
     tasks: TaskTracker,
+    afterwards: TaskTracker,
 }
 
 #[async_trait]
@@ -173,6 +187,10 @@ impl Resident for Kept {
 
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         self.model.adapters()
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.model.pid()
     }
 
     fn unwritten(&self) -> u64 {
@@ -187,21 +205,27 @@ impl Resident for Kept {
         self.model.work(work).await
     }
 
-    async fn end(&self) {
+    async fn end(&self, why: &str) {
         self.variant.is_at(Place::Away);
         let held = planning::held(&self.model);
         self.model.close().await;
         self.tasks.wait().await;
         let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
-        let need = Arc::clone(&self.need);
-        let after = blocking(move || {
-            planning::record(&store, &variant.model, &need.planned, held);
+        // Nobody is left to be told.
+        let _ = blocking(move || {
             drop(holds);
             Ok(())
+        })
+        .await;
+        let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
+        let (need, home) = (Arc::clone(&self.need), self.home.clone());
+        info!(model = variant.model.name, reason = why, "a model left memory");
+        let left = Left::now(&variant.model, why);
+        // Its memory is free: whoever waits for that does not wait for the disk.
+        self.afterwards.spawn_blocking(move || {
+            planning::record(&store, &variant.model, &need.planned, held);
+            left.note(&home);
         });
-        // Nobody is left to be told.
-        let _ = after.await;
     }
 }
 

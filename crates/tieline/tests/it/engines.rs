@@ -131,13 +131,24 @@ fn a_server_follows_the_build_in_use_at_its_next_start() {
     let leave = json!({ "model": "smollm2", "keep_alive": 0 });
     daemon.post("/api/generate", &leave).is(200);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while !runs().is_empty() {
+    let left = || json(&home, &["ps", "--left"]);
+    while !runs().is_empty() || left() == json!([]) {
         assert!(std::time::Instant::now() < deadline, "it does not leave");
     }
+    let why = "it was told to leave";
+    assert_eq!((&left()[0]["model"], &left()[0]["reason"]), (&"smollm2".into(), &why.into()));
+    let table = home.tieline(["ps", "--left"]).text();
+    assert!(table.starts_with("MODEL ") && table.trim_end().ends_with(why), "{table}");
     ask();
     assert_eq!(runs(), ["b"]);
     let rows = json(&home, &["ps"]);
     assert!(rows[0]["planned_bytes"].as_u64() > Some(0), "{rows}");
+    // The server says of its runner what `ps` does.
+    let status = daemon.get("/tieline/v1/status").is(200);
+    let [of_server, of_ps] =
+        [&status["models"][0], &rows[0]].map(|one| one["limit_bytes"].as_u64());
+    assert!(of_server > Some(0) && of_server == of_ps, "{status} {rows}");
+    assert!(status["models"][0]["allocated_bytes"].as_u64() > Some(0), "{status}");
     daemon.end();
 }
 

@@ -31,7 +31,7 @@ fn a_sound_machine_passes() {
     }
     let names: Vec<_> =
         report.as_array().unwrap().iter().map(|check| check["name"].as_str().unwrap()).collect();
-    insta::assert_snapshot!(names.join(" "), @"processor memory runner kernels devices jail store models prompts python");
+    insta::assert_snapshot!(names.join(" "), @"processor memory runner kernels devices jail store models running prompts python");
     assert!(verdicts(&report).contains(&"kernels ok".to_owned()), "{report}");
     let text = home.tieline(["doctor"]).runner(&runner).text();
     assert!(text.contains("models     1 here, 98.3 MB"), "{text}");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tieline_types::Bytes;
 
 use super::home::{Home, check, keys};
 
@@ -108,7 +109,7 @@ fn an_interrupt_ends_all() {
     let home = Home::with_model();
     let background = Background::start(&home, &runner, &[]);
     let row = row(&home);
-    insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens jail started_at_unix_s planned_bytes adapters memory_bytes engine");
+    insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens jail started_at_unix_s planned_bytes adapters memory_bytes allocated_bytes limit_bytes engine");
     assert_eq!(row["pid"], background.child.id());
     assert_eq!((&row["model"], &row["context_tokens"]), (&"smollm2".into(), &4096.into()));
     assert!(row["memory_bytes"].as_u64().unwrap() > 50_000_000);
@@ -117,8 +118,23 @@ fn an_interrupt_ends_all() {
     let first = table.lines().next().unwrap();
     assert_eq!(
         first.split_whitespace().collect::<Vec<_>>().join(" "),
-        "MODEL DIGEST CONTEXT MEMORY PLANNED JAIL PID RUNNER ENGINE"
+        "MODEL DIGEST CONTEXT MEMORY PLANNED ALLOCATED JAIL PID RUNNER ENGINE"
     );
+    // The bound that the engine set, and what there is of it.
+    let bytes = |name: &str| row[name].as_u64().unwrap();
+    let (has, most) = (bytes("allocated_bytes"), bytes("limit_bytes"));
+    assert!(has > 0 && most > has + (1 << 29) && most < has + (2 << 30), "{has} of {most}");
+    assert!(table.contains(&format!(" of {}", Bytes(most))), "{table}");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", row["runner_pid"])).unwrap();
+    assert!(
+        limits.lines().any(|line| {
+            line.starts_with("Max data size") && line.contains(&format!(" {most} "))
+        })
+    );
+    let report = home.tieline(["doctor", "--json"]).runner(&runner).json();
+    let check = report.as_array().unwrap().iter().find(|check| check["name"] == "running").unwrap();
+    let detail = check["detail"].as_str().unwrap();
+    assert!(detail.starts_with("smollm2 allocated ") && detail.ends_with(&Bytes(most).to_string()));
     assert!(lives(runner_of(&row)));
     assert_eq!(session_files(&home).len(), 1);
 
