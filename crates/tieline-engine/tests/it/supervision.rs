@@ -109,6 +109,21 @@ async fn a_runner_that_comes_to_the_bound_of_its_memory_dies_alone() {
 }
 
 #[tokio::test]
+async fn a_runner_sees_nothing_of_our_environment() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(quick(runner)).await;
+    // Who is not root may not look.
+    if let Ok(environment) = fs::read(format!("/proc/{}/environ", model.pid().unwrap())) {
+        let environment = String::from_utf8(environment).unwrap();
+        // glibc has read it, and cut it where it did.
+        let ours =
+            |one: &str| one.starts_with("GLIBC_TUNABLES=") || one.starts_with("glibc.malloc.");
+        assert!(environment.split_terminator('\0').all(ours), "{environment}");
+    }
+    model.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_request_that_kills_two_runners_is_refused() {
     let Some(runner) = testkit::runner() else { return };
     let model = start(EngineConfig { max_crashes: 9, ..quick(runner) }).await;
