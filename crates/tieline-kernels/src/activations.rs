@@ -74,7 +74,12 @@ impl Activations {
     /// How many rows are best filled by one thread: what lies side by side shares cache lines.
     #[must_use]
     pub fn together(&self) -> usize {
-        if self.rounding == Rounding::Bytes { tile::TOKENS } else { TOKENS }
+        match self.rounding {
+            #[cfg(target_arch = "x86_64")]
+            Rounding::Bytes if beside::wanted() => tile::TOKENS,
+            Rounding::Bytes => 1,
+            _ => TOKENS,
+        }
     }
 
     /// How many rows there are.
