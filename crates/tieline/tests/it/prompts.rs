@@ -11,7 +11,7 @@ const SYSTEM: &str = "You are a helpful assistant. You answer in one short sente
     say so when you do not know something rather than guess.";
 
 /// A question whose answer is not near a tie: a token computed alone is rounded otherwise than among others.
-const CLEAR: &str = "Who wrote Hamlet?";
+const CLEAR: &str = "What is the capital of France?";
 
 /// The files that are kept.
 fn kept(home: &Home) -> Vec<PathBuf> {
@@ -91,7 +91,7 @@ fn a_folder_that_cannot_be_used_stops_no_answer() {
     check!(home, run.env("TIELINE_PROMPT_CACHE", "1GB"), @"
     exit 0
     --- stdout
-    Ham
+    The
     --- stderr
     warning: prompts are not kept, for [HOME]/prompts cannot be used: File exists (os error 17)
     ");
