@@ -78,6 +78,10 @@ fn of_project(folder: &Path) -> Result<PathBuf, Failure> {
 /// The text of a file; `None`: it is not there.
 fn read(path: &Path) -> Result<Option<String>, Failure> {
     let mut text = String::new();
+    // Opening a pipe would wait for a writer.
+    if fs::metadata(path).is_ok_and(|about| !about.is_file()) {
+        return Err(failed(path, "it is no file"));
+    }
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
