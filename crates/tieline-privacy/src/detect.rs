@@ -52,7 +52,7 @@ pub struct Finding {
 pub struct Dictionary {
     /// The terms, each of 3 visible signs or more, at most 4 MiB together; case, diacritics, blanks and look-alikes do not matter.
     pub terms: Vec<String>,
-    /// The names and addresses by which git knows this user: like terms, and found as [`Entity::GitIdentity`].
+    /// The names and addresses by which git knows this user: found as terms are, as [`Entity::Term`].
     pub identities: Vec<String>,
 }
 

@@ -28,8 +28,6 @@ const TABLED: u32 = 0x3100;
 #[derive(Clone, Debug)]
 pub(super) struct Terms {
     machine: Machine,
-    /// How many of the patterns are the user's words; the others are of his git identity.
-    words: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -54,7 +52,7 @@ impl Terms {
             true => Machine::Fast(DFA::new(patterns).expect("the dictionary is small")),
             false => Machine::Small(NFA::new(patterns).expect("the dictionary is small enough")),
         };
-        Some(Self { machine, words: dictionary.terms.len() })
+        Some(Self { machine })
     }
 
     pub(super) fn find(&self, text: &str, out: &mut Vec<Candidate>) {
@@ -74,6 +72,8 @@ impl Terms {
         let mut starts = vec![0; machine.max_pattern_len().next_power_of_two()];
         let last = starts.len() - 1;
         let mut count = 0_usize;
+        // Looked for once: a text may end in megabytes of blanks.
+        let trimmed = text.trim_end();
         fold(text, |byte, start, end| {
             starts[count & last] = start;
             count += 1;
@@ -81,15 +81,13 @@ impl Terms {
             if !machine.is_match(state) {
                 return;
             }
-            let end = end_of(text, end, byte == b' ');
+            let end = end_of(trimmed, end, byte == b' ');
             // All of them: a longer term that does not stand must not hide a shorter one that does.
             for pattern in (0..machine.match_len(state)).map(|at| machine.match_pattern(state, at))
             {
                 let start = starts[(count - machine.pattern_len(pattern)) & last];
-                let is_word = pattern.as_usize() < self.words;
-                let entity = if is_word { Entity::Term } else { Entity::GitIdentity };
                 if stands(text, start, end) {
-                    out.push(Candidate { range: start..end, entity });
+                    out.push(Candidate { range: start..end, entity: Entity::Term });
                 }
             }
         });
@@ -98,7 +96,7 @@ impl Terms {
 
 /// Where a match ends: marks that were folded away belong to the letter before them, blanks to the blank.
 fn end_of(text: &str, end: usize, in_gap: bool) -> usize {
-    let rest = text[end..].trim_end().chars();
+    let rest = text.get(end..).unwrap_or_default().chars();
     let more = rest.take_while(|sign| is_unseen(*sign) || in_gap && is_gap(*sign));
     end + more.map(char::len_utf8).sum::<usize>()
 }
@@ -363,7 +361,7 @@ mod tests {
         let mut out = Vec::new();
         Terms::new(&dictionary).unwrap().find("jane-roe: falcon", &mut out);
         let found = |range, entity| Candidate { range, entity };
-        assert_eq!(out, [found(0..8, Entity::GitIdentity), found(10..16, Entity::Term)]);
+        assert_eq!(out, [found(0..8, Entity::Term), found(10..16, Entity::Term)]);
     }
 
     /// As it is defined: all of the text folded first, then each term looked for at each place.

@@ -101,7 +101,7 @@ fn who_the_user_is_for_git_leaves_redacted_where_the_policy_says_so() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("git knows no name of yours"));
     home.file(".gitconfig", "[user]\n\tname = Jane Roe\n\temail = jane@example.org\n");
     let shown = run(&policy).json();
-    assert_eq!(shown["egress"]["replaced"]["git_identity"], 1, "{shown}");
+    assert_eq!(shown["egress"]["replaced"]["term"], 1, "{shown}");
     assert!(!shown["surfaces"].to_string().contains("Roe"), "{shown}");
     assert!(run(&plain).json()["surfaces"].to_string().contains("Jane-Roe"));
     home.file(".gitconfig", "[user\nname = x\n");
