@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,9 @@ impl Left {
 
     /// Writes it down for `tieline ps --left`. A failure only hides it there.
     pub(crate) fn note(self, home: &Path) {
+        // Several may leave at once.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock();
         let mut all = left(home);
         all.push(self);
         let newest = all.len().saturating_sub(REMEMBERED);
@@ -253,6 +257,25 @@ mod tests {
         // Nothing of it is taken for a model that runs.
         assert!(running(home.path()).is_empty());
         assert_eq!(left(home.path()), want);
+    }
+
+    #[test]
+    fn all_that_leave_at_once_are_remembered() {
+        let home = tempfile::tempdir().unwrap();
+        fs::create_dir(folder(home.path())).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let home = home.path();
+                scope.spawn(move || {
+                    for number in 0..4 {
+                        let model = format!("{thread} {number}");
+                        let (digest, reason) = (Digest([0; 32]), String::new());
+                        Left { model, digest, reason, at_unix_s: 7 }.note(home);
+                    }
+                });
+            }
+        });
+        assert_eq!(left(home.path()).len(), 8 * 4);
     }
 
     #[test]
