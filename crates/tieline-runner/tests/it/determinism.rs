@@ -149,7 +149,7 @@ fn a_rule_is_part_of_the_receipt() {
         Constraint::JsonSchema(schema.to_owned()),
         Constraint::Regex("(red|green|blue)( (and|or) (red|green|blue)){2}".to_owned()),
         Constraint::Lark("start: /[a-z]{3,9}/ \".\"".to_owned()),
-        Constraint::Gbnf("root ::= [A-Z] [a-z]+ \"!\"".to_owned()),
+        Constraint::Gbnf("root ::= [A-Z] [a-z] [a-z]? [a-z]? \"!\"".to_owned()),
         Constraint::JsonSchema(
             r#"{"type":"array","items":{"enum":[1,2]},"maxItems":3}"#.to_owned(),
         ),
