@@ -40,13 +40,13 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long its files may take to be opened.
 const OPENING: Duration = Duration::from_secs(30);
 
-/// How glibc takes memory, which only its environment can tell it: one heap for all threads, in steps of 4 MiB and in huge
-/// pages. A heap of its own, as a thread has it otherwise, grows page by page: 4,000 calls for a vocabulary of 262,144
+/// How glibc takes memory, which only its environment can tell it: one heap for all threads, in steps of 4 MiB.
+/// Huge pages would cost 8 MiB of a small model's memory. A heap of its own, as a thread has it otherwise, grows page by page: 4,000 calls for a vocabulary of 262,144
 /// words. What is larger than 32 MiB is mapped, as it comes to be without this. Another C library does not look.
 #[cfg(target_os = "linux")]
 const HEAP: (&str, &str) = (
     "GLIBC_TUNABLES",
-    "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:glibc.malloc.top_pad=4194304:\
+    "glibc.malloc.arena_max=1:glibc.malloc.top_pad=4194304:\
      glibc.malloc.mmap_threshold=33554432",
 );
 
