@@ -45,10 +45,7 @@ const HOSTILE: [&str; 24] = [
 fn main() {
     let terms = ["Project Falcon", "Acme Holding", "Zürich Nord", "山田商事", "blue-heron"];
     let plain = Detectors::default();
-    let with_terms = Detectors::new(&Dictionary {
-        terms: terms.map(str::to_owned).to_vec(),
-        ..Dictionary::default()
-    });
+    let with_terms = Detectors::new(&Dictionary { terms: terms.map(str::to_owned).to_vec() });
     println!(
         "{:<10} {:>10} {:>12} {:>10} {:>16}",
         "text", "MB/s", "with terms", "findings", "4 KB prompt, µs"

@@ -52,14 +52,6 @@ pub struct Finding {
 pub struct Dictionary {
     /// The terms, each of 3 visible signs or more, at most 4 MiB together; case, diacritics, blanks and look-alikes do not matter.
     pub terms: Vec<String>,
-    /// The names and addresses by which git knows this user: found as terms are, as [`Entity::Term`].
-    pub identities: Vec<String>,
-}
-
-impl Dictionary {
-    fn all(&self) -> impl Iterator<Item = &String> {
-        self.terms.iter().chain(&self.identities)
-    }
 }
 
 /// A dictionary that cannot be used.
@@ -82,9 +74,10 @@ impl Detectors {
     /// # Errors
     /// A term is too short to mean anything, or the terms are more than 4 MiB together.
     pub fn new(dictionary: &Dictionary) -> Result<Self, DictionaryError> {
-        match terms::unusable(dictionary) {
+        let terms = &dictionary.terms;
+        match terms::unusable(terms) {
             Some(term) => Err(DictionaryError(term.clone())),
-            None => Ok(Self { cues: Arc::default(), terms: Terms::new(dictionary).map(Arc::new) }),
+            None => Ok(Self { cues: Arc::default(), terms: Terms::new(terms).map(Arc::new) }),
         }
     }
 

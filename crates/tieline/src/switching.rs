@@ -198,10 +198,11 @@ impl Workshop {
 
 /// What looks for all that this policy calls private.
 fn detectors(policy: &Policy) -> Result<Detectors, Failure> {
-    let projects = policy.git_identity.as_deref();
-    let identities = projects.map_or_else(|| Ok(Vec::new()), git::identities)?;
-    let dictionary = Dictionary { terms: policy.terms.clone(), identities };
-    Detectors::new(&dictionary).map_err(|error| {
+    let mut terms = policy.terms.clone();
+    if let Some(projects) = &policy.git_identity {
+        terms.extend(git::identities(projects)?);
+    }
+    Detectors::new(&Dictionary { terms }).map_err(|error| {
         Failure::user(format!("`terms` or `git_identity` of the policy cannot be used: {error}"))
     })
 }

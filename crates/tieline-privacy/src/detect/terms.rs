@@ -11,7 +11,6 @@ use aho_corasick::dfa::DFA;
 use aho_corasick::nfa::contiguous::NFA;
 use unicode_normalization::UnicodeNormalization;
 
-use super::Dictionary;
 use super::entity::Entity;
 use super::text::Candidate;
 
@@ -38,8 +37,8 @@ enum Machine {
 
 impl Terms {
     /// The automaton of terms that [`unusable`] let pass; `None` where there are none.
-    pub(super) fn new(dictionary: &Dictionary) -> Option<Self> {
-        let patterns: Vec<Vec<u8>> = dictionary.all().map(|term| folded(term)).collect();
+    pub(super) fn new(terms: &[String]) -> Option<Self> {
+        let patterns: Vec<Vec<u8>> = terms.iter().map(|term| folded(term)).collect();
         if patterns.is_empty() {
             return None;
         }
@@ -102,9 +101,9 @@ fn end_of(text: &str, end: usize, in_gap: bool) -> usize {
 }
 
 /// The first term that is too short, or with which the dictionary becomes too long.
-pub(super) fn unusable(dictionary: &Dictionary) -> Option<&String> {
+pub(super) fn unusable(terms: &[String]) -> Option<&String> {
     let mut total = 0;
-    dictionary.all().find(|term| {
+    terms.iter().find(|term| {
         total += term.len();
         length(term) < SHORTEST || total > LONGEST
     })
@@ -293,13 +292,12 @@ mod tests {
 
     use super::*;
 
-    fn dictionary(terms: &[&str]) -> Dictionary {
-        let terms = terms.iter().map(|term| (*term).to_owned()).collect();
-        Dictionary { terms, ..Dictionary::default() }
+    fn owned(terms: &[&str]) -> Vec<String> {
+        terms.iter().map(|term| (*term).to_owned()).collect()
     }
 
     fn of(terms: &[&str]) -> Terms {
-        Terms::new(&dictionary(terms)).unwrap()
+        Terms::new(&owned(terms)).unwrap()
     }
 
     #[track_caller]
@@ -338,30 +336,19 @@ mod tests {
 
     #[test]
     fn dictionaries_have_limits() {
-        let refused = |terms: &[&str]| unusable(&dictionary(terms)).cloned();
+        let refused = |terms: &[&str]| unusable(&owned(terms)).cloned();
         assert_eq!(refused(&["abc", " a-b"]).as_deref(), Some(" a-b"));
         assert_eq!(refused(&["äöü", "\u{200b}a\u{308}-b"]).as_deref(), Some("\u{200b}a\u{308}-b"));
         let long = "x".repeat(LONGEST / 2);
         assert_eq!(refused(&[&long, &long]), None);
         assert_eq!(refused(&[&long, &long, &long]), Some(long.clone()));
     }
+
     #[test]
     fn a_term_that_ends_with_a_hyphen_has_all_of_the_gap() {
         check("acme-", "an Acme - \u{200b}_thing", &["Acme - \u{200b}_"]);
         check("-acme", "an - acme, -acme", &[" - acme", " -acme"]);
         check("acme-", "Acme-  ", &["Acme-"]);
-    }
-
-    #[test]
-    fn what_is_of_the_git_identity_says_so() {
-        let dictionary = Dictionary {
-            terms: vec!["Falcon".to_owned()],
-            identities: vec!["Jane Roe".to_owned()],
-        };
-        let mut out = Vec::new();
-        Terms::new(&dictionary).unwrap().find("jane-roe: falcon", &mut out);
-        let found = |range, entity| Candidate { range, entity };
-        assert_eq!(out, [found(0..8, Entity::Term), found(10..16, Entity::Term)]);
     }
 
     /// As it is defined: all of the text folded first, then each term looked for at each place.

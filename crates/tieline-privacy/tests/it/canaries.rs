@@ -9,7 +9,7 @@ pub(crate) use testkit::canaries::canaries;
 
 /// Detectors that know the canaries' terms.
 pub(crate) fn detectors(canaries: &[Canary]) -> Detectors {
-    Detectors::new(&Dictionary { terms: terms(canaries), ..Dictionary::default() }).unwrap()
+    Detectors::new(&Dictionary { terms: terms(canaries) }).unwrap()
 }
 
 /// Requests that hold the canaries on every surface, plain, in JSON and in JSON with escapes. Every request takes

@@ -194,14 +194,14 @@ mod tests {
         let town = Town::new(&[
             (".gitconfig", JANE),
             (".config/git/config", "[user]\nname = J. Roe\n[Author]\nEMAIL = j@x.example ; mine\n"),
-            ("work/.git/config", "[core]\n\tbare = false\n[user]\n\temail = roe@work.example\n"),
-            ("tree/.git", "gitdir: ../work/.git/worktrees/tree\n"),
-            ("work/.git/worktrees/tree/commondir", "../..\n"),
+            ("code/.git/config", "[core]\n\tbare = false\n[user]\n\temail = roe@code.example\n"),
+            ("tree/.git", "gitdir: ../code/.git/worktrees/tree\n"),
+            ("code/.git/worktrees/tree/commondir", "../..\n"),
         ]);
         let own = ["J. Roe", "j@x.example", "Jane Roe", "jane@example.org"];
         assert_eq!(town.find(&[]).unwrap(), own);
-        let all = [&own[..], &["roe@work.example"]].concat();
-        for project in ["~/work", "~/tree", &town.0.path().join("work").display().to_string()] {
+        let all = [&own[..], &["roe@code.example"]].concat();
+        for project in ["~/code", "~/tree", &town.0.path().join("code").display().to_string()] {
             assert_eq!(town.find(&[project]).unwrap(), all, "{project}");
         }
     }

@@ -27,8 +27,7 @@ pub(crate) struct Labelled {
 }
 
 pub(crate) fn detectors() -> Detectors {
-    let dictionary =
-        Dictionary { terms: TERMS.map(str::to_owned).to_vec(), ..Dictionary::default() };
+    let dictionary = Dictionary { terms: TERMS.map(str::to_owned).to_vec() };
     Detectors::new(&dictionary).unwrap_or_default()
 }
 

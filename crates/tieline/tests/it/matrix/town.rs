@@ -175,9 +175,7 @@ impl Town {
 
 fn setup(terms: Terms, url: &str) -> Setup {
     let policy = Policy::parse(&policy(terms.rules, url)).unwrap_or_else(|error| panic!("{error}"));
-    let detectors = Arc::new(
-        Detectors::new(&Dictionary { terms: terms.terms, ..Dictionary::default() }).unwrap(),
-    );
+    let detectors = Arc::new(Detectors::new(&Dictionary { terms: terms.terms }).unwrap());
     let root = RootKey::new([7; 32]);
     let guard = Arc::new(Guard::new(Arc::clone(&detectors), root, GuardLimits::default()));
     let transport = Transport::new();
