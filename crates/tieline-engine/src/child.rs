@@ -40,16 +40,6 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long its files may take to be opened.
 const OPENING: Duration = Duration::from_secs(30);
 
-/// How glibc takes memory, which only its environment can tell it: one heap for all threads, in steps of 4 MiB.
-/// Huge pages would cost 8 MiB of a small model's memory. A heap of its own, as a thread has it otherwise, grows page by page: 4,000 calls for a vocabulary of 262,144
-/// words. What is larger than 32 MiB is mapped, as it comes to be without this. Another C library does not look.
-#[cfg(target_os = "linux")]
-const HEAP: (&str, &str) = (
-    "GLIBC_TUNABLES",
-    "glibc.malloc.arena_max=1:glibc.malloc.top_pad=4194304:\
-     glibc.malloc.mmap_threshold=33554432",
-);
-
 /// SIGSYS: how the jail ends a runner.
 const FORBIDDEN: i32 = 31;
 /// What a runner says before, and then the call's name.
@@ -125,7 +115,7 @@ async fn program(config: &EngineConfig) -> Result<Program, Failed> {
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
 impl Child {
-    /// Starts the runner with `model`, its draft model and the cache's folder open, nothing of this environment and
+    /// Starts the runner with `model`, its draft model and the cache's folder open, an empty environment and
     /// its own process group, so that a Ctrl-C at the terminal does not reach it.
     pub(crate) async fn spawn(
         config: &EngineConfig,
@@ -147,8 +137,6 @@ impl Child {
         let mut start = program::start(&program)?;
         let command = &mut start.command;
         command.env_clear().current_dir("/");
-        #[cfg(target_os = "linux")]
-        command.env(HEAP.0, HEAP.1);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         open.give(command)?;
         let mut command = Command::from(start.command);

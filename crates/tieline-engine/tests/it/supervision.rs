@@ -102,8 +102,7 @@ async fn a_runner_that_comes_to_the_bound_of_its_memory_dies_alone() {
     let how = how.lock().unwrap().clone();
     assert_eq!(how.len(), 1, "{how:?}");
     assert!(
-        how[0].contains("signal 6 (SIGABRT)")
-            && (how[0].contains("memory allocation") || how[0].contains("bad_alloc")),
+        how[0].contains("signal 6 (SIGABRT)") && how[0].contains("memory allocation"),
         "{how:?}"
     );
     model.shutdown().await;
@@ -115,11 +114,7 @@ async fn a_runner_sees_nothing_of_our_environment() {
     let model = start(quick(runner)).await;
     // Who is not root may not look.
     if let Ok(environment) = fs::read(format!("/proc/{}/environ", model.pid().unwrap())) {
-        let environment = String::from_utf8(environment).unwrap();
-        // glibc has read it, and cut it where it did.
-        let ours =
-            |one: &str| one.starts_with("GLIBC_TUNABLES=") || one.starts_with("glibc.malloc.");
-        assert!(environment.split_terminator('\0').all(ours), "{environment}");
+        assert!(environment.is_empty(), "{}", String::from_utf8_lossy(&environment));
     }
     model.shutdown().await;
 }
