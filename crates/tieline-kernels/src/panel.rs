@@ -129,7 +129,12 @@ pub(crate) fn turn(rows: &Aligned<Rows>, table: Option<&[u8; 16]>, columns: &mut
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_arch = "x86_64")]
+    use proptest::{collection::vec, prelude::*, sample};
+
     use super::*;
+    #[cfg(target_arch = "x86_64")]
+    use crate::level::Level;
 
     /// Compares a way to turn rows with [`turn`].
     pub(super) fn turns_alike(
@@ -149,6 +154,59 @@ mod tests {
             turn(&rows, table, &mut want);
             way(&rows, table, &mut got);
             assert_eq!(got.0, want.0);
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    proptest::proptest! {
+        /// By registers as by the reference, whatever the bytes: all scales, subnormal ones too. Of those that are no numbers,
+        /// only that they are none.
+        #[test]
+        fn registers_fill_panels_as_the_reference_does(
+            format in sample::select(Format::ALL.to_vec()),
+            bytes in vec(any::<u8>(), 210 * 2 * LANES),
+            missing in 0..LANES,
+            small in any::<bool>(),
+        ) {
+            let (long, short) = (long::can(format), short::can(format));
+            if !(long || short) || !Level::Avx512Vnni.available() {
+                return Ok(());
+            }
+            let (blocks, row) = (2 * format.block_weights() / WIDTH, 2 * format.block_bytes());
+            let mut bytes = bytes;
+            if small {
+                // Scales below 2⁻¹⁴, as most models have them.
+                let at = match format { Format::Q3K => 109, Format::Q6K => 209, _ => 1 };
+                let blocks = bytes.chunks_mut(format.block_bytes());
+                blocks.filter_map(|block| block.get_mut(at)).for_each(|high| *high &= 0x83);
+            }
+            let rows = std::array::from_fn(|lane| {
+                if lane < missing { &[][..] } else { &bytes[lane * row..(lane + 1) * row] }
+            });
+            let strip = Strip { rows, ahead: &bytes };
+            let (mut want, mut got) = (Panel::default(), Panel::default());
+            want.fill((format, blocks), &strip, turn);
+            // SAFETY: the level is available.
+            unsafe {
+                match long {
+                    true => long::fill(&mut got, (format, blocks), &strip),
+                    false => short::fill(&mut got, (format, blocks), &strip),
+                }
+            }
+            let there = |lanes: &[Aligned<[f32; LANES]>]| -> Vec<u32> {
+                let lanes = lanes.iter().flat_map(|lanes| &lanes.0[missing..]);
+                lanes.map(|value| if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() }).collect()
+            };
+            prop_assert_eq!(there(&got.d), there(&want.d));
+            if format.has_minimum() {
+                prop_assert_eq!(there(&got.m), there(&want.m));
+            }
+            for (got, want) in got.q.iter().zip(&want.q) {
+                for (got, want) in got.0.iter().zip(&want.0) {
+                    let want = want.map(|four| four.map(|byte| byte + avx512::raised(format)));
+                    prop_assert_eq!(&got[missing..], &want[missing..]);
+                }
+            }
         }
     }
 }

@@ -382,6 +382,7 @@ impl<'a> Multiply<'a> {
             }
             return;
         }
+        // A new one: it keeps tokens that were picked, and here rooms of activations are filled again for later sources.
         let mut scratch = Scratch::default();
         let all = experts.parts(groups, EXPERT_ROWS);
         let mut mine = take(&self.next, 1, all);
