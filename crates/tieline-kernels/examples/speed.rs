@@ -11,7 +11,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
+use tieline_kernels::{Activations, Format, Layout, Level, Matrix, Output, Scratch, multiply};
 
 /// Runs between two looks at the time.
 const RUNS: u8 = 4;
@@ -70,15 +70,16 @@ fn speed(level: Level, format: Format, (rows, width, tokens): (usize, usize, usi
     let mut products = vec![0.0; rows * tokens];
     let mut scratch = Scratch::default();
     let mut best = f64::INFINITY;
+    let few = level.by_few(format, tokens);
+    let layout = if few { Layout::Rows } else { Layout::of_many(level) };
     let mut run = || {
-        activations.resize(format.rounding(), tokens, width);
+        activations.resize(format.rounding(), layout, tokens, width);
         // SAFETY: one thread does all this.
         unsafe {
             for token in 0..tokens {
                 activations.fill(level, token, &values);
             }
             let output = Output::new(products.as_mut_ptr(), rows, tokens);
-            let few = tokens <= Level::FEW;
             multiply(
                 (level, few),
                 (&matrix, (0..rows).into()),

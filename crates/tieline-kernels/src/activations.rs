@@ -14,6 +14,24 @@ use crate::level::Level;
 use crate::tile;
 use crate::unpack::WIDTH;
 
+/// How bytes of several tokens lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Layout {
+    /// Token after token: what every kernel multiplies, and what experts' tokens are picked from.
+    #[default]
+    Rows,
+    /// Side by side, where a tile of this processor takes them so; elsewhere as rows. For the kernel for many tokens alone.
+    Beside,
+}
+
+impl Layout {
+    /// What the kernel for many tokens takes with least work.
+    #[must_use]
+    pub fn of_many(level: Level) -> Self {
+        if level == Level::Avx512Vnni { Self::Beside } else { Self::Rows }
+    }
+}
+
 /// Rows of activations, one for each token, rounded as the weights that they are multiplied with ask for.
 ///
 /// Of bytes, a block of 32 is `d · q` with `d = max|x| / 127`, as ggml's `quantize_row_q8_0` has it. A block with a value
@@ -24,6 +42,7 @@ pub struct Activations {
     /// No two that were made room for have the same.
     number: u64,
     rounding: Rounding,
+    layout: Layout,
     tokens: usize,
     blocks: usize,
     q: Shared<[i8; WIDTH]>,
@@ -31,7 +50,7 @@ pub struct Activations {
     d: Shared<f32>,
     /// The sum of `q` in each half of a block.
     sums: Shared<[i32; 2]>,
-    /// The same once more, as a tile takes it, where that is [wanted](beside::wanted).
+    /// All this as a tile takes it, and then nothing of it as rows.
     #[cfg(target_arch = "x86_64")]
     beside: Shared<beside::Beside>,
     /// Of floats, [`TOKENS`] of them beside each other for each value.
@@ -40,29 +59,36 @@ pub struct Activations {
 
 impl Activations {
     /// Makes room for `tokens` rows of `width` values, which are not filled yet. Before rows are filled with other values, room is
-    /// made again.
+    /// made again. Floats have one layout only.
     ///
     /// # Panics
     /// Where `width` is no multiple of 32.
-    pub fn resize(&mut self, rounding: Rounding, tokens: usize, width: usize) {
+    pub fn resize(&mut self, rounding: Rounding, layout: Layout, tokens: usize, width: usize) {
         assert!(width.is_multiple_of(WIDTH), "{width} values are not whole blocks of {WIDTH}");
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         self.number = NUMBER.fetch_add(1, Ordering::Relaxed);
         self.rounding = rounding;
         self.tokens = tokens;
         self.blocks = width / WIDTH;
+        self.layout = Layout::Rows;
         if rounding != Rounding::Bytes {
             return self.floats.resize(tokens.next_multiple_of(TOKENS) * width, 0.0);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if layout == Layout::Beside && beside::can() {
+            self.layout = layout;
+            let groups = tokens.div_ceil(tile::TOKENS);
+            return self.beside.resize(groups * self.blocks, beside::Beside::NONE);
         }
         let blocks = tokens * self.blocks;
         self.q.resize(blocks, [0; WIDTH]);
         self.d.resize(blocks, 0.0);
         self.sums.resize(blocks, [0; 2]);
-        #[cfg(target_arch = "x86_64")]
-        if beside::wanted() {
-            let groups = tokens.div_ceil(tile::TOKENS);
-            self.beside.resize(groups * self.blocks, beside::Beside::NONE);
-        }
+    }
+
+    /// How they lie.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// To what they are rounded.
@@ -75,8 +101,7 @@ impl Activations {
     #[must_use]
     pub fn together(&self) -> usize {
         match self.rounding {
-            #[cfg(target_arch = "x86_64")]
-            Rounding::Bytes if beside::wanted() => tile::TOKENS,
+            Rounding::Bytes if self.layout == Layout::Beside => tile::TOKENS,
             Rounding::Bytes => 1,
             _ => TOKENS,
         }
@@ -108,28 +133,32 @@ impl Activations {
             // SAFETY: the caller's promise: this row is nobody else's for now.
             return unsafe { self.fill_floats(level, token, values) };
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.layout == Layout::Beside {
+            // SAFETY: as above.
+            return unsafe { self.fill_beside(level, token, values) };
+        }
         let at = token * self.blocks..(token + 1) * self.blocks;
-        // SAFETY: the caller's promise: this row is nobody else's for now.
+        // SAFETY: as above.
         let (q, d, sums) = unsafe {
             (self.q.exclusive(at.clone()), self.d.exclusive(at.clone()), self.sums.exclusive(at))
         };
-        match level {
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512Vnni => {
-                // SAFETY: the processor has the instructions.
-                unsafe { avx512::round(values, q, d, sums) };
-            }
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx2 | Level::AvxVnni => {
-                // SAFETY: the processor has the instructions.
-                unsafe { round_avx2(values, q, d, sums) };
-            }
-            _ => round(values, q, d, sums),
-        }
-        #[cfg(target_arch = "x86_64")]
-        if beside::wanted() {
-            let (group, place) = (token / tile::TOKENS, token % tile::TOKENS);
-            let group = &self.beside.0[group * self.blocks..][..self.blocks];
+        round(level, values, (q, d, sums));
+    }
+
+    /// # Safety
+    /// As for [`fill`](Self::fill), which checked sizes and level.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn fill_beside(&self, level: Level, token: usize, values: &[f32]) {
+        /// As many blocks at once as stay in the nearest cache.
+        const SOME: usize = 16;
+        let (mut q, mut d, mut sums) = ([[0; WIDTH]; SOME], [0.0; SOME], [[0; 2]; SOME]);
+        let (group, place) = (token / tile::TOKENS, token % tile::TOKENS);
+        let group = &self.beside.0[group * self.blocks..][..self.blocks];
+        for (values, group) in values.chunks(SOME * WIDTH).zip(group.chunks(SOME)) {
+            let some = group.len();
+            let (q, d, sums) = (&mut q[..some], &mut d[..some], &mut sums[..some]);
+            round(level, values, (q, d, sums));
             // SAFETY: the caller's promise: the place is this token's.
             unsafe { beside::put(&Row { q, d, sums }, group, place) };
         }
@@ -159,7 +188,7 @@ impl Activations {
         unsafe { self.floats.shared(group * size..(group + 1) * size) }.as_chunks().0
     }
 
-    /// [`tile::TOKENS`] tokens beside each other, filled with AVX-512.
+    /// [`tile::TOKENS`] tokens side by side, where they lie [so](Layout::Beside).
     ///
     /// # Safety
     /// All tokens are filled, and nobody fills them meanwhile.
@@ -169,7 +198,7 @@ impl Activations {
         unsafe { self.beside.shared(group * self.blocks..(group + 1) * self.blocks) }
     }
 
-    /// The row of one token: bytes, scales, sums.
+    /// The row of one token, where they lie as [rows](Layout::Rows): bytes, scales, sums.
     ///
     /// # Safety
     /// The row is filled, and nobody fills it meanwhile.
@@ -194,15 +223,36 @@ pub(crate) struct Row<'a> {
     pub(crate) sums: &'a [[i32; 2]],
 }
 
+/// Rounds values with the instructions of a level that the processor has.
+fn round(
+    level: Level,
+    values: &[f32],
+    (q, d, sums): (&mut [[i8; WIDTH]], &mut [f32], &mut [[i32; 2]]),
+) {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Vnni => {
+            // SAFETY: `fill` checked that the processor has the instructions.
+            unsafe { avx512::round(values, q, d, sums) };
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::AvxVnni => {
+            // SAFETY: as above.
+            unsafe { round_avx2(values, q, d, sums) };
+        }
+        _ => round_blocks(values, q, d, sums),
+    }
+}
+
 /// The same, compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn round_avx2(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
-    round(values, q, d, sums);
+    round_blocks(values, q, d, sums);
 }
 
 #[inline(always)]
-fn round(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
+fn round_blocks(values: &[f32], q: &mut [[i8; WIDTH]], d: &mut [f32], sums: &mut [[i32; 2]]) {
     let (blocks, _) = values.as_chunks::<WIDTH>();
     for (((block, q), d), sums) in blocks.iter().zip(q).zip(d).zip(sums) {
         (*d, *sums) = round_block(block, q);
@@ -345,7 +395,7 @@ mod tests {
         for rounding in [Rounding::Half, Rounding::Brain] {
             let of = |level| -> Vec<u32> {
                 let mut made = Activations::default();
-                made.resize(rounding, tokens, width);
+                made.resize(rounding, Layout::Rows, tokens, width);
                 for (token, values) in values.chunks(width).enumerate() {
                     // SAFETY: one thread.
                     unsafe { made.fill(level, token, values) };
@@ -371,12 +421,12 @@ mod tests {
     fn every_level_rounds_alike() {
         let values: Vec<f32> = (0..320u16).map(|i| (f32::from(i) * 0.37).sin() * 3.0).collect();
         let mut want = Activations::default();
-        want.resize(Rounding::Bytes, 1, values.len());
+        want.resize(Rounding::Bytes, Layout::Rows, 1, values.len());
         // SAFETY: one thread.
         unsafe { want.fill(Level::Portable, 0, &values) };
         for level in Level::ALL.into_iter().filter(|level| level.available()) {
             let mut got = Activations::default();
-            got.resize(Rounding::Bytes, 1, values.len());
+            got.resize(Rounding::Bytes, Layout::Rows, 1, values.len());
             // SAFETY: one thread.
             let (got, want) = unsafe {
                 got.fill(level, 0, &values);

@@ -148,11 +148,24 @@ impl Level {
         !not && !format.is_float() && self == Self::Avx512Vnni
     }
 
-    /// Whether so many tokens are worth taking from ggml by the kernel for few, if no graph is split for them.
+    /// Whether so many tokens are worth taking from ggml, if no graph is split for them.
     #[must_use]
     pub fn few(self, format: Format, tokens: usize) -> bool {
-        let worth = if format.block_weights() == 32 { 1..=Self::FEW } else { 2..=6 };
-        self.thin(format) && worth.contains(&tokens)
+        let least = if format.block_weights() == 32 { 1 } else { 2 };
+        self.thin(format) && (least..=Self::FEW).contains(&tokens)
+    }
+
+    /// Whether the kernel for few tokens multiplies so many faster than the one for many. That begins with what unpacking takes; but
+    /// each token more costs it half of what it costs the other.
+    #[must_use]
+    pub fn by_few(self, format: Format, tokens: usize) -> bool {
+        let most = match format {
+            Format::Q4_1 => 7,
+            Format::Q5_1 => 6,
+            Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => 3,
+            _ => 2,
+        };
+        self.thin(format) && tokens <= most
     }
 
     /// Its name, for people.
@@ -263,12 +276,19 @@ mod tests {
 
     #[test]
     fn few_tokens_are_taken_where_they_are_worth_it() {
-        for (format, counts) in [(Format::Q4_1, 1..=11), (Format::Q6K, 2..=6), (Format::Q2K, 0..=0)]
+        for (format, counts) in
+            [(Format::Q4_1, 1..=11), (Format::Q6K, 2..=11), (Format::Q2K, 0..=0)]
         {
             for tokens in 1..20 {
                 assert_eq!(Level::Avx512Vnni.few(format, tokens), counts.contains(&tokens));
                 assert!(!Level::AvxVnni.few(format, tokens), "written for 512 bits");
+                assert!(!Level::AvxVnni.by_few(format, tokens), "written for 512 bits");
             }
         }
+        let by_few =
+            |format| (1..20).filter(|&tokens| Level::Avx512Vnni.by_few(format, tokens)).count();
+        let most =
+            [Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K, Format::Iq4Nl].map(by_few);
+        assert_eq!(most, [7, 6, 3, 2, 0]);
     }
 }

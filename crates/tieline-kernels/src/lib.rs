@@ -33,7 +33,7 @@ mod thin;
 mod tile;
 mod unpack;
 
-pub use activations::Activations;
+pub use activations::{Activations, Layout};
 pub use format::{Format, Rounding};
 pub use level::Level;
 pub use multiply::{Matrix, Output, Part, Pick, Picks, Scratch, multiply, multiply_picked};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use crate::activations::beside::{Beside, Picked};
-use crate::activations::{Activations, Row};
+use crate::activations::{Activations, Layout, Row};
 use crate::eights::{self, EIGHT};
 use crate::float::{self, Lanes};
 use crate::format::Format;
@@ -163,9 +163,17 @@ pub struct Scratch {
     pub(crate) panels: [[Panel; STRIPS]; PAIRS],
     /// Strips of floats.
     pub(crate) floats: [Vec<Lanes>; STRIPS],
-    /// Tokens that were picked.
+    /// Tokens that lay as rows.
     #[cfg(target_arch = "x86_64")]
     picked: Picked,
+}
+
+impl Scratch {
+    /// Forgets the tokens that it holds: whoever fills activations again and makes no room for them before, has them taken in anew.
+    pub fn forget(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        self.picked.forget();
+    }
 }
 
 /// A token that is multiplied.
@@ -224,7 +232,8 @@ impl Tokens<'_> {
 /// `output` meanwhile.
 ///
 /// # Panics
-/// Where rows, widths or tokens do not fit each other, or the processor lacks the level.
+/// Where rows, widths or tokens do not fit each other, tokens lie [side by side](Layout::Beside) and the kernel is not that
+/// of their layout, or the processor lacks the level.
 pub unsafe fn multiply(
     (level, few): (Level, bool),
     (matrix, part): (&Matrix<'_>, Part),
@@ -254,7 +263,8 @@ pub unsafe fn multiply(
 /// for meanwhile.
 ///
 /// # Panics
-/// As [`multiply`], where a pick lies beyond the activations or the output, or where weights are floats.
+/// As [`multiply`], where a pick lies beyond the activations or the output, where tokens are no [rows](Layout::Rows), or where
+/// weights are floats.
 pub unsafe fn multiply_picked(
     level: Level,
     (matrix, part): (&Matrix<'_>, Part),
@@ -281,14 +291,18 @@ unsafe fn multiply_tokens(
     scratch: &mut Scratch,
 ) {
     check(level, (matrix, &part.rows), tokens.0, output);
+    let is_beside = tokens.0.layout() == Layout::Beside;
+    let takes_beside = Layout::of_many(level) == Layout::Beside && !few;
+    let laid_out = !is_beside || takes_beside && matches!(tokens.1, Tokens::All(_));
+    assert!(laid_out, "tokens laid out for another kernel");
     if few {
         // SAFETY: the caller's promise; sizes were checked above.
         return unsafe { thin::multiply((matrix, part), tokens, output) };
     }
     #[cfg(target_arch = "x86_64")]
-    if let (Level::Avx512Vnni, Tokens::Some(picks)) = (level, tokens.1) {
+    if takes_beside && !is_beside {
         // SAFETY: the caller's promise.
-        unsafe { scratch.picked.take(tokens.0, picks) };
+        unsafe { scratch.picked.take(tokens.0, tokens.1) };
     }
     let Part { rows, next } = part;
     for first in rows.clone().step_by(PAIRS * PAIR) {
@@ -457,7 +471,7 @@ unsafe fn all_tokens(
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512Vnni => {
                     // SAFETY: the caller's promise.
-                    let group = unsafe { beside((activations, all), first / TOKENS, scratch) };
+                    let group = unsafe { beside(activations, first / TOKENS, scratch) };
                     // SAFETY: `multiply` checked that the processor has the level.
                     unsafe {
                         tile::avx512::multiply((format, panels), (group, some), &mut products)
@@ -487,20 +501,20 @@ unsafe fn all_tokens(
     }
 }
 
-/// A group of tokens beside each other: those of all, or those that were picked.
+/// A group of tokens side by side: as they lie, or as they were taken from rows.
 ///
 /// # Safety
 /// All tokens are filled, and nobody fills them meanwhile.
 #[cfg(target_arch = "x86_64")]
 unsafe fn beside<'a>(
-    (activations, all): (&'a Activations, Tokens<'_>),
+    activations: &'a Activations,
     group: usize,
     scratch: &'a Scratch,
 ) -> &'a [Beside] {
-    match all {
+    match activations.layout() {
         // SAFETY: the caller's promise.
-        Tokens::All(_) => unsafe { activations.beside(group) },
-        Tokens::Some(_) => scratch.picked.group(group, activations.width() / WIDTH),
+        Layout::Beside => unsafe { activations.beside(group) },
+        Layout::Rows => scratch.picked.group(group, activations.width() / WIDTH),
     }
 }
 

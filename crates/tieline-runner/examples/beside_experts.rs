@@ -14,7 +14,7 @@ mod beside;
 use beside::{noise, random, repack, round};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::{
-    Activations, Format, Level, Matrix, Output, Pick, Picks, Scratch, multiply_picked,
+    Activations, Format, Layout, Level, Matrix, Output, Pick, Picks, Scratch, multiply_picked,
 };
 
 const TOKENS: [usize; 7] = [1, 4, 12, 32, 64, 128, 512];
@@ -150,7 +150,7 @@ fn ours<'a>(
         for (to, &id) in ids.iter().enumerate() {
             picks[usize::try_from(id).expect("an expert")].push(Pick { token: to / used, to });
         }
-        activations.resize(format.rounding(), values.len() / width, width);
+        activations.resize(format.rounding(), Layout::Rows, values.len() / width, width);
         // SAFETY: one thread does all this.
         unsafe {
             for (token, values) in values.chunks_exact(width).enumerate() {

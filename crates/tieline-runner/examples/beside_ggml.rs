@@ -13,7 +13,7 @@ mod beside;
 
 use beside::{noise, repack, round};
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Scratch, multiply};
+use tieline_kernels::{Activations, Format, Layout, Level, Matrix, Output, Scratch, multiply};
 
 const TOKENS: [usize; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 16, 24, 32, 64, 128, 512];
 const ROUNDS: usize = 4;
@@ -111,15 +111,16 @@ fn ours<'a>(
     let (rows, width) = (weights.rows, weights.width);
     let mut activations = Activations::default();
     let mut scratch = Scratch::default();
+    let few = level.by_few(weights.format, values.len() / width);
+    let layout = if few { Layout::Rows } else { Layout::of_many(level) };
     move || {
-        activations.resize(weights.format.rounding(), values.len() / width, width);
+        activations.resize(weights.format.rounding(), layout, values.len() / width, width);
         // SAFETY: one thread does all this.
         unsafe {
             for (token, values) in values.chunks_exact(width).enumerate() {
                 activations.fill(level, token, values);
             }
             let output = Output::new(products.as_mut_ptr(), rows, values.len() / width);
-            let few = values.len() / width <= Level::FEW;
             multiply((level, few), (matrix, (0..rows).into()), &activations, &output, &mut scratch);
         }
     }

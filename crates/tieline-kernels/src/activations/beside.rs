@@ -7,7 +7,7 @@ use std::cell::UnsafeCell;
 
 use super::{Activations, Row, Shared};
 use crate::level::Level;
-use crate::multiply::Pick;
+use crate::multiply::Tokens;
 use crate::tile::TOKENS;
 use crate::unpack::WIDTH;
 
@@ -50,7 +50,7 @@ impl Beside {
 }
 
 /// Whether a tile of this processor takes tokens so.
-pub(super) fn wanted() -> bool {
+pub(super) fn can() -> bool {
     Level::Avx512Vnni.available()
 }
 
@@ -79,7 +79,7 @@ pub(super) unsafe fn put(row: &Row<'_>, blocks: &[UnsafeCell<Beside>], place: us
     }
 }
 
-/// Tokens that were picked, beside each other.
+/// Tokens that were taken from rows, side by side.
 #[derive(Debug, Default)]
 pub(crate) struct Picked {
     blocks: Shared<Beside>,
@@ -92,13 +92,13 @@ impl Picked {
     ///
     /// # Safety
     /// All of them are filled, and nobody fills them meanwhile.
-    pub(crate) unsafe fn take(&mut self, from: &Activations, picks: &[Pick]) {
-        let tokens = || picks.iter().map(|pick| pick.token);
+    pub(crate) unsafe fn take(&mut self, from: &Activations, picks: Tokens<'_>) {
+        let tokens = || (0..picks.count()).map(|number| picks.at(number).0);
         if self.of.0 == from.number && self.of.1.iter().copied().eq(tokens()) {
             return;
         }
         let width = from.blocks;
-        self.blocks.resize(picks.len().div_ceil(TOKENS) * width, Beside::NONE);
+        self.blocks.resize(picks.count().div_ceil(TOKENS) * width, Beside::NONE);
         for (at, token) in tokens().enumerate() {
             let group = &self.blocks.0[at / TOKENS * width..][..width];
             // SAFETY: the caller's promise, and `self` is ours alone.
@@ -107,6 +107,11 @@ impl Picked {
         self.of.0 = from.number;
         self.of.1.clear();
         self.of.1.extend(tokens());
+    }
+
+    /// As if none had been taken. No activations have this number.
+    pub(crate) fn forget(&mut self) {
+        self.of.0 = 0;
     }
 
     /// A group of [`TOKENS`] tokens of so many blocks.

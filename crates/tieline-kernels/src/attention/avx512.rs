@@ -3,16 +3,16 @@
 //! Keys of 16 positions are turned, so that a register holds one value of each: a score is then one multiplication
 //! and addition for each value of a key, for 16 positions at once, and nothing has to be added up across a register.
 
-use super::{Attention, Desk, HIDDEN, Lanes, Part, State, TILE};
+use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE};
 use crate::panel::LANES;
 use crate::panel::avx512::swap;
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, __mmask16, _mm256_and_si256, _mm256_cmpeq_epi16_mask,
-    _mm256_loadu_si256, _mm256_set1_epi16, _mm512_castsi256_si512, _mm512_cvtepi32_epi16,
-    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_ps, _mm512_mask_mov_ps,
-    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_store_ps,
-    _mm512_sub_ps,
+    __m256i, __m512, __m512i, __mmask16, _CMP_GT_OQ, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256,
+    _mm256_cmpeq_epi16_mask, _mm256_loadu_si256, _mm256_set1_epi16, _mm512_castsi256_si512,
+    _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_ps,
+    _mm512_mask_cmp_ps_mask, _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_srli_epi32, _mm512_store_ps, _mm512_sub_ps,
 };
 
 /// Registers of a tile's positions.
@@ -48,9 +48,10 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
     }
     let mut positions = std::mem::take(&mut desk.positions);
     see(attention, part, &mut positions);
-    for tile in positions.chunks(TILE) {
-        turn_keys::<WIDTH>(attention, (head, tile), &mut desk.keys);
-        let finite = widen_values::<WIDTH>(attention, (head, tile), &mut desk.values);
+    for (at, tile) in positions.chunks(TILE).enumerate() {
+        let next = positions.get((at + 1) * TILE..).unwrap_or_default();
+        turn_keys::<WIDTH>(&attention.keys, head, (tile, next), &mut desk.keys);
+        let finite = widen_values::<WIDTH>(&attention.values, head, (tile, next), &mut desk.values);
         for (queries, weights) in
             desk.queries.chunks(TOGETHER * WIDTH).zip(desk.weights.chunks_mut(TOGETHER * HALVES))
         {
@@ -121,21 +122,42 @@ fn seen_of(mask: &[u16; TILE]) -> u32 {
     })
 }
 
+/// A key or value of a tile; of what is beyond its last, nothing. The one in its place in the next tile is asked for: they lie too
+/// far apart for a processor to see what comes next.
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+#[inline]
+fn row<'a, const WIDTH: usize>(
+    rows: &Rows<'a, u16>,
+    head: usize,
+    (tile, next): (&[usize], &[usize]),
+    at: usize,
+) -> &'a [u16; WIDTH] {
+    /// Halves that come at once.
+    const LINE: usize = 32;
+    if let Some(&position) = next.get(at) {
+        for line in rows.get((head, position), WIDTH).chunks(LINE) {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+    let row = tile.get(at).map(|&position| rows.get((head, position), WIDTH));
+    row.and_then(<[u16]>::first_chunk).unwrap_or(&[0; WIDTH])
+}
+
 /// Keys of a tile, a register for each value of 16 keys. Positions beyond the last are nothing.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 fn turn_keys<const WIDTH: usize>(
-    attention: &Attention<'_>,
-    (head, tile): (usize, &[usize]),
+    rows: &Rows<'_, u16>,
+    head: usize,
+    tiles: (&[usize], &[usize]),
     keys: &mut [Lanes],
 ) {
     for (half, keys) in keys.chunks_mut(WIDTH).enumerate() {
+        let rows: [_; LANES] =
+            std::array::from_fn(|lane| row::<WIDTH>(rows, head, tiles, half * LANES + lane));
         for (at, columns) in keys.chunks_mut(LANES).enumerate() {
             let row = |lane: usize| {
-                let position = tile.get(half * LANES + lane);
-                let key = position
-                    .map(|&position| attention.keys.get((head, position), WIDTH))
-                    .and_then(|key| key[at * LANES..].first_chunk());
-                halves(key.unwrap_or(&[0; LANES]))
+                let (chunks, _) = <[u16]>::as_chunks(rows[lane]);
+                halves(&chunks[at])
             };
             let mut words: [__m512i; 8] = std::array::from_fn(|lane| {
                 _mm512_inserti64x4::<1>(_mm512_castsi256_si512(row(lane)), row(lane + 8))
@@ -156,18 +178,17 @@ fn turn_keys<const WIDTH: usize>(
 /// Values of a tile as floats; whether all of them are finite.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 fn widen_values<const WIDTH: usize>(
-    attention: &Attention<'_>,
-    (head, tile): (usize, &[usize]),
+    rows: &Rows<'_, u16>,
+    head: usize,
+    tiles: (&[usize], &[usize]),
     values: &mut [Lanes],
 ) -> bool {
     let exponent = _mm256_set1_epi16(0x7c00);
     let mut odd = 0;
     for (at, registers) in values.chunks_mut(WIDTH / LANES).enumerate() {
-        let position = tile.get(at);
-        let value = position.map(|&position| attention.values.get((head, position), WIDTH));
-        for (register, lanes) in registers.iter_mut().enumerate() {
-            let value = value.and_then(|value| value[register * LANES..].first_chunk());
-            let value = halves(value.unwrap_or(&[0; LANES]));
+        let (chunks, _) = <[u16]>::as_chunks(row::<WIDTH>(rows, head, tiles, at));
+        for (lanes, value) in registers.iter_mut().zip(chunks) {
+            let value = halves(value);
             odd |= _mm256_cmpeq_epi16_mask(_mm256_and_si256(value, exponent), exponent);
             store(_mm512_cvtph_ps(value), lanes);
         }
@@ -226,8 +247,16 @@ impl Mask {
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
     fn new(mask: &[u16], tile: &[usize]) -> Self {
         let mut all = [HIDDEN; TILE];
-        for (half, &position) in all.iter_mut().zip(tile) {
-            *half = mask[position];
+        match <&[usize; TILE]>::try_from(tile) {
+            // Most often all of them lie together.
+            Ok(&[first, .., last]) if last - first == TILE - 1 => {
+                all.copy_from_slice(&mask[first..=last]);
+            }
+            _ => {
+                for (half, &position) in all.iter_mut().zip(tile) {
+                    *half = mask[position];
+                }
+            }
         }
         let (chunks, _) = all.as_chunks::<LANES>();
         let words: [__m256i; HALVES] = std::array::from_fn(|half| halves(&chunks[half]));
@@ -258,13 +287,19 @@ fn soften(weights: &mut [Lanes; HALVES], mask: &Mask, scale: f32, state: &mut St
         _mm512_fmadd_ps(load(&weights[half]), scale, add)
     });
     let whole = exponents.map(|exponent| _mm512_roundscale_ps::<0>(exponent));
-    let none = _mm512_set1_ps(f32::NEG_INFINITY);
-    let seen = |half: usize| _mm512_mask_mov_ps(none, mask.seen[half], whole[half]);
-    let most = _mm512_reduce_max_ps(_mm512_max_ps(seen(0), seen(1))).max(state.most);
-    if most > state.most {
+    let before = _mm512_set1_ps(state.most);
+    let more: [_; HALVES] = std::array::from_fn(|half| {
+        _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(mask.seen[half], whole[half], before)
+    });
+    // Seldom, but in a part's first tiles.
+    if more != [0; HALVES] {
+        let none = _mm512_set1_ps(f32::NEG_INFINITY);
+        let seen = |half: usize| _mm512_mask_mov_ps(none, mask.seen[half], whole[half]);
+        let most = _mm512_reduce_max_ps(_mm512_max_ps(seen(0), seen(1))).max(state.most);
         state.mend = (state.most - most).exp2();
         state.most = most;
     }
+    let most = state.most;
     for (half, lanes) in weights.iter_mut().enumerate() {
         let power = power_of_two(_mm512_sub_ps(exponents[half], whole[half]));
         let places = _mm512_sub_ps(whole[half], _mm512_set1_ps(most));

@@ -2,10 +2,14 @@
 
 use std::ops::Range;
 
-use super::{Attention, HIDDEN};
+use super::{Attention, HIDDEN, Size};
 
-/// Queries that are computed together, about: those of all heads that share a head of the cache, for some tokens.
+/// Queries that are computed together where there are so many: those of all heads that share a head of the cache, for some tokens.
 const QUERIES: usize = 24;
+/// Numbers of queries that are computed together, at most: they and as many sums stay in the second nearest cache.
+const MOST: usize = 24 * 1024;
+/// Parts for each thread, if that leaves [`QUERIES`] in each: threads then wait little for the last one.
+const PARTS: usize = 4;
 /// What it takes to lay out a position's key and value, in what it takes to multiply them with one query. Counted in
 /// instructions; it decides what is faster, and no result.
 const LAYING: usize = 5;
@@ -36,12 +40,31 @@ impl Part {
 }
 
 impl Cut {
-    /// For tokens of a prompt, which see nearly the same: a number that makes good use of what is laid out.
+    /// For tokens of which nothing is known, not even the mask yet.
     #[must_use]
-    pub fn blocks(attention: &Attention<'_>) -> Self {
-        let (tokens, step) = (attention.size.tokens, most_tokens(attention));
-        let block = |first: usize| first..tokens.min(first + step);
-        Self { groups: (0..tokens).step_by(step).map(block).collect(), pieces: 1 }
+    pub fn blind(attention: &Attention<'_>) -> Self {
+        let groups = even(0..attention.size.tokens, few_tokens(attention));
+        Self { groups: groups.collect(), pieces: 1 }
+    }
+
+    /// For many tokens, most of them of prompts: those of one prompt see nearly the same, and so many are together that it
+    /// pays to lay out what they see, and that all threads have something to do. The mask must be there already.
+    #[must_use]
+    pub fn blocks(attention: &Attention<'_>, threads: usize) -> Self {
+        let step = block_tokens(attention, threads);
+        let mut groups = Vec::new();
+        let mut runs = runs(attention).peekable();
+        while let Some(Range { start, mut end }) = runs.next() {
+            if end - start > 1 {
+                groups.extend(even(start..end, step));
+                continue;
+            }
+            while let Some(alone) = runs.next_if(|next| next.len() == 1) {
+                end = alone.end;
+            }
+            groups.extend(together(attention, start..end));
+        }
+        Self { groups, pieces: 1 }
     }
 
     /// For few tokens, perhaps of several sequences whose cells lie among each other: together are those that see
@@ -50,8 +73,11 @@ impl Cut {
     #[must_use]
     pub fn by_sight(attention: &Attention<'_>, threads: usize) -> Self {
         let tokens = attention.size.tokens;
-        let groups =
-            if tokens > 1 { groups(attention) } else { std::iter::once(0..tokens).collect() };
+        let groups = if tokens > 1 {
+            together(attention, 0..tokens)
+        } else {
+            std::iter::once(0..tokens).collect()
+        };
         let parts = groups.len() * attention.size.cache_heads;
         let pieces = threads.div_ceil(parts.max(1)).clamp(1, attention.shared());
         Self { groups, pieces }
@@ -81,9 +107,57 @@ impl Cut {
     }
 }
 
-/// Tokens of a part, at most.
-fn most_tokens(attention: &Attention<'_>) -> usize {
+/// Tokens of a part that are enough to make good use of what is laid out for it.
+fn few_tokens(attention: &Attention<'_>) -> usize {
     (QUERIES / attention.shared()).max(1)
+}
+
+/// Tokens of a part of a long prompt.
+fn block_tokens(attention: &Attention<'_>, threads: usize) -> usize {
+    let Size { width, cache_heads, tokens, positions, .. } = attention.size;
+    let shared = attention.shared();
+    // In queries: what is laid out costs `LAYING` of a position's, for each part; and a token sees nothing of the prompt after it,
+    // which is half of its part. Where one falls as the other grows, both are the same.
+    let best = (2 * LAYING * positions / shared).isqrt();
+    let for_all = (tokens * cache_heads).div_ceil(PARTS * threads.max(1));
+    best.min(for_all).min(MOST / width / shared).max(few_tokens(attention))
+}
+
+/// A range in parts of one size, as near as may be, of no more than `most`.
+fn even(all: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let parts = all.len().div_ceil(most);
+    let edge = move |part: usize| all.start + part * all.len() / parts;
+    (0..parts).map(move |part| edge(part)..edge(part + 1))
+}
+
+/// Tokens that follow each other in one sequence: each sees the last cell that the one before it sees, which is mostly that one's
+/// own.
+fn runs(attention: &Attention<'_>) -> impl Iterator<Item = Range<usize>> {
+    let Size { tokens, positions, .. } = attention.size;
+    let mask = move |token: usize| attention.mask.get((0, token), positions);
+    let follows = move |token: usize| {
+        last_seen(mask(token - 1)).is_some_and(|position| mask(token)[position] != HIDDEN)
+    };
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let first = start;
+        let rest = (first + 1..tokens).find(|&token| !follows(token));
+        start = rest.unwrap_or(tokens);
+        (first < tokens).then_some(first..start)
+    })
+}
+
+/// The last position that is not hidden.
+fn last_seen(mask: &[u16]) -> Option<usize> {
+    const SOME: usize = 32;
+    // Whole chunks are compared at once.
+    let (rest, chunks) = mask.as_rchunks::<SOME>();
+    let seen = |halves: &[u16]| halves.iter().rposition(|half| *half != HIDDEN);
+    let chunk = chunks.iter().rposition(|chunk| *chunk != [HIDDEN; SOME]);
+    match chunk {
+        Some(at) => seen(&chunks[at]).map(|place| rest.len() + at * SOME + place),
+        None => seen(rest),
+    }
 }
 
 /// What a group of tokens sees.
@@ -113,15 +187,15 @@ impl Sight {
     }
 }
 
-/// Each token joins those before it, if that takes no longer than to go alone.
-fn groups(attention: &Attention<'_>) -> Vec<Range<usize>> {
+/// Each of the tokens joins those before it, if that takes no longer than to go alone.
+fn together(attention: &Attention<'_>, tokens: Range<usize>) -> Vec<Range<usize>> {
     let time =
         |sight: &Sight, tokens: usize| sight.count() * (LAYING + tokens * attention.shared());
     let mut all: Vec<Group> = Vec::new();
-    for token in 0..attention.size.tokens {
+    for token in tokens {
         let sees = Sight::of(attention.mask.get((0, token), attention.size.positions));
         if let Some(last) = all.last_mut()
-            && last.tokens.len() < most_tokens(attention)
+            && last.tokens.len() < few_tokens(attention)
         {
             let (count, both) = (last.tokens.len(), last.sees.with(&sees));
             if time(&both, count + 1) <= time(&last.sees, count) + time(&sees, 1) {

@@ -53,7 +53,7 @@ impl Case {
     }
 
     fn answers(&self, level: Level) -> Vec<f32> {
-        self.answers_cut(level, &Cut::blocks(&self.attention()))
+        self.answers_cut(level, &Cut::blocks(&self.attention(), 2))
     }
 
     fn answers_cut(&self, level: Level, cut: &Cut) -> Vec<f32> {
@@ -197,9 +197,12 @@ proptest! {
     #[test]
     fn no_cut_changes_an_answer(size in sizes(), seed in 0..1000u64, seen in 0..11u16, threads in 1..20usize) {
         let case = Case::new(size, seed, seen);
-        let (blocks, sight) = (Cut::blocks(&case.attention()), Cut::by_sight(&case.attention(), threads));
+        let attention = case.attention();
+        let cuts = [Cut::blocks(&attention, threads), Cut::by_sight(&attention, threads), Cut::blind(&attention)];
         for level in levels() {
-            prop_assert_eq!(case.answers_cut(level, &blocks), case.answers_cut(level, &sight));
+            let [blocks, sight, blind] = [0, 1, 2].map(|cut| case.answers_cut(level, &cuts[cut]));
+            prop_assert_eq!(&blocks, &sight);
+            prop_assert_eq!(blocks, blind);
         }
     }
 
@@ -208,7 +211,7 @@ proptest! {
     fn a_cut_leaves_nothing_out(size in sizes(), seed in 0..1000u64, threads in 1..20usize) {
         let case = Case::new(size, seed, 5);
         let attention = case.attention();
-        for cut in [Cut::blocks(&attention), Cut::by_sight(&attention, threads)] {
+        for cut in [Cut::blocks(&attention, threads), Cut::by_sight(&attention, threads), Cut::blind(&attention)] {
             let parts: Vec<Part> = (0..cut.parts(&attention)).map(|at| cut.part(&attention, at)).collect();
             let mut queries: Vec<_> = parts.iter().flat_map(Part::queries).collect();
             queries.sort_unstable();
@@ -253,6 +256,42 @@ fn tokens_that_see_the_same_go_together() {
     );
     assert_eq!(groups(|token, position| position < 6 || position % 6 == token), 6, "a short one");
     assert_eq!(groups(|_, _| false), 1, "nothing at all");
+}
+
+/// Prompts of several sequences in one step, and answers beside them.
+#[test]
+fn long_steps_are_cut_where_sequences_end() {
+    let size = Size { width: 64, heads: 9, cache_heads: 3, tokens: 70, positions: 600 };
+    let groups = |threads, sees: fn(usize, usize) -> bool| {
+        let case = seeing(size, sees);
+        let attention = case.attention();
+        let cut = Cut::blocks(&attention, threads);
+        let parts = (0..cut.parts(&attention) / 3).map(|at| cut.part(&attention, at).tokens);
+        parts.collect::<Vec<_>>()
+    };
+    assert_eq!(groups(1, |token, position| position <= token + 500), [0..35, 35..70], "one prompt");
+    let many = groups(64, |token, position| position <= token + 500);
+    assert_eq!(many.len(), 9, "of eight tokens, which have 24 queries: {many:?}");
+    let two = |token: usize, position: usize| {
+        let (first, length) = if token < 30 { (0, token) } else { (300, token - 30) };
+        (first..=first + 200 + length).contains(&position)
+    };
+    assert_eq!(groups(1, two), [0..30, 30..70], "two prompts");
+    let beside = |token: usize, position: usize| match token {
+        0..4 => position / 50 == token,
+        _ => (200..=500 + token).contains(&position),
+    };
+    assert_eq!(
+        groups(1, beside),
+        [0..1, 1..2, 2..3, 3..4, 4..37, 37..70],
+        "four answers and a prompt"
+    );
+    let alike = |token: usize, position: usize| match token {
+        0..4 => position < 190 || position == 190 + token,
+        _ => (200..=500 + token).contains(&position),
+    };
+    assert_eq!(groups(1, alike), [0..4, 4..37, 37..70], "with much in common");
+    assert_eq!(groups(1, |_, _| false).last().map(|last| last.end), Some(70), "nothing at all");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::activations::Activations;
+use crate::activations::{Activations, Layout};
 use crate::multiply::{Output, Part, Scratch, multiply, unpack as unpack_strips};
 
 const FORMATS: [Format; 4] = [Format::Q4_0, Format::Q4K, Format::Iq4Nl, Format::Mxfp4];
@@ -181,7 +181,7 @@ proptest! {
         let part = Part { rows: first..rows.min(first + count), next: 0..rows };
         let products = |matrix: Option<Matrix<'_>>, few: bool, level| -> Vec<u32> {
             let mut activations = Activations::default();
-            activations.resize(format.rounding(), tokens, width);
+            activations.resize(format.rounding(), Layout::Rows, tokens, width);
             let mut floats = vec![-7.0; rows * tokens];
             // SAFETY: one thread, and the floats outlive the output.
             unsafe {
@@ -227,7 +227,7 @@ fn a_part_begins_where_eights_begin() {
     let bytes = [0; 16 * 18];
     let matrix = Matrix::in_eights(Format::Q4_0, &bytes, 16, 32).unwrap();
     let mut activations = Activations::default();
-    activations.resize(Format::Q4_0.rounding(), 1, 32);
+    activations.resize(Format::Q4_0.rounding(), Layout::Rows, 1, 32);
     let mut floats = [0.0; 16];
     // SAFETY: one thread, and the floats outlive the output.
     unsafe {

@@ -53,14 +53,25 @@ fn values(tokens: usize, width: usize, scale: f32) -> Vec<f32> {
     (0..count).map(|at| (f32::from(at) * 0.731).sin() * scale).collect()
 }
 
+/// Rows, which every kernel takes.
 fn rounded(
     (format, level): (Format, Level),
     tokens: usize,
     width: usize,
     values: &[f32],
 ) -> Activations {
+    laid_out(Layout::Rows, (format, level), tokens, width, values)
+}
+
+fn laid_out(
+    layout: Layout,
+    (format, level): (Format, Level),
+    tokens: usize,
+    width: usize,
+    values: &[f32],
+) -> Activations {
     let mut activations = Activations::default();
-    activations.resize(format.rounding(), tokens, width);
+    activations.resize(format.rounding(), layout, tokens, width);
     for token in 0..tokens {
         // SAFETY: one thread.
         unsafe { activations.fill(level, token, &values[token * width..(token + 1) * width]) };
@@ -230,6 +241,32 @@ proptest! {
         prop_assert!(all.windows(2).all(|two| two[0] == two[1]), "{format:?}");
     }
 
+    /// From rows and from what lies side by side: more blocks than are rounded at once.
+    #[test]
+    fn tokens_side_by_side_are_multiplied_as_rows_are(
+        format in proptest::sample::select(Format::ALL.to_vec()),
+        rows in 1usize..70,
+        blocks in 1usize..40,
+        tokens in 1usize..20,
+        scale in proptest::sample::select(vec![1e-20f32, 1.0, 1e30]),
+        bad in any::<prop::sample::Index>(),
+        seed in any::<u64>(),
+    ) {
+        let width = blocks.div_ceil(format.block_weights() / 32) * format.block_weights();
+        let bytes = bytes(format, rows, width, seed);
+        let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+        let mut values = values(tokens, width, scale);
+        values[bad.index(tokens * width)] = f32::NAN;
+        for level in levels() {
+            let bits = |layout| -> Vec<u32> {
+                let activations = laid_out(layout, (format, level), tokens, width, &values);
+                let products = product((level, false), &matrix, &activations, one(&(0..rows)));
+                products.into_iter().map(f32::to_bits).collect()
+            };
+            prop_assert_eq!(bits(Layout::Rows), bits(Layout::of_many(level)), "{:?} {:?}", format, level);
+        }
+    }
+
     #[test]
     fn any_shape_is_right(
         format in proptest::sample::select(Format::ALL.to_vec()),
@@ -276,7 +313,8 @@ fn every_processor_computes_the_same_bits() {
             // No sines here: they are not everywhere the same.
             let value = |at| f32::from(u8::try_from(at * 37 % 251).unwrap()) / 8.0 - 15.0;
             let values: Vec<f32> = (0..tokens * width).map(value).collect();
-            let activations = rounded((format, level), tokens, width, &values);
+            let layout = Layout::of_many(level);
+            let activations = laid_out(layout, (format, level), tokens, width, &values);
             for product in product((level, false), &matrix, &activations, one(&(0..rows))) {
                 digest = (digest ^ u64::from(product.to_bits())).wrapping_mul(0x0100_0000_01b3);
             }
@@ -324,6 +362,41 @@ fn what_is_no_number_stays_with_its_token() {
         assert!(got[..rows].iter().all(|product| product.is_finite()));
         assert!(got[rows..2 * rows].iter().all(|product| product.is_nan()));
         assert!(got[2 * rows..].iter().all(|product| product.is_finite()));
+    }
+}
+
+fn ends_well(work: impl FnOnce()) -> bool {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_ok()
+}
+
+/// Tokens that lie side by side are multiplied by the kernel for many, and by no other.
+#[test]
+fn only_one_kernel_takes_tokens_side_by_side() {
+    let (rows, width, tokens) = (35, 64, 8);
+    let bytes = bytes(Format::Q8_0, rows, width, 5);
+    let matrix = Matrix::new(Format::Q8_0, &bytes, rows, width).unwrap();
+    let beside = Level::ALL
+        .into_iter()
+        .any(|level| level.available() && Layout::of_many(level) == Layout::Beside);
+    let all = 0..rows;
+    for (level, few) in kernels() {
+        let values = values(tokens, width, 1.0);
+        let activations = laid_out(Layout::Beside, (Format::Q8_0, level), tokens, width, &values);
+        let made = || drop(product((level, few), &matrix, &activations, one(&all)));
+        let takes = !beside || Layout::of_many(level) == Layout::Beside && !few;
+        assert_eq!(ends_well(made), takes, "{level:?} {few}");
+        let picks = [Pick { token: 1, to: 1 }];
+        let picked = || {
+            let mut floats = vec![0.0; rows * tokens];
+            // SAFETY: one thread, and the floats outlive the output.
+            unsafe {
+                let output = Output::new(floats.as_mut_ptr(), rows, tokens);
+                let with = (&activations, Picks { tokens: &picks, few });
+                let part = (&matrix, all.clone().into());
+                multiply_picked(level, part, with, &output, &mut Scratch::default());
+            }
+        };
+        assert_eq!(ends_well(picked), !beside, "{level:?} {few}");
     }
 }
 

@@ -116,7 +116,7 @@ fn what_was_picked_before_is_not_multiplied_again() {
         for (scale, list) in [(1.0, 0), (2.0, 0), (2.0, 1), (2.0, 1), (2.0, 2), (1.0, 3)] {
             if scale != there {
                 there = scale;
-                activations.resize(Rounding::Bytes, tokens, width);
+                activations.resize(Rounding::Bytes, Layout::Rows, tokens, width);
                 for (token, values) in values(tokens, width, scale).chunks(width).enumerate() {
                     // SAFETY: one thread.
                     unsafe { activations.fill(level, token, values) };

@@ -129,8 +129,8 @@ impl Kind {
         !self.in_eights && level.thin(self.format)
     }
 
-    /// Whether few tokens are multiplied without a split of the graph: by that kernel, which takes pairs of blocks, or,
-    /// of what is laid out anew and so is unpacked fast, by the one for many.
+    /// Whether few tokens are multiplied without a split of the graph: by that kernel, which takes pairs of blocks, or by the one
+    /// for many.
     pub(super) fn takes_few(self, level: Level, width: usize) -> bool {
         self.in_eights || level.thin(self.format) && width.is_multiple_of(64)
     }
@@ -146,6 +146,11 @@ impl Kind {
             return level.few_in_eights(self.format, tokens);
         }
         level.few(self.format, tokens)
+    }
+
+    /// As [`Level::by_few`].
+    pub(super) fn by_few(self, level: Level, tokens: usize) -> bool {
+        !self.in_eights && level.by_few(self.format, tokens)
     }
 
     /// As [`Level::tokens`].

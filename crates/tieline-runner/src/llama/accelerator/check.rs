@@ -6,7 +6,9 @@
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::{Attention, Cut, Desk, Rows, Size, WIDTHS, attend};
-use tieline_kernels::{Activations, Format, Level, Matrix, Output, Rounding, Scratch, multiply};
+use tieline_kernels::{
+    Activations, Format, Layout, Level, Matrix, Output, Rounding, Scratch, multiply,
+};
 
 mod anew;
 
@@ -31,7 +33,7 @@ pub(super) fn disagreement(level: Level) -> Option<Format> {
 /// One token for each column: 1 there, 0 elsewhere.
 fn unit_tokens(rounding: Rounding, level: Level) -> Activations {
     let mut activations = Activations::default();
-    activations.resize(rounding, COLUMNS, COLUMNS);
+    activations.resize(rounding, Layout::of_many(level), COLUMNS, COLUMNS);
     let mut values = [0.0; COLUMNS];
     for token in 0..COLUMNS {
         values[token] = 1.0;
@@ -142,7 +144,7 @@ fn product(matrix: &Matrix<'_>, tokens: &Activations, kernel: (Level, bool)) -> 
 /// The same by the kernel for few tokens: one column after another.
 fn ours_by_few(matrix: &Matrix<'_>, level: Level) -> Vec<f32> {
     let mut token = Activations::default();
-    token.resize(Rounding::Bytes, 1, COLUMNS);
+    token.resize(Rounding::Bytes, Layout::Rows, 1, COLUMNS);
     let mut values = [0.0; COLUMNS];
     let mut products = Vec::with_capacity(matrix.rows() * COLUMNS);
     for column in 0..COLUMNS {
@@ -205,7 +207,7 @@ fn attends_by(level: Level, width: usize, scale: f32) -> bool {
             answer(&queries[at * width..][..width], &cells, scale)
         })
         .collect();
-    [Cut::blocks(&attention), Cut::by_sight(&attention, 2)].iter().all(|cut| {
+    [Cut::blocks(&attention, 2), Cut::by_sight(&attention, 2)].iter().all(|cut| {
         let got = attended(level, &attention, cut, heads * width);
         let near = |(got, want): (&f32, &f32)| (got - want).abs() <= NEAR;
         got.len() == want.len() && got.iter().zip(&want).all(near)

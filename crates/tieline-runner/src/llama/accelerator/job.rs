@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::{self, Attention, Cut, Desk, attend};
 use tieline_kernels::{
-    Activations, Format, Level, Matrix, Output, Part, Rounding, Scratch, multiply,
+    Activations, Format, Layout, Level, Matrix, Output, Part, Rounding, Scratch, multiply,
 };
 
 use super::anew::Kind;
@@ -89,8 +89,10 @@ impl Worker {
         if self.activations.len() < sources.len() {
             self.activations.resize_with(sources.len(), Activations::default);
         }
-        for (activations, (source, rounding)) in self.activations.iter_mut().zip(&sources) {
-            activations.resize(*rounding, tokens(source), length(source.ne[0]));
+        for (activations, source) in self.activations.iter_mut().zip(&sources) {
+            let layout = if source.picked { Layout::Rows } else { Layout::of_many(inner.level) };
+            let Source { values, rounding, .. } = *source;
+            activations.resize(rounding, layout, tokens(values), length(values.ne[0]));
         }
         // SAFETY: the caller's promise. No operation of ours makes numbers of experts, so they are computed.
         let grouped = unsafe { group(&operations, &mut self.groups) };
@@ -98,8 +100,9 @@ impl Worker {
             return sys::GGML_STATUS_FAILED;
         }
         let sources = (sources.as_slice(), self.activations.as_slice());
+        let threads = inner.threads.load(Ordering::Relaxed);
         // SAFETY: the caller's promise.
-        let steps = unsafe { steps(inner.level, &operations, sources, &self.groups) };
+        let steps = unsafe { steps((inner.level, threads), &operations, sources, &self.groups) };
         let Some(steps) = steps else { return sys::GGML_STATUS_FAILED };
         let graph = match &mut self.graph {
             Some(graph) => graph,
@@ -180,19 +183,33 @@ pub(super) fn wanted(node: &sys::ggml_tensor) -> bool {
     i32::try_from(sys::GGML_TENSOR_FLAG_COMPUTE).is_ok_and(|flag| node.flags & flag != 0)
 }
 
-/// What products multiply with, and what it is rounded to.
-type Source<'a> = (&'a sys::ggml_tensor, Rounding);
+/// What products multiply with.
+#[derive(Debug, Clone, Copy)]
+struct Source<'a> {
+    values: &'a sys::ggml_tensor,
+    /// To what they are rounded.
+    rounding: Rounding,
+    /// Whether experts pick tokens of it.
+    picked: bool,
+}
+
+impl Source<'_> {
+    fn is(&self, other: &Self) -> bool {
+        let kinds = self.rounding == other.rounding && self.picked == other.picked;
+        ptr::eq(self.values, other.values) && kinds
+    }
+}
 
 fn source(product: &sys::ggml_tensor) -> Source<'_> {
     // SAFETY: a product has two sources that live as long as it.
     let (weights, values) = unsafe { (&*product.src[0], &*product.src[1]) };
     let rounding = Format::from_ggml(weights.type_).map(Format::rounding);
-    (values, rounding.unwrap_or_default())
+    Source { values, rounding: rounding.unwrap_or_default(), picked: is_mixture(product) }
 }
 
 /// Where the source is among others.
-fn place(sources: &[Source<'_>], (values, rounding): Source<'_>) -> Option<usize> {
-    sources.iter().position(|(other, kind)| ptr::eq(*other, values) && *kind == rounding)
+fn place(sources: &[Source<'_>], source: Source<'_>) -> Option<usize> {
+    sources.iter().position(|other| other.is(&source))
 }
 
 /// What the products multiply with, each once.
@@ -212,7 +229,7 @@ fn sources<'a>(operations: &[&'a sys::ggml_tensor]) -> Vec<Source<'a>> {
 /// # Safety
 /// All tensors are allocated and stay so for `'a`, and products do not overlap what is still read.
 unsafe fn steps<'a>(
-    level: Level,
+    (level, threads): (Level, usize),
     operations: &[&'a sys::ggml_tensor],
     (sources, activations): (&[Source<'a>], &'a [Activations]),
     groups: &'a [Groups],
@@ -223,13 +240,14 @@ unsafe fn steps<'a>(
     for &operation in operations {
         if !is_product(operation) {
             // SAFETY: the caller's promise.
-            steps.push(Step::Attend(unsafe { Attend::new(level, operation, Cut::blocks) }?));
+            let cut = |attention: &Attention<'_>| Cut::blocks(attention, threads);
+            steps.push(Step::Attend(unsafe { Attend::new(level, operation, cut) }?));
             continue;
         }
         let slot = place(sources, source(operation))?;
         let with = &activations[slot];
         if !std::mem::replace(&mut rounded[slot], true) {
-            let values = sources[slot].0.data.cast::<f32>().cast_const();
+            let values = sources[slot].values.data.cast::<f32>().cast_const();
             steps.push(Step::Round { level, values, to: with, next: AtomicUsize::new(0) });
         }
         steps.push(if is_mixture(operation) {

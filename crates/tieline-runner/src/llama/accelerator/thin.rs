@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llama_cpp_sys_2 as sys;
 use tieline_kernels::attention::Cut;
-use tieline_kernels::{Activations, Level, Matrix, Output, Part, Rounding, Scratch, multiply};
+use tieline_kernels::{Activations, Layout, Level, Matrix, Output, Part, Rounding, multiply};
 
 use super::anew::Kind;
 use super::experts::{Experts, Groups};
@@ -172,7 +172,7 @@ impl<'a> Sources<'a> {
         let (given, shapes) = rooms(&sources);
         rounded.resize_with(shapes.len(), Activations::default);
         for (room, [tokens, width]) in rounded.iter_mut().zip(shapes) {
-            room.resize(Rounding::Bytes, tokens, width);
+            room.resize(Rounding::Bytes, Layout::Rows, tokens, width);
         }
         let rounded: &'a [Activations] = rounded;
         let values = sources.iter().zip(given).map(|(source, room)| Values {
@@ -239,7 +239,7 @@ unsafe fn attending<'a>(graph: *mut sys::ggml_cgraph, inner: &Inner) -> Vec<Swap
                     let cut = if is_there {
                         Cut::by_sight(attention, threads)
                     } else {
-                        Cut::blocks(attention)
+                        Cut::blind(attention)
                     };
                     cuts.push((mask, cut.clone()));
                     cut
@@ -298,8 +298,15 @@ struct Multiply<'a> {
     next: AtomicUsize,
 }
 
-/// A matrix, where its products go, and how many rows a thread takes at a time.
-type Whole<'t> = (Matrix<'t>, Output, usize);
+/// A matrix and where its products go.
+struct Whole<'t> {
+    matrix: Matrix<'t>,
+    output: Output,
+    /// Whether the kernel for few tokens multiplies.
+    few: bool,
+    /// How many rows a thread takes at a time.
+    rows: usize,
+}
 
 impl<'a> Multiply<'a> {
     /// `None` where the tensor is not what the device takes.
@@ -329,11 +336,13 @@ impl<'a> Multiply<'a> {
         // SAFETY: the caller's promise.
         let matrix = unsafe { Kind::whole(weights) }?;
         let row_bytes = kind.format.row_bytes(length(weights.ne[0]))?;
-        let together = if kind.in_eights { ROWS } else { 4 };
         let (stride, tokens) = (product.nb[1] / 4, self.values.rounded.tokens());
+        let few = kind.by_few(self.level, tokens);
+        let together = if few { 4 } else { ROWS };
         // SAFETY: the product's own floats, which nobody reads before it is done.
         let output = unsafe { Output::new(product.data.cast(), stride, tokens) };
-        Some((matrix, output, (BYTES / row_bytes.max(1)).max(1).next_multiple_of(together)))
+        let rows = (BYTES / row_bytes.max(1)).max(1).next_multiple_of(together);
+        Some(Whole { matrix, output, few, rows })
     }
 
     /// # Safety
@@ -352,14 +361,17 @@ impl<'a> Multiply<'a> {
                 if let Some(experts) = self.experts() {
                     GROUPS.with_borrow_mut(|groups| self.mix(&experts, groups));
                 }
-            } else if let Some((matrix, output, rows)) = self.matrix() {
-                self.multiply(&matrix, &output, rows);
+            } else if let Some(whole) = self.matrix() {
+                self.multiply(&whole);
             }
         }
     }
 
-    fn multiply(&self, matrix: &Matrix<'_>, output: &Output, rows: usize) {
+    fn multiply(&self, Whole { matrix, output, few, rows }: &Whole<'_>) {
+        let rows = *rows;
         SCRATCH.with_borrow_mut(|scratch| {
+            // Rooms of activations are filled again for later sources.
+            scratch.forget();
             let mut mine = take(&self.next, rows, matrix.rows());
             while let Some(now) = mine {
                 // Taken now, so that its bytes come while these are multiplied.
@@ -367,7 +379,7 @@ impl<'a> Multiply<'a> {
                 let part = Part { rows: now, next: mine.clone().unwrap_or_default() };
                 let rounded = self.values.rounded;
                 // SAFETY: the counter gives every row to one thread, and all tokens are rounded.
-                unsafe { multiply((self.level, true), (matrix, part), rounded, output, scratch) };
+                unsafe { multiply((self.level, *few), (matrix, part), rounded, output, scratch) };
             }
         });
     }
@@ -382,18 +394,20 @@ impl<'a> Multiply<'a> {
             }
             return;
         }
-        // A new one: it keeps tokens that were picked, and here rooms of activations are filled again for later sources.
-        let mut scratch = Scratch::default();
-        let all = experts.parts(groups, EXPERT_ROWS);
-        let mut mine = take(&self.next, 1, all);
-        while let Some(part) = mine {
-            // Taken now, as above.
-            mine = take(&self.next, 1, all);
-            let parts = (part.start, mine.as_ref().map(|next| next.start));
-            let rounded = self.values.rounded;
-            // SAFETY: the counter gives every part to one thread, and all tokens are rounded.
-            unsafe { experts.multiply((groups, EXPERT_ROWS), parts, rounded, &mut scratch) };
-        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            // As above.
+            scratch.forget();
+            let all = experts.parts(groups, EXPERT_ROWS);
+            let mut mine = take(&self.next, 1, all);
+            while let Some(part) = mine {
+                // Taken now, as above.
+                mine = take(&self.next, 1, all);
+                let parts = (part.start, mine.as_ref().map(|next| next.start));
+                let rounded = self.values.rounded;
+                // SAFETY: the counter gives every part to one thread, and all tokens are rounded.
+                unsafe { experts.multiply((groups, EXPERT_ROWS), parts, rounded, scratch) };
+            }
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
-use tieline_kernels::{Activations, Output, Scratch, multiply};
+use tieline_kernels::{Activations, Layout, Output, Scratch, multiply};
 
 use super::super::Inner;
 use super::super::anew::Kind;
@@ -129,9 +129,13 @@ impl<'a> Turns<'a> {
     /// Rounds and multiplies, as ggml does for each matrix.
     fn ours(&mut self, slices: &[Slice], (tokens, few): (usize, bool)) -> Option<()> {
         let (level, width) = (self.inner.level, self.width);
+        let rounding = self.kind.format.rounding();
+        // Without a split of the graph they are rounded as rows for either kernel.
+        let layout = if few { Layout::Rows } else { Layout::of_many(level) };
+        let few = few && self.kind.by_few(level, tokens);
         for slice in slices {
             self.products.resize(self.products.len().max(slice.rows * tokens), 0.0);
-            self.activations.resize(self.kind.format.rounding(), tokens, width);
+            self.activations.resize(rounding, layout, tokens, width);
             let matrix = self.kind.matrix(slice.bytes(), slice.rows, width)?;
             // SAFETY: one thread does all this, and the floats are the product's own.
             unsafe {
