@@ -104,6 +104,12 @@ impl<'a> Attention<'a> {
         fits.then_some(Self { size, scale, queries, keys, values, mask })
     }
 
+    /// Tokens that ask.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.size.tokens
+    }
+
     /// Heads of the queries that share a head of the cache.
     fn shared(&self) -> usize {
         self.size.heads / self.size.cache_heads

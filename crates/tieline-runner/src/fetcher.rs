@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     /// Tokens of two whole segments and a tail.
-    const TOKENS: usize = 2 * SEGMENT + 100;
+    const TOKENS: usize = 2 * SEGMENT + SEGMENT / 2;
 
     fn open(folder: &Path) -> Arc<DiskCache> {
         let open: OwnedFd = File::open(folder).unwrap().into();
@@ -186,7 +186,15 @@ mod tests {
         let (cache, found) = stored(folder.path(), 1);
         let mut fetcher = Fetcher::start(cache).unwrap();
         let ranges = [0..SEGMENT, SEGMENT..2 * SEGMENT, 2 * SEGMENT..TOKENS];
-        for (held, skipped) in [(0, 0), (255, 0), (256, 1), (300, 1), (512, 2), (TOKENS, 3)] {
+        let cases = [
+            (0, 0),
+            (SEGMENT - 1, 0),
+            (SEGMENT, 1),
+            (SEGMENT + 1, 1),
+            (2 * SEGMENT, 2),
+            (TOKENS, 3),
+        ];
+        for (held, skipped) in cases {
             let mut fetch = fetcher.fetch(found[0].clone(), held);
             assert_eq!(fetch.tokens, TOKENS);
             let payload = |range: &Range<usize>| {

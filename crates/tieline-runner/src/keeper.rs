@@ -17,8 +17,8 @@ use tieline_types::{Digest, LoadParams, Owner, RunnerBuild};
 use crate::llama::Model;
 use crate::process;
 
-/// Segments that wait to be written: each is some megabytes of memory.
-const WAITING: usize = 4;
+/// Segments that wait to be written: each is a megabyte or some of memory.
+const WAITING: usize = 16;
 /// Sequences that are remembered as given to the writer.
 const REMEMBERED: usize = 4096;
 

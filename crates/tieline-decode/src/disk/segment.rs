@@ -5,7 +5,7 @@
 //!   0      8  magic
 //!   8      4  version of this layout
 //!  12      4  codec of the payload: 0 as it is, 1 zstd
-//!  16      4  number of tokens, 1 to 256
+//!  16      4  number of tokens, 1 to 64
 //!  20      8  length of the payload
 //!  28      8  length of the payload as stored
 //!  36     32  key of the prefix before
@@ -27,7 +27,7 @@ use super::key::{Key, bytes_of};
 pub const MAX_PAYLOAD: u64 = 1 << 30;
 
 const MAGIC: [u8; 8] = *b"TLKVSEG\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const FIXED: usize = 100;
 const CHECKSUM: std::ops::Range<usize> = 68..100;
 
@@ -183,7 +183,7 @@ impl Header {
         bytes.extend(MAGIC);
         bytes.extend(VERSION.to_le_bytes());
         bytes.extend(u32::from(self.codec == Codec::Zstd).to_le_bytes());
-        // At most 256.
+        // At most 64.
         bytes.extend(u32::try_from(self.tokens.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend(self.payload.to_le_bytes());
         bytes.extend(self.stored.to_le_bytes());
@@ -207,7 +207,7 @@ pub(super) struct Encoded<'a> {
 }
 
 impl<'a> Encoded<'a> {
-    /// `tokens` are 1 to 256, `payload` is at most [`MAX_PAYLOAD`] long.
+    /// `tokens` are 1 to [`SEGMENT`], `payload` is at most [`MAX_PAYLOAD`] long.
     pub(super) fn new(parent: Key, tokens: &[i32], payload: &'a [u8]) -> Self {
         let (codec, stored) = match compress(payload) {
             Some(stored) => (Codec::Zstd, Cow::Owned(stored)),
@@ -275,7 +275,7 @@ pub fn decode(file: &[u8]) -> Result<Vec<u8>, Damage> {
 ///
 /// # Errors
 ///
-/// Refuses other than 1 to 256 tokens, and a payload of more than [`MAX_PAYLOAD`] bytes.
+/// Refuses other than 1 to [`SEGMENT`] tokens, and a payload of more than [`MAX_PAYLOAD`] bytes.
 pub fn encode(root: super::Root, tokens: &[i32], payload: &[u8]) -> io::Result<Vec<u8>> {
     if !(1..=SEGMENT).contains(&tokens.len()) || payload.len() as u64 > MAX_PAYLOAD {
         return Err(io::ErrorKind::InvalidInput.into());

@@ -81,15 +81,15 @@ fn set_age(path: &Path, age: Duration) {
 #[test]
 fn what_was_written_is_read_after_a_restart() {
     let folder = folder();
-    let (root, tokens) = (root("a"), tokens(1, 600));
+    let (root, tokens) = (root("a"), tokens(1, 152));
     let written = store(&open(folder.path()), &root, &tokens);
     assert_eq!(written.len(), 3);
     let cache = open(folder.path());
     let found = cache.longest(&root, &tokens);
-    assert_eq!(found.tokens, 600);
+    assert_eq!(found.tokens, 152);
     let lengths: Vec<_> = found.segments.iter().map(|segment| segment.tokens).collect();
-    assert_eq!(lengths, [256, 256, 88]);
-    for (segment, range) in found.segments.iter().zip([0..256, 256..512, 512..600]) {
+    assert_eq!(lengths, [64, 64, 24]);
+    for (segment, range) in found.segments.iter().zip([0..64, 64..128, 128..152]) {
         let want = payload_of(&tokens, &range);
         assert_eq!(segment.payload, Bytes(want.len() as u64));
         assert_eq!(cache.read(segment.id).unwrap(), want);
@@ -112,7 +112,7 @@ fn what_was_written_is_read_after_a_restart() {
 fn the_last_segment_may_match_in_part() {
     let folder = folder();
     let cache = open(folder.path());
-    let stored = tokens(1, 556);
+    let stored = tokens(1, 172);
     store(&cache, &root("a"), &stored);
     #[track_caller]
     fn check(cache: &DiskCache, tokens: &[i32], matching: usize, segments: usize) {
@@ -122,12 +122,12 @@ fn the_last_segment_may_match_in_part() {
     check(&cache, &[], 0, 0);
     check(&cache, &[-7], 0, 0);
     check(&cache, &stored[..1], 1, 1);
-    check(&cache, &stored[..255], 255, 1);
-    check(&cache, &stored[..256], 256, 1);
-    check(&cache, &stored[..257], 257, 2);
-    check(&cache, &[&stored[..300], &[-7; 500]].concat(), 300, 2);
-    check(&cache, &[&stored[..512], &[-7; 500]].concat(), 512, 2);
-    check(&cache, &[&stored[..], &[-7; 500]].concat(), 556, 3);
+    check(&cache, &stored[..63], 63, 1);
+    check(&cache, &stored[..64], 64, 1);
+    check(&cache, &stored[..65], 65, 2);
+    check(&cache, &[&stored[..108], &[-7; 500]].concat(), 108, 2);
+    check(&cache, &[&stored[..128], &[-7; 500]].concat(), 128, 2);
+    check(&cache, &[&stored[..], &[-7; 500]].concat(), 172, 3);
     check(&cache, &stored[1..], 0, 0);
 }
 
@@ -135,22 +135,22 @@ fn the_last_segment_may_match_in_part() {
 fn other_roots_share_nothing() {
     let folder = folder();
     let cache = open(folder.path());
-    let tokens = tokens(1, 300);
+    let tokens = tokens(1, 108);
     store(&cache, &root("a"), &tokens);
     for other in [root("b"), root(""), Root::new(&[("model", b"other"), ("owner", b"a")])] {
         assert_eq!(cache.longest(&other, &tokens), Found::default());
-        assert_eq!(cache.missing(&other, &tokens), [0..256, 256..300]);
+        assert_eq!(cache.missing(&other, &tokens), [0..64, 64..108]);
     }
     store(&cache, &root("b"), &tokens);
     assert_eq!(names(folder.path()).len(), 4);
-    assert_eq!(open(folder.path()).longest(&root("b"), &tokens).tokens, 300);
+    assert_eq!(open(folder.path()).longest(&root("b"), &tokens).tokens, 108);
 }
 
 #[test]
 fn a_tail_is_stored_when_it_has_grown_enough() {
     let folder = folder();
     let cache = open(folder.path());
-    let (root, tokens) = (root("a"), tokens(1, 512));
+    let (root, tokens) = (root("a"), tokens(1, 128));
     assert!(cache.missing(&root, &tokens[..15]).is_empty());
     assert_eq!(cache.missing(&root, &tokens[..16]), std::slice::from_ref(&(0..16)));
     store(&cache, &root, &tokens[..16]);
@@ -166,7 +166,7 @@ fn a_tail_is_stored_when_it_has_grown_enough() {
     let whole = store(&cache, &root, &tokens);
     assert_eq!((whole.len(), whole[0].removed, whole[1].removed), (2, 1, 0));
     assert_eq!(cache.usage().segments, 3);
-    assert!(cache.missing(&root, &tokens[..200]).is_empty());
+    assert!(cache.missing(&root, &tokens[..50]).is_empty());
     assert_eq!(cache.longest(&root, &branch).tokens, 50);
 }
 
@@ -174,13 +174,13 @@ fn a_tail_is_stored_when_it_has_grown_enough() {
 fn a_second_write_of_the_same_is_success() {
     let folder = folder();
     let (one, other) = (open(folder.path()), open(folder.path()));
-    let (root, tokens) = (root("a"), tokens(1, 256));
+    let (root, tokens) = (root("a"), tokens(1, 64));
     let first = store(&one, &root, &tokens)[0];
-    let again = one.write(&root, &tokens, 0..256, b"else").unwrap();
+    let again = one.write(&root, &tokens, 0..64, b"else").unwrap();
     assert_eq!(again, Written { id: first.id, size: None, removed: 0 });
-    assert_eq!(one.read(first.id).unwrap(), payload_of(&tokens, &(0..256)));
+    assert_eq!(one.read(first.id).unwrap(), payload_of(&tokens, &(0..64)));
     // Another process does not know of it, and replaces it by its own.
-    assert!(other.write(&root, &tokens, 0..256, b"else").unwrap().size.is_some());
+    assert!(other.write(&root, &tokens, 0..64, b"else").unwrap().size.is_some());
     assert_eq!(names(folder.path()).len(), 1);
     assert_eq!(one.read(first.id).unwrap(), b"else");
     assert_eq!(one.usage(), other.usage());
@@ -190,43 +190,43 @@ fn a_second_write_of_the_same_is_success() {
 fn what_another_process_removes_is_a_miss_and_what_it_adds_is_seen_by_refresh() {
     let folder = folder();
     let (one, other) = (open(folder.path()), open(folder.path()));
-    let (root, tokens) = (root("a"), tokens(1, 512));
+    let (root, tokens) = (root("a"), tokens(1, 128));
     let written = store(&one, &root, &tokens);
     assert_eq!(other.longest(&root, &tokens).tokens, 0);
     other.refresh().unwrap();
-    assert_eq!(other.longest(&root, &tokens).tokens, 512);
+    assert_eq!(other.longest(&root, &tokens).tokens, 128);
     fs::remove_file(file_of(folder.path(), written[0].id)).unwrap();
     assert!(matches!(one.read(written[0].id), Err(DiskError::Gone)));
     assert!(matches!(one.read(written[0].id), Err(DiskError::Gone)));
     assert_eq!(one.usage().segments, 1);
     // Written again, it leads to what followed it.
-    assert_eq!(one.missing(&root, &tokens), std::slice::from_ref(&(0..256)));
+    assert_eq!(one.missing(&root, &tokens), std::slice::from_ref(&(0..64)));
     // The other still knows of it; a write finds out that it is gone.
-    assert!(other.write(&root, &tokens, 0..256, b"new").unwrap().size.is_some());
+    assert!(other.write(&root, &tokens, 0..64, b"new").unwrap().size.is_some());
     one.refresh().unwrap();
-    assert_eq!(one.longest(&root, &tokens).tokens, 512);
+    assert_eq!(one.longest(&root, &tokens).tokens, 128);
     fs::remove_file(file_of(folder.path(), written[1].id)).unwrap();
     one.refresh().unwrap();
-    assert_eq!(one.longest(&root, &tokens).tokens, 256);
+    assert_eq!(one.longest(&root, &tokens).tokens, 64);
 }
 
 #[test]
 fn only_segments_are_written() {
     let folder = folder();
     let cache = open(folder.path());
-    let tokens = tokens(1, 600);
+    let tokens = tokens(1, 152);
     #[expect(clippy::reversed_empty_ranges, reason = "what a caller may get wrong")]
-    for range in [0..0, 0..257, 1..200, 256..255, 512..601, 600..600, 600..700, 255..512] {
+    for range in [0..0, 0..65, 1..50, 64..63, 128..153, 152..152, 152..180, 63..128] {
         let error = cache.write(&root("a"), &tokens, range.clone(), b"").unwrap_err();
         assert!(matches!(error, DiskError::NotASegment { .. }), "{range:?}: {error}");
     }
     assert!(names(folder.path()).is_empty());
     // A segment may be written before the one that it follows, and may be empty.
-    cache.write(&root("a"), &tokens, 256..512, b"").unwrap();
+    cache.write(&root("a"), &tokens, 64..128, b"").unwrap();
     assert_eq!(cache.longest(&root("a"), &tokens).tokens, 0);
-    cache.write(&root("a"), &tokens, 0..256, b"").unwrap();
+    cache.write(&root("a"), &tokens, 0..64, b"").unwrap();
     let found = cache.longest(&root("a"), &tokens);
-    assert_eq!(found.tokens, 512);
+    assert_eq!(found.tokens, 128);
     assert_eq!(cache.read(found.segments[1].id).unwrap(), b"");
 }
 
@@ -293,7 +293,7 @@ fn every_lost_or_added_byte_is_found() {
 fn a_segment_under_another_name_is_no_segment() {
     let folder = folder();
     let cache = open(folder.path());
-    let (root, one, other) = (root("a"), tokens(1, 256), tokens(2, 256));
+    let (root, one, other) = (root("a"), tokens(1, 64), tokens(2, 64));
     let one = store(&cache, &root, &one)[0].id;
     let other = store(&cache, &root, &other)[0].id;
     fs::copy(file_of(folder.path(), one), file_of(folder.path(), other)).unwrap();
@@ -313,10 +313,10 @@ fn huge_lengths_are_refused_before_anything_is_allocated() {
     }
     assert_eq!(decode(&file).unwrap(), b"payload");
     check(&file, 0, b"GGUF", Damage::Magic);
-    check(&file, 8, &2_u32.to_le_bytes(), Damage::Version);
+    check(&file, 8, &1_u32.to_le_bytes(), Damage::Version);
     check(&file, 12, &2_u32.to_le_bytes(), Damage::Header);
     check(&file, 16, &0_u32.to_le_bytes(), Damage::Header);
-    check(&file, 16, &257_u32.to_le_bytes(), Damage::Header);
+    check(&file, 16, &65_u32.to_le_bytes(), Damage::Header);
     check(&file, 16, &u32::MAX.to_le_bytes(), Damage::Header);
     check(&file, 16, &21_u32.to_le_bytes(), Damage::Length);
     check(&file, 20, &u64::MAX.to_le_bytes(), Damage::Header);
@@ -367,22 +367,22 @@ fn a_wrong_length_of_a_compressed_payload_is_found() {
 fn the_quota_takes_leaves_first_and_the_oldest_of_them() {
     let folder = folder();
     let root = root("a");
-    let size = 100 + 4 * 256 + 64 + 256;
+    let size = 100 + 4 * 64 + 64 + 64;
     let cache = try_open(folder.path(), Bytes(size * 4)).unwrap();
-    let (one, two) = (tokens(1, 512), tokens(2, 512));
+    let (one, two) = (tokens(1, 128), tokens(2, 128));
     store(&cache, &root, &one);
     store(&cache, &root, &two);
     assert_eq!(cache.usage(), Usage { size: Bytes(size * 4), segments: 4 });
     // The first of one is the oldest of all, but others follow it.
-    let three = tokens(3, 256);
+    let three = tokens(3, 64);
     assert_eq!(store(&cache, &root, &three)[0].removed, 1);
-    assert_eq!(cache.longest(&root, &one).tokens, 256);
+    assert_eq!(cache.longest(&root, &one).tokens, 64);
     // A use counts: then that of two goes.
     let id = cache.longest(&root, &one).segments[0].id;
     cache.read(id).unwrap();
-    store(&cache, &root, &tokens(4, 256));
-    assert_eq!(cache.longest(&root, &one).tokens, 256);
-    assert_eq!(cache.longest(&root, &two).tokens, 256);
+    store(&cache, &root, &tokens(4, 64));
+    assert_eq!(cache.longest(&root, &one).tokens, 64);
+    assert_eq!(cache.longest(&root, &two).tokens, 64);
     assert_eq!(cache.usage().size, Bytes(size * 4));
     assert_eq!(names(folder.path()).len(), 4);
 }
@@ -391,17 +391,17 @@ fn the_quota_takes_leaves_first_and_the_oldest_of_them() {
 fn a_chain_longer_than_the_quota_keeps_its_beginning() {
     let folder = folder();
     let (root, tokens) = (root("a"), tokens(1, 1024));
-    let size = 100 + 4 * 256 + 64 + 256;
+    let size = 100 + 4 * 64 + 64 + 64;
     let cache = try_open(folder.path(), Bytes(size * 2 + 10)).unwrap();
     let write = |range: Range<usize>| {
         cache.write(&root, &tokens, range.clone(), &payload_of(&tokens, &range))
     };
-    write(0..256).unwrap();
-    write(256..512).unwrap();
-    let error = write(512..768).unwrap_err();
+    write(0..64).unwrap();
+    write(64..128).unwrap();
+    let error = write(128..192).unwrap_err();
     assert!(matches!(error, DiskError::NoRoom { .. }), "{error}");
-    assert_eq!(error.to_string(), "a segment of 1.4 kB does not fit into a cache of 2.8 kB");
-    assert_eq!(cache.longest(&root, &tokens).tokens, 512);
+    assert_eq!(error.to_string(), "a segment of 484 B does not fit into a cache of 978 B");
+    assert_eq!(cache.longest(&root, &tokens).tokens, 128);
     assert_eq!(names(folder.path()).len(), 2);
     // One that is too large for any room removes nothing.
     let other = self::tokens(2, 16);
@@ -413,9 +413,9 @@ fn a_chain_longer_than_the_quota_keeps_its_beginning() {
 #[test]
 fn a_growing_tail_needs_no_room_for_both() {
     let folder = folder();
-    let (root, tokens) = (root("a"), tokens(1, 100));
+    let (root, tokens) = (root("a"), tokens(1, 64));
     let cache = try_open(folder.path(), Bytes(1000)).unwrap();
-    for length in [20, 40, 60, 80, 100] {
+    for length in [20, 30, 40, 50, 64] {
         cache.write(&root, &tokens, 0..length, &noise(1, 400)).unwrap();
         assert_eq!(cache.longest(&root, &tokens).tokens, length);
         assert_eq!(names(folder.path()).len(), 1);
@@ -428,16 +428,16 @@ fn a_smaller_quota_is_kept_from_the_start_by_age() {
     let root = root("a");
     let cache = open(folder.path());
     for sequence in 0..10 {
-        let id = store(&cache, &root, &tokens(sequence, 256))[0].id;
+        let id = store(&cache, &root, &tokens(sequence, 64))[0].id;
         let age = Duration::from_secs(60 * u64::from(sequence.unsigned_abs()));
         set_age(&file_of(folder.path(), id), age);
     }
     // Read last, so it survives though it was the oldest.
-    cache.read(cache.longest(&root, &tokens(9, 256)).segments[0].id).unwrap();
+    cache.read(cache.longest(&root, &tokens(9, 64)).segments[0].id).unwrap();
     let size = cache.usage().size.0;
     let cache = try_open(folder.path(), Bytes(size * 3 / 10)).unwrap();
     let left: Vec<_> =
-        (0..10).filter(|at| cache.longest(&root, &tokens(*at, 256)).tokens > 0).collect();
+        (0..10).filter(|at| cache.longest(&root, &tokens(*at, 64)).tokens > 0).collect();
     assert_eq!(left, [0, 1, 9]);
     assert_eq!(names(folder.path()).len(), 3);
     assert_eq!(try_open(folder.path(), Bytes(0)).unwrap().usage(), Usage::default());
@@ -447,7 +447,7 @@ fn a_smaller_quota_is_kept_from_the_start_by_age() {
 #[test]
 fn what_a_killed_writer_left_is_never_read_and_goes_after_an_hour() {
     let folder = folder();
-    let (root, tokens) = (root("a"), tokens(1, 256));
+    let (root, tokens) = (root("a"), tokens(1, 64));
     let cache = open(folder.path());
     let id = store(&cache, &root, &tokens)[0].id;
     let (young, old) = (id.0.temporary_name(0), id.0.temporary_name(1));
@@ -473,7 +473,7 @@ fn what_a_killed_writer_left_is_never_read_and_goes_after_an_hour() {
 fn strange_things_in_the_folder_are_not_followed_and_do_no_harm() {
     let (folder, outside) = (folder(), folder());
     let at = folder.path();
-    let (root, good) = (root("a"), tokens(1, 256));
+    let (root, good) = (root("a"), tokens(1, 64));
     let cache = open(at);
     let good_id = store(&cache, &root, &good)[0].id;
     let key = |number| root.0.after(&[number]);
@@ -558,17 +558,17 @@ fn a_full_disk_fails_one_write_and_no_more() {
         println!("SKIPPED: a small disk needs root and mount");
         return;
     };
-    let (root, one, two) = (root("a"), tokens(1, 256), tokens(2, 256));
+    let (root, one, two) = (root("a"), tokens(1, 64), tokens(2, 64));
     let cache = open(folder.path());
-    let id = cache.write(&root, &one, 0..256, &noise(1, 600_000)).unwrap().id;
+    let id = cache.write(&root, &one, 0..64, &noise(1, 600_000)).unwrap().id;
     for _ in 0..3 {
-        let error = cache.write(&root, &two, 0..256, &noise(2, 600_000)).unwrap_err();
+        let error = cache.write(&root, &two, 0..64, &noise(2, 600_000)).unwrap_err();
         assert!(matches!(error, DiskError::Full(_)), "{error}");
         assert_eq!(names(folder.path()), [id.0.file_name()]);
     }
     assert_eq!(cache.usage().segments, 1);
     assert_eq!(cache.read(id).unwrap(), noise(1, 600_000));
-    cache.write(&root, &two, 0..256, &noise(2, 200_000)).unwrap();
+    cache.write(&root, &two, 0..64, &noise(2, 200_000)).unwrap();
     // One that is full to the last byte opens and is read.
     fs::write(folder.path().join("ballast"), "").unwrap();
     let ballast = fs::File::options().write(true).open(folder.path().join("ballast")).unwrap();
@@ -578,13 +578,13 @@ fn a_full_disk_fails_one_write_and_no_more() {
     assert_eq!(cache.read(id).unwrap(), noise(1, 600_000));
     cache.remove_all().unwrap();
     assert_eq!(names(folder.path()), ["ballast"]);
-    cache.write(&root, &two, 0..256, &noise(2, 600_000)).unwrap();
+    cache.write(&root, &two, 0..64, &noise(2, 600_000)).unwrap();
 }
 
 #[test]
 fn a_folder_that_may_only_be_read_is_named_as_such() {
     let folder = folder();
-    let (root, tokens) = (root("a"), tokens(1, 256));
+    let (root, tokens) = (root("a"), tokens(1, 64));
     let set_mode = |mode| {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -601,9 +601,9 @@ fn a_folder_that_may_only_be_read_is_named_as_such() {
     } else {
         set_mode(0o500);
     }
-    assert_eq!(cache.read(id).unwrap(), payload_of(&tokens, &(0..256)));
-    let other = self::tokens(2, 256);
-    let error = cache.write(&root, &other, 0..256, b"payload").unwrap_err();
+    assert_eq!(cache.read(id).unwrap(), payload_of(&tokens, &(0..64)));
+    let other = self::tokens(2, 64);
+    let error = cache.write(&root, &other, 0..64, b"payload").unwrap_err();
     assert!(matches!(error, DiskError::NotWritable(_)), "{error}");
     let error = try_open(folder.path(), PLENTY).unwrap_err();
     assert!(matches!(error, DiskError::NotWritable(_)), "{error}");
@@ -648,7 +648,7 @@ fn nothing_printed_tells_a_token() {
 fn threads_read_and_write_at_once() {
     fn is_shared<T: Send + Sync>(_: &T) {}
     let folder = folder();
-    let size = 100 + 4 * 256 + 64 + 256;
+    let size = 100 + 4 * 64 + 64 + 64;
     let (one, other) = (open(folder.path()), try_open(folder.path(), Bytes(size * 6)).unwrap());
     is_shared(&one);
     std::thread::scope(|scope| {
@@ -656,7 +656,7 @@ fn threads_read_and_write_at_once() {
             let cache = if thread % 2 == 0 { &one } else { &other };
             scope.spawn(move || {
                 for turn in 0..60 {
-                    let (root, tokens) = (root("a"), tokens((thread + turn) % 5, 512));
+                    let (root, tokens) = (root("a"), tokens((thread + turn) % 5, 128));
                     for range in cache.missing(&root, &tokens) {
                         let payload = payload_of(&tokens, &range);
                         match cache.write(&root, &tokens, range, &payload) {
@@ -669,7 +669,7 @@ fn threads_read_and_write_at_once() {
                     {
                         match cache.read(segment.id) {
                             Ok(payload) => {
-                                let range = at * 256..(at + 1) * 256;
+                                let range = at * 64..(at + 1) * 64;
                                 assert_eq!(payload, payload_of(&tokens, &range));
                             }
                             // The other cache knows a quota.
@@ -707,9 +707,8 @@ impl Model {
     fn longest(&self, owner: u8, tokens: &[i32]) -> usize {
         let mut longest = 0;
         for (other, before, run) in self.0.keys() {
-            let leads_here = || {
-                (0..before.len() / 256).all(|at| self.has(owner, before, at * 256..(at + 1) * 256))
-            };
+            let leads_here =
+                || (0..before.len() / 64).all(|at| self.has(owner, before, at * 64..(at + 1) * 64));
             if *other == owner && tokens.starts_with(before) && leads_here() {
                 let rest = tokens[before.len()..].iter();
                 let matching = rest.zip(run).take_while(|(one, other)| one == other).count();
@@ -722,12 +721,12 @@ impl Model {
     }
 
     fn missing(&self, owner: u8, tokens: &[i32]) -> Vec<Range<usize>> {
-        let wholes = tokens.len() / 256;
+        let wholes = tokens.len() / 64;
         let mut missing: Vec<_> = (0..wholes)
-            .map(|at| at * 256..(at + 1) * 256)
+            .map(|at| at * 64..(at + 1) * 64)
             .filter(|range| !self.has(owner, tokens, range.clone()))
             .collect();
-        let (before, tail) = tokens.split_at(wholes * 256);
+        let (before, tail) = tokens.split_at(wholes * 64);
         let covered = |(other, prefix, run): &(u8, Vec<i32>, Vec<i32>)| {
             let counts = *other == owner && prefix == before;
             let matching = run.iter().zip(tail).take_while(|(one, other)| one == other).count();
@@ -759,8 +758,8 @@ fn sequence() -> impl Strategy<Value = Vec<i32>> {
     let blocks = prop::collection::vec(prop_oneof![3 => Just(1), 1 => Just(2)], 0..3);
     let branch = (0..300_usize, 0..60_usize, 0..3_i32);
     (blocks, branch).prop_map(|(blocks, (cut, length, kind))| {
-        let whole = blocks.into_iter().flat_map(|kind| (0..256).map(move |at| at * 4 + kind));
-        let start = (0..256).map(|at| at * 4 + 1).take(cut.min(256));
+        let whole = blocks.into_iter().flat_map(|kind| (0..64).map(move |at| at * 4 + kind));
+        let start = (0..64).map(|at| at * 4 + 1).take(cut.min(64));
         let end = std::iter::repeat_n(kind, length);
         whole.chain(start).chain(end).collect()
     })
@@ -793,9 +792,9 @@ fn act(folder: &Path, cache: &mut DiskCache, model: &mut Model, step: &(Step, u8
                 write(cache, model, *owner, tokens, range);
             }
         }
-        Step::Tail if tokens.len() % 256 == 0 => {}
+        Step::Tail if tokens.len() % 64 == 0 => {}
         Step::Tail => {
-            write(cache, model, *owner, tokens, tokens.len() / 256 * 256..tokens.len());
+            write(cache, model, *owner, tokens, tokens.len() / 64 * 64..tokens.len());
         }
         Step::Lose | Step::Damage => {
             let found = cache.longest(&root, tokens);
@@ -812,7 +811,7 @@ fn act(folder: &Path, cache: &mut DiskCache, model: &mut Model, step: &(Step, u8
             }
             model.0.retain(|(owner, before, run), _| {
                 let root = self::root(&owner.to_string()).0;
-                let parent = before.chunks(256).fold(root, |key, chunk| key.after(chunk));
+                let parent = before.chunks(64).fold(root, |key, chunk| key.after(chunk));
                 parent.after(run) != segment.id.0
             });
         }
@@ -830,13 +829,13 @@ fn compare(cache: &DiskCache, model: &Model, owner: u8, tokens: &[i32]) {
     let mut payload = Vec::new();
     for (at, segment) in found.segments.iter().enumerate() {
         cache.read_into(segment.id, &mut payload).unwrap();
-        let before = &tokens[..at * 256];
-        let matching = (found.tokens - at * 256).min(256);
+        let before = &tokens[..at * 64];
+        let matching = (found.tokens - at * 64).min(64);
         let was_written = model.0.iter().any(|((other, prefix, run), written)| {
             *other == owner
                 && prefix == before
                 && run.len() == segment.tokens
-                && run[..matching] == tokens[at * 256..at * 256 + matching]
+                && run[..matching] == tokens[at * 64..at * 64 + matching]
                 && *written == payload
         });
         assert!(was_written);
@@ -878,7 +877,7 @@ proptest! {
                 match cache.write(&root, tokens, range, &noise(number as u64, *length)) {
                     Ok(written) => assert!(cache.read(written.id).is_ok()),
                     Err(DiskError::NoRoom { size, .. }) => {
-                        let alone = before.segments == 0 && tokens.len() <= 256;
+                        let alone = before.segments == 0 && tokens.len() <= 64;
                         assert!(!alone || size.0 > quota);
                         break;
                     }
@@ -905,7 +904,7 @@ proptest! {
 
     #[test]
     fn what_is_encoded_is_decoded(
-        tokens in prop::collection::vec(any::<i32>(), 1..=256),
+        tokens in prop::collection::vec(any::<i32>(), 1..=64),
         payload in prop::collection::vec(prop_oneof![Just(0), any::<u8>()], 0..3000),
     ) {
         let file = encode(root("a"), &tokens, &payload).unwrap();

@@ -236,8 +236,7 @@ mod tests {
     fn the_table_is_what_the_kernels_say() {
         let table = |format, in_eights| Worth::table(Level::Avx512Vnni, Kind { format, in_eights });
         let worth = table(Format::Q6K, false);
-        let few: Vec<usize> = (0..20).filter(|&tokens| worth.few(tokens)).collect();
-        assert_eq!(few, [2, 3, 4, 5, 6]);
+        assert!((0..20).filter(|&tokens| worth.few(tokens)).eq(2..=Level::FEW));
         assert!(worth.many(16) && !worth.many(15));
         assert!(!table(Format::Q2K, false).many(100_000));
     }

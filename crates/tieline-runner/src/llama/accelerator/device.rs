@@ -228,6 +228,9 @@ unsafe extern "C" fn supports_op(
     }
 }
 
+/// Steps of so many tokens are swapped in ggml's own graph. A cut of it wakes all threads twice, which longer ones hardly feel.
+const SHORT: usize = 32;
+
 /// Whether a matrix product is one of ours: a quantised matrix, plain and in one piece, by enough tokens.
 fn multiplies(operation: &sys::ggml_tensor) -> bool {
     let enough = plain_product(operation).is_some_and(|(worth, tokens)| worth.many(tokens));
@@ -236,9 +239,23 @@ fn multiplies(operation: &sys::ggml_tensor) -> bool {
 
 /// Whether an operation is such a product by so few tokens that it is swapped in ggml's own graph.
 pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
+    let is_short = || {
+        let (worth, tokens) = plain_product(operation)?;
+        Some(match tokens {
+            0..=Level::FEW => {
+                worth.few(tokens) && (takes_few(operation) || lies_in_eights(operation))
+            }
+            _ => tokens <= SHORT && worth.many(tokens) && !is_float(operation),
+        })
+    };
     operation.op == sys::GGML_OP_MUL_MAT
-        && plain_product(operation).is_some_and(|(worth, tokens)| worth.few(tokens))
-        && (lies_in_eights(operation) || takes_few(operation) && lies_plain(operation))
+        && is_short().unwrap_or(false)
+        && (lies_in_eights(operation) || lies_plain(operation))
+}
+
+fn is_float(product: &sys::ggml_tensor) -> bool {
+    // SAFETY: a product has two sources.
+    Kind::of(unsafe { &*product.src[0] }).is_some_and(|kind| kind.format.is_float())
 }
 
 /// Whether an operation is a product of experts' matrices by so few tokens that it is swapped in ggml's own graph.
@@ -349,7 +366,7 @@ pub(super) fn attends_few(operation: &sys::ggml_tensor) -> bool {
 /// Whether few tokens attend.
 fn few(attention: &sys::ggml_tensor) -> bool {
     // SAFETY: attention has queries.
-    usize::try_from(unsafe { (*attention.src[0]).ne[1] }).is_ok_and(|tokens| tokens <= Level::FEW)
+    usize::try_from(unsafe { (*attention.src[0]).ne[1] }).is_ok_and(|tokens| tokens <= SHORT)
 }
 
 /// Whether attention is one of ours: to keys and values of 16 bits, with a mask and nothing besides.

@@ -236,10 +236,10 @@ unsafe fn attending<'a>(graph: *mut sys::ggml_cgraph, inner: &Inner) -> Vec<Swap
                     if let Some((_, cut)) = known {
                         return cut.clone();
                     }
-                    let cut = if is_there {
-                        Cut::by_sight(attention, threads)
-                    } else {
-                        Cut::blind(attention)
+                    let cut = match attention.tokens() {
+                        _ if !is_there => Cut::blind(attention),
+                        0..=Level::FEW => Cut::by_sight(attention, threads),
+                        _ => Cut::blocks(attention, threads),
                     };
                     cuts.push((mask, cut.clone()));
                     cut
