@@ -67,26 +67,40 @@ fn multiplied(shape: &Shape, noise: &[u8]) {
         .map(|(to, (token, _))| Pick { token: usize::from(*token) % tokens, to })
         .collect();
 
+    // Whoever multiplied before leaves nothing behind.
+    let scratch = &mut Scratch::default();
     let mut all: Option<[Vec<u32>; 2]> = None;
     for level in Level::ALL.into_iter().filter(|level| level.available() && *level != Level::Portable) {
         if anew.is_some() && !level.takes_eights(format) {
             continue;
         }
-        let few = job.multiply((level, true), Layout::Rows);
-        let many = job.multiply((level, false), Layout::of_many(level));
-        assert_eq!(many, job.multiply((level, false), Layout::Rows));
-        // Few are summed in another order.
-        assert_eq!(few.len(), many.len());
-        let picked = if format == Format::F16 || format == Format::Bf16 || picks.is_empty() {
-            Vec::new()
-        } else {
-            job.pick((level, false), &picks)
-        };
+        let few = job.multiply((level, true), Layout::Rows, scratch);
+        let many = job.multiply((level, false), Layout::of_many(level), scratch);
+        assert_eq!(many, job.multiply((level, false), Layout::Rows, scratch));
+        let [mut picked, mut picked_few] = [Vec::new(), Vec::new()];
+        if format != Format::F16 && format != Format::Bf16 && !picks.is_empty() {
+            picked = job.pick((level, false), &picks, scratch);
+            picked_few = job.pick((level, true), &picks, scratch);
+        }
+        near(&many, &few);
+        near(&picked, &picked_few);
         let got = [many, picked];
         match &all {
             Some(want) => assert_eq!(want, &got, "{format:?} {level:?}"),
             None => all = Some(got),
         }
+    }
+}
+
+/// Few tokens are summed in another order: within what rounding of sums of this size leaves.
+fn near(many: &[u32], few: &[u32]) {
+    assert_eq!(many.len(), few.len());
+    let floats = |bits: &[u32]| bits.iter().copied().map(f32::from_bits).collect::<Vec<f32>>();
+    let (many, few) = (floats(many), floats(few));
+    let most = many.iter().fold(1.0f32, |most, float| most.max(float.abs()));
+    if most.is_finite() {
+        let far = |(one, other): (&f32, &f32)| !((one - other).abs() <= most * 1e-3);
+        assert!(!many.iter().zip(&few).any(far), "{many:?} {few:?}");
     }
 }
 
@@ -127,20 +141,19 @@ impl Job<'_> {
     }
 
     /// The products' bits; nothing else is written.
-    fn multiply(&self, (level, few): (Level, bool), layout: Layout) -> Vec<u32> {
+    fn multiply(&self, (level, few): (Level, bool), layout: Layout, scratch: &mut Scratch) -> Vec<u32> {
         let activations = self.activations(level, layout);
         self.written(self.tokens, |output| {
             let part = (self.matrix, self.part.clone());
             // SAFETY: one thread, and all tokens are filled.
-            unsafe { multiply((level, few), part, &activations, output, &mut Scratch::default()) };
+            unsafe { multiply((level, few), part, &activations, output, scratch) };
         })
     }
 
-    fn pick(&self, (level, few): (Level, bool), tokens: &[Pick]) -> Vec<u32> {
+    fn pick(&self, (level, few): (Level, bool), tokens: &[Pick], scratch: &mut Scratch) -> Vec<u32> {
         let activations = self.activations(level, Layout::Rows);
         self.written(tokens.len(), |output| {
             let (part, picks) = ((self.matrix, self.part.clone()), Picks { tokens, few });
-            let scratch = &mut Scratch::default();
             // SAFETY: one thread, and all tokens are filled.
             unsafe { multiply_picked(level, part, (&activations, picks), output, scratch) };
         })

@@ -47,7 +47,7 @@ pub const SEGMENT: usize = 64;
 /// Tokens that a tail must have beyond what is stored already to be worth a file.
 pub const MIN_TAIL: usize = 16;
 
-/// The most segments of one folder: a bound on memory (about 400 B each) and on the time to open it.
+/// The most segments of one folder: a bound on memory (about 1 kB each) and on the time to open it.
 pub const MAX_SEGMENTS: usize = 32_768;
 
 /// Why the cache could not do something. The rest of it is as usable as before.

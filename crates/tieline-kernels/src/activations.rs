@@ -70,6 +70,8 @@ impl Activations {
         self.rounding = rounding;
         self.tokens = tokens;
         self.blocks = width / WIDTH;
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = layout;
         self.layout = Layout::Rows;
         if rounding != Rounding::Bytes {
             return self.floats.resize(tokens.next_multiple_of(TOKENS) * width, 0.0);

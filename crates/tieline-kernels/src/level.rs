@@ -114,7 +114,7 @@ impl Level {
         format.in_eights() && !matches!(self, Self::NeonDot | Self::NeonI8mm)
     }
 
-    /// As [`tokens`](Self::tokens), of what ggml laid out anew; fewer than [`FEW`](Self::FEW) without a split of the graph.
+    /// As [`tokens`](Self::tokens), of what ggml laid out anew.
     #[must_use]
     pub fn tokens_in_eights(self, format: Format) -> Option<usize> {
         match (self, format) {
@@ -141,7 +141,7 @@ impl Level {
     /// The most tokens that are few.
     pub const FEW: usize = crate::thin::FEW;
 
-    /// Whether the kernel for one to [`FEW`](Self::FEW) tokens is written for this format.
+    /// Whether the kernel for few tokens is written for this format.
     #[must_use]
     pub fn thin(self, format: Format) -> bool {
         let not = matches!(format, Format::Q2K | Format::Iq4Nl | Format::Mxfp4);

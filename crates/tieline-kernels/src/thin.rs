@@ -14,7 +14,7 @@ use crate::level::Level;
 use crate::multiply::{Matrix, Output, Part, Tokens};
 use crate::panel::fetch;
 
-/// The most tokens that are few: with more, unpacking into panels pays.
+/// The most tokens that are few: a graph is not cut for them, whichever kernel multiplies.
 pub(crate) const FEW: usize = 11;
 /// The most tokens multiplied at once, as registers allow.
 pub(crate) const TOKENS: usize = 3;

@@ -17,7 +17,7 @@ use tieline_types::{Digest, LoadParams, Owner, RunnerBuild};
 use crate::llama::Model;
 use crate::process;
 
-/// Segments that wait to be written: each is a megabyte or some of memory.
+/// Segments that wait to be written: each is 64 tokens' KV, a megabyte or several of memory.
 const WAITING: usize = 16;
 /// Sequences that are remembered as given to the writer.
 const REMEMBERED: usize = 4096;
@@ -149,7 +149,16 @@ impl Keeper {
     pub(crate) fn missing(&self, root: &Root, tokens: &[i32]) -> Vec<Range<usize>> {
         let mut missing = self.cache.missing(root, tokens);
         let in_flight = self.shared.in_flight();
-        missing.retain(|range| !in_flight.contains_key(&hash(root, &tokens[..range.end])));
+        if in_flight.is_empty() {
+            return missing;
+        }
+        // Each run's beginning is that of the one before it, and more.
+        let (mut hasher, mut hashed) = (hasher(root), 0);
+        missing.retain(|range| {
+            feed(&mut hasher, &tokens[hashed..range.end]);
+            hashed = range.end;
+            !in_flight.contains_key(&hasher.finish())
+        });
         missing
     }
 
@@ -237,9 +246,20 @@ fn write_all(cache: &DiskCache, writes: &Receiver<Write>, shared: &Shared, unsee
 }
 
 fn hash(root: &Root, tokens: &[i32]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (format!("{root:?}"), tokens).hash(&mut hasher);
+    let mut hasher = hasher(root);
+    feed(&mut hasher, tokens);
     hasher.finish()
+}
+
+fn hasher(root: &Root) -> DefaultHasher {
+    let mut hasher = DefaultHasher::new();
+    format!("{root:?}").hash(&mut hasher);
+    hasher
+}
+
+/// One by one, so that it does not matter in how many runs they come.
+fn feed(hasher: &mut DefaultHasher, tokens: &[i32]) {
+    tokens.iter().for_each(|&token| hasher.write_i32(token));
 }
 
 #[cfg(test)]

@@ -230,9 +230,9 @@ pub struct KernelChoice {
     pub format: String,
     /// Weights of a row.
     pub width: u32,
-    /// Our kernel for few tokens: bit `n` for steps of `n`.
+    /// Of steps of up to 11 tokens: bit `n` for those of `n`.
     pub few: u16,
-    /// Our kernel for many: steps of so many and more; `None` for none.
+    /// Of longer steps: those of so many and more; `None` for none.
     pub many: Option<u32>,
     /// Whether it was measured without doubt. Else the kernels' tables had a word in it, and it is worth another try.
     pub settled: bool,

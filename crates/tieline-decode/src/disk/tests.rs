@@ -756,7 +756,7 @@ enum Step {
 /// Sequences that often begin as others do: blocks of two kinds, cut anywhere.
 fn sequence() -> impl Strategy<Value = Vec<i32>> {
     let blocks = prop::collection::vec(prop_oneof![3 => Just(1), 1 => Just(2)], 0..3);
-    let branch = (0..300_usize, 0..60_usize, 0..3_i32);
+    let branch = (0..75_usize, 0..60_usize, 0..3_i32);
     (blocks, branch).prop_map(|(blocks, (cut, length, kind))| {
         let whole = blocks.into_iter().flat_map(|kind| (0..64).map(move |at| at * 4 + kind));
         let start = (0..64).map(|at| at * 4 + 1).take(cut.min(64));

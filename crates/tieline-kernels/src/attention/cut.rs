@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Attention, HIDDEN, Size};
+use crate::level::Level;
 
 /// Queries that are computed together where there are so many: those of all heads that share a head of the cache, for some tokens.
 const QUERIES: usize = 24;
@@ -52,6 +53,9 @@ impl Cut {
     #[must_use]
     pub fn blocks(attention: &Attention<'_>, threads: usize) -> Self {
         let step = block_tokens(attention, threads);
+        // To look at what many that go alone see would take longer than it saves.
+        let alone = runs(attention).filter(|run| run.len() == 1).count();
+        let joins = alone <= Level::FEW;
         let mut groups = Vec::new();
         let mut runs = runs(attention).peekable();
         while let Some(Range { start, mut end }) = runs.next() {
@@ -59,12 +63,13 @@ impl Cut {
                 groups.extend(even(start..end, step));
                 continue;
             }
-            while let Some(alone) = runs.next_if(|next| next.len() == 1) {
+            while let Some(alone) = runs.next_if(|next| next.len() == 1 && joins) {
                 end = alone.end;
             }
             groups.extend(together(attention, start..end));
         }
-        Self { groups, pieces: 1 }
+        let pieces = pieces(attention, groups.len(), threads);
+        Self { groups, pieces }
     }
 
     /// For few tokens, perhaps of several sequences whose cells lie among each other: together are those that see
@@ -73,13 +78,8 @@ impl Cut {
     #[must_use]
     pub fn by_sight(attention: &Attention<'_>, threads: usize) -> Self {
         let tokens = attention.size.tokens;
-        let groups = if tokens > 1 {
-            together(attention, 0..tokens)
-        } else {
-            std::iter::once(0..tokens).collect()
-        };
-        let parts = groups.len() * attention.size.cache_heads;
-        let pieces = threads.div_ceil(parts.max(1)).clamp(1, attention.shared());
+        let groups = together(attention, 0..tokens);
+        let pieces = pieces(attention, groups.len(), threads);
         Self { groups, pieces }
     }
 
@@ -105,6 +105,12 @@ impl Cut {
         let edge = |piece: usize| cache_head * shared + piece * shared / self.pieces;
         Part { cache_head, heads: edge(piece)..edge(piece + 1), tokens }
     }
+}
+
+/// Into how many pieces heads are cut so that there are as many parts as threads, if there are so many heads.
+fn pieces(attention: &Attention<'_>, groups: usize, threads: usize) -> usize {
+    let parts = groups * attention.size.cache_heads;
+    threads.div_ceil(parts.max(1)).clamp(1, attention.shared())
 }
 
 /// Tokens of a part that are enough to make good use of what is laid out for it.
@@ -189,6 +195,9 @@ impl Sight {
 
 /// Each of the tokens joins those before it, if that takes no longer than to go alone.
 fn together(attention: &Attention<'_>, tokens: Range<usize>) -> Vec<Range<usize>> {
+    if tokens.len() == 1 {
+        return vec![tokens];
+    }
     let time =
         |sight: &Sight, tokens: usize| sight.count() * (LAYING + tokens * attention.shared());
     let mut all: Vec<Group> = Vec::new();

@@ -270,7 +270,7 @@ fn long_steps_are_cut_where_sequences_end() {
         parts.collect::<Vec<_>>()
     };
     assert_eq!(groups(1, |token, position| position <= token + 500), [0..35, 35..70], "one prompt");
-    let many = groups(64, |token, position| position <= token + 500);
+    let many = groups(8, |token, position| position <= token + 500);
     assert_eq!(many.len(), 9, "of eight tokens, which have 24 queries: {many:?}");
     let two = |token: usize, position: usize| {
         let (first, length) = if token < 30 { (0, token) } else { (300, token - 30) };
@@ -291,6 +291,8 @@ fn long_steps_are_cut_where_sequences_end() {
         _ => (200..=500 + token).contains(&position),
     };
     assert_eq!(groups(1, alike), [0..4, 4..37, 37..70], "with much in common");
+    let streams = |token: usize, position: usize| position == token;
+    assert_eq!(groups(1, streams).len(), 70, "so many alone are not compared");
     assert_eq!(groups(1, |_, _| false).last().map(|last| last.end), Some(70), "nothing at all");
 }
 
@@ -299,6 +301,8 @@ fn few_heads_are_enough_for_all_threads() {
     let size = Size { width: 64, heads: 8, cache_heads: 2, tokens: 1, positions: 40 };
     let case = seeing(size, |_, _| true);
     let parts = |threads| Cut::by_sight(&case.attention(), threads).parts(&case.attention());
+    assert_eq!([1, 2, 3, 4, 8, 100].map(parts), [2, 2, 4, 4, 8, 8]);
+    let parts = |threads| Cut::blocks(&case.attention(), threads).parts(&case.attention());
     assert_eq!([1, 2, 3, 4, 8, 100].map(parts), [2, 2, 4, 4, 8, 8]);
 }
 

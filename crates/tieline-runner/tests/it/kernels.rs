@@ -89,6 +89,13 @@ fn few_tokens_are_as_near_to_float_weights_as_ggmls_own() {
     as_near_in_steps_of(3);
 }
 
+/// The kernel for many within ggml's own graph, where rooms of rounded tokens are filled again and again.
+#[test]
+fn steps_that_cut_no_graph_are_as_near_to_float_weights_as_ggmls_own() {
+    as_near_in_steps_of(9);
+    as_near_in_steps_of(24);
+}
+
 #[track_caller]
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "figures for people, of a test")]
 fn as_near_in_steps_of(step: u32) {

@@ -3,6 +3,7 @@
 
 use tempfile::TempDir;
 use testkit::{Shape, WIDE_WINDOW, WINDOW};
+use tieline_decode::disk::SEGMENT;
 use tieline_types::wire::ToRunner;
 use tieline_types::{
     Bytes, Event, FinishReason, FlashAttention, KvType, LoadParams, Message, Miss, MissReason,
@@ -302,7 +303,7 @@ fn a_prompt_that_was_cancelled_half_way_changes_no_other() {
 
 #[test]
 fn what_the_disk_cannot_hold_stays_off_it() {
-    const { assert!(WINDOW < 256, "shorter than what is stored at once") };
+    const { assert!((WINDOW as usize) < SEGMENT, "shorter than what is stored at once") };
     for shape in RIGID.into_iter().chain(WINDOWED) {
         let folder = TempDir::new().unwrap();
         let start = || {
@@ -324,7 +325,7 @@ fn what_the_disk_cannot_hold_stays_off_it() {
 
 #[test]
 fn others_come_back_from_disk_as_they_were() {
-    const { assert!(WIDE_WINDOW > 256, "what is stored at once") };
+    const { assert!(WIDE_WINDOW as usize > SEGMENT, "what is stored at once") };
     for shape in [Shape::Llama, Shape::Qwen3, Shape::Qwen3Moe, Shape::Gemma3Wide] {
         let folder = TempDir::new().unwrap();
         let request = told(words(shape, 1, 600), 12);

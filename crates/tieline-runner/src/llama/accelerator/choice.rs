@@ -54,9 +54,9 @@ struct Seen {
 /// Which numbers of tokens are worth taking from ggml.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Worth {
-    /// By the kernel for few: bit `n` for `n` tokens.
+    /// Of few: bit `n` for `n` tokens.
     few: u16,
-    /// By the one for many: from so many on.
+    /// Of more: from so many on.
     many: Option<usize>,
 }
 
@@ -164,7 +164,7 @@ fn measured(inner: &Inner, seen: &Seen, table: Worth) -> Option<(Worth, bool)> {
         worth.few |= u16::from(ours) << tokens;
         settled &= sure;
     }
-    // What the kernel for few is written for, it takes from that for many.
+    // Few were measured one by one.
     let least = if thin { Level::FEW + 1 } else { 1 };
     for &tokens in MANY.iter().rev().take_while(|&&tokens| tokens >= least) {
         let (ours, sure) = judge(&turns.rounds::<ROUNDS>(tokens, false)?, table.many(tokens));

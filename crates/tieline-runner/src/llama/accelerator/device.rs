@@ -229,7 +229,7 @@ unsafe extern "C" fn supports_op(
 }
 
 /// Steps of so many tokens are swapped in ggml's own graph. A cut of it wakes all threads twice, which longer ones hardly feel.
-const SHORT: usize = 32;
+pub(super) const SHORT: usize = 32;
 
 /// Whether a matrix product is one of ours: a quantised matrix, plain and in one piece, by enough tokens.
 fn multiplies(operation: &sys::ggml_tensor) -> bool {
@@ -242,8 +242,8 @@ pub(super) fn multiplies_few(operation: &sys::ggml_tensor) -> bool {
     let is_short = || {
         let (worth, tokens) = plain_product(operation)?;
         Some(match tokens {
-            0..=Level::FEW => {
-                worth.few(tokens) && (takes_few(operation) || lies_in_eights(operation))
+            0..=Level::FEW if worth.few(tokens) => {
+                takes_few(operation) || lies_in_eights(operation)
             }
             _ => tokens <= SHORT && worth.many(tokens) && !is_float(operation),
         })

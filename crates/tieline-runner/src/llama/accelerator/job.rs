@@ -239,8 +239,8 @@ unsafe fn steps<'a>(
     let mut steps = Vec::with_capacity(operations.len() + sources.len());
     for &operation in operations {
         if !is_product(operation) {
-            // SAFETY: the caller's promise.
             let cut = |attention: &Attention<'_>| Cut::blocks(attention, threads);
+            // SAFETY: the caller's promise.
             steps.push(Step::Attend(unsafe { Attend::new(level, operation, cut) }?));
             continue;
         }

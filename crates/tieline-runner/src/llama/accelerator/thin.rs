@@ -32,7 +32,7 @@ type Compute = unsafe extern "C" fn(*mut Backend, *mut sys::ggml_cgraph) -> sys:
 static INIT: OnceLock<Init> = OnceLock::new();
 static COMPUTE: OnceLock<Compute> = OnceLock::new();
 
-/// Bytes of a matrix that a thread takes at a time, about: a microsecond's work.
+/// Bytes of a matrix that a thread takes at a time, about: with one token, a microsecond's work.
 const BYTES: usize = 16 << 10;
 
 /// Rows of an expert's matrix that a thread takes at a time.

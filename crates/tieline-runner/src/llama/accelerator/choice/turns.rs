@@ -7,6 +7,7 @@ use tieline_kernels::{Activations, Layout, Output, Scratch, multiply};
 
 use super::super::Inner;
 use super::super::anew::Kind;
+use super::super::device::SHORT;
 use super::super::job::length;
 
 /// Products of a run, about: a fraction of a millisecond.
@@ -130,8 +131,9 @@ impl<'a> Turns<'a> {
     fn ours(&mut self, slices: &[Slice], (tokens, few): (usize, bool)) -> Option<()> {
         let (level, width) = (self.inner.level, self.width);
         let rounding = self.kind.format.rounding();
-        // Without a split of the graph they are rounded as rows for either kernel.
-        let layout = if few { Layout::Rows } else { Layout::of_many(level) };
+        // Without a cut of the graph they are rounded as rows for either kernel.
+        let cuts = tokens > SHORT || self.kind.format.is_float();
+        let layout = if cuts { Layout::of_many(level) } else { Layout::Rows };
         let few = few && self.kind.by_few(level, tokens);
         for slice in slices {
             self.products.resize(self.products.len().max(slice.rows * tokens), 0.0);
