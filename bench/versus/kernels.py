@@ -38,6 +38,8 @@ DECODE = "decode"
 REAL = {"smollm2": "Q4_1", "gemma3": "Q4_K_M"}
 SHAPE = "llama-0.8b"
 FORMATS = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K_M", "Q6_K", "F16")
+# Less common; measured where they are named.
+OTHERS = ("Q2_K", "Q3_K_M", "Q5_K_M", "IQ4_NL", "IQ4_XS", "BF16")
 # Of ours by theirs, with 512 tokens.
 TARGETS = {"Q4_1": 3.0, "Q5_0": 3.0, "Q5_1": 3.0, "Q8_0": 2.5, "Q4_K_M": 1.7, "Q6_K": 1.7, "Q4_0": 1.5}
 # Of any format and any number of tokens.
@@ -94,7 +96,7 @@ def arguments():
     parser.add_argument("--gemma3", help="its GGUF file, in Q4_K_M")
     parser.add_argument("--peer-dir", help="an environment that already holds llama.cpp")
     parser.add_argument("--models", type=Path, default=CACHE / "versus-models", help="where generated models are kept: 6 GB")
-    parser.add_argument("--formats", default=",".join(FORMATS), help="of the generated model, by commas; empty: none")
+    parser.add_argument("--formats", default=",".join(FORMATS), help=f"of the generated model, by commas; empty: none; there are {', '.join(OTHERS)} too")
     parser.add_argument("--cells", default="*", help="which of MODEL/FORMAT/THREADS/MEASURE, patterns by commas: '*/2/512,*/decode'")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, by commas")
     parser.add_argument("--rounds", type=int, default=5)
@@ -107,8 +109,8 @@ def arguments():
     parser.add_argument("--force", action="store_true", help="measure on a busy machine; recorded")
     options = parser.parse_args()
     formats = [form for form in options.formats.split(",") if form]
-    if unknown := [form for form in formats if form not in FORMATS]:
-        sys.exit(f"versus: no format {', '.join(unknown)}\nhint: there are {', '.join(FORMATS)}")
+    if unknown := [form for form in formats if form not in FORMATS + OTHERS]:
+        sys.exit(f"versus: no format {', '.join(unknown)}\nhint: there are {', '.join(FORMATS + OTHERS)}")
     for path in (options.tieline_driver, options.runner, options.smollm2, options.gemma3 or options.smollm2):
         if not os.path.isfile(path):
             sys.exit(f"versus: no file {path}")

@@ -4,7 +4,7 @@
 //! A line for each format and number of tokens: thousand millions of operations a second (a weight times a value is two) of
 //! ours, of ggml's, and ours by ggml's. The time is the processor's; rounds take turns, and of each the fastest counts. ggml
 //! gets the weights as the file has them; what it lays out anew, and we know, is measured a second time as such (`Q4_0x8`),
-//! by both. Ours is the kernel for few tokens where it is written, up to as many as are few. After the sizes come names of
+//! by both. Ours is the kernel for few tokens up to as many as it is the faster one for. After the sizes come names of
 //! formats and numbers of tokens, where not all are wanted, and of a level, where that is not to be the best (`AVX2`).
 #![expect(clippy::print_stdout, clippy::expect_used, reason = "a program for people")]
 #![expect(unsafe_code, reason = "calls ggml, and what several threads may call, from one")]
