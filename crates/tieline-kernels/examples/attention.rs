@@ -22,7 +22,7 @@ struct Layer {
 
 fn main() {
     let given: Vec<usize> =
-        std::env::args().skip(1).map(|number| number.parse().expect("a number")).collect();
+        std::env::args().skip(1).map(|number| number.parse().expect("whole numbers")).collect();
     let number = |at: usize, usual: usize| given.get(at).copied().unwrap_or(usual);
     let positions = number(0, 3000);
     let (heads, cache_heads, width) = (number(1, 9), number(2, 3), number(3, 64));
@@ -69,8 +69,9 @@ fn time(size: Size, layers: &[Layer]) -> f64 {
             });
             let queries = Rows { data: &queries, row: heads * width, head: width };
             let mask = Rows { data: &mask, row: positions, head: 0 };
-            let attention =
-                Attention::new((size, 0.125), queries, cached, mask).expect("whole rows");
+            let attention = Attention::new((size, 0.125), queries, cached, mask).expect(
+                "a position or more, heads that the cache's divide, a width of 64, 96, 128 or 256",
+            );
             let cut = if tokens <= Level::FEW {
                 Cut::by_sight(&attention, 1)
             } else {

@@ -59,7 +59,7 @@ pub struct Activations {
 
 impl Activations {
     /// Makes room for `tokens` rows of `width` values, which are not filled yet. Before rows are filled with other values, room is
-    /// made again. Floats have one layout only.
+    /// made again, or whoever multiplies [forgets](crate::Scratch::forget) them. Floats have one layout only.
     ///
     /// # Panics
     /// Where `width` is no multiple of 32.

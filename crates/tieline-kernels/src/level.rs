@@ -155,8 +155,8 @@ impl Level {
         self.thin(format) && (least..=Self::FEW).contains(&tokens)
     }
 
-    /// Whether the kernel for few tokens multiplies so many faster than the one for many. That begins with what unpacking takes; but
-    /// each token more costs it half of what it costs the other.
+    /// Whether the kernel for few tokens multiplies so many faster than the one for many, which takes its time to unpack, and
+    /// then half of the other's for each token. Measured on an Intel Xeon (docs/kernels.md).
     #[must_use]
     pub fn by_few(self, format: Format, tokens: usize) -> bool {
         let most = match format {

@@ -53,11 +53,11 @@ impl Cut {
     #[must_use]
     pub fn blocks(attention: &Attention<'_>, threads: usize) -> Self {
         let step = block_tokens(attention, threads);
+        let runs: Vec<_> = runs(attention).collect();
         // To look at what many that go alone see would take longer than it saves.
-        let alone = runs(attention).filter(|run| run.len() == 1).count();
-        let joins = alone <= Level::FEW;
+        let joins = runs.iter().filter(|run| run.len() == 1).count() <= Level::FEW;
         let mut groups = Vec::new();
-        let mut runs = runs(attention).peekable();
+        let mut runs = runs.into_iter().peekable();
         while let Some(Range { start, mut end }) = runs.next() {
             if end - start > 1 {
                 groups.extend(even(start..end, step));
