@@ -258,6 +258,25 @@ fn tokens_that_see_the_same_go_together() {
     assert_eq!(groups(|_, _| false), 1, "nothing at all");
 }
 
+/// Two tokens of one tile, of which the second sees the second half alone.
+#[test]
+fn who_sees_half_a_tile_is_answered_by_it() {
+    let half = TILE / 2;
+    let size = Size { positions: TILE, ..SMALL };
+    let sees =
+        |from: usize| move |token: usize, position: usize| position / half == (token + from) % 2;
+    let (case, other) = (seeing(size, sees(0)), seeing(size, sees(1)));
+    for level in levels() {
+        for case in [&case, &other] {
+            let cut = Cut::blind(&case.attention());
+            assert!(
+                case.answers_cut(level, &cut).iter().all(|answer| answer.is_finite()),
+                "{level:?}"
+            );
+        }
+    }
+}
+
 /// Prompts of several sequences in one step, and answers beside them.
 #[test]
 fn long_steps_are_cut_where_sequences_end() {
@@ -291,8 +310,8 @@ fn long_steps_are_cut_where_sequences_end() {
         _ => (200..=500 + token).contains(&position),
     };
     assert_eq!(groups(1, alike), [0..4, 4..37, 37..70], "with much in common");
-    let streams = |token: usize, position: usize| position == token;
-    assert_eq!(groups(1, streams).len(), 70, "so many alone are not compared");
+    let branches = |token: usize, position: usize| position < 100 || position == 110 + token;
+    assert_eq!(groups(1, branches).len(), 70, "so many alone are not compared");
     assert_eq!(groups(1, |_, _| false).last().map(|last| last.end), Some(70), "nothing at all");
 }
 

@@ -139,6 +139,35 @@ fn what_was_picked_before_is_not_multiplied_again() {
     }
 }
 
+/// Rows may be filled again without making room, where what was taken in of them is forgotten.
+#[test]
+fn what_is_forgotten_is_taken_in_anew() {
+    let (tokens, width) = (4, 64);
+    let bytes = bytes(Format::Q8_0, ROWS, width, 4);
+    let matrix = Matrix::new(Format::Q8_0, &bytes, ROWS, width).unwrap();
+    for level in levels() {
+        let (mut activations, mut scratch) = (Activations::default(), Scratch::default());
+        activations.resize(Rounding::Bytes, Layout::Rows, tokens, width);
+        for scale in [1.0, 2.0] {
+            let values = values(tokens, width, scale);
+            for (token, values) in values.chunks(width).enumerate() {
+                // SAFETY: one thread.
+                unsafe { activations.fill(level, token, values) };
+            }
+            scratch.forget();
+            let mut got = vec![0.0; ROWS * tokens];
+            // SAFETY: one thread, and the floats outlive the output.
+            unsafe {
+                let output = Output::new(got.as_mut_ptr(), ROWS, tokens);
+                let part = (&matrix, (0..ROWS).into());
+                multiply((level, false), part, &activations, &output, &mut scratch);
+            }
+            let fresh = rounded((Format::Q8_0, level), tokens, width, &values);
+            assert_eq!(got, product((level, false), &matrix, &fresh, one(&(0..ROWS))), "{level:?}");
+        }
+    }
+}
+
 #[track_caller]
 fn refused(pick: Pick, first: usize) {
     let bytes = bytes(Format::Q8_0, EXPERTS * ROWS, 64, 1);
