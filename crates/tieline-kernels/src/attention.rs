@@ -10,6 +10,8 @@
 //! two's exponent, so that mending them is exact.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod cut;
 mod portable;
@@ -162,6 +164,49 @@ impl Desk {
     }
 }
 
+/// A key or value of a tile; of what is beyond its last, nothing. The one in its place in the next tile is asked for: they lie too
+/// far apart for a processor to see what comes next.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn row<'a, const WIDTH: usize>(
+    rows: &Rows<'a, u16>,
+    head: usize,
+    (tile, next): (&[usize], &[usize]),
+    at: usize,
+) -> &'a [u16; WIDTH] {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    /// Halves that come at once.
+    const LINE: usize = 32;
+    if let Some(&position) = next.get(at) {
+        for line in rows.get((head, position), WIDTH).chunks(LINE) {
+            // SAFETY: every such processor has it, and nothing is read.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        }
+    }
+    let row = tile.get(at).map(|&position| rows.get((head, position), WIDTH));
+    row.and_then(<[u16]>::first_chunk).unwrap_or(&[0; WIDTH])
+}
+
+/// A tile's part of a token's mask for all positions. Beyond the tile's last, all is hidden.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn masked(mask: &[u16], tile: &[usize]) -> [u16; TILE] {
+    let mut all = [HIDDEN; TILE];
+    match <&[usize; TILE]>::try_from(tile) {
+        // Most often all of them lie together.
+        Ok(&[first, .., last]) if last - first == TILE - 1 => {
+            all.copy_from_slice(&mask[first..=last]);
+        }
+        _ => {
+            for (half, &position) in all.iter_mut().zip(tile) {
+                *half = mask[position];
+            }
+        }
+    }
+    all
+}
+
 /// Computes a part of a cut, below [`Cut::parts`]. `output` has a row for each token, with the answers of all heads
 /// one after another.
 ///
@@ -185,6 +230,9 @@ pub unsafe fn attend(
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the processor has the level.
         Level::Avx512Vnni => unsafe { avx512::attend(attention, &part, desk) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the processor has the level.
+        Level::Avx2 | Level::AvxVnni => unsafe { avx2::attend(attention, &part, desk) },
         _ => portable::attend(attention, &part, desk),
     }
     for (sums, (token, head)) in desk.sums.chunks(width / LANES).zip(part.queries()) {

@@ -74,7 +74,7 @@ impl Level {
     /// Whether attention is written for it; elsewhere it is only the slow reference.
     #[must_use]
     pub fn attends(self) -> bool {
-        self == Self::Avx512Vnni
+        matches!(self, Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni)
     }
 
     /// From how many tokens on a product of this format is worth taking from ggml; `None` where it never is. This and

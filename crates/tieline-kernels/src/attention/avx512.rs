@@ -3,16 +3,16 @@
 //! Keys of 16 positions are turned, so that a register holds one value of each: a score is then one multiplication
 //! and addition for each value of a key, for 16 positions at once, and nothing has to be added up across a register.
 
-use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE};
+use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE, masked, row};
 use crate::panel::LANES;
 use crate::panel::avx512::swap;
 use std::arch::x86_64::{
-    __m256i, __m512, __m512i, __mmask16, _CMP_GT_OQ, _MM_HINT_T0, _mm_prefetch, _mm256_and_si256,
-    _mm256_cmpeq_epi16_mask, _mm256_loadu_si256, _mm256_set1_epi16, _mm512_castsi256_si512,
-    _mm512_cvtepi32_epi16, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_ps,
-    _mm512_mask_cmp_ps_mask, _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_reduce_max_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_srli_epi32, _mm512_store_ps, _mm512_sub_ps,
+    __m256i, __m512, __m512i, __mmask16, _CMP_GT_OQ, _mm256_and_si256, _mm256_cmpeq_epi16_mask,
+    _mm256_loadu_si256, _mm256_set1_epi16, _mm512_castsi256_si512, _mm512_cvtepi32_epi16,
+    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_load_ps, _mm512_mask_cmp_ps_mask,
+    _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_max_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32,
+    _mm512_store_ps, _mm512_sub_ps,
 };
 
 /// Registers of a tile's positions.
@@ -58,7 +58,8 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
             scores::<WIDTH>(&desk.keys, queries, weights);
         }
         for (at, token) in part.tokens.clone().enumerate() {
-            let mask = Mask::new(attention.mask.get((0, token), attention.size.positions), tile);
+            let mask = attention.mask.get((0, token), attention.size.positions);
+            let mask = Mask::new(&masked(mask, tile));
             for query in at * heads..(at + 1) * heads {
                 let Some(weights) = desk.weights[query * HALVES..].first_chunk_mut() else { break };
                 soften(weights, &mask, attention.scale, &mut desk.states[query]);
@@ -120,27 +121,6 @@ fn seen_of(mask: &[u16; TILE]) -> u32 {
     chunks.iter().rev().fold(0, |seen, chunk| {
         seen << LANES | u32::from(!_mm256_cmpeq_epi16_mask(halves(chunk), hidden))
     })
-}
-
-/// A key or value of a tile; of what is beyond its last, nothing. The one in its place in the next tile is asked for: they lie too
-/// far apart for a processor to see what comes next.
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-#[inline]
-fn row<'a, const WIDTH: usize>(
-    rows: &Rows<'a, u16>,
-    head: usize,
-    (tile, next): (&[usize], &[usize]),
-    at: usize,
-) -> &'a [u16; WIDTH] {
-    /// Halves that come at once.
-    const LINE: usize = 32;
-    if let Some(&position) = next.get(at) {
-        for line in rows.get((head, position), WIDTH).chunks(LINE) {
-            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
-        }
-    }
-    let row = tile.get(at).map(|&position| rows.get((head, position), WIDTH));
-    row.and_then(<[u16]>::first_chunk).unwrap_or(&[0; WIDTH])
 }
 
 /// Keys of a tile, a register for each value of 16 keys. Positions beyond the last are nothing.
@@ -243,22 +223,9 @@ struct Mask {
 }
 
 impl Mask {
-    /// Of a token's mask for all positions. Beyond the tile's last, all is hidden.
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-    fn new(mask: &[u16], tile: &[usize]) -> Self {
-        let mut all = [HIDDEN; TILE];
-        match <&[usize; TILE]>::try_from(tile) {
-            // Most often all of them lie together.
-            Ok(&[first, .., last]) if last - first == TILE - 1 => {
-                all.copy_from_slice(&mask[first..=last]);
-            }
-            _ => {
-                for (half, &position) in all.iter_mut().zip(tile) {
-                    *half = mask[position];
-                }
-            }
-        }
-        let (chunks, _) = all.as_chunks::<LANES>();
+    fn new(mask: &[u16; TILE]) -> Self {
+        let (chunks, _) = mask.as_chunks::<LANES>();
         let words: [__m256i; HALVES] = std::array::from_fn(|half| halves(&chunks[half]));
         let hidden = _mm256_set1_epi16(HIDDEN.cast_signed());
         Self {
