@@ -369,8 +369,13 @@ pub(crate) fn unpack(
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn unpack_avx2(matrix: &Matrix<'_>, strips: Strips, panels: &mut [Panel; STRIPS]) {
+    let blocks = (matrix.format, matrix.blocks);
+    if panel::short::can(matrix.format) {
+        let fill = |panel: &mut Panel, strip: &Strip<'_>| panel::narrow::fill(panel, blocks, strip);
+        return each_strip(matrix, strips, panels, fill);
+    }
     unpack_strips(matrix, strips, panels, |rows, table, columns| {
         panel::avx2::turn(rows, table, columns);
     });

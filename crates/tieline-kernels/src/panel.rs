@@ -6,6 +6,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod long;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod narrow;
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -169,7 +171,7 @@ mod tests {
             small in any::<bool>(),
         ) {
             let (long, short) = (long::can(format), short::can(format));
-            if !(long || short) || !Level::Avx512Vnni.available() {
+            if !(long || short) {
                 return Ok(());
             }
             let (blocks, row) = (2 * format.block_weights() / WIDTH, 2 * format.block_bytes());
@@ -184,27 +186,40 @@ mod tests {
                 if lane < missing { &[][..] } else { &bytes[lane * row..(lane + 1) * row] }
             });
             let strip = Strip { rows, ahead: &bytes };
-            let (mut want, mut got) = (Panel::default(), Panel::default());
+            let mut want = Panel::default();
             want.fill((format, blocks), &strip, turn);
-            // SAFETY: the level is available.
-            unsafe {
-                match long {
-                    true => long::fill(&mut got, (format, blocks), &strip),
-                    false => short::fill(&mut got, (format, blocks), &strip),
+            let mut filled = Vec::new();
+            if Level::Avx512Vnni.available() {
+                let mut got = Panel::default();
+                // SAFETY: the level is available.
+                unsafe {
+                    match long {
+                        true => long::fill(&mut got, (format, blocks), &strip),
+                        false => short::fill(&mut got, (format, blocks), &strip),
+                    }
                 }
+                filled.push((got, avx512::raised(format)));
+            }
+            if Level::Avx2.available() && short {
+                let mut got = Panel::default();
+                // SAFETY: as above.
+                unsafe { narrow::fill(&mut got, (format, blocks), &strip) };
+                filled.push((got, 0));
             }
             let there = |lanes: &[Aligned<[f32; LANES]>]| -> Vec<u32> {
                 let lanes = lanes.iter().flat_map(|lanes| &lanes.0[missing..]);
                 lanes.map(|value| if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() }).collect()
             };
-            prop_assert_eq!(there(&got.d), there(&want.d));
-            if format.has_minimum() {
-                prop_assert_eq!(there(&got.m), there(&want.m));
-            }
-            for (got, want) in got.q.iter().zip(&want.q) {
-                for (got, want) in got.0.iter().zip(&want.0) {
-                    let want = want.map(|four| four.map(|byte| byte + avx512::raised(format)));
-                    prop_assert_eq!(&got[missing..], &want[missing..]);
+            for (got, raised) in filled {
+                prop_assert_eq!(there(&got.d), there(&want.d));
+                if format.has_minimum() {
+                    prop_assert_eq!(there(&got.m), there(&want.m));
+                }
+                for (got, want) in got.q.iter().zip(&want.q) {
+                    for (got, want) in got.0.iter().zip(&want.0) {
+                        let want = want.map(|four| four.map(|byte| byte + raised));
+                        prop_assert_eq!(&got[missing..], &want[missing..]);
+                    }
                 }
             }
         }

@@ -15,12 +15,12 @@ use crate::format::Format;
 use crate::unpack::WIDTH;
 
 /// As the formats' numbers in [`Format::ggml`], since they choose what is compiled.
-const Q4_0: u32 = 2;
-const Q4_1: u32 = 3;
-const Q5_0: u32 = 6;
-const Q5_1: u32 = 7;
-const Q8_0: u32 = 8;
-const IQ4_NL: u32 = 20;
+pub(super) const Q4_0: u32 = 2;
+pub(super) const Q4_1: u32 = 3;
+pub(super) const Q5_0: u32 = 6;
+pub(super) const Q5_1: u32 = 7;
+pub(super) const Q8_0: u32 = 8;
+pub(super) const IQ4_NL: u32 = 20;
 
 /// Whether it is written for the format.
 pub(crate) fn can(format: Format) -> bool {
