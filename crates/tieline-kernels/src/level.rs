@@ -144,8 +144,15 @@ impl Level {
     /// Whether the kernel for few tokens is written for this format.
     #[must_use]
     pub fn thin(self, format: Format) -> bool {
-        let not = matches!(format, Format::Q2K | Format::Iq4Nl | Format::Mxfp4);
-        !not && !format.is_float() && self == Self::Avx512Vnni
+        match self {
+            Self::Avx512Vnni => {
+                let not = matches!(format, Format::Q2K | Format::Iq4Nl | Format::Mxfp4);
+                !not && !format.is_float()
+            }
+            // ggml has kernels for several tokens of the other formats of 32.
+            Self::Avx2 | Self::AvxVnni => matches!(format, Format::Q4_1 | Format::Q5_1),
+            _ => false,
+        }
     }
 
     /// Whether so many tokens are worth taking from ggml, if no graph is split for them.
@@ -160,6 +167,7 @@ impl Level {
     #[must_use]
     pub fn by_few(self, format: Format, tokens: usize) -> bool {
         let most = match format {
+            _ if self != Self::Avx512Vnni => Self::FEW,
             Format::Q4_1 => 7,
             Format::Q5_1 => 6,
             Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => 3,
@@ -281,8 +289,9 @@ mod tests {
         {
             for tokens in 1..20 {
                 assert_eq!(Level::Avx512Vnni.few(format, tokens), counts.contains(&tokens));
-                assert!(!Level::AvxVnni.few(format, tokens), "written for 512 bits");
-                assert!(!Level::AvxVnni.by_few(format, tokens), "written for 512 bits");
+                let narrow = format == Format::Q4_1 && tokens <= Level::FEW;
+                assert_eq!(Level::AvxVnni.few(format, tokens), narrow, "of two formats");
+                assert_eq!(Level::Avx2.by_few(format, tokens), narrow, "of two formats");
             }
         }
         let by_few =

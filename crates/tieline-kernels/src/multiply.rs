@@ -297,7 +297,7 @@ unsafe fn multiply_tokens(
     assert!(laid_out, "tokens laid out for another kernel");
     if few {
         // SAFETY: the caller's promise; sizes were checked above.
-        return unsafe { thin::multiply((matrix, part), tokens, output) };
+        return unsafe { thin::multiply(level, (matrix, part), tokens, output) };
     }
     #[cfg(target_arch = "x86_64")]
     if takes_beside && !is_beside {

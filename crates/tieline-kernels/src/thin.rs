@@ -7,7 +7,11 @@
 //! whether one or more are multiplied.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 
 use crate::activations::{Activations, Row};
 use crate::level::Level;
@@ -41,6 +45,7 @@ pub(crate) fn can(level: Level, matrix: &Matrix<'_>) -> bool {
     expect(unused_variables, unused_mut, reason = "the kernel is written for no other")
 )]
 pub(crate) unsafe fn multiply(
+    level: Level,
     (matrix, part): (&Matrix<'_>, Part),
     (activations, tokens): (&Activations, Tokens<'_>),
     output: &Output,
@@ -68,10 +73,16 @@ pub(crate) unsafe fn multiply(
                 Some(&[one, two, three]) => [one, two, three],
                 _ => std::array::from_fn(|at| row(group + at)),
             };
+            let some_tokens = &looked_up[..some];
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: it can only with AVX-512 and VNNI, which the caller checked.
+            // SAFETY: the caller checked that the processor has the level.
             unsafe {
-                avx512::dot(matrix.format(), &rows, &looked_up[..some], &mut products);
+                match level {
+                    Level::Avx512Vnni => {
+                        avx512::dot(matrix.format(), &rows, some_tokens, &mut products);
+                    }
+                    _ => avx2::dot(matrix.format(), &rows, some_tokens, &mut products),
+                }
             }
             for (token, products) in products.iter().enumerate().take(some) {
                 let (_, to) = tokens.at(group + token);

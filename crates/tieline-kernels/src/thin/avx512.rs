@@ -16,6 +16,7 @@ use std::arch::x86_64::{
     _mm512_setzero_si512, _mm512_srlv_epi32, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
+use super::blocks::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, bytes, check};
 use super::{ROWS, TOKENS};
 use crate::activations::Row;
 use crate::format::Format;
@@ -28,13 +29,6 @@ const WORDS: usize = 32;
 /// Registers that the scales of a batch of the longest blocks are picked from.
 const LOADS: usize = 8;
 
-// ggml's numbers of the formats: constants that a kernel is compiled for each of.
-const Q4_0: u32 = 2;
-const Q4_1: u32 = 3;
-const Q5_0: u32 = 6;
-const Q5_1: u32 = 7;
-const Q8_0: u32 = 8;
-
 /// Multiplies [`ROWS`] rows with one to [`TOKENS`] tokens.
 ///
 /// # Panics
@@ -46,11 +40,7 @@ pub(super) fn dot(
     tokens: &[Row<'_>],
     products: &mut [[f32; ROWS]; TOKENS],
 ) {
-    let blocks = tokens[0].q.len();
-    let bytes = format.row_bytes(blocks * WIDTH);
-    let fits = |row: &&[u8]| bytes.is_some_and(|bytes| row.len() >= bytes);
-    assert!(rows.iter().all(fits), "a row that is too short");
-    assert!(tokens.iter().all(|row| crate::tile::holds(row, blocks)), "tokens of other widths");
+    check(format, rows, tokens);
     match format {
         Format::Q4_0 => by_tokens::<Q4_0>(rows, tokens, products),
         Format::Q4_1 => by_tokens::<Q4_1>(rows, tokens, products),
@@ -137,17 +127,6 @@ fn all<const F: u32, const T: usize>(
         for (sum, product) in sums.iter().zip(products) {
             *product = _mm512_reduce_add_ps(*sum);
         }
-    }
-}
-
-/// Bytes of a block.
-const fn bytes(format: u32) -> usize {
-    match format {
-        Q4_0 => 18,
-        Q4_1 => 20,
-        Q5_0 => 22,
-        Q5_1 => 24,
-        _ => 34,
     }
 }
 
