@@ -80,17 +80,14 @@ impl Level {
     /// From how many tokens on a product of this format is worth taking from ggml; `None` where it never is. This and
     /// [`few`](Self::few) are what to do where nobody has measured.
     ///
-    /// With fewer, unpacking a matrix takes longer than it saves. With 256 bits, only what was faster than even ggml's
-    /// own kernels for 512 (docs/kernels.md): ggml multiplies the others in tiles of its own, too.
+    /// With fewer, unpacking a matrix takes longer than it saves.
     #[must_use]
     pub fn tokens(self, format: Format) -> Option<usize> {
         match (self, format) {
             (Self::Portable, _) => None,
             (Self::Avx512Vnni, _) => tokens_avx512(format),
             (Self::NeonDot | Self::NeonI8mm, _) => tokens_neon(format),
-            (_, Format::Q4_1 | Format::Q5_1 | Format::Mxfp4) => Some(8),
-            (_, Format::Q4_0 | Format::Q5_0 | Format::Iq4Nl) => Some(32),
-            _ => None,
+            (Self::Avx2 | Self::AvxVnni, _) => tokens_narrow(format),
         }
     }
 
@@ -120,7 +117,7 @@ impl Level {
         match (self, format) {
             _ if !self.takes_eights(format) => None,
             (Self::Avx512Vnni, _) => Some(2),
-            (Self::AvxVnni, _) | (Self::Avx2, Format::Q4_0) => Some(8),
+            (Self::AvxVnni | Self::Avx2, _) => Some(8),
             _ => None,
         }
     }
@@ -158,16 +155,20 @@ impl Level {
     /// Whether so many tokens are worth taking from ggml, if no graph is split for them.
     #[must_use]
     pub fn few(self, format: Format, tokens: usize) -> bool {
-        let least = if format.block_weights() == 32 { 1 } else { 2 };
+        let least = match format {
+            Format::Q5_1 if self != Self::Avx512Vnni => 2,
+            _ if format.block_weights() == 32 => 1,
+            _ => 2,
+        };
         self.thin(format) && (least..=Self::FEW).contains(&tokens)
     }
 
     /// Whether the kernel for few tokens multiplies so many faster than the one for many, which takes its time to unpack, and
-    /// then half of the other's for each token. Measured on an Intel Xeon (docs/kernels.md).
+    /// then half of the other's for each token. Measured on an Intel Xeon and, with AVX2, an AMD Zen 3 (docs/kernels.md).
     #[must_use]
     pub fn by_few(self, format: Format, tokens: usize) -> bool {
         let most = match format {
-            _ if self != Self::Avx512Vnni => Self::FEW,
+            _ if self != Self::Avx512Vnni => 3,
             Format::Q4_1 => 7,
             Format::Q5_1 => 6,
             Format::Q4_0 | Format::Q5_0 | Format::Q8_0 => 3,
@@ -202,6 +203,19 @@ fn tokens_avx512(format: Format) -> Option<usize> {
         Format::Q3K | Format::Q6K => Some(16),
         Format::Q4K | Format::Q5K | Format::Iq4Xs | Format::F16 | Format::Bf16 => Some(32),
         Format::Q2K => None,
+    }
+}
+
+/// As [`tokens_avx512`], on an AMD Zen 3 that has AVX2 alone (docs/kernels.md). With VNNI both are faster; not measured since
+/// blocks are unpacked by the row.
+fn tokens_narrow(format: Format) -> Option<usize> {
+    match format {
+        Format::Q4_0 | Format::Q4_1 | Format::Q5_0 | Format::Q5_1 => Some(4),
+        Format::Iq4Nl | Format::Mxfp4 => Some(8),
+        Format::Q8_0 => Some(12),
+        Format::Bf16 => Some(64),
+        Format::Q3K | Format::Q4K | Format::Q5K | Format::Q6K | Format::Iq4Xs => Some(128),
+        Format::F16 | Format::Q2K => None,
     }
 }
 
@@ -250,14 +264,15 @@ mod tests {
         assert_eq!(Level::Avx512Vnni.mixture(Format::Q6K), Some(12));
         for format in [Format::F16, Format::Bf16] {
             assert_eq!(Level::Avx512Vnni.tokens(format), Some(32));
-            assert_eq!(Level::Avx2.tokens(format), None, "not measured");
+            let least = (format == Format::Bf16).then_some(64);
+            assert_eq!(Level::Avx2.tokens(format), least);
             assert!(!Level::Avx512Vnni.few(format, 1), "ggml's");
             assert!(Level::ALL.into_iter().all(|level| level.mixture(format).is_none()));
         }
-        assert_eq!(Level::Avx2.tokens(Format::Q4_1), Some(8));
-        assert_eq!(Level::Avx2.tokens(Format::Q5_0), Some(32));
-        assert_eq!(Level::Avx2.tokens(Format::Q8_0), None);
-        assert_eq!(Level::Avx2.tokens(Format::Q4K), None);
+        assert_eq!(Level::Avx2.tokens(Format::Q4_1), Some(4));
+        assert_eq!(Level::Avx2.tokens(Format::Q8_0), Some(12));
+        assert_eq!(Level::Avx2.tokens(Format::Q4K), Some(128));
+        assert_eq!(Level::Avx2.tokens(Format::Q2K), None);
         for level in [Level::NeonDot, Level::NeonI8mm] {
             let taken = Format::ALL.into_iter().filter(|format| level.tokens(*format).is_some());
             assert!(taken.eq([Format::Q5_0, Format::Q5_1]));
@@ -273,7 +288,7 @@ mod tests {
             let few = |tokens: &usize| Level::Avx512Vnni.few_in_eights(format, *tokens);
             assert!((0..20).filter(few).eq(2..=Level::FEW));
             assert_eq!(least(Level::AvxVnni, format), Some(8));
-            assert_eq!(least(Level::Avx2, format), (format == Format::Q4_0).then_some(8));
+            assert_eq!(least(Level::Avx2, format), Some(8));
             for level in [Level::Portable, Level::NeonDot, Level::NeonI8mm] {
                 assert_eq!(level.mixture_in_eights(format), None);
             }
@@ -291,7 +306,7 @@ mod tests {
                 assert_eq!(Level::Avx512Vnni.few(format, tokens), counts.contains(&tokens));
                 let narrow = format == Format::Q4_1 && tokens <= Level::FEW;
                 assert_eq!(Level::AvxVnni.few(format, tokens), narrow, "of two formats");
-                assert_eq!(Level::Avx2.by_few(format, tokens), narrow, "of two formats");
+                assert_eq!(Level::Avx2.by_few(format, tokens), narrow && tokens <= 3);
             }
         }
         let by_few =
@@ -299,5 +314,7 @@ mod tests {
         let most =
             [Format::Q4_1, Format::Q5_1, Format::Q8_0, Format::Q4K, Format::Iq4Nl].map(by_few);
         assert_eq!(most, [7, 6, 3, 2, 0]);
+        let fives = |level: Level| (1..20).find(|&tokens| level.few(Format::Q5_1, tokens));
+        assert_eq!([Level::Avx2, Level::Avx512Vnni].map(fives), [Some(2), Some(1)]);
     }
 }
