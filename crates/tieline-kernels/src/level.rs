@@ -220,7 +220,7 @@ fn tokens_narrow(format: Format) -> Option<usize> {
 }
 
 /// Not measured, so only what ggml multiplies as one dot product after another on ARM: others it lays out anew there, or
-/// multiplies two rows with two tokens. From how many tokens on is what AVX2 begins with.
+/// multiplies two rows with two tokens. From how many tokens on is what AVX2 began with before blocks were unpacked by the row.
 fn tokens_neon(format: Format) -> Option<usize> {
     matches!(format, Format::Q5_0 | Format::Q5_1).then_some(32)
 }

@@ -1,7 +1,7 @@
 //! Products of few tokens: a row of weights is read from memory once, from where it lies, and nothing is laid out anew.
 //!
 //! With so few tokens each weight is used a few times, and what counts is how fast its bytes come from memory. So
-//! blocks are unpacked in registers, two at a time, four rows side by side, and the rows to come are fetched meanwhile.
+//! blocks are unpacked in registers, one or two at a time, four rows side by side, and the rows to come are fetched meanwhile.
 //! Three tokens are multiplied at once; further ones find the rows in the nearest cache. The counts within a block are
 //! whole numbers as in the tiles; only the order in which blocks are summed differs. A token's products are the same
 //! whether one or more are multiplied.

@@ -4,11 +4,12 @@
 use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE, masked, row};
 use crate::panel::{Aligned, LANES};
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _CMP_GT_OQ, _CMP_NEQ_UQ, _MM_FROUND_TO_NEAREST_INT, _mm_loadu_si128,
-    _mm256_add_epi32, _mm256_and_ps, _mm256_and_si256, _mm256_blendv_ps, _mm256_castsi256_ps,
-    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi16, _mm256_cvtph_ps, _mm256_cvtps_epi32,
-    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_load_ps, _mm256_loadu_si256, _mm256_max_ps,
-    _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16,
+    __m128i, __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_NEQ_UQ, _MM_FROUND_TO_NEAREST_INT,
+    _mm_loadu_si128, _mm256_add_epi32, _mm256_and_ps, _mm256_and_si256, _mm256_andnot_ps,
+    _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cmpeq_epi16, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_load_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_movemask_epi8,
+    _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16,
     _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set_m128i, _mm256_set1_epi16,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32,
     _mm256_srai_epi32, _mm256_store_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_epi16,
@@ -269,9 +270,9 @@ fn soften(weights: &mut [Lanes; HALVES], mask: &Mask, scale: f32, state: &mut St
         let more = _mm256_cmp_ps::<_CMP_GT_OQ>(whole[quarter], before);
         _mm256_movemask_ps(_mm256_and_ps(more, mask.seen[quarter])) != 0
     };
+    let none = _mm256_set1_ps(f32::NEG_INFINITY);
     // Seldom, but in a part's first tiles.
     if (0..QUARTERS).any(more) {
-        let none = _mm256_set1_ps(f32::NEG_INFINITY);
         let seen = |quarter| _mm256_blendv_ps(none, whole[quarter], mask.seen[quarter]);
         let most = (0..QUARTERS).fold(before, |most, quarter| _mm256_max_ps(seen(quarter), most));
         let most = floats(most).into_iter().fold(state.most, f32::max);
@@ -282,7 +283,10 @@ fn soften(weights: &mut [Lanes; HALVES], mask: &Mask, scale: f32, state: &mut St
     let weighs: [__m256; QUARTERS] = std::array::from_fn(|quarter| {
         let power = power_of_two(_mm256_sub_ps(exponents[quarter], whole[quarter]));
         let weight = scaled(power, _mm256_sub_ps(whole[quarter], most));
-        _mm256_and_ps(weight, mask.seen[quarter])
+        // A score without end below all others weighs nothing; its power is no number.
+        let gone = _mm256_cmp_ps::<_CMP_EQ_OQ>(whole[quarter], none);
+        let gone = _mm256_and_ps(gone, _mm256_cmp_ps::<_CMP_NEQ_UQ>(most, none));
+        _mm256_andnot_ps(gone, _mm256_and_ps(weight, mask.seen[quarter]))
     });
     store([weighs[0], weighs[1]], &mut weights[0]);
     store([weighs[2], weighs[3]], &mut weights[1]);
@@ -466,5 +470,28 @@ fn store(value: Pair, lanes: &mut Lanes) {
     for (half, value) in halves.iter_mut().zip(value) {
         // SAFETY: 8 writable floats that begin at a multiple of 32.
         unsafe { _mm256_store_ps(half.as_mut_ptr(), value) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::Level;
+
+    /// Down to the last subnormal number and beyond, rounded once.
+    #[test]
+    fn powers_are_scaled_as_doubles_are_rounded() {
+        if !Level::Avx2.available() {
+            return;
+        }
+        for power in [0.707_106_8_f32, 0.999_999_94, 1.0, 1.000_000_1, 1.414_213_5] {
+            for places in (-400..=0i16).map(f32::from).chain([f32::NEG_INFINITY]) {
+                // SAFETY: the level is available.
+                let got = unsafe { floats(scaled(_mm256_set1_ps(power), _mm256_set1_ps(places))) };
+                #[expect(clippy::cast_possible_truncation, reason = "rounded")]
+                let want = (f64::from(power) * f64::from(places).exp2()) as f32;
+                assert_eq!(got, [want; NARROW], "{power} by {places}");
+            }
+        }
     }
 }

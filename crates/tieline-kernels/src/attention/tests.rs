@@ -404,6 +404,51 @@ fn a_hidden_key_however_great_its_score_changes_nothing() {
     }
 }
 
+/// As the definition has it. Of AVX-512, by its instruction's description: it was not run here.
+#[test]
+fn a_score_without_end_below_the_others_weighs_nothing() {
+    let mut case = Case::new(SMALL, 5, 10);
+    case.queries.iter_mut().for_each(|value| *value = value.abs());
+    let mut without = case.clone();
+    for token in 0..2 {
+        without.mask[token * 40 + 7] = HIDDEN;
+    }
+    case.keys[7 * 64..][..64].fill(0xfc00);
+    for level in levels().filter(|level| *level != Level::Avx512Vnni) {
+        assert_eq!(case.answers(level), without.answers(level), "{level:?}");
+    }
+}
+
+/// Scores that lie hundreds apart, the greatest of them first or last: sums are mended by powers that leave nothing of them.
+#[test]
+fn scores_far_apart_are_weighed_by_the_definition() {
+    let size = Size { positions: 5 * TILE + 3, ..SMALL };
+    for (steep, rising) in
+        [3.0, 30.0, 300.0].into_iter().flat_map(|steep| [(steep, false), (steep, true)])
+    {
+        let mut case = Case::new(size, 8, 10);
+        case.queries.iter_mut().for_each(|value| *value = value.abs() * steep);
+        for position in 0..size.positions {
+            // Of both signs, smaller from tile to tile.
+            let far = if rising { size.positions - 1 - position } else { position };
+            let bits = 0x3c00 - u16::try_from(far * 6).unwrap();
+            let half = if position % 2 == 0 { bits } else { 0x8000 | bits };
+            case.keys[position * 64..][..64].fill(half);
+        }
+        for level in levels() {
+            for (row, got) in case.answers(level).chunks(64).enumerate() {
+                let want = case.truth((row / 2, row % 2));
+                for (got, want) in got.iter().zip(want) {
+                    assert!(
+                        (f64::from(*got) - want).abs() < 1e-4,
+                        "{level:?} {steep}: {got}, {want}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_seen_is_nothing_said() {
     let case = Case::new(SMALL, 1, 0);

@@ -106,9 +106,9 @@ fn product(
 /// A level, and whether the kernel for few tokens multiplies, however many there are.
 type Kernel = (Level, bool);
 
-/// All kernels for many tokens, and the one for few.
+/// All kernels for many tokens, and those for few.
 fn kernels() -> impl Iterator<Item = Kernel> {
-    levels().map(|level| (level, false)).chain([(Level::best(), true)])
+    levels().flat_map(|level| [(level, false), (level, true)])
 }
 
 fn quantised() -> Vec<Format> {
@@ -352,12 +352,15 @@ fn a_token_does_not_depend_on_its_neighbours() {
 #[test]
 fn what_is_no_number_stays_with_its_token() {
     let (rows, width) = (40, 64);
-    let bytes = bytes(Format::Q8_0, rows, width, 5);
-    let matrix = Matrix::new(Format::Q8_0, &bytes, rows, width).unwrap();
     let mut values = values(3, width, 1.0);
     values[width + 40] = f32::NAN;
-    for kernel in kernels() {
-        let activations = rounded((Format::Q8_0, kernel.0), 3, width, &values);
+    for (format, kernel) in [Format::Q8_0, Format::Q4_1]
+        .into_iter()
+        .flat_map(|format| kernels().map(move |kernel| (format, kernel)))
+    {
+        let bytes = bytes(format, rows, width, 5);
+        let matrix = Matrix::new(format, &bytes, rows, width).unwrap();
+        let activations = rounded((format, kernel.0), 3, width, &values);
         let got = product(kernel, &matrix, &activations, one(&(0..rows)));
         assert!(got[..rows].iter().all(|product| product.is_finite()));
         assert!(got[rows..2 * rows].iter().all(|product| product.is_nan()));

@@ -302,7 +302,8 @@ pub(super) fn mixes(operation: &sys::ggml_tensor) -> Option<(Level, bool)> {
         !is_few(operation) && kind.mixture(level).is_some_and(|least| picks >= least * experts);
     // Of long blocks, the kernel for few tokens was not measured here: most experts get one.
     let short = kind.format.block_weights() == 32;
-    let few = !many && short && kind.thin(level) && takes_few(operation);
+    // Most experts get one token.
+    let few = !many && short && kind.few(level, 1) && takes_few(operation);
     (plain && (many || few)).then_some((level, few))
 }
 
