@@ -124,12 +124,7 @@ impl Kind {
         Matrix::new(self.format, bytes, rows, width)
     }
 
-    /// Whether there is a kernel for few tokens.
-    pub(super) fn thin(self, level: Level) -> bool {
-        !self.in_eights && level.thin(self.format)
-    }
-
-    /// Whether few tokens are multiplied without a split of the graph: by that kernel, which takes pairs of blocks, or by the one
+    /// Whether few tokens are multiplied without a split of the graph: by the kernel for few, which takes pairs of blocks, or by the one
     /// for many.
     pub(super) fn takes_few(self, level: Level, width: usize) -> bool {
         self.in_eights || level.thin(self.format) && width.is_multiple_of(64)
