@@ -164,6 +164,34 @@ impl Desk {
     }
 }
 
+/// Positions that one of a part's tokens sees. Only these are looked at: what others keep in the cache costs no more
+/// than to pass it over. `seen_of` gives a bit for each of a tile's positions.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn see(
+    attention: &Attention<'_>,
+    part: &Part,
+    positions: &mut Vec<usize>,
+    seen_of: impl Fn(&[u16; TILE]) -> u32,
+) {
+    let all = attention.size.positions;
+    positions.clear();
+    for first in (0..all).step_by(TILE) {
+        let tile = first..all.min(first + TILE);
+        let seen = part.tokens.clone().fold(0, |seen, token| {
+            let mask = &attention.mask.get((0, token), all)[tile.clone()];
+            let mut halves = [HIDDEN; TILE];
+            halves[..mask.len()].copy_from_slice(mask);
+            seen | seen_of(&halves)
+        });
+        if seen == u32::MAX {
+            positions.extend(tile);
+        } else if seen != 0 {
+            positions.extend(tile.filter(|position| seen >> (position - first) & 1 == 1));
+        }
+    }
+}
+
 /// A key or value of a tile; of what is beyond its last, nothing. The one in its place in the next tile is asked for: they lie too
 /// far apart for a processor to see what comes next.
 #[cfg(target_arch = "x86_64")]

@@ -78,7 +78,7 @@ impl Format {
 
     /// The number in ggml's `ggml_type`.
     #[must_use]
-    pub fn ggml(self) -> u32 {
+    pub const fn ggml(self) -> u32 {
         match self {
             Self::Q4_0 => 2,
             Self::Q4_1 => 3,

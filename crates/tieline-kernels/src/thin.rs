@@ -11,7 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
-mod blocks;
+pub(crate) mod blocks;
 
 use crate::activations::{Activations, Row};
 use crate::level::Level;

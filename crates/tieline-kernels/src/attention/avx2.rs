@@ -1,7 +1,7 @@
 //! Attention with AVX2, as [`super::avx512`] computes it: two registers for each of its, and sums of six queries for 16 values at a
 //! time, since there are no more registers.
 
-use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE, masked, row};
+use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE, masked, row, see};
 use crate::panel::{Aligned, LANES};
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_NEQ_UQ, _MM_FROUND_TO_NEAREST_INT,
@@ -56,7 +56,7 @@ fn all<const WIDTH: usize, const RUNS: usize>(
         desk.queries.extend_from_slice(attention.queries.get((head, token), WIDTH));
     }
     let mut positions = std::mem::take(&mut desk.positions);
-    see(attention, part, &mut positions);
+    see(attention, part, &mut positions, |mask| seen_of(mask));
     for (at, tile) in positions.chunks(TILE).enumerate() {
         let next = positions.get((at + 1) * TILE..).unwrap_or_default();
         turn_keys::<WIDTH>(&attention.keys, head, (tile, next), &mut desk.keys);
@@ -89,28 +89,6 @@ fn all<const WIDTH: usize, const RUNS: usize>(
         let share = if state.total == 0.0 { 0.0 } else { 1.0 / state.total };
         for lanes in sums {
             store(times(load(lanes), share), lanes);
-        }
-    }
-}
-
-/// Positions that one of a part's tokens sees. Only these are looked at: what others keep in the cache costs no more
-/// than to pass it over.
-#[target_feature(enable = "avx2")]
-fn see(attention: &Attention<'_>, part: &Part, positions: &mut Vec<usize>) {
-    let all = attention.size.positions;
-    positions.clear();
-    for first in (0..all).step_by(TILE) {
-        let tile = first..all.min(first + TILE);
-        let seen = part.tokens.clone().fold(0, |seen, token| {
-            let mask = &attention.mask.get((0, token), all)[tile.clone()];
-            let mut halves = [HIDDEN; TILE];
-            halves[..mask.len()].copy_from_slice(mask);
-            seen | seen_of(&halves)
-        });
-        if seen == u32::MAX {
-            positions.extend(tile);
-        } else if seen != 0 {
-            positions.extend(tile.filter(|position| seen >> (position - first) & 1 == 1));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Keys of 16 positions are turned, so that a register holds one value of each: a score is then one multiplication
 //! and addition for each value of a key, for 16 positions at once, and nothing has to be added up across a register.
 
-use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE, masked, row};
+use super::{Attention, Desk, HIDDEN, Lanes, Part, Rows, State, TILE, masked, row, see};
 use crate::panel::LANES;
 use crate::panel::avx512::swap;
 use std::arch::x86_64::{
@@ -47,7 +47,7 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
         desk.queries.extend_from_slice(attention.queries.get((head, token), WIDTH));
     }
     let mut positions = std::mem::take(&mut desk.positions);
-    see(attention, part, &mut positions);
+    see(attention, part, &mut positions, |mask| seen_of(mask));
     for (at, tile) in positions.chunks(TILE).enumerate() {
         let next = positions.get((at + 1) * TILE..).unwrap_or_default();
         turn_keys::<WIDTH>(&attention.keys, head, (tile, next), &mut desk.keys);
@@ -86,28 +86,6 @@ fn all<const WIDTH: usize, const REGISTERS: usize, const GROUP: usize>(
         let share = if state.total == 0.0 { 0.0 } else { 1.0 / state.total };
         for lanes in sums {
             store(_mm512_mul_ps(load(lanes), _mm512_set1_ps(share)), lanes);
-        }
-    }
-}
-
-/// Positions that one of a part's tokens sees. Only these are looked at: what others keep in the cache costs no more
-/// than to pass it over.
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-fn see(attention: &Attention<'_>, part: &Part, positions: &mut Vec<usize>) {
-    let all = attention.size.positions;
-    positions.clear();
-    for first in (0..all).step_by(TILE) {
-        let tile = first..all.min(first + TILE);
-        let seen = part.tokens.clone().fold(0, |seen, token| {
-            let mask = &attention.mask.get((0, token), all)[tile.clone()];
-            let mut halves = [HIDDEN; TILE];
-            halves[..mask.len()].copy_from_slice(mask);
-            seen | seen_of(&halves)
-        });
-        if seen == u32::MAX {
-            positions.extend(tile);
-        } else if seen != 0 {
-            positions.extend(tile.filter(|position| seen >> (position - first) & 1 == 1));
         }
     }
 }

@@ -77,8 +77,8 @@ fn turned(rows: [__m256i; EIGHT]) -> [__m256i; EIGHT] {
 /// 16 for each of 32 bits that is set.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(crate) fn fifths(bits: i32) -> __m256i {
-    let bits = _mm256_set1_epi32(bits);
+pub(crate) fn fifths(bits: u32) -> __m256i {
+    let bits = _mm256_set1_epi32(bits.cast_signed());
     // Eight times each of the four bytes.
     let places =
         _mm256_set_epi64x(0x0303_0303_0303_0303, 0x0202_0202_0202_0202, 0x0101_0101_0101_0101, 0);

@@ -8,9 +8,10 @@ use std::arch::x86_64::{
 };
 
 use super::avx2::{EIGHT, fifths, turn_eight};
-use super::short::{IQ4_NL, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
+use super::short::IQ4_NL;
 use super::{Aligned, LANES, Panel, Strip, fetch};
 use crate::format::Format;
+use crate::thin::blocks::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 use crate::unpack::WIDTH;
 
 /// As [`Panel::fill`], bit for bit, but where a scale is not a number; of the formats that [`super::short`] fills. Minima are left
@@ -57,6 +58,27 @@ fn fill_with<const F: u32, const BYTES: usize>(
 #[target_feature(enable = "avx2")]
 #[inline]
 fn numbers<const F: u32, const BYTES: usize>(block: &[u8; BYTES]) -> __m256i {
+    let bytes = without_fifths::<F, BYTES>(block);
+    match fifth_bits::<F, BYTES>(block) {
+        Some(bits) => _mm256_or_si256(bytes, fifths(bits)),
+        None => bytes,
+    }
+}
+
+/// The fifth bits of a block's numbers, in formats that have them.
+#[inline(always)]
+pub(super) fn fifth_bits<const F: u32, const BYTES: usize>(block: &[u8; BYTES]) -> Option<u32> {
+    if !matches!(F, Q5_0 | Q5_1) {
+        return None;
+    }
+    let from = BYTES - WIDTH / 2 - 4;
+    Some(block[from..].first_chunk().map_or(0, |bits| u32::from_le_bytes(*bits)))
+}
+
+/// The numbers of a row's block, without fifth bits.
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(super) fn without_fifths<const F: u32, const BYTES: usize>(block: &[u8; BYTES]) -> __m256i {
     let Some((_, last)) = block.split_last_chunk::<{ WIDTH / 2 }>() else {
         return _mm256_setzero_si256();
     };
@@ -72,13 +94,7 @@ fn numbers<const F: u32, const BYTES: usize>(block: &[u8; BYTES]) -> __m256i {
     let pairs = unsafe { _mm_loadu_si128(last.as_ptr().cast()) };
     let four = _mm_set1_epi8(15);
     let high = _mm_and_si128(_mm_srli_epi16::<4>(pairs), four);
-    let numbers = _mm256_set_m128i(high, _mm_and_si128(pairs, four));
-    if matches!(F, Q5_0 | Q5_1) {
-        let from = BYTES - WIDTH / 2 - 4;
-        let bits = block[from..].first_chunk().map_or(0, |bits| i32::from_le_bytes(*bits));
-        return _mm256_or_si256(numbers, fifths(bits));
-    }
-    numbers
+    _mm256_set_m128i(high, _mm_and_si128(pairs, four))
 }
 
 /// The halves at `FROM` of eight blocks, as floats of half a strip.

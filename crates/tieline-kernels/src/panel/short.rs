@@ -3,24 +3,17 @@
 //! A row's block becomes half a register, without a stop in memory, and the scales of 16 rows are made floats at once.
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm_and_si128, _mm_loadu_si128, _mm_set1_epi8, _mm_srli_epi16,
-    _mm256_loadu_si256, _mm256_maskz_set1_epi8, _mm256_or_si256, _mm256_set_m128i,
-    _mm256_set1_epi8, _mm256_setzero_si256, _mm256_xor_si256, _mm512_castsi256_si512,
-    _mm512_cvtph_ps, _mm512_inserti64x4, _mm512_store_ps,
+    __m256i, __m512i, _mm256_loadu_si256, _mm256_maskz_set1_epi8, _mm256_or_si256,
+    _mm512_castsi256_si512, _mm512_cvtph_ps, _mm512_inserti64x4, _mm512_store_ps,
 };
 
 use super::avx512::turned;
-use super::{Aligned, LANES, Panel, Strip, fetch};
+use super::{Aligned, LANES, Panel, Strip, fetch, narrow};
 use crate::format::Format;
-use crate::unpack::WIDTH;
+use crate::thin::blocks::{Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 
-/// As the formats' numbers in [`Format::ggml`], since they choose what is compiled.
-pub(super) const Q4_0: u32 = 2;
-pub(super) const Q4_1: u32 = 3;
-pub(super) const Q5_0: u32 = 6;
-pub(super) const Q5_1: u32 = 7;
-pub(super) const Q8_0: u32 = 8;
-pub(super) const IQ4_NL: u32 = 20;
+/// As the other formats' numbers.
+pub(super) const IQ4_NL: u32 = Format::Iq4Nl.ggml();
 
 /// Whether it is written for the format.
 pub(crate) fn can(format: Format) -> bool {
@@ -77,28 +70,11 @@ fn fill_with<const F: u32, const BYTES: usize>(
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
 #[inline]
 fn numbers<const F: u32, const BYTES: usize>(block: &[u8; BYTES]) -> __m256i {
-    let Some((_, last)) = block.split_last_chunk::<{ WIDTH / 2 }>() else {
-        return _mm256_setzero_si256();
-    };
-    if F == Q8_0 {
-        let Some((_, last)) = block.split_last_chunk::<WIDTH>() else {
-            return _mm256_setzero_si256();
-        };
-        // SAFETY: 32 readable bytes.
-        let signed = unsafe { _mm256_loadu_si256(last.as_ptr().cast()) };
-        return _mm256_xor_si256(signed, _mm256_set1_epi8(i8::MIN));
+    let bytes = narrow::without_fifths::<F, BYTES>(block);
+    match narrow::fifth_bits::<F, BYTES>(block) {
+        Some(bits) => _mm256_or_si256(bytes, _mm256_maskz_set1_epi8(bits, 16)),
+        None => bytes,
     }
-    // SAFETY: 16 readable bytes.
-    let pairs = unsafe { _mm_loadu_si128(last.as_ptr().cast()) };
-    let four = _mm_set1_epi8(15);
-    let high = _mm_and_si128(_mm_srli_epi16::<4>(pairs), four);
-    let numbers = _mm256_set_m128i(high, _mm_and_si128(pairs, four));
-    if matches!(F, Q5_0 | Q5_1) {
-        let from = BYTES - WIDTH / 2 - 4;
-        let bits = block[from..].first_chunk().map_or(0, |bits| u32::from_le_bytes(*bits));
-        return _mm256_or_si256(numbers, _mm256_maskz_set1_epi8(bits, 16));
-    }
-    numbers
 }
 
 /// The halves at `FROM` of 16 blocks, as floats.

@@ -214,7 +214,7 @@ unsafe fn unpack<const F: u32>(block: *const u8) -> __m256i {
     let nibbles = _mm256_and_si256(nibbles, _mm256_set1_epi8(15));
     if F == Q5_1 {
         // SAFETY: four bytes before them.
-        let bits = unsafe { block.add(size - 20).cast::<i32>().read_unaligned() };
+        let bits = unsafe { block.add(size - 20).cast::<u32>().read_unaligned() };
         return _mm256_add_epi8(nibbles, fifths(bits));
     }
     nibbles

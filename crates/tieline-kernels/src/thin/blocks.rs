@@ -6,12 +6,12 @@ use crate::format::Format;
 use crate::tile::holds;
 use crate::unpack::WIDTH;
 
-// ggml's numbers of the formats: constants that a kernel is compiled for each of.
-pub(super) const Q4_0: u32 = 2;
-pub(super) const Q4_1: u32 = 3;
-pub(super) const Q5_0: u32 = 6;
-pub(super) const Q5_1: u32 = 7;
-pub(super) const Q8_0: u32 = 8;
+// The formats' numbers: constants that kernels are compiled for each of.
+pub(crate) const Q4_0: u32 = Format::Q4_0.ggml();
+pub(crate) const Q4_1: u32 = Format::Q4_1.ggml();
+pub(crate) const Q5_0: u32 = Format::Q5_0.ggml();
+pub(crate) const Q5_1: u32 = Format::Q5_1.ggml();
+pub(crate) const Q8_0: u32 = Format::Q8_0.ggml();
 
 /// Bytes of a block.
 pub(super) const fn bytes(format: u32) -> usize {
