@@ -345,6 +345,18 @@ fn experts_that_are_not_there_are_refused() {
     }
 }
 
+/// Most experts get one token of a short step, so what the table says of one decides.
+#[test]
+fn experts_of_short_steps_go_by_the_table_of_one_token() {
+    let Some(held) = inner() else { return };
+    let inner = &*held;
+    for format in [Format::Q4_1, Format::Q5_1, Format::Q8_0] {
+        let (rows, width, experts, used, tokens) = (32, 256, 4, 2, 3);
+        let shape = Shape { format, rows, width, experts, used, tokens, own_values: false };
+        assert_eq!(Graph::new(shape, inner).is_taken(), inner.level.few(format, 1), "{format:?}");
+    }
+}
+
 #[test]
 fn floats_and_matrices_of_few_rows_stay_with_ggml() {
     let Some(held) = inner() else { return };
