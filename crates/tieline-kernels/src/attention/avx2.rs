@@ -6,15 +6,14 @@ use crate::panel::{Aligned, LANES};
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _CMP_EQ_OQ, _CMP_GT_OQ, _CMP_NEQ_UQ, _MM_FROUND_TO_NEAREST_INT,
     _mm_loadu_si128, _mm256_add_epi32, _mm256_and_ps, _mm256_and_si256, _mm256_andnot_ps,
-    _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
-    _mm256_cmpeq_epi16, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_load_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_movemask_epi8,
-    _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packs_epi16,
-    _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set_m128i, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi32,
-    _mm256_srai_epi32, _mm256_store_ps, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_epi16,
-    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi16, _mm256_unpacklo_epi32,
-    _mm256_unpacklo_epi64,
+    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cmpeq_epi16,
+    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_loadu_si256, _mm256_max_ps, _mm256_movemask_epi8, _mm256_movemask_ps, _mm256_mul_ps,
+    _mm256_or_si256, _mm256_packs_epi16, _mm256_permute4x64_epi64, _mm256_round_ps,
+    _mm256_set_m128i, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_slli_epi32, _mm256_srai_epi32, _mm256_store_ps, _mm256_sub_epi32,
+    _mm256_sub_ps, _mm256_unpackhi_epi16, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+    _mm256_unpacklo_epi16, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 
 /// Lanes of a register.
@@ -244,20 +243,15 @@ fn soften(weights: &mut [Lanes; HALVES], mask: &Mask, scale: f32, state: &mut St
     });
     let whole = exponents.map(|exponent| _mm256_round_ps::<_MM_FROUND_TO_NEAREST_INT>(exponent));
     let before = _mm256_set1_ps(state.most);
-    let more = |quarter: usize| {
-        let more = _mm256_cmp_ps::<_CMP_GT_OQ>(whole[quarter], before);
-        _mm256_movemask_ps(_mm256_and_ps(more, mask.seen[quarter])) != 0
-    };
-    let none = _mm256_set1_ps(f32::NEG_INFINITY);
-    // Seldom, but in a part's first tiles.
-    if (0..QUARTERS).any(more) {
-        let seen = |quarter| _mm256_blendv_ps(none, whole[quarter], mask.seen[quarter]);
-        let most = (0..QUARTERS).fold(before, |most, quarter| _mm256_max_ps(seen(quarter), most));
+    let more = |exponents| _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(exponents, before)) != 0;
+    // Seldom, but in a part's first tiles. A hidden score is minus infinity by its mask, or no number, and no maximum takes either.
+    if whole.into_iter().any(more) {
+        let most = whole.into_iter().fold(before, |most, whole| _mm256_max_ps(whole, most));
         let most = floats(most).into_iter().fold(state.most, f32::max);
         state.mend = (state.most - most).exp2();
         state.most = most;
     }
-    let most = _mm256_set1_ps(state.most);
+    let (most, none) = (_mm256_set1_ps(state.most), _mm256_set1_ps(f32::NEG_INFINITY));
     let weighs: [__m256; QUARTERS] = std::array::from_fn(|quarter| {
         let power = power_of_two(_mm256_sub_ps(exponents[quarter], whole[quarter]));
         let weight = scaled(power, _mm256_sub_ps(whole[quarter], most));

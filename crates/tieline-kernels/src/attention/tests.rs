@@ -404,6 +404,26 @@ fn a_hidden_key_however_great_its_score_changes_nothing() {
     }
 }
 
+/// The same where the other token sees it, so that it is computed.
+#[test]
+fn a_great_key_that_another_token_sees_changes_nothing() {
+    let cut = Cut::blind(&Case::new(SMALL, 5, 10).attention());
+    assert_eq!(cut.parts(&Case::new(SMALL, 5, 10).attention()), 1, "computed together");
+    for position in 0..SMALL.positions {
+        let mut case = Case::new(SMALL, 5, 10);
+        case.queries.iter_mut().for_each(|value| *value = value.abs());
+        case.mask[position] = HIDDEN;
+        case.keys[position * 64..][..64].fill(0);
+        let mut great = case.clone();
+        great.keys[position * 64..][..64].fill(0x7bff);
+        for level in levels() {
+            let [want, got] = [&case, &great].map(|case| case.answers_cut(level, &cut));
+            assert_eq!(got[..128], want[..128], "{level:?} {position}");
+            assert_ne!(got[128..], want[128..], "{level:?} {position}: the other sees it");
+        }
+    }
+}
+
 /// As the definition has it. Of AVX-512, by its instruction's description: it was not run here.
 #[test]
 fn a_score_without_end_below_the_others_weighs_nothing() {

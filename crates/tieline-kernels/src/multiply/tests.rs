@@ -191,6 +191,14 @@ fn check_with(
     }
 }
 
+/// Kernels for few tokens take so many blocks at a time: two times all of them, and some.
+#[test]
+fn rows_longer_than_what_is_made_ready_at_once_are_right() {
+    for format in quantised().into_iter().filter(|format| format.block_weights() == WIDTH) {
+        check(format, (5, 70 * WIDTH, 3), 1.0, 4);
+    }
+}
+
 /// The greatest counts that there are: sums of pairs must fit in their 16 bits.
 #[test]
 fn nothing_is_cut_off() {
