@@ -191,6 +191,7 @@ impl Scripted {
                 parallel: 8,
                 kernels: Vec::new(),
                 kernel_choices: Vec::new(),
+                paces: Vec::new(),
                 threads: 1,
                 threads_batch: 1,
                 load_time: Duration::from_millis(5),

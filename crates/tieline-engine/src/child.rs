@@ -124,7 +124,8 @@ impl Child {
     ) -> Result<Self, SpawnError> {
         let program = program(config).await.map_err(SpawnError::Program)?;
         // Found out while it starts: it takes some tens of milliseconds.
-        let content = config.kernel_choices.is_some().then(|| {
+        let keeps = config.kernel_choices.is_some() || config.paces.is_some();
+        let content = keeps.then(|| {
             let (file, path) = (program.file.as_ref().map(File::try_clone), program.path.clone());
             tasks.spawn_blocking(move || {
                 choices::content(match file {

@@ -4,14 +4,16 @@
 //! answers move with it by rounding. What was not settled, as on a busy machine, holds for a day and is then measured
 //! again. A file that cannot be read is none, and one that cannot be written costs a measurement at the next load.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tieline_types::{Digest, KernelChoice};
+
+use crate::kept::{self, unix};
 
 /// Of this form are files that are read.
 const VERSION: u32 = 1;
@@ -19,8 +21,6 @@ const VERSION: u32 = 1;
 const RUNNERS: usize = 8;
 /// Kinds of matrices of one runner, at most: the newest.
 const KINDS: usize = 128;
-/// The longest file that is read.
-const MOST_BYTES: u64 = 1 << 20;
 /// How long a choice holds that is not settled.
 const UNSETTLED: Duration = Duration::from_hours(24);
 
@@ -97,6 +97,7 @@ pub(crate) fn keep(
     chosen: &[KernelChoice],
     now: SystemTime,
 ) -> io::Result<bool> {
+    let _change = kept::change();
     let mut kept = read(path);
     let at = kept.runners.iter().position(|runner| runner.chooser == chooser);
     let mut runner =
@@ -116,45 +117,19 @@ pub(crate) fn keep(
     runner.choices.drain(..runner.choices.len().saturating_sub(KINDS));
     kept.runners.push(runner);
     kept.runners.drain(..kept.runners.len().saturating_sub(RUNNERS));
-    write(path, &kept)?;
+    kept::write(path, &kept)?;
     Ok(true)
 }
 
-fn unix(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 fn read(path: &Path) -> Kept {
-    let mut text = String::new();
-    let whole = File::open(path)
-        .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text))
-        .ok()
-        .and_then(|_| serde_json::from_str::<Kept>(&text).ok());
-    whole
-        .filter(|kept| kept.version == VERSION)
-        .unwrap_or(Kept { version: VERSION, runners: Vec::new() })
-}
-
-/// Whole or not at all: others may read and write it at the same time.
-fn write(path: &Path, kept: &Kept) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = serde_json::to_vec_pretty(kept).map_err(io::Error::other).and_then(|text| {
-        let mut file = File::create(&beside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    if written.is_err() {
-        // Perhaps it was never made.
-        let _ = fs::remove_file(&beside);
-    }
-    written
+    let whole = kept::read::<Kept>(path).filter(|kept| kept.version == VERSION);
+    whole.unwrap_or(Kept { version: VERSION, runners: Vec::new() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -220,6 +195,19 @@ mod tests {
         assert!(keep(&folder.path().join("no/file"), chooser("a"), &[], now()).is_ok());
         let nowhere = folder.path().join("no/file");
         assert!(keep(&nowhere, chooser("a"), &[choice(64, 6, true)], now()).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_at_the_same_time_is_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kernels.json");
+        std::thread::scope(|scope| {
+            for width in 0..16 {
+                let path = &path;
+                scope.spawn(move || keep(path, chooser("a"), &[choice(width, 6, true)], now()));
+            }
+        });
+        assert_eq!(known(&path, &chooser("a"), now()).len(), 16);
     }
 
     #[test]

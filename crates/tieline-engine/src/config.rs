@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub cache: Option<CacheConfig>,
     /// The file in which it is kept which kernels runners chose by measuring; `None`: they go by their tables.
     pub kernel_choices: Option<PathBuf>,
+    /// The file in which it is kept how fast models decoded; `None`: each load measures.
+    pub paces: Option<PathBuf>,
     /// A smaller model with the same vocabulary that guesses what the model will say; `None` for none.
     pub draft: Option<ModelFile>,
     /// What a runner's jail must be.
@@ -135,6 +137,7 @@ impl EngineConfig {
             max_crashes: 3,
             cache: None,
             kernel_choices: None,
+            paces: None,
             draft: None,
             jail: JailPolicy::default(),
             past_deaths: Vec::new(),

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tieline_decode::threads::{Choice, Kind, OLD_S, Step, Threads, WINDOW_S};
+use tieline_decode::threads::{Choice, Kind, OLD_S, Step, Threads, Usage, WINDOW_S};
+use tieline_types::Pace;
 
 use crate::kv::Kv;
 use crate::llama::{Batch, Settings};
@@ -12,6 +13,10 @@ use crate::others::Others;
 const CALIBRATION: Duration = Duration::from_millis(40);
 /// Tokens that are timed for each count, after one that is not.
 const TIMED: usize = 2;
+/// What the system's counts may be wrong by, in seconds of each processor, and the share of one processor beyond it that others
+/// may take of a measurement which is worth keeping.
+const UNCERTAIN_S: f64 = 0.01;
+const DISTURBING: f64 = 0.2;
 
 /// The threads at hand.
 #[derive(Debug)]
@@ -20,6 +25,8 @@ pub(crate) struct Crew {
     /// `None`: always as many as the settings say.
     threads: Option<Threads>,
     others: Option<Others>,
+    /// What the next load should know.
+    paces: Vec<Pace>,
     started: Instant,
     /// When others were last looked at, in seconds since the start.
     looked: f64,
@@ -28,22 +35,45 @@ pub(crate) struct Crew {
 impl Crew {
     /// Always as many threads as the settings say.
     pub(crate) fn fixed(settings: Settings) -> Self {
-        Self { settings, threads: None, others: None, started: Instant::now(), looked: 0.0 }
+        let (started, paces) = (Instant::now(), Vec::new());
+        Self { settings, threads: None, others: None, paces, started, looked: 0.0 }
     }
 
-    /// Measures shortly how fast few threads and many are, and follows the machine from there. The cache
-    /// must be empty, and is empty afterwards.
-    pub(crate) fn measured(settings: Settings, kv: &mut Kv<'_>) -> Self {
+    /// Follows the machine, from what is known of how fast few threads and many are, or from a short measurement. Makes room
+    /// for others, where the system says what they take. The cache must be empty, and is empty afterwards.
+    pub(crate) fn following(
+        settings: Settings,
+        known: &[Pace],
+        mut others: Option<Others>,
+        kv: &mut Kv<'_>,
+    ) -> Self {
         let most = usize::try_from(settings.threads.max(settings.threads_batch)).unwrap_or(1);
-        let calibration = calibrate(most, kv);
+        let started = Instant::now();
+        let (calibration, paces) = match usable(known, most) {
+            Some(calibration) => (calibration, Vec::new()),
+            None => {
+                let mut look =
+                    |again| others.as_mut()?.look(started.elapsed().as_secs_f64(), again);
+                let before = look(true);
+                let calibration = calibrate(most, kv);
+                let paces = worth_keeping(&calibration, before, look(false));
+                (calibration, paces)
+            }
+        };
         let threads = Some(Threads::new(most, &calibration));
-        Self { settings, threads, others: None, started: Instant::now(), looked: 0.0 }
+        let mut crew = Self { settings, threads, others, paces, started, looked: 0.0 };
+        crew.look();
+        crew
     }
 
-    /// Makes room for others from now on, where the system says what they take.
-    pub(crate) fn watch(&mut self, others: Option<Others>) {
-        self.others = others;
-        self.look();
+    /// What the context was made with.
+    pub(crate) fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// What a token takes by the number of threads; nothing where it was known, or others disturbed its measuring.
+    pub(crate) fn paces(&self) -> &[Pace] {
+        &self.paces
     }
 
     /// Threads for the next step, of `tokens` tokens, and whether they spin while they wait for each other.
@@ -86,6 +116,43 @@ impl Crew {
     }
 }
 
+/// What is known, where it was measured with `most` threads first, as [`calibrate`] does.
+fn usable(known: &[Pace], most: usize) -> Option<Vec<(usize, f64)>> {
+    let first = known.first()?;
+    (usize::try_from(first.threads) == Ok(most)).then(|| known.iter().map(calibrated).collect())
+}
+
+/// For the engine, what was measured between two looks, where others did nothing meanwhile as far as can be seen.
+fn worth_keeping(
+    calibration: &[(usize, f64)],
+    before: Option<Usage>,
+    after: Option<Usage>,
+) -> Vec<Pace> {
+    let undisturbed = |(before, after): (Usage, Usage)| {
+        let others = (after.busy - before.busy) - (after.own - before.own);
+        let uncertain = UNCERTAIN_S * before.processors as f64;
+        before.waiting == 0 && others <= uncertain + DISTURBING * (after.now - before.now)
+    };
+    if before.zip(after).is_some_and(undisturbed) {
+        calibration.iter().filter_map(pace).collect()
+    } else {
+        Vec::new()
+    }
+}
+
+/// `None` where it is no time.
+fn pace(&(threads, seconds): &(usize, f64)) -> Option<Pace> {
+    let token = Duration::try_from_secs_f64(seconds).ok()?;
+    let token_ns = u64::try_from(token.as_nanos()).ok()?;
+    Some(Pace { threads: u32::try_from(threads).ok()?, token_ns })
+}
+
+/// As it was measured.
+fn calibrated(pace: &Pace) -> (usize, f64) {
+    let threads = usize::try_from(pace.threads).unwrap_or(usize::MAX);
+    (threads, Duration::from_nanos(pace.token_ns).as_secs_f64())
+}
+
 /// Seconds that a token takes by the number of threads: most first, then fewer while there is time.
 fn calibrate(most: usize, kv: &mut Kv<'_>) -> Vec<(usize, f64)> {
     let mut measured = Vec::new();
@@ -124,4 +191,55 @@ fn time_one(threads: usize, kv: &mut Kv<'_>) -> Option<f64> {
         }
     }
     Some(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEASURED: [(usize, f64); 2] = [(2, 0.0125), (1, 0.02)];
+
+    fn paces() -> Vec<Pace> {
+        let pace = |threads, token_ns| Pace { threads, token_ns };
+        vec![pace(2, 12_500_000), pace(1, 20_000_000)]
+    }
+
+    #[test]
+    fn what_was_measured_beside_others_is_not_kept() {
+        let usage = |now, busy, own| Usage { now, processors: 2, busy, own, waiting: 0 };
+        let kept = |before, after| worth_keeping(&MEASURED, before, after);
+        let start = usage(0.0, 100.0, 7.0);
+        for (now, busy, own, undisturbed) in [
+            (0.2, 100.4, 7.4, true),
+            (0.2, 100.4, 7.35, true),
+            (0.2, 100.4, 7.3, false),
+            // What the system counts comes in hundredths.
+            (0.01, 100.02, 7.01, true),
+            (0.01, 100.0, 7.02, true),
+            (1.0, 102.0, 8.9, true),
+            (1.0, 102.0, 8.5, false),
+        ] {
+            let want = if undisturbed { paces() } else { Vec::new() };
+            assert_eq!(kept(Some(start), Some(usage(now, busy, own))), want, "{now} {busy} {own}");
+        }
+        let end = usage(0.2, 100.4, 7.4);
+        assert_eq!(kept(Some(Usage { waiting: 1, ..start }), Some(end)), []);
+        assert_eq!(kept(None, Some(end)), [], "the system does not say");
+        assert_eq!(kept(Some(start), None), []);
+    }
+
+    #[test]
+    fn what_is_known_of_as_many_threads_is_measured_no_more() {
+        assert_eq!(usable(&paces(), 2), Some(MEASURED.to_vec()));
+        assert_eq!(usable(&paces(), 1), None, "it was measured for two");
+        assert_eq!(usable(&paces(), 4), None);
+        assert_eq!(usable(&[], 2), None);
+    }
+
+    #[test]
+    fn what_is_no_time_is_no_pace() {
+        for odd in [f64::NAN, f64::INFINITY, -1.0] {
+            assert_eq!(pace(&(2, odd)), None);
+        }
+    }
 }

@@ -22,7 +22,6 @@ use crate::drafter::Drafter;
 use crate::kv::{Caching, Kv};
 use crate::llama::{Model, Settings};
 use crate::measure::measure;
-use crate::others::Others;
 use crate::pipe::{Order, Writer};
 use crate::preparer::Ready;
 use crate::session::{failure, failure_with};
@@ -78,22 +77,18 @@ pub(crate) struct Line<'l> {
 impl<'m> Desk<'m> {
     pub(crate) fn new(
         model: &'m Model,
-        mut kv: Kv<'m>,
-        settings: Settings,
+        kv: Kv<'m>,
+        crew: Crew,
         params: LoadParams,
         build: RunnerBuild,
     ) -> Self {
+        let settings = crew.settings();
         let limits = Limits {
             slots: usize::try_from(params.parallel).unwrap_or(1).max(1),
             queue: QUEUE,
             batch: usize::try_from(settings.ubatch).unwrap_or(1),
             rows: usize::try_from(settings.outputs).unwrap_or(1),
             step: params.step.as_secs_f64(),
-        };
-        let crew = if params.adapt_threads {
-            Crew::measured(settings, &mut kv)
-        } else {
-            Crew::fixed(settings)
         };
         Self {
             model,
@@ -119,12 +114,6 @@ impl<'m> Desk<'m> {
     pub(crate) fn guessing_with(mut self, drafter: Option<Drafter<'m>>) -> Self {
         self.costs.making = drafter.as_ref().map(Drafter::prior);
         self.drafter = drafter;
-        self
-    }
-
-    /// Makes room for others, where the system says what they take.
-    pub(crate) fn watching(mut self, others: Option<Others>) -> Self {
-        self.crew.watch(others);
         self
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
@@ -13,6 +14,7 @@ use tieline_types::wire::{self, Failure, FailureKind, FrameError, FromRunner, Re
 use tieline_types::{Digest, Jail, LoadParams};
 
 use crate::control::Control;
+use crate::crew::Crew;
 use crate::desk::{Desk, Line};
 use crate::drafter::{self, Drafter};
 use crate::embed;
@@ -221,7 +223,8 @@ impl Server {
             return Ok(embed::serve(session, line)?);
         }
         let drafter = draft.map(|draft| Drafter::new(draft, model));
-        let desk = self.desk(session, folder, program).guessing_with(drafter).watching(others);
+        let desk = self.desk(session, folder, program, others).guessing_with(drafter);
+        loaded.paces = desk.crew.paces().to_vec();
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         drop(loading);
@@ -270,13 +273,21 @@ impl Server {
         session: Session<'m>,
         folder: io::Result<OpenFolder>,
         program: Program,
+        others: Option<Others>,
     ) -> Desk<'m> {
-        let Session { model, context, params, settings } = session;
+        let Session { model, context, mut params, settings } = session;
         let build = llama::build(&self.llama);
         let disk = keeper::open(folder, &params, (&build, program.digest()), model, settings.kv);
         let copies = plan::memory_use(model, &params, &settings, &context).copies;
-        let kv = Kv::new(context, (settings.sequences, copies), model, disk);
-        Desk::new(model, kv, settings, params, build)
+        let mut kv = Kv::new(context, (settings.sequences, copies), model, disk);
+        // No receipt names them: they change no answer.
+        let known = mem::take(&mut params.paces);
+        let crew = if params.adapt_threads {
+            Crew::following(settings, &known, others, &mut kv)
+        } else {
+            Crew::fixed(settings)
+        };
+        Desk::new(model, kv, crew, params, build)
     }
 
     /// Tells the engine how far loading is; says whether to go on.

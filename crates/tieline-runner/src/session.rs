@@ -141,6 +141,7 @@ impl<'m> Session<'m> {
             parallel: if self.params.embeddings.is_some() { 1 } else { self.params.parallel },
             kernels: llama::kernels(),
             kernel_choices: self.params.kernel_choices.clone(),
+            paces: Vec::new(),
             threads: self.settings.threads.cast_unsigned(),
             threads_batch: self.settings.threads_batch.cast_unsigned(),
             load_time: started.elapsed(),

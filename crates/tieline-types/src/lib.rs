@@ -44,7 +44,8 @@ pub use host::{
 };
 pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{
-    FlashAttention, KernelChoice, KvType, LoadParams, LoadedModel, ModelFile, Pooling, RunnerBuild,
+    FlashAttention, KernelChoice, KvType, LoadParams, LoadedModel, ModelFile, Pace, Pooling,
+    RunnerBuild,
 };
 pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings, ProcessMemory};
 pub use model_ref::{ModelRef, ParseModelRefError};

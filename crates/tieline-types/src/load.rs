@@ -170,6 +170,10 @@ pub struct LoadParams {
     pub measure_kernels: bool,
     /// Watch how long steps take, and use fewer threads while other programs want the processor.
     pub adapt_threads: bool,
+    /// What a token took with as many threads as this load has and then with fewer, as an earlier one measured it; where it is
+    /// of another number, or nothing, it is measured. Changes no answer.
+    #[serde(default)]
+    pub paces: Vec<Pace>,
 }
 
 impl LoadParams {
@@ -218,8 +222,18 @@ impl Default for LoadParams {
             kernel_choices: Vec::new(),
             measure_kernels: false,
             adapt_threads: true,
+            paces: Vec::new(),
         }
     }
+}
+
+/// How fast a model decodes with so many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// Threads that compute.
+    pub threads: u32,
+    /// What one token takes, in nanoseconds.
+    pub token_ns: u64,
 }
 
 /// From which numbers of tokens on our kernels multiply matrices of one kind, as it was measured on this machine; ggml's
@@ -303,6 +317,8 @@ pub struct LoadedModel {
     pub kernels: Vec<String>,
     /// What they multiply, where that is not as their tables say: all that is to be known at the next load.
     pub kernel_choices: Vec<KernelChoice>,
+    /// What a token takes by the number of threads, most first, where it was measured and nothing disturbed that.
+    pub paces: Vec<Pace>,
     /// Threads that decode.
     pub threads: u32,
     /// Threads that prefill.

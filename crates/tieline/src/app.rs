@@ -26,6 +26,8 @@ use crate::sessions::{Record, Session};
 
 /// The file in the home that keeps which kernels runners chose.
 pub(crate) const KERNEL_CHOICES: &str = "kernels.json";
+/// How fast models decoded, in Tieline's home.
+const PACES: &str = "paces.json";
 
 /// How long threads may take to finish after the command did.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -302,8 +304,9 @@ impl App {
     }
 
     fn config(&self, engine: EngineConfig) -> EngineConfig {
-        let kernel_choices = Some(self.home.join(KERNEL_CHOICES));
-        EngineConfig { jail: self.jail, kernel_choices, ..engine }
+        let [kernel_choices, paces] =
+            [KERNEL_CHOICES, PACES].map(|name| Some(self.home.join(name)));
+        EngineConfig { jail: self.jail, kernel_choices, paces, ..engine }
     }
 
     /// What must hold a runner.

@@ -214,6 +214,7 @@ fn served(name: &str) -> Served {
         parallel: 1,
         kernels: Vec::new(),
         kernel_choices: Vec::new(),
+        paces: Vec::new(),
         threads: 1,
         threads_batch: 1,
         load_time: SECOND,

@@ -19,6 +19,7 @@ use super::{Change, Failed, Phase, Running, State, Submission, Supervisor};
 use crate::child::{Child, SpawnError};
 use crate::choices::Chooser;
 use crate::client::{self, Command, Ticket};
+use crate::paces::Setting;
 
 /// Room for the replies of work that has one.
 const FEW_REPLIES: usize = 4;
@@ -49,6 +50,8 @@ pub(super) struct Life<'s> {
     pub(super) build: RunnerBuild,
     /// Whose choices of kernels are kept, where they are.
     pub(super) chooser: Option<Chooser>,
+    /// By what paces are kept, where they are.
+    pub(super) setting: Option<Setting>,
     /// Set once the model is loaded.
     pub(super) loaded: Option<LoadedModel>,
     /// What it had allocated then, where that is limited.
@@ -151,6 +154,7 @@ impl<'s> Life<'s> {
             child,
             build: RunnerBuild::default(),
             chooser: None,
+            setting: None,
             loaded: None,
             data: None,
             allowed: Allowed::default(),
@@ -365,6 +369,7 @@ impl<'s> Life<'s> {
         self.supervisor.config.jail.check(&loaded.jail).map_err(Over::Refused)?;
         self.limit_ready(&mut loaded);
         self.keep_choices(&loaded).await;
+        self.keep_paces(&loaded);
         self.loaded = Some(loaded.clone());
         self.count_work()?;
         let pid = self.child.pid().unwrap_or(0);

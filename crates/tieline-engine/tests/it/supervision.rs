@@ -12,7 +12,7 @@ use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase}
 use tieline_types::wire::{self, FromRunner, ToRunner};
 use tieline_types::{
     Backend, Bytes, ErrorKind, Event, Hint, Jail, JailLayer, KvType, LoadParams, LoadedModel,
-    MemoryUse, Request, Retry, RunnerBuild, Tokens,
+    MemoryUse, Pace, Request, Retry, RunnerBuild, Tokens,
 };
 
 use crate::{
@@ -226,6 +226,7 @@ fn loaded() -> FromRunner {
         parallel: 1,
         kernels: Vec::new(),
         kernel_choices: Vec::new(),
+        paces: Vec::new(),
         threads: 1,
         threads_batch: 1,
         load_time: Duration::ZERO,
@@ -337,4 +338,32 @@ async fn a_runner_that_gets_no_memory_is_an_error_that_says_so() {
         assert_eq!(error.kind, ErrorKind::OutOfMemory, "{limit}: {error}");
         assert!(error.hint().is_some(), "{limit}: {error}");
     }
+}
+
+/// The paces that a [`fake`] is told with the order to load, which says these itself.
+async fn told_paces(folder: &Path, paces: &[Pace]) -> Vec<Pace> {
+    let FromRunner::Loaded(mut loaded) = loaded() else { unreachable!("see `loaded`") };
+    loaded.paces = paces.to_vec();
+    let frames = [("loaded", FromRunner::Loaded(loaded))];
+    let config = faked(fake(folder, &frames, "cat loaded; cat >read"));
+    let config = EngineConfig { paces: Some(folder.join("paces.json")), ..config };
+    start(config).await.shutdown().await;
+    let read = fs::read(folder.join("read")).unwrap();
+    let mut read = read.as_slice();
+    loop {
+        match wire::read(&mut read).unwrap() {
+            Some(ToRunner::Load(params)) => return params.paces,
+            Some(_) => {}
+            None => unreachable!("no order to load"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn how_fast_a_model_was_is_told_at_its_next_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let paces = [Pace { threads: 2, token_ns: 5 }, Pace { threads: 1, token_ns: 9 }];
+    assert_eq!(told_paces(folder.path(), &paces).await, []);
+    assert_eq!(told_paces(folder.path(), &[]).await, paces);
+    assert_eq!(told_paces(folder.path(), &[]).await, paces, "nothing new takes nothing away");
 }

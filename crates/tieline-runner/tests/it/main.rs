@@ -26,6 +26,7 @@ mod infill;
 mod jail;
 mod kernels;
 mod overflow;
+mod paces;
 mod peer;
 mod process;
 mod prompt_logprobs;
