@@ -14,6 +14,7 @@ mod json;
 mod named;
 mod out;
 mod python;
+mod scope;
 mod xml;
 
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::fmt;
 use tieline_types::{Tool, ToolCallStep, ToolChoice};
 
 pub use self::format::{Format, detect, opens_thinking};
+pub use self::scope::Scope;
 
 use self::envelope::Envelope;
 use self::format::{Action, Marker, Shape, When};
@@ -237,6 +239,11 @@ impl Talk {
     /// Whether the model thinks now.
     pub fn in_reasoning(&self) -> bool {
         matches!(self.mode, Mode::Think)
+    }
+
+    /// Whether what comes next is text of the answer, as far as all before it tells.
+    pub fn is_answering(&self) -> bool {
+        matches!(self.mode, Mode::Text) && self.held.is_empty()
     }
 
     /// Whether a call was completed.

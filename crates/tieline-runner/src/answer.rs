@@ -429,8 +429,10 @@ impl Answer {
         if self.speech.may_begin_elsewhere() {
             // Whether it thinks or calls a tool first is the model's free choice.
             let free = crate::logprobs::likeliest_of(context.logits(row).ok_or_else(no_logits)?);
-            if let Some(token) = free {
-                self.speech.consider(model, token);
+            if let Some(token) = free
+                && self.speech.consider(model, token)
+            {
+                only(context.logits(row).ok_or_else(no_logits)?, token);
             }
         }
         let logits = context.logits(row).ok_or_else(no_logits)?;
@@ -488,6 +490,15 @@ impl Answer {
     /// The seed of its random choices.
     pub(crate) fn seed(&self) -> u32 {
         self.seed
+    }
+}
+
+/// Leaves no other token to chance.
+fn only(logits: &mut [f32], token: i32) {
+    for (at, logit) in logits.iter_mut().enumerate() {
+        if i32::try_from(at) != Ok(token) {
+            *logit = f32::NEG_INFINITY;
+        }
     }
 }
 

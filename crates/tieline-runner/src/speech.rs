@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 
 use tieline_decode::rules::{Rule, RuleError, check};
-use tieline_decode::talk::{Format, Said, Talk, opens_thinking};
+use tieline_decode::talk::{Format, Said, Scope, Talk, opens_thinking};
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
     Constraint, Event, FinishReason, Piece, Request, RequestId, TokenLogprob, ToolChoice,
 };
 
+use crate::grammar::Ruled;
 use crate::llama::Model;
 use crate::session::{failure, failure_with};
 use crate::stop::{Step, StopMatcher};
@@ -29,21 +30,9 @@ pub(crate) struct Speech {
 struct Guide {
     rule: Rule,
     constraint: Option<Constraint>,
-    /// What may stand before the text that the rule is for: thoughts, and calls where they are allowed.
-    openers: Vec<&'static str>,
+    scope: Scope,
     /// The answer's text so far.
     text: String,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing of the text has come.
-    Before,
-    /// The model began a thought or a call instead.
-    Elsewhere,
-    /// The rule holds.
-    Within,
 }
 
 /// What a token became.
@@ -66,7 +55,7 @@ impl Speech {
         id: RequestId,
         request: &Request,
         (format, rendered): (Format, &str),
-        rule: Option<Rule>,
+        ruled: Ruled,
     ) -> Self {
         let open = opens_thinking(rendered);
         let talk = Talk::new(format, &request.tools, &request.tool_choice, open, &id.0.to_string());
@@ -77,17 +66,17 @@ impl Speech {
         let may_call = request.constraint.is_some()
             && !request.tools.is_empty()
             && request.tool_choice == ToolChoice::Auto;
-        let openers = format.markers().iter().copied();
-        let openers = openers.filter(|marker| {
-            let thought = marker.to_lowercase().contains("think") || *marker == "<|channel|>";
-            !marker.contains('/') && ((thought && request.thinking != Some(false)) || may_call)
-        });
-        let guide = rule.map(|rule| Guide {
+        let text = || Scope::new(format, request.thinking != Some(false), may_call);
+        let ruled = match ruled {
+            Ruled::Nothing => None,
+            Ruled::Text(rule) => Some((rule, text())),
+            Ruled::FreeCalls { rule, begin } => Some((rule, Scope::of_calls(format, begin))),
+        };
+        let guide = ruled.map(|(rule, scope)| Guide {
             rule,
             constraint: request.constraint.clone(),
-            openers: openers.collect(),
+            scope,
             text: String::new(),
-            state: State::Before,
         });
         Self {
             utf8: Utf8Stream::default(),
@@ -104,9 +93,8 @@ impl Speech {
 
     /// How many of some guesses the rule allows.
     pub(crate) fn allowed(&mut self, draft: &[i32]) -> usize {
-        let thinking = self.is_thinking();
         match &mut self.guide {
-            Some(guide) if !thinking && guide.state != State::Elsewhere => {
+            Some(guide) if guide.scope.holds(&self.talk) => {
                 let draft: Vec<u32> = draft.iter().map(|token| token.cast_unsigned()).collect();
                 guide.rule.valid_prefix(&draft)
             }
@@ -117,7 +105,7 @@ impl Speech {
     /// What the rule says must come next, in its own cut into tokens.
     pub(crate) fn forced(&mut self) -> Vec<i32> {
         match &mut self.guide {
-            Some(guide) if guide.state == State::Within => {
+            Some(guide) if guide.scope.is_within() => {
                 guide.rule.forced().into_iter().map(u32::cast_signed).collect()
             }
             _ => Vec::new(),
@@ -127,32 +115,26 @@ impl Speech {
     /// Whether the model's free choice decides next between the text that the rule is for and something
     /// that may stand before it.
     pub(crate) fn may_begin_elsewhere(&self) -> bool {
-        let undecided = |guide: &Guide| guide.state == State::Before && !guide.openers.is_empty();
-        !self.is_thinking() && self.guide.as_ref().is_some_and(undecided)
+        self.guide.as_ref().is_some_and(|guide| guide.scope.is_open(&self.talk))
     }
 
-    /// The model would like to say `token`: if that begins a thought or a call, it may.
-    pub(crate) fn consider(&mut self, model: &Model, token: i32) {
+    /// The model would like to say `token`: if that begins a thought or a call in the text's place, it may, and must now
+    /// (`true`).
+    pub(crate) fn consider(&mut self, model: &Model, token: i32) -> bool {
         let marker = self.markers.get(&token).map(|marker| (*marker).to_owned());
-        let text = marker.unwrap_or_else(|| {
-            String::from_utf8_lossy(&model.piece(token, false)).trim_start().to_owned()
-        });
-        if let Some(guide) = &mut self.guide {
-            let begins = |opener: &&str| opener.starts_with(&text) || text.starts_with(*opener);
-            if !text.is_empty() && guide.openers.iter().any(begins) {
-                guide.state = State::Elsewhere;
-            }
-        }
+        let text = marker
+            .unwrap_or_else(|| String::from_utf8_lossy(&model.piece(token, false)).into_owned());
+        let Some(Guide { rule, scope, .. }) = &mut self.guide else { return false };
+        scope.consider(&text, || rule.valid_prefix(&[token.cast_unsigned()]) > 0)
     }
 
     /// Forbids what the rule does not allow next. `true`: the rule holds for this token.
     pub(crate) fn restrict(&mut self, logits: &mut [f32]) -> Result<bool, Failure> {
-        let thinking = self.is_thinking();
         let Some(guide) = &mut self.guide else { return Ok(false) };
-        if thinking || guide.state == State::Elsewhere {
+        if !guide.scope.holds(&self.talk) {
             return Ok(false);
         }
-        guide.state = State::Within;
+        guide.scope.enter();
         guide.rule.apply(logits).map_err(|error| broken(&error))?;
         Ok(true)
     }
@@ -160,8 +142,12 @@ impl Speech {
     /// A token was chosen for which the rule holds.
     pub(crate) fn follow(&mut self, model: &Model, token: i32) -> Result<(), Failure> {
         match &mut self.guide {
-            Some(guide) if !model.is_end(token) => {
-                guide.rule.accept(token.cast_unsigned()).map_err(|error| broken(&error))
+            Some(Guide { rule, scope, .. }) if !model.is_end(token) => {
+                rule.accept(token.cast_unsigned()).map_err(|error| broken(&error))?;
+                if rule.is_complete() && scope.complete() {
+                    rule.begin_again().map_err(|error| broken(&error))?;
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -181,6 +167,9 @@ impl Speech {
         let text = self.utf8.push(&bytes);
         let thought = self.is_thinking();
         let said = self.talk.push(&text);
+        if let Some(guide) = &mut self.guide {
+            guide.scope.follow(&self.talk);
+        }
         let (mut events, stop) = self.events(said);
         if let Some(entry) = entry {
             attach(&mut events, entry, thought);
@@ -190,15 +179,6 @@ impl Speech {
 
     /// What was said, up to a stop text.
     fn events(&mut self, said: Vec<Said>) -> (Vec<Event>, Option<String>) {
-        let was_thinking = said.iter().any(|said| matches!(said, Said::Reasoning(_)));
-        if let Some(guide) = &mut self.guide
-            && guide.state == State::Elsewhere
-            && was_thinking
-            && !self.talk.in_reasoning()
-        {
-            // The thought is over: now comes the text.
-            guide.state = State::Before;
-        }
         let mut events = Vec::new();
         for said in said {
             match said {

@@ -245,6 +245,15 @@ impl Format {
         }
     }
 
+    /// Whether this one of its [markers](Self::markers) may begin a thought, or what leads to one.
+    pub(super) fn is_of_thoughts(self, marker: &str) -> bool {
+        match self {
+            Self::Harmony => matches!(marker, "<|channel|>" | "<|start|>"),
+            Self::Gemma => marker == "<|channel>",
+            _ => marker.to_lowercase().contains("think"),
+        }
+    }
+
     /// The special tokens that this format's parser must see as text. A runner prints these and no
     /// others.
     pub fn markers(self) -> &'static [&'static str] {

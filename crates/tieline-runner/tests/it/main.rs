@@ -35,4 +35,5 @@ mod rigid;
 mod seal;
 mod shapes;
 mod text;
+mod tools;
 mod vectors;
