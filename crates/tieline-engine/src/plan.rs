@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tieline_types::wire::{self, FromRunner, ToRunner};
-use tieline_types::{BackendError, Bytes, ErrorKind, LoadParams, MemoryPlan, ModelFile};
+use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, MemoryPlan, ModelFile};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::child::{Child, SpawnError};
-use crate::config::EngineConfig;
+use crate::config::{Death, DeathListener, EngineConfig};
 use crate::probe;
 use crate::supervisor::Failed;
 
@@ -52,11 +52,39 @@ impl Plan {
     }
 }
 
+/// Who is told where the runner dies, as of one that loads: a file that kills whoever reads it should be read no more.
+#[derive(Debug)]
+struct Mourner {
+    digest: Digest,
+    listener: Option<DeathListener>,
+    /// Deaths within the last minute, of other processes.
+    past: usize,
+    most: usize,
+}
+
+impl Mourner {
+    fn new(config: &EngineConfig, digest: Digest) -> Self {
+        let (past, most) = (config.past_deaths.len(), config.max_crashes.max(1));
+        let listener = config.on_death.clone();
+        Self { digest, listener, past, most }
+    }
+
+    fn tell(&self) {
+        let Some(listener) = &self.listener else { return };
+        let (how, deaths) = ("it died while it planned".to_owned(), self.past + 1);
+        let too_often =
+            || format!("the runner died {deaths} times within a minute; the last while it planned");
+        let quarantined = (deaths >= self.most).then(too_often);
+        listener.tell(&Death { digest: self.digest, how, quarantined });
+    }
+}
+
 /// A runner that plans. Ends when dropped.
 #[derive(Debug)]
 pub struct Planner {
     child: Child,
     runner: PathBuf,
+    mourner: Mourner,
     // Its tasks read and write the child's pipes.
     _tasks: TaskTracker,
 }
@@ -78,7 +106,8 @@ impl Planner {
                 unavailable(format!("cannot start {}", runner.display())).with_source(error)
             }
         })?;
-        let mut this = Self { child, runner, _tasks: tasks };
+        let mourner = Mourner::new(config, file.digest);
+        let mut this = Self { child, runner, mourner, _tasks: tasks };
         match this.frame().await? {
             FromRunner::Hello { version: wire::VERSION, jail, .. } => {
                 config.jail.check(&jail).map_err(|failed| failed.error())?;
@@ -123,10 +152,11 @@ impl Planner {
         match timeout(PATIENCE, self.child.frame()).await {
             Ok(Some(Ok(frame))) => Ok(frame),
             Ok(Some(Err(error))) => Err(self.confused().with_source(error)),
-            Ok(None) => Err(BackendError::new(
-                ErrorKind::Crashed,
-                format!("{} died while it planned", self.runner.display()),
-            )),
+            Ok(None) => {
+                self.mourner.tell();
+                let text = format!("{} died while it planned", self.runner.display());
+                Err(BackendError::new(ErrorKind::Crashed, text))
+            }
             Err(_) => Err(BackendError::new(
                 ErrorKind::Timeout,
                 format!("{} did not plan within {PATIENCE:?}", self.runner.display()),

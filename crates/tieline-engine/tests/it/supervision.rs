@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, kill_process, prlimit};
 use tieline_engine::pool::Resident;
-use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase};
+use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase, Planner};
 use tieline_types::wire::{self, FromRunner, ToRunner};
 use tieline_types::{
     Backend, Bytes, ErrorKind, Event, Hint, Jail, JailLayer, KvType, LoadParams, LoadedModel,
@@ -338,6 +338,29 @@ async fn a_runner_that_gets_no_memory_is_an_error_that_says_so() {
         assert_eq!(error.kind, ErrorKind::OutOfMemory, "{limit}: {error}");
         assert!(error.hint().is_some(), "{limit}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_death_while_planning_counts_as_any() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let runner = fake(folder.path(), &[], "dd bs=1 count=1 of=read 2>/dev/null");
+    for past in 0..3_u64 {
+        let told = Arc::clone(&told);
+        let on_death = DeathListener::new(move |death| told.lock().unwrap().push(death.clone()));
+        let past_deaths = (0..past).map(Duration::from_secs).collect();
+        let config =
+            EngineConfig { on_death: Some(on_death), past_deaths, ..faked(runner.clone()) };
+        let mut planner = Planner::start(&config, &model_file()).await.unwrap();
+        let error = planner.plan(&params()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Crashed);
+        assert!(error.to_string().ends_with("died while it planned"), "{error}");
+    }
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|death| death.digest == model_file().digest), "{told:?}");
+    assert_eq!((&told[0].quarantined, &told[1].quarantined), (&None, &None));
+    assert!(told[2].quarantined.as_ref().unwrap().contains("3 times"), "{told:?}");
 }
 
 /// The paces that a [`fake`] is told with the order to load, which says these itself.

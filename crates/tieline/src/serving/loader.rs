@@ -19,11 +19,12 @@ use tieline_types::{
 };
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::needs::{self, Need};
 use super::variants::{Place, Variant, Variants};
 use super::{Ground, blocking, errors};
+use crate::commands::kv_cost;
 use crate::crashes;
 use crate::planning;
 use crate::sessions::{Left, Record, Session};
@@ -72,6 +73,10 @@ impl Runners {
         let took = model.loaded().load_time.as_millis();
         info!(model = variant.model.name, load_ms = took, "a model is in memory");
         let home = self.ground.home.clone();
+        let types = [variant.params.type_k, variant.params.type_v];
+        if let Some(warning) = kv_cost::warning(&home, &variant.model, types, &model) {
+            warn!(model = variant.model.name, "{warning}");
+        }
         Ok(Kept { model, variant, need, store, home, holds, tasks, afterwards })
     }
 }
@@ -84,10 +89,16 @@ struct Prepared {
     free: Bytes,
 }
 
-fn prepare(store: &Store, model: &Model) -> Result<Prepared, BackendError> {
-    if let Some((text, hint)) = crashes::quarantined(store, model).map_err(errors::db)? {
-        return Err(BackendError::new(ErrorKind::Quarantined, text).with_hint(hint));
+/// Refuses a model that is quarantined.
+pub(super) fn refuse_quarantined(store: &Store, model: &Model) -> Result<(), BackendError> {
+    match crashes::quarantined(store, model).map_err(errors::db)? {
+        Some((text, hint)) => Err(BackendError::new(ErrorKind::Quarantined, text).with_hint(hint)),
+        None => Ok(()),
     }
+}
+
+fn prepare(store: &Store, model: &Model) -> Result<Prepared, BackendError> {
+    refuse_quarantined(store, model)?;
     let lease = store.lease(model).map_err(errors::lease)?;
     let file = store.open_model(model).map_err(errors::file)?;
     let past_deaths = crashes::recent(store, model);

@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_engine::plan::fit::{self, Free};
-use tieline_engine::{Member, Planner, Pool};
+use tieline_engine::{EngineConfig, Member, Planner, Pool};
 use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, ModelFile};
 use tokio::sync::AcquireError;
 
 use super::variants::{Place, Variant};
-use super::{Ground, blocking, errors};
+use super::{Ground, blocking, errors, loader};
+use crate::crashes;
 use crate::planning::{self, Planned};
 
 /// What a variant needs, and what would fit where that is too much for the budget.
@@ -146,12 +147,19 @@ fn closed(error: AcquireError) -> BackendError {
 /// Plans, and says by which build: the planner finds its program itself, so it is one that was in use before and after.
 async fn anew(ground: &Arc<Ground>, variant: &Variant) -> Result<(Build, Arc<Need>), BackendError> {
     let (store, model) = (ground.store.clone(), variant.model.clone());
-    let file = blocking(move || store.open_model(&model).map_err(errors::file)).await?;
+    let open = move || {
+        // Its runner may have died while it planned.
+        loader::refuse_quarantined(&store, &model)?;
+        let file = store.open_model(&model).map_err(errors::file)?;
+        Ok((file, crashes::recent(&store, &model)))
+    };
+    let (file, past_deaths) = blocking(open).await?;
+    let engine = EngineConfig { past_deaths, ..ground.engine.clone() };
     // Each is a process that reads the file's header: callers who wish for many contexts at once take turns.
     let _place = ground.planning.acquire().await.map_err(closed)?;
     let mut before = build(ground).await?;
     for _ in 0..TRIES {
-        let need = Box::pin(plan(ground, variant, &file)).await;
+        let need = Box::pin(plan(ground, variant, (&engine, &file))).await;
         let after = build(ground).await?;
         if after == before {
             return Ok((after, Arc::new(need?)));
@@ -166,9 +174,9 @@ async fn anew(ground: &Arc<Ground>, variant: &Variant) -> Result<(Build, Arc<Nee
 async fn plan(
     ground: &Arc<Ground>,
     variant: &Variant,
-    file: &ModelFile,
+    (engine, file): (&EngineConfig, &ModelFile),
 ) -> Result<Need, BackendError> {
-    let mut planner = Planner::start(&ground.engine, file).await?;
+    let mut planner = Planner::start(engine, file).await?;
     let copies = fit::copies(ground.budget);
     let params = LoadParams { copies, ..variant.params.clone() };
     let plan = planner.plan(&params).await?;

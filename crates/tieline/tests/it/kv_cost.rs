@@ -1,5 +1,9 @@
 //! `bench --kv-cost` and the warning that cites it.
 
+use serde_json::json;
+
+#[cfg(unix)]
+use super::daemon::Daemon;
 use super::home::{Home, keys};
 
 #[test]
@@ -29,6 +33,19 @@ fn a_coarse_kv_cache_is_warned_of_with_what_it_costs_here() {
     let cited = format!("by {:.5} nats or more on average (with q8_0 by {:.5})", kl(1), kl(0));
     let warning = said("q4_0");
     assert!(warning.contains(&cited) && warning.lines().count() == 1, "{warning}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_daemon_warns_too_in_its_log() {
+    let Some(runner) = testkit::runner() else { return };
+    for (kv, warned) in [("q4_0", true), ("q8_0", false)] {
+        let daemon = Daemon::start(Home::shared(), &runner, &["--kv", kv]);
+        let ask = json!({ "model": "smollm2", "prompt": "Hi", "max_tokens": 1 });
+        daemon.post("/v1/completions", &ask).is(200);
+        let log = daemon.end();
+        assert_eq!(log.contains("a KV cache of q4_0 costs quality"), warned, "{log}");
+    }
 }
 
 #[test]
