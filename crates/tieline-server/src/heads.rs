@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use tieline_router::Decision;
-use tieline_types::Served;
+use tieline_types::{Miss, Served};
 
 use crate::caller::Caller;
 
@@ -18,6 +18,8 @@ pub(crate) struct Marks {
     pub(crate) decision: Option<Decision>,
     /// The answer was kept from before.
     pub(crate) kept: bool,
+    /// Why not more of the prompt was known, where that is known by now.
+    pub(crate) miss: Option<Miss>,
     /// What the caller must know, where the answer itself has no place for it.
     pub(crate) warnings: Vec<String>,
 }
@@ -53,6 +55,9 @@ pub(crate) fn stamp(
     }
     if marks.kept {
         set("x-tieline-cache", "hit".to_owned());
+    }
+    if let Some(miss) = &marks.miss {
+        set("x-tieline-miss", format!("at token {}: {}", miss.position.0, miss.reason.as_str()));
     }
     if !marks.warnings.is_empty() {
         set("x-tieline-warnings", marks.warnings.join("; "));

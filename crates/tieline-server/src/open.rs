@@ -7,11 +7,11 @@ use std::sync::Arc;
 use futures_core::Stream;
 use futures_util::future::Either;
 use futures_util::stream::{self, StreamExt};
-use tieline_router::{Call, Routed};
+use tieline_router::{Call, Decision, Routed};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    Asker, Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Prompt, Request,
-    Served, Wanted, choices,
+    Asker, Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Miss, Prompt, Request,
+    Served, Started, Tokens, Wanted, choices,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +39,16 @@ struct Begun {
     served: Option<Arc<Served>>,
     /// The answer was kept from before.
     kept: bool,
+    /// Why not more of the prompt was known.
+    miss: Option<Miss>,
     steps: Steps,
+}
+
+impl Begun {
+    fn marks(&self, decision: Option<Decision>) -> Marks {
+        let (served, kept, miss) = (self.served.clone(), self.kept, self.miss);
+        Marks { served, decision, kept, miss, ..Marks::default() }
+    }
 }
 
 /// What is asked of which model.
@@ -143,12 +152,11 @@ async fn unhurried(
     ask: Ask,
     reading: Reading,
 ) -> Result<Opened, ApiError> {
-    let request = finish(app, caller, ask.request);
+    let request = finish(app, caller, ask.request)?;
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
-    let Begun { served, kept, steps } = begin(app, routed, (request, reading), ask.plan).await?;
-    let marks = Marks { served, decision, kept, ..Marks::default() };
-    Ok(Opened { marks, steps })
+    let begun = begin(app, routed, (request, reading), ask.plan).await?;
+    Ok(Opened { marks: begun.marks(decision), steps: begun.steps })
 }
 
 /// Begins an answer that is given piece by piece: after some patience its errors come in the stream.
@@ -169,15 +177,14 @@ pub(crate) async fn streamed_of(
     ask: Ask,
     reading: Reading,
 ) -> Result<Opened, ApiError> {
-    let request = finish(app, caller, ask.request);
+    let request = finish(app, caller, ask.request)?;
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
     let mut beginning = Box::pin(begin(app, routed, (request, reading), ask.plan));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
-            let Begun { served, kept, steps } = begun?;
-            let marks = Marks { served, decision, kept, ..Marks::default() };
-            Ok(Opened { marks, steps })
+            let begun = begun?;
+            Ok(Opened { marks: begun.marks(decision), steps: begun.steps })
         }
         Err(_) => {
             let later = stream::once(beginning).flat_map(|begun| match begun {
@@ -200,15 +207,20 @@ pub(crate) fn asker(app: &App, caller: &Caller) -> Asker {
     Asker { class: caller.class, owner: caller.owner(), deadline }
 }
 
-/// What every request gets, whatever its dialect.
-pub(crate) fn finish(app: &App, caller: &Caller, mut request: Request) -> Request {
+/// What every request gets, whatever its dialect. Refuses words of headers that nobody knows.
+pub(crate) fn finish(
+    app: &App,
+    caller: &Caller,
+    mut request: Request,
+) -> Result<Request, ApiError> {
+    request.speculation = caller.speculation()?;
     let Asker { class: _, owner, deadline: most } = asker(app, caller);
     request.owner = owner;
     request.deadline = request.deadline.into_iter().chain(most).min();
     if caller.class != tieline_types::Class::Interactive {
         request.class = caller.class;
     }
-    request
+    Ok(request)
 }
 
 /// Begins an answer that ends with an error when the server has to stop.
@@ -269,20 +281,43 @@ async fn begin_unstopped(
             Box::pin(events.map(|event| ChoiceEvent { index: 0, event }))
         }
     };
-    let mut first = Vec::new();
+    let (mut first, mut miss) = (Vec::new(), None);
     while let Some(step) = steps.next().await {
         match step.event {
             Ok(Event::Queued { .. }) => {}
             Err(error) if plan.is_none() => return Err(error),
             event => {
-                first.push(ChoiceEvent { index: step.index, event });
+                let left_out = match &event {
+                    Ok(Event::Started(started)) => {
+                        miss = started.miss;
+                        left_out(started)
+                    }
+                    _ => None,
+                };
+                let index = step.index;
+                first.push(ChoiceEvent { index, event });
+                let warning = left_out.map(|text| Ok(Event::Warning(text)));
+                first.extend(warning.map(|event| ChoiceEvent { index, event }));
                 break;
             }
         }
     }
     let steps = Box::pin(stream::iter(first).chain(steps));
     let steps = ended(steps, plan.map_or(1, |plan| plan.n));
-    Ok(Begun { served, kept: routed.is_given_again(), steps })
+    Ok(Begun { served, kept: routed.is_given_again(), miss, steps })
+}
+
+/// What the caller is told of a prompt of which not all is read, in a dialect that has no place of its own for it too.
+fn left_out(started: &Started) -> Option<String> {
+    let Tokens(dropped) = started.dropped_tokens;
+    if let Some(compacted) = &started.compacted {
+        let cut = if compacted.cut { ", which was cut" } else { "" };
+        let (messages, written) = (compacted.messages, compacted.written_tokens.0);
+        return Some(format!(
+            "the prompt did not fit: {messages} messages of {dropped} tokens are read as a summary of {written}{cut}"
+        ));
+    }
+    (dropped > 0).then(|| format!("the prompt did not fit: {dropped} tokens of it were left out"))
 }
 
 /// Makes a text's tokens the prompt, with the special ones among them.

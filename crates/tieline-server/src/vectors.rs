@@ -46,7 +46,7 @@ pub(crate) async fn make(
         overflow,
         ..Request::new(Prompt::Texts(texts))
     };
-    let request = open::finish(app, caller, request);
+    let request = open::finish(app, caller, request)?;
     let call = open::call(caller, (dialect, operation), wanted);
     let routed = app.router().decide(call, &request).await?;
     let most = app.config().limits.request;

@@ -24,3 +24,4 @@ mod own;
 mod rerank;
 mod responses;
 mod service;
+mod told;
