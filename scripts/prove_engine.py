@@ -98,7 +98,9 @@ def main():
         json.dump(report, file, indent=2)
         file.write("\n")
     for result in results:
-        print(f"{'passed' if result['passed'] else 'FAILED'}  {result['prover']}")
+        print(f"{'passed' if result['passed'] else 'FAILED'}  {result['prover']}  {result['seconds']:.0f} s")
+        for proof in result["proofs"]:
+            print(f"        {', '.join(f'{name} {value}' for name, value in proof.items())}")
     return 0 if chosen and all(result["passed"] for result in results) else 1
 
 

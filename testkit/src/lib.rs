@@ -80,7 +80,7 @@ pub fn tiny() -> Vec<u8> {
         .unwrap_or_else(|error| fail(&format!("cannot write the tiny model: {error}")))
 }
 
-/// Models made to attack what reads them, each after a public report of a hole in llama.cpp or in a program
+/// Models made to attack what reads them, most after a public report of a hole in llama.cpp or in a program
 /// built on it; with what each does.
 ///
 /// # Panics
@@ -105,6 +105,7 @@ pub fn hostile() -> Vec<(&'static str, Vec<u8>)> {
         ),
         // ggml-org/llama.cpp#25821: more layers than a table had room for.
         ("more layers than any model has", Lies { blocks: Some(600), ..Lies::default() }),
+        // After no report: a remainder by it would be a division by zero.
         ("an alignment of nothing", Lies { alignment: Some(0), ..Lies::default() }),
         // ggml-org/llama.cpp#19086: a template that calls itself exhausted the stack.
         (

@@ -46,12 +46,23 @@ pub(crate) fn send(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Said {
+    watched(address, line, headers, body, |_| {})
+}
+
+/// The same; `seen` sees what has come of a stream after each of its pieces.
+pub(crate) fn watched(
+    address: SocketAddr,
+    line: (&str, &str),
+    headers: &[(&str, &str)],
+    body: &str,
+    seen: impl FnMut(&[u8]),
+) -> Said {
     let mut reader = begin(address, line, headers, body);
     let (status, headers) = head(&mut reader);
     let value = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value);
     let body = match (value("transfer-encoding"), value("content-length")) {
         _ if line.0 == "HEAD" => Vec::new(),
-        (Some(_), _) => chunked(&mut reader),
+        (Some(_), _) => chunked(&mut reader, seen),
         (None, Some(length)) => {
             let mut body = vec![0; length.parse().unwrap()];
             reader.read_exact(&mut body).unwrap();
@@ -97,7 +108,7 @@ fn head(reader: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String)>) {
     }
 }
 
-fn chunked(reader: &mut BufReader<TcpStream>) -> Vec<u8> {
+fn chunked(reader: &mut BufReader<TcpStream>, mut seen: impl FnMut(&[u8])) -> Vec<u8> {
     let mut body = Vec::new();
     loop {
         let mut size = String::new();
@@ -110,5 +121,6 @@ fn chunked(reader: &mut BufReader<TcpStream>) -> Vec<u8> {
         if size == 0 {
             return body;
         }
+        seen(&body);
     }
 }

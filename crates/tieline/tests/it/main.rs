@@ -10,6 +10,8 @@ mod certify;
 mod choices;
 mod cost;
 mod daemon;
+#[cfg(target_os = "linux")]
+mod deaths;
 #[cfg(unix)]
 mod decisions;
 mod docs;

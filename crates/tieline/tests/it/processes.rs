@@ -174,7 +174,7 @@ fn an_interrupted_answer_has_no_figures() {
 }
 
 /// The first child of a process.
-fn child_of(pid: u32) -> Option<Pid> {
+pub(crate) fn child_of(pid: u32) -> Option<Pid> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let children = threads.flatten().filter_map(|thread| {
         fs::read_to_string(thread.path().join("children"))
