@@ -91,11 +91,11 @@ class Bench:
         run.in_turns(self.rounds, samples, {name: one(name, side) for name, side in sides.items()})
         return samples
 
-    def three_sides(self, case, sample, score):
-        """Ours, llama-server as it comes and at its best, all started before the first round."""
+    def three_sides(self, case, sample, score, ours=()):
+        """Ours with these flags, llama-server as it comes and at its best, all started before the first round."""
         chosen, flags = self.best(case, sample, score)
         with contextlib.ExitStack() as stack:
-            sides = {"ours": self.ours(), "default": self.server(), "best": self.server(flags, chosen)}
+            sides = {"ours": self.ours(*ours), "default": self.server(), "best": self.server(flags, chosen)}
             for side in sides.values():
                 warm(self, stack.enter_context(side))
             return self.in_rounds(sides, sample)
@@ -228,7 +228,10 @@ def prefix(bench):
             found[f"later {length}"] = asked(bench, side, shared, f"later {here}")
         return found
 
-    samples = bench.three_sides("prefix", sample, lambda found: -sum(part["first_token_s"] for part in found.values()))
+    # As users have both: what leaves the KV cache, ours keeps on disk and llama-server in memory (--cache-ram).
+    with tempfile.TemporaryDirectory(prefix="tieline-versus-cache-") as folder:
+        samples = bench.three_sides("prefix", sample, lambda found: -sum(part["first_token_s"] for part in found.values()),
+                                    ("--cache-dir", folder))
     words = {"cold": "cold", "seen": "seen before", "later": f"seen before {requests} other requests"}
     return samples, [
         row for length in lengths for key, word in words.items()
