@@ -147,8 +147,8 @@ impl Rules {
     }
 
     /// Compiles the rule of an answer that must call tools: each call is
-    /// `{"name": "...", "arguments": {...}}` between the format's marks. Of [`ToolChoice::Required`] one to
-    /// eight calls, else one: of the named tool, or of any.
+    /// `{"name": "...", "arguments": {...}}` between the format's marks. A named tool is called once, else
+    /// one to eight calls are made.
     ///
     /// # Errors
     /// `Invalid` if no tool can be called or a tool's schema is none, `TooLarge` for too many or large
@@ -299,15 +299,6 @@ impl Rule {
     /// Whether the answer must end here, or has ended.
     pub fn is_complete(&self) -> bool {
         self.ended || (self.matcher.is_stopped() && !self.matcher.is_error())
-    }
-
-    /// Goes back to where nothing was said yet.
-    ///
-    /// # Errors
-    /// `Internal` if the engine cannot.
-    pub fn begin_again(&mut self) -> Result<(), RuleError> {
-        (self.ended, self.mask) = (false, None);
-        self.matcher.reset().map_err(|error| step_error(self.what, &error.to_string()))
     }
 
     fn knows(&self, token: u32) -> bool {

@@ -60,17 +60,20 @@ struct Mourner {
     /// Deaths within the last minute, of other processes.
     past: usize,
     most: usize,
+    /// Whether the runner was told to read the file: before, no death is the file's doing.
+    reads: bool,
 }
 
 impl Mourner {
     fn new(config: &EngineConfig, digest: Digest) -> Self {
         let (past, most) = (config.past_deaths.len(), config.max_crashes.max(1));
         let listener = config.on_death.clone();
-        Self { digest, listener, past, most }
+        Self { digest, listener, past, most, reads: false }
     }
 
-    fn tell(&self) {
-        let Some(listener) = &self.listener else { return };
+    /// Once: what is planned after a death dies of nothing new.
+    fn tell(&mut self) {
+        let Some(listener) = self.listener.take().filter(|_| self.reads) else { return };
         let (how, deaths) = ("it died while it planned".to_owned(), self.past + 1);
         let too_often =
             || format!("the runner died {deaths} times within a minute; the last while it planned");
@@ -130,6 +133,7 @@ impl Planner {
     pub async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
         // The number of threads changes no buffer; starting them would cost time.
         let params = LoadParams { threads: Some(1), threads_batch: None, ..params.clone() };
+        self.mourner.reads = true;
         let sent = self.child.send(&ToRunner::Plan(Box::new(params))).await;
         sent.map_err(|error| self.confused().with_source(error))?;
         match self.frame().await? {

@@ -14,18 +14,6 @@ use crate::session::failure;
 #[derive(Debug, Default)]
 pub(crate) struct Grammar(OnceLock<Result<Rules, String>>);
 
-/// What of an answer keeps to a rule.
-pub(crate) enum Ruled {
-    Nothing,
-    /// All of it but thoughts, and calls in its place.
-    Text(Rule),
-    /// Calls, if the model makes any; the first begins so.
-    FreeCalls {
-        rule: Rule,
-        begin: &'static str,
-    },
-}
-
 impl Grammar {
     /// The rule of a request's answer, where it has one.
     pub(crate) fn rule(
@@ -33,10 +21,10 @@ impl Grammar {
         model: &Model,
         request: &Request,
         format: Format,
-    ) -> Result<Ruled, Failure> {
+    ) -> Result<Option<Rule>, Failure> {
         let must_call = matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
         if request.constraint.is_none() && !must_call {
-            return Ok(self.free_calls(model, request, format));
+            return Ok(None);
         }
         let rules = self.0.get_or_init(|| rules(model).map_err(|error| error.to_string()));
         let rules = rules.as_ref().map_err(|error| {
@@ -51,23 +39,7 @@ impl Grammar {
             (Some(constraint), false) => rules.compile(constraint),
             (None, _) => rules.compile_calls(&request.tools, marks(format), &request.tool_choice),
         };
-        rule.map(Ruled::Text).map_err(|error| refused(&error))
-    }
-
-    /// The rule of a call that the model makes as it likes, where each has a mark of its own and the rule writes it as the model
-    /// learned it. What cannot be a rule is left to the model: nobody asked for one.
-    fn free_calls(&self, model: &Model, request: &Request, format: Format) -> Ruled {
-        let may_call = request.tool_choice == ToolChoice::Auto && !request.tools.is_empty();
-        if !may_call || format != Format::Hermes {
-            return Ruled::Nothing;
-        }
-        let marks = marks(format);
-        let rules = self.0.get_or_init(|| rules(model).map_err(|error| error.to_string()));
-        let rule = rules
-            .as_ref()
-            .ok()
-            .and_then(|rules| rules.compile_calls(&request.tools, marks, &ToolChoice::Auto).ok());
-        rule.map_or(Ruled::Nothing, |rule| Ruled::FreeCalls { rule, begin: marks.begin })
+        rule.map(Some).map_err(|error| refused(&error))
     }
 }
 

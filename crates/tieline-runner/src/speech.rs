@@ -10,7 +10,6 @@ use tieline_types::{
     Constraint, Event, FinishReason, Piece, Request, RequestId, TokenLogprob, ToolChoice,
 };
 
-use crate::grammar::Ruled;
 use crate::llama::Model;
 use crate::session::{failure, failure_with};
 use crate::stop::{Step, StopMatcher};
@@ -55,7 +54,7 @@ impl Speech {
         id: RequestId,
         request: &Request,
         (format, rendered): (Format, &str),
-        ruled: Ruled,
+        rule: Option<Rule>,
     ) -> Self {
         let open = opens_thinking(rendered);
         let talk = Talk::new(format, &request.tools, &request.tool_choice, open, &id.0.to_string());
@@ -66,16 +65,10 @@ impl Speech {
         let may_call = request.constraint.is_some()
             && !request.tools.is_empty()
             && request.tool_choice == ToolChoice::Auto;
-        let text = || Scope::new(format, request.thinking != Some(false), may_call);
-        let ruled = match ruled {
-            Ruled::Nothing => None,
-            Ruled::Text(rule) => Some((rule, text())),
-            Ruled::FreeCalls { rule, begin } => Some((rule, Scope::of_calls(format, begin))),
-        };
-        let guide = ruled.map(|(rule, scope)| Guide {
+        let guide = rule.map(|rule| Guide {
             rule,
             constraint: request.constraint.clone(),
-            scope,
+            scope: Scope::new(format, request.thinking != Some(false), may_call),
             text: String::new(),
         });
         Self {
@@ -142,12 +135,8 @@ impl Speech {
     /// A token was chosen for which the rule holds.
     pub(crate) fn follow(&mut self, model: &Model, token: i32) -> Result<(), Failure> {
         match &mut self.guide {
-            Some(Guide { rule, scope, .. }) if !model.is_end(token) => {
-                rule.accept(token.cast_unsigned()).map_err(|error| broken(&error))?;
-                if rule.is_complete() && scope.complete() {
-                    rule.begin_again().map_err(|error| broken(&error))?;
-                }
-                Ok(())
+            Some(guide) if !model.is_end(token) => {
+                guide.rule.accept(token.cast_unsigned()).map_err(|error| broken(&error))
             }
             _ => Ok(()),
         }

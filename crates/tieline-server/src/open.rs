@@ -304,7 +304,8 @@ async fn begin_unstopped(
     }
     let steps = Box::pin(stream::iter(first).chain(steps));
     let steps = ended(steps, plan.map_or(1, |plan| plan.n));
-    Ok(Begun { served, kept: routed.is_given_again(), miss, steps })
+    let kept = routed.is_given_again();
+    Ok(Begun { served, kept, miss: miss.filter(|_| !kept), steps })
 }
 
 /// What the caller is told of a prompt of which not all is read, in a dialect that has no place of its own for it too.

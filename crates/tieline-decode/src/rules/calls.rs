@@ -1,4 +1,4 @@
-//! Writes the grammar of tool calls: of an answer that must be such, and of one that the model makes as it likes.
+//! Writes the grammar of an answer that must be tool calls.
 
 use std::fmt::Write as _;
 
@@ -30,7 +30,7 @@ pub struct CallMarks<'format> {
     pub between: &'format str,
 }
 
-/// The grammar: `begin {"name": "...", "arguments": ...} end`, for `Required` up to eight times, else once.
+/// The grammar: `begin {"name": "...", "arguments": ...} end`, for `Required` up to eight times.
 pub(super) fn grammar(
     vocabulary: &Vocabulary,
     tools: &[Tool],
@@ -73,10 +73,11 @@ fn chosen<'tool>(
             let tool = tools.iter().find(|tool| tool.name == *name).ok_or_else(unknown)?;
             Ok((vec![tool], 0))
         }
-        ToolChoice::Required | ToolChoice::Auto if tools.is_empty() => Err(none()),
+        ToolChoice::Required if tools.is_empty() => Err(none()),
         ToolChoice::Required => Ok((tools.iter().collect(), MAX_CALLS - 1)),
-        ToolChoice::Auto => Ok((tools.iter().collect(), 0)),
-        ToolChoice::None => Err(RuleError::invalid(WHAT, "no tool may be called")),
+        ToolChoice::Auto | ToolChoice::None => {
+            Err(RuleError::invalid(WHAT, "a rule is for calls that must be made"))
+        }
     }
 }
 

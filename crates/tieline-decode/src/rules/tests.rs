@@ -320,21 +320,6 @@ fn a_named_tool_is_called_once() {
     }
 }
 
-/// As often as it likes, one after the other.
-#[test]
-fn a_call_that_may_be_made_has_a_rule_that_begins_again() {
-    let rules = rules();
-    let mut rule = rules.compile_calls(&tools(), HERMES, &ToolChoice::Auto).unwrap();
-    for seed in 1..10 {
-        let (_, text) = walk(&rules, &mut rule, &mut Dice(seed), 10);
-        let call = text.strip_prefix(HERMES.begin).and_then(|text| text.strip_suffix(HERMES.end));
-        let call: Value = serde_json::from_str(call.unwrap()).unwrap();
-        assert!(tools().iter().any(|tool| call["name"] == tool.name), "{call}");
-        rule.begin_again().unwrap();
-        assert!(!rule.is_complete());
-    }
-}
-
 #[test]
 fn control_tokens_around_a_call_are_tokens() {
     let marks = CallMarks { begin: "[CALL]", end: "", between: "" };

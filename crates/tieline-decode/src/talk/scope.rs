@@ -1,22 +1,13 @@
-//! Where the rule of an answer holds: for its text, and neither for thoughts before it nor for calls in its place; or for the
-//! calls that a model makes of its own accord.
+//! Where the rule of an answer holds: for its text, and neither for thoughts before it nor for calls in its place.
 
 use super::{Format, Talk};
 
 /// Where an answer with a rule stands.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    rule: For,
+    /// What begins a thought, or a call where one may stand in the text's place.
+    openers: Vec<&'static str>,
     state: State,
-}
-
-/// What a rule is for.
-#[derive(Clone, Debug)]
-enum For {
-    /// The text. These begin a thought, or a call where one may stand in the text's place.
-    Text(Vec<&'static str>),
-    /// Calls, if the model makes any: this marker begins the first.
-    Calls(&'static str),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,59 +25,36 @@ impl Scope {
     pub fn new(format: Format, may_think: bool, may_call: bool) -> Self {
         let opens = |marker: &&str| may_call || may_think && format.is_of_thoughts(marker);
         let openers = format.markers().iter().copied().filter(|marker| !marker.contains('/'));
-        Self { rule: For::Text(openers.filter(opens).collect()), state: State::Before }
-    }
-
-    /// Of an answer in which the model may call as it likes, with a rule for calls that begin so; a marker of the format's comes
-    /// first in it.
-    pub fn of_calls(format: Format, begin: &'static str) -> Self {
-        let marker = format.markers().iter().copied().find(|marker| begin.starts_with(marker));
-        Self { rule: For::Calls(marker.unwrap_or(begin)), state: State::Before }
+        Self { openers: openers.filter(opens).collect(), state: State::Before }
     }
 
     /// Whether the model's free choice decides what comes next.
     pub fn is_open(&self, talk: &Talk) -> bool {
-        let may_differ = !matches!(&self.rule, For::Text(openers) if openers.is_empty());
-        self.state == State::Before && may_differ && !talk.in_reasoning()
+        self.state == State::Before && !self.openers.is_empty() && !talk.in_reasoning()
     }
 
-    /// The model would like to say `text` next, while the scope [is open](Self::is_open); `allowed` says whether the rule may
-    /// begin so. Of a rule for the text: if that begins a thought or a call, it may, which is `true`; what only may become one is
-    /// left to the rule where that allows it.
-    pub fn consider(&mut self, text: &str, mut allowed: impl FnMut() -> bool) -> bool {
+    /// The model would like to say `text` next, while the scope [is open](Self::is_open): if that begins a thought or a call, it
+    /// may, which is `true`. What only may become one is left to the rule where `allowed` says that the text may begin so.
+    pub fn consider(&mut self, text: &str, allowed: impl FnOnce() -> bool) -> bool {
         let text = text.trim_start();
         let begins = |opener: &&str| text.starts_with(opener);
         let may_begin = |opener: &&str| !text.is_empty() && opener.starts_with(text);
-        self.state = match &self.rule {
-            For::Text(all) if all.iter().any(begins) => State::Elsewhere,
-            For::Text(all) if all.iter().any(may_begin) && !allowed() => State::Elsewhere,
-            For::Calls(begin) if text.starts_with(begin) && allowed() => State::Within,
-            _ => State::Before,
-        };
-        self.state == State::Elsewhere
+        let all = &self.openers;
+        let elsewhere = all.iter().any(begins) || all.iter().any(may_begin) && !allowed();
+        if elsewhere {
+            self.state = State::Elsewhere;
+        }
+        elsewhere
     }
 
     /// Whether the rule says what may come next.
     pub fn holds(&self, talk: &Talk) -> bool {
-        let holds = match (&self.rule, self.state) {
-            (_, State::Within) | (For::Text(_), State::Before) => true,
-            (_, State::Elsewhere) | (For::Calls(_), State::Before) => false,
-        };
-        holds && !talk.in_reasoning()
+        self.state != State::Elsewhere && !talk.in_reasoning()
     }
 
     /// What comes next is chosen by the rule.
     pub fn enter(&mut self) {
         self.state = State::Within;
-    }
-
-    /// The rule is at its end: of calls, another may follow some time.
-    pub fn complete(&mut self) -> bool {
-        let calls = matches!(self.rule, For::Calls(_));
-        if calls {
-            self.state = State::Before;
-        }
-        calls
     }
 
     /// Whether something of the text was chosen by the rule.
@@ -193,45 +161,6 @@ mod tests {
         let (last, before) = spoken.split_last().unwrap();
         assert!(before.iter().all(|spoke| matches!(spoke, Free(_))), "{spoken:?}");
         assert_eq!(*last, Ruled("{"));
-    }
-
-    #[test]
-    fn calls_that_the_model_likes_to_make_keep_to_their_rule() {
-        let mut talk = Talk::new(Format::Hermes, &[tool()], &ToolChoice::Auto, false, "1");
-        let mut scope = Scope::of_calls(Format::Hermes, "<tool_call>\n");
-        let mut step = |wish: &str, allowed: bool| {
-            if scope.is_open(&talk) {
-                assert!(!scope.consider(wish, || allowed), "it has nowhere else to go");
-            }
-            let holds = scope.holds(&talk);
-            if holds {
-                scope.enter();
-            }
-            talk.push(wish);
-            scope.follow(&talk);
-            holds
-        };
-        for (wish, allowed, holds) in [
-            ("<think>", false, false),
-            ("<tool_call>", true, false),
-            ("</think>", false, false),
-            ("Well", false, false),
-            // In pieces it may be anything yet.
-            ("<", true, false),
-            ("b>", false, false),
-            ("<tool_call>", false, false),
-            ("<tool_call>", true, true),
-            ("\n", true, true),
-            ("x", false, true),
-        ] {
-            assert_eq!(step(wish, allowed), holds, "{wish}");
-        }
-        assert!(scope.complete());
-        assert!(!scope.holds(&talk), "what follows is free");
-        // Of a text there is one.
-        let mut scope = Scope::new(Format::Hermes, true, true);
-        scope.enter();
-        assert!(!scope.complete() && scope.is_within());
     }
 
     #[test]

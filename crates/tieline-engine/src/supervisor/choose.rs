@@ -68,13 +68,13 @@ impl Life<'_> {
         }
     }
 
-    /// Keeps what the runner measured, while others go on.
+    /// Keeps what the runner measured, for which nobody waits.
     pub(super) fn keep_paces(&mut self, loaded: &LoadedModel) {
         let (path, setting) = (self.supervisor.config.paces.clone(), self.setting.take());
         if let (Some(path), Some(setting), false) = (path, setting, loaded.paces.is_empty()) {
             let paces = loaded.paces.clone();
             let keep = move || paces::keep(&path, setting, paces, SystemTime::now());
-            self.supervisor.tasks.spawn_blocking(keep);
+            drop(spawn_blocking(keep));
         }
     }
 }

@@ -355,6 +355,7 @@ async fn a_death_while_planning_counts_as_any() {
         let error = planner.plan(&params()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Crashed);
         assert!(error.to_string().ends_with("died while it planned"), "{error}");
+        planner.plan(&params()).await.unwrap_err();
     }
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 3);
@@ -387,6 +388,8 @@ async fn how_fast_a_model_was_is_told_at_its_next_load() {
     let folder = tempfile::tempdir().unwrap();
     let paces = [Pace { threads: 2, token_ns: 5 }, Pace { threads: 1, token_ns: 9 }];
     assert_eq!(told_paces(folder.path(), &paces).await, []);
+    // It is written beside all else.
+    until("the file", || folder.path().join("paces.json").exists()).await;
     assert_eq!(told_paces(folder.path(), &[]).await, paces);
     assert_eq!(told_paces(folder.path(), &[]).await, paces, "nothing new takes nothing away");
 }

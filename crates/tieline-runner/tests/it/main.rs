@@ -35,5 +35,4 @@ mod rigid;
 mod seal;
 mod shapes;
 mod text;
-mod tools;
 mod vectors;

@@ -20,7 +20,7 @@ pub(crate) struct WireTool {
     #[serde(default)]
     #[expect(dead_code, reason = "known, and always so")]
     cache_control: Option<Value>,
-    /// Arguments keep to the schema where there is a rule for calls, whatever this says.
+    /// Arguments keep to the schema where a call is required, whatever this says.
     #[serde(default)]
     #[expect(dead_code, reason = "known, and always so")]
     strict: Option<bool>,

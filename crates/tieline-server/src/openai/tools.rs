@@ -22,7 +22,7 @@ struct WireFunction {
     description: Option<String>,
     #[serde(default)]
     parameters: Option<Box<RawValue>>,
-    /// Arguments keep to the schema where there is a rule for calls, whatever this says.
+    /// Arguments keep to the schema where a call is required, whatever this says.
     #[serde(default)]
     #[expect(dead_code, reason = "known, and always so")]
     strict: Option<bool>,
