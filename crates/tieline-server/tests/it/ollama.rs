@@ -234,7 +234,8 @@ async fn what_is_too_long_is_an_error_unless_a_cut_is_asked_for() {
         let more = json!({ "model": "cut", "stream": stream, "truncate": true });
         let lines = service.post(CHAT, &chat(&more)).await.lines();
         let last = lines.last().unwrap();
-        assert_eq!(last["tieline"], json!({ "dropped_tokens": 70 }));
+        let said = "the prompt did not fit: 70 tokens of it were left out";
+        assert_eq!(last["tieline"], json!({ "dropped_tokens": 70, "warnings": [said] }));
         assert_eq!(last["done_reason"], "length");
     }
 }
