@@ -14,6 +14,15 @@ use super::processes::child_of;
 /// Stands in the prompts of whoever asks a model that does not attack.
 const SECRET: &str = "the swans of Lake Umbagog";
 
+/// Ends those that ask, however what they ask beside ends.
+struct Over<'d>(&'d AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn messages(system: &str, prompt: &str) -> Value {
     json!([{ "role": "system", "content": system }, { "role": "user", "content": prompt }])
 }
@@ -98,8 +107,10 @@ fn models_that_attack_a_daemon_change_nothing_for_others() {
             }
             answers
         });
-        let said = attack(&home, &daemon);
-        done.store(true, Ordering::Relaxed);
+        let said = {
+            let _over = Over(&done);
+            attack(&home, &daemon)
+        };
         assert!(others.join().unwrap() > 0);
         said
     });
