@@ -126,6 +126,10 @@ mod tests {
         let spoken = speak(Format::DeepSeek, (false, &[]), "{", &wishes);
         assert!(spoken[..7].iter().all(|spoke| matches!(spoke, Free(_))), "{spoken:?}");
         assert_eq!(spoken[7], Ruled("{"));
+        let wishes = ["<|channel>", "thought", "a", "<channel|>", "{"];
+        let spoken = speak(Format::Gemma, (false, &[]), "{", &wishes);
+        assert!(spoken[..4].iter().all(|spoke| matches!(spoke, Free(_))), "{spoken:?}");
+        assert_eq!(spoken[4], Ruled("{"));
         // Of nothing.
         let want = [Free("<think>"), Free("</think>"), Ruled("{")];
         assert_eq!(speak(Format::Hermes, (false, &[]), "{", &["<think>", "</think>", "{"]), want);

@@ -364,6 +364,21 @@ async fn a_death_while_planning_counts_as_any() {
     assert!(told[2].quarantined.as_ref().unwrap().contains("3 times"), "{told:?}");
 }
 
+/// It is the runner's own, and other models would be the same to it.
+#[tokio::test]
+async fn a_death_before_a_file_is_read_is_not_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let runner = fake(folder.path(), &[], "");
+    fs::write(&runner, "#!/bin/sh\n").unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let deaths = Arc::clone(&told);
+    let on_death = DeathListener::new(move |death| deaths.lock().unwrap().push(death.clone()));
+    let config = EngineConfig { on_death: Some(on_death), ..faked(runner) };
+    let error = Planner::start(&config, &model_file()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Crashed);
+    assert!(told.lock().unwrap().is_empty(), "{told:?}");
+}
+
 /// The paces that a [`fake`] is told with the order to load, which says these itself.
 async fn told_paces(folder: &Path, paces: &[Pace]) -> Vec<Pace> {
     let FromRunner::Loaded(mut loaded) = loaded() else { unreachable!("see `loaded`") };
