@@ -192,6 +192,7 @@ impl Scripted {
                 kernels: Vec::new(),
                 kernel_choices: Vec::new(),
                 paces: Vec::new(),
+                paces_disturbed: false,
                 threads: 1,
                 threads_batch: 1,
                 load_time: Duration::from_millis(5),

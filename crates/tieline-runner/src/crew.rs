@@ -14,7 +14,7 @@ const CALIBRATION: Duration = Duration::from_millis(40);
 /// Tokens that are timed for each count, after one that is not.
 const TIMED: usize = 2;
 /// What the system's counts may be wrong by, in seconds of each processor, and the share of one processor beyond it that others
-/// may take of a measurement which is worth keeping.
+/// may take of a measurement without disturbing it.
 const UNCERTAIN_S: f64 = 0.01;
 const DISTURBING: f64 = 0.2;
 
@@ -25,8 +25,8 @@ pub(crate) struct Crew {
     /// `None`: always as many as the settings say.
     threads: Option<Threads>,
     others: Option<Others>,
-    /// What the next load should know.
-    paces: Vec<Pace>,
+    /// What the next load should know, and whether others disturbed its measuring.
+    paces: (Vec<Pace>, bool),
     started: Instant,
     /// When others were last looked at, in seconds since the start.
     looked: f64,
@@ -35,7 +35,7 @@ pub(crate) struct Crew {
 impl Crew {
     /// Always as many threads as the settings say.
     pub(crate) fn fixed(settings: Settings) -> Self {
-        let (started, paces) = (Instant::now(), Vec::new());
+        let (started, paces) = (Instant::now(), <_>::default());
         Self { settings, threads: None, others: None, paces, started, looked: 0.0 }
     }
 
@@ -50,14 +50,14 @@ impl Crew {
         let most = usize::try_from(settings.threads.max(settings.threads_batch)).unwrap_or(1);
         let started = Instant::now();
         let (calibration, paces) = match usable(known, most) {
-            Some(calibration) => (calibration, Vec::new()),
+            Some(calibration) => (calibration, <_>::default()),
             None => {
                 let mut look =
                     |again| others.as_mut()?.look(started.elapsed().as_secs_f64(), again);
                 let before = look(true);
                 let calibration = calibrate(most, kv);
-                let paces = worth_keeping(&calibration, before, look(false));
-                (calibration, paces)
+                let paces = calibration.iter().filter_map(pace).collect();
+                (calibration, (paces, disturbed(before, look(false))))
             }
         };
         let threads = Some(Threads::new(most, &calibration));
@@ -71,9 +71,10 @@ impl Crew {
         self.settings
     }
 
-    /// What a token takes by the number of threads; nothing where it was known, or others disturbed its measuring.
-    pub(crate) fn paces(&self) -> &[Pace] {
-        &self.paces
+    /// What a token takes by the number of threads, and whether others may have disturbed its measuring; nothing where it was
+    /// known.
+    pub(crate) fn paces(&self) -> (Vec<Pace>, bool) {
+        self.paces.clone()
     }
 
     /// Threads for the next step, of `tokens` tokens, and whether they spin while they wait for each other.
@@ -122,22 +123,12 @@ fn usable(known: &[Pace], most: usize) -> Option<Vec<(usize, f64)>> {
     (usize::try_from(first.threads) == Ok(most)).then(|| known.iter().map(calibrated).collect())
 }
 
-/// For the engine, what was measured between two looks, where others did nothing meanwhile as far as can be seen.
-fn worth_keeping(
-    calibration: &[(usize, f64)],
-    before: Option<Usage>,
-    after: Option<Usage>,
-) -> Vec<Pace> {
-    let undisturbed = |(before, after): (Usage, Usage)| {
-        let others = (after.busy - before.busy) - (after.own - before.own);
-        let uncertain = UNCERTAIN_S * before.processors as f64;
-        before.waiting == 0 && others <= uncertain + DISTURBING * (after.now - before.now)
-    };
-    if before.zip(after).is_some_and(undisturbed) {
-        calibration.iter().filter_map(pace).collect()
-    } else {
-        Vec::new()
-    }
+/// Whether others did anything between two looks, as far as can be seen.
+fn disturbed(before: Option<Usage>, after: Option<Usage>) -> bool {
+    let Some((before, after)) = before.zip(after) else { return true };
+    let others = (after.busy - before.busy) - (after.own - before.own);
+    let uncertain = UNCERTAIN_S * before.processors as f64;
+    before.waiting > 0 || others > uncertain + DISTURBING * (after.now - before.now)
 }
 
 /// `None` where it is no time.
@@ -205,27 +196,26 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_beside_others_is_not_kept() {
+    fn what_others_do_meanwhile_disturbs() {
         let usage = |now, busy, own| Usage { now, processors: 2, busy, own, waiting: 0 };
-        let kept = |before, after| worth_keeping(&MEASURED, before, after);
         let start = usage(0.0, 100.0, 7.0);
-        for (now, busy, own, undisturbed) in [
-            (0.2, 100.4, 7.4, true),
-            (0.2, 100.4, 7.35, true),
-            (0.2, 100.4, 7.3, false),
+        for (now, busy, own, want) in [
+            (0.2, 100.4, 7.4, false),
+            (0.2, 100.4, 7.35, false),
+            (0.2, 100.4, 7.3, true),
             // What the system counts comes in hundredths.
-            (0.01, 100.02, 7.01, true),
-            (0.01, 100.0, 7.02, true),
-            (1.0, 102.0, 8.9, true),
-            (1.0, 102.0, 8.5, false),
+            (0.01, 100.02, 7.01, false),
+            (0.01, 100.0, 7.02, false),
+            (1.0, 102.0, 8.9, false),
+            (1.0, 102.0, 8.5, true),
         ] {
-            let want = if undisturbed { paces() } else { Vec::new() };
-            assert_eq!(kept(Some(start), Some(usage(now, busy, own))), want, "{now} {busy} {own}");
+            let end = usage(now, busy, own);
+            assert_eq!(disturbed(Some(start), Some(end)), want, "{now} {busy} {own}");
         }
         let end = usage(0.2, 100.4, 7.4);
-        assert_eq!(kept(Some(Usage { waiting: 1, ..start }), Some(end)), []);
-        assert_eq!(kept(None, Some(end)), [], "the system does not say");
-        assert_eq!(kept(Some(start), None), []);
+        assert!(disturbed(Some(Usage { waiting: 1, ..start }), Some(end)));
+        assert!(disturbed(None, Some(end)), "the system does not say");
+        assert!(disturbed(Some(start), None));
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Server {
         }
         let drafter = draft.map(|draft| Drafter::new(draft, model));
         let desk = self.desk(session, folder, program, others).guessing_with(drafter);
-        loaded.paces = desk.crew.paces().to_vec();
+        (loaded.paces, loaded.paces_disturbed) = desk.crew.paces();
         loaded.jail = self.sealed(has_cache);
         self.writer.send(&FromRunner::Loaded(Box::new(loaded)))?;
         drop(loading);

@@ -142,6 +142,7 @@ impl<'m> Session<'m> {
             kernels: llama::kernels(),
             kernel_choices: self.params.kernel_choices.clone(),
             paces: Vec::new(),
+            paces_disturbed: false,
             threads: self.settings.threads.cast_unsigned(),
             threads_batch: self.settings.threads_batch.cast_unsigned(),
             load_time: started.elapsed(),

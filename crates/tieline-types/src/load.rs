@@ -317,8 +317,10 @@ pub struct LoadedModel {
     pub kernels: Vec<String>,
     /// What they multiply, where that is not as their tables say: all that is to be known at the next load.
     pub kernel_choices: Vec<KernelChoice>,
-    /// What a token takes by the number of threads, most first, where it was measured and nothing disturbed that.
+    /// What a token takes by the number of threads, most first, where it was measured.
     pub paces: Vec<Pace>,
+    /// Whether others may have slowed that measuring.
+    pub paces_disturbed: bool,
     /// Threads that decode.
     pub threads: u32,
     /// Threads that prefill.

@@ -215,6 +215,7 @@ fn served(name: &str) -> Served {
         kernels: Vec::new(),
         kernel_choices: Vec::new(),
         paces: Vec::new(),
+        paces_disturbed: false,
         threads: 1,
         threads_batch: 1,
         load_time: SECOND,

@@ -72,7 +72,7 @@ impl Life<'_> {
     pub(super) fn keep_paces(&mut self, loaded: &LoadedModel) {
         let (path, setting) = (self.supervisor.config.paces.clone(), self.setting.take());
         if let (Some(path), Some(setting), false) = (path, setting, loaded.paces.is_empty()) {
-            let paces = loaded.paces.clone();
+            let paces = (loaded.paces.clone(), loaded.paces_disturbed);
             let keep = move || paces::keep(&path, setting, paces, SystemTime::now());
             drop(spawn_blocking(keep));
         }

@@ -227,6 +227,7 @@ fn loaded() -> FromRunner {
         kernels: Vec::new(),
         kernel_choices: Vec::new(),
         paces: Vec::new(),
+        paces_disturbed: false,
         threads: 1,
         threads_batch: 1,
         load_time: Duration::ZERO,
