@@ -23,8 +23,12 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 # Not `eval "$$(…)"`: that would hide a failure of the script.
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
+GPU ?=
+test-vulkan: GPU := vulkan
+GPU_TARGET = $(CACHE)/build/runner-$(GPU)
+GPU_CARGO = --release -p tieline-runner --features $(GPU) --target-dir "$(GPU_TARGET)"
 
-.PHONY: help demo build install uninstall runner portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm check-targets
+.PHONY: help demo build install uninstall runner runner-gpu test-vulkan portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm check-targets
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +52,19 @@ runner: ## the C++ runner for this machine's processor
 		cp "$(RUNNER_TARGET)/release/tieline-runner" "$(TARGET)/$$profile/tieline-runner.new" && \
 		mv -f "$(TARGET)/$$profile/tieline-runner.new" "$(TARGET)/$$profile/tieline-runner" || exit 1; \
 	done
+
+runner-gpu: ## a runner for a kind of GPU, beside the other: GPU=cuda, rocm, vulkan or metal
+	@case "$(GPU)" in cuda|rocm|vulkan|metal) ;; *) echo "hint: make runner-gpu GPU=vulkan (or cuda, rocm, metal)" >&2; exit 1;; esac
+	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo build $(GPU_CARGO)
+	@for profile in release debug; do \
+		mkdir -p "$(TARGET)/$$profile" && \
+		cp "$(GPU_TARGET)/release/tieline-runner" "$(TARGET)/$$profile/tieline-runner-$(GPU).new" && \
+		mv -f "$(TARGET)/$$profile/tieline-runner-$(GPU).new" "$(TARGET)/$$profile/tieline-runner-$(GPU)" || exit 1; \
+	done
+
+test-vulkan: ## the runner's tests of a GPU, on Mesa's llvmpipe where there is none: see docs/gpu.md for what it needs
+	@$(TOOLCHAIN) && set -x && $(NATIVE) GGML_VK_VISIBLE_DEVICES="$(or $(GGML_VK_VISIBLE_DEVICES),0)" \
+		cargo test $(GPU_CARGO) --features attacks --test it -- gpu:: calls::
 
 portable: ## dist/: a runner with kernels for every processor, chosen at run time
 	@$(TOOLCHAIN) && PORTABLE_TARGET="$(PORTABLE_TARGET)" DIST="$(DIST)" scripts/portable.sh

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::choices;
 use crate::config::EngineConfig;
+use crate::environment;
 use crate::given::Given;
 use crate::program::{self, Program};
 use crate::starter;
@@ -115,8 +116,8 @@ async fn program(config: &EngineConfig) -> Result<Program, Failed> {
 type LastLines = Arc<Mutex<VecDeque<String>>>;
 
 impl Child {
-    /// Starts the runner with `model`, its draft model and the cache's folder open, an empty environment and
-    /// its own process group, so that a Ctrl-C at the terminal does not reach it.
+    /// Starts the runner with `model`, its draft model and the cache's folder open, an environment that says which GPUs it
+    /// may see and no more, and its own process group, so that a Ctrl-C at the terminal does not reach it.
     pub(crate) async fn spawn(
         config: &EngineConfig,
         model: &ModelFile,
@@ -137,7 +138,7 @@ impl Child {
         let open = open(config, model).await?;
         let mut start = program::start(&program)?;
         let command = &mut start.command;
-        command.env_clear().current_dir("/");
+        command.env_clear().envs(environment::variables()).current_dir("/");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         open.give(command)?;
         let mut command = Command::from(start.command);

@@ -5,19 +5,22 @@
 
 pub mod fit;
 pub mod learn;
+pub mod place;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tieline_types::wire::{self, FromRunner, ToRunner};
-use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, MemoryPlan, ModelFile};
+use tieline_types::{
+    BackendError, Bytes, Digest, ErrorKind, LoadParams, MemoryPlan, ModelFile, RunnerBuild,
+};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::child::{Child, SpawnError};
 use crate::config::{Death, DeathListener, EngineConfig};
-use crate::probe;
 use crate::supervisor::Failed;
+use crate::{placement, probe};
 
 /// How long one plan may take: the largest vocabularies take a second.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,6 +90,7 @@ impl Mourner {
 pub struct Planner {
     child: Child,
     runner: PathBuf,
+    build: RunnerBuild,
     mourner: Mourner,
     // Its tasks read and write the child's pipes.
     _tasks: TaskTracker,
@@ -110,10 +114,12 @@ impl Planner {
             }
         })?;
         let mourner = Mourner::new(config, file.digest);
-        let mut this = Self { child, runner, mourner, _tasks: tasks };
+        let build = RunnerBuild::default();
+        let mut this = Self { child, runner, build, mourner, _tasks: tasks };
         match this.frame().await? {
-            FromRunner::Hello { version: wire::VERSION, jail, .. } => {
+            FromRunner::Hello { version: wire::VERSION, jail, build } => {
                 config.jail.check(&jail).map_err(|failed| failed.error())?;
+                this.build = build;
                 Ok(this)
             }
             FromRunner::Hello { version, .. } => Err(unavailable(format!(
@@ -131,6 +137,7 @@ impl Planner {
     /// # Errors
     /// The model cannot be loaded so, whatever the memory, or the runner died.
     pub async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
+        placement::before(&self.build, params.gpu_layers).map_err(|failed| failed.error())?;
         // The number of threads changes no buffer; starting them would cost time.
         let params = LoadParams { threads: Some(1), threads_batch: None, ..params.clone() };
         self.mourner.reads = true;

@@ -132,6 +132,7 @@ pub(crate) fn describe(
     MemoryPlan {
         architecture: model.architecture(),
         trained_context: Tokens(model.trained_context()),
+        layers: model.layers().saturating_add(1),
         settings: PlannedSettings {
             context: Tokens(settings.context),
             kv_tokens: Tokens(context.cells()),

@@ -286,6 +286,19 @@ pub struct RunnerBuild {
     pub kernels: Vec<String>,
     /// Devices that it can compute on: `CPU`, `CUDA0`, …
     pub devices: Vec<String>,
+    /// The kinds of GPU that it was built for: `cuda`, `vulkan`, …; none where it was built for the processor alone.
+    #[serde(default)]
+    pub gpus: Vec<String>,
+}
+
+impl RunnerBuild {
+    /// The processor, among [`devices`](Self::devices).
+    pub const PROCESSOR: &str = "CPU";
+
+    /// Whether it has a device beside the processor.
+    pub fn has_gpu(&self) -> bool {
+        self.devices.iter().any(|device| device != Self::PROCESSOR)
+    }
 }
 
 /// What a loaded model is.

@@ -11,6 +11,8 @@ pub struct BufferUse {
     pub name: String,
     /// The device whose own memory it is; `None` is the machine's.
     pub device: Option<String>,
+    /// Whether a GPU computes with it: one with memory of its own, or one that uses the machine's.
+    pub gpu: bool,
     /// The model's weights.
     pub weights: Bytes,
     /// The KV cache, and the state of models that have one.
@@ -105,6 +107,8 @@ pub struct MemoryPlan {
     pub architecture: String,
     /// The context length that it was trained for: the longest that it can be loaded with.
     pub trained_context: Tokens,
+    /// Its layers, and one for its output: the most that can be put on a GPU.
+    pub layers: u32,
     /// What was planned.
     pub settings: PlannedSettings,
     /// What it would take.
@@ -126,6 +130,7 @@ mod tests {
         BufferUse {
             name: "buffer".to_owned(),
             device: device.map(str::to_owned),
+            gpu: device.is_some(),
             weights: Bytes(weights),
             kv: Bytes(kv),
             compute: Bytes(compute),

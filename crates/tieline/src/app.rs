@@ -21,7 +21,7 @@ use crate::names;
 use crate::output::Output;
 use crate::planning::{self, Planned};
 use crate::prompts::{self, Quota};
-use crate::runner::{self, Chosen};
+use crate::runner::{self, Chosen, Gpu};
 use crate::sessions::{Record, Session};
 
 /// The file in the home that keeps which kernels runners chose.
@@ -46,6 +46,8 @@ pub(crate) struct App {
     pub(crate) offline: bool,
     environment: Environment,
     runner: Option<PathBuf>,
+    /// Which of the runners beside this program.
+    gpu: Gpu,
     jail: JailPolicy,
     runtime: Runtime,
 }
@@ -79,6 +81,7 @@ impl App {
             offline: global.offline,
             environment: environment(global.offline),
             runner: global.runner,
+            gpu: global.gpu,
             jail: policy(global.jail),
             runtime,
         })
@@ -232,6 +235,9 @@ impl App {
             ..self.engine()?
         };
         let types = [params.type_k, params.type_v];
+        if let Some(partly) = early.as_ref().and_then(Planned::partly) {
+            self.output.warn(&partly);
+        }
         let late = async {
             match roomy {
                 true => self.fits(model, &file, (&params, most)).await.ok().flatten(),
@@ -293,13 +299,13 @@ impl App {
     pub(crate) fn engine(&self) -> Result<EngineConfig, Failure> {
         let runner = self.chosen()?.path;
         // What was named stays; else a build that is chosen later is started later.
-        let source = self.runner.is_none().then(|| runner::source(self.store.engines()));
+        let source = self.runner.is_none().then(|| runner::source(self.store.engines(), self.gpu));
         Ok(self.config(EngineConfig { source, ..EngineConfig::new(runner) }))
     }
 
     /// The same where there is no runner yet: each start looks for one again, and says so where there is none.
     pub(crate) fn engine_without_runner(&self) -> Result<EngineConfig, Failure> {
-        let source = Some(runner::source(self.store.engines()));
+        let source = Some(runner::source(self.store.engines(), self.gpu));
         Ok(self.config(EngineConfig { source, ..EngineConfig::new(runner::beside()?) }))
     }
 
@@ -316,7 +322,12 @@ impl App {
 
     /// The runner program: the one named, else the build in use, else the one beside this program.
     pub(crate) fn chosen(&self) -> Result<Chosen, Failure> {
-        runner::choose(self.runner.as_deref(), &self.store.engines())
+        runner::choose(self.runner.as_deref(), &self.store.engines(), self.gpu)
+    }
+
+    /// Which of the runners beside this program is used.
+    pub(crate) fn gpu(&self) -> Gpu {
+        self.gpu
     }
 
     /// Whether the user named a runner.

@@ -16,6 +16,7 @@ use tieline_types::Bytes;
 
 use crate::env;
 use crate::prompts::{self, Quota};
+use crate::runner::Gpu;
 
 pub(crate) use cost::{By as CostBy, Cost, Since, VendorModel};
 pub(crate) use engine::{Canary, CanaryLimits, EngineCommand};
@@ -50,6 +51,10 @@ pub(crate) struct Global {
     /// The runner program [default: the build of `tieline engine use`, else the one beside this program]
     #[arg(long, global = true, value_name = "FILE", env = env::RUNNER, hide_env_values = true)]
     pub(crate) runner: Option<PathBuf>,
+    /// Which of the runners beside this program: one for a GPU that finds one, the one for the processor, or of one kind
+    #[arg(long, global = true, value_name = "GPU", value_enum, default_value_t = Gpu::Auto)]
+    #[arg(env = env::GPU, hide_env_values = true, hide_possible_values = true)]
+    pub(crate) gpu: Gpu,
     /// Ask nobody outside this machine
     #[arg(long, global = true, env = env::OFFLINE, hide_env_values = true)]
     pub(crate) offline: bool,
@@ -439,7 +444,7 @@ pub(crate) struct Load {
     /// Read the file into memory instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
-    /// Layers to put on a GPU, where the runner has one [default: all]
+    /// Layers to put on a GPU, where the runner has one; 0 computes on the processor [default: as many as fit]
     #[arg(long, value_name = "N")]
     pub(crate) gpu_layers: Option<u32>,
     /// Multiply with ggml's kernels alone, not with Tieline's

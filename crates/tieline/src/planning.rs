@@ -2,17 +2,21 @@
 
 use serde::Serialize;
 use tieline_engine::plan::fit::{self, Alternative, Free, Miss};
+use tieline_engine::plan::place::{self, Placed};
 use tieline_engine::{LocalModel, Plan, Planner, plan::learn, probe};
 use tieline_store::{LoadRecord, Model, Store};
 use tieline_types::{BackendError, Bytes, LoadParams};
 
 use crate::app::App;
 use crate::failure::Failure;
+use crate::runner;
 
 /// A plan, and how it compares with what is free and with what was.
 #[derive(Clone, Debug)]
 pub(crate) struct Planned {
     pub(crate) plan: Plan,
+    /// Layers that fit on a GPU, where that is not all of them and nobody asked for a number.
+    pub(crate) layers: Option<u32>,
     /// What loads of this kind took beyond their plans.
     pub(crate) extra: Bytes,
     /// Loads that this was learned from.
@@ -40,9 +44,23 @@ impl Planned {
         Bytes(self.plan.resident().0.saturating_add(self.extra.0))
     }
 
-    /// How it is loaded: with no more copies of states than were planned.
+    /// How it is loaded: with no more copies of states than were planned, nor more layers on a GPU.
     pub(crate) fn load(&self, params: &LoadParams) -> LoadParams {
-        LoadParams { copies: self.plan.model.memory.copies, ..params.clone() }
+        let gpu_layers = params.gpu_layers.or(self.layers);
+        LoadParams { copies: self.plan.model.memory.copies, gpu_layers, ..params.clone() }
+    }
+
+    /// What does not fit on a GPU, for people: `20 of 31 layers on Vulkan0`.
+    pub(crate) fn partly(&self) -> Option<String> {
+        let devices = self.plan.model.devices.iter();
+        let devices: Vec<_> =
+            devices.map(|device| format!("{} ({} free)", device.name, device.free)).collect();
+        let all = self.plan.model.layers;
+        Some(format!(
+            "{} of {all} layers on {}, the rest on the processor",
+            self.layers?,
+            devices.join(", ")
+        ))
     }
 
     /// `held`: what its process holds, and its copies of states of that.
@@ -67,29 +85,31 @@ pub(crate) async fn plan(
     planner: &mut Planner,
     (params, most): (&LoadParams, Option<Bytes>),
 ) -> Result<Planned, BackendError> {
-    let plan = planner.plan(params).await?;
+    let placed = place::place(planner, params).await?;
     let mut free = Free::now();
     free.memory = most.map_or(free.memory, |most| most.min(free.memory));
-    Ok(compare(&app.store, plan, free))
+    Ok(compare(&app.store, placed, free))
 }
 
 /// Compares a plan with what is free and with what was.
-pub(crate) fn compare(store: &Store, mut plan: Plan, free: Free) -> Planned {
-    let kind = learn::kind(&plan.model.settings);
+pub(crate) fn compare(store: &Store, placed: Placed, free: Free) -> Planned {
+    let Placed { mut plan, layers } = placed;
+    let kind = learn::kind(&plan.model);
     // Nothing learned where the store cannot be read: the plan itself is good.
     let past = store.loads_like(&plan.model.architecture, &kind).unwrap_or_default();
     let extra = learn::extra(plan.resident_with(Bytes(0)), &past);
     let miss = fit::squeeze(&mut plan, &free, extra);
-    Planned { plan, extra, loads: past.len(), free, miss }
+    Planned { plan, layers, extra, loads: past.len(), free, miss }
 }
 
-/// Whether a load fits so easily that it need not wait for its plan: by far, and with a usual context.
+/// Whether a load fits so easily that it need not wait for its plan: by far, with a usual context, and where no GPU's memory
+/// counts.
 pub(crate) fn is_roomy(model: &Model, params: &LoadParams, most: Option<Bytes>) -> bool {
     const SPARE: u64 = 2_000_000_000;
     let usual = params.context.is_none_or(|context| context <= LoadParams::DEFAULT_CONTEXT)
         && params.kv_tokens.is_none_or(|tokens| tokens <= LoadParams::DEFAULT_CONTEXT);
     let wants = model.size.0.saturating_mul(6).saturating_add(2 * SPARE);
-    most.is_none() && usual && wants < Free::now().memory.0
+    most.is_none() && usual && !runner::may_be_here() && wants < Free::now().memory.0
 }
 
 /// What would fit instead: other settings, then other files of the same model that are here.
@@ -141,9 +161,9 @@ async fn needs(
 ) -> Result<Bytes, Failure> {
     let file = app.store.open_model(other)?;
     let mut planner = Planner::start(&app.engine()?, &file).await?;
-    let plan = planner.plan(params).await;
+    let placed = place::place(&mut planner, params).await;
     planner.end().await;
-    let mut plan = plan?;
+    let mut plan = placed?.plan;
     match fit::squeeze(&mut plan, &planned.free, planned.extra) {
         None => Ok(plan.needed()),
         Some(_) => Err(Failure::user("it does not fit")),
@@ -183,7 +203,7 @@ pub(crate) fn record(
     let _ = store.record_load(&LoadRecord {
         digest: model.digest,
         architecture: planned.plan.model.architecture.clone(),
-        settings: learn::kind(&planned.plan.model.settings),
+        settings: learn::kind(&planned.plan.model),
         planned: planned.plan.resident_with(copies),
         held,
         at_unix_s: now,

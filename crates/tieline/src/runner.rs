@@ -1,5 +1,7 @@
-//! Which program runners are started from: the one named, else the build in use, else the one beside this
-//! program.
+//! Which program runners are started from: the one named, else the build in use, else one beside this
+//! program, for a GPU where there is one.
+
+mod kinds;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,6 +14,10 @@ use tieline_types::{Digest, ErrorKind, Hint};
 
 use crate::env;
 use crate::failure::Failure;
+
+pub(crate) use kinds::{Gpu, may_be_here};
+
+use kinds::Kind;
 
 /// What a program is called that lies beside this one.
 const BESIDE: &str = "tieline-runner";
@@ -33,6 +39,8 @@ pub(crate) enum Why {
     Pinned(String),
     /// Nothing else was said.
     Beside,
+    /// It is for a kind of GPU, and said that it finds one, or was asked for.
+    For(Kind),
 }
 
 impl fmt::Display for Why {
@@ -41,12 +49,13 @@ impl fmt::Display for Why {
             Self::Named => write!(f, "named by --runner or {}", env::RUNNER),
             Self::Pinned(name) => write!(f, "the build {name} of `tieline engine`"),
             Self::Beside => f.write_str("beside this program"),
+            Self::For(kind) => write!(f, "beside this program, for {}", kind.as_str()),
         }
     }
 }
 
 /// The runner that is used now. That of a build is not yet verified: its start does that.
-pub(crate) fn choose(named: Option<&Path>, engines: &Engines) -> Result<Chosen, Failure> {
+pub(crate) fn choose(named: Option<&Path>, engines: &Engines, gpu: Gpu) -> Result<Chosen, Failure> {
     if let Some(runner) = named {
         return Ok(Chosen { path: existing(runner.to_owned())?, why: Why::Named });
     }
@@ -54,28 +63,47 @@ pub(crate) fn choose(named: Option<&Path>, engines: &Engines) -> Result<Chosen, 
         let path = engines.program(&name)?;
         return Ok(Chosen { path, why: Why::Pinned(name) });
     }
-    Ok(Chosen { path: existing(beside()?)?, why: Why::Beside })
+    chosen_beside(gpu)
+}
+
+/// The runner beside this program that is used where none was named and no build is in use.
+fn chosen_beside(gpu: Gpu) -> Result<Chosen, Failure> {
+    let plain = beside()?;
+    Ok(match kinds::choose(gpu, &plain)? {
+        Some((kind, path)) => Chosen { path: existing(path)?, why: Why::For(kind) },
+        None => Chosen { path: existing(plain)?, why: Why::Beside },
+    })
 }
 
 /// Where a process's program comes from, as far as this system tells.
 pub(crate) fn of_process(pid: u32, engines: &Engines) -> Option<Chosen> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-    let is_beside = || beside().ok().and_then(|path| fs::canonicalize(path).ok());
-    let why = match engines.owner(&path) {
-        Some(name) => Why::Pinned(name),
-        None if is_beside().as_ref() == Some(&path) => Why::Beside,
-        None => Why::Named,
-    };
-    Some(Chosen { path, why })
+    let why = engines.owner(&path).map(Why::Pinned).or_else(|| why_beside(&path));
+    Some(Chosen { path, why: why.unwrap_or(Why::Named) })
+}
+
+/// Which of the runners beside this program it is, if it is one.
+fn why_beside(path: &Path) -> Option<Why> {
+    let plain = beside().ok()?;
+    let is = |other: &Path| fs::canonicalize(other).is_ok_and(|other| other == path);
+    if is(&plain) {
+        return Some(Why::Beside);
+    }
+    Kind::ALL.into_iter().find(|kind| is(&kind.beside(&plain))).map(Why::For)
 }
 
 /// Finds the runner again at each start, so that what runs for long follows `tieline engine use`.
-pub(crate) fn source(engines: Engines) -> ProgramSource {
+pub(crate) fn source(engines: Engines, gpu: Gpu) -> ProgramSource {
     ProgramSource::new(move || match engines.read().map(|lock| lock.current) {
         Ok(Some(name)) => pinned(&engines, &name),
-        Ok(None) => match beside().and_then(existing) {
-            Ok(path) => Ok(Program { path, file: None, fallback: None }),
-            Err(_) => Err(absent()),
+        Ok(None) => match chosen_beside(gpu) {
+            Ok(chosen) => Ok(Program { path: chosen.path, file: None, fallback: None }),
+            Err(_) if beside().is_ok_and(|plain| !plain.is_file()) => Err(absent()),
+            Err(failure) => Err(Failed {
+                kind: ErrorKind::Unavailable,
+                message: failure.message,
+                hint: failure.hint,
+            }),
         },
         Err(error) => Err(refused(&error)),
     })
@@ -98,13 +126,12 @@ pub(crate) fn source_of_file(path: PathBuf, file: File) -> ProgramSource {
     })
 }
 
-/// The content of the runner beside this program; `None` where there is none.
-pub(crate) fn content_beside(engines: &Engines) -> Result<Option<Digest>, Failure> {
-    let path = beside()?;
-    if !path.is_file() {
-        return Ok(None);
+/// The content of the runner beside this program that would be used; `None` where there is none.
+pub(crate) fn content_beside(engines: &Engines, gpu: Gpu) -> Result<Option<Digest>, Failure> {
+    match chosen_beside(gpu) {
+        Ok(chosen) => Ok(Some(engines.content(&chosen.path)?)),
+        Err(_) => Ok(None),
     }
-    Ok(Some(engines.content(&path)?))
 }
 
 fn pinned(engines: &Engines, name: &str) -> Result<Program, Failed> {
@@ -137,7 +164,7 @@ pub(crate) fn beside() -> Result<PathBuf, Failure> {
     let program = std::env::current_exe().map_err(|error| {
         Failure::ours(format!("cannot find this program's own folder: {error}"))
     })?;
-    Ok(program.with_file_name(BESIDE))
+    Ok(program.with_file_name(format!("{BESIDE}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 fn existing(runner: PathBuf) -> Result<PathBuf, Failure> {

@@ -24,6 +24,7 @@ use tieline_types::{Price, Tokens};
 use crate::app::App;
 use crate::commands::prices;
 use crate::failure::{Failure, with_causes};
+use crate::runner::Gpu;
 use checks::Checks;
 
 pub(crate) use watch::{HangUp, Watch, keep};
@@ -93,6 +94,8 @@ pub(crate) struct Workshop {
     offline: bool,
     store: Store,
     checks: Arc<Checks>,
+    /// Which of the runners beside this program.
+    gpu: Gpu,
 }
 
 impl Workshop {
@@ -108,6 +111,7 @@ impl Workshop {
             offline: app.offline,
             store: app.store.clone(),
             checks: Arc::default(),
+            gpu: app.gpu(),
         })
     }
 

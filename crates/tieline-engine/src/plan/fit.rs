@@ -47,6 +47,11 @@ pub fn miss(plan: &Plan, free: &Free, extra: Bytes) -> Option<Miss> {
     if needed > free.memory.0 {
         return Some(Miss { device: None, needed: Bytes(needed), free: free.memory });
     }
+    device_miss(plan)
+}
+
+/// The first device whose own memory is too small.
+pub(super) fn device_miss(plan: &Plan) -> Option<Miss> {
     plan.model.devices.iter().find_map(|device| {
         let needed = plan.model.memory.on(Some(&device.name));
         // A device that tells nothing cannot refuse anything.
@@ -171,16 +176,17 @@ impl Search {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use tieline_types::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings};
 
     use super::*;
 
-    fn plan(host: u64, device: u64, free: u64) -> Plan {
+    pub(crate) fn plan(host: u64, device: u64, free: u64) -> Plan {
         let buffer = |device: Option<&str>, bytes| BufferUse {
             name: "x".to_owned(),
             device: device.map(str::to_owned),
+            gpu: device.is_some(),
             weights: Bytes(bytes),
             kv: Bytes(0),
             compute: Bytes(0),
@@ -198,6 +204,7 @@ mod tests {
         let model = MemoryPlan {
             architecture: "llama".to_owned(),
             trained_context: Tokens(8192),
+            layers: 5,
             settings,
             memory: MemoryUse {
                 buffers: vec![buffer(None, host), buffer(Some("G"), device)],

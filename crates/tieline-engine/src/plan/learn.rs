@@ -1,19 +1,22 @@
 //! Learns from past loads how far plans miss. Pure.
 
-use tieline_types::{Bytes, PlannedSettings};
+use tieline_types::{Bytes, MemoryPlan, PlannedSettings};
 
 /// A plan is never raised by more than a tenth: what needs more is a defect to be found, not a habit.
 const MOST_PERCENT: u64 = 10;
 /// Loads that count: the newest.
 const COUNTED: usize = 8;
 
-/// The settings that decide what a load takes beyond its plan, in one word. Contexts of any length are one
+/// What decides how much a load takes beyond its plan, in one line. Contexts of any length are one
 /// kind: the error is learned as a share of the plan.
-pub fn kind(settings: &PlannedSettings) -> String {
-    let PlannedSettings { type_k, type_v, parallel, ubatch, mmap, .. } = settings;
+pub fn kind(plan: &MemoryPlan) -> String {
+    let PlannedSettings { type_k, type_v, parallel, ubatch, mmap, .. } = &plan.settings;
     let how = if *mmap { "mapped" } else { "read" };
     let (k, v) = (type_k.as_str(), type_v.as_str());
-    format!("k={k} v={v} parallel={parallel} ubatch={} {how}", ubatch.0)
+    // A driver takes memory of its own for what lies on its device.
+    let used = plan.memory.buffers.iter().any(|buffer| buffer.gpu);
+    let gpu = if used { " gpu" } else { "" };
+    format!("k={k} v={v} parallel={parallel} ubatch={} {how}{gpu}", ubatch.0)
 }
 
 /// What to add to a plan, by what loads of its kind were planned to hold and held, the newest first.

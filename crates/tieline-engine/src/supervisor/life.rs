@@ -20,6 +20,7 @@ use crate::child::{Child, SpawnError};
 use crate::choices::Chooser;
 use crate::client::{self, Command, Ticket};
 use crate::paces::Setting;
+use crate::placement;
 
 /// Room for the replies of work that has one.
 const FEW_REPLIES: usize = 4;
@@ -358,6 +359,7 @@ impl<'s> Life<'s> {
         }
         // Before it is told to load: not a byte of the model is read by what is not shut in.
         self.supervisor.config.jail.check(jail).map_err(Over::Refused)?;
+        placement::before(&build, self.supervisor.params.gpu_layers).map_err(Over::Refused)?;
         self.build = build;
         self.supervisor.told.state.send_replace(State::Loading(0.0));
         self.limit_loading();
@@ -367,6 +369,8 @@ impl<'s> Life<'s> {
 
     async fn ready(&mut self, mut loaded: LoadedModel) -> Step {
         self.supervisor.config.jail.check(&loaded.jail).map_err(Over::Refused)?;
+        let layers = self.supervisor.params.gpu_layers;
+        placement::after(&self.build, layers, &loaded).map_err(Over::Refused)?;
         self.limit_ready(&mut loaded);
         self.keep_choices(&loaded).await;
         self.keep_paces(&loaded);

@@ -71,7 +71,7 @@ impl Allowed {
 impl Life<'_> {
     /// Before it loads: no more than is free on this machine.
     pub(super) fn limit_loading(&self) {
-        if self.build.devices.iter().all(|device| device == "CPU")
+        if !self.build.has_gpu()
             && let Some(has) = self.child.pid().and_then(allocated)
         {
             let free = probe::machine().memory_available.0;

@@ -250,7 +250,7 @@ fn fake(folder: &Path, frames: &[(&str, FromRunner)], script: &str) -> PathBuf {
         build: RunnerBuild::default(),
         jail: Jail::default(),
     };
-    for (name, frame) in frames.iter().chain(&[("hello", hello)]) {
+    for (name, frame) in [("hello", hello)].iter().chain(frames) {
         fs::write(folder.join(name), wire::encode(frame).unwrap()).unwrap();
     }
     let program = folder.join("runner");
@@ -378,6 +378,39 @@ async fn a_death_before_a_file_is_read_is_not_the_files() {
     let error = Planner::start(&config, &model_file()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Crashed);
     assert!(told.lock().unwrap().is_empty(), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_processor_that_does_a_gpus_work_unasked_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let hello = |devices: &[&str]| FromRunner::Hello {
+        version: wire::VERSION,
+        build: RunnerBuild {
+            devices: devices.iter().map(ToString::to_string).collect(),
+            gpus: vec!["vulkan".to_owned()],
+            ..RunnerBuild::default()
+        },
+        jail: Jail::default(),
+    };
+    let config = |devices: &[&str]| {
+        let frames = [("hello", hello(devices)), ("loaded", loaded())];
+        faked(fake(folder.path(), &frames, "cat loaded; cat >read"))
+    };
+    let error = start_error_of(config(&["CPU"]), model_file()).await;
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.to_string().contains("built for vulkan and finds no such device"), "{error}");
+    let read = fs::read(folder.path().join("read")).unwrap_or_default();
+    let mut read = read.as_slice();
+    while let Ok(Some(order)) = wire::read::<ToRunner>(&mut read) {
+        assert!(!matches!(order, ToRunner::Load(_)), "it was told to load");
+    }
+    let error = start_error_of(config(&["Vulkan0", "CPU"]), model_file()).await;
+    assert!(error.to_string().contains("llama.cpp put nothing there"), "{error}");
+    assert!(error.hint().unwrap().contains("--gpu-layers 0"));
+    // Whoever asks for the processor gets it.
+    let asked = LoadParams { gpu_layers: Some(0), ..params() };
+    let start = LocalModel::start(config(&["CPU"]), "a".to_owned(), model_file(), asked, |_| {});
+    start.await.unwrap().shutdown().await;
 }
 
 /// The paces that a [`fake`] is told with the order to load, which says these itself.

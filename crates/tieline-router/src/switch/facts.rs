@@ -232,7 +232,7 @@ pub(super) fn local(
 
 /// A runner's build in one line: measurements of another one are of another program.
 pub fn build(build: &RunnerBuild) -> String {
-    let RunnerBuild { version, llama_cpp, kernels, devices } = build;
+    let RunnerBuild { version, llama_cpp, kernels, devices, gpus: _ } = build;
     format!("{version} / {llama_cpp} / {} / {}", kernels.join(" "), devices.join(" "))
 }
 

@@ -18,7 +18,7 @@ const NAMES: &[(libc::c_long, &str)] = names! {
     SYS_fsetxattr SYS_fsmount SYS_fsopen SYS_fspick SYS_fstat SYS_fstatfs SYS_fsync SYS_ftruncate
     SYS_futex SYS_get_mempolicy SYS_getcpu SYS_getcwd SYS_getdents64 SYS_getpeername SYS_getppid
     SYS_getpriority SYS_getrandom SYS_getrlimit SYS_getrusage SYS_getsockname SYS_getsockopt
-    SYS_gettimeofday SYS_getuid SYS_getxattr SYS_init_module SYS_inotify_add_watch SYS_inotify_init1
+    SYS_geteuid SYS_gettimeofday SYS_getuid SYS_getxattr SYS_init_module SYS_inotify_add_watch SYS_inotify_init1
     SYS_io_setup SYS_io_submit SYS_io_uring_enter SYS_io_uring_register SYS_io_uring_setup SYS_ioctl
     SYS_kcmp SYS_kexec_load SYS_keyctl SYS_kill SYS_landlock_add_rule SYS_landlock_create_ruleset
     SYS_landlock_restrict_self SYS_linkat SYS_listen SYS_lseek SYS_madvise SYS_mbind SYS_membarrier

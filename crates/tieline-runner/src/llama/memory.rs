@@ -48,9 +48,14 @@ fn describe(buffer: &Buffer) -> BufferUse {
     let host = unsafe { sys::ggml_backend_buft_is_host(buffer.kind) };
     // SAFETY: as above; null where the backend does not say.
     let device = unsafe { sys::ggml_backend_buft_get_device(buffer.kind) };
+    let kind = kind(device).filter(|_| !host);
     BufferUse {
         name,
         device: own_memory(device).filter(|_| !host),
+        gpu: matches!(
+            kind,
+            Some(sys::GGML_BACKEND_DEVICE_TYPE_GPU | sys::GGML_BACKEND_DEVICE_TYPE_IGPU)
+        ),
         weights: Bytes(buffer.weights),
         kv: Bytes(buffer.kv),
         compute: Bytes(buffer.compute),
@@ -59,14 +64,15 @@ fn describe(buffer: &Buffer) -> BufferUse {
 
 /// The name of a device that has memory of its own.
 fn own_memory(device: sys::ggml_backend_dev_t) -> Option<String> {
-    if device.is_null() {
-        return None;
-    }
-    // SAFETY: the device is valid.
-    let kind = unsafe { sys::ggml_backend_dev_type(device) };
-    // SAFETY: as above; the name lives as long as the device, which is for ever.
-    (kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU)
-        .then(|| unsafe { text(sys::ggml_backend_dev_name(device)) })
+    let is = kind(device) == Some(sys::GGML_BACKEND_DEVICE_TYPE_GPU);
+    // SAFETY: the device is valid; its name lives as long as it, which is for ever.
+    is.then(|| unsafe { text(sys::ggml_backend_dev_name(device)) })
+}
+
+/// What a device is; `None` where there is none.
+fn kind(device: sys::ggml_backend_dev_t) -> Option<sys::ggml_backend_dev_type> {
+    // SAFETY: the device is valid where it is not null.
+    (!device.is_null()).then(|| unsafe { sys::ggml_backend_dev_type(device) })
 }
 
 /// Devices with memory of their own, and what they say of it.

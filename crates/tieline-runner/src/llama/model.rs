@@ -209,6 +209,12 @@ impl Model {
         unsafe { sys::llama_model_n_ctx_train(self.as_ptr()) }.max(0).cast_unsigned()
     }
 
+    /// Its layers, without that of its output.
+    pub(crate) fn layers(&self) -> u32 {
+        // SAFETY: the model is valid.
+        unsafe { sys::llama_model_n_layer(self.as_ptr()) }.max(0).cast_unsigned()
+    }
+
     /// Length of an embedding.
     pub(crate) fn embedding_length(&self) -> usize {
         // SAFETY: the model is valid.

@@ -49,8 +49,17 @@ pub(crate) fn build(_: &Llama) -> RunnerBuild {
         llama_cpp,
         kernels: kernels(),
         devices: devices(),
+        gpus: GPUS.iter().filter(|(_, built)| *built).map(|(name, _)| (*name).to_owned()).collect(),
     }
 }
+
+/// Kinds of GPU, and whether this is built for them.
+const GPUS: [(&str, bool); 4] = [
+    ("cuda", cfg!(feature = "cuda")),
+    ("rocm", cfg!(feature = "rocm")),
+    ("metal", cfg!(feature = "metal")),
+    ("vulkan", cfg!(feature = "vulkan")),
+];
 
 fn devices() -> Vec<String> {
     // SAFETY: needs only a started llama.cpp.

@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use tieline_types::wire::{self, CACHE_FD, FromRunner, MODEL_FD, Reply, ToRunner, Work};
 use tieline_types::{Bytes, Digest, Event, LoadParams, RequestId, Tokens};
 
-use crate::peer::going_on;
+use crate::peer::{going_on, gpus};
 
 /// One line of the runner's own list.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ fn traced(
 
 fn trace(model: &Path, cache: &Path, pipes: &SyncSender<(ChildStdin, ChildStdout)>) -> Vec<i64> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tieline-runner"));
-    command.env_clear().current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.env_clear().envs(gpus()).current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
     let open = |path: &Path| File::open(path).unwrap().into();
     let model = FdMapping { parent_fd: open(model), child_fd: MODEL_FD };
     let cache = FdMapping { parent_fd: open(cache), child_fd: CACHE_FD };

@@ -22,6 +22,8 @@ mod experts;
 mod floats;
 mod gap;
 mod generate;
+#[cfg(any(feature = "cuda", feature = "metal", feature = "rocm", feature = "vulkan"))]
+mod gpu;
 mod infill;
 mod jail;
 mod kernels;

@@ -166,7 +166,7 @@ impl Peer {
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tieline-runner"));
         prepare(&mut command);
-        command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env_clear().envs(gpus()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let open = |path: &Path| File::open(path).unwrap().into();
         let mut mappings = vec![FdMapping { parent_fd: open(model), child_fd: wire::MODEL_FD }];
         let folder =
@@ -405,6 +405,13 @@ fn watch(pid: u32) -> SyncSender<()> {
         }
     });
     alive
+}
+
+/// Which GPUs a runner may see, and that their drivers keep nothing, as the engine tells it.
+pub(crate) fn gpus() -> impl Iterator<Item = (&'static str, String)> {
+    const VISIBLE: &str = "GGML_VK_VISIBLE_DEVICES";
+    let visible = std::env::var(VISIBLE).ok().map(|value| (VISIBLE, value));
+    visible.into_iter().chain([("MESA_SHADER_CACHE_DISABLE", "true".to_owned())])
 }
 
 /// How runners with float weights are loaded.

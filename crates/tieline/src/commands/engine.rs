@@ -107,7 +107,7 @@ fn add(app: &App, runner: &Path, name: Option<String>) -> Result<(), Failure> {
 }
 
 fn facts(build: RunnerBuild) -> BuildFacts {
-    let RunnerBuild { version, llama_cpp, kernels, devices } = build;
+    let RunnerBuild { version, llama_cpp, kernels, devices, gpus: _ } = build;
     BuildFacts { runner: version, llama_cpp, wire: wire::VERSION, kernels, devices }
 }
 
@@ -128,7 +128,7 @@ fn standing(app: &App, name: &str) -> Result<Standing, Failure> {
     let model = canary.map(|canary| app.here(&canary.model_name)).transpose()?.flatten();
     Ok(Standing {
         processor: probe::machine().processor,
-        beside: runner::content_beside(&engines)?,
+        beside: runner::content_beside(&engines, app.gpu())?,
         model: model.map(|model| model.digest),
         prompts: canary.and_then(|canary| prompts::digest_of(&canary.prompts)),
     })

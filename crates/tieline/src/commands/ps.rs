@@ -122,6 +122,7 @@ fn short(why: &Why) -> &str {
         Why::Pinned(name) => name,
         Why::Named => "named",
         Why::Beside => "beside",
+        Why::For(kind) => kind.as_str(),
     }
 }
 

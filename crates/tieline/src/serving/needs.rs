@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_engine::plan::fit::{self, Free};
+use tieline_engine::plan::place;
 use tieline_engine::{EngineConfig, Member, Planner, Pool};
 use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, ModelFile};
 use tokio::sync::AcquireError;
@@ -179,9 +180,9 @@ async fn plan(
     let mut planner = Planner::start(engine, file).await?;
     let copies = fit::copies(ground.budget);
     let params = LoadParams { copies, ..variant.params.clone() };
-    let plan = planner.plan(&params).await?;
+    let placed = place::place(&mut planner, &params).await?;
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
-    let planned = blocking(move || Ok(planning::compare(&store, plan, free))).await?;
+    let planned = blocking(move || Ok(planning::compare(&store, placed, free))).await?;
     let mut need = Need { planned, instead: Vec::new() };
     if need.bytes() > ground.budget {
         let against = (&need.planned.free, need.planned.extra);

@@ -22,6 +22,7 @@ fn app_in(folder: &TempDir, runner: Option<&Path>) -> App {
         quiet: true,
         home: Some(folder.path().join("home")),
         runner: runner.map(Path::to_owned),
+        gpu: crate::runner::Gpu::Auto,
         offline: true,
         policy: None,
         jail: None,

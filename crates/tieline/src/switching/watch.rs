@@ -171,7 +171,7 @@ impl Watch {
         if server.is_runner_found() {
             return;
         }
-        if runner::choose(None, &self.workshop.store.engines()).is_ok() {
+        if runner::choose(None, &self.workshop.store.engines(), self.workshop.gpu).is_ok() {
             server.runner_found(true);
             info!("there is a runner now: models of this machine can answer");
         }
