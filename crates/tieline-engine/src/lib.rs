@@ -29,6 +29,6 @@ pub use config::{CacheConfig, Death, DeathListener, EngineConfig, JailPolicy};
 pub use inspect::{InspectError, Inspected, inspect, inspect_with};
 pub use local::{Embeddings, LocalModel, Measured, check_request};
 pub use plan::{Plan, Planner};
-pub use pool::{Loader, Member, Pool, PoolConfig, Runners};
+pub use pool::{DeviceBudget, Loader, Member, Pool, PoolConfig, Runners, Size};
 pub use program::{Program, ProgramSource};
 pub use supervisor::{Failed, Phase, Running, State};

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
+pub use decide::{DEVICES, Devices};
 pub use overview::{Eviction, Overview, Standing};
 pub use resident::{Loader, Resident};
 pub use runners::Runners;
@@ -49,6 +50,8 @@ pub struct Member {
     pub name: String,
     /// What it will take: its plan.
     pub bytes: Bytes,
+    /// What it will take of devices' own memory, in the order of [`Pool::devices`].
+    pub devices: Devices,
     /// Never to leave once it is loaded.
     pub pinned: bool,
     /// It leaves after being idle for this long; `None`: only where another needs the room.
@@ -62,6 +65,24 @@ pub struct PoolConfig {
     pub budget: Bytes,
     /// How long a request may wait for its model to get room.
     pub wait: Duration,
+}
+
+/// A device with memory of its own, and what all models may take of that together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceBudget {
+    /// Its name.
+    pub name: String,
+    /// What models may take.
+    pub bytes: Bytes,
+}
+
+/// What a member takes from its next load on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Of the machine's memory.
+    pub bytes: Bytes,
+    /// Of devices' own.
+    pub devices: Devices,
 }
 
 /// Models that share a budget. All end when it is shut down.
@@ -80,7 +101,8 @@ enum Order {
     Add(Member),
     Forget(String),
     /// What a member takes from its next load on; whether that holds.
-    Resize(String, Bytes, oneshot::Sender<bool>),
+    Resize(String, Size, oneshot::Sender<bool>),
+    Devices(Vec<DeviceBudget>),
     /// What is to be done with a member, if it is one.
     Change(String, Change, oneshot::Sender<Result<(), BackendError>>),
     Loaded {
@@ -118,6 +140,7 @@ impl Pool {
             started: Instant::now(),
             evictions: VecDeque::new(),
             sizes: BTreeMap::new(),
+            devices: Vec::new(),
         };
         members.into_iter().for_each(|member| worker.add(member));
         tasks.spawn(worker.run(receiver));
@@ -165,6 +188,15 @@ impl Pool {
     /// The pool is shut down.
     pub async fn add(&self, member: Member) -> Result<(), BackendError> {
         self.send(Order::Add(member)).await
+    }
+
+    /// Says which devices have memory of their own, and how much models may take of it: without, what they take there is counted
+    /// as if there were nothing. Of more than [`DEVICES`], the first count.
+    ///
+    /// # Errors
+    /// The pool is shut down.
+    pub async fn devices(&self, devices: Vec<DeviceBudget>) -> Result<(), BackendError> {
+        self.send(Order::Devices(devices)).await
     }
 
     /// Removes a member; one in memory leaves when what it answers is answered. None of this name is no error.
@@ -264,7 +296,8 @@ struct Worker {
     started: Instant,
     evictions: VecDeque<Eviction>,
     /// What members that are ending take once they have ended.
-    sizes: BTreeMap<Key, Bytes>,
+    sizes: BTreeMap<Key, Size>,
+    devices: Vec<DeviceBudget>,
 }
 
 impl Worker {
@@ -292,7 +325,8 @@ impl Worker {
             Order::Ask { name, job, keep } => self.ask(&name, job, keep),
             Order::Add(member) => self.add(member),
             Order::Forget(name) => self.forget(&name),
-            Order::Resize(name, bytes, reply) => drop(reply.send(self.resize(&name, bytes))),
+            Order::Resize(name, size, reply) => drop(reply.send(self.resize(&name, size))),
+            Order::Devices(devices) => self.devices = devices,
             Order::Change(name, change, reply) => drop(reply.send(self.change(&name, change))),
             Order::Loaded { key, result, took } => self.loaded(key, result, took),
             Order::Ended(key) => self.ended(key),
@@ -482,7 +516,22 @@ impl Worker {
         self.entries.values_mut().for_each(|entry| entry.shed(short));
         let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
         let residents = keyed().filter_map(|(key, entry)| entry.resident(key, now)).collect();
-        Facts { now, budget: self.config.budget, residents, waiting }
+        Facts { now, budget: self.config.budget, devices: self.budgets(), residents, waiting }
+    }
+
+    /// What models may take of each device's memory.
+    fn budgets(&self) -> Devices {
+        let mut budgets = Devices::default();
+        for (budget, device) in budgets.iter_mut().zip(&self.devices) {
+            *budget = device.bytes;
+        }
+        budgets
+    }
+
+    /// Whose budget it is, for messages.
+    fn whose(&self, device: Option<usize>) -> String {
+        let device = device.and_then(|at| self.devices.get(at));
+        device.map_or_else(String::new, |device| format!(" of {}", device.name))
     }
 
     fn load(&mut self, key: Key) {
@@ -522,15 +571,21 @@ impl Worker {
 
     fn refuse(&mut self, key: Key, refusal: Refusal) {
         let (now, wait) = (self.now(), self.config.wait);
+        let whose = match refusal {
+            Refusal::TooLarge { device, .. } => self.whose(device),
+            Refusal::WaitedTooLong => String::new(),
+        };
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if entry.phase().is_some() {
             return self.refuse_growth(key, refusal);
         }
         let name = &entry.member.name;
         let (kind, text) = match refusal {
-            Refusal::TooLarge { needed, room } => (
+            Refusal::TooLarge { needed, room, .. } => (
                 ErrorKind::OutOfMemory,
-                format!("{name} needs {needed}, and the models' budget leaves {room} for it"),
+                format!(
+                    "{name} needs {needed}{whose}, and the models' budget leaves {room} for it"
+                ),
             ),
             Refusal::WaitedTooLong => (
                 ErrorKind::Busy,

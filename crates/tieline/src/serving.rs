@@ -13,13 +13,15 @@ mod needs;
 mod variants;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tieline_engine::plan::fit::Free;
 use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
 use tieline_store::Store;
-use tieline_types::{BackendError, Bytes, Digest, Host, Keep, LoadParams, ModelCard, Tokens};
+use tieline_types::{
+    BackendError, Bytes, DeviceMemory, Digest, Host, Keep, LoadParams, ModelCard, Tokens,
+};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
@@ -79,6 +81,8 @@ struct Ground {
     store: Store,
     engine: EngineConfig,
     budget: Bytes,
+    /// Devices with memory of their own, with what they had free before the first model was loaded.
+    devices: OnceLock<Vec<DeviceMemory>>,
     /// Places for planners, each of which is a process.
     planning: Semaphore,
 }
@@ -136,6 +140,7 @@ pub(crate) fn start(
         store,
         engine,
         budget,
+        devices: OnceLock::new(),
         planning: Semaphore::new(PLANNERS),
     });
     let variants = Arc::new(Variants::default());

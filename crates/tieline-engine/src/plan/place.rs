@@ -1,6 +1,6 @@
 //! How many layers go on the GPU: as many as fit there, where nobody asked for a number.
 
-use tieline_types::{BackendError, LoadParams};
+use tieline_types::{BackendError, DeviceMemory, LoadParams};
 
 use super::fit::device_miss;
 use super::{Plan, Planner};
@@ -34,6 +34,32 @@ impl Plans for Planner {
 /// The model cannot be loaded so, whatever the memory, or the runner died.
 pub async fn place(planner: &mut Planner, params: &LoadParams) -> Result<Placed, BackendError> {
     place_by(planner, params).await
+}
+
+/// As [`place`], with so much of devices' memory and not what they say to have free.
+///
+/// # Errors
+/// As for [`place`].
+pub async fn place_into(
+    devices: &[DeviceMemory],
+    planner: &mut Planner,
+    params: &LoadParams,
+) -> Result<Placed, BackendError> {
+    place_by(&mut Into { planner, devices }, params).await
+}
+
+/// Plans as if devices had something else free.
+struct Into<'p> {
+    planner: &'p mut Planner,
+    devices: &'p [DeviceMemory],
+}
+
+impl Plans for Into<'_> {
+    async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
+        let mut plan = self.planner.plan(params).await?;
+        plan.model.devices = self.devices.to_vec();
+        Ok(plan)
+    }
 }
 
 async fn place_by(planner: &mut impl Plans, params: &LoadParams) -> Result<Placed, BackendError> {

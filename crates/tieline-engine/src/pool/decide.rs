@@ -5,10 +5,19 @@
 //! nobody is starved by smaller ones that slip in. What leaves is what costs least to miss: the time that loading it
 //! again takes × how often it was asked for lately. What is pinned, loading or answering never leaves.
 //! A model in memory that must have adapters beside it waits for their room in the same line.
+//!
+//! Each memory has a budget of its own, the machine's and that of each device: a model has room where it has in all of them, and
+//! only what takes of one that is short leaves for it.
+
+mod room;
 
 use std::time::Duration;
 
 use tieline_types::Bytes;
+
+pub use room::{DEVICES, Devices};
+
+use room::Room;
 
 /// A model of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +55,8 @@ pub struct Resident {
     pub key: Key,
     /// What it takes.
     pub bytes: Bytes,
+    /// What it takes of devices' own memory.
+    pub devices: Devices,
     /// What it takes without adapters.
     pub bare: Bytes,
     /// What it takes for adapters that it was told to drop, and will have dropped in time.
@@ -79,6 +90,8 @@ pub struct Waiting {
     pub key: Key,
     /// What it will take; of one in memory: more than now.
     pub bytes: Bytes,
+    /// What it will take of devices' own memory; of one in memory: more than now.
+    pub devices: Devices,
     /// What it will take with all that is asked for, and nothing that others ask it for.
     pub whole: Bytes,
     /// Since when.
@@ -96,6 +109,8 @@ pub struct Facts {
     pub now: Duration,
     /// What all may take together.
     pub budget: Bytes,
+    /// What all may take together of devices' own memory.
+    pub devices: Devices,
     /// What takes memory.
     pub residents: Vec<Resident>,
     /// What is waited for and is not in memory, the longest first.
@@ -118,9 +133,11 @@ pub enum Reason {
 pub enum Refusal {
     /// It does not fit beside what is pinned, whatever leaves.
     TooLarge {
-        /// What it needs.
+        /// The device whose memory it is; `None`: the machine's.
+        device: Option<usize>,
+        /// What it needs of that.
         needed: Bytes,
-        /// What there is beside what is pinned.
+        /// What there is of it beside what is pinned.
         room: Bytes,
     },
     /// Nothing left in time.
@@ -161,13 +178,12 @@ pub fn decide(facts: &Facts) -> Decision {
         if settled || leaves || decision.drain.contains(&waiting.key) {
             continue;
         }
-        let room = facts.room_beside_pinned(waiting.key);
-        if waiting.whole > room {
-            let refusal = Refusal::TooLarge { needed: waiting.whole, room };
-            decision.refuse.push((waiting.key, refusal));
+        let whole = Room::new(waiting.whole, &waiting.devices);
+        if let Some((device, needed, room)) = whole.beyond(facts.room_beside_pinned(waiting.key)) {
+            decision.refuse.push((waiting.key, Refusal::TooLarge { device, needed, room }));
             continue;
         }
-        let fits = facts.fits(waiting.bytes.0.into(), &decision);
+        let fits = facts.fits(waiting.room(), &decision);
         match first {
             None if fits => decision.load.push(waiting.key),
             None => {
@@ -175,7 +191,7 @@ pub fn decide(facts: &Facts) -> Decision {
                 first = Some((waiting, facts.is_coming(waiting, &decision)));
             }
             Some((first, is_coming)) if fits => {
-                let together = u128::from(first.bytes.0) + u128::from(waiting.bytes.0);
+                let together = first.room().plus(waiting.room());
                 let leaves_room = facts.fits_after(together, &decision);
                 let so_often = first.passed_over.saturating_add(count(decision.passed.len()));
                 if leaves_room || (!is_coming && so_often < PASSED_OVER) {
@@ -223,10 +239,9 @@ fn expire(facts: &Facts, decision: &mut Decision) {
 /// Chooses what leaves for `waiting`, or what takes no more requests until something can.
 fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
     let leaving = |decision: &Decision| facts.leaving(decision);
-    let over = (facts.taken(decision) + u128::from(waiting.bytes.0))
-        .saturating_sub(u128::from(facts.budget.0));
-    let mut short = over.saturating_sub(leaving(decision));
-    if short == 0 {
+    let over = facts.taken(decision).plus(waiting.room()).less(facts.room());
+    let mut short = over.less(leaving(decision));
+    if short.is_nothing() {
         return;
     }
     let mut candidates: Vec<&Resident> = facts
@@ -246,15 +261,22 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
     });
     let mut chosen = Vec::new();
     for resident in candidates {
-        if short == 0 {
+        if short.is_nothing() {
             break;
         }
-        short = short.saturating_sub(u128::from(resident.stays().0));
-        chosen.push(resident);
+        // What takes nothing of a memory that is short would leave for nothing.
+        if resident.staying().relieves(short) {
+            short = short.less(resident.staying());
+            chosen.push(resident);
+        }
     }
-    if short > 0 {
+    if !short.is_nothing() {
+        // Adapters lie in the machine's memory.
+        if !short.is_of_the_machine() {
+            return;
+        }
         // What requests use beside a model that stays may be what is missing: its own, or of what is pinned.
-        let mut keys = facts.pinned_beside(waiting.key, short);
+        let mut keys = facts.pinned_beside(waiting.key, short.machine());
         if facts.residents.iter().any(|own| own.key == waiting.key && own.busy > 0) {
             keys.push(waiting.key);
         }
@@ -263,7 +285,7 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
         }
         return; // Something loads, or must stay for a while: to end less than is needed helps nobody.
     }
-    spare(&mut chosen, over.saturating_sub(leaving(decision)));
+    spare(&mut chosen, over.less(leaving(decision)));
     if chosen.iter().all(|resident| resident.busy == 0) {
         let reason = Reason::RoomFor(waiting.key);
         decision.evict.extend(chosen.iter().map(|resident| (resident.key, reason)));
@@ -288,11 +310,11 @@ fn count(length: usize) -> u32 {
 }
 
 /// Keeps those of `chosen`, the dearest first, without which there is room enough.
-fn spare(chosen: &mut Vec<&Resident>, needed: u128) {
-    let mut total: u128 = chosen.iter().map(|resident| u128::from(resident.stays().0)).sum();
+fn spare(chosen: &mut Vec<&Resident>, needed: Room) {
+    let mut total: Room = chosen.iter().map(|resident| resident.staying()).sum();
     for at in (0..chosen.len()).rev() {
-        let without = total - u128::from(chosen[at].stays().0);
-        if without >= needed {
+        let without = total.less(chosen[at].staying());
+        if needed.is_within(without) {
             total = without;
             chosen.remove(at);
         }
@@ -301,42 +323,48 @@ fn spare(chosen: &mut Vec<&Resident>, needed: u128) {
 
 impl Facts {
     /// What is taken, with what is about to be loaded. What leaves takes its memory until it is gone.
-    fn taken(&self, decision: &Decision) -> u128 {
-        let residents = self.residents.iter().map(|resident| u128::from(resident.bytes.0));
+    fn taken(&self, decision: &Decision) -> Room {
+        let residents = self.residents.iter().map(Resident::room);
         let loads = self.waiting.iter().filter(|waiting| decision.load.contains(&waiting.key));
-        residents.sum::<u128>() + loads.map(|waiting| u128::from(waiting.bytes.0)).sum::<u128>()
+        residents.chain(loads.map(Waiting::room)).sum()
+    }
+
+    /// What there is for all.
+    fn room(&self) -> Room {
+        Room::new(self.budget, &self.devices)
     }
 
     /// What is on its way out.
-    fn leaving(&self, decision: &Decision) -> u128 {
+    fn leaving(&self, decision: &Decision) -> Room {
         let ends = |r: &Resident| {
             r.phase == Phase::Ending || decision.evict.iter().any(|(key, _)| *key == r.key)
         };
-        let leaves = |r: &Resident| if ends(r) { r.bytes } else { r.going };
-        self.residents.iter().map(|r| u128::from(leaves(r).0)).sum()
+        let leaves = |r: &Resident| if ends(r) { r.room() } else { Room::of_machine(r.going) };
+        self.residents.iter().map(leaves).sum()
     }
 
     /// Whether there is room for so much now.
-    fn fits(&self, bytes: u128, decision: &Decision) -> bool {
-        self.taken(decision) + bytes <= u128::from(self.budget.0)
+    fn fits(&self, room: Room, decision: &Decision) -> bool {
+        self.taken(decision).plus(room).is_within(self.room())
     }
 
     /// Whether there is room for so much once what leaves is gone.
-    fn fits_after(&self, bytes: u128, decision: &Decision) -> bool {
-        self.taken(decision) + bytes <= u128::from(self.budget.0) + self.leaving(decision)
+    fn fits_after(&self, room: Room, decision: &Decision) -> bool {
+        let there = self.room().plus(self.leaving(decision));
+        self.taken(decision).plus(room).is_within(there)
     }
 
     /// Whether one has room as soon as what leaves is gone.
     fn is_coming(&self, waiting: &Waiting, decision: &Decision) -> bool {
-        self.fits_after(waiting.bytes.0.into(), decision)
+        self.fits_after(waiting.room(), decision)
     }
 
     /// What there is for a model: adapters of others go in time.
-    fn room_beside_pinned(&self, key: Key) -> Bytes {
+    fn room_beside_pinned(&self, key: Key) -> Room {
         let pinned =
             self.residents.iter().filter(|resident| resident.pinned && resident.key != key);
-        let pinned = pinned.fold(0u64, |sum, resident| sum.saturating_add(resident.bare.0));
-        Bytes(self.budget.0.saturating_sub(pinned))
+        let pinned = pinned.map(|resident| Room::new(resident.bare, &resident.devices));
+        self.room().less(pinned.sum())
     }
 
     /// What is pinned and answers with adapters, where those and the own ones of `key` are as much as is missing.
@@ -351,8 +379,25 @@ impl Facts {
     }
 }
 
+impl Waiting {
+    /// What it will take.
+    fn room(&self) -> Room {
+        Room::new(self.bytes, &self.devices)
+    }
+}
+
 impl Resident {
-    /// What it takes but for what it drops in time.
+    /// What it takes.
+    fn room(&self) -> Room {
+        Room::new(self.bytes, &self.devices)
+    }
+
+    /// The same but for what it drops in time.
+    fn staying(&self) -> Room {
+        Room::new(self.stays(), &self.devices)
+    }
+
+    /// What it takes of the machine's memory but for what it drops in time.
     fn stays(&self) -> Bytes {
         Bytes(self.bytes.0.saturating_sub(self.going.0))
     }

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::asked::Asked;
-use super::decide::{self, Key, Phase, Waiting, decayed};
+use super::decide::{self, Devices, Key, Phase, Waiting, decayed};
 use super::growth::{self, Claims};
 use super::{Member, Resident, Standing};
 
@@ -212,8 +212,12 @@ impl Entry {
             }
             Place::Loading | Place::Ending(_) => return None,
         };
+        // Adapters lie in the machine's memory.
+        let away = matches!(self.place, Place::Away);
+        let devices = if away { self.member.devices } else { Devices::default() };
         let (since, passed_over) = (asked.since, asked.passed_over);
-        Some(Waiting { key, bytes, whole, since, until: since.saturating_add(wait), passed_over })
+        let until = since.saturating_add(wait);
+        Some(Waiting { key, bytes, devices, whole, since, until, passed_over })
     }
 
     /// Another that came later goes before the one that waits for it longest.
@@ -234,6 +238,7 @@ impl Entry {
         Some(decide::Resident {
             key,
             bytes: self.bytes(),
+            devices: self.member.devices,
             bare: self.member.bytes,
             going: self.going(),
             phase,

@@ -88,7 +88,7 @@ impl Worker {
         let Some(asked) = entry.growing.pop_front() else { return };
         let name = &entry.member.name;
         let (kind, text) = match refusal {
-            Refusal::TooLarge { needed, room } => (
+            Refusal::TooLarge { needed, room, .. } => (
                 ErrorKind::OutOfMemory,
                 format!(
                     "{name} with the adapters asked for needs {needed}, and the models' budget leaves {room} for it"

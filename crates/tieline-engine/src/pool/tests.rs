@@ -1,3 +1,5 @@
+mod devices;
+
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::sync::Mutex;
@@ -299,8 +301,13 @@ impl Loader for Fakes {
     }
 }
 
+fn size(bytes: u64) -> Size {
+    Size { bytes: Bytes(bytes), ..Size::default() }
+}
+
 fn member(name: &str, bytes: u64) -> Member {
-    Member { name: name.to_owned(), bytes: Bytes(bytes), pinned: false, keep_alive: None }
+    let (name, bytes, devices) = (name.to_owned(), Bytes(bytes), Devices::default());
+    Member { name, bytes, devices, pinned: false, keep_alive: None }
 }
 
 fn pool(budget: u64, members: Vec<(Member, Duration)>) -> (Pool, Arc<Fakes>) {
@@ -650,23 +657,23 @@ async fn a_new_size_is_of_the_next_load_and_who_waits_waits_on() {
     let (first, waited, ()) = tokio::join!(ask(&pool, "busy"), ask(&pool, "m"), async {
         sleep(Duration::from_millis(100)).await;
         assert_eq!(taken().await, Bytes(60));
-        assert!(pool.resize("m", Bytes(30)).await.unwrap());
+        assert!(pool.resize("m", size(30)).await.unwrap());
         // There is room for it now, so that it comes, by this size.
         sleep(Duration::from_millis(100)).await;
-        assert!(!pool.resize("m", Bytes(20)).await.unwrap(), "it loads");
+        assert!(!pool.resize("m", size(20)).await.unwrap(), "it loads");
         assert_eq!(taken().await, Bytes(90));
     });
     first.unwrap();
     waited.unwrap();
-    assert!(!pool.resize("m", Bytes(20)).await.unwrap(), "it is ready");
+    assert!(!pool.resize("m", size(20)).await.unwrap(), "it is ready");
     let overview = pool.overview().await.unwrap();
     assert_eq!((overview.taken, overview.evictions.len()), (Bytes(90), 0));
     pool.unload("m").await.unwrap();
-    assert!(pool.resize("m", Bytes(10)).await.unwrap(), "it ends");
+    assert!(pool.resize("m", size(10)).await.unwrap(), "it ends");
     assert_eq!(taken().await, Bytes(90));
     ask(&pool, "m").await.unwrap();
     assert_eq!(taken().await, Bytes(70));
-    assert!(pool.resize("none", Bytes(10)).await.unwrap());
+    assert!(pool.resize("none", size(10)).await.unwrap());
     pool.shutdown().await;
 }
 

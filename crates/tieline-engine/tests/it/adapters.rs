@@ -375,6 +375,7 @@ async fn adapters_that_nobody_uses_go_before_a_model_does() {
     let members = names.map(|name| Member {
         name: name.to_owned(),
         bytes: base,
+        devices: <_>::default(),
         pinned: false,
         keep_alive: None,
     });

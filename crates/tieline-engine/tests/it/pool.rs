@@ -25,7 +25,13 @@ async fn pool(share: u64) -> Option<Pool> {
         let bytes = planner.plan(&params).await.unwrap().needed();
         planner.end().await;
         both += bytes.0;
-        members.push(Member { name: name.into(), bytes, pinned: false, keep_alive: None });
+        members.push(Member {
+            name: name.into(),
+            bytes,
+            devices: <_>::default(),
+            pinned: false,
+            keep_alive: None,
+        });
         models.insert(name.to_owned(), (file, params.clone()));
     }
     let loader = Arc::new(Runners::new(EngineConfig::new(runner), models));
@@ -93,7 +99,15 @@ async fn models_that_are_added_later_answer_do_work_and_leave_when_told() {
     for name in ["text", "vectors"] {
         let bytes = Bytes(400);
         let keep_alive = Some(Duration::from_secs(600));
-        pool.add(Member { name: name.into(), bytes, pinned: false, keep_alive }).await.unwrap();
+        pool.add(Member {
+            name: name.into(),
+            bytes,
+            devices: <_>::default(),
+            pinned: false,
+            keep_alive,
+        })
+        .await
+        .unwrap();
     }
     let served = pool.ready("text", None).await.unwrap();
     assert_eq!((served.name.as_str(), served.loaded.context), ("text", Tokens(512)));

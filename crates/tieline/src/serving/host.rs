@@ -185,8 +185,8 @@ impl Machine {
             Keep::For(time) => (Some(time), false),
             Keep::Forever => (None, true),
         };
-        let (name, bytes) = (variant.name.clone(), Bytes(0));
-        let member = Member { name, bytes, pinned, keep_alive };
+        let (name, bytes, devices) = (variant.name.clone(), Bytes(0), <_>::default());
+        let member = Member { name, bytes, devices, pinned, keep_alive };
         needs::join(&self.ground, &variant, (&self.pool, member)).await?;
         Ok(variant)
     }

@@ -55,6 +55,9 @@ impl Runners {
         // Others may have taken what was free when the budget was made.
         let need = need.within(prepared.free.min(*budget));
         need.check(variant, prepared.free.min(*budget))?;
+        if let Some(partly) = need.planned.partly() {
+            warn!(model = variant.model.name, "{partly}");
+        }
         let config = EngineConfig { past_deaths: prepared.past_deaths, ..engine.clone() };
         let (name, params) = (variant.model.name.clone(), need.planned.load(&variant.params));
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tieline_engine::plan::fit::{self, Free};
 use tieline_engine::plan::place;
-use tieline_engine::{EngineConfig, Member, Planner, Pool};
+use tieline_engine::{DeviceBudget, EngineConfig, Member, Planner, Pool, Size, pool};
 use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, ModelFile};
 use tokio::sync::AcquireError;
 
@@ -23,6 +23,21 @@ pub(super) struct Need {
 impl Need {
     pub(super) fn bytes(&self) -> Bytes {
         Bytes(self.planned.plan.needed().0.saturating_add(self.planned.extra.0))
+    }
+
+    /// What the pool counts.
+    fn size(&self) -> Size {
+        let model = &self.planned.plan.model;
+        let mut devices = pool::Devices::default();
+        for (bytes, device) in devices.iter_mut().zip(&model.devices) {
+            *bytes = model.memory.on(Some(&device.name));
+        }
+        Size { bytes: self.bytes(), devices }
+    }
+
+    /// Whether some of it lies on a device with memory of its own.
+    pub(super) fn is_on_a_device(&self) -> bool {
+        self.size().devices != pool::Devices::default()
     }
 
     /// The same with fewer copies of states, where less is there than what was planned with.
@@ -98,7 +113,8 @@ pub(super) async fn join(
     let _turn = variant.known.turn.lock().await;
     let need = of(ground, variant, pool).await?;
     need.check(variant, ground.budget)?;
-    pool.add(Member { bytes: need.bytes(), ..member }).await
+    let Size { bytes, devices } = need.size();
+    pool.add(Member { bytes, devices, ..member }).await
 }
 
 /// What a variant needs that is away, or was when this was asked.
@@ -111,14 +127,21 @@ async fn of(
         return Ok(need);
     }
     let (build, need) = Box::pin(anew(ground, variant)).await?;
+    pool.devices(budgets(ground)).await?;
     if let Some(old) = variant.need()
-        && !pool.resize(&variant.name, need.bytes()).await?
+        && !pool.resize(&variant.name, need.size()).await?
     {
         // It came there meanwhile, and the pool counts it so.
         return Ok(old);
     }
     *variant.known.slot() = Some((build, Arc::clone(&need)));
     Ok(need)
+}
+
+/// What models may take of devices' memory.
+fn budgets(ground: &Ground) -> Vec<DeviceBudget> {
+    let devices = ground.devices.get().into_iter().flatten();
+    devices.map(|one| DeviceBudget { name: one.name.clone(), bytes: one.free }).collect()
 }
 
 /// What a variant that is about to be loaded needs by the build that loads it. The pool counts it by what it was planned
@@ -130,10 +153,15 @@ pub(super) async fn to_load(
     ground: &Arc<Ground>,
     variant: &Variant,
 ) -> Result<Arc<Need>, BackendError> {
-    match variant.known.of(build(ground).await?) {
-        Some(need) => Ok(need),
-        None => Ok(Box::pin(anew(ground, variant)).await?.1),
+    let need = match variant.known.of(build(ground).await?) {
+        Some(need) => need,
+        None => Box::pin(anew(ground, variant)).await?.1,
+    };
+    if !need.is_on_a_device() {
+        return Ok(need);
     }
+    // What others took of the device since it was planned is known to a new process alone.
+    Ok(Box::pin(planned(ground, variant, false)).await?.1)
 }
 
 async fn build(ground: &Arc<Ground>) -> Result<Build, BackendError> {
@@ -145,8 +173,18 @@ fn closed(error: AcquireError) -> BackendError {
     BackendError::new(ErrorKind::Internal, "nothing is planned any more").with_source(error)
 }
 
-/// Plans, and says by which build: the planner finds its program itself, so it is one that was in use before and after.
+/// Plans with what there is for all models.
 async fn anew(ground: &Arc<Ground>, variant: &Variant) -> Result<(Build, Arc<Need>), BackendError> {
+    planned(ground, variant, true).await
+}
+
+/// Plans, and says by which build: the planner finds its program itself, so it is one that was in use before and after.
+/// `for_all`: with devices as they are without models of ours, and not as they are now.
+async fn planned(
+    ground: &Arc<Ground>,
+    variant: &Variant,
+    for_all: bool,
+) -> Result<(Build, Arc<Need>), BackendError> {
     let (store, model) = (ground.store.clone(), variant.model.clone());
     let open = move || {
         // Its runner may have died while it planned.
@@ -160,7 +198,7 @@ async fn anew(ground: &Arc<Ground>, variant: &Variant) -> Result<(Build, Arc<Nee
     let _place = ground.planning.acquire().await.map_err(closed)?;
     let mut before = build(ground).await?;
     for _ in 0..TRIES {
-        let need = Box::pin(plan(ground, variant, (&engine, &file))).await;
+        let need = Box::pin(plan(ground, variant, (&engine, &file, for_all))).await;
         let after = build(ground).await?;
         if after == before {
             return Ok((after, Arc::new(need?)));
@@ -175,12 +213,17 @@ async fn anew(ground: &Arc<Ground>, variant: &Variant) -> Result<(Build, Arc<Nee
 async fn plan(
     ground: &Arc<Ground>,
     variant: &Variant,
-    (engine, file): (&EngineConfig, &ModelFile),
+    (engine, file, for_all): (&EngineConfig, &ModelFile, bool),
 ) -> Result<Need, BackendError> {
     let mut planner = Planner::start(engine, file).await?;
     let copies = fit::copies(ground.budget);
     let params = LoadParams { copies, ..variant.params.clone() };
-    let placed = place::place(&mut planner, &params).await?;
+    let placed = match ground.devices.get() {
+        Some(devices) if for_all => place::place_into(devices, &mut planner, &params).await?,
+        _ => place::place(&mut planner, &params).await?,
+    };
+    // The first plan is made before the first load.
+    ground.devices.get_or_init(|| placed.plan.model.devices.clone());
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
     let planned = blocking(move || Ok(planning::compare(&store, placed, free))).await?;
     let mut need = Need { planned, instead: Vec::new() };

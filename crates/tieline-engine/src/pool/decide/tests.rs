@@ -8,6 +8,7 @@ fn resident(key: usize, bytes: u64) -> Resident {
     Resident {
         key: Key(key),
         bytes: Bytes(bytes),
+        devices: Devices::default(),
         bare: Bytes(bytes),
         going: Bytes(0),
         phase: Phase::Ready,
@@ -23,14 +24,22 @@ fn resident(key: usize, bytes: u64) -> Resident {
     }
 }
 
+/// So much of two devices' memory.
+fn on(first: u64, second: u64) -> Devices {
+    let mut devices = Devices::default();
+    (devices[0], devices[1]) = (Bytes(first), Bytes(second));
+    devices
+}
+
 fn waiting(key: usize, bytes: u64) -> Waiting {
     let (since, until) = (90 * SECOND, 200 * SECOND);
     let bytes = Bytes(bytes);
-    Waiting { key: Key(key), bytes, whole: bytes, since, until, passed_over: 0 }
+    let devices = Devices::default();
+    Waiting { key: Key(key), bytes, devices, whole: bytes, since, until, passed_over: 0 }
 }
 
 fn facts(residents: Vec<Resident>, waiting: Vec<Waiting>) -> Facts {
-    Facts { now: 100 * SECOND, budget: Bytes(100), residents, waiting }
+    Facts { now: 100 * SECOND, budget: Bytes(100), devices: on(100, 100), residents, waiting }
 }
 
 fn evicted(facts: &Facts) -> Vec<usize> {
@@ -77,7 +86,7 @@ fn adapters_get_room_as_a_model_does() {
     // Beside what is pinned they never fit.
     let pinned = Resident { pinned: true, ..both[1].clone() };
     let decision = decide(&facts(vec![both[0].clone(), pinned], vec![growing(0, 40, 30)]));
-    let refusal = Refusal::TooLarge { needed: Bytes(70), room: Bytes(60) };
+    let refusal = Refusal::TooLarge { device: None, needed: Bytes(70), room: Bytes(60) };
     assert_eq!((decision.refuse, decision.evict), (vec![(Key(0), refusal)], vec![]));
     // A pinned one's adapters may go in time, and its own plan does not count twice.
     let grown = Resident { pinned: true, bytes: Bytes(90), busy: 1, ..resident(0, 50) };
@@ -138,7 +147,7 @@ fn who_answers_loads_or_is_pinned_stays() {
     check_evicted(vec![busy, loading], waiting(2, 50), &[]);
     let pinned = Resident { pinned: true, ..resident(0, 50) };
     let decision = decide(&facts(vec![pinned], vec![waiting(1, 51)]));
-    let why = Refusal::TooLarge { needed: Bytes(51), room: Bytes(50) };
+    let why = Refusal::TooLarge { device: None, needed: Bytes(51), room: Bytes(50) };
     assert_eq!(decision.refuse, [(Key(1), why)]);
 }
 
@@ -239,6 +248,30 @@ fn nobody_waits_for_ever() {
     assert_eq!(decision.refuse, [(Key(1), Refusal::WaitedTooLong)]);
 }
 
+#[test]
+fn each_device_has_a_budget_of_its_own() {
+    let one = Resident { devices: on(60, 0), ..resident(0, 10) };
+    let two = Resident { devices: on(0, 60), ..resident(1, 10) };
+    let both = vec![one.clone(), two.clone()];
+    let waits = |devices| Waiting { devices, ..waiting(2, 10) };
+    let decision = decide(&facts(both.clone(), vec![waits(on(40, 40))]));
+    assert_eq!((decision.load, decision.evict), (vec![Key(2)], vec![]));
+    // Only who takes of the memory that is short leaves, however cheap the other is.
+    let cheap = Resident { uses: 0.1, ..one.clone() };
+    check_evicted(vec![cheap, two.clone()], waits(on(0, 50)), &[1]);
+    check_evicted(both.clone(), waits(on(50, 0)), &[0]);
+    check_evicted(both.clone(), waits(on(50, 50)), &[0, 1]);
+    // What is short of the machine's memory is not made up for by a device's.
+    check_evicted(both.clone(), Waiting { devices: on(10, 0), ..waiting(2, 90) }, &[0]);
+    let decision = decide(&facts(both, vec![waits(on(0, 101))]));
+    let refusal = Refusal::TooLarge { device: Some(1), needed: Bytes(101), room: Bytes(100) };
+    assert_eq!(decision.refuse, [(Key(2), refusal)]);
+    let pinned = Resident { pinned: true, ..one };
+    let decision = decide(&facts(vec![pinned], vec![waits(on(41, 0))]));
+    let refusal = Refusal::TooLarge { device: Some(0), needed: Bytes(41), room: Bytes(40) };
+    assert_eq!(decision.refuse, [(Key(2), refusal)]);
+}
+
 fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
     let phase = prop_oneof![Just(Phase::Loading), Just(Phase::Ready), Just(Phase::Ending)];
     let times = (0u64..100, 0u64..100, 0u64..60);
@@ -246,6 +279,7 @@ fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
         move |(bytes, phase, busy, pinned, (ready, idle, load), uses, displaced)| Resident {
             key: Key(key),
             bytes: Bytes(bytes),
+            devices: on(load, idle % 50),
             bare: Bytes(bytes - bytes / 3),
             going: Bytes(bytes / 3),
             phase,
@@ -266,10 +300,11 @@ proptest! {
     #[test]
     fn decisions_keep_to_the_rules(
         residents in (0usize..6).prop_flat_map(|n| (0..n).map(any_resident).collect::<Vec<_>>()),
-        wants in prop::collection::vec((0u64..130, 0u64..300), 0..5),
+        wants in prop::collection::vec((0u64..130, 0u64..300, 0u64..130, 0u64..50), 0..5),
     ) {
-        let waiting: Vec<Waiting> = wants.iter().enumerate().map(|(at, &(bytes, until))| {
-            Waiting { until: Duration::from_secs(until), ..waiting(10 + at, bytes) }
+        let waiting: Vec<Waiting> = wants.iter().enumerate().map(|(at, &(bytes, until, first, second))| {
+            let devices = on(first, second);
+            Waiting { until: Duration::from_secs(until), devices, ..waiting(10 + at, bytes) }
         }).collect();
         let facts = facts(residents, waiting);
         let decision = decide(&facts);
@@ -285,6 +320,12 @@ proptest! {
         let loads = facts.waiting.iter().filter(|w| decision.load.contains(&w.key));
         let loaded: u64 = loads.map(|w| w.bytes.0).sum();
         prop_assert!(decision.load.is_empty() || held + loaded <= facts.budget.0);
+        for device in 0..2 {
+            let held: u64 = facts.residents.iter().map(|r| r.devices[device].0).sum();
+            let loads = facts.waiting.iter().filter(|w| decision.load.contains(&w.key));
+            let loaded: u64 = loads.map(|w| w.devices[device].0).sum();
+            prop_assert!(decision.load.is_empty() || held + loaded <= facts.devices[device].0);
+        }
         prop_assert!(decision.look_again.is_none_or(|time| time > facts.now));
         // Refused once, and never loaded too.
         for (key, _) in &decision.refuse {
