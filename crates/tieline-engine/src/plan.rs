@@ -91,13 +91,14 @@ pub struct Planner {
     child: Child,
     runner: PathBuf,
     build: RunnerBuild,
+    draft: Option<Digest>,
     mourner: Mourner,
     // Its tasks read and write the child's pipes.
     _tasks: TaskTracker,
 }
 
 impl Planner {
-    /// Starts a runner on `file`.
+    /// Starts a runner on `file`, and on a draft model's where there is one.
     ///
     /// # Errors
     /// The runner cannot be started, is of another version or not shut in as it must be.
@@ -105,7 +106,7 @@ impl Planner {
         let runner = config.runner.clone();
         let tasks = TaskTracker::new();
         let unavailable = |text: String| BackendError::new(ErrorKind::Unavailable, text);
-        let alone = EngineConfig { cache: None, draft: None, ..config.clone() };
+        let alone = EngineConfig { cache: None, ..config.clone() };
         let child = Child::spawn(&alone, file, &tasks).await;
         let child = child.map_err(|error| match error {
             SpawnError::Program(failed) => failed.error(),
@@ -115,7 +116,8 @@ impl Planner {
         })?;
         let mourner = Mourner::new(config, file.digest);
         let build = RunnerBuild::default();
-        let mut this = Self { child, runner, build, mourner, _tasks: tasks };
+        let draft = config.draft.as_ref().map(|draft| draft.digest);
+        let mut this = Self { child, runner, build, draft, mourner, _tasks: tasks };
         match this.frame().await? {
             FromRunner::Hello { version: wire::VERSION, jail, build } => {
                 config.jail.check(&jail).map_err(|failed| failed.error())?;
@@ -139,7 +141,8 @@ impl Planner {
     pub async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
         placement::before(&self.build, params.gpu_layers).map_err(|failed| failed.error())?;
         // The number of threads changes no buffer; starting them would cost time.
-        let params = LoadParams { threads: Some(1), threads_batch: None, ..params.clone() };
+        let (threads, threads_batch, draft) = (Some(1), None, self.draft);
+        let params = LoadParams { threads, threads_batch, draft, ..params.clone() };
         self.mourner.reads = true;
         let sent = self.child.send(&ToRunner::Plan(Box::new(params))).await;
         sent.map_err(|error| self.confused().with_source(error))?;

@@ -7,6 +7,7 @@
 mod kin;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -21,7 +22,7 @@ use crate::answer::Answer;
 use crate::kv::Kv;
 use crate::llama::{self, Batch, Context, DecodeError, Model};
 use crate::logprobs::surest;
-use crate::session::{Session, failure_with};
+use crate::session::{Session, failure, failure_with};
 
 pub(crate) use kin::refuse_stranger;
 
@@ -103,18 +104,30 @@ pub(crate) fn of_the_draft(failure: Failure) -> Failure {
     Failure { message: format!("the draft model does not load: {}", failure.message), ..failure }
 }
 
-/// Makes the draft model's context, as long as the target's where it was trained for that.
+/// Its file should have been given.
+pub(crate) fn not_open(error: &io::Error) -> Failure {
+    failure(FailureKind::Internal, format!("the draft model's file is not open: {error}"))
+}
+
+/// How the draft model's context is made, whose target has one of `context` tokens and `kv` in its cache: as long where it was trained
+/// for that. What it has read is copied nowhere.
+pub(crate) fn settings(
+    draft: &Model,
+    (context, kv): (Tokens, Tokens),
+    target: &LoadParams,
+) -> LoadParams {
+    let context = context.min(Tokens(draft.trained_context().max(1)));
+    LoadParams { context: Some(context), kv_tokens: Some(kv), copies: Bytes(0), ..target.clone() }
+}
+
+/// Makes the draft model's context.
 pub(crate) fn session<'m>(
     draft: &'m Model,
     target: &Session<'_>,
     abort: Arc<AtomicBool>,
 ) -> Result<Session<'m>, Failure> {
-    let context = target.settings.context.min(draft.trained_context().max(1));
-    let params = LoadParams {
-        context: Some(Tokens(context)),
-        kv_tokens: Some(Tokens(target.settings.kv)),
-        ..target.params.clone()
-    };
+    let tokens = (Tokens(target.settings.context), Tokens(target.settings.kv));
+    let params = settings(draft, tokens, &target.params);
     Session::new(draft, params, abort).map_err(of_the_draft)
 }
 
@@ -126,7 +139,6 @@ impl<'m> Drafter<'m> {
         #[expect(clippy::cast_precision_loss, reason = "sizes of weights")]
         let prior = model.size() as f64 / target.size().max(1) as f64;
         Self {
-            // What it has read is copied nowhere.
             kv: Kv::new(context, (settings.sequences, Bytes(0)), model, None),
             shared: model.vocabulary().min(target.vocabulary()),
             context: length(settings.context),

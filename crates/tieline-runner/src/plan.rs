@@ -4,6 +4,7 @@
 //! the context is asked what it would have been. Nothing here guesses at a buffer.
 
 use std::fs::File;
+use std::io;
 use std::mem;
 use std::sync::mpsc::Receiver;
 
@@ -12,6 +13,7 @@ use tieline_types::wire::{Failure, FailureKind, FromRunner};
 use tieline_types::{Bytes, LoadParams, MemoryPlan, MemoryUse, PlannedSettings, Tokens};
 
 use crate::control::Control;
+use crate::drafter;
 use crate::llama::{self, Context, Llama, Model, Settings};
 use crate::pipe::{Order, Writer};
 use crate::serve::ServeError;
@@ -27,45 +29,90 @@ pub(crate) struct Line<'l> {
 /// Plans until there are no more orders to plan.
 pub(crate) fn serve(
     llama: &Llama,
-    file: &File,
+    files: (&File, &io::Result<File>),
     line: &Line<'_>,
     first: LoadParams,
 ) -> Result<(), ServeError> {
     let mut params = first;
     loop {
-        // An outline is of one number of layers on the GPU.
-        let model = match outline(llama, file, &params) {
-            Ok(model) => model,
+        // Outlines are of one number of layers on the GPU.
+        let outlines = match Outlines::new(llama, files, &params) {
+            Ok(outlines) => outlines,
             Err(failure) => return Ok(line.writer.send(&FromRunner::Planned(Err(failure)))?),
         };
-        match plan_with(&model, line, params)? {
+        match plan_with(&outlines, line, params)? {
             Some(next) => params = next,
             None => {
                 // The process ends, and to free a vocabulary word by word takes a tenth of the whole plan.
-                mem::forget(model);
+                mem::forget(outlines);
                 return Ok(());
             }
         }
     }
 }
 
-/// Plans with one outline; returns the first order that needs another.
+/// The model without its weights, and the draft model where there is to be one.
+struct Outlines {
+    model: Model,
+    draft: Option<Model>,
+}
+
+impl Outlines {
+    fn new(
+        llama: &Llama,
+        (file, draft): (&File, &io::Result<File>),
+        params: &LoadParams,
+    ) -> Result<Self, Failure> {
+        drafter::refuse_senseless(params)?;
+        let model = outline(llama, file, params)?;
+        if params.draft.is_none() {
+            return Ok(Self { model, draft: None });
+        }
+        let file = draft.as_ref().map_err(drafter::not_open)?;
+        let draft = outline(llama, file, params).map_err(drafter::of_the_draft)?;
+        drafter::refuse_stranger(&model, &draft, params)?;
+        Ok(Self { model, draft: Some(draft) })
+    }
+
+    /// The plan of both, and their contexts, which hold what the process has really taken.
+    fn plan(
+        &self,
+        params: &LoadParams,
+        control: &Control,
+    ) -> Result<(MemoryPlan, Vec<Context<'_>>), Failure> {
+        let (mut plan, context) = session::plan(&self.model, params.clone(), control.abort_flag())?;
+        let mut contexts = vec![context];
+        if let Some(draft) = &self.draft {
+            let tokens = (plan.settings.context, plan.settings.kv_tokens);
+            let params = drafter::settings(draft, tokens, params);
+            let planned = session::plan(draft, params, control.abort_flag());
+            let (other, context) = planned.map_err(drafter::of_the_draft)?;
+            plan.copied.0 = plan.copied.0.saturating_add(other.copied.0);
+            plan.allocated.0 = plan.allocated.0.saturating_add(other.allocated.0);
+            plan.memory.draft = Some(Box::new(other.memory));
+            contexts.push(context);
+        }
+        Ok((plan, contexts))
+    }
+}
+
+/// Plans with the same outlines; returns the first order that needs others.
 fn plan_with(
-    model: &Model,
+    outlines: &Outlines,
     line: &Line<'_>,
     mut params: LoadParams,
 ) -> Result<Option<LoadParams>, ServeError> {
-    let layers = params.gpu_layers;
+    let needs = |params: &LoadParams| (params.gpu_layers, params.draft);
+    let has = needs(&params);
     loop {
-        let planned = session::plan(model, params.clone(), line.control.abort_flag());
-        // The context lives until the next order: the engine looks at what this process holds meanwhile.
-        let (planned, _context) = match planned {
-            Ok((plan, context)) => (Ok(Box::new(plan)), Some(context)),
-            Err(failure) => (Err(failure), None),
+        // The contexts live until the next order: the engine looks at what this process holds meanwhile.
+        let (planned, _contexts) = match outlines.plan(&params, line.control) {
+            Ok((plan, contexts)) => (Ok(Box::new(plan)), contexts),
+            Err(failure) => (Err(failure), Vec::new()),
         };
         line.writer.send(&FromRunner::Planned(planned))?;
         match line.orders.recv() {
-            Ok(Order::Plan(next)) if next.gpu_layers == layers => params = *next,
+            Ok(Order::Plan(next)) if needs(&next) == has => params = *next,
             Ok(Order::Plan(next)) => return Ok(Some(*next)),
             Ok(Order::Load(_)) => {
                 let failure = failure(FailureKind::Internal, "a runner that plans loads nothing");

@@ -114,7 +114,7 @@ pub(crate) fn serve(given: Given, jail: Jail) -> Result<(), ServeError> {
         Ok(Order::Plan(params)) => {
             let Server { llama, writer, control, jail: _ } = &server;
             let line = plan::Line { orders: &orders, control, writer };
-            plan::serve(llama, &opened.model, &line, *params)
+            plan::serve(llama, (&opened.model, &opened.draft), &line, *params)
         }
         Ok(Order::Work { id, .. }) => {
             let failure = failure(FailureKind::Internal, "work was sent before a model was loaded");
@@ -203,6 +203,7 @@ impl Server {
         };
         session.choose_kernels();
         let mut loaded = session.describe(started);
+        loaded.memory.draft = draft.as_ref().map(|draft| Box::new(draft.memory_use()));
         let has_cache = folder.is_ok();
         let prompts = Prompts {
             model,
@@ -255,11 +256,8 @@ impl Server {
         if params.draft.is_none() {
             return Ok((model, None));
         }
-        let file = draft.map_err(|error| {
-            let text = format!("the draft model's file is not open: {error}");
-            failure(FailureKind::Internal, text)
-        })?;
-        // It is the smaller of the two, and what it takes is not told apart.
+        let file = draft.map_err(|error| drafter::not_open(&error))?;
+        // It is the smaller of the two, and what it takes of the time is not told apart.
         let draft = session::load_model(&self.llama, file, params, &mut |_| {
             self.progress(1.0, &mut Told::default())
         });

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use tieline_types::wire::{Failure, FailureKind};
 use tieline_types::{
-    Bytes, FlashAttention, Jail, KvType, LoadParams, LoadedModel, MemoryPlan, Pooling, Tokens,
+    Bytes, FlashAttention, Jail, KvType, LoadParams, LoadedModel, MemoryPlan, MemoryUse, Pooling,
+    Tokens,
 };
 
 use crate::llama::{self, ActualPooling, Context, Llama, LoadError, Model, Settings};
@@ -124,6 +125,11 @@ impl<'m> Session<'m> {
         params.measure_kernels = false;
     }
 
+    /// What its model takes.
+    pub(crate) fn memory_use(&self) -> MemoryUse {
+        plan::memory_use(self.model, &self.params, &self.settings, &self.context)
+    }
+
     /// What was loaded.
     pub(crate) fn describe(&self, started: Instant) -> LoadedModel {
         let model = self.model;
@@ -148,7 +154,7 @@ impl<'m> Session<'m> {
             load_time: started.elapsed(),
             peak_memory: process::peak_memory(),
             architecture: model.architecture(),
-            memory: plan::memory_use(model, &self.params, &self.settings, &self.context),
+            memory: self.memory_use(),
             jail: Jail::default(),
         }
     }

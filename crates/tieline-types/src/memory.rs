@@ -35,8 +35,9 @@ pub struct MemoryUse {
     pub buffers: Vec<BufferUse>,
     /// Rows of logits or embeddings, at their most, in the machine's memory.
     pub output: Bytes,
-    /// A second, smaller model that guesses ahead, in the machine's memory.
-    pub draft: Bytes,
+    /// A second, smaller model that guesses ahead, where there is one.
+    #[serde(default)]
+    pub draft: Option<Box<Self>>,
     /// Copies of what cannot be cut of the state, at most: none is there at first, and the runner keeps no
     /// more. In the machine's memory.
     #[serde(default)]
@@ -48,7 +49,9 @@ impl MemoryUse {
     pub fn on(&self, device: Option<&str>) -> Bytes {
         let buffers = self.buffers.iter().filter(|buffer| buffer.device.as_deref() == device);
         let buffers = buffers.fold(0u64, |sum, buffer| sum.saturating_add(buffer.total().0));
-        let ours = [self.output, self.draft, self.copies].into_iter();
+        let draft = self.draft.as_ref().map_or(Bytes(0), |draft| draft.on(device));
+        let buffers = buffers.saturating_add(draft.0);
+        let ours = [self.output, self.copies].into_iter();
         let ours = ours.filter(|_| device.is_none());
         Bytes(ours.fold(buffers, |sum, bytes| sum.saturating_add(bytes.0)))
     }
@@ -146,7 +149,11 @@ mod tests {
                 buffer(Some("G"), 7, 8, 9),
             ],
             output: Bytes(100),
-            draft: Bytes(1000),
+            draft: Some(Box::new(MemoryUse {
+                buffers: vec![buffer(None, 900, 0, 0), buffer(Some("GPU0"), 0, 0, 5000)],
+                output: Bytes(100),
+                ..MemoryUse::default()
+            })),
             copies: Bytes(10_000),
         };
         assert_eq!(memory.on(None), Bytes(11_116));

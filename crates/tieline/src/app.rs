@@ -205,7 +205,7 @@ impl App {
         self.load_with(model, None, (params, most), cache)
     }
 
-    /// As [`load`](Self::load), with a draft model that guesses. What it takes is not planned.
+    /// As [`load`](Self::load), with a draft model that guesses.
     pub(crate) fn load_with(
         &self,
         model: &Model,
@@ -220,8 +220,11 @@ impl App {
         let draft = draft.map(|draft| self.store.open_model(draft)).transpose()?;
         let file = self.store.open_model(model)?;
         // Where there is plenty of room, nobody waits for the plan.
-        let roomy = planning::is_roomy(model, &params, most);
-        let early = if roomy { None } else { self.plan_load(model, &file, (&params, most))? };
+        let size = models().fold(0, |sum: u64, model| sum.saturating_add(model.size.0));
+        let roomy = planning::is_roomy(Bytes(size), &params, most);
+        let planning = EngineConfig { draft: draft.clone(), ..self.engine()? };
+        let plans = (&planning, &file);
+        let early = if roomy { None } else { self.plan_load(model, plans, (&params, most))? };
         let params = match &early {
             Some(planned) => planned.load(&params),
             None => params,
@@ -240,7 +243,7 @@ impl App {
         }
         let late = async {
             match roomy {
-                true => self.fits(model, &file, (&params, most)).await.ok().flatten(),
+                true => self.fits(model, plans, (&params, most)).await.ok().flatten(),
                 false => None,
             }
         };
@@ -270,10 +273,10 @@ impl App {
     fn plan_load(
         &self,
         model: &Model,
-        file: &ModelFile,
+        plans: (&EngineConfig, &ModelFile),
         params: (&LoadParams, Option<Bytes>),
     ) -> Result<Option<Planned>, Failure> {
-        let plan = self.fits(model, file, params);
+        let plan = self.fits(model, plans, params);
         self.block_on_interruptible(plan, "interrupted while planning")
     }
 
@@ -281,14 +284,15 @@ impl App {
     async fn fits(
         &self,
         model: &Model,
-        file: &ModelFile,
+        (config, file): (&EngineConfig, &ModelFile),
         (params, most): (&LoadParams, Option<Bytes>),
     ) -> Result<Option<Planned>, Failure> {
-        let Ok(mut planner) = Planner::start(&self.engine()?, file).await else { return Ok(None) };
+        let Ok(mut planner) = Planner::start(config, file).await else { return Ok(None) };
         let planned = planning::plan(self, &mut planner, (params, most)).await.ok();
         let miss = planned.as_ref().and_then(|planned| Some((planned, planned.miss.as_ref()?)));
         if let Some((planned, miss)) = miss {
-            let fits = planning::instead(self, model, &mut planner, params, planned).await;
+            let smaller = planning::smaller(&self.store, model);
+            let fits = planning::instead(config, &smaller, &mut planner, (params, planned)).await;
             return Err(planning::refusal(model, planned, miss, &fits));
         }
         planner.end().await;

@@ -234,6 +234,9 @@ pub(crate) enum QuarantineCommand {
 pub(crate) struct Plan {
     /// The model, also with adapters: MODEL+ADAPTER
     pub(crate) model: String,
+    /// A smaller model with the same vocabulary that guesses, as for `run`
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) draft: Option<String>,
     #[command(flatten)]
     pub(crate) load: Load,
 }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use tieline_engine::plan::fit::{self, Alternative, Free, Miss};
 use tieline_engine::plan::place::{self, Placed};
-use tieline_engine::{LocalModel, Plan, Planner, plan::learn, probe};
+use tieline_engine::{EngineConfig, LocalModel, Plan, Planner, plan::learn, probe};
 use tieline_store::{LoadRecord, Model, Store};
-use tieline_types::{BackendError, Bytes, LoadParams};
+use tieline_types::{BackendError, Bytes, LoadParams, ModelFile};
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -104,41 +104,40 @@ pub(crate) fn compare(store: &Store, placed: Placed, free: Free) -> Planned {
 
 /// Whether a load fits so easily that it need not wait for its plan: by far, with a usual context, and where no GPU's memory
 /// counts.
-pub(crate) fn is_roomy(model: &Model, params: &LoadParams, most: Option<Bytes>) -> bool {
+pub(crate) fn is_roomy(size: Bytes, params: &LoadParams, most: Option<Bytes>) -> bool {
     const SPARE: u64 = 2_000_000_000;
     let usual = params.context.is_none_or(|context| context <= LoadParams::DEFAULT_CONTEXT)
         && params.kv_tokens.is_none_or(|tokens| tokens <= LoadParams::DEFAULT_CONTEXT);
-    let wants = model.size.0.saturating_mul(6).saturating_add(2 * SPARE);
+    let wants = size.0.saturating_mul(6).saturating_add(2 * SPARE);
     most.is_none() && usual && !runner::may_be_here() && wants < Free::now().memory.0
 }
 
-/// What would fit instead: other settings, then other files of the same model that are here.
+/// What would fit instead: other settings, then `smaller` files of the same model.
 pub(crate) async fn instead(
-    app: &App,
-    model: &Model,
+    config: &EngineConfig,
+    smaller: &[(String, ModelFile)],
     planner: &mut Planner,
-    params: &LoadParams,
-    planned: &Planned,
+    (params, planned): (&LoadParams, &Planned),
 ) -> Vec<String> {
     let against = (&planned.free, planned.extra);
     let found = fit::alternatives(planner, params, &planned.plan, against).await;
     let mut fits: Vec<String> = found.unwrap_or_default().iter().map(words).collect();
-    for other in smaller(app, model) {
-        if let Ok(needed) = needs(app, &other, params, planned).await {
-            fits.push(format!("{} ({needed})", other.name));
+    for (name, file) in smaller {
+        if let Ok(Some(needed)) = needs(config, file, params, planned).await {
+            fits.push(format!("{name} ({needed})"));
         }
     }
     fits
 }
 
 /// An alternative and what it needs.
-pub(crate) fn words(alternative: &Alternative) -> String {
+fn words(alternative: &Alternative) -> String {
     format!("{} ({})", alternative.change, alternative.needed)
 }
 
-/// Smaller files of what looks like the same model: its architecture and number of weights.
-fn smaller(app: &App, model: &Model) -> Vec<Model> {
-    let mut others = app.store.list().unwrap_or_default();
+/// Smaller files that are here of what looks like the same model: its architecture and number of weights.
+pub(crate) fn smaller(store: &Store, model: &Model) -> Vec<(String, ModelFile)> {
+    let mut others = store.list().unwrap_or_default();
     others.retain(|other| {
         !other.missing
             && other.size < model.size
@@ -149,25 +148,23 @@ fn smaller(app: &App, model: &Model) -> Vec<Model> {
     others.sort_by_key(|other| std::cmp::Reverse(other.size));
     others.dedup_by_key(|other| other.digest);
     others.truncate(3);
-    others
+    let open = |other: Model| Some((other.name.clone(), store.open_model(&other).ok()?));
+    others.into_iter().filter_map(open).collect()
 }
 
-/// What another file needs, where it fits.
+/// What another file needs; `None` where it does not fit.
 async fn needs(
-    app: &App,
-    other: &Model,
+    config: &EngineConfig,
+    file: &ModelFile,
     params: &LoadParams,
     planned: &Planned,
-) -> Result<Bytes, Failure> {
-    let file = app.store.open_model(other)?;
-    let mut planner = Planner::start(&app.engine()?, &file).await?;
+) -> Result<Option<Bytes>, BackendError> {
+    let mut planner = Planner::start(config, file).await?;
     let placed = place::place(&mut planner, params).await;
     planner.end().await;
     let mut plan = placed?.plan;
-    match fit::squeeze(&mut plan, &planned.free, planned.extra) {
-        None => Ok(plan.needed()),
-        Some(_) => Err(Failure::user("it does not fit")),
-    }
+    let miss = fit::squeeze(&mut plan, &planned.free, planned.extra);
+    Ok(miss.is_none().then(|| plan.needed()))
 }
 
 /// The refusal of what does not fit.

@@ -10,10 +10,11 @@
 
 use std::path::Path;
 
-use tieline_types::wire::{Failure, FailureKind, Reply, ToRunner, Work};
+use tieline_types::wire::{Failure, FailureKind, FromRunner, Reply, ToRunner, Work};
 use tieline_types::{
-    Class, Constraint, Digest, Event, FinishReason, LoadParams, Message, Pooling, Prompt, Request,
-    RequestId, Role, Sampling, Speculation, Tokens, Tool, ToolCallStep, ToolChoice,
+    Bytes, Class, Constraint, Digest, Event, FinishReason, LoadParams, MemoryUse, Message, Pooling,
+    Prompt, Request, RequestId, Role, Sampling, Speculation, Tokens, Tool, ToolCallStep,
+    ToolChoice,
 };
 
 use crate::peer::{Answer, Peer, Random, exact, going_on, keeping, question, some_tokens};
@@ -34,6 +35,37 @@ fn drafting_with(params: LoadParams) -> Peer {
     let mut peer = Peer::start_drafting(testkit::smollm2_f16(), None, Some(testkit::smollm2()));
     peer.load(params).unwrap();
     peer
+}
+
+/// What both models take is planned as it is loaded.
+#[test]
+fn a_draft_model_is_in_the_plan() {
+    let start = || Peer::start_drafting(testkit::smollm2_f16(), None, Some(testkit::smollm2()));
+    let params = LoadParams { threads: Some(1), copies: Bytes(0), ..params() };
+    let mut planner = start();
+    planner.send(&ToRunner::Plan(Box::new(params.clone())));
+    let Some(FromRunner::Planned(Ok(plan))) = planner.frame() else { panic!("no plan") };
+    let loaded = start().load(params.clone()).unwrap();
+    let parts = |memory: &MemoryUse| {
+        let draft = memory.draft.as_deref().unwrap();
+        [memory, draft]
+            .map(|one| (one.sum(|part| part.kv), one.sum(|part| part.compute), one.output))
+    };
+    assert_eq!(parts(&plan.memory), parts(&loaded.memory));
+    // 98 MB of weights at least, and a cache that is as long as the target's.
+    assert!(plan.memory.draft.as_ref().unwrap().on(None) > Bytes(98_000_000));
+    // The next plan of the same runner may be without, and is as if it had never been.
+    planner.send(&ToRunner::Plan(Box::new(LoadParams { draft: None, ..params })));
+    let Some(FromRunner::Planned(Ok(alone))) = planner.frame() else { panic!("no plan") };
+    assert_eq!(alone.memory, MemoryUse { draft: None, ..plan.memory });
+}
+
+#[test]
+fn what_cannot_guess_is_refused_by_a_plan_too() {
+    let mut planner = Peer::start_drafting(testkit::smollm2_f16(), None, Some(testkit::minilm()));
+    planner.send(&ToRunner::Plan(Box::new(params())));
+    let Some(FromRunner::Planned(Err(failure))) = planner.frame() else { panic!("planned") };
+    assert!(failure.message.contains("draft model"), "{}", failure.message);
 }
 
 /// Guessed ahead by whoever can.

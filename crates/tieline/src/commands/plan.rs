@@ -1,8 +1,8 @@
 //! `tieline plan`
 
 use serde::Serialize;
-use tieline_engine::Planner;
 use tieline_engine::plan::fit::Free;
+use tieline_engine::{EngineConfig, Planner};
 use tieline_store::Model;
 use tieline_types::{Bytes, Digest, LoadParams, MemoryPlan};
 
@@ -45,13 +45,16 @@ pub(super) fn plan(app: &App, args: &args::Plan) -> Result<(), Failure> {
     };
     let model = Model { name: found.name(), ..found.base };
     let file = app.store.open_model(&model)?;
-    let config = app.engine()?;
+    let draft = args.draft.as_ref().map(|name| app.installed(name)).transpose()?;
+    let draft = draft.map(|draft| app.store.open_model(&draft)).transpose()?;
+    let config = EngineConfig { draft, ..app.engine()? };
     let work = async {
         let mut planner = Planner::start(&config, &file).await?;
         let planned = planning::plan(app, &mut planner, (&params, most)).await?;
         let mut instead = Vec::new();
         if planned.miss.is_some() {
-            instead = planning::instead(app, &model, &mut planner, &params, &planned).await;
+            let smaller = planning::smaller(&app.store, &model);
+            instead = planning::instead(&config, &smaller, &mut planner, (&params, &planned)).await;
         }
         planner.end().await;
         Ok((planned, instead))
@@ -108,6 +111,12 @@ fn text(planned: &Planned, adapters: Bytes) -> String {
     row("output", plan.memory.output, "this machine, at most".to_owned());
     if plan.memory.copies.0 > 0 {
         row("copies of states", plan.memory.copies, "this machine, at most".to_owned());
+    }
+    if let Some(draft) = &plan.memory.draft {
+        row("draft model", draft.on(None), "this machine".to_owned());
+        for device in plan.devices.iter().filter(|one| draft.on(Some(&one.name)).0 > 0) {
+            row("draft model", draft.on(Some(&device.name)), device.name.clone());
+        }
     }
     row("program", planned.plan.base, "this machine".to_owned());
     row("needed", planned.plan.needed(), String::new());

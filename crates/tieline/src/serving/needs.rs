@@ -228,10 +228,11 @@ async fn plan(
     let planned = blocking(move || Ok(planning::compare(&store, placed, free))).await?;
     let mut need = Need { planned, instead: Vec::new() };
     if need.bytes() > ground.budget {
-        let against = (&need.planned.free, need.planned.extra);
-        let found = fit::alternatives(&mut planner, &params, &need.planned.plan, against).await;
+        let (store, model) = (ground.store.clone(), variant.model.clone());
+        let smaller = blocking(move || Ok(planning::smaller(&store, &model))).await?;
+        let asked = (&params, &need.planned);
         // Without an alternative the refusal says less.
-        need.instead = found.unwrap_or_default().iter().map(planning::words).collect();
+        need.instead = planning::instead(engine, &smaller, &mut planner, asked).await;
     }
     planner.end().await;
     Ok(need)
