@@ -27,6 +27,7 @@ pub use decide::{DEVICES, Devices};
 pub use overview::{Eviction, Overview, Standing};
 pub use resident::{Loader, Resident};
 pub use runners::Runners;
+pub use sizes::{DeviceBudget, Size};
 
 use asked::{Asked, Job, Witness};
 use decide::{Decision, Facts, Key, Reason, Refusal};
@@ -65,24 +66,6 @@ pub struct PoolConfig {
     pub budget: Bytes,
     /// How long a request may wait for its model to get room.
     pub wait: Duration,
-}
-
-/// A device with memory of its own, and what all models may take of that together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceBudget {
-    /// Its name.
-    pub name: String,
-    /// What models may take.
-    pub bytes: Bytes,
-}
-
-/// What a member takes from its next load on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Size {
-    /// Of the machine's memory.
-    pub bytes: Bytes,
-    /// Of devices' own.
-    pub devices: Devices,
 }
 
 /// Models that share a budget. All end when it is shut down.
@@ -188,15 +171,6 @@ impl Pool {
     /// The pool is shut down.
     pub async fn add(&self, member: Member) -> Result<(), BackendError> {
         self.send(Order::Add(member)).await
-    }
-
-    /// Says which devices have memory of their own, and how much models may take of it: without, what they take there is counted
-    /// as if there were nothing. Of more than [`DEVICES`], the first count.
-    ///
-    /// # Errors
-    /// The pool is shut down.
-    pub async fn devices(&self, devices: Vec<DeviceBudget>) -> Result<(), BackendError> {
-        self.send(Order::Devices(devices)).await
     }
 
     /// Removes a member; one in memory leaves when what it answers is answered. None of this name is no error.
@@ -517,21 +491,6 @@ impl Worker {
         let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
         let residents = keyed().filter_map(|(key, entry)| entry.resident(key, now)).collect();
         Facts { now, budget: self.config.budget, devices: self.budgets(), residents, waiting }
-    }
-
-    /// What models may take of each device's memory.
-    fn budgets(&self) -> Devices {
-        let mut budgets = Devices::default();
-        for (budget, device) in budgets.iter_mut().zip(&self.devices) {
-            *budget = device.bytes;
-        }
-        budgets
-    }
-
-    /// Whose budget it is, for messages.
-    fn whose(&self, device: Option<usize>) -> String {
-        let device = device.and_then(|at| self.devices.get(at));
-        device.map_or_else(String::new, |device| format!(" of {}", device.name))
     }
 
     fn load(&mut self, key: Key) {

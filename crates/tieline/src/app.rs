@@ -229,7 +229,6 @@ impl App {
             Some(planned) => planned.load(&params),
             None => params,
         };
-        let bar = bars::thousandths(self.output, format!("loading {}", model.name));
         let config = EngineConfig {
             cache,
             draft,
@@ -247,17 +246,7 @@ impl App {
                 false => None,
             }
         };
-        let start =
-            LocalModel::start(config, model.name.clone(), file.clone(), params.clone(), |share| {
-                bar.set_position(thousandths(share))
-            });
-        let loading = async {
-            let (loaded, late) = tokio::join!(start, late);
-            Ok((loaded?, late))
-        };
-        let loaded = self.block_on_interruptible(loading, "interrupted while loading");
-        bar.finish_and_clear();
-        let (loaded, late) = loaded?;
+        let (loaded, late) = self.start((config, model, &file), params.clone(), late)?;
         if let Some(warning) = kv_cost::warning(&self.home, model, types, &loaded) {
             self.output.warn(&warning);
         }
@@ -268,6 +257,25 @@ impl App {
         // What it holds with another model beside it is no lesson about it.
         let planned = planned.filter(|_| alone);
         Ok(Loaded { model: loaded, planned, of, _session: session, _leases: leases })
+    }
+
+    /// Starts a runner and shows how far it is, beside something else.
+    fn start<T>(
+        &self,
+        (config, model, file): (EngineConfig, &Model, &ModelFile),
+        params: LoadParams,
+        beside: impl Future<Output = T>,
+    ) -> Result<(LocalModel, T), Failure> {
+        let bar = bars::thousandths(self.output, format!("loading {}", model.name));
+        let progress = |share| bar.set_position(thousandths(share));
+        let start = LocalModel::start(config, model.name.clone(), file.clone(), params, progress);
+        let loading = async {
+            let (loaded, beside) = tokio::join!(start, beside);
+            Ok((loaded?, beside))
+        };
+        let loaded = self.block_on_interruptible(loading, "interrupted while loading");
+        bar.finish_and_clear();
+        loaded
     }
 
     fn plan_load(

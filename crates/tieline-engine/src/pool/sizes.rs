@@ -1,12 +1,39 @@
-//! What members take, as it changes while the pool runs.
+//! What members take, as it changes while the pool runs, and what there is of devices.
 
-use tieline_types::BackendError;
+use tieline_types::{BackendError, Bytes};
 use tokio::sync::oneshot;
 
-use super::decide::{Key, Phase};
-use super::{Member, Order, Pool, Size, Worker, gone};
+use super::decide::{Devices, Key, Phase};
+use super::{Member, Order, Pool, Worker, gone};
+
+/// A device with memory of its own, and what all models may take of that together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceBudget {
+    /// Its name.
+    pub name: String,
+    /// What models may take.
+    pub bytes: Bytes,
+}
+
+/// What a member takes from its next load on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Of the machine's memory.
+    pub bytes: Bytes,
+    /// Of devices' own.
+    pub devices: Devices,
+}
 
 impl Pool {
+    /// Says which devices have memory of their own, and how much models may take of it: without, what they take there is counted
+    /// as if there were nothing. Of more than [`DEVICES`], the first count.
+    ///
+    /// # Errors
+    /// The pool is shut down.
+    pub async fn devices(&self, devices: Vec<DeviceBudget>) -> Result<(), BackendError> {
+        self.send(Order::Devices(devices)).await
+    }
+
     /// Changes what a member takes from its next load on. Who waits for it waits on. `false`: it is in memory or comes
     /// there, and has the size that it had.
     ///
@@ -20,6 +47,21 @@ impl Pool {
 }
 
 impl Worker {
+    /// What models may take of each device's memory.
+    pub(super) fn budgets(&self) -> Devices {
+        let mut budgets = Devices::default();
+        for (budget, device) in budgets.iter_mut().zip(&self.devices) {
+            *budget = device.bytes;
+        }
+        budgets
+    }
+
+    /// Whose budget it is, for messages.
+    pub(super) fn whose(&self, device: Option<usize>) -> String {
+        let device = device.and_then(|at| self.devices.get(at));
+        device.map_or_else(String::new, |device| format!(" of {}", device.name))
+    }
+
     pub(super) fn resize(&mut self, name: &str, size: Size) -> bool {
         let key = self.find(name);
         let Some((key, entry)) = key.and_then(|key| Some((key, self.entries.get_mut(&key)?)))
