@@ -20,7 +20,7 @@ fail() { printf '%s\n' "install: $1" "hint: $2" >&2; exit 1; }
 
 if $remove; then
     # Models and state stay: they are the user's.
-    rm -f "$home/tieline" "$home/tieline-runner" "$home"/lib*.so* "$prefix/bin/tieline" "$bash" "$zsh" "$fish" "$manual"
+    rm -f "$home/tieline" "$home/tieline-runner" "$home"/tieline-runner-* "$home"/lib*.so* "$prefix/bin/tieline" "$bash" "$zsh" "$fish" "$manual"
     [ ! -d "$home" ] || rmdir "$home"
     echo "removed from $prefix; models and state stay where they are"
     exit
@@ -36,7 +36,7 @@ done
 mkdir -p "$prefix/bin"
 # Under another name first: what runs now keeps its own file, and nothing is ever half there.
 put() { cp "$1" "$2.new" && mv -f "$2.new" "$2"; }
-for file in "$from/tieline" "$from/tieline-runner" "$from"/lib*.so*; do
+for file in "$from/tieline" "$from/tieline-runner" "$from"/tieline-runner-[a-z]* "$from"/lib*.so*; do
     [ ! -f "$file" ] || put "$file" "$home/${file##*/}"
 done
 say() { "$home/tieline" "$@" >"$target.new" && mv -f "$target.new" "$target"; }

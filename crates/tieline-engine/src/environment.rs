@@ -28,7 +28,7 @@ pub(crate) fn variables() -> impl Iterator<Item = (&'static str, String)> {
 
 /// Whether it is numbers or names of devices, and nothing else that a library might make something of.
 fn is_list(value: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b",-/.:_".contains(&byte);
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b",-/.:_ ".contains(&byte);
     value.len() <= LONGEST && value.bytes().all(is_part)
 }
 
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn lists_of_devices_are_told_from_all_else() {
-        for list in ["0", "0,1", "-1", "", "GPU-8932f937-d72c", "MIG-GPU-8932f937/1/0"] {
+        for list in ["0", "0,1", "0, 1", "-1", "", "GPU-8932f937-d72c", "MIG-GPU-8932f937/1/0"] {
             assert!(is_list(list), "{list}");
         }
         for other in ["0;1", "$(id)", "a\nb", "é", &"0".repeat(LONGEST + 1)] {

@@ -401,6 +401,11 @@ impl Worker {
         match result {
             Ok(model) => {
                 self.tasks.spawn(growth::watch(model.adapters(), Arc::clone(&self.freed)));
+                if let Some(size) = model.size() {
+                    // The next load is as was said.
+                    self.sizes.insert(key, entry.member.size());
+                    entry.member.takes(size);
+                }
                 entry.ready(model, now, took);
             }
             Err(error) => {

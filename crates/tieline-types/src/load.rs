@@ -134,7 +134,7 @@ pub struct LoadParams {
     pub embeddings: Option<Pooling>,
     /// Map the file instead of reading it into memory.
     pub mmap: bool,
-    /// Layers to put on a GPU, where the runner's build has one; `None` puts all.
+    /// Layers to put on a GPU; `None`: all that fit, where the runner has one. A build for the processor alone refuses any.
     pub gpu_layers: Option<u32>,
     /// Most requests that are answered at once.
     pub parallel: u32,

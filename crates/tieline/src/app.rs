@@ -221,7 +221,8 @@ impl App {
         let file = self.store.open_model(model)?;
         // Where there is plenty of room, nobody waits for the plan.
         let size = models().fold(0, |sum: u64, model| sum.saturating_add(model.size.0));
-        let roomy = planning::is_roomy(Bytes(size), &params, most);
+        let roomy =
+            planning::is_roomy(Bytes(size), &params, most) && !runner::may_use_gpu(&self.chosen()?);
         let planning = EngineConfig { draft: draft.clone(), ..self.engine()? };
         let plans = (&planning, &file);
         let early = if roomy { None } else { self.plan_load(model, plans, (&params, most))? };
@@ -300,7 +301,7 @@ impl App {
         let miss = planned.as_ref().and_then(|planned| Some((planned, planned.miss.as_ref()?)));
         if let Some((planned, miss)) = miss {
             let smaller = planning::smaller(&self.store, model);
-            let fits = planning::instead(config, &smaller, &mut planner, (params, planned)).await;
+            let fits = planning::instead(config, &smaller, planner, (params, planned)).await;
             return Err(planning::refusal(model, planned, miss, &fits));
         }
         planner.end().await;

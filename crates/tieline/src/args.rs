@@ -447,7 +447,7 @@ pub(crate) struct Load {
     /// Read the file into memory instead of mapping it
     #[arg(long)]
     pub(crate) no_mmap: bool,
-    /// Layers to put on a GPU, where the runner has one; 0 computes on the processor [default: as many as fit]
+    /// Layers to put on a GPU, which the runner must have; 0 computes on the processor [default: as many as fit, if it has one]
     #[arg(long, value_name = "N")]
     pub(crate) gpu_layers: Option<u32>,
     /// Multiply with ggml's kernels alone, not with Tieline's

@@ -42,7 +42,7 @@ pub(crate) const ALL: [(&str, &str); 20] = [
     (GPU, "`auto`, `off`, `cuda`, `rocm`, `metal` or `vulkan`, as `--gpu`"),
     (
         "CUDA_VISIBLE_DEVICES, HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES, GGML_VK_VISIBLE_DEVICES",
-        "which GPUs a runner may see: the only variables that it is given",
+        "which GPUs a runner may see: the only variables of yours that it is given",
     ),
     (OFFLINE, "`true`: ask nobody outside this machine"),
     (CATALOGUE, "a catalogue file whose entries come before the built-in ones"),

@@ -8,8 +8,8 @@ use tieline_store::{LoadRecord, Model, Store};
 use tieline_types::{BackendError, Bytes, LoadParams, ModelFile};
 
 use crate::app::App;
+use crate::crashes;
 use crate::failure::Failure;
-use crate::runner;
 
 /// A plan, and how it compares with what is free and with what was.
 #[derive(Clone, Debug)]
@@ -102,28 +102,30 @@ pub(crate) fn compare(store: &Store, placed: Placed, free: Free) -> Planned {
     Planned { plan, layers, extra, loads: past.len(), free, miss }
 }
 
-/// Whether a load fits so easily that it need not wait for its plan: by far, with a usual context, and where no GPU's memory
-/// counts.
+/// Whether a load fits so easily into the machine's memory that it need not wait for its plan: by far, and with a usual context.
 pub(crate) fn is_roomy(size: Bytes, params: &LoadParams, most: Option<Bytes>) -> bool {
     const SPARE: u64 = 2_000_000_000;
     let usual = params.context.is_none_or(|context| context <= LoadParams::DEFAULT_CONTEXT)
         && params.kv_tokens.is_none_or(|tokens| tokens <= LoadParams::DEFAULT_CONTEXT);
     let wants = size.0.saturating_mul(6).saturating_add(2 * SPARE);
-    most.is_none() && usual && !runner::may_be_here() && wants < Free::now().memory.0
+    most.is_none() && usual && wants < Free::now().memory.0
 }
 
-/// What would fit instead: other settings, then `smaller` files of the same model.
+/// What would fit instead: other settings, then `smaller` files of the same model. Ends the planner.
 pub(crate) async fn instead(
     config: &EngineConfig,
     smaller: &[(String, ModelFile)],
-    planner: &mut Planner,
+    mut planner: Planner,
     (params, planned): (&LoadParams, &Planned),
 ) -> Vec<String> {
     let against = (&planned.free, planned.extra);
-    let found = fit::alternatives(planner, params, &planned.plan, against).await;
+    let found = fit::alternatives(&mut planner, params, &planned.plan, against).await;
+    planner.end().await;
+    // The deaths that it knows of are the larger one's.
+    let config = EngineConfig { past_deaths: Vec::new(), on_death: None, ..config.clone() };
     let mut fits: Vec<String> = found.unwrap_or_default().iter().map(words).collect();
     for (name, file) in smaller {
-        if let Ok(Some(needed)) = needs(config, file, params, planned).await {
+        if let Ok(Some(needed)) = needs(&config, file, params, planned).await {
             fits.push(format!("{name} ({needed})"));
         }
     }
@@ -144,6 +146,7 @@ pub(crate) fn smaller(store: &Store, model: &Model) -> Vec<(String, ModelFile)> 
             && other.architecture.is_some()
             && other.architecture == model.architecture
             && other.parameters == model.parameters
+            && crashes::quarantined(store, other).is_ok_and(|quarantine| quarantine.is_none())
     });
     others.sort_by_key(|other| std::cmp::Reverse(other.size));
     others.dedup_by_key(|other| other.digest);

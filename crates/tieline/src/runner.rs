@@ -15,9 +15,7 @@ use tieline_types::{Digest, ErrorKind, Hint};
 use crate::env;
 use crate::failure::Failure;
 
-pub(crate) use kinds::{Gpu, may_be_here};
-
-use kinds::Kind;
+pub(crate) use kinds::{Gpu, Kind};
 
 /// What a program is called that lies beside this one.
 const BESIDE: &str = "tieline-runner";
@@ -75,6 +73,21 @@ fn chosen_beside(gpu: Gpu) -> Result<Chosen, Failure> {
     })
 }
 
+/// The kind of GPU of the runner beside this program that would be used; `None`: the one for the processor, or none can be.
+pub(crate) fn kind_beside(gpu: Gpu) -> Option<Kind> {
+    let chosen = kinds::choose(gpu, &beside().ok()?);
+    chosen.ok().flatten().map(|(kind, _)| kind)
+}
+
+/// Whether a runner may compute on a GPU: one that was named or pinned where such a GPU may be here.
+pub(crate) fn may_use_gpu(chosen: &Chosen) -> bool {
+    match chosen.why {
+        Why::For(_) => true,
+        Why::Beside => false,
+        Why::Named | Why::Pinned(_) => kinds::may_be_here(),
+    }
+}
+
 /// Where a process's program comes from, as far as this system tells.
 pub(crate) fn of_process(pid: u32, engines: &Engines) -> Option<Chosen> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
@@ -94,18 +107,21 @@ fn why_beside(path: &Path) -> Option<Why> {
 
 /// Finds the runner again at each start, so that what runs for long follows `tieline engine use`.
 pub(crate) fn source(engines: Engines, gpu: Gpu) -> ProgramSource {
-    ProgramSource::new(move || match engines.read().map(|lock| lock.current) {
+    ProgramSource::new(move || {
+        match engines.read().map(|lock| lock.current) {
         Ok(Some(name)) => pinned(&engines, &name),
         Ok(None) => match chosen_beside(gpu) {
             Ok(chosen) => Ok(Program { path: chosen.path, file: None, fallback: None }),
-            Err(_) if beside().is_ok_and(|plain| !plain.is_file()) => Err(absent()),
-            Err(failure) => Err(Failed {
+            Err(_) if kinds::none_beside(&beside().unwrap_or_default()) => Err(absent()),
+            // Says no path, as above.
+            Err(_) => Err(Failed {
                 kind: ErrorKind::Unavailable,
-                message: failure.message,
-                hint: failure.hint,
+                message: "no runner program finds the GPU that it is for, so no model of this machine can answer".to_owned(),
+                hint: Some("whoever runs this server: see `tieline doctor`, or say --gpu off".to_owned()),
             }),
         },
         Err(error) => Err(refused(&error)),
+    }
     })
 }
 
@@ -128,10 +144,10 @@ pub(crate) fn source_of_file(path: PathBuf, file: File) -> ProgramSource {
 
 /// The content of the runner beside this program that would be used; `None` where there is none.
 pub(crate) fn content_beside(engines: &Engines, gpu: Gpu) -> Result<Option<Digest>, Failure> {
-    match chosen_beside(gpu) {
-        Ok(chosen) => Ok(Some(engines.content(&chosen.path)?)),
-        Err(_) => Ok(None),
+    if kinds::none_beside(&beside()?) {
+        return Ok(None);
     }
+    Ok(Some(engines.content(&chosen_beside(gpu)?.path)?))
 }
 
 fn pinned(engines: &Engines, name: &str) -> Result<Program, Failed> {

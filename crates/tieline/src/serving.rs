@@ -13,7 +13,7 @@ mod needs;
 mod variants;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tieline_engine::plan::fit::Free;
@@ -29,6 +29,7 @@ use crate::app::App;
 use crate::args;
 use crate::crashes;
 use crate::prompts::Quota;
+use crate::runner::{self, Gpu, Kind};
 use cards::Cards;
 use host::Machine;
 use loader::Runners;
@@ -81,22 +82,46 @@ struct Ground {
     store: Store,
     engine: EngineConfig,
     budget: Bytes,
-    /// Devices with memory of their own, with what they had free before the first model was loaded.
-    devices: OnceLock<Vec<DeviceMemory>>,
+    /// Devices with memory of their own that the runner in use finds, each with the most that it has had free.
+    devices: Mutex<Vec<DeviceMemory>>,
+    /// Held from planning a load that takes of a device to its end: the next sees what it took.
+    on_devices: tokio::sync::Mutex<()>,
+    /// Which of the runners beside this program.
+    gpu: Gpu,
     /// Places for planners, each of which is a process.
     planning: Semaphore,
 }
 
 impl Ground {
-    /// The content of the build that the next runner is started from; `None`: it is no build.
-    fn build(&self) -> Result<Option<Digest>, BackendError> {
+    fn devices(&self) -> MutexGuard<'_, Vec<DeviceMemory>> {
+        // No code panics while it holds this lock.
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next runner is started from.
+    fn build(&self) -> Result<Build, BackendError> {
         // Without a source it was named, and stays.
         if self.engine.source.is_none() {
-            return Ok(None);
+            return Ok(Build::Other);
         }
         let lock = self.store.engines().read().map_err(errors::engine)?;
-        Ok(lock.current.and_then(|name| Some(lock.builds.get(&name)?.digest)))
+        let pinned = lock.current.and_then(|name| Some(lock.builds.get(&name)?.digest));
+        Ok(match pinned.map(Build::Pinned) {
+            Some(build) => build,
+            None => runner::kind_beside(self.gpu).map_or(Build::Other, Build::For),
+        })
     }
+}
+
+/// What a runner is started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Build {
+    /// A build of this content.
+    Pinned(Digest),
+    /// The runner beside this program for this kind of GPU.
+    For(Kind),
+    /// One that was named, or the one for the processor.
+    Other,
 }
 
 /// Ends what [`start`] began.
@@ -140,7 +165,9 @@ pub(crate) fn start(
         store,
         engine,
         budget,
-        devices: OnceLock::new(),
+        devices: Mutex::default(),
+        on_devices: tokio::sync::Mutex::default(),
+        gpu: app.gpu(),
         planning: Semaphore::new(PLANNERS),
     });
     let variants = Arc::new(Variants::default());

@@ -4,6 +4,7 @@
 
 use tieline_types::{BackendError, Bytes, KvType, LoadParams, Tokens};
 
+use super::place::{Placed, place};
 use super::{Plan, Planner};
 use crate::probe;
 
@@ -100,7 +101,7 @@ pub async fn alternatives(
     let mut found = Vec::new();
     for (change, params) in variants(params, plan) {
         // Settings that this model refuses are no alternative.
-        let Ok(mut plan) = planner.plan(&params).await else { continue };
+        let Ok(Placed { mut plan, .. }) = place(planner, &params).await else { continue };
         if squeeze(&mut plan, free, extra).is_none() {
             found.push(Alternative { params, change, needed: plan.needed() });
         }
@@ -110,7 +111,7 @@ pub async fn alternatives(
     for _ in 0..SEARCHES {
         let Some(context) = search.next() else { break };
         let params = shorter(params, context);
-        let mut plan = planner.plan(&params).await?;
+        let mut plan = place(planner, &params).await?.plan;
         let fits = squeeze(&mut plan, free, extra).is_none();
         search.note(context, fits);
         if fits {

@@ -36,7 +36,7 @@ pub async fn place(planner: &mut Planner, params: &LoadParams) -> Result<Placed,
     place_by(planner, params).await
 }
 
-/// As [`place`], with so much of devices' memory and not what they say to have free.
+/// As [`place`], with what devices had free once, where that was more than it is now: when models leave, they have it again.
 ///
 /// # Errors
 /// As for [`place`].
@@ -57,8 +57,16 @@ struct Into<'p> {
 impl Plans for Into<'_> {
     async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
         let mut plan = self.planner.plan(params).await?;
-        plan.model.devices = self.devices.to_vec();
+        had(self.devices, &mut plan.model.devices);
         Ok(plan)
+    }
+}
+
+/// Raises what devices have free to what they had.
+fn had(once: &[DeviceMemory], now: &mut [DeviceMemory]) {
+    for device in now {
+        let had = once.iter().find(|had| had.name == device.name && had.total == device.total);
+        device.free = had.map_or(device.free, |had| had.free.max(device.free));
     }
 }
 
@@ -95,7 +103,7 @@ async fn with(
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::ErrorKind;
+    use tieline_types::{Bytes, ErrorKind};
 
     use super::super::fit::tests::plan;
     use super::*;
@@ -128,6 +136,19 @@ mod tests {
             assert_eq!(layers, Some(want), "{free}");
             assert!(plans <= 5, "{plans}");
         }
+    }
+
+    #[test]
+    fn a_device_has_again_what_it_had_and_another_does_not() {
+        let device = |name: &str, free, total| DeviceMemory {
+            name: name.to_owned(),
+            free: Bytes(free),
+            total: Bytes(total),
+        };
+        let once = [device("a", 50, 100), device("b", 5, 100), device("c", 90, 100)];
+        let mut now = [device("a", 10, 100), device("b", 20, 100), device("c", 10, 99)];
+        had(&once, &mut now);
+        assert_eq!(now.map(|one| one.free.0), [50, 20, 10]);
     }
 
     #[tokio::test]

@@ -192,7 +192,9 @@ pub fn decide(facts: &Facts) -> Decision {
             }
             Some((first, is_coming)) if fits => {
                 let together = first.room().plus(waiting.room());
-                let leaves_room = facts.fits_after(together, &decision);
+                // Of no memory that the first lacks does it take anything.
+                let leaves_room = facts.short_after(together, &decision)
+                    == facts.short_after(first.room(), &decision);
                 let so_often = first.passed_over.saturating_add(count(decision.passed.len()));
                 if leaves_room || (!is_coming && so_often < PASSED_OVER) {
                     decision.load.push(waiting.key);
@@ -348,15 +350,15 @@ impl Facts {
         self.taken(decision).plus(room).is_within(self.room())
     }
 
-    /// Whether there is room for so much once what leaves is gone.
-    fn fits_after(&self, room: Room, decision: &Decision) -> bool {
+    /// What lacks for so much once what leaves is gone.
+    fn short_after(&self, room: Room, decision: &Decision) -> Room {
         let there = self.room().plus(self.leaving(decision));
-        self.taken(decision).plus(room).is_within(there)
+        self.taken(decision).plus(room).less(there)
     }
 
     /// Whether one has room as soon as what leaves is gone.
     fn is_coming(&self, waiting: &Waiting, decision: &Decision) -> bool {
-        self.fits_after(waiting.room(), decision)
+        self.short_after(waiting.room(), decision).is_nothing()
     }
 
     /// What there is for a model: adapters of others go in time.

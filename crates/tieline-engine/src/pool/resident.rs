@@ -9,6 +9,8 @@ use tieline_types::wire::{Reply, Work};
 use tieline_types::{Backend, BackendError, Digest, HeldAdapter, Served};
 use tokio::sync::watch;
 
+use super::Size;
+
 /// A model in memory.
 #[async_trait]
 pub trait Resident: Backend {
@@ -18,6 +20,11 @@ pub trait Resident: Backend {
     /// The adapters that it holds or that work waits for, and what they take beside it. Tells of one that comes before
     /// any of it is there, and of one that goes once it is gone.
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>>;
+
+    /// What it takes, where that turned out to be other than was said of it: until it has left.
+    fn size(&self) -> Option<Size> {
+        None
+    }
 
     /// Its process, while it is ready.
     fn pid(&self) -> Option<u32>;

@@ -86,7 +86,11 @@ impl Worker {
 }
 
 impl Member {
-    fn takes(&mut self, Size { bytes, devices }: Size) {
+    pub(super) fn size(&self) -> Size {
+        Size { bytes: self.bytes, devices: self.devices }
+    }
+
+    pub(super) fn takes(&mut self, Size { bytes, devices }: Size) {
         (self.bytes, self.devices) = (bytes, devices);
     }
 }

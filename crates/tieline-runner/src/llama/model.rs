@@ -56,6 +56,10 @@ impl Model {
         let mut params = unsafe { sys::llama_model_default_params() };
         params.load_mode = if mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_NONE };
         params.n_gpu_layers = layers(gpu_layers);
+        let mut none = NONE;
+        if gpu_layers == Some(0) {
+            params.devices = none.as_mut_ptr();
+        }
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut watch).cast();
         // `watch` outlives the call, after which llama.cpp calls back no more.
@@ -78,6 +82,10 @@ impl Model {
         params.no_alloc = true;
         params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
         params.n_gpu_layers = layers(gpu_layers);
+        let mut none = NONE;
+        if gpu_layers == Some(0) {
+            params.devices = none.as_mut_ptr();
+        }
         Self::open(file, params)?.ok_or_else(|| LoadError::Refused(super::take_errors()))
     }
 
@@ -438,6 +446,10 @@ fn filled<T: Copy + Default>(guess: usize, mut call: impl FnMut(*mut T, i32) -> 
     }
     Vec::new()
 }
+
+/// A list of no devices, ended as llama.cpp reads it. Without it a model with no layer on a GPU would have long batches computed there
+/// all the same, and a buffer for that.
+const NONE: [sys::ggml_backend_dev_t; 1] = [std::ptr::null_mut()];
 
 /// Layers for a GPU as llama.cpp takes them: a negative number means all.
 fn layers(gpu_layers: Option<u32>) -> i32 {

@@ -187,7 +187,7 @@ fn devices(devices: &[String]) -> Check {
         return Check::warning(
             "devices",
             format!("{list}: an NVIDIA GPU is here and the runner does not use it"),
-            "build the runner with its `cuda` feature",
+            "build a runner for it: make runner-gpu GPU=cuda",
         );
     }
     Check::ok("devices", list)

@@ -54,9 +54,10 @@ pub(super) fn plan(app: &App, args: &args::Plan) -> Result<(), Failure> {
         let mut instead = Vec::new();
         if planned.miss.is_some() {
             let smaller = planning::smaller(&app.store, &model);
-            instead = planning::instead(&config, &smaller, &mut planner, (&params, &planned)).await;
+            instead = planning::instead(&config, &smaller, planner, (&params, &planned)).await;
+        } else {
+            planner.end().await;
         }
-        planner.end().await;
         Ok((planned, instead))
     };
     let (planned, instead) = app.block_on_interruptible(work, "interrupted while planning")?;
@@ -132,5 +133,9 @@ fn text(planned: &Planned, adapters: Bytes) -> String {
         "without what the adapters take".clone_into(&mut left);
     }
     row("free", planned.free.memory, left);
+    let fit = planned.layers.map(|layers| format!(", {layers} of {} layers fit", plan.layers));
+    for device in &plan.devices {
+        row("free", device.free, format!("{}{}", device.name, fit.as_deref().unwrap_or_default()));
+    }
     trimmed(&table)
 }

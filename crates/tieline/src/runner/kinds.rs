@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -71,15 +71,18 @@ impl Kind {
 
     /// Whether such a GPU may be here: its driver's device is, or somebody said which of its devices to use.
     fn may_be_here(self) -> bool {
-        let (devices, variables): (&[&str], &[&str]) = match self {
-            Self::Cuda => (&["/dev/nvidiactl", "/dev/dxg"], &[]),
-            Self::Rocm => (&["/dev/kfd"], &[]),
-            Self::Metal => return cfg!(target_os = "macos"),
-            Self::Vulkan => (&["/dev/dri", "/dev/dxg"], &["GGML_VK_VISIBLE_DEVICES"]),
-        };
-        cfg!(windows)
-            || devices.iter().any(|device| Path::new(device).exists())
-            || variables.iter().any(|variable| std::env::var_os(variable).is_some())
+        let there = |device: &str| Path::new(device).exists();
+        match self {
+            Self::Metal => cfg!(target_os = "macos"),
+            _ if cfg!(windows) => true,
+            Self::Cuda => there("/dev/nvidiactl") || there("/dev/dxg"),
+            Self::Rocm => there("/dev/kfd"),
+            Self::Vulkan => {
+                renders()
+                    || there("/dev/dxg")
+                    || std::env::var_os("GGML_VK_VISIBLE_DEVICES").is_some()
+            }
+        }
     }
 
     /// Where a runner of this kind lies beside `plain`, the one for the processor.
@@ -87,6 +90,12 @@ impl Kind {
         let name = format!("tieline-runner-{}{}", self.as_str(), std::env::consts::EXE_SUFFIX);
         plain.with_file_name(name)
     }
+}
+
+/// Whether some device computes, and does not only show a picture.
+fn renders() -> bool {
+    let devices = std::fs::read_dir("/dev/dri").into_iter().flatten().flatten();
+    devices.into_iter().any(|device| device.file_name().to_string_lossy().starts_with("renderD"))
 }
 
 /// Whether some GPU may be here that a runner of any kind would use.
@@ -138,29 +147,44 @@ fn choose_by(
     ))
 }
 
-/// What a runner said of itself, by its file as it was then.
-type Probed = HashMap<(PathBuf, u64, Option<SystemTime>), RunnerBuild>;
+/// Whether none of the runners is there, for the processor or a GPU.
+pub(super) fn none_beside(plain: &Path) -> bool {
+    !plain.is_file() && Kind::ALL.into_iter().all(|kind| !kind.beside(plain).is_file())
+}
+
+/// What a runner said of itself and when, by its file as it was then.
+type Probed = HashMap<(PathBuf, u64, Option<SystemTime>), (Instant, Result<RunnerBuild, String>)>;
+
+/// For so long nobody asks again who found nothing: a driver may come later.
+const AGAIN: Duration = Duration::from_secs(30);
 
 static PROBED: LazyLock<Mutex<Probed>> = LazyLock::new(Mutex::default);
 
-/// Starts a runner and has it say what it finds; once for each file, where it answers.
+/// Starts a runner and has it say what it finds; once for each file, where it finds something.
 fn probe(path: &Path) -> Result<RunnerBuild, String> {
     let data = path.metadata().map_err(|error| error.to_string())?;
     let key = (path.to_owned(), data.len(), data.modified().ok());
     let mut probed = PROBED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(build) = probed.get(&key) {
-        return Ok(build.clone());
+    if let Some((at, told)) = probed.get(&key)
+        && (told.as_ref().is_ok_and(RunnerBuild::has_gpu) || at.elapsed() < AGAIN)
+    {
+        return told.clone();
     }
-    let runner = path.to_owned();
+    let told = ask(path.to_owned());
+    probed.insert(key, (Instant::now(), told.clone()));
+    told
+}
+
+fn ask(runner: PathBuf) -> Result<RunnerBuild, String> {
     // With a runtime of its own: who asks may be in one, or in none.
-    let asking = thread::spawn(move || {
+    let asking = thread::Builder::new().spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let inspected = runtime.block_on(tieline_engine::inspect(&runner));
         inspected.map(|inspected| inspected.build).map_err(|error| with_causes(&error))
     });
-    let build = asking.join().map_err(|_| "asking it failed".to_owned())??;
-    Ok(probed.entry(key).or_insert(build).clone())
+    let asking = asking.map_err(|error| error.to_string())?;
+    asking.join().map_err(|_| "asking it failed".to_owned())?
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_engine::plan::fit::Free;
 use tieline_engine::pool::Resident;
-use tieline_engine::{EngineConfig, Loader, LocalModel};
+use tieline_engine::{EngineConfig, Loader, LocalModel, Size};
 use tieline_store::{Lease, Model, Store};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
@@ -51,7 +51,13 @@ impl Runners {
         let Ground { store, home, engine, budget, .. } = &*self.ground;
         let (ours, model) = (store.clone(), variant.model.clone());
         let prepared = blocking(move || prepare(&ours, &model)).await?;
-        let need = needs::to_load(&self.ground, variant).await?;
+        let mut need = needs::to_load(&self.ground, variant).await?;
+        let (mut size, mut _turn) = (None, None);
+        if need.is_on_a_device() {
+            _turn = Some(self.ground.on_devices.lock().await);
+            need = needs::as_of_now(&self.ground, variant).await?;
+            size = Some(need.size());
+        }
         // Others may have taken what was free when the budget was made.
         let need = need.within(prepared.free.min(*budget));
         need.check(variant, prepared.free.min(*budget))?;
@@ -80,7 +86,7 @@ impl Runners {
         if let Some(warning) = kv_cost::warning(&home, &variant.model, types, &model) {
             warn!(model = variant.model.name, "{warning}");
         }
-        Ok(Kept { model, variant, need, store, home, holds, tasks, afterwards })
+        Ok(Kept { model, variant, need, size, store, home, holds, tasks, afterwards })
     }
 }
 
@@ -185,6 +191,8 @@ struct Kept {
     variant: Arc<Variant>,
     /// What it was loaded by.
     need: Arc<Need>,
+    /// What it takes, where it was planned once more.
+    size: Option<Size>,
     store: Store,
     home: PathBuf,
     holds: Holds,
@@ -201,6 +209,10 @@ impl Resident for Kept {
 
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
         self.model.adapters()
+    }
+
+    fn size(&self) -> Option<Size> {
+        self.size
     }
 
     fn pid(&self) -> Option<u32> {

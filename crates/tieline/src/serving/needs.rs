@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tieline_engine::plan::fit::{self, Free};
 use tieline_engine::plan::place;
 use tieline_engine::{DeviceBudget, EngineConfig, Member, Planner, Pool, Size, pool};
-use tieline_types::{BackendError, Bytes, Digest, ErrorKind, LoadParams, ModelFile};
+use tieline_types::{BackendError, Bytes, DeviceMemory, ErrorKind, LoadParams, ModelFile};
 use tokio::sync::AcquireError;
 
 use super::variants::{Place, Variant};
-use super::{Ground, blocking, errors, loader};
+use super::{Build, Ground, blocking, errors, loader};
 use crate::crashes;
 use crate::planning::{self, Planned};
 
@@ -26,7 +26,7 @@ impl Need {
     }
 
     /// What the pool counts.
-    fn size(&self) -> Size {
+    pub(super) fn size(&self) -> Size {
         let model = &self.planned.plan.model;
         let mut devices = pool::Devices::default();
         for (bytes, device) in devices.iter_mut().zip(&model.devices) {
@@ -68,9 +68,6 @@ impl Need {
 
 /// Plans that are made of one need, each since the build changed during the one before.
 const TRIES: usize = 3;
-
-/// The build that a plan is of; `None`: a runner that is no build.
-type Build = Option<Digest>;
 
 /// What is known of a variant's need.
 #[derive(Debug, Default)]
@@ -140,8 +137,10 @@ async fn of(
 
 /// What models may take of devices' memory.
 fn budgets(ground: &Ground) -> Vec<DeviceBudget> {
-    let devices = ground.devices.get().into_iter().flatten();
-    devices.map(|one| DeviceBudget { name: one.name.clone(), bytes: one.free }).collect()
+    // One that does not say what it has limits nobody.
+    let bytes = |one: &DeviceMemory| if one.total == Bytes(0) { Bytes(u64::MAX) } else { one.free };
+    let devices = ground.devices();
+    devices.iter().map(|one| DeviceBudget { name: one.name.clone(), bytes: bytes(one) }).collect()
 }
 
 /// What a variant that is about to be loaded needs by the build that loads it. The pool counts it by what it was planned
@@ -153,14 +152,20 @@ pub(super) async fn to_load(
     ground: &Arc<Ground>,
     variant: &Variant,
 ) -> Result<Arc<Need>, BackendError> {
-    let need = match variant.known.of(build(ground).await?) {
-        Some(need) => need,
-        None => Box::pin(anew(ground, variant)).await?.1,
-    };
-    if !need.is_on_a_device() {
-        return Ok(need);
+    match variant.known.of(build(ground).await?) {
+        Some(need) => Ok(need),
+        None => Ok(Box::pin(anew(ground, variant)).await?.1),
     }
-    // What others took of the device since it was planned is known to a new process alone.
+}
+
+/// The same with what devices have free now, which a new process alone is told.
+///
+/// # Errors
+/// As for [`of`].
+pub(super) async fn as_of_now(
+    ground: &Arc<Ground>,
+    variant: &Variant,
+) -> Result<Arc<Need>, BackendError> {
     Ok(Box::pin(planned(ground, variant, false)).await?.1)
 }
 
@@ -218,22 +223,29 @@ async fn plan(
     let mut planner = Planner::start(engine, file).await?;
     let copies = fit::copies(ground.budget);
     let params = LoadParams { copies, ..variant.params.clone() };
-    let placed = match ground.devices.get() {
-        Some(devices) if for_all => place::place_into(devices, &mut planner, &params).await?,
-        _ => place::place(&mut planner, &params).await?,
+    let placed = if for_all {
+        let once = ground.devices().clone();
+        let placed = place::place_into(&once, &mut planner, &params).await?;
+        ground.devices().clone_from(&placed.plan.model.devices);
+        placed
+    } else {
+        place::place(&mut planner, &params).await?
     };
-    // The first plan is made before the first load.
-    ground.devices.get_or_init(|| placed.plan.model.devices.clone());
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
     let planned = blocking(move || Ok(planning::compare(&store, placed, free))).await?;
     let mut need = Need { planned, instead: Vec::new() };
     if need.bytes() > ground.budget {
         let (store, model) = (ground.store.clone(), variant.model.clone());
-        let smaller = blocking(move || Ok(planning::smaller(&store, &model))).await?;
+        let mut smaller = blocking(move || Ok(planning::smaller(&store, &model))).await?;
+        // Callers may not know which models there are.
+        smaller
+            .iter_mut()
+            .for_each(|(name, _)| "a smaller file of it that is here".clone_into(name));
         let asked = (&params, &need.planned);
         // Without an alternative the refusal says less.
-        need.instead = planning::instead(engine, &smaller, &mut planner, asked).await;
+        need.instead = planning::instead(engine, &smaller, planner, asked).await;
+    } else {
+        planner.end().await;
     }
-    planner.end().await;
     Ok(need)
 }

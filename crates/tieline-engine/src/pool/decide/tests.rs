@@ -272,6 +272,16 @@ fn each_device_has_a_budget_of_its_own() {
     assert_eq!(decision.refuse, [(Key(2), refusal)]);
 }
 
+#[test]
+fn who_takes_of_another_memory_passes_nobody() {
+    let busy = Resident { busy: 1, devices: on(60, 0), ..resident(0, 10) };
+    let first = Waiting { devices: on(60, 0), passed_over: PASSED_OVER, ..waiting(1, 10) };
+    let other = Waiting { devices: on(0, 60), ..waiting(2, 10) };
+    let same = Waiting { devices: on(10, 0), ..waiting(3, 10) };
+    let decision = decide(&facts(vec![busy], vec![first, other, same]));
+    assert_eq!((decision.load, decision.passed), (vec![Key(2)], vec![]));
+}
+
 fn any_resident(key: usize) -> impl Strategy<Value = Resident> {
     let phase = prop_oneof![Just(Phase::Loading), Just(Phase::Ready), Just(Phase::Ending)];
     let times = (0u64..100, 0u64..100, 0u64..60);
