@@ -1,3 +1,6 @@
+#[cfg(unix)]
+mod devices;
+
 use std::future::poll_fn;
 use std::path::Path;
 
@@ -17,6 +20,10 @@ use crate::output::Output;
 use crate::sessions;
 
 fn app_in(folder: &TempDir, runner: Option<&Path>) -> App {
+    app_by(folder, runner, None)
+}
+
+fn app_by(folder: &TempDir, runner: Option<&Path>, jail: Option<args::Jail>) -> App {
     let global = Global {
         json: false,
         quiet: true,
@@ -25,7 +32,7 @@ fn app_in(folder: &TempDir, runner: Option<&Path>) -> App {
         gpu: crate::runner::Gpu::Auto,
         offline: true,
         policy: None,
-        jail: None,
+        jail,
     };
     App::new(global, Output::new(false, true)).unwrap()
 }
