@@ -53,7 +53,7 @@ impl Runners {
         let prepared = blocking(move || prepare(&ours, &model)).await?;
         let mut need = needs::to_load(&self.ground, variant).await?;
         let (mut size, mut _turn) = (None, None);
-        if need.is_on_a_device() {
+        if need.may_use_a_device(&variant.params) {
             _turn = Some(self.ground.on_devices.lock().await);
             need = needs::as_of_now(&self.ground, variant).await?;
             size = Some(need.size());

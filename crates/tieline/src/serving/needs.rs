@@ -35,9 +35,9 @@ impl Need {
         Size { bytes: self.bytes(), devices }
     }
 
-    /// Whether some of it lies on a device with memory of its own.
-    pub(super) fn is_on_a_device(&self) -> bool {
-        self.size().devices != pool::Devices::default()
+    /// Whether there are devices with memory of their own, on which some of it could lie: perhaps more than when it was planned.
+    pub(super) fn may_use_a_device(&self, asked: &LoadParams) -> bool {
+        asked.gpu_layers != Some(0) && !self.planned.plan.model.devices.is_empty()
     }
 
     /// The same with fewer copies of states, where less is there than what was planned with.

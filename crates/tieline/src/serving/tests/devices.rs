@@ -138,6 +138,15 @@ async fn counted(handle: &Handle, name: &str) -> u64 {
     overview.members.iter().find(is).unwrap().member.devices[0].0
 }
 
+/// With how many layers on the device the last load was.
+fn layers(folder: &TempDir) -> Option<u32> {
+    let order = std::fs::read(folder.path().join("load")).unwrap();
+    match read(&mut order.as_slice()).unwrap() {
+        Some(ToRunner::Load(params)) => params.gpu_layers,
+        other => unreachable!("no order to load: {other:?}"),
+    }
+}
+
 #[test]
 fn a_model_leaves_for_one_that_needs_its_device() {
     let (app, _folder) = app_with(&[("plan", plan(10, 60, 100))]);
@@ -166,16 +175,30 @@ fn what_others_took_of_a_device_is_seen_before_a_load() {
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         host.ready(&Wanted::named("a")).await.unwrap();
-        let order = std::fs::read(folder.path().join("load")).unwrap();
-        let Some(ToRunner::Load(params)) = read(&mut order.as_slice()).unwrap() else {
-            unreachable!("no order to load")
-        };
-        assert_eq!(params.gpu_layers, Some(1));
+        assert_eq!(layers(&folder), Some(1));
         assert_eq!(counted(&handle, "a").await, 30);
         // Once it has left it is as it was planned for all: the device may be free again.
         host.unload("a").await.unwrap();
         until(&*host, |status| status.models.is_empty()).await;
         assert_eq!(counted(&handle, "a").await, 60);
+        handle.shutdown().await;
+    });
+}
+
+/// Planned without the device, which another program had; it is free when the model is loaded.
+#[test]
+fn a_device_that_was_full_once_is_used_when_it_is_free() {
+    let frames = [
+        ("plan", plan(10, 60, 100)),
+        ("plan.0.0", plan(10, 60, 5)),
+        ("plan.0.1", plan(40, 30, 5)),
+        ("plan.0.2", plan(70, 0, 5)),
+    ];
+    let (app, folder) = app_with(&frames);
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
+        host.ready(&Wanted::named("a")).await.unwrap();
+        assert_eq!((layers(&folder), counted(&handle, "a").await), (None, 60));
         handle.shutdown().await;
     });
 }
