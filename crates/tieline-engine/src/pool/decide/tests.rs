@@ -273,6 +273,16 @@ fn each_device_has_a_budget_of_its_own() {
 }
 
 #[test]
+fn adapters_do_not_come_to_an_end_for_a_device() {
+    let pinned = Resident { bare: Bytes(10), busy: 1, pinned: true, ..resident(0, 40) };
+    let loading = Resident { phase: Phase::Loading, devices: on(60, 0), ..resident(1, 10) };
+    let waits = |devices| Waiting { since: Duration::ZERO, devices, ..waiting(2, 60) };
+    let both = vec![pinned, loading];
+    assert_eq!(decide(&facts(both.clone(), vec![waits(on(0, 0))])).drain, [Key(0)]);
+    assert_eq!(decide(&facts(both, vec![waits(on(60, 0))])).drain, []);
+}
+
+#[test]
 fn who_takes_of_another_memory_passes_nobody() {
     let busy = Resident { busy: 1, devices: on(60, 0), ..resident(0, 10) };
     let first = Waiting { devices: on(60, 0), passed_over: PASSED_OVER, ..waiting(1, 10) };

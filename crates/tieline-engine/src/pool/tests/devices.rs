@@ -44,3 +44,14 @@ async fn a_model_that_is_placed_otherwise_has_another_size() {
     assert_eq!((overview.taken, overview.evictions.len()), (Bytes(40), 0));
     pool.shutdown().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn adapters_take_nothing_of_a_device() {
+    let pool = with_devices(vec![on("a", 60, 0)]).await;
+    ask(&pool, "a").await.unwrap();
+    let begun = Instant::now();
+    ask_with(&pool, "a", &[(1, 50)]).await.unwrap();
+    assert!(begun.elapsed() < 5 * SECOND, "it waited for room: {:?}", begun.elapsed());
+    assert_eq!(pool.overview().await.unwrap().taken, Bytes(60));
+    pool.shutdown().await;
+}
