@@ -4,7 +4,8 @@ use serde::Serialize;
 use tieline_engine::Inspected;
 use tieline_store::Model;
 use tieline_types::{
-    Adapter, AdapterFile, Adapters, Digest, Hint, ModelRef, Receipt, Request, RunnerBuild, Tokens,
+    Adapter, AdapterFile, Adapters, Digest, Hint, LoadParams, ModelRef, Receipt, Request,
+    RunnerBuild, Tokens,
 };
 
 use super::receipt;
@@ -67,7 +68,10 @@ pub(super) fn replay(app: &App, args: &Replay) -> Result<(), Failure> {
         let hint = "replay with that runner (--runner), or see with --anyway what comes out";
         return Err(Failure::user(problem).with_hint(hint));
     }
-    let again = again(app, &model, &receipt, adapters)?;
+    // A runner without a GPU refuses layers, which older ones took and left where they were.
+    let gpu_layers = receipt.params.gpu_layers.filter(|_| build.has_gpu());
+    let params = LoadParams { gpu_layers, ..receipt.params.clone() };
+    let again = again(app, (&model, params), &receipt, adapters)?;
     let comparison = compare(&receipt, &again);
     print(app, &model, &comparison, &differences)?;
     if comparison.is_same() {
@@ -122,11 +126,11 @@ fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
 
 fn again(
     app: &App,
-    model: &Model,
+    (model, params): (&Model, LoadParams),
     receipt: &Receipt,
     adapters: Adapters,
 ) -> Result<Receipt, Failure> {
-    let loaded = app.load(model, (receipt.params.clone(), None), None)?;
+    let loaded = app.load(model, (params, None), None)?;
     let mut screen = crate::screen::Screen::new(app.output);
     let request = Request { adapters, ..receipt.request() };
     let answer = answer::ask(app, &loaded, request, |shown| match shown {
@@ -218,7 +222,7 @@ fn print(
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::{LoadParams, Sampling, ToolChoice};
+    use tieline_types::{Sampling, ToolChoice};
 
     use super::*;
 

@@ -95,6 +95,8 @@ fn a_receipt_of_before_there_were_rules_is_read() {
         let sampling = fields["sampling"].as_object_mut().unwrap();
         assert!(sampling.remove("logit_bias").is_some());
         fields["params"]["kv_tokens"] = Value::Null;
+        // What a runner without a GPU once took and did nothing with.
+        fields["params"]["gpu_layers"] = 9.into();
     });
     let text = replay(home, &runner, &old).text();
     assert!(text.starts_with("same: 6 tokens"), "{text}");
