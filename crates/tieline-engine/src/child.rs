@@ -222,8 +222,18 @@ impl Child {
                 self.process.wait().await.ok()
             }
         };
+        self.ending(status).await
+    }
+
+    /// How it ended, after it has closed its end.
+    pub(crate) async fn ended(&mut self) -> Ending {
+        let status = timeout(LAST_WORDS, self.process.wait()).await;
+        self.ending(status.ok().and_then(Result::ok)).await
+    }
+
+    async fn ending(&mut self, status: Option<ExitStatus>) -> Ending {
         // The pipe of standard error closes with the process; its reader needs a moment to see it.
-        if let Some(reader) = self.stderr_reader {
+        if let Some(reader) = self.stderr_reader.take() {
             let _ = timeout(LAST_WORDS, reader).await;
         }
         let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);

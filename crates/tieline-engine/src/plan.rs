@@ -75,9 +75,9 @@ impl Mourner {
     }
 
     /// Once: what is planned after a death dies of nothing new.
-    fn tell(&mut self) {
+    fn tell(&mut self, how: &str) {
         let Some(listener) = self.listener.take().filter(|_| self.reads) else { return };
-        let (how, deaths) = ("it died while it planned".to_owned(), self.past + 1);
+        let (how, deaths) = (format!("it died while it planned: it {how}"), self.past + 1);
         let too_often =
             || format!("the runner died {deaths} times within a minute; the last while it planned");
         let quarantined = (deaths >= self.most).then(too_often);
@@ -167,9 +167,15 @@ impl Planner {
             Ok(Some(Ok(frame))) => Ok(frame),
             Ok(Some(Err(error))) => Err(self.confused().with_source(error)),
             Ok(None) => {
-                self.mourner.tell();
-                let text = format!("{} died while it planned", self.runner.display());
-                Err(BackendError::new(ErrorKind::Crashed, text))
+                let ending = self.child.ended().await;
+                let how = ending.describe();
+                self.mourner.tell(&how);
+                let text = format!("{} died while it planned: it {how}", self.runner.display());
+                let error = BackendError::new(ErrorKind::Crashed, text);
+                Err(match ending.hint() {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                })
             }
             Err(_) => Err(BackendError::new(
                 ErrorKind::Timeout,

@@ -352,7 +352,8 @@ async fn a_runner_that_gets_no_memory_is_an_error_that_says_so() {
 async fn a_death_while_planning_counts_as_any() {
     let folder = tempfile::tempdir().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));
-    let runner = fake(folder.path(), &[], "dd bs=1 count=1 of=read 2>/dev/null");
+    let script = "dd bs=1 count=1 of=read 2>/dev/null; echo enough >&2; kill -9 $$";
+    let runner = fake(folder.path(), &[], script);
     for past in 0..3_u64 {
         let told = Arc::clone(&told);
         let on_death = DeathListener::new(move |death| told.lock().unwrap().push(death.clone()));
@@ -362,7 +363,9 @@ async fn a_death_while_planning_counts_as_any() {
         let mut planner = Planner::start(&config, &model_file()).await.unwrap();
         let error = planner.plan(&params()).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Crashed);
-        assert!(error.to_string().ends_with("died while it planned"), "{error}");
+        let how = "died while it planned: it was killed by signal 9 (SIGKILL), saying: enough";
+        assert!(error.to_string().ends_with(how), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("run out of memory")), "{error:?}");
         planner.plan(&params()).await.unwrap_err();
     }
     let told = told.lock().unwrap();
