@@ -23,6 +23,12 @@ NATIVE := RUSTFLAGS="-C target-cpu=native"
 # Not `eval "$$(…)"`: that would hide a failure of the script.
 TOOLCHAIN := tools=$$(scripts/toolchain.sh) && eval "$$tools"
 RUNNER_CARGO := --release -p tieline-runner --target-dir "$(RUNNER_TARGET)"
+# Puts the runner that lies under a folder beside the program, by a name. What runs now keeps its own file.
+PUT = for profile in release debug; do \
+		mkdir -p "$(TARGET)/$$profile" && \
+		cp "$(1)/release/tieline-runner" "$(TARGET)/$$profile/$(2).new" && \
+		mv -f "$(TARGET)/$$profile/$(2).new" "$(TARGET)/$$profile/$(2)" || exit 1; \
+	done
 GPU ?=
 test-vulkan: GPU := vulkan
 GPU_TARGET = $(CACHE)/build/runner-$(GPU)
@@ -47,20 +53,12 @@ uninstall:
 
 runner: ## the C++ runner for this machine's processor
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo build $(RUNNER_CARGO)
-	@for profile in release debug; do \
-		mkdir -p "$(TARGET)/$$profile" && \
-		cp "$(RUNNER_TARGET)/release/tieline-runner" "$(TARGET)/$$profile/tieline-runner.new" && \
-		mv -f "$(TARGET)/$$profile/tieline-runner.new" "$(TARGET)/$$profile/tieline-runner" || exit 1; \
-	done
+	@$(call PUT,$(RUNNER_TARGET),tieline-runner)
 
 runner-gpu: ## a runner for a kind of GPU, beside the other: GPU=cuda, rocm, vulkan or metal
 	@case "$(GPU)" in cuda|rocm|vulkan|metal) ;; *) echo "hint: make runner-gpu GPU=vulkan (or cuda, rocm, metal)" >&2; exit 1;; esac
 	@$(TOOLCHAIN) && set -x && $(NATIVE) cargo build $(GPU_CARGO)
-	@for profile in release debug; do \
-		mkdir -p "$(TARGET)/$$profile" && \
-		cp "$(GPU_TARGET)/release/tieline-runner" "$(TARGET)/$$profile/tieline-runner-$(GPU).new" && \
-		mv -f "$(TARGET)/$$profile/tieline-runner-$(GPU).new" "$(TARGET)/$$profile/tieline-runner-$(GPU)" || exit 1; \
-	done
+	@$(call PUT,$(GPU_TARGET),tieline-runner-$(GPU))
 
 test-vulkan: ## the runner's tests of a GPU, on Mesa's llvmpipe where there is none: see docs/gpu.md for what it needs
 	@$(TOOLCHAIN) && set -x && $(NATIVE) GGML_VK_VISIBLE_DEVICES="$(or $(GGML_VK_VISIBLE_DEVICES),0)" \

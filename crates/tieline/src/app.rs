@@ -223,8 +223,8 @@ impl App {
         let size = models().fold(0, |sum: u64, model| sum.saturating_add(model.size.0));
         let roomy =
             planning::is_roomy(Bytes(size), &params, most) && !runner::may_use_gpu(&self.chosen()?);
-        let planning = EngineConfig { draft: draft.clone(), ..self.engine()? };
-        let plans = (&planning, &file);
+        let planner = EngineConfig { draft: draft.clone(), ..self.engine()? };
+        let plans = (&planner, &file);
         let early = if roomy { None } else { self.plan_load(model, plans, (&params, most))? };
         let params = match &early {
             Some(planned) => planned.load(&params),

@@ -107,21 +107,14 @@ fn why_beside(path: &Path) -> Option<Why> {
 
 /// Finds the runner again at each start, so that what runs for long follows `tieline engine use`.
 pub(crate) fn source(engines: Engines, gpu: Gpu) -> ProgramSource {
-    ProgramSource::new(move || {
-        match engines.read().map(|lock| lock.current) {
+    ProgramSource::new(move || match engines.read().map(|lock| lock.current) {
         Ok(Some(name)) => pinned(&engines, &name),
         Ok(None) => match chosen_beside(gpu) {
             Ok(chosen) => Ok(Program { path: chosen.path, file: None, fallback: None }),
             Err(_) if kinds::none_beside(&beside().unwrap_or_default()) => Err(absent()),
-            // Says no path, as above.
-            Err(_) => Err(Failed {
-                kind: ErrorKind::Unavailable,
-                message: "no runner program finds the GPU that it is for, so no model of this machine can answer".to_owned(),
-                hint: Some("whoever runs this server: see `tieline doctor`, or say --gpu off".to_owned()),
-            }),
+            Err(_) => Err(unusable()),
         },
         Err(error) => Err(refused(&error)),
-    }
     })
 }
 
@@ -173,6 +166,16 @@ fn absent() -> Failed {
                 .to_owned(),
         ),
     }
+}
+
+/// As [`absent`]: a runner is there, and none that may be used.
+fn unusable() -> Failed {
+    let (message, hint) = (
+        "no runner finds the GPU that it is for, so no model of this machine can answer",
+        "whoever runs this server: see `tieline doctor`, or say --gpu off",
+    );
+    let kind = ErrorKind::Unavailable;
+    Failed { kind, message: message.to_owned(), hint: Some(hint.to_owned()) }
 }
 
 /// The program that would be used if it were there.

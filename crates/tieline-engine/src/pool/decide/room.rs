@@ -10,33 +10,28 @@ pub type Devices = [Bytes; DEVICES];
 
 /// Bytes of the machine's memory, and of each device's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Room([u128; DEVICES + 1]);
+pub(super) struct Room {
+    machine: u128,
+    devices: [u128; DEVICES],
+}
 
 impl Room {
     pub(super) fn new(machine: Bytes, devices: &Devices) -> Self {
-        let mut room = Self::of_machine(machine);
-        for (slot, device) in room.0.iter_mut().skip(1).zip(devices) {
-            *slot = device.0.into();
-        }
-        room
+        Self { machine: machine.0.into(), devices: devices.map(|bytes| bytes.0.into()) }
     }
 
     pub(super) fn of_machine(machine: Bytes) -> Self {
-        let mut room = Self::default();
-        if let Some(slot) = room.0.first_mut() {
-            *slot = machine.0.into();
-        }
-        room
+        Self::new(machine, &Devices::default())
     }
 
     /// Of the machine's memory.
     pub(super) fn machine(self) -> u128 {
-        self.0.first().copied().unwrap_or(0)
+        self.machine
     }
 
     /// Whether nothing of it is a device's.
     pub(super) fn is_of_the_machine(self) -> bool {
-        self.0.iter().skip(1).all(|device| *device == 0)
+        self.devices == [0; DEVICES]
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
@@ -50,7 +45,7 @@ impl Room {
 
     /// Whether each memory of `other` has room for this.
     pub(super) fn is_within(self, other: Self) -> bool {
-        self.0.iter().zip(other.0).all(|(this, other)| *this <= other)
+        self.less(other).is_nothing()
     }
 
     pub(super) fn is_nothing(self) -> bool {
@@ -64,15 +59,19 @@ impl Room {
 
     /// The first memory of `other` that has no room for this: which device, how much of it, and how much there is.
     pub(super) fn beyond(self, other: Self) -> Option<(Option<usize>, Bytes, Bytes)> {
-        let at = self.0.iter().zip(other.0).position(|(this, other)| *this > other)?;
-        let bytes = |room: &[u128]| {
-            Bytes(u64::try_from(room.get(at).copied().unwrap_or(0)).unwrap_or(u64::MAX))
-        };
-        Some((at.checked_sub(1), bytes(&self.0), bytes(&other.0)))
+        let bytes = |room: u128| Bytes(u64::try_from(room).unwrap_or(u64::MAX));
+        if self.machine > other.machine {
+            return Some((None, bytes(self.machine), bytes(other.machine)));
+        }
+        let mut devices = self.devices.into_iter().zip(other.devices).enumerate();
+        let (at, (needed, room)) = devices.find(|(_, (needed, room))| needed > room)?;
+        Some((Some(at), bytes(needed), bytes(room)))
     }
 
     fn by(mut self, other: Self, with: impl Fn(u128, u128) -> u128) -> Self {
-        self.0.iter_mut().zip(other.0).for_each(|(this, other)| *this = with(*this, other));
+        self.machine = with(self.machine, other.machine);
+        let devices = self.devices.iter_mut().zip(other.devices);
+        devices.for_each(|(this, other)| *this = with(*this, other));
         self
     }
 }
