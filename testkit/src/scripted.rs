@@ -12,7 +12,7 @@ use futures_core::Stream;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
     Abilities, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
-    HeldAdapter, Host, HostStatus, Jail, LoadedModel, MemoryUse, ModelCard, ModelDetails, Piece,
+    HeldAdapter, Host, HostStatus, Jail, LoadedModel, ModelCard, ModelDetails, Piece,
     ProcessMemory, Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing,
     TokenLogprob, Tokens, ToolCallStep, Usage, Wanted,
 };
@@ -189,17 +189,12 @@ impl Scripted {
                 kv_tokens: CONTEXT,
                 kv_token_size: Bytes(1),
                 parallel: 8,
-                kernels: Vec::new(),
-                kernel_choices: Vec::new(),
-                paces: Vec::new(),
-                paces_disturbed: false,
                 threads: 1,
                 threads_batch: 1,
                 load_time: Duration::from_millis(5),
-                peak_memory: None,
                 architecture: "llama".to_owned(),
-                memory: MemoryUse::default(),
                 jail: Jail::none("nothing runs here"),
+                ..LoadedModel::default()
             },
         }
     }

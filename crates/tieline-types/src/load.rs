@@ -302,7 +302,7 @@ impl RunnerBuild {
 }
 
 /// What a loaded model is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadedModel {
     /// One line from llama.cpp: size, type.
     pub description: String,

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use tieline_types::{
     Adapter, AdapterFile, Adapters, Backend, Digest, Event, FinishReason, Finished, HeldAdapter,
-    Jail, LoadedModel, MemoryUse, Prompt, RunnerBuild, Scale, Timing, Tokens, Usage, Zone,
+    LoadedModel, Prompt, RunnerBuild, Scale, Timing, Tokens, Usage, Zone,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -214,17 +214,11 @@ fn served(name: &str) -> Served {
         kv_tokens: Tokens(512),
         kv_token_size: Bytes(1),
         parallel: 1,
-        kernels: Vec::new(),
-        kernel_choices: Vec::new(),
-        paces: Vec::new(),
-        paces_disturbed: false,
         threads: 1,
         threads_batch: 1,
         load_time: SECOND,
-        peak_memory: None,
         architecture: "fake".to_owned(),
-        memory: MemoryUse::default(),
-        jail: Jail::default(),
+        ..LoadedModel::default()
     };
     let build = RunnerBuild::default();
     Served { name: name.to_owned(), digest: Digest([0; 32]), build, loaded }

@@ -11,8 +11,8 @@ use tieline_engine::pool::Resident;
 use tieline_engine::{DeathListener, EngineConfig, JailPolicy, LocalModel, Phase, Planner};
 use tieline_types::wire::{self, FromRunner, ToRunner};
 use tieline_types::{
-    Backend, Bytes, ErrorKind, Event, Hint, Jail, JailLayer, KvType, LoadParams, LoadedModel,
-    MemoryUse, Pace, Request, Retry, RunnerBuild, Tokens,
+    Backend, Bytes, ErrorKind, Event, Hint, Jail, JailLayer, KvType, LoadParams, LoadedModel, Pace,
+    Request, Retry, RunnerBuild, Tokens,
 };
 
 use crate::{
@@ -220,28 +220,15 @@ async fn deaths_are_told_and_those_of_other_processes_count() {
 
 fn loaded() -> FromRunner {
     FromRunner::Loaded(Box::new(LoadedModel {
-        description: String::new(),
-        parameters: 0,
-        weights: Bytes(0),
         context: Tokens(512),
         trained_context: Tokens(512),
         vocabulary: Tokens(2),
         embedding_length: 1,
-        has_chat_template: false,
         kv_tokens: Tokens(512),
-        kv_token_size: Bytes(0),
         parallel: 1,
-        kernels: Vec::new(),
-        kernel_choices: Vec::new(),
-        paces: Vec::new(),
-        paces_disturbed: false,
         threads: 1,
         threads_batch: 1,
-        load_time: Duration::ZERO,
-        peak_memory: None,
-        architecture: String::new(),
-        memory: MemoryUse::default(),
-        jail: Jail::default(),
+        ..LoadedModel::default()
     }))
 }
 

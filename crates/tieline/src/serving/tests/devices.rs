@@ -79,28 +79,9 @@ fn plan(machine: u64, device: u64, free: u64) -> FromRunner {
 
 fn loaded() -> FromRunner {
     FromRunner::Loaded(Box::new(LoadedModel {
-        description: String::new(),
-        parameters: 0,
-        weights: Bytes(0),
         context: Tokens(512),
-        trained_context: Tokens(512),
-        vocabulary: Tokens(2),
-        embedding_length: 1,
-        has_chat_template: false,
-        kv_tokens: Tokens(512),
-        kv_token_size: Bytes(0),
-        parallel: 2,
-        kernels: Vec::new(),
-        kernel_choices: Vec::new(),
-        paces: Vec::new(),
-        paces_disturbed: false,
-        threads: 1,
-        threads_batch: 1,
-        load_time: Duration::ZERO,
-        peak_memory: None,
-        architecture: String::new(),
         memory: memory(10, 30),
-        jail: Jail::default(),
+        ..LoadedModel::default()
     }))
 }
 
