@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use futures_core::Stream;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Abilities, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason, Finished,
-    HeldAdapter, Host, HostStatus, Jail, LoadedModel, ModelCard, ModelDetails, Piece,
-    ProcessMemory, Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing,
+    Abilities, BackendError, Bytes, DeviceUse, Digest, ErrorKind, Event, EventStream, FinishReason,
+    Finished, HeldAdapter, Host, HostStatus, Jail, LoadedModel, ModelCard, ModelDetails, OnDevice,
+    Piece, ProcessMemory, Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing,
     TokenLogprob, Tokens, ToolCallStep, Usage, Wanted,
 };
 
@@ -282,6 +282,7 @@ impl Host for Scripted {
             digest: Digest([7; 32]),
             phase: "ready",
             planned: Bytes(200_000_000),
+            devices: vec![OnDevice { name: "G0".to_owned(), bytes: Bytes(7_000_000) }],
             served: Some(Arc::new(Self::served(name))),
             adapters: vec![HeldAdapter { digest: Digest([9; 32]), bytes: Bytes(5) }],
             busy: self.busy.get(name).copied().unwrap_or(0),
@@ -298,6 +299,11 @@ impl Host for Scripted {
         Ok(HostStatus {
             budget: Bytes(1_000_000_000),
             taken: Bytes(200_000_000),
+            devices: vec![DeviceUse {
+                name: "G0".to_owned(),
+                budget: Some(Bytes(8_000_000)),
+                taken: Bytes(7_000_000),
+            }],
             models: self.models.keys().map(residence).collect(),
             departures: Vec::new(),
             unfit: Vec::new(),

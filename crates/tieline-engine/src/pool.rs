@@ -487,15 +487,18 @@ impl Worker {
         let mut waiting: Vec<_> =
             keyed().filter_map(|(key, entry)| entry.waiting(key, self.config.wait)).collect();
         waiting.sort_by_key(|waiting| (waiting.since, waiting.key));
-        let needed = waiting.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes.0));
-        let taken = keyed().filter(|(_, entry)| entry.phase().is_some());
-        let taken = taken.fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.bytes().0));
+        let residents = self.residents(now);
+        let (budget, devices) = (self.config.budget, self.budgets());
+        let facts = Facts { now, budget, devices, residents, waiting };
         // Adapters that nobody uses go before a model does.
-        let short = needed > 0 && taken.saturating_add(needed) > self.config.budget.0;
+        let short = facts.is_short();
         self.entries.values_mut().for_each(|entry| entry.shed(short));
-        let keyed = || self.entries.iter().map(|(key, entry)| (*key, entry));
-        let residents = keyed().filter_map(|(key, entry)| entry.resident(key, now)).collect();
-        Facts { now, budget: self.config.budget, devices: self.budgets(), residents, waiting }
+        Facts { residents: self.residents(now), ..facts }
+    }
+
+    fn residents(&self, now: Duration) -> Vec<decide::Resident> {
+        let entries = self.entries.iter();
+        entries.filter_map(|(key, entry)| entry.resident(*key, now)).collect()
     }
 
     fn load(&mut self, key: Key) {

@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tieline_router::switch::Standing;
 use tieline_router::{Record, Switch, Tried};
-use tieline_types::HostStatus;
+use tieline_types::{Bytes, DeviceUse, HostStatus};
 
 use self::decided::Decided;
 use crate::dialect::Dialect;
@@ -64,6 +64,11 @@ struct Model {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Device {
+    device: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Why {
     reason: &'static str,
 }
@@ -82,6 +87,8 @@ pub(crate) struct Metrics {
     per_token: Times<Work>,
     tokens: Family<Used, Counter>,
     memory: Family<Model, Gauge>,
+    device_memory: Family<Device, Gauge>,
+    device_budget: Family<Device, Gauge>,
     loads: Family<Model, Gauge>,
     unwritten: Family<Model, Gauge>,
     evictions: Family<Why, Counter>,
@@ -107,6 +114,8 @@ impl Default for Metrics {
             per_token: times(|| Histogram::new(PER_TOKEN)),
             tokens: Family::default(),
             memory: Family::default(),
+            device_memory: Family::default(),
+            device_budget: Family::default(),
             loads: Family::default(),
             unwritten: Family::default(),
             evictions: Family::default(),
@@ -152,6 +161,12 @@ impl Metrics {
         let name = "tieline_model_memory";
         let text = "Memory that models take, by their plans";
         all.register_with_unit(name, text, Unit::Bytes, self.memory.clone());
+        let name = "tieline_device_memory";
+        let text = "Memory of each device that models take, by their plans";
+        all.register_with_unit(name, text, Unit::Bytes, self.device_memory.clone());
+        let name = "tieline_device_budget";
+        let text = "Memory of each device that models may take, where it says how much it has";
+        all.register_with_unit(name, text, Unit::Bytes, self.device_budget.clone());
         let text = "Loads of each model that is in memory";
         all.register("tieline_model_loads", text, self.loads.clone());
         let text = "Computed tokens that each model in memory dropped before they could be written to the cache on disk";
@@ -261,7 +276,21 @@ impl Metrics {
             let unwritten = i64::try_from(model.unwritten).unwrap_or(i64::MAX);
             self.unwritten.get_or_create(&labels).set(unwritten);
         }
+        self.observe_devices(status);
         self.count_evictions(status);
+    }
+
+    fn observe_devices(&self, status: &HostStatus) {
+        self.device_memory.clear();
+        self.device_budget.clear();
+        for DeviceUse { name, budget, taken } in &status.devices {
+            let device = Device { device: name.clone() };
+            let bytes = |bytes: Bytes| i64::try_from(bytes.0).unwrap_or(i64::MAX);
+            self.device_memory.get_or_create(&device).set(bytes(*taken));
+            if let Some(budget) = budget {
+                self.device_budget.get_or_create(&device).set(bytes(*budget));
+            }
+        }
     }
 
     /// The host tells how long ago each was; those after the last one counted are new.

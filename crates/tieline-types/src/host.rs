@@ -14,8 +14,8 @@ use futures_core::Stream;
 use crate::wire::{Input, Reply, Work};
 use crate::{
     Asker, Backend, BackendError, Bytes, Digest, ErrorKind, Event, EventStream, FinishReason,
-    Finished, HeldAdapter, LoadedModel, Message, Pooling, Private, ProcessMemory, Prompt, Request,
-    RunnerBuild, Started, Texts, Timing, Tokens, Tool, Usage, Zone,
+    Finished, HeldAdapter, LoadedModel, Message, OnDevice, Pooling, Private, ProcessMemory, Prompt,
+    Request, RunnerBuild, Started, Texts, Timing, Tokens, Tool, Usage, Zone,
 };
 
 /// Which model is asked for, and how it is to be loaded where it is not in memory.
@@ -130,6 +130,8 @@ pub struct Residence {
     pub phase: &'static str,
     /// What it is planned to take.
     pub planned: Bytes,
+    /// What it takes of devices' own memory, where it does.
+    pub devices: Vec<OnDevice>,
     /// What was loaded, once it is.
     pub served: Option<Arc<Served>>,
     /// The adapters that it holds.
@@ -150,6 +152,17 @@ pub struct Residence {
     pub leaves_in: Option<Duration>,
 }
 
+/// A device with memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceUse {
+    /// Its name.
+    pub name: String,
+    /// What all models may take of it; `None`: it does not say how much it has.
+    pub budget: Option<Bytes>,
+    /// What they take, by their plans.
+    pub taken: Bytes,
+}
+
 /// A model that left memory, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departure {
@@ -168,6 +181,8 @@ pub struct HostStatus {
     pub budget: Bytes,
     /// What they take, by their plans.
     pub taken: Bytes,
+    /// The same of each device with memory of its own.
+    pub devices: Vec<DeviceUse>,
     /// The models in memory.
     pub models: Vec<Residence>,
     /// Who left lately, the oldest first.

@@ -39,15 +39,17 @@ pub use event::{
     Timing, TokenLogprob, Usage,
 };
 pub use host::{
-    Abilities, Departure, Host, HostStatus, Keep, ModelCard, ModelDetails, Named, Residence,
-    Scores, Served, Vectors, Wanted,
+    Abilities, Departure, DeviceUse, Host, HostStatus, Keep, ModelCard, ModelDetails, Named,
+    Residence, Scores, Served, Vectors, Wanted,
 };
 pub use jail::{Jail, JailLayer, JailLevel, LayerNote};
 pub use load::{
     FlashAttention, KernelChoice, KvType, LoadParams, LoadedModel, ModelFile, Pace, Pooling,
     RunnerBuild,
 };
-pub use memory::{BufferUse, DeviceMemory, MemoryPlan, MemoryUse, PlannedSettings, ProcessMemory};
+pub use memory::{
+    BufferUse, DeviceMemory, MemoryPlan, MemoryUse, OnDevice, PlannedSettings, ProcessMemory,
+};
 pub use model_ref::{ModelRef, ParseModelRefError};
 pub use money::{MicroUsd, NotMoney, Price};
 pub use picture::{Detail, Picture, PictureKind, PictureSource};

@@ -1,5 +1,7 @@
 //! What a model takes of memory: as it is planned before anything is loaded, and as it is.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, KvType, Tokens};
@@ -56,10 +58,31 @@ impl MemoryUse {
         Bytes(ours.fold(buffers, |sum, bytes| sum.saturating_add(bytes.0)))
     }
 
+    /// What it takes of each device's own memory, by the device's name.
+    pub fn on_devices(&self) -> Vec<OnDevice> {
+        let names: BTreeSet<&str> = self.names().collect();
+        let part = |name: &str| OnDevice { name: name.to_owned(), bytes: self.on(Some(name)) };
+        names.into_iter().map(part).filter(|part| part.bytes.0 > 0).collect()
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        let draft = self.draft.iter().flat_map(|draft| draft.names());
+        Box::new(self.buffers.iter().filter_map(|buffer| buffer.device.as_deref()).chain(draft))
+    }
+
     /// One part of it over all kinds of memory.
     pub fn sum(&self, part: impl Fn(&BufferUse) -> Bytes) -> Bytes {
         Bytes(self.buffers.iter().fold(0u64, |sum, buffer| sum.saturating_add(part(buffer).0)))
     }
+}
+
+/// What is taken of a device's own memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDevice {
+    /// The device's name.
+    pub name: String,
+    /// So much of it.
+    pub bytes: Bytes,
 }
 
 /// What a process has of memory now, as the system counts it.
@@ -160,6 +183,8 @@ mod tests {
         assert_eq!(memory.on(Some("G")), Bytes(24));
         assert_eq!(memory.on(Some("H")), Bytes(0));
         assert_eq!(memory.sum(|buffer| buffer.weights), Bytes(18));
+        let on = |name: &str, bytes| OnDevice { name: name.to_owned(), bytes: Bytes(bytes) };
+        assert_eq!(memory.on_devices(), [on("G", 24), on("GPU0", 5000)]);
     }
 
     #[test]

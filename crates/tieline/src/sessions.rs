@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tieline_engine::LocalModel;
 use tieline_store::Model;
-use tieline_types::{Bytes, Digest, JailLevel, Tokens};
+use tieline_types::{Bytes, Digest, JailLevel, OnDevice, Tokens};
 
 use crate::planning::Planned;
 
@@ -43,6 +43,9 @@ pub(crate) struct Record {
     /// What its process was expected to hold, where that was planned.
     #[serde(default)]
     pub(crate) planned_bytes: Option<Bytes>,
+    /// What it takes of devices' own memory, without adapters.
+    #[serde(default)]
+    pub(crate) devices: Vec<OnDevice>,
     /// The adapters that it holds, by name.
     #[serde(default)]
     pub(crate) adapters: Vec<String>,
@@ -113,6 +116,7 @@ impl Record {
             jail: loaded.loaded().jail.level(),
             started_at_unix_s: unix_seconds(),
             planned_bytes: planned.map(Planned::expected),
+            devices: loaded.loaded().memory.on_devices(),
             adapters: Vec::new(),
         }
     }
@@ -207,6 +211,7 @@ mod tests {
             jail: JailLevel::Full,
             started_at_unix_s: 0,
             planned_bytes: None,
+            devices: Vec::new(),
             adapters: Vec::new(),
         }
     }

@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use tieline_types::Bytes;
 
-pub use room::{DEVICES, Devices};
+pub use room::{DEVICES, Devices, beside};
 
 use room::Room;
+
+use super::sizes::Size;
 
 /// A model of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +57,7 @@ pub struct Resident {
     pub key: Key,
     /// What it takes.
     pub bytes: Bytes,
-    /// What it takes of devices' own memory.
+    /// What it takes of devices' own memory without adapters.
     pub devices: Devices,
     /// What it takes without adapters.
     pub bare: Bytes,
@@ -92,8 +94,8 @@ pub struct Waiting {
     pub bytes: Bytes,
     /// What it will take of devices' own memory; of one in memory: more than now.
     pub devices: Devices,
-    /// What it will take with all that is asked for, and nothing that others ask it for.
-    pub whole: Bytes,
+    /// What is there of it; of one in memory: the model, and those of the adapters asked for that it has.
+    pub there: Size,
     /// Since when.
     pub since: Duration,
     /// When they stop waiting.
@@ -178,8 +180,9 @@ pub fn decide(facts: &Facts) -> Decision {
         if settled || leaves || decision.drain.contains(&waiting.key) {
             continue;
         }
-        let whole = Room::new(waiting.whole, &waiting.devices);
-        if let Some((device, needed, room)) = whole.beyond(facts.room_beside_pinned(waiting.key)) {
+        if let Some((device, needed, room)) =
+            waiting.whole().beyond(facts.room_beside_pinned(waiting.key))
+        {
             decision.refuse.push((waiting.key, Refusal::TooLarge { device, needed, room }));
             continue;
         }
@@ -273,12 +276,8 @@ fn make_room(facts: &Facts, waiting: &Waiting, decision: &mut Decision) {
         }
     }
     if !short.is_nothing() {
-        // Adapters lie in the machine's memory.
-        if !short.is_of_the_machine() {
-            return;
-        }
         // What requests use beside a model that stays may be what is missing: its own, or of what is pinned.
-        let mut keys = facts.pinned_beside(waiting.key, short.machine());
+        let mut keys = facts.pinned_beside(waiting.key, short);
         if facts.residents.iter().any(|own| own.key == waiting.key && own.busy > 0) {
             keys.push(waiting.key);
         }
@@ -324,6 +323,12 @@ fn spare(chosen: &mut Vec<&Resident>, needed: Room) {
 }
 
 impl Facts {
+    /// Whether there is less than what is taken and waited for.
+    pub fn is_short(&self) -> bool {
+        let waiting: Room = self.waiting.iter().map(Waiting::room).sum();
+        !waiting.is_nothing() && !self.fits(waiting, &Decision::default())
+    }
+
     /// What is taken, with what is about to be loaded. What leaves takes its memory until it is gone.
     fn taken(&self, decision: &Decision) -> Room {
         let residents = self.residents.iter().map(Resident::room);
@@ -341,7 +346,7 @@ impl Facts {
         let ends = |r: &Resident| {
             r.phase == Phase::Ending || decision.evict.iter().any(|(key, _)| *key == r.key)
         };
-        let leaves = |r: &Resident| if ends(r) { r.room() } else { Room::of_machine(r.going) };
+        let leaves = |r: &Resident| if ends(r) { r.room() } else { r.going() };
         self.residents.iter().map(leaves).sum()
     }
 
@@ -370,11 +375,10 @@ impl Facts {
     }
 
     /// What is pinned and answers with adapters, where those and the own ones of `key` are as much as is missing.
-    fn pinned_beside(&self, key: Key, short: u128) -> Vec<Key> {
-        let uses = |r: &&Resident| r.phase == Phase::Ready && r.busy > 0 && r.stays() > r.bare;
+    fn pinned_beside(&self, key: Key, short: Room) -> Vec<Key> {
+        let uses = |r: &&Resident| r.phase == Phase::Ready && r.busy > 0 && !r.using().is_nothing();
         let using = || self.residents.iter().filter(uses).filter(|r| r.pinned || r.key == key);
-        let beside: u128 = using().map(|r| u128::from(r.stays().0 - r.bare.0)).sum();
-        if beside < short {
+        if !short.is_within(using().map(Resident::using).sum()) {
             return Vec::new();
         }
         using().map(|resident| resident.key).filter(|other| *other != key).collect()
@@ -382,26 +386,37 @@ impl Facts {
 }
 
 impl Waiting {
-    /// What it will take.
+    /// What it will take; of one in memory: more than now.
     fn room(&self) -> Room {
         Room::new(self.bytes, &self.devices)
+    }
+
+    /// What it will take with all that is asked for, and nothing that others ask it for.
+    fn whole(&self) -> Room {
+        self.room().plus(Room::new(self.there.bytes, &self.there.devices))
     }
 }
 
 impl Resident {
     /// What it takes.
     fn room(&self) -> Room {
-        Room::new(self.bytes, &self.devices)
+        self.staying().plus(self.going())
     }
 
     /// The same but for what it drops in time.
     fn staying(&self) -> Room {
-        Room::new(self.stays(), &self.devices)
+        Room::new(self.bare, &self.devices).plus(self.using())
     }
 
-    /// What it takes of the machine's memory but for what it drops in time.
-    fn stays(&self) -> Bytes {
-        Bytes(self.bytes.0.saturating_sub(self.going.0))
+    /// The adapters that it drops in time.
+    fn going(&self) -> Room {
+        Room::beside(self.going, &self.devices)
+    }
+
+    /// The adapters that it keeps.
+    fn using(&self) -> Room {
+        let kept = self.bytes.0.saturating_sub(self.going.0).saturating_sub(self.bare.0);
+        Room::beside(Bytes(kept), &self.devices)
     }
 
     fn may_leave(&self) -> bool {

@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::asked::Asked;
-use super::decide::{self, Devices, Key, Phase, Waiting, decayed};
+use super::decide::{self, Key, Phase, Waiting, decayed};
 use super::growth::{self, Claims};
-use super::{Member, Resident, Standing};
+use super::{Member, Resident, Size, Standing};
 
 /// Where the model is.
 enum Place {
@@ -201,23 +201,22 @@ impl Entry {
 
     /// As one that waits to be loaded or for its adapters' room, where somebody waits for that.
     pub(super) fn waiting(&self, key: Key, wait: Duration) -> Option<Waiting> {
-        let bare = self.member.bytes;
-        let (asked, bytes, whole) = match self.place {
-            Place::Away => (self.queue.front()?, bare, bare),
+        let bare = self.member.size();
+        let (asked, takes, there) = match self.place {
+            Place::Away => (self.queue.front()?, bare, Size::default()),
             Place::Ready { .. } => {
                 let asked = self.growing.front()?;
                 let adapters = asked.job.adapters();
-                let whole = Bytes(bare.0.saturating_add(growth::sum(&adapters)));
-                (asked, self.lacks(&adapters), whole)
+                let lacks = self.lacks(&adapters);
+                let has = Bytes(growth::sum(&adapters).saturating_sub(lacks.0));
+                (asked, Size::default().with(lacks, &bare), bare.with(has, &bare))
             }
             Place::Loading | Place::Ending(_) => return None,
         };
-        // Adapters lie in the machine's memory.
-        let away = matches!(self.place, Place::Away);
-        let devices = if away { self.member.devices } else { Devices::default() };
+        let Size { bytes, devices } = takes;
         let (since, passed_over) = (asked.since, asked.passed_over);
         let until = since.saturating_add(wait);
-        Some(Waiting { key, bytes, devices, whole, since, until, passed_over })
+        Some(Waiting { key, bytes, devices, there, since, until, passed_over })
     }
 
     /// Another that came later goes before the one that waits for it longest.
@@ -237,7 +236,7 @@ impl Entry {
         };
         Some(decide::Resident {
             key,
-            bytes: self.bytes(),
+            bytes: self.size().bytes,
             devices: self.member.devices,
             bare: self.member.bytes,
             going: self.going(),
@@ -266,6 +265,8 @@ impl Entry {
                 ..self.member.clone()
             },
             phase: self.phase(),
+            // Their names are not known here.
+            devices: Vec::new(),
             served,
             pid: self.model().and_then(|model| model.pid()),
             adapters: self
@@ -303,10 +304,10 @@ impl Entry {
     }
 
     /// What it takes: its plan, the adapters that it holds, and those of requests at work, which come.
-    pub(super) fn bytes(&self) -> Bytes {
-        Bytes(
-            self.adapters().values().fold(self.member.bytes.0, |sum, one| sum.saturating_add(*one)),
-        )
+    pub(super) fn size(&self) -> Size {
+        let adapters = self.adapters().values().fold(0u64, |sum, one| sum.saturating_add(*one));
+        let bare = self.member.size();
+        bare.with(Bytes(adapters), &bare)
     }
 
     /// What it would take more for these adapters.

@@ -84,6 +84,10 @@ impl Worker {
     /// Refuses the one that waits for its adapters' room longest.
     pub(super) fn refuse_growth(&mut self, key: Key, refusal: Refusal) {
         let wait = self.config.wait;
+        let whose = match refusal {
+            Refusal::TooLarge { device, .. } => self.whose(device),
+            Refusal::WaitedTooLong => String::new(),
+        };
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let Some(asked) = entry.growing.pop_front() else { return };
         let name = &entry.member.name;
@@ -91,7 +95,7 @@ impl Worker {
             Refusal::TooLarge { needed, room, .. } => (
                 ErrorKind::OutOfMemory,
                 format!(
-                    "{name} with the adapters asked for needs {needed}, and the models' budget leaves {room} for it"
+                    "{name} with the adapters asked for needs {needed}{whose}, and the models' budget leaves {room} for it"
                 ),
             ),
             Refusal::WaitedTooLong => (

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tieline_types::{Bytes, HeldAdapter, Served};
+use tieline_types::{Bytes, DeviceUse, HeldAdapter, OnDevice, Served};
 
 use super::decide::Phase;
-use super::{Member, Worker};
+use super::entry::Entry;
+use super::{Member, Size, Worker};
 
 /// A model that left, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Standing {
     pub member: Member,
     /// `None`: not in memory.
     pub phase: Option<Phase>,
+    /// What it takes of devices' own memory, its adapters included, where it is in memory or comes there.
+    pub devices: Vec<OnDevice>,
     /// What was loaded, once it is.
     pub served: Option<Arc<Served>>,
     /// Its process, while it is ready.
@@ -54,6 +57,8 @@ pub struct Overview {
     pub budget: Bytes,
     /// What they take.
     pub taken: Bytes,
+    /// The same of each device with memory of its own.
+    pub devices: Vec<DeviceUse>,
     /// The members.
     pub members: Vec<Standing>,
     /// Who left lately, the oldest first.
@@ -63,13 +68,18 @@ pub struct Overview {
 impl Worker {
     pub(super) fn overview(&self) -> Overview {
         let now = self.now();
-        let taken = self.entries.values().filter(|entry| entry.phase().is_some());
-        let taken = taken.fold(0u64, |sum, entry| sum.saturating_add(entry.bytes().0));
+        let there = self.entries.values().filter(|entry| entry.phase().is_some());
+        let taken = there.fold(Size::default(), |sum, entry| sum.plus(entry.size()));
+        let standing = |entry: &Entry| {
+            let size = entry.phase().map_or_else(Size::default, |_| entry.size());
+            Standing { devices: self.on_devices(&size.devices), ..entry.standing(now) }
+        };
         Overview {
             age: now,
             budget: self.config.budget,
-            taken: Bytes(taken),
-            members: self.entries.values().map(|entry| entry.standing(now)).collect(),
+            taken: taken.bytes,
+            devices: self.device_use(&taken.devices),
+            members: self.entries.values().map(standing).collect(),
             evictions: self.evictions.clone(),
         }
     }

@@ -1,9 +1,9 @@
 //! What members take, as it changes while the pool runs, and what there is of devices.
 
-use tieline_types::{BackendError, Bytes};
+use tieline_types::{BackendError, Bytes, DeviceUse, OnDevice};
 use tokio::sync::oneshot;
 
-use super::decide::{Devices, Key, Phase};
+use super::decide::{Devices, Key, Phase, beside};
 use super::{Member, Order, Pool, Worker, gone};
 
 /// A device with memory of its own, and what all models may take of that together.
@@ -22,6 +22,22 @@ pub struct Size {
     pub bytes: Bytes,
     /// Of devices' own.
     pub devices: Devices,
+}
+
+impl Size {
+    /// Both together.
+    pub(super) fn plus(mut self, other: Self) -> Self {
+        self.bytes = Bytes(self.bytes.0.saturating_add(other.bytes.0));
+        for (bytes, more) in self.devices.iter_mut().zip(other.devices) {
+            *bytes = Bytes(bytes.0.saturating_add(more.0));
+        }
+        self
+    }
+
+    /// With so many bytes of adapters for a model of this size.
+    pub(super) fn with(self, adapters: Bytes, model: &Self) -> Self {
+        self.plus(Self { bytes: adapters, devices: beside(adapters, &model.devices) })
+    }
 }
 
 impl Pool {
@@ -54,6 +70,23 @@ impl Worker {
             *budget = device.bytes;
         }
         budgets
+    }
+
+    /// These parts of devices, by name.
+    pub(super) fn on_devices(&self, devices: &Devices) -> Vec<OnDevice> {
+        let parts = self.devices.iter().zip(devices).filter(|(_, bytes)| bytes.0 > 0);
+        parts.map(|(one, bytes)| OnDevice { name: one.name.clone(), bytes: *bytes }).collect()
+    }
+
+    /// Each device, and what members take of it.
+    pub(super) fn device_use(&self, taken: &Devices) -> Vec<DeviceUse> {
+        let both = self.devices.iter().zip(taken);
+        let part = |(one, taken): (&DeviceBudget, &Bytes)| DeviceUse {
+            name: one.name.clone(),
+            budget: (one.bytes != Bytes(u64::MAX)).then_some(one.bytes),
+            taken: *taken,
+        };
+        both.map(part).collect()
     }
 
     /// Whose budget it is, for messages.

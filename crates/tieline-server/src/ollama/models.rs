@@ -98,14 +98,16 @@ pub(crate) async fn ps(State(app): State<App>, caller: Caller) -> Result<Json<Va
 
 fn resident(residence: &Residence, card: Option<&ModelCard>) -> Value {
     let leaves = residence.leaves_in.filter(|_| !residence.pinned);
+    let on_devices =
+        residence.devices.iter().fold(0u64, |sum, one| sum.saturating_add(one.bytes.0));
     json!({
         "name": residence.name,
         "model": residence.name,
-        "size": residence.planned,
+        "size": residence.planned.0.saturating_add(on_devices),
         "digest": residence.digest.hex(),
         "details": card.map(|card| details(card, "")),
         "expires_at": time::after(leaves),
-        "size_vram": 0,
+        "size_vram": on_devices,
         "context_length": residence.served.as_ref().map(|served| served.loaded.context),
     })
 }

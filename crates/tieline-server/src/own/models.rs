@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use tieline_router::switch::{LeftAlone, Standing};
 use tieline_store::budget::ScopeKind;
 use tieline_types::{
-    BackendError, Departure, ErrorKind, HeldAdapter, ModelCard, ModelRef, Residence, Wanted,
+    BackendError, Departure, DeviceUse, ErrorKind, HeldAdapter, ModelCard, ModelRef, Residence,
+    Wanted,
 };
 
 use crate::app::App;
@@ -105,6 +106,7 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
     Ok(Json(json!({
         "budget_bytes": status.budget,
         "taken_bytes": status.taken,
+        "devices": status.devices.iter().map(device).collect::<Vec<_>>(),
         "models": models.map(residence).collect::<Vec<_>>(),
         "departures": gone.map(departure).collect::<Vec<_>>(),
         "offline_for_s": switch.offline_for().map(|wait| wait.as_secs_f64()),
@@ -175,6 +177,7 @@ fn residence(model: &Residence) -> Value {
         "context": loaded.map(|loaded| loaded.context),
         "jail": loaded.map(|loaded| loaded.jail.level()),
         "planned_bytes": model.planned,
+        "devices": model.devices,
         "allocated_bytes": model.memory.map(|memory| memory.allocated),
         "limit_bytes": model.memory.and_then(|memory| memory.limit),
         "adapters": model.adapters.iter().map(adapter).collect::<Vec<_>>(),
@@ -185,6 +188,10 @@ fn residence(model: &Residence) -> Value {
         "pinned": model.pinned,
         "leaves_in_s": model.leaves_in.map(|time| time.as_secs()),
     })
+}
+
+fn device(DeviceUse { name, budget, taken }: &DeviceUse) -> Value {
+    json!({ "name": name, "budget_bytes": budget, "taken_bytes": taken })
 }
 
 /// An adapter that it holds, by what its file holds.

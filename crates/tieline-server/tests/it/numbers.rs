@@ -37,6 +37,8 @@ async fn the_metrics_tell_what_was_asked() {
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="cache_read"} 4"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="output"} 3"#,
         r#"tieline_model_memory_bytes{gen_ai_request_model="mock"} 200000000"#,
+        r#"tieline_device_memory_bytes{device="G0"} 7000000"#,
+        r#"tieline_device_budget_bytes{device="G0"} 8000000"#,
         r#"tieline_model_loads{gen_ai_request_model="mock"} 1"#,
         r#"tieline_cache_unwritten_tokens{gen_ai_request_model="mock"} 5"#,
         "tieline_ledger_rows_lost 0",

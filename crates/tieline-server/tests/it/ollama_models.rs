@@ -51,7 +51,7 @@ async fn models_are_listed_with_all_that_clients_require() {
     let models = service.get("/api/ps").await.is(200)["models"].clone();
     let one = &models[0];
     assert_eq!((&one["name"], &one["digest"]), (&json!("mock"), &json!(digest)));
-    assert_eq!((&one["size"], &one["size_vram"]), (&json!(200_000_000), &json!(0)));
+    assert_eq!((&one["size"], &one["size_vram"]), (&json!(207_000_000), &json!(7_000_000)));
     assert_eq!(one["context_length"], 4096);
     assert!(one["expires_at"].as_str().unwrap().ends_with('Z'));
 }

@@ -28,6 +28,9 @@ async fn models_and_memory_are_shown_and_changed() {
     assert_eq!(body["models"][0]["allocated_bytes"], 100_000_000);
     assert_eq!(body["models"][0]["limit_bytes"], 1_300_000_000);
     assert_eq!(body["models"][0]["adapters"], json!([{ "digest": Digest([9; 32]), "bytes": 5 }]));
+    assert_eq!(body["models"][0]["devices"], json!([{ "name": "G0", "bytes": 7_000_000 }]));
+    let device = json!({ "name": "G0", "budget_bytes": 8_000_000, "taken_bytes": 7_000_000 });
+    assert_eq!(body["devices"], json!([device]));
     let body = service.post("/tieline/v1/models/mock/load", &json!({})).await.is(200);
     assert_eq!(body["context"], 4096);
     service.post("/tieline/v1/models/mock/unload", &json!({})).await.is(200);

@@ -71,7 +71,7 @@ pub(super) fn ps(app: &App) -> Result<(), Failure> {
             record.digest.short(),
             record.context_tokens.0.to_string(),
             size(*memory_bytes),
-            size(record.planned_bytes),
+            planned(record),
             allocated(*allowed),
             record.jail.to_string(),
             record.pid.to_string(),
@@ -107,6 +107,13 @@ fn ago(seconds: u64) -> String {
     }
 }
 
+/// What was planned of the machine's memory, and what is taken of devices'.
+fn planned(record: &Record) -> String {
+    let machine = record.planned_bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
+    let devices = record.devices.iter().map(|one| format!(" + {} on {}", one.bytes, one.name));
+    devices.fold(machine, |text, device| text + &device)
+}
+
 /// What a process has allocated, of what it may.
 pub(super) fn allocated(memory: Option<ProcessMemory>) -> String {
     match memory {
@@ -128,7 +135,29 @@ fn short(why: &Why) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use tieline_types::{Digest, JailLevel, OnDevice, Tokens};
+
     use super::*;
+
+    #[test]
+    fn what_lies_on_devices_is_told_apart() {
+        let on = |name: &str, bytes| OnDevice { name: name.to_owned(), bytes: Bytes(bytes) };
+        let record = |devices| Record {
+            pid: 1,
+            runner_pid: 2,
+            model: "m".to_owned(),
+            digest: Digest([0; 32]),
+            context_tokens: Tokens(1),
+            jail: JailLevel::Full,
+            started_at_unix_s: 0,
+            planned_bytes: Some(Bytes(1_500_000)),
+            devices,
+            adapters: Vec::new(),
+        };
+        assert_eq!(planned(&record(vec![])), "1.5 MB");
+        let two = record(vec![on("CUDA0", 2_000_000), on("CUDA1", 3_000_000)]);
+        assert_eq!(planned(&two), "1.5 MB + 2.0 MB on CUDA0 + 3.0 MB on CUDA1");
+    }
 
     #[test]
     fn times_are_told_in_one_unit() {

@@ -241,6 +241,7 @@ impl Machine {
             digest: model.digest,
             phase,
             planned: standing.member.bytes,
+            devices: standing.devices,
             served: standing.served,
             adapters: standing.adapters,
             busy: standing.busy,
@@ -345,6 +346,7 @@ impl Host for Machine {
         Ok(HostStatus {
             budget: overview.budget,
             taken: overview.taken,
+            devices: overview.devices,
             models: overview.members.into_iter().filter_map(|one| self.residence(one)).collect(),
             departures: departures.map(|one| self.departure(one, age)).collect(),
             unfit: self.variants.unfit(overview.budget, |model| self.usual_context(model)),

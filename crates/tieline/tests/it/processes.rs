@@ -109,7 +109,7 @@ fn an_interrupt_ends_all() {
     let home = Home::with_model();
     let background = Background::start(&home, &runner, &[]);
     let row = row(&home);
-    insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens jail started_at_unix_s planned_bytes adapters memory_bytes allocated_bytes limit_bytes engine");
+    insta::assert_snapshot!(keys(&row).join(" "), @"pid runner_pid model digest context_tokens jail started_at_unix_s planned_bytes devices adapters memory_bytes allocated_bytes limit_bytes engine");
     assert_eq!(row["pid"], background.child.id());
     assert_eq!((&row["model"], &row["context_tokens"]), (&"smollm2".into(), &4096.into()));
     assert!(row["memory_bytes"].as_u64().unwrap() > 50_000_000);

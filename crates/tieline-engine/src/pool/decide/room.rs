@@ -8,6 +8,11 @@ pub const DEVICES: usize = 8;
 /// Bytes of each device's own memory, in one order everywhere.
 pub type Devices = [Bytes; DEVICES];
 
+/// What adapters take of devices' memory: nobody says in which of their model's memories they lie, so they count in each.
+pub fn beside(adapters: Bytes, model: &Devices) -> Devices {
+    model.map(|bytes| if bytes.0 > 0 { adapters } else { Bytes(0) })
+}
+
 /// Bytes of the machine's memory, and of each device's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Room {
@@ -20,18 +25,9 @@ impl Room {
         Self { machine: machine.0.into(), devices: devices.map(|bytes| bytes.0.into()) }
     }
 
-    pub(super) fn of_machine(machine: Bytes) -> Self {
-        Self::new(machine, &Devices::default())
-    }
-
-    /// Of the machine's memory.
-    pub(super) fn machine(self) -> u128 {
-        self.machine
-    }
-
-    /// Whether nothing of it is a device's.
-    pub(super) fn is_of_the_machine(self) -> bool {
-        self.devices == [0; DEVICES]
+    /// Of adapters beside a model.
+    pub(super) fn beside(adapters: Bytes, model: &Devices) -> Self {
+        Self::new(adapters, &beside(adapters, model))
     }
 
     pub(super) fn plus(self, other: Self) -> Self {

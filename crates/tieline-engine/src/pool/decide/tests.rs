@@ -33,9 +33,8 @@ fn on(first: u64, second: u64) -> Devices {
 
 fn waiting(key: usize, bytes: u64) -> Waiting {
     let (since, until) = (90 * SECOND, 200 * SECOND);
-    let bytes = Bytes(bytes);
-    let devices = Devices::default();
-    Waiting { key: Key(key), bytes, devices, whole: bytes, since, until, passed_over: 0 }
+    let (bytes, devices, there) = (Bytes(bytes), Devices::default(), Size::default());
+    Waiting { key: Key(key), bytes, devices, there, since, until, passed_over: 0 }
 }
 
 fn facts(residents: Vec<Resident>, waiting: Vec<Waiting>) -> Facts {
@@ -70,7 +69,8 @@ fn check_evicted(residents: Vec<Resident>, waiting: Waiting, want: &[usize]) {
 
 /// One in memory, of so many bytes, whose adapters somebody waits for.
 fn growing(key: usize, bare: u64, adapters: u64) -> Waiting {
-    Waiting { whole: Bytes(bare + adapters), ..waiting(key, adapters) }
+    let there = Size { bytes: Bytes(bare), ..Size::default() };
+    Waiting { there, ..waiting(key, adapters) }
 }
 
 #[test]
@@ -273,13 +273,40 @@ fn each_device_has_a_budget_of_its_own() {
 }
 
 #[test]
-fn adapters_do_not_come_to_an_end_for_a_device() {
-    let pinned = Resident { bare: Bytes(10), busy: 1, pinned: true, ..resident(0, 40) };
+fn adapters_come_to_an_end_only_for_a_memory_of_their_model() {
+    let pinned =
+        |devices| Resident { bare: Bytes(10), busy: 1, pinned: true, devices, ..resident(0, 40) };
     let loading = Resident { phase: Phase::Loading, devices: on(60, 0), ..resident(1, 10) };
-    let waits = |devices| Waiting { since: Duration::ZERO, devices, ..waiting(2, 60) };
-    let both = vec![pinned, loading];
-    assert_eq!(decide(&facts(both.clone(), vec![waits(on(0, 0))])).drain, [Key(0)]);
-    assert_eq!(decide(&facts(both, vec![waits(on(60, 0))])).drain, []);
+    let drained = |pinned, waits: Waiting| {
+        let waits = Waiting { since: Duration::ZERO, ..waits };
+        decide(&facts(vec![pinned, loading.clone()], vec![waits])).drain
+    };
+    let waits = |bytes, devices| Waiting { devices, ..waiting(2, bytes) };
+    assert_eq!(drained(pinned(on(0, 0)), waits(60, on(0, 0))), [Key(0)]);
+    assert_eq!(drained(pinned(on(0, 0)), waits(60, on(60, 0))), []);
+    // 60, 10 and 30 of adapters are taken of the device.
+    assert_eq!(drained(pinned(on(10, 0)), waits(10, on(30, 0))), [Key(0)]);
+    assert_eq!(drained(pinned(on(10, 0)), waits(10, on(31, 0))), []);
+    assert_eq!(drained(pinned(on(0, 10)), waits(10, on(50, 0))), []);
+}
+
+#[test]
+fn adapters_take_of_each_memory_of_their_model() {
+    let model = Resident { bare: Bytes(10), devices: on(40, 0), ..resident(0, 30) };
+    let waits = |devices| Waiting { devices, ..waiting(1, 10) };
+    let loads = |devices| decide(&facts(vec![model.clone()], vec![waits(devices)])).load;
+    assert_eq!(loads(on(40, 100)), [Key(1)]);
+    assert_eq!(loads(on(41, 0)), []);
+    // What goes in time is waited for, and nobody leaves for it.
+    let going = Resident { going: Bytes(20), ..model };
+    check_evicted(vec![going.clone()], waits(on(60, 0)), &[]);
+    check_evicted(vec![going.clone()], waits(on(61, 0)), &[0]);
+    // With all that is asked for, and not with what others asked for.
+    let there = Size { bytes: Bytes(10), devices: on(40, 0) };
+    let grows = |more| Waiting { devices: on(more, 0), there, ..waiting(0, more) };
+    assert_eq!(decide(&facts(vec![going.clone()], vec![grows(60)])).refuse, []);
+    let refusal = Refusal::TooLarge { device: Some(0), needed: Bytes(101), room: Bytes(100) };
+    assert_eq!(decide(&facts(vec![going], vec![grows(61)])).refuse, [(Key(0), refusal)]);
 }
 
 #[test]
@@ -341,7 +368,11 @@ proptest! {
         let loaded: u64 = loads.map(|w| w.bytes.0).sum();
         prop_assert!(decision.load.is_empty() || held + loaded <= facts.budget.0);
         for device in 0..2 {
-            let held: u64 = facts.residents.iter().map(|r| r.devices[device].0).sum();
+            let held = |r: &Resident| match r.devices[device].0 {
+                0 => 0,
+                bare => bare + r.bytes.0 - r.bare.0,
+            };
+            let held: u64 = facts.residents.iter().map(held).sum();
             let loads = facts.waiting.iter().filter(|w| decision.load.contains(&w.key));
             let loaded: u64 = loads.map(|w| w.devices[device].0).sum();
             prop_assert!(decision.load.is_empty() || held + loaded <= facts.devices[device].0);

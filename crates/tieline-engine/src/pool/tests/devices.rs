@@ -46,12 +46,29 @@ async fn a_model_that_is_placed_otherwise_has_another_size() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn adapters_take_nothing_of_a_device() {
-    let pool = with_devices(vec![on("a", 60, 0)]).await;
-    ask(&pool, "a").await.unwrap();
-    let begun = Instant::now();
-    ask_with(&pool, "a", &[(1, 50)]).await.unwrap();
-    assert!(begun.elapsed() < 5 * SECOND, "it waited for room: {:?}", begun.elapsed());
-    assert_eq!(pool.overview().await.unwrap().taken, Bytes(60));
+async fn adapters_take_of_their_models_device() {
+    let pool = with_devices(vec![on("a", 60, 0), on("b", 0, 60)]).await;
+    for name in ["a", "b"] {
+        ask(&pool, name).await.unwrap();
+    }
+    ask_with(&pool, "a", &[(1, 30)]).await.unwrap();
+    let taken = |overview: &Overview| {
+        let devices = overview.devices.iter().map(|one| (one.name.clone(), one.taken.0));
+        (overview.taken.0, devices.collect::<Vec<_>>())
+    };
+    let overview = pool.overview().await.unwrap();
+    let own = |device: &str, bytes| (device.to_owned(), bytes);
+    assert_eq!(taken(&overview), (50, vec![own("G0", 90), own("G1", 60)]));
+    let parts = overview.members.iter().flat_map(|member| &member.devices);
+    let parts: Vec<_> = parts.map(|one| (one.name.clone(), one.bytes.0)).collect();
+    assert_eq!(parts, [own("G0", 90), own("G1", 60)]);
+    // Another one's room is that of the first, which nobody uses; the model of the other device stays.
+    ask_with(&pool, "a", &[(2, 40)]).await.unwrap();
+    let overview = pool.overview().await.unwrap();
+    assert_eq!(taken(&overview), (60, vec![own("G0", 100), own("G1", 60)]));
+    assert!(overview.evictions.is_empty(), "{:?}", overview.evictions);
+    let error = ask_with(&pool, "a", &[(3, 41)]).await.unwrap_err();
+    let want = "a with the adapters asked for needs 101 B of G0, and the models' budget leaves 100 B for it";
+    assert_eq!((error.kind, error.to_string().as_str()), (ErrorKind::OutOfMemory, want));
     pool.shutdown().await;
 }

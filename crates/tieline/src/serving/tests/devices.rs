@@ -5,7 +5,8 @@ use std::process::Command;
 
 use tieline_types::wire::{FromRunner, ToRunner, encode, read};
 use tieline_types::{
-    BufferUse, Jail, KvType, LoadedModel, MemoryPlan, MemoryUse, PlannedSettings, RunnerBuild,
+    BufferUse, DeviceUse, Jail, KvType, LoadedModel, MemoryPlan, MemoryUse, OnDevice,
+    PlannedSettings, RunnerBuild,
 };
 
 use super::*;
@@ -140,6 +141,13 @@ fn a_model_leaves_for_one_that_needs_its_device() {
         assert_eq!(in_memory(&status), [("b", 512)]);
         assert!(status.departures[0].reason.contains("needed the room"), "{status:?}");
         assert_eq!(counted(&handle, "b").await, 60);
+        let (name, bytes) = ("G0".to_owned(), Bytes(60));
+        let device = DeviceUse { name: name.clone(), budget: Some(Bytes(100)), taken: bytes };
+        assert_eq!(status.devices, [device]);
+        assert_eq!(status.models[0].devices, [OnDevice { name, bytes }]);
+        let records = crate::sessions::running(&app.home);
+        // By what was loaded, and not by what was planned.
+        assert_eq!(records[0].devices[0].bytes, Bytes(30));
         handle.shutdown().await;
     });
 }
