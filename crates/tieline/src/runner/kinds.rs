@@ -166,13 +166,18 @@ fn probe(path: &Path) -> Result<RunnerBuild, String> {
     let key = (path.to_owned(), data.len(), data.modified().ok());
     let mut probed = PROBED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((at, told)) = probed.get(&key)
-        && (told.as_ref().is_ok_and(RunnerBuild::has_gpu) || at.elapsed() < AGAIN)
+        && still_holds(told, at.elapsed())
     {
         return told.clone();
     }
     let told = ask(path.to_owned());
     probed.insert(key, (Instant::now(), told.clone()));
     told
+}
+
+/// Whether what a runner said so long ago is taken for what it would say now.
+fn still_holds(told: &Result<RunnerBuild, String>, age: Duration) -> bool {
+    told.as_ref().is_ok_and(RunnerBuild::has_gpu) || age < AGAIN
 }
 
 fn ask(runner: PathBuf) -> Result<RunnerBuild, String> {
@@ -190,6 +195,8 @@ fn ask(runner: PathBuf) -> Result<RunnerBuild, String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    #[cfg(unix)]
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -231,6 +238,28 @@ mod tests {
         assert_eq!(check(Gpu::Auto, &all, &both), Ok(Some(Kind::Cuda)));
         let other = [(Kind::Cuda, blind()), (Kind::Vulkan, finds())];
         assert_eq!(check(Gpu::Auto, &all, &other), Ok(Some(Kind::Vulkan)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_found_nothing_is_asked_again_after_a_while_and_a_new_file_at_once() {
+        let finds = Ok(build(&["CUDA0", "CPU"]));
+        let blind = Ok(build(&["CPU"]));
+        let (soon, late) = (AGAIN - Duration::from_millis(1), AGAIN);
+        assert!(still_holds(&finds, late) && still_holds(&blind, soon));
+        assert!(!still_holds(&blind, late) && !still_holds(&Err("died".to_owned()), late));
+        let folder = tempfile::tempdir().unwrap();
+        let runner = folder.path().join("runner");
+        let asked = || fs::read_to_string(folder.path().join("asked")).unwrap_or_default().len();
+        for (text, want) in [("echo -n x", 1), ("echo  -n x", 2)] {
+            let text = format!("#!/bin/sh\n{text} >> {}/asked\n", folder.path().display());
+            fs::write(&runner, text).unwrap();
+            fs::set_permissions(&runner, fs::Permissions::from_mode(0o700)).unwrap();
+            for _ in 0..3 {
+                probe(&runner).unwrap_err();
+                assert_eq!(asked(), want);
+            }
+        }
     }
 
     #[test]
