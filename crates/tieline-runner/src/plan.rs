@@ -172,10 +172,11 @@ pub(crate) fn describe(
     let copied = memory.sum(|buffer| {
         if buffer.device.is_none() && copies(&buffer.name) { buffer.weights } else { Bytes(0) }
     });
-    // The state of recurrent models is allocated even so, and rows for one token of each sequence. Where a
-    // state stands beside keys and values nobody tells them apart: it counts twice then, rather than not.
+    // The state of recurrent models is allocated even so, and rows for one token of each sequence, which may have gone back.
+    // Where a state stands beside keys and values nobody tells them apart: it counts twice then, rather than not.
     let state = if !model.has_attention() { memory.sum(|buffer| buffer.kv) } else { Bytes(0) };
-    let allocated = Bytes(state.0 + rows(model, params, settings.sequences.into()).0);
+    let held = if context.rows_are_held() { settings.sequences } else { 0 };
+    let allocated = Bytes(state.0 + rows(model, params, held.into()).0);
     MemoryPlan {
         architecture: model.architecture(),
         trained_context: Tokens(model.trained_context()),

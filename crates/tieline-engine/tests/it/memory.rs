@@ -1,12 +1,29 @@
 //! What is planned against what is taken.
 
 use tieline_engine::{EngineConfig, LocalModel, Plan, Planner, probe};
-use tieline_types::{Bytes, Digest, KvType, LoadParams, ModelFile, Tokens};
+use tieline_types::{
+    Backend, Bytes, Digest, KvType, LoadParams, ModelFile, Prompt, Request, Sampling, Tokens,
+};
 
-use crate::{model_file, params};
+use crate::{model_file, next, params};
 
 /// A plan may miss by this or by three hundredths, whichever is more.
 const SLACK: u64 = 16_000_000;
+
+/// Computes a prompt of which each token has a row of output, in several full sets of rows.
+async fn use_all_rows(model: &LocalModel) {
+    let request = Request {
+        sampling: Sampling::greedy(),
+        max_tokens: Some(Tokens(1)),
+        prompt_logprobs: Some(1),
+        cache: false,
+        ..Request::new(Prompt::Tokens((0..200).map(|at| 1 + at % 50).collect()))
+    };
+    let mut stream = model.run(request).await.unwrap();
+    while let Some(event) = next(&mut stream).await {
+        event.unwrap();
+    }
+}
 
 /// Plans a load, loads, computes as much as the buffers are for, and returns what the runner then holds.
 async fn plan_and_load(
@@ -21,6 +38,7 @@ async fn plan_and_load(
     let model = start.await.unwrap();
     let context = model.loaded().context;
     model.measure(Tokens(params.ubatch.0.min(context.0)), Tokens(1)).await.unwrap();
+    use_all_rows(&model).await;
     let held = probe::resident_memory(model.pid().unwrap()).unwrap();
     Some((plan, model, held))
 }
@@ -59,6 +77,21 @@ async fn a_plan_holds_for_other_kv_types_and_contexts() {
     let context = Some(Tokens(4096));
     check(model_file(), LoadParams { type_k: kv, type_v: kv, context, parallel: 1, ..params() })
         .await;
+}
+
+/// Rows of logits that the planner reserves and gives back are not what it holds beside the model.
+#[tokio::test]
+async fn what_is_there_beside_the_model_depends_on_nothing_planned() {
+    let Some(runner) = testkit::runner() else { return };
+    let mut planner = Planner::start(&EngineConfig::new(runner), &model_file()).await.unwrap();
+    let mut bases = Vec::new();
+    for parallel in [1, 64] {
+        let params = LoadParams { parallel, ..params() };
+        bases.push(planner.plan(&params).await.unwrap().base.0);
+    }
+    planner.end().await;
+    // The rows of 64 are 12.6 MB.
+    assert!(bases[0].abs_diff(bases[1]) < 3_000_000, "{bases:?}");
 }
 
 #[tokio::test]

@@ -33,6 +33,7 @@ pub(crate) struct Context<'m> {
     _abort: Arc<AtomicBool>,
     model: &'m Model,
     settings: Settings,
+    rows_are_held: bool,
 }
 
 /// Frees the context.
@@ -114,19 +115,25 @@ impl<'m> Context<'m> {
         let context = NonNull::new(unsafe { sys::llama_init_from_model(model.as_ptr(), raw) })?;
         let context = Handle(context, PhantomData);
         let (pools, adapters) = (Vec::new(), Vec::new());
-        let mut this = Self { context, adapters, pools, _abort: abort, model, settings };
+        let mut this =
+            Self { context, adapters, pools, _abort: abort, model, settings, rows_are_held: true };
         this.set_threads(settings.threads.max(settings.threads_batch), true);
         #[cfg(target_os = "linux")]
         if params.embeddings.is_none() {
-            this.give_back_rows();
+            this.rows_are_held = !this.give_back_rows();
         }
         Some(this)
     }
 
+    /// Whether memory is held for the rows of logits that llama.cpp has reserved, one for each sequence.
+    pub(crate) fn rows_are_held(&self) -> bool {
+        self.rows_are_held
+    }
+
     /// Gives back the memory for rows of logits that llama.cpp has filled with zeros, one for each sequence: of a
-    /// large vocabulary they are megabytes, and most are never used. They are zeros again when they are.
+    /// large vocabulary they are megabytes, and most are never used. They are zeros again when they are. `false`: they stay.
     #[cfg(target_os = "linux")]
-    fn give_back_rows(&mut self) {
+    fn give_back_rows(&mut self) -> bool {
         // SAFETY: both need only a started llama.cpp and a valid context.
         let (may_be_pinned, rows) =
             unsafe { (sys::llama_supports_gpu_offload(), sys::llama_get_logits(self.as_ptr())) };
@@ -138,6 +145,7 @@ impl<'m> Context<'m> {
             // is no device, and nothing was computed yet.
             unsafe { process::give_back(rows.cast(), bytes) };
         }
+        rows.is_some()
     }
 
     fn as_ptr(&self) -> *mut sys::llama_context {
