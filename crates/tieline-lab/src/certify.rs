@@ -105,6 +105,8 @@ enum Way {
     Usual,
     /// As usual, after the same once before, so that the prompt is cached.
     Cached,
+    /// As usual, with tokens guessed ahead wherever there is a guess.
+    Guessing,
     /// As usual, with others in the same batches.
     InCompany,
 }
@@ -195,6 +197,7 @@ fn variations(base: &LoadParams) -> Vec<Variation> {
         vary("KV cache q4_0", Way::Fixed, &|p| (p.type_k, p.type_v) = (KvType::Q4_0, KvType::Q4_0)),
         vary("usual mode", Way::Usual, &|_| {}),
         vary("prefix reused", Way::Cached, &|_| {}),
+        vary("guessing ahead", Way::Guessing, &|_| {}),
         vary("in company", Way::InCompany, &|params| {
             params.parallel = together;
             params.kv_tokens = Some(Tokens(together * CONTEXT));
@@ -224,12 +227,15 @@ async fn row(plan: &CertifyPlan, baseline: &Heard, variation: Variation) -> Row 
     }
 }
 
-/// A cached answer of which nothing was cached says nothing about caches.
+/// A cached answer of which nothing was cached says nothing about caches, nor does one without guesses about those.
 fn is_as_meant(heard: Heard, way: Way) -> Result<Heard, BackendError> {
-    if way == Way::Cached && heard.finished.usage.cached_tokens == Tokens(0) {
-        return Err(BackendError::new(ErrorKind::Internal, "nothing of the prompt was cached"));
-    }
-    Ok(heard)
+    let usage = &heard.finished.usage;
+    let lacks = match way {
+        Way::Cached if usage.cached_tokens == Tokens(0) => "nothing of the prompt was cached",
+        Way::Guessing if usage.drafted_tokens == Tokens(0) => "nobody had a guess",
+        _ => return Ok(heard),
+    };
+    Err(BackendError::new(ErrorKind::Internal, lacks))
 }
 
 async fn ask(model: &LocalModel, way: Way, tokens: Tokens) -> Result<Heard, BackendError> {
@@ -245,6 +251,10 @@ async fn ask(model: &LocalModel, way: Way, tokens: Tokens) -> Result<Heard, Back
         Way::Cached => {
             listen::one(model, usual.clone()).await?;
             listen::one(model, usual).await
+        }
+        Way::Guessing => {
+            let speculation = Speculation::Always;
+            listen::one(model, Request { cache: false, speculation, ..usual }).await
         }
         Way::InCompany => {
             // The others come first, so that none of the answer is computed alone.
@@ -280,10 +290,10 @@ mod tests {
         let variations = variations(&base());
         let mut names: Vec<&str> =
             variations.iter().map(|variation| variation.name.as_str()).collect();
-        assert_eq!(names.len(), 14);
+        assert_eq!(names.len(), 15);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 14, "each has a name of its own");
+        assert_eq!(names.len(), 15, "each has a name of its own");
         for Variation { name, params, way } in &variations {
             let same_load = *params == base();
             assert!(
