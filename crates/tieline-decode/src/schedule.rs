@@ -183,10 +183,10 @@ impl Scheduler {
         if self.running.iter().any(|r| r.job.id == job.id) {
             return Ok(Place { position: 0, wait: Some(0.0) });
         }
-        let length = self.waiting.len();
-        if length >= self.limits.queue {
-            return Err(QueueFull { length, wait: self.expected_wait(length - self.limits.queue) });
+        if let Some(full) = self.full() {
+            return Err(full);
         }
+        let length = self.waiting.len();
         let present: HashSet<Owner> = self.owners().cloned().collect();
         self.served.welcome(&job.owner, &present);
         let id = job.id;
@@ -444,6 +444,13 @@ impl Scheduler {
             let cost = as_f64(share.tokens) * if share.decodes { 2.0 } else { 1.0 };
             self.served.charge(&running.job.owner, cost);
         }
+    }
+
+    /// Says so where no more may wait.
+    pub fn full(&self) -> Option<QueueFull> {
+        let length = self.waiting.len();
+        let too_many = length.checked_sub(self.limits.queue)?;
+        Some(QueueFull { length, wait: self.expected_wait(too_many) })
     }
 
     /// How many requests wait.

@@ -19,7 +19,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::child::{Child, SpawnError};
 use crate::config::{Death, DeathListener, EngineConfig};
-use crate::supervisor::Failed;
 use crate::{placement, probe};
 
 /// How long one plan may take: the largest vocabularies take a second.
@@ -152,7 +151,7 @@ impl Planner {
                 let base = Bytes(held.0.saturating_sub(model.allocated.0));
                 Ok(Plan { model: *model, base })
             }
-            FromRunner::Planned(Err(failure)) => Err(Failed::from(failure).error()),
+            FromRunner::Planned(Err(failure)) => Err(failure.into()),
             _ => Err(self.confused()),
         }
     }

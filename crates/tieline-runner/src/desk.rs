@@ -243,8 +243,8 @@ impl<'m> Desk<'m> {
     /// Queues a request.
     fn take_in(&mut self, ready: Ready) -> Result<(), Failure> {
         let context = usize::try_from(self.settings.context).unwrap_or(0);
-        if self.scheduler.waiting() >= QUEUE {
-            return Err(busy(&QueueFull { length: QUEUE, wait: None }));
+        if let Some(full) = self.scheduler.full() {
+            return Err(busy(&full));
         }
         let id = ready.id;
         self.shelf.check(&ready.request.adapters)?;
@@ -481,6 +481,26 @@ fn common(a: &[i32], b: &[i32]) -> usize {
 }
 
 fn busy(full: &QueueFull) -> Failure {
-    let wait = full.wait.map(|s| format!("; there may be room in {s:.0} s")).unwrap_or_default();
-    failure(FailureKind::Busy, format!("{} requests already wait{wait}", full.length))
+    let wait = full.wait.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let room = wait.map(|wait| format!("; there may be room in {:.0} s", wait.as_secs_f64()));
+    let text = format!("{} requests already wait{}", full.length, room.unwrap_or_default());
+    Failure { retry_after: wait, ..failure(FailureKind::Busy, text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_hears_when_there_may_be_room() {
+        let told = |wait| {
+            let Failure { kind, message, retry_after, .. } = busy(&QueueFull { length: 3, wait });
+            assert_eq!(kind, FailureKind::Busy);
+            (message, retry_after)
+        };
+        let text = "3 requests already wait; there may be room in 7 s".to_owned();
+        assert_eq!(told(Some(6.9)), (text, Some(Duration::from_millis(6900))));
+        assert_eq!(told(None), ("3 requests already wait".to_owned(), None));
+        assert_eq!(told(Some(f64::INFINITY)).1, None);
+    }
 }

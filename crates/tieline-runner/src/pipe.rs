@@ -21,6 +21,7 @@ use crate::llama;
 use crate::parcel::{Arrived, Parcel};
 use crate::preparer::Ready;
 use crate::process;
+use crate::session::failure;
 
 /// Most orders that wait; the engine keeps its own, longer queue.
 const QUEUE: usize = 256;
@@ -75,7 +76,7 @@ impl Writer {
             Err(FrameError::TooLong(bytes)) => {
                 let message =
                     format!("the answer has {bytes} bytes, and {} is the limit", wire::MAX_FRAME);
-                let failure = Failure { kind: FailureKind::InvalidRequest, message, hint: None };
+                let failure = failure(FailureKind::InvalidRequest, message);
                 self.reply(id, Reply::Failed(failure))
             }
             sent => sent,
@@ -191,7 +192,7 @@ impl Reader<'_> {
 
 fn queue_is_full() -> Failure {
     let message = format!("the runner's queue of {QUEUE} is full");
-    Failure { kind: FailureKind::Busy, message, hint: None }
+    failure(FailureKind::Busy, message)
 }
 
 #[cfg(test)]

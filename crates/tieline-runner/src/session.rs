@@ -46,7 +46,7 @@ pub(crate) struct Session<'m> {
 
 /// A failure with its kind and what was tried.
 pub(crate) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
-    Failure { kind, message: message.into(), hint: None }
+    Failure { kind, message: message.into(), hint: None, retry_after: None }
 }
 
 /// As [`failure`], with what the user can do.
@@ -55,7 +55,7 @@ pub(crate) fn failure_with(
     message: impl Into<String>,
     hint: impl Into<String>,
 ) -> Failure {
-    Failure { kind, message: message.into(), hint: Some(hint.into()) }
+    Failure { hint: Some(hint.into()), ..failure(kind, message) }
 }
 
 /// Loads the weights.

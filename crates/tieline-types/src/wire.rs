@@ -12,12 +12,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Asker, Bytes, Digest, ErrorKind, Event, HeldAdapter, Jail, LoadParams, LoadedModel, MemoryPlan,
-    Message, Private, Request, RequestId, RunnerBuild, Tokens, Tool,
+    Asker, BackendError, Bytes, Digest, ErrorKind, Event, HeldAdapter, Jail, LoadParams,
+    LoadedModel, MemoryPlan, Message, Origin, Private, Request, RequestId, Retry, RunnerBuild,
+    Tokens, Tool,
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 12;
+pub const VERSION: u32 = 13;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;
@@ -267,6 +268,22 @@ pub struct Failure {
     pub message: String,
     /// What the user can do.
     pub hint: Option<String>,
+    /// When to try again, where the runner knows.
+    pub retry_after: Option<Duration>,
+}
+
+impl From<Failure> for BackendError {
+    fn from(Failure { kind, message, hint, retry_after }: Failure) -> Self {
+        let error = Self::new(kind.into(), message);
+        let error = match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        };
+        match retry_after {
+            Some(wait) => error.of(Origin::Here, Retry::After(wait)),
+            None => error,
+        }
+    }
 }
 
 /// The kinds of failure that a runner can see.
@@ -384,7 +401,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Prompt, Role};
+    use crate::{Hint, Prompt, Role};
 
     #[test]
     fn frames_round_trip() {
@@ -406,6 +423,23 @@ mod tests {
             assert_eq!(read::<ToRunner>(&mut pipe).unwrap(), Some(frame));
         }
         assert_eq!(read::<ToRunner>(&mut pipe).unwrap(), None);
+    }
+
+    #[test]
+    fn a_failure_says_what_to_do_and_when() {
+        let failure = |hint: Option<&str>, retry_after| Failure {
+            kind: FailureKind::Busy,
+            message: "full".to_owned(),
+            hint: hint.map(str::to_owned),
+            retry_after,
+        };
+        let wait = Duration::from_secs(9);
+        let error = BackendError::from(failure(Some("wait"), Some(wait)));
+        assert_eq!((error.kind, error.hint().as_deref()), (ErrorKind::Busy, Some("wait")));
+        assert_eq!((error.origin, error.retry), (Origin::Here, Retry::After(wait)));
+        let error = BackendError::from(failure(None, None));
+        assert_eq!(error.retry, Retry::After(Duration::from_secs(1)));
+        assert_eq!((error.to_string().as_str(), error.hint()), ("full", None));
     }
 
     #[test]

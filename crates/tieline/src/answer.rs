@@ -42,7 +42,7 @@ impl Answer {
 #[cfg_attr(test, derive(Debug))]
 pub(crate) enum Shown<'a> {
     /// The request waits for so many others.
-    Queued { position: u32 },
+    Queued { position: u32, expected_wait: Option<Duration> },
     /// The prompt is known.
     Started(&'a Started),
     /// More of what the model thinks.
@@ -125,7 +125,9 @@ impl Heard {
         show: &mut impl FnMut(Shown<'_>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         match event {
-            Event::Queued { position, .. } => show(Shown::Queued { position }),
+            Event::Queued { position, expected_wait } => {
+                show(Shown::Queued { position, expected_wait })
+            }
             Event::Started(started) => show(Shown::Started(self.started.insert(started))),
             Event::PromptLogprobs(entries) => {
                 self.prompt_logprobs.extend(entries);
@@ -283,7 +285,7 @@ mod tests {
         let miss = Some(Miss { position: Tokens(3), reason: MissReason::Differs });
         let started = Started { dropped_tokens: Tokens(2), miss, ..Started::default() };
         let (answer, shown) = listen(vec![
-            Event::Queued { position: 1, expected_wait: None },
+            Event::Queued { position: 1, expected_wait: Some(Duration::from_secs(7)) },
             Event::Started(started.clone()),
             Event::Reasoning(piece("so ")),
             Event::Reasoning(piece("then")),
@@ -298,7 +300,7 @@ mod tests {
         assert_eq!(answer.started, Some(started));
         assert_eq!(answer.finished.seed, 7);
         assert!(answer.ttft.is_some() && !answer.is_cut_short());
-        assert_eq!(shown[0], "Queued { position: 1 }");
+        assert_eq!(shown[0], "Queued { position: 1, expected_wait: Some(7s) }");
         assert!(shown[1].starts_with("Started("));
         let rest =
             ["Reasoning(\"so \")", "Reasoning(\"then\")", "Warning(\"a call was malformed\")"];

@@ -1,5 +1,7 @@
 //! Shows an answer to a person: text to standard output, thoughts and remarks to standard error.
 
+use std::time::Duration;
+
 use indicatif::ProgressBar;
 use tieline_types::{Compacted, Started, Tokens};
 
@@ -26,7 +28,7 @@ impl Screen {
     /// Shows one step. Programs get warnings alone here: the rest is in the report.
     pub(crate) fn show(&mut self, shown: Shown<'_>) -> Result<(), Failure> {
         match shown {
-            Shown::Queued { position } => self.wait(position),
+            Shown::Queued { position, expected_wait } => self.wait(position, expected_wait),
             Shown::Started(started) => self.started(started),
             Shown::Warning(text) => self.output.warn(text),
             Shown::Reasoning(text) => {
@@ -42,13 +44,9 @@ impl Screen {
         Ok(())
     }
 
-    fn wait(&mut self, position: u32) {
+    fn wait(&mut self, position: u32, expected: Option<Duration>) {
         let bar = self.waiting.get_or_insert_with(|| bars::waiting(self.output));
-        bar.set_message(match position {
-            0 => "waiting: next in line".to_owned(),
-            1 => "waiting: 1 request before this one".to_owned(),
-            more => format!("waiting: {more} requests before this one"),
-        });
+        bar.set_message(place(position, expected));
     }
 
     fn started(&mut self, started: &Started) {
@@ -80,6 +78,16 @@ impl Drop for Screen {
     }
 }
 
+fn place(position: u32, expected: Option<Duration>) -> String {
+    let place = match position {
+        0 => "next in line".to_owned(),
+        1 => "1 request before this one".to_owned(),
+        more => format!("{more} requests before this one"),
+    };
+    let expected = expected.map(|wait| format!(", about {:.0} s", wait.as_secs_f64().ceil()));
+    format!("waiting: {place}{}", expected.unwrap_or_default())
+}
+
 fn dropped(tokens: Tokens) -> String {
     format!("left out {tokens} of the prompt, the oldest, to fit the context")
 }
@@ -108,10 +116,11 @@ mod tests {
     #[test]
     fn waiting_ends_with_the_start() {
         let mut screen = Screen::new(Output::new(true, true));
-        screen.show(Shown::Queued { position: 2 }).unwrap();
+        let expected_wait = Some(Duration::from_millis(6100));
+        screen.show(Shown::Queued { position: 2, expected_wait }).unwrap();
         let bar = screen.waiting.clone().unwrap();
-        assert_eq!(bar.message(), "waiting: 2 requests before this one");
-        screen.show(Shown::Queued { position: 0 }).unwrap();
+        assert_eq!(bar.message(), "waiting: 2 requests before this one, about 7 s");
+        screen.show(Shown::Queued { position: 0, expected_wait: None }).unwrap();
         assert_eq!(bar.message(), "waiting: next in line");
         screen.show(Shown::Started(&Started::default())).unwrap();
         assert!(bar.is_finished() && screen.waiting.is_none());

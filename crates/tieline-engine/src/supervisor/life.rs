@@ -322,7 +322,7 @@ impl<'s> Life<'s> {
             FromRunner::Loaded(loaded) => self.ready(*loaded).await,
             FromRunner::LoadFailed(failure) => Err(Over::Refused(failure.into())),
             FromRunner::Reply(id, Reply::Failed(failure)) => {
-                self.reply(id, Err(Failed::from(failure).error())).await
+                self.reply(id, Err(failure.into())).await
             }
             FromRunner::Reply(id, reply) => self.reply(id, Ok(reply)).await,
             FromRunner::Pong { working, progress, .. } => {

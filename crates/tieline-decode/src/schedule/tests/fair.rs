@@ -249,6 +249,7 @@ fn the_expected_wait_grows_with_the_place() {
     }
     let refused = scheduler.submit(job(8)).unwrap_err();
     assert_eq!(refused, QueueFull { length: 8, wait: Some(0.0) });
+    assert_eq!(scheduler.full(), Some(refused));
     // An interactive request does not wait for the batch requests that came before.
     (1..8).for_each(|id| scheduler.remove(RequestId(id)));
     for id in 1..7 {
