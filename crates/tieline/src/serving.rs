@@ -6,6 +6,7 @@
 
 mod abilities;
 mod cards;
+mod drafts;
 mod errors;
 mod host;
 mod loader;
@@ -31,6 +32,7 @@ use crate::crashes;
 use crate::prompts::Quota;
 use crate::runner::{self, Gpu, Kind};
 use cards::Cards;
+pub(crate) use drafts::Drafts;
 use host::Machine;
 use loader::Runners;
 use variants::Variants;
@@ -51,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) memory: Option<Bytes>,
     /// How much may be kept of prompts on disk.
     pub(crate) prompts: Option<Quota>,
+    /// Which models guess for others.
+    pub(crate) drafts: Arc<Drafts>,
     /// How long a model stays after its last use where a request says nothing.
     pub(crate) keep: Keep,
     /// How long a request may wait for its model to get room.
@@ -69,6 +73,7 @@ impl Settings {
             params,
             memory: load.memory,
             prompts,
+            drafts: Arc::default(),
             keep: Keep::For(KEEP),
             wait: pool::DEFAULT_WAIT,
         }
@@ -81,6 +86,7 @@ struct Ground {
     home: PathBuf,
     store: Store,
     engine: EngineConfig,
+    drafts: Arc<Drafts>,
     budget: Bytes,
     /// Devices with memory of their own that the runner in use finds, each with the most that it has had free.
     devices: Mutex<Vec<DeviceMemory>>,
@@ -164,6 +170,7 @@ pub(crate) fn start(
         home: app.home.clone(),
         store,
         engine,
+        drafts: settings.drafts,
         budget,
         devices: Mutex::default(),
         on_devices: tokio::sync::Mutex::default(),

@@ -36,6 +36,9 @@ pub(crate) struct Serve {
     /// What needs a key on this machine itself
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = LoopbackAuth::Manage)]
     pub(crate) loopback_auth: LoopbackAuth,
+    /// A smaller model with the same vocabulary that guesses for MODEL, as for `run`; may be given several times
+    #[arg(long, value_name = "MODEL=SMALLER", value_parser = pair)]
+    pub(crate) draft: Vec<(String, String)>,
     /// How long a model that nobody asks stays in memory; 0 lets it leave at once [default: 5m]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(crate) keep_alive: Option<std::time::Duration>,
@@ -185,6 +188,13 @@ pub(crate) enum Tool {
     Continue,
 }
 
+/// Two names with `=` between them.
+fn pair(text: &str) -> Result<(String, String), String> {
+    let names = text.split_once('=').filter(|(one, two)| !one.is_empty() && !two.is_empty());
+    let (one, two) = names.ok_or("expected two models: MODEL=SMALLER")?;
+    Ok((one.to_owned(), two.to_owned()))
+}
+
 /// A [`time`] that is not over at once.
 fn some_time(text: &str) -> Result<std::time::Duration, String> {
     let some = time(text)?;
@@ -211,6 +221,14 @@ pub(crate) fn time(text: &str) -> Result<std::time::Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pair_is_two_names() {
+        assert_eq!(pair("a:8b=hf:b/c"), Ok(("a:8b".to_owned(), "hf:b/c".to_owned())));
+        for text in ["", "a", "a=", "=b", "="] {
+            assert!(pair(text).unwrap_err().contains("MODEL=SMALLER"), "{text}");
+        }
+    }
 
     #[test]
     fn times_are_read_by_their_unit() {

@@ -7,7 +7,7 @@ mod chat;
 mod choices;
 mod cost;
 mod doctor;
-mod draft;
+pub(crate) mod draft;
 mod engine;
 mod key;
 pub(crate) mod kv_cost;

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::args::{Limits, LoopbackAuth, Serve};
 use crate::env;
 use crate::failure::{Failure, with_causes};
-use crate::serving::{self, Settings};
+use crate::serving::{self, Drafts, Settings};
 use crate::switching::{self, HangUp, Place, Watch, Workshop};
 
 /// Where it listens unless told otherwise.
@@ -75,6 +75,7 @@ async fn run(
     (listeners, urls, mut signals): (Vec<Listener>, Vec<String>, Signals),
 ) -> Result<(), Failure> {
     let mut settings = Settings::new(&args.load, args.prompt_cache);
+    settings.drafts = Arc::new(Drafts::new(app, &args.draft)?);
     if let Some(time) = args.keep_alive {
         settings.keep = Keep::For(time);
     }

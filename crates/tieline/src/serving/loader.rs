@@ -50,7 +50,12 @@ impl Runners {
     async fn bring(&self, variant: &Arc<Variant>) -> Result<Kept, BackendError> {
         let Ground { store, home, engine, budget, .. } = &*self.ground;
         let (ours, model) = (store.clone(), variant.model.clone());
-        let prepared = blocking(move || prepare(&ours, &model)).await?;
+        let (drafts, kind) = (Arc::clone(&self.ground.drafts), variant.kind);
+        let prepared = blocking(move || {
+            let draft = drafts.open(&ours, (model.digest, kind))?;
+            prepare(&ours, &model, draft)
+        });
+        let prepared = prepared.await?;
         let mut need = needs::to_load(&self.ground, variant).await?;
         let (mut size, mut _turn) = (None, None);
         if need.may_use_a_device(&variant.params) {
@@ -64,7 +69,8 @@ impl Runners {
         if let Some(partly) = need.planned.partly() {
             warn!(model = variant.model.name, "{partly}");
         }
-        let config = EngineConfig { past_deaths: prepared.past_deaths, ..engine.clone() };
+        let Prepared { past_deaths, draft, .. } = prepared;
+        let config = EngineConfig { past_deaths, draft, ..engine.clone() };
         let (name, params) = (variant.model.name.clone(), need.planned.load(&variant.params));
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});
         let model = Box::pin(start).await?;
@@ -94,6 +100,7 @@ impl Runners {
 struct Prepared {
     lease: Lease,
     file: ModelFile,
+    draft: Option<ModelFile>,
     past_deaths: Vec<Duration>,
     free: Bytes,
 }
@@ -106,12 +113,16 @@ pub(super) fn refuse_quarantined(store: &Store, model: &Model) -> Result<(), Bac
     }
 }
 
-fn prepare(store: &Store, model: &Model) -> Result<Prepared, BackendError> {
+fn prepare(
+    store: &Store,
+    model: &Model,
+    draft: Option<ModelFile>,
+) -> Result<Prepared, BackendError> {
     refuse_quarantined(store, model)?;
     let lease = store.lease(model).map_err(errors::lease)?;
     let file = store.open_model(model).map_err(errors::file)?;
     let past_deaths = crashes::recent(store, model);
-    Ok(Prepared { lease, file, past_deaths, free: Free::now().memory })
+    Ok(Prepared { lease, file, draft, past_deaths, free: Free::now().memory })
 }
 
 #[async_trait]

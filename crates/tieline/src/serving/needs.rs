@@ -190,15 +190,17 @@ async fn planned(
     variant: &Variant,
     for_all: bool,
 ) -> Result<(Build, Arc<Need>), BackendError> {
-    let (store, model) = (ground.store.clone(), variant.model.clone());
+    let (ours, model, kind) = (Arc::clone(ground), variant.model.clone(), variant.kind);
     let open = move || {
+        let store = &ours.store;
         // Its runner may have died while it planned.
-        loader::refuse_quarantined(&store, &model)?;
+        loader::refuse_quarantined(store, &model)?;
         let file = store.open_model(&model).map_err(errors::file)?;
-        Ok((file, crashes::recent(&store, &model)))
+        let past_deaths = crashes::recent(store, &model);
+        let draft = ours.drafts.open(store, (model.digest, kind))?;
+        Ok((file, EngineConfig { past_deaths, draft, ..ours.engine.clone() }))
     };
-    let (file, past_deaths) = blocking(open).await?;
-    let engine = EngineConfig { past_deaths, ..ground.engine.clone() };
+    let (file, engine) = blocking(open).await?;
     // Each is a process that reads the file's header: callers who wish for many contexts at once take turns.
     let _place = ground.planning.acquire().await.map_err(closed)?;
     let mut before = build(ground).await?;

@@ -1,5 +1,6 @@
 #[cfg(unix)]
 mod devices;
+mod drafts;
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -95,6 +96,7 @@ fn settings(context: u32) -> Settings {
         params,
         memory: None,
         prompts: Some(Quota::Off),
+        drafts: Arc::default(),
         keep: Keep::For(KEEP),
         wait: Duration::from_secs(60),
     }
