@@ -272,6 +272,11 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
+/// No caller is told to come again sooner, whatever a runner says.
+const SOONEST: Duration = Duration::from_secs(1);
+/// Nor later.
+const LATEST: Duration = Duration::from_secs(3600);
+
 impl From<Failure> for BackendError {
     fn from(Failure { kind, message, hint, retry_after }: Failure) -> Self {
         let error = Self::new(kind.into(), message);
@@ -280,7 +285,7 @@ impl From<Failure> for BackendError {
             None => error,
         };
         match retry_after {
-            Some(wait) => error.of(Origin::Here, Retry::After(wait)),
+            Some(wait) => error.of(Origin::Here, Retry::After(wait.clamp(SOONEST, LATEST))),
             None => error,
         }
     }
@@ -437,6 +442,10 @@ mod tests {
         let error = BackendError::from(failure(Some("wait"), Some(wait)));
         assert_eq!((error.kind, error.hint().as_deref()), (ErrorKind::Busy, Some("wait")));
         assert_eq!((error.origin, error.retry), (Origin::Here, Retry::After(wait)));
+        for (said, want) in [(Duration::ZERO, SOONEST), (Duration::MAX, LATEST)] {
+            let error = BackendError::from(failure(None, Some(said)));
+            assert_eq!(error.retry, Retry::After(want));
+        }
         let error = BackendError::from(failure(None, None));
         assert_eq!(error.retry, Retry::After(Duration::from_secs(1)));
         assert_eq!((error.to_string().as_str(), error.hint()), ("full", None));
