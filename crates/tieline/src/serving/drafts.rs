@@ -10,11 +10,22 @@ use super::variants::Kind;
 use super::{errors, loader};
 use crate::app::App;
 use crate::commands::draft;
+use crate::composed;
 use crate::failure::Failure;
 
 /// Which model guesses for which, by what the file holds of the one that it guesses for. While this lives, none of them is removed.
 #[derive(Debug, Default)]
 pub(crate) struct Drafts(HashMap<Digest, (Model, Lease)>);
+
+/// A model that is here and writes text by itself.
+fn usable(app: &App, name: &str) -> Result<Model, Failure> {
+    let model = composed::answering(app.installed(name)?)?;
+    if model.missing {
+        let text = format!("the file of {} is missing", model.name);
+        return Err(Failure::user(text).with_hint(format!("tieline pull {name} fetches it again")));
+    }
+    Ok(model)
+}
 
 impl Drafts {
     /// By pairs of names: a model, and the smaller one that guesses for it.
@@ -24,7 +35,7 @@ impl Drafts {
     pub(crate) fn new(app: &App, pairs: &[(String, String)]) -> Result<Self, Failure> {
         let mut drafts = HashMap::new();
         for (name, smaller) in pairs {
-            let (model, draft) = (app.installed(name)?, app.installed(smaller)?);
+            let (model, draft) = (usable(app, name)?, usable(app, smaller)?);
             draft::check(app.output, &model, &draft)?;
             let lease = app.store.lease(&draft)?;
             match drafts.entry(model.digest) {
