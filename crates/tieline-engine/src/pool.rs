@@ -401,6 +401,10 @@ impl Worker {
         match result {
             Ok(model) => {
                 self.tasks.spawn(growth::watch(model.adapters(), Arc::clone(&self.freed)));
+                let devices = model.devices();
+                if !devices.is_empty() {
+                    self.devices = devices;
+                }
                 if let Some(size) = model.size() {
                     // The next load is as was said.
                     self.sizes.insert(key, entry.member.size());
@@ -491,8 +495,9 @@ impl Worker {
         let (budget, devices) = (self.config.budget, self.budgets());
         let facts = Facts { now, budget, devices, residents, waiting };
         // Adapters that nobody uses go before a model does.
-        let short = facts.is_short();
-        self.entries.values_mut().for_each(|entry| entry.shed(short));
+        for entry in self.entries.values_mut() {
+            entry.shed(facts.is_short_beside(&entry.member.devices));
+        }
         Facts { residents: self.residents(now), ..facts }
     }
 

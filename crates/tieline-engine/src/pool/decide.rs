@@ -323,10 +323,11 @@ fn spare(chosen: &mut Vec<&Resident>, needed: Room) {
 }
 
 impl Facts {
-    /// Whether there is less than what is taken and waited for.
-    pub fn is_short(&self) -> bool {
+    /// Whether somebody waits for a memory in which adapters of such a model lie.
+    pub fn is_short_beside(&self, model: &Devices) -> bool {
         let waiting: Room = self.waiting.iter().map(Waiting::room).sum();
-        !waiting.is_nothing() && !self.fits(waiting, &Decision::default())
+        let over = self.taken(&Decision::default()).plus(waiting).less(self.room());
+        !waiting.is_nothing() && Room::beside(Bytes(1), model).relieves(over)
     }
 
     /// What is taken, with what is about to be loaded. What leaves takes its memory until it is gone.

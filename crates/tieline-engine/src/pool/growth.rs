@@ -84,9 +84,13 @@ impl Worker {
     /// Refuses the one that waits for its adapters' room longest.
     pub(super) fn refuse_growth(&mut self, key: Key, refusal: Refusal) {
         let wait = self.config.wait;
-        let whose = match refusal {
-            Refusal::TooLarge { device, .. } => self.whose(device),
-            Refusal::WaitedTooLong => String::new(),
+        let (whose, more) = match refusal {
+            Refusal::TooLarge { device: Some(at), .. } => {
+                (self.whose(Some(at)), "put fewer layers there with --gpu-layers")
+            }
+            Refusal::TooLarge { .. } | Refusal::WaitedTooLong => {
+                (String::new(), "allow more with --memory")
+            }
         };
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let Some(asked) = entry.growing.pop_front() else { return };
@@ -105,7 +109,7 @@ impl Worker {
                 ),
             ),
         };
-        let hint = "ask for fewer or smaller adapters, or allow more with --memory";
+        let hint = format!("ask for fewer or smaller adapters, or {more}");
         asked.job.refuse(BackendError::new(kind, text).with_hint(hint));
         self.freed.notify_one();
     }

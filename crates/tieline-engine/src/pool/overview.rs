@@ -28,7 +28,7 @@ pub struct Standing {
     pub member: Member,
     /// `None`: not in memory.
     pub phase: Option<Phase>,
-    /// What it takes of devices' own memory, its adapters included, where it is in memory or comes there.
+    /// What it takes of devices' own memory without adapters, where it is in memory or comes there.
     pub devices: Vec<OnDevice>,
     /// What was loaded, once it is.
     pub served: Option<Arc<Served>>,
@@ -71,7 +71,7 @@ impl Worker {
         let there = self.entries.values().filter(|entry| entry.phase().is_some());
         let taken = there.fold(Size::default(), |sum, entry| sum.plus(entry.size()));
         let standing = |entry: &Entry| {
-            let size = entry.phase().map_or_else(Size::default, |_| entry.size());
+            let size = entry.phase().map_or_else(Size::default, |_| entry.member.size());
             Standing { devices: self.on_devices(&size.devices), ..entry.standing(now) }
         };
         Overview {

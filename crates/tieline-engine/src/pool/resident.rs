@@ -9,7 +9,7 @@ use tieline_types::wire::{Reply, Work};
 use tieline_types::{Backend, BackendError, Digest, HeldAdapter, Served};
 use tokio::sync::watch;
 
-use super::Size;
+use super::{DeviceBudget, Size};
 
 /// A model in memory.
 #[async_trait]
@@ -24,6 +24,11 @@ pub trait Resident: Backend {
     /// What it takes, where that turned out to be other than was said of it: until it has left.
     fn size(&self) -> Option<Size> {
         None
+    }
+
+    /// How much models may take of devices, where it was looked at once more: as [`super::Pool::devices`] says it.
+    fn devices(&self) -> Vec<DeviceBudget> {
+        Vec::new()
     }
 
     /// Its process, while it is ready.

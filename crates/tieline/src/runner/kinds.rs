@@ -251,7 +251,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let runner = folder.path().join("runner");
         let asked = || fs::read_to_string(folder.path().join("asked")).unwrap_or_default().len();
-        for (text, want) in [("echo -n x", 1), ("echo  -n x", 2)] {
+        for (text, want) in [("printf x", 1), ("printf  x", 2)] {
             let text = format!("#!/bin/sh\n{text} >> {}/asked\n", folder.path().display());
             fs::write(&runner, text).unwrap();
             fs::set_permissions(&runner, fs::Permissions::from_mode(0o700)).unwrap();

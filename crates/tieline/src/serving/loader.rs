@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tieline_engine::plan::fit::Free;
 use tieline_engine::pool::Resident;
-use tieline_engine::{EngineConfig, Loader, LocalModel, Size};
+use tieline_engine::{DeviceBudget, EngineConfig, Loader, LocalModel, Size};
 use tieline_store::{Lease, Model, Store};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
@@ -57,11 +57,11 @@ impl Runners {
         });
         let prepared = prepared.await?;
         let mut need = needs::to_load(&self.ground, variant).await?;
-        let (mut size, mut _turn) = (None, None);
+        let (mut again, mut _turn) = (None, None);
         if need.may_use_a_device(&variant.params) {
             _turn = Some(self.ground.on_devices.lock().await);
             need = needs::as_of_now(&self.ground, variant).await?;
-            size = Some(need.size());
+            again = Some((need.size(), needs::budgets(&self.ground)));
         }
         // Others may have taken what was free when the budget was made.
         let need = need.within(prepared.free.min(*budget));
@@ -70,6 +70,7 @@ impl Runners {
             warn!(model = variant.model.name, "{partly}");
         }
         let Prepared { past_deaths, draft, .. } = prepared;
+        let is_alone = draft.is_none();
         let config = EngineConfig { past_deaths, draft, ..engine.clone() };
         let (name, params) = (variant.model.name.clone(), need.planned.load(&variant.params));
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});
@@ -92,7 +93,8 @@ impl Runners {
         if let Some(warning) = kv_cost::warning(&home, &variant.model, types, &model) {
             warn!(model = variant.model.name, "{warning}");
         }
-        Ok(Kept { model, variant, need, size, store, home, holds, tasks, afterwards })
+        let load = By { need, again, is_alone };
+        Ok(Kept { model, variant, load, store, home, holds, tasks, afterwards })
     }
 }
 
@@ -195,15 +197,22 @@ async fn tell(
     }
 }
 
+/// What a model was loaded by.
+#[derive(Debug)]
+struct By {
+    need: Arc<Need>,
+    /// What it takes, and what there is of devices, where it was planned once more.
+    again: Option<(Size, Vec<DeviceBudget>)>,
+    /// Without a draft model.
+    is_alone: bool,
+}
+
 /// A model in memory, and what it holds there.
 #[derive(Debug)]
 struct Kept {
     model: LocalModel,
     variant: Arc<Variant>,
-    /// What it was loaded by.
-    need: Arc<Need>,
-    /// What it takes, where it was planned once more.
-    size: Option<Size>,
+    load: By,
     store: Store,
     home: PathBuf,
     holds: Holds,
@@ -223,7 +232,11 @@ impl Resident for Kept {
     }
 
     fn size(&self) -> Option<Size> {
-        self.size
+        self.load.again.as_ref().map(|(size, _)| *size)
+    }
+
+    fn devices(&self) -> Vec<DeviceBudget> {
+        self.load.again.as_ref().map(|(_, devices)| devices.clone()).unwrap_or_default()
     }
 
     fn pid(&self) -> Option<u32> {
@@ -244,7 +257,8 @@ impl Resident for Kept {
 
     async fn end(&self, why: &str) {
         self.variant.is_at(Place::Away);
-        let held = planning::held(&self.model);
+        // What it holds with another model beside it is no lesson about it.
+        let held = planning::held(&self.model).filter(|_| self.load.is_alone);
         self.model.close().await;
         self.tasks.wait().await;
         let holds = self.holds.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -255,7 +269,7 @@ impl Resident for Kept {
         })
         .await;
         let (store, variant) = (self.store.clone(), Arc::clone(&self.variant));
-        let (need, home) = (Arc::clone(&self.need), self.home.clone());
+        let (need, home) = (Arc::clone(&self.load.need), self.home.clone());
         info!(model = variant.model.name, reason = why, "a model left memory");
         let left = Left::now(&variant.model, why);
         // Its memory is free: whoever waits for that does not wait for the disk.

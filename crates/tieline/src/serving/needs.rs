@@ -136,7 +136,7 @@ async fn of(
 }
 
 /// What models may take of devices' memory.
-fn budgets(ground: &Ground) -> Vec<DeviceBudget> {
+pub(super) fn budgets(ground: &Ground) -> Vec<DeviceBudget> {
     // One that does not say what it has limits nobody.
     let bytes = |one: &DeviceMemory| if one.total == Bytes(0) { Bytes(u64::MAX) } else { one.free };
     let devices = ground.devices();
@@ -231,7 +231,12 @@ async fn plan(
         ground.devices().clone_from(&placed.plan.model.devices);
         placed
     } else {
-        place::place(&mut planner, &params).await?
+        let placed = place::place(&mut planner, &params).await?;
+        // They may have more free than ever before.
+        let mut most = placed.plan.model.devices.clone();
+        place::had(&ground.devices(), &mut most);
+        ground.devices().clone_from(&most);
+        placed
     };
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
     let planned = blocking(move || Ok(planning::compare(&store, placed, free))).await?;

@@ -8,9 +8,14 @@ pub const DEVICES: usize = 8;
 /// Bytes of each device's own memory, in one order everywhere.
 pub type Devices = [Bytes; DEVICES];
 
-/// What adapters take of devices' memory: nobody says in which of their model's memories they lie, so they count in each.
+/// What adapters take of devices' memory, where it is like what their model takes there: each of their weights lies where the one
+/// lies that it changes. Those of the model that lie on no device are not known here, so this is a little too much.
 pub fn beside(adapters: Bytes, model: &Devices) -> Devices {
-    model.map(|bytes| if bytes.0 > 0 { adapters } else { Bytes(0) })
+    let whole: u128 = model.iter().map(|bytes| u128::from(bytes.0)).sum();
+    model.map(|bytes| {
+        let share = (u128::from(adapters.0) * u128::from(bytes.0)).div_ceil(whole.max(1));
+        Bytes(u64::try_from(share).unwrap_or(u64::MAX))
+    })
 }
 
 /// Bytes of the machine's memory, and of each device's.

@@ -188,6 +188,8 @@ fn a_device_that_was_full_once_is_used_when_it_is_free() {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         host.ready(&Wanted::named("a")).await.unwrap();
         assert_eq!((layers(&folder), counted(&handle, "a").await), (None, 60));
+        let status = host.status().await.unwrap();
+        assert_eq!(status.devices[0].budget, Some(Bytes(100)));
         handle.shutdown().await;
     });
 }
