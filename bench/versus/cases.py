@@ -71,6 +71,11 @@ class Bench:
         candidates = candidates or {"default": [], **self.candidates(case)}
         if self.options.quick:
             candidates = dict(list(candidates.items())[-1:])
+        if name := self.options.settings:
+            if name not in candidates:
+                raise Failed(f"no settings {name!r}: there are {', '.join(candidates)}")
+            self.calibrated[case] = {"chosen": name, "flags": candidates[name], "scores": None}
+            return name, candidates[name]
         for name, flags in candidates.items():
             with self.server(flags, name) as server:
                 warm(self, server)

@@ -75,6 +75,7 @@ def arguments():
     parser.add_argument("--peer-dir", help="an environment that already holds llama.cpp")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calibrate", type=int, default=2, help="measurements of each of llama-server's candidate settings")
+    parser.add_argument("--settings", help="take these of llama-server's candidate settings as its best, by name, without measuring")
     parser.add_argument("--cases", default=",".join(cases.CASES), help="which, by commas")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="one round of small sizes: does it work at all")
@@ -240,6 +241,7 @@ def markdown(result, rows, raw_name):
     if result["calibration"]:
         lines += ["", "llama-server's best settings:", ""]
         lines += [f"- {case}: {found['chosen']} (`{' '.join(found['flags']) or 'no flags'}`)"
+                  + (", named and not chosen by measuring" if found.get("scores", {}) is None else "")
                   for case, found in result["calibration"].items()]
     lines += ["", f"Every sample and command line: `versus/results/{raw_name}.json`.", "", MARKS[1]]
     return "\n".join(lines)
