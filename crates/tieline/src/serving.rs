@@ -13,15 +13,17 @@ mod loader;
 mod needs;
 mod variants;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tieline_engine::plan::fit::Free;
+use tieline_engine::plan::place;
 use tieline_engine::{EngineConfig, Pool, PoolConfig, pool};
 use tieline_store::Store;
 use tieline_types::{
-    BackendError, Bytes, DeviceMemory, Digest, Host, Keep, LoadParams, ModelCard, Tokens,
+    BackendError, Bytes, DeviceMemory, Digest, Host, Keep, LoadParams, ModelCard, OnDevice, Tokens,
 };
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -90,8 +92,10 @@ struct Ground {
     budget: Bytes,
     /// Devices with memory of their own that the runner in use finds, each with the most that it has had free.
     devices: Mutex<Vec<DeviceMemory>>,
-    /// Held from planning a load that takes of a device to its end: the next sees what it took.
-    on_devices: tokio::sync::Mutex<()>,
+    /// What variants take of devices, from their plan for a load on.
+    on_devices: Mutex<HashMap<String, Vec<OnDevice>>>,
+    /// Held while a load that takes of a device is planned: the next plan sees what it will take.
+    turn_on_devices: tokio::sync::Mutex<()>,
     /// Which of the runners beside this program.
     gpu: Gpu,
     /// Places for planners, each of which is a process.
@@ -102,6 +106,37 @@ impl Ground {
     fn devices(&self) -> MutexGuard<'_, Vec<DeviceMemory>> {
         // No code panics while it holds this lock.
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Raises what devices have free now to the most that they ever had, which they have again when models leave.
+    fn had(&self, now: &mut [DeviceMemory]) {
+        let mut most = self.devices();
+        place::had(&most, now);
+        now.clone_into(&mut most);
+    }
+
+    /// Lowers what devices have free now by what other variants will take of it.
+    fn left(&self, variant: &str, now: &mut [DeviceMemory]) {
+        let mut most = now.to_vec();
+        self.had(&mut most);
+        let others = self.on_devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = others.iter().filter(|(name, _)| *name != variant).flat_map(|(_, all)| all);
+        for one in others {
+            let device = most.iter_mut().find(|device| device.name == one.name);
+            device.into_iter().for_each(|device| {
+                device.free = Bytes(device.free.0.saturating_sub(one.bytes.0));
+            });
+        }
+        for (device, most) in now.iter_mut().zip(most) {
+            device.free = device.free.min(most.free);
+        }
+    }
+
+    /// A variant takes this of devices until what this returns is dropped.
+    fn takes(self: &Arc<Self>, variant: &str, devices: Vec<OnDevice>) -> Taken {
+        let mut taken = self.on_devices.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(variant.to_owned(), devices);
+        Taken { ground: Arc::clone(self), variant: variant.to_owned() }
     }
 
     /// What the next runner is started from.
@@ -116,6 +151,20 @@ impl Ground {
             Some(build) => build,
             None => runner::kind_beside(self.gpu).map_or(Build::Other, Build::For),
         })
+    }
+}
+
+/// What a variant takes of devices.
+#[derive(Debug)]
+struct Taken {
+    ground: Arc<Ground>,
+    variant: String,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let taken = self.ground.on_devices.lock();
+        taken.unwrap_or_else(PoisonError::into_inner).remove(&self.variant);
     }
 }
 
@@ -173,7 +222,8 @@ pub(crate) fn start(
         drafts: settings.drafts,
         budget,
         devices: Mutex::default(),
-        on_devices: tokio::sync::Mutex::default(),
+        on_devices: Mutex::default(),
+        turn_on_devices: tokio::sync::Mutex::default(),
         gpu: app.gpu(),
         planning: Semaphore::new(PLANNERS),
     });

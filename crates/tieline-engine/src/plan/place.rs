@@ -1,6 +1,6 @@
 //! How many layers go on the GPU: as many as fit there, where nobody asked for a number.
 
-use tieline_types::{BackendError, Bytes, DeviceMemory, LoadParams};
+use tieline_types::{BackendError, Bytes, DeviceMemory, ErrorKind, LoadParams};
 
 use super::{Plan, Planner};
 
@@ -34,33 +34,36 @@ impl Plans for Planner {
 /// Plans a load; where no number of layers is asked for and not all fit into the memory of the devices, with as many as do.
 ///
 /// # Errors
-/// The model cannot be loaded so, whatever the memory, or the runner died.
+/// The model cannot be loaded so, whatever the memory; there is a device and not one layer fits there; or the runner died.
 pub async fn place(planner: &mut Planner, params: &LoadParams) -> Result<Placed, BackendError> {
     place_by(planner, params).await
 }
 
-/// As [`place`], with what devices had free once, where that was more than it is now: when models leave, they have it again.
+/// As [`place`], where devices have something else free than they say: `see` changes it.
 ///
 /// # Errors
 /// As for [`place`].
-pub async fn place_into(
-    devices: &[DeviceMemory],
+pub async fn place_as<F>(
+    see: F,
     planner: &mut Planner,
     params: &LoadParams,
-) -> Result<Placed, BackendError> {
-    place_by(&mut Into { planner, devices }, params).await
+) -> Result<Placed, BackendError>
+where
+    F: Fn(&mut [DeviceMemory]) + Send,
+{
+    place_by(&mut As { planner, see }, params).await
 }
 
 /// Plans as if devices had something else free.
-struct Into<'p> {
+struct As<'p, F> {
     planner: &'p mut Planner,
-    devices: &'p [DeviceMemory],
+    see: F,
 }
 
-impl Plans for Into<'_> {
+impl<F: Fn(&mut [DeviceMemory]) + Send> Plans for As<'_, F> {
     async fn plan(&mut self, params: &LoadParams) -> Result<Plan, BackendError> {
         let mut plan = self.planner.plan(params).await?;
-        had(self.devices, &mut plan.model.devices);
+        (self.see)(&mut plan.model.devices);
         Ok(plan)
     }
 }
@@ -78,7 +81,7 @@ async fn place_by(planner: &mut impl Plans, params: &LoadParams) -> Result<Place
     if params.gpu_layers.is_some() || fits(&whole.plan) {
         return Ok(whole);
     }
-    // The most that fit; none at all are always an answer. `high` does not fit.
+    // The most that fit. `high` does not.
     let (mut best, mut low, mut high) = (None, 0, whole.plan.model.layers);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
@@ -89,10 +92,17 @@ async fn place_by(planner: &mut impl Plans, params: &LoadParams) -> Result<Place
             high = middle;
         }
     }
-    match best {
-        Some(best) => Ok(best),
-        None => with(planner, params, 0).await,
-    }
+    best.ok_or_else(|| nothing_fits(&whole.plan))
+}
+
+/// A processor would do all of the GPU's work, and nobody asked for that.
+fn nothing_fits(whole: &Plan) -> BackendError {
+    let devices = whole.model.devices.iter();
+    let free: Vec<_> = devices.map(|one| format!("{} ({} free)", one.name, one.free)).collect();
+    let layers = whole.model.layers;
+    let text = format!("not one of {layers} layers fits on {}", free.join(" or "));
+    BackendError::new(ErrorKind::OutOfMemory, text)
+        .with_hint("see what else uses its memory, or ask for the processor: --gpu-layers 0")
 }
 
 /// Whether each device keeps what is to be spared.
@@ -115,8 +125,6 @@ async fn with(
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::ErrorKind;
-
     use super::super::fit::device_miss;
     use super::super::fit::tests::plan;
     use super::*;
@@ -145,12 +153,21 @@ mod tests {
     async fn as_many_layers_as_fit_go_on_the_device() {
         assert_eq!(placed(None, 57).await, (None, 1));
         // One in twenty is spared.
-        for (free, want) in [(56, 4), (47, 4), (46, 3), (26, 2), (25, 1), (15, 1), (14, 0), (0, 0)]
-        {
+        for (free, want) in [(56, 4), (47, 4), (46, 3), (26, 2), (25, 1), (15, 1)] {
             let (layers, plans) = placed(None, free).await;
             assert_eq!(layers, Some(want), "{free}");
             assert!(plans <= 5, "{plans}");
         }
+    }
+
+    #[tokio::test]
+    async fn where_no_layer_fits_nobody_uses_the_processor_unasked() {
+        for free in [14, 0] {
+            let error = place_by(&mut Five(free, 0), &LoadParams::default()).await.unwrap_err();
+            let want = format!("not one of 5 layers fits on G ({free} B free)");
+            assert_eq!((error.kind, error.to_string()), (ErrorKind::OutOfMemory, want));
+        }
+        assert_eq!(placed(Some(0), 0).await, (None, 1));
     }
 
     #[test]

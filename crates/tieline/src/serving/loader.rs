@@ -23,7 +23,7 @@ use tracing::{info, warn};
 
 use super::needs::{self, Need};
 use super::variants::{Place, Variant, Variants};
-use super::{Ground, blocking, errors};
+use super::{Ground, Taken, blocking, errors};
 use crate::commands::kv_cost;
 use crate::crashes;
 use crate::planning;
@@ -57,10 +57,12 @@ impl Runners {
         });
         let prepared = prepared.await?;
         let mut need = needs::to_load(&self.ground, variant).await?;
-        let (mut again, mut _turn) = (None, None);
+        let (mut again, mut on_devices) = (None, None);
         if need.may_use_a_device(&variant.params) {
-            _turn = Some(self.ground.on_devices.lock().await);
+            let _turn = self.ground.turn_on_devices.lock().await;
             need = needs::as_of_now(&self.ground, variant).await?;
+            let takes = need.planned.plan.model.memory.on_devices();
+            on_devices = Some(self.ground.takes(&variant.name, takes));
             again = Some((need.size(), needs::budgets(&self.ground)));
         }
         // Others may have taken what was free when the budget was made.
@@ -79,7 +81,8 @@ impl Runners {
         let home = home.clone();
         let shown = record.clone();
         let session = blocking(move || Ok(Session::open(&home, &shown))).await?;
-        let held = Held { _lease: prepared.lease, session, adapters: HashMap::new() };
+        let (_lease, _on_devices) = (prepared.lease, on_devices);
+        let held = Held { _lease, _on_devices, session, adapters: HashMap::new() };
         let holds = Arc::new(Mutex::new(Some(held)));
         let tasks = TaskTracker::new();
         tasks.spawn(tell(model.adapters(), store.clone(), record, Arc::clone(&holds)));
@@ -145,6 +148,7 @@ impl Loader for Runners {
 struct Held {
     /// Of its file.
     _lease: Lease,
+    _on_devices: Option<Taken>,
     session: Session,
     /// Of the files of its adapters.
     adapters: HashMap<Digest, Lease>,

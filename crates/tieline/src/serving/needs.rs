@@ -226,17 +226,10 @@ async fn plan(
     let copies = fit::copies(ground.budget);
     let params = LoadParams { copies, ..variant.params.clone() };
     let placed = if for_all {
-        let once = ground.devices().clone();
-        let placed = place::place_into(&once, &mut planner, &params).await?;
-        ground.devices().clone_from(&placed.plan.model.devices);
-        placed
+        place::place_as(|now| ground.had(now), &mut planner, &params).await?
     } else {
-        let placed = place::place(&mut planner, &params).await?;
-        // They may have more free than ever before.
-        let mut most = placed.plan.model.devices.clone();
-        place::had(&ground.devices(), &mut most);
-        ground.devices().clone_from(&most);
-        placed
+        let see = |now: &mut [_]| ground.left(&variant.name, now);
+        place::place_as(see, &mut planner, &params).await?
     };
     let (store, free) = (ground.store.clone(), Free { memory: ground.budget });
     let planned = blocking(move || Ok(planning::compare(&store, placed, free))).await?;

@@ -11,9 +11,9 @@ use tieline_types::{
 
 use super::*;
 
-/// Says `hello`; `loaded` when told to load, which it writes down; and to plan number K of planning process N `plan.N.K`, or `plan`.
+/// Says `hello`; `loaded` when told to load, which it writes down, the one that finds `slow` only once `slowed` is gone; and to plan number K of planning process N `plan.N.K`, or `plan`.
 const RUNNER: &str = r#"
-import os, struct, sys
+import os, struct, sys, time
 folder = os.path.dirname(os.path.abspath(__file__))
 def say(name):
     with open(os.path.join(folder, name), "rb") as file:
@@ -29,6 +29,12 @@ while True:
     if order[0] == 0:
         with open(os.path.join(folder, "load"), "wb") as file:
             file.write(head + order)
+        if os.path.exists(os.path.join(folder, "slow")):
+            os.rename(os.path.join(folder, "slow"), os.path.join(folder, "slowed"))
+            for _ in range(6000):
+                if not os.path.exists(os.path.join(folder, "slowed")):
+                    break
+                time.sleep(0.01)
         say("loaded")
     elif order[0] == 1:
         if plans == 0:
@@ -174,22 +180,57 @@ fn what_others_took_of_a_device_is_seen_before_a_load() {
     });
 }
 
-/// Planned without the device, which another program had; it is free when the model is loaded.
+/// Another program has the device when the model is planned first; later it is free.
 #[test]
-fn a_device_that_was_full_once_is_used_when_it_is_free() {
-    let frames = [
-        ("plan", plan(10, 60, 100)),
-        ("plan.0.0", plan(10, 60, 5)),
-        ("plan.0.1", plan(40, 30, 5)),
-        ("plan.0.2", plan(70, 0, 5)),
-    ];
+fn a_device_that_is_full_is_an_error_and_used_when_it_is_free() {
+    let frames =
+        [("plan", plan(10, 60, 100)), ("plan.0.0", plan(10, 60, 5)), ("plan.0.1", plan(40, 30, 5))];
     let (app, folder) = app_with(&frames);
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
+        let error = host.ready(&Wanted::named("a")).await.unwrap_err();
+        let want = "not one of 2 layers fits on G0 (5 B free)";
+        assert_eq!((error.kind, error.to_string().as_str()), (ErrorKind::OutOfMemory, want));
         host.ready(&Wanted::named("a")).await.unwrap();
         assert_eq!((layers(&folder), counted(&handle, "a").await), (None, 60));
         let status = host.status().await.unwrap();
         assert_eq!(status.devices[0].budget, Some(Bytes(100)));
+        handle.shutdown().await;
+    });
+}
+
+/// The first takes 30 of the device and takes long; 70 are left for the second, which needs 68, and some is spared.
+#[test]
+fn a_slow_load_on_a_device_delays_no_other_and_is_seen_by_it() {
+    let whole = plan(10, 68, 100);
+    let frames = [
+        ("plan", plan(10, 30, 100)),
+        ("plan.2.0", whole.clone()),
+        ("plan.3.0", whole),
+        ("plan.3.1", plan(40, 30, 100)),
+    ];
+    let (app, folder) = app_with(&frames);
+    let slow = |name: &str| folder.path().join(name);
+    std::fs::write(slow("slow"), "").unwrap();
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
+        let first = TaskTracker::new().spawn({
+            let host = Arc::clone(&host);
+            async move { host.ready(&Wanted::named("a")).await.map(|_| ()) }
+        });
+        until(&*host, |_| slow("slowed").exists()).await;
+        host.ready(&Wanted::named("b")).await.unwrap();
+        assert!(!first.is_finished(), "the slow one is ready too");
+        assert_eq!((layers(&folder), counted(&handle, "b").await), (Some(1), 30));
+        std::fs::remove_file(slow("slowed")).unwrap();
+        first.await.unwrap().unwrap();
+        let taken = |ground: &Ground| ground.on_devices.lock().unwrap().len();
+        assert_eq!(taken(&handle.machine.ground), 2);
+        for name in ["a", "b"] {
+            host.unload(name).await.unwrap();
+        }
+        until(&*host, |status| status.models.is_empty()).await;
+        assert_eq!(taken(&handle.machine.ground), 0);
         handle.shutdown().await;
     });
 }
