@@ -404,6 +404,12 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("map memory that runs and is written", |_| {
         page(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC).map(drop)
     }),
+    ("take memory that no limit counts", |_| {
+        let rights = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned() as usize;
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = flags.cast_unsigned() as usize;
+        sys(libc::SYS_mmap, [0, 40 << 30, rights, flags, minus(-1), 0]).map(drop)
+    }),
     ("make memory run", |_| {
         let page = page(libc::PROT_READ | libc::PROT_WRITE)?;
         let rights = (libc::PROT_READ | libc::PROT_EXEC).cast_unsigned() as usize;

@@ -29,6 +29,9 @@ pub(super) enum Only {
     IsNot(u8, u64),
     /// The argument has none of these bits.
     Without(u8, u64),
+    /// A mapping, whose rights and flags these arguments are, of memory that does not run, and that is no shared memory without a
+    /// file: what the system bounds is private memory and files.
+    Maps(u8, u8),
     /// The argument is this process.
     ThisProcess(u8),
     /// These arguments are the open folder of the cache; never where there is none.
@@ -107,7 +110,7 @@ macro_rules! call {
     };
 }
 
-const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
+pub(super) const EXECUTABLE: u64 = libc::PROT_EXEC as u64;
 const CACHE: u64 = CACHE_FD as u64;
 /// What glibc's `pthread_create` asks for: memory, files and signals shared, nothing of its own.
 const THREAD: u64 = (libc::CLONE_VM
@@ -140,7 +143,7 @@ pub(super) const PROCESSOR: &[Call] = &[
     call!(SYS_renameat, "a file of the cache appears whole").only(Only::InCache(&[0, 2])),
     call!(SYS_utimensat, "marks an open file of the cache as used: no path").only(Only::Is(1, 0)),
     // Memory.
-    call!(SYS_mmap, "memory, the model, stacks of threads").only(Only::Without(2, EXECUTABLE)),
+    call!(SYS_mmap, "memory, the model, stacks of threads").only(Only::Maps(2, 3)),
     call!(SYS_mprotect, "stacks and heaps begin without access").only(Only::Without(2, EXECUTABLE)),
     call!(SYS_munmap, "gives memory back"),
     call!(SYS_madvise, "gives memory back, and says how the model is read"),

@@ -8,7 +8,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule,
 };
 
-use super::calls::{CACHE_ARGUMENT, Call, Only, Otherwise, PROFILE, Stage, profile};
+use super::calls::{CACHE_ARGUMENT, Call, EXECUTABLE, Only, Otherwise, PROFILE, Stage, profile};
 use super::names;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -84,6 +84,15 @@ fn passes(call: &Call, has_cache: bool) -> Result<Option<Vec<SeccompRule>>, Back
         }
         Only::IsNot(argument, value) => vec![number(argument, SeccompCmpOp::Ne, value)?],
         Only::Without(argument, bits) => vec![whole(argument, SeccompCmpOp::MaskedEq(bits), 0)?],
+        Only::Maps(rights, flags) => {
+            let maps = |without: i32| {
+                SeccompRule::new(vec![
+                    whole(rights, SeccompCmpOp::MaskedEq(EXECUTABLE), 0)?,
+                    number(flags, SeccompCmpOp::MaskedEq(without.cast_unsigned().into()), 0)?,
+                ])
+            };
+            return Ok(Some(vec![maps(libc::MAP_SHARED)?, maps(libc::MAP_ANONYMOUS)?]));
+        }
         Only::ThisProcess(argument) => {
             vec![number(argument, SeccompCmpOp::Eq, std::process::id().into())?]
         }

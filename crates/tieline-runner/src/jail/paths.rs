@@ -1,5 +1,8 @@
 //! Paths: none but those below the folder of the cache.
 
+use std::fs;
+use std::path::PathBuf;
+
 use super::calls::HAS_GPU;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
@@ -21,15 +24,23 @@ fn cache_access() -> BitFlags<AccessFs> {
         | AccessFs::Truncate
 }
 
-/// Devices that a build for a GPU opens. Not tested, like all of that profile.
-const DEVICES: &[&str] = &[
-    "/dev/nvidia0",
-    "/dev/nvidiactl",
-    "/dev/nvidia-uvm",
-    "/dev/nvidia-caps",
-    "/dev/dri",
-    "/dev/kfd",
-];
+/// Whether a build for a GPU opens this below `/dev`. Only `dri` is tested, with a driver that is none.
+fn is_device(name: &str) -> bool {
+    let of_nvidia = |rest: &str| {
+        matches!(rest, "ctl" | "-uvm" | "-caps")
+            || !rest.is_empty() && rest.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    matches!(name, "dri" | "kfd" | "dxg") || name.strip_prefix("nvidia").is_some_and(of_nvidia)
+}
+
+/// Devices that a build for a GPU opens, of those that are here.
+fn devices() -> Vec<PathBuf> {
+    let here = fs::read_dir("/dev").into_iter().flatten().flatten();
+    here.filter(|entry| is_device(&entry.file_name().to_string_lossy()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
 /// What drivers read of the system, and the libraries that they load late.
 const FACTS: &[&str] = &[
     "/proc/driver/nvidia",
@@ -84,7 +95,8 @@ fn restrict(cache: Option<&OpenFolder>) -> Result<landlock::RestrictionStatus, R
         rules = rules.add_rule(PathBeneath::new(cache, cache_access()))?;
     }
     if HAS_GPU {
-        for (paths, access) in [(DEVICES, device_access()), (FACTS, read_access())] {
+        let facts = FACTS.iter().map(PathBuf::from).collect();
+        for (paths, access) in [(devices(), device_access()), (facts, read_access())] {
             // What is not there needs no rule.
             for folder in paths.iter().filter_map(|path| PathFd::new(path).ok()) {
                 rules = rules.add_rule(PathBeneath::new(folder, access))?;
@@ -92,4 +104,18 @@ fn restrict(cache: Option<&OpenFolder>) -> Result<landlock::RestrictionStatus, R
         }
     }
     rules.restrict_self()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_those_of_gpus() {
+        let opened =
+            ["nvidia0", "nvidia11", "nvidiactl", "nvidia-uvm", "nvidia-caps", "dri", "dxg"];
+        opened.iter().for_each(|name| assert!(is_device(name), "{name}"));
+        let others = ["nvidia", "nvidia-modeset", "nvidia0x", "sda", "mem", "kvm", "dri0", ""];
+        others.iter().for_each(|name| assert!(!is_device(name), "{name}"));
+    }
 }

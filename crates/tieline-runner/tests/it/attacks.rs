@@ -114,6 +114,7 @@ const TABLE: &[(&str, Want, Real)] = &[
     ("read a descriptor that was left open", Fails(&[libc::EBADF]), Works),
     ("map memory that runs", Dies("mmap"), Works),
     ("map memory that runs and is written", Dies("mmap"), Works),
+    ("take memory that no limit counts", Dies("mmap"), Works),
     ("make memory run", Dies("mprotect"), Works),
     ("make memory run another way", Dies("pkey_mprotect"), Works),
     ("make reading run", Dies("personality"), Works),
