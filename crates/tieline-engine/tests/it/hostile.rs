@@ -17,8 +17,16 @@ use super::{answer, question, start};
 
 /// Stands in the prompt of another model's runner, and in a file beside the hostile ones.
 const SECRET: &str = "the swans of Lake Umbagog";
+/// So many of its letters in a row are no chance.
+const TELLING: usize = 8;
 /// Longer than anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whether a part of the secret is in what was said.
+fn tells(said: &str) -> bool {
+    let letters: Vec<char> = SECRET.chars().collect();
+    letters.windows(TELLING).any(|part| said.contains(&part.iter().collect::<String>()))
+}
 
 /// What became of hostile models.
 #[derive(Debug, Default)]
@@ -91,7 +99,7 @@ fn mutant(model: &[u8], seed: u64) -> Vec<u8> {
 async fn try_model(runner: &Path, path: &Path) -> (Option<ErrorKind>, String) {
     let file = ModelFile { digest: Digest([7; 32]), path: path.to_owned() };
     let params =
-        LoadParams { context: Some(Tokens(64)), threads: Some(1), ..LoadParams::default() };
+        LoadParams { context: Some(Tokens(128)), threads: Some(1), ..LoadParams::default() };
     let config = EngineConfig::new(runner);
     let told = |error: &BackendError| (Some(error.kind), format!("{error} {error:?}"));
     let model = LocalModel::start(config, "hostile".to_owned(), file, params, |_| {}).await;
@@ -104,7 +112,8 @@ async fn try_model(runner: &Path, path: &Path) -> (Option<ErrorKind>, String) {
         true => Prompt::Chat(vec![Message::new(Role::User, "abc")]),
         false => Prompt::Text("abc".into()),
     };
-    let (sampling, max_tokens) = (Sampling::greedy(), Some(Tokens(4)));
+    // Long enough for a good part of the secret, a letter a token.
+    let (sampling, max_tokens) = (Sampling::greedy(), Some(Tokens(64)));
     let request = Request { sampling, max_tokens, ..Request::new(prompt) };
     let answered = answer(&model, request).await;
     model.shutdown().await;
@@ -144,7 +153,7 @@ async fn beside_them(models: impl Iterator<Item = (String, Vec<u8>)>) -> Tally {
             let tried = timeout(PATIENCE, try_model(&runner, file.path())).await;
             assert!(tried.is_ok(), "{name} makes somebody wait");
             let (kind, said) = tried.unwrap();
-            assert!(!said.contains(SECRET), "{name} said {said}");
+            assert!(!tells(&said), "{name} said {said}");
             match kind {
                 None => tally.answered += 1,
                 Some(ErrorKind::Crashed | ErrorKind::Quarantined) => {
@@ -159,6 +168,8 @@ async fn beside_them(models: impl Iterator<Item = (String, Vec<u8>)>) -> Tally {
     };
     let (tally, answers) = tokio::join!(attack, others);
     assert!(answers > 0);
+    // The other one was asked about it and says some of it: it would be noticed.
+    assert!(tells(&usual), "{usual}");
     assert_eq!(answer(&steady, request()).await.unwrap(), usual);
     assert_eq!(steady.pid(), pid, "another model's runner died too");
     tally

@@ -1,6 +1,7 @@
 #[cfg(unix)]
 mod devices;
 mod drafts;
+mod eviction;
 
 use std::future::poll_fn;
 use std::path::Path;
