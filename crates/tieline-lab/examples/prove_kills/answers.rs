@@ -36,7 +36,15 @@ pub(crate) struct Answer {
 }
 
 /// `None` as an error: the stream ended without an end.
-pub(crate) type Asked = Result<Answer, Option<BackendError>>;
+pub(crate) type Asked = Result<Answer, Option<Broken>>;
+
+/// An error in the place of an answer, or of its rest.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    pub(crate) error: BackendError,
+    /// Something of the answer was heard before.
+    pub(crate) had_begun: bool,
+}
 
 /// What an answer is beside the undisturbed one.
 #[derive(Clone, Debug)]
@@ -83,7 +91,9 @@ impl Judge {
             judge.prompts.push(tokens);
             let asked = judge.request(judge.wanted.len());
             let answer = ask(&judge.model, asked).await;
-            judge.wanted.push(answer.map_err(|error| error.unwrap_or_else(endless))?);
+            judge
+                .wanted
+                .push(answer.map_err(|why| why.map_or_else(endless, |broken| broken.error))?);
         }
         Ok(judge)
     }
@@ -183,12 +193,13 @@ pub(crate) fn asking(model: &Arc<LocalModel>, request: Request) -> tokio::task::
 
 async fn ask(model: &LocalModel, request: Request) -> Asked {
     let asked = model.pid();
-    let mut stream = model.run(request).await.map_err(Some)?;
+    let ended = |error, had_begun| Some(Broken { error, had_begun });
+    let mut stream = model.run(request).await.map_err(|error| ended(error, false))?;
     let mut answer = Answer::default();
     let mut finished = false;
     while let Some(event) = std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
     {
-        match event.map_err(Some)? {
+        match event.map_err(|error| ended(error, !answer.tokens.is_empty()))? {
             Event::Piece(piece) => {
                 answer.retried |= answer.tokens.is_empty() && model.pid() != asked;
                 answer.text += piece.text.expose();

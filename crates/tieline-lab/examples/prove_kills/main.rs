@@ -18,7 +18,7 @@ use tieline_engine::{EngineConfig, LocalModel, Phase};
 use tieline_types::{BackendError, Digest, ErrorKind, LoadParams, ModelFile, Tokens};
 use tokio::time::{sleep, timeout};
 
-use answers::{Answer, Asked, Judge, Verdict, Wrong, asking, hungry};
+use answers::{Answer, Asked, Broken, Judge, Verdict, Wrong, asking, hungry};
 use ways::{WAYS, Way};
 
 /// Requests beside each other.
@@ -50,6 +50,8 @@ struct Report {
     /// Whether an answer to another question would have been found wrong.
     judge_can_fail: bool,
     typed_errors: usize,
+    /// Of them those of requests of which nothing was heard, although one death is no reason not to try them again.
+    not_tried_again: usize,
     /// Of a request for more memory than there may be: its prompt is too long besides.
     refusals: usize,
     /// Answers with a token that is less likely than may be.
@@ -66,16 +68,20 @@ struct Report {
 
 impl Report {
     fn failed(&self) -> usize {
-        let other = self.other_model_errors + usize::from(!self.judge_can_fail);
+        let other = self.other_model_errors + self.not_tried_again;
+        let other = other + usize::from(!self.judge_can_fail);
         self.wrong_answers.len() + self.lost_requests + self.not_back.len() + self.bad_ends + other
     }
 
-    /// Whole answers are returned, to be judged.
-    fn count(&mut self, asked: Option<Asked>) -> Option<Answer> {
+    /// Whole answers are returned, to be judged. `once`: no more than one runner dies meanwhile.
+    fn count(&mut self, asked: Option<Asked>, once: bool) -> Option<Answer> {
         match asked {
             None => self.lost_requests += 1,
             Some(Ok(answer)) => return Some(answer),
-            Some(Err(Some(error))) if error.kind == ErrorKind::Crashed => self.typed_errors += 1,
+            Some(Err(Some(Broken { error, had_begun }))) if error.kind == ErrorKind::Crashed => {
+                self.typed_errors += 1;
+                self.not_tried_again += usize::from(once && !had_begun);
+            }
             Some(Err(_)) => self.bad_ends += 1,
         }
         None
@@ -165,7 +171,7 @@ async fn control(stage: &Stage, round: usize, report: &mut Report) -> Result<(),
     let asked = ask_some(stage, round).await;
     for (number, answer) in asked {
         let answer = timeout(LOST, answer).await.ok().and_then(Result::ok);
-        let Some(answer) = report.count(answer) else { continue };
+        let Some(answer) = report.count(answer, true) else { continue };
         report.undisturbed_answers += 1;
         let verdict = stage.judge.verdict(&answer, number, round).await?;
         report.undisturbed_other_texts += usize::from(!matches!(verdict, Verdict::Same));
@@ -206,7 +212,8 @@ async fn one(stage: &Stage, round: usize, report: &mut Report) -> Result<(), Bac
     }
     for (number, answer) in asked {
         let answer = timeout(LOST, answer).await.ok().and_then(Result::ok);
-        if let Some(answer) = report.count(answer) {
+        // What asks for too much memory may be tried again, and end another.
+        if let Some(answer) = report.count(answer, way != Way::Memory) {
             report.judged(stage.judge.verdict(&answer, number, round).await?);
         }
     }
