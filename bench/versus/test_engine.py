@@ -97,7 +97,7 @@ sched_reserve:        CPU compute buffer size =    22.50 MiB
 """
 
 
-class Buffers(unittest.TestCase):
+class Settings(unittest.TestCase):
     def test_settings_that_are_named_are_not_measured(self):
         options = argparse.Namespace(quick=False, rounds=1, calibrate=1, settings="1 slot")
         bench = cases.Bench(options, {"llama-server": None}, None, None)
@@ -107,6 +107,8 @@ class Buffers(unittest.TestCase):
         with self.assertRaisesRegex(backends.Failed, "no settings '1 slot': there are default, 8 slots"):
             bench.best("eight", never, never)
 
+
+class Buffers(unittest.TestCase):
     def test_buffers_are_read_and_the_weights_left_out(self):
         self.assertEqual(backends.buffers(LOG), {"kv": 180 << 20, "compute": int(23.25 * 2**20)})
         self.assertEqual(backends.kv_cells(LOG), 8192)

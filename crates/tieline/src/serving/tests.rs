@@ -11,8 +11,8 @@ use testkit::Shape;
 use tieline_store::gguf::write::Draft;
 use tieline_types::wire::Work;
 use tieline_types::{
-    Asker, Constraint, ErrorKind, Event, Hint, HostStatus, Message, ModelRef, Prompt, Request,
-    Role, Sampling, Wanted,
+    Asker, Constraint, ErrorKind, Event, Finished, Hint, HostStatus, Message, ModelRef, Prompt,
+    Request, Role, Sampling, Wanted,
 };
 use tokio::time::{Instant, sleep};
 
@@ -100,6 +100,17 @@ fn settings(context: u32) -> Settings {
         drafts: Arc::default(),
         keep: Keep::For(KEEP),
         wait: Duration::from_secs(60),
+    }
+}
+
+/// How an answer ends.
+async fn end(host: &dyn Host, wanted: &Wanted, request: Request) -> Finished {
+    let mut stream = host.run(wanted, request).await.unwrap();
+    loop {
+        let event = poll_fn(|context| stream.as_mut().poll_next(context)).await.unwrap();
+        if let Event::Finished(finished) = event.unwrap() {
+            return *finished;
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use tieline_types::{
 
 use super::*;
 
-/// Says `hello`; `loaded` when told to load, which it writes down, the one that finds `slow` only once `slowed` is gone; and to plan number K of planning process N `plan.N.K`, or `plan`.
+/// Says `hello`; `loaded` when told to load, which it writes down; and to plan number K of planning process N `plan.N.K`, or `plan`.
+/// The one that finds `slow` when it loads calls it `slowed`, and waits until that is gone.
 const RUNNER: &str = r#"
 import os, struct, sys, time
 folder = os.path.dirname(os.path.abspath(__file__))
@@ -195,6 +196,19 @@ fn a_device_that_is_full_is_an_error_and_used_when_it_is_free() {
         assert_eq!((layers(&folder), counted(&handle, "a").await), (None, 60));
         let status = host.status().await.unwrap();
         assert_eq!(status.devices[0].budget, Some(Bytes(100)));
+        handle.shutdown().await;
+    });
+}
+
+/// Planned with 65 free, loaded with 100.
+#[test]
+fn a_device_with_more_free_than_ever_has_that_as_its_budget() {
+    let frames = [("plan", plan(10, 60, 100)), ("plan.0.0", plan(10, 60, 65))];
+    let (app, _folder) = app_with(&frames);
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
+        host.ready(&Wanted::named("a")).await.unwrap();
+        assert_eq!(host.status().await.unwrap().devices[0].budget, Some(Bytes(100)));
         handle.shutdown().await;
     });
 }

@@ -9,23 +9,16 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// What an answer used, with guesses wherever there is one.
-async fn used(host: &dyn Host, wanted: &Wanted) -> Usage {
+async fn guessing(host: &dyn Host, name: &str) -> Usage {
     let request = Request {
         sampling: Sampling::greedy(),
         max_tokens: Some(Tokens(24)),
         speculation: Speculation::Always,
         ..Request::new(Prompt::Text("The capital of France is".into()))
     };
-    let mut stream = host.run(wanted, request).await.unwrap();
-    loop {
-        match poll_fn(|context| stream.as_mut().poll_next(context)).await.unwrap().unwrap() {
-            Event::Finished(finished) if finished.reason == FinishReason::MaxTokens => {
-                return finished.usage;
-            }
-            Event::Finished(finished) => panic!("{finished:?}"),
-            _ => {}
-        }
-    }
+    let finished = end(host, &Wanted::named(name), request).await;
+    assert_eq!(finished.reason, FinishReason::MaxTokens);
+    finished.usage
 }
 
 #[test]
@@ -38,7 +31,7 @@ fn a_smaller_model_guesses_for_the_one_that_it_was_named_for() {
     let settings = Settings { drafts: Arc::new(drafts), ..settings(512) };
     app.block_on(async {
         let (host, handle) = start(&app, settings, app.engine().unwrap());
-        let guessed = used(&*host, &Wanted::named("floats")).await;
+        let guessed = guessing(&*host, "floats").await;
         assert!(guessed.model_drafted_tokens > Tokens(0), "{guessed:?}");
         assert!(guessed.model_accepted_tokens > Tokens(0), "{guessed:?}");
         // It is in the plan, by which the pool counts.
@@ -48,7 +41,7 @@ fn a_smaller_model_guesses_for_the_one_that_it_was_named_for() {
         let both = planned(&host.status().await.unwrap(), "floats");
         assert!(both > 270_000_000 + 98_000_000, "{both}");
         // Nobody guesses for the other, or for vectors.
-        let alone = used(&*host, &Wanted::named("smollm2")).await;
+        let alone = guessing(&*host, "smollm2").await;
         assert_eq!(alone.model_drafted_tokens, Tokens(0));
         let vectors =
             Wanted { vectors: Some(tieline_types::Pooling::Model), ..Wanted::named("floats") };

@@ -1,23 +1,16 @@
 //! What becomes of a model's prompts when it leaves for another.
 
-use tieline_types::Usage;
-
 use super::*;
 
-async fn used(host: &dyn Host, name: &str) -> Usage {
+/// How many tokens of a long prompt were cached.
+async fn cached(host: &dyn Host) -> Tokens {
     let text: String = (0..60).map(|number| format!("{number} apples, ")).collect();
     let request = Request {
         sampling: Sampling::greedy(),
         max_tokens: Some(Tokens(4)),
         ..Request::new(Prompt::Text(text.into()))
     };
-    let mut stream = host.run(&Wanted::named(name), request).await.unwrap();
-    loop {
-        let event = poll_fn(|context| stream.as_mut().poll_next(context)).await.unwrap();
-        if let Event::Finished(finished) = event.unwrap() {
-            return finished.usage;
-        }
-    }
+    end(host, &Wanted::named("smollm2"), request).await.usage.cached_tokens
 }
 
 #[test]
@@ -42,13 +35,13 @@ fn what_was_computed_for_a_model_that_leaves_is_there_when_it_comes_back() {
     };
     app.block_on(async {
         let (host, handle) = start(&app, settings, app.engine().unwrap());
-        assert_eq!(used(&*host, "smollm2").await.cached_tokens, Tokens(0));
+        assert_eq!(cached(&*host).await, Tokens(0));
         host.ready(&Wanted::named("llama")).await.unwrap();
         let status = host.status().await.unwrap();
         assert_eq!(in_memory(&status), [("llama", 512)]);
         assert!(status.departures[0].reason.contains("needed the room"), "{status:?}");
-        let again = used(&*host, "smollm2").await;
-        assert!(again.cached_tokens >= Tokens(128), "{again:?}");
+        let again = cached(&*host).await;
+        assert!(again >= Tokens(128), "{again}");
         handle.shutdown().await;
     });
 }
