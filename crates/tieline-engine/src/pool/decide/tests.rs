@@ -320,6 +320,8 @@ fn adapters_take_of_each_memory_of_their_model() {
     // What goes in time is waited for, and nobody leaves for it.
     let going = Resident { going: Bytes(20), ..model };
     check_evicted(vec![going.clone()], waits(on(60, 0)), &[]);
+    let decision = decide(&facts(vec![going.clone()], vec![waits(on(60, 0))]));
+    assert_eq!(decision.load, [], "they are not gone yet");
     check_evicted(vec![going.clone()], waits(on(61, 0)), &[0]);
     // With all that is asked for, and not with what others asked for.
     let there = Size { bytes: Bytes(10), devices: on(40, 0) };

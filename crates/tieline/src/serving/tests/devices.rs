@@ -233,7 +233,9 @@ fn a_slow_load_on_a_device_delays_no_other_and_is_seen_by_it() {
             async move { host.ready(&Wanted::named("a")).await.map(|_| ()) }
         });
         until(&*host, |_| slow("slowed").exists()).await;
-        host.ready(&Wanted::named("b")).await.unwrap();
+        let second = Wanted::named("b");
+        let second = tokio::time::timeout(Duration::from_secs(30), host.ready(&second));
+        second.await.expect("it waits for the slow one").unwrap();
         assert!(!first.is_finished(), "the slow one is ready too");
         assert_eq!((layers(&folder), counted(&handle, "b").await), (Some(1), 30));
         std::fs::remove_file(slow("slowed")).unwrap();

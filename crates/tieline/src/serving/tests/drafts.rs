@@ -51,6 +51,10 @@ fn a_smaller_model_guesses_for_the_one_that_it_was_named_for() {
         assert!(matches!(removed, Err(tieline_store::RemoveError::InUse { .. })), "{removed:?}");
         handle.shutdown().await;
     });
+    // The one that was loaded alone taught something, the pair nothing.
+    let kind = "k=f16 v=f16 parallel=2 ubatch=512 mapped";
+    let lessons = app.store.loads_like("llama", kind).unwrap();
+    assert!(matches!(&lessons[..], [(planned, _)] if planned.0 < 300_000_000), "{lessons:?}");
 }
 
 #[test]
