@@ -10,7 +10,7 @@ pub mod vendor;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 pub use shape::{
     CONTEXT, ENCODER_CONTEXT, Shape, WIDE_WINDOW, WINDOW, lora, shape, shape_of_rounded_experts,
@@ -151,7 +151,13 @@ fn cache() -> PathBuf {
 
 /// The top of the source tree.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+    // Where the tests run, not where this was compiled: clones share what they build, and another may be gone.
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let tested = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+        let top = tested.ancestors().find(|top| top.join("testkit/Cargo.toml").is_file());
+        top.or(Path::new(env!("CARGO_MANIFEST_DIR")).parent()).unwrap_or(Path::new("/")).to_owned()
+    });
+    &ROOT
 }
 
 #[expect(clippy::print_stderr, reason = "a test that does nothing must say so")]
