@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::kv::Kv;
 use crate::llama::{self, Batch, Context, DecodeError, Model};
 use crate::logprobs::surest;
-use crate::session::{Session, failure, failure_with};
+use crate::session::{Rows, Session, failure, failure_with};
 
 pub(crate) use kin::refuse_stranger;
 
@@ -128,7 +128,7 @@ pub(crate) fn session<'m>(
 ) -> Result<Session<'m>, Failure> {
     let tokens = (Tokens(target.settings.context), Tokens(target.settings.kv));
     let params = settings(draft, tokens, &target.params);
-    Session::new(draft, params, abort).map_err(of_the_draft)
+    Session::new(draft, (params, Rows::Guesses), abort).map_err(of_the_draft)
 }
 
 impl<'m> Drafter<'m> {

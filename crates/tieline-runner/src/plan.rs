@@ -17,7 +17,7 @@ use crate::drafter;
 use crate::llama::{self, Context, Llama, Model, Settings};
 use crate::pipe::{Order, Writer};
 use crate::serve::ServeError;
-use crate::session::{self, failure};
+use crate::session::{self, Rows, failure};
 
 /// Where plans are asked for and said.
 pub(crate) struct Line<'l> {
@@ -80,12 +80,13 @@ impl Outlines {
         params: &LoadParams,
         control: &Control,
     ) -> Result<(MemoryPlan, Vec<Context<'_>>), Failure> {
-        let (mut plan, context) = session::plan(&self.model, params.clone(), control.abort_flag())?;
+        let what = (params.clone(), Rows::Answers);
+        let (mut plan, context) = session::plan(&self.model, what, control.abort_flag())?;
         let mut contexts = vec![context];
         if let Some(draft) = &self.draft {
             let tokens = (plan.settings.context, plan.settings.kv_tokens);
-            let params = drafter::settings(draft, tokens, params);
-            let planned = session::plan(draft, params, control.abort_flag());
+            let what = (drafter::settings(draft, tokens, params), Rows::Guesses);
+            let planned = session::plan(draft, what, control.abort_flag());
             let (other, context) = planned.map_err(drafter::of_the_draft)?;
             plan.copied.0 = plan.copied.0.saturating_add(other.copied.0);
             plan.allocated.0 = plan.allocated.0.saturating_add(other.allocated.0);

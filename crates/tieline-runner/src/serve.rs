@@ -29,7 +29,7 @@ use crate::plan;
 use crate::preparer::{self, Serves};
 use crate::process;
 use crate::prompt::Prompts;
-use crate::session::{self, Session, failure};
+use crate::session::{self, Rows, Session, failure};
 use crate::template::Template;
 
 /// Why the runner gave up.
@@ -191,7 +191,8 @@ impl Server {
         };
         // Until the process ends: the threads that prepare prompts are not waited for.
         let model: &'static Model = Box::leak(Box::new(model));
-        let sessions = Session::new(model, params, self.control.abort_flag()).and_then(|session| {
+        let what = (params, Rows::Answers);
+        let sessions = Session::new(model, what, self.control.abort_flag()).and_then(|session| {
             let draft = draft
                 .as_ref()
                 .map(|draft| drafter::session(draft, &session, self.control.abort_flag()));

@@ -32,6 +32,15 @@ const MOST_OUTPUTS: u32 = 64;
 /// a large vocabulary, whose rows are long, read such prompts in shorter pieces rather than hold more.
 const SCORES: u32 = 32 * 1024 * 1024;
 
+/// What a text model's rows of logits are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// Answers, what is guessed ahead of them, and prompts that are scored.
+    Answers,
+    /// Guesses alone, a token of each sequence at a time.
+    Guesses,
+}
+
 /// Texts that are embedded together.
 const TEXTS: u16 = 16;
 
@@ -96,10 +105,10 @@ fn ran_out(log: &[String]) -> bool {
 /// nothing.
 pub(crate) fn plan(
     model: &Model,
-    params: LoadParams,
+    (params, rows): (LoadParams, Rows),
     abort: Arc<AtomicBool>,
 ) -> Result<(MemoryPlan, Context<'_>), Failure> {
-    let (params, settings, context) = make_context(model, params, abort)?;
+    let (params, settings, context) = make_context(model, (params, rows), abort)?;
     refuse_unfit(model, &params, &context)?;
     Ok((plan::describe(model, &params, &settings, &context), context))
 }
@@ -108,10 +117,10 @@ impl<'m> Session<'m> {
     /// Makes the context.
     pub(crate) fn new(
         model: &'m Model,
-        params: LoadParams,
+        (params, rows): (LoadParams, Rows),
         abort: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
-        let (params, settings, context) = make_context(model, params, abort)?;
+        let (params, settings, context) = make_context(model, (params, rows), abort)?;
         refuse_unfit(model, &params, &context)?;
         Ok(Self { model, context, params, settings })
     }
@@ -162,10 +171,10 @@ impl<'m> Session<'m> {
 
 fn make_context(
     model: &Model,
-    mut params: LoadParams,
+    (mut params, rows): (LoadParams, Rows),
     abort: Arc<AtomicBool>,
 ) -> Result<(LoadParams, Settings, Context<'_>), Failure> {
-    let settings = settings(model, &params)?;
+    let settings = settings(model, &params, rows)?;
     let context = new_context(model, &params, settings, Arc::clone(&abort))?;
     if params.embeddings == Some(Pooling::Model) && context.pooling() == ActualPooling::None {
         drop(context);
@@ -192,7 +201,7 @@ fn new_context<'m>(
     })
 }
 
-fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
+fn settings(model: &Model, params: &LoadParams, rows: Rows) -> Result<Settings, Failure> {
     refuse_quantised_values(params)?;
     let context = context_length(model, params)?;
     let threads = thread_count(params.threads)?;
@@ -211,7 +220,10 @@ fn settings(model: &Model, params: &LoadParams) -> Result<Settings, Failure> {
         });
     }
     let sequences = u16::try_from(parallel(params)? + CACHED + 1).unwrap_or(u16::MAX);
-    let outputs = outputs(model).max(sequences.into());
+    let outputs = match rows {
+        Rows::Answers => outputs(model).max(sequences.into()),
+        Rows::Guesses => sequences.into(),
+    };
     let ubatch = params.ubatch.0.clamp(1, context);
     // All prompts' pieces, and all answers' tokens and guesses.
     let kv = kv_tokens(model, params, context);

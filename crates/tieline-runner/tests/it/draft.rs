@@ -53,7 +53,10 @@ fn a_draft_model_is_in_the_plan() {
     };
     assert_eq!(parts(&plan.memory), parts(&loaded.memory));
     // 98 MB of weights at least, and a cache that is as long as the target's.
-    assert!(plan.memory.draft.as_ref().unwrap().on(None) > Bytes(98_000_000));
+    let draft = plan.memory.draft.as_ref().unwrap();
+    assert!(draft.on(None) > Bytes(98_000_000));
+    // It tells one token of an answer at a time, where the target scores prompts.
+    assert!(draft.output.0 * 3 < plan.memory.output.0, "{draft:?}");
     // The next plan of the same runner may be without, and is as if it had never been.
     planner.send(&ToRunner::Plan(Box::new(LoadParams { draft: None, ..params })));
     let Some(FromRunner::Planned(Ok(alone))) = planner.frame() else { panic!("no plan") };
