@@ -6,6 +6,7 @@
 mod asked;
 mod contest;
 pub mod decide;
+mod departures;
 mod entry;
 mod growth;
 mod overview;
@@ -24,21 +25,20 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 pub use decide::{DEVICES, Devices};
-pub use overview::{Eviction, Overview, Standing};
+pub use departures::Eviction;
+pub use overview::{Overview, Standing};
 pub use resident::{Loader, Resident};
 pub use runners::Runners;
 pub use sizes::{DeviceBudget, Size};
 
 use asked::{Asked, Job, Witness};
-use decide::{Decision, Facts, Key, Reason, Refusal};
+use decide::{Decision, Facts, Key, Refusal};
 use entry::Entry;
 
 /// Orders that may wait for the loop.
 const ORDERS: usize = 256;
 /// Requests that may wait for one model.
 const QUEUE: usize = 64;
-/// Evictions that are remembered.
-const REMEMBERED: usize = 64;
 /// Why a model leaves as all do.
 const CLOSED: &str = "its server ended";
 /// Requests that wait at most this long for a model to get room.
@@ -371,7 +371,7 @@ impl Worker {
 
     fn broken(&mut self, key: Key, load: u64) {
         if self.entries.get(&key).is_some_and(|entry| entry.loads() == load) {
-            self.evict(key, "its runner does not work any more".into());
+            self.evict(key, "its runner does not work any more".into(), None);
         }
     }
 
@@ -435,8 +435,8 @@ impl Worker {
         }
         for (key, reason) in evict {
             self.has_to_leave(key, reason);
-            let reason = self.words(key, reason);
-            self.evict(key, reason);
+            let (reason, other) = self.words(key, reason);
+            self.evict(key, reason, other);
         }
         for key in load {
             match self.entries.get(&key).and_then(Entry::phase) {
@@ -456,27 +456,6 @@ impl Worker {
         }
         for (key, asked) in ready {
             self.pass_on_with_room(key, asked);
-        }
-    }
-
-    /// Why a model leaves, in words. Notes for whom it does.
-    fn words(&mut self, key: Key, reason: Reason) -> String {
-        match reason {
-            Reason::Idle => "nobody asked for it for as long as it was to be kept".to_owned(),
-            Reason::Told => {
-                let told = self.entries.get(&key).and_then(|entry| entry.told);
-                told.unwrap_or("it was told to leave").to_owned()
-            }
-            Reason::RoomFor(other) => match self.entries.get_mut(&other) {
-                Some(other) if other.phase().is_some() => {
-                    format!("an adapter of {} needed the room", other.member.name)
-                }
-                Some(other) => {
-                    other.displaces = true;
-                    format!("{} needed the room", other.member.name)
-                }
-                None => "another needed the room".to_owned(),
-            },
         }
     }
 
@@ -525,15 +504,13 @@ impl Worker {
         });
     }
 
-    fn evict(&mut self, key: Key, reason: String) {
+    /// `other`: the model that needed the room, where it is one.
+    fn evict(&mut self, key: Key, reason: String, other: Option<String>) {
         let at = self.now();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let (Some(model), Some(orders)) = (entry.leave(), self.orders.upgrade()) else { return };
-        if self.evictions.len() == REMEMBERED {
-            self.evictions.pop_front();
-        }
         let (name, why) = (entry.member.name.clone(), reason.clone());
-        self.evictions.push_back(Eviction { model: name, reason, at });
+        self.remember(Eviction { model: name, reason, at, other });
         self.tasks.spawn(async move {
             model.end(&why).await;
             // Where the loop is gone, nobody waits for the memory.

@@ -43,8 +43,9 @@ use variants::Variants;
 const KEEP: Duration = Duration::from_secs(300);
 /// Left to other programs: a tenth of what is free, and no more than this.
 const RESERVE: Bytes = Bytes(512_000_000);
-/// Plans that are made at once.
-const PLANNERS: usize = 2;
+/// Plans that are made at once. Each is a process that reads a file's header, within a second or so: only callers who ask for
+/// many contexts at once come near this. One that hangs keeps its place for a minute, and the others are for everybody else.
+const PLANNERS: usize = 8;
 
 /// How models are kept.
 #[derive(Clone, Debug)]

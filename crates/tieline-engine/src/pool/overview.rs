@@ -8,18 +8,7 @@ use tieline_types::{Bytes, DeviceUse, HeldAdapter, OnDevice, Served};
 
 use super::decide::Phase;
 use super::entry::Entry;
-use super::{Member, Size, Worker};
-
-/// A model that left, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Eviction {
-    /// Which.
-    pub model: String,
-    /// Why, in a few words.
-    pub reason: String,
-    /// When, since the pool began.
-    pub at: Duration,
-}
+use super::{Eviction, Member, Size, Worker};
 
 /// How a member stands.
 #[derive(Clone, Debug, PartialEq)]

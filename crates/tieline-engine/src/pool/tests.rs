@@ -574,9 +574,21 @@ async fn in_turns(pool: &Pool, times: usize) -> Duration {
 async fn who_asks_for_two_in_turns_waits_for_no_stay() {
     let members = vec![(member("a", 60), 5 * SECOND), (member("b", 60), 5 * SECOND)];
     let (pool, loader) = pool(100, members);
+    let reasons = async || -> Vec<String> {
+        let evictions = pool.overview().await.unwrap().evictions;
+        evictions.into_iter().map(|one| one.reason).collect()
+    };
     // Each load and answer, and the end of the other.
     let each = 6 * SECOND + SECOND / 20;
-    let took = in_turns(&pool, 100).await;
+    let mut took = in_turns(&pool, 6).await;
+    let plain = ["b needed the room", "a needed the room"];
+    assert_eq!(reasons().await, plain.repeat(3)[..5]);
+    // From now on it is no chance, and is said.
+    took += in_turns(&pool, 2).await;
+    let turns = "b needed the room: the two take turns, 4 times in ten minutes; \
+                 together they take 120 B of 100 B for all models";
+    assert_eq!(reasons().await[6], turns);
+    took += in_turns(&pool, 92).await;
     assert!(took <= 100 * each, "{took:?}");
     assert_eq!(loader.loads.lock().unwrap().len(), 100);
     // Where others ask for both at once, each stays for a while; and then no longer than once.

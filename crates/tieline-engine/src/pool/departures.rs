@@ -1,0 +1,88 @@
+//! Who left, and why, in words.
+
+use std::time::Duration;
+
+use tieline_types::Bytes;
+
+use super::Worker;
+use super::decide::{Key, Reason};
+
+/// Evictions that are remembered.
+const REMEMBERED: usize = 64;
+/// Two models of which each left for the other so often within [`LATELY`] are said to take turns.
+const TURNS: usize = 3;
+/// How far back turns are counted.
+const LATELY: Duration = Duration::from_secs(600);
+
+/// A model that left, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Eviction {
+    /// Which.
+    pub model: String,
+    /// Why, in a few words.
+    pub reason: String,
+    /// When, since the pool began.
+    pub at: Duration,
+    /// The model that needed the room, where one did.
+    pub other: Option<String>,
+}
+
+impl Worker {
+    /// Why a model leaves, in words, and the other one that is loaded in its place. Notes for whom it does.
+    pub(super) fn words(&mut self, key: Key, reason: Reason) -> (String, Option<String>) {
+        match reason {
+            Reason::Idle => {
+                ("nobody asked for it for as long as it was to be kept".to_owned(), None)
+            }
+            Reason::Told => {
+                let told = self.entries.get(&key).and_then(|entry| entry.told);
+                (told.unwrap_or("it was told to leave").to_owned(), None)
+            }
+            Reason::RoomFor(other) => match self.entries.get_mut(&other) {
+                Some(other) if other.phase().is_some() => {
+                    (format!("an adapter of {} needed the room", other.member.name), None)
+                }
+                Some(entry) => {
+                    entry.displaces = true;
+                    let name = entry.member.name.clone();
+                    let turns = self.turns(key, other).unwrap_or_default();
+                    (format!("{name} needed the room{turns}"), Some(name))
+                }
+                None => ("another needed the room".to_owned(), None),
+            },
+        }
+    }
+
+    /// Remembers who leaves.
+    pub(super) fn remember(&mut self, eviction: Eviction) {
+        if self.evictions.len() == REMEMBERED {
+            self.evictions.pop_front();
+        }
+        self.evictions.push_back(eviction);
+    }
+
+    /// Says so where the two take turns, and what would end it.
+    fn turns(&self, key: Key, other: Key) -> Option<String> {
+        let (one, other) = (&self.entries.get(&key)?.member, &self.entries.get(&other)?.member);
+        let since = self.now().saturating_sub(LATELY);
+        let late = || self.evictions.iter().rev().take_while(|eviction| eviction.at >= since);
+        let left = |model: &str, other: &str| {
+            late().filter(|one| one.model == model && one.other.as_deref() == Some(other)).count()
+        };
+        // With this time.
+        let times = 1 + left(&one.name, &other.name);
+        if times.min(left(&other.name, &one.name)) < TURNS {
+            return None;
+        }
+        let together = Bytes(one.bytes.0.saturating_add(other.bytes.0));
+        let short = if together > self.config.budget {
+            format!("of {} for all models", self.config.budget)
+        } else {
+            // A device, or what is pinned, is in the way.
+            "and there is no room for both".to_owned()
+        };
+        Some(format!(
+            ": the two take turns, {times} times in ten minutes; together they take {together} {short}"
+        ))
+    }
+}
