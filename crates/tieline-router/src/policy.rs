@@ -3,7 +3,7 @@
 //! It is read whole or not at all. Nothing here opens a file or asks for a key: a policy names where a key is.
 //! What is not said is not allowed: without a rule for its class, no request leaves this machine.
 
-pub(crate) mod amount;
+pub mod amount;
 mod candidates;
 mod check;
 mod classify;

@@ -7,9 +7,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use tieline_router::{Again, Hints};
-use tieline_types::{Class, Owner, Speculation};
+use tieline_types::{Class, Owner};
 
-use crate::error::ApiError;
+use crate::wishes::Wishes;
 
 /// The key that asks, as the door found it; without one, this machine's user.
 #[derive(Clone, Debug, Default)]
@@ -54,27 +54,11 @@ pub(crate) struct Caller {
     pub(crate) class: Class,
     /// What it says of itself for the choice of who answers.
     pub(crate) hints: Hints,
-    /// Whether tokens may be guessed ahead, in its own word.
-    speculation: Option<HeaderValue>,
+    /// What it asks of any answer.
+    pub(crate) wishes: Wishes,
 }
 
-/// Says whether tokens of an answer may be guessed ahead, in every dialect.
-const SPECULATION: &str = "x-tieline-speculation";
-
 impl Caller {
-    /// Whether tokens may be guessed ahead.
-    pub(crate) fn speculation(&self) -> Result<Speculation, ApiError> {
-        match self.speculation.as_ref().map(HeaderValue::as_bytes) {
-            None | Some(b"auto") => Ok(Speculation::Auto),
-            Some(b"always") => Ok(Speculation::Always),
-            Some(b"off") => Ok(Speculation::Off),
-            Some(_) => {
-                let text = format!("{SPECULATION} is another word: expected auto, always or off");
-                Err(ApiError::invalid(SPECULATION, text))
-            }
-        }
-    }
-
     /// Whose work it is.
     pub(crate) fn owner(&self) -> Owner {
         Owner(self.principal.id.clone())
@@ -86,11 +70,11 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_default();
-        let batch = parts.headers.get("x-tieline-class").is_some_and(|value| value == "batch");
-        let class = if batch { Class::Batch } else { Class::Interactive };
         let request_id = RequestId::of(&parts.extensions).0;
-        let speculation = parts.headers.get(SPECULATION).cloned();
-        Ok(Self { principal, request_id, class, hints: hints(&parts.headers), speculation })
+        let wishes = Wishes::of(&parts.headers);
+        // Work that is no answer refuses no header.
+        let class = wishes.class().ok().flatten().unwrap_or_default();
+        Ok(Self { principal, request_id, class, hints: hints(&parts.headers), wishes })
     }
 }
 

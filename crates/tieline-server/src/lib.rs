@@ -43,6 +43,7 @@ mod table;
 mod time;
 mod trace;
 mod vectors;
+mod wishes;
 
 pub use accept::{Listener, Renewal, Tls, TlsError};
 pub use app::{App, Library};

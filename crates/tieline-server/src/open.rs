@@ -213,13 +213,10 @@ pub(crate) fn finish(
     caller: &Caller,
     mut request: Request,
 ) -> Result<Request, ApiError> {
-    request.speculation = caller.speculation()?;
     let Asker { class: _, owner, deadline: most } = asker(app, caller);
     request.owner = owner;
     request.deadline = request.deadline.into_iter().chain(most).min();
-    if caller.class != tieline_types::Class::Interactive {
-        request.class = caller.class;
-    }
+    caller.wishes.apply(&mut request)?;
     Ok(request)
 }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 /// A time: `500ms`, `2s`, `5m`, `1h`.
-pub(crate) fn time(text: &str) -> Result<Duration, &'static str> {
+///
+/// # Errors
+/// What was expected, where it is none.
+pub fn time(text: &str) -> Result<Duration, &'static str> {
     const WANTED: &str = "expected a time, such as \"500ms\", \"2s\", \"5m\" or \"1h\"";
     let split = text.find(|character: char| !character.is_ascii_digit()).ok_or(WANTED)?;
     let (number, unit) = text.split_at(split);

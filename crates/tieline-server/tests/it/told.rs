@@ -1,9 +1,11 @@
 //! What every dialect tells of a prompt, and what a caller may say in every one.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::scripted::{Scripted, finished, piece, started};
 use tieline_types::{
-    Compacted, Event, FinishReason, Miss, MissReason, Speculation, Started, Tokens,
+    Class, Compacted, Event, FinishReason, Miss, MissReason, Overflow, Speculation, Started, Tokens,
 };
 
 use crate::service::Service;
@@ -92,5 +94,31 @@ async fn guessing_ahead_is_the_callers_to_forbid() {
         let said = service.post_with(path, &[("x-tieline-speculation", "never")], &body).await;
         assert_eq!(said.status.as_u16(), 400, "{path}");
         assert!(said.text.contains("expected auto, always or off"), "{path}: {}", said.text);
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_long_prompt_and_when_it_is_late_is_the_callers_to_say() {
+    let steps = vec![started(), piece("Hello"), finished(FinishReason::EndOfTurn, 1)];
+    let service = Service::new(Scripted::default().with("mock", steps));
+    for (path, body) in chat() {
+        let fields = [
+            ("x-tieline-overflow", "compact"),
+            ("x-tieline-deadline", "1500ms"),
+            ("x-tieline-class", "batch"),
+        ];
+        assert_eq!(service.post_with(path, &fields, &body).await.status.as_u16(), 200, "{path}");
+        let asked = service.models.last();
+        assert_eq!((asked.overflow, asked.class), (Overflow::Compact, Class::Batch), "{path}");
+        assert_eq!(asked.deadline, Some(Duration::from_millis(1500)), "{path}");
+        for (name, word, want) in [
+            ("x-tieline-overflow", "cut", "expected error, drop_oldest or compact"),
+            ("x-tieline-deadline", "soon", "expected one such as 500ms"),
+            ("x-tieline-class", "Batch", "expected interactive or batch"),
+        ] {
+            let said = service.post_with(path, &[(name, word)], &body).await;
+            assert_eq!(said.status.as_u16(), 400, "{path} {name}");
+            assert!(said.text.contains(want), "{path}: {}", said.text);
+        }
     }
 }
