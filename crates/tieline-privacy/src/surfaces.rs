@@ -187,7 +187,7 @@ fn walk_prompt<E>(prompt: &mut Prompt, visit: Visit<'_, E>) -> Result<(), E> {
             private(Surface::Prefix, prefix, visit)?;
             private(Surface::Suffix, suffix, visit)?;
         }
-        Prompt::Texts(Texts { inputs, query, dimensions: _, normalise: _ }) => {
+        Prompt::Texts(Texts { inputs, query, dimensions: _, normalise: _, pooling: _ }) => {
             let surface = if query.is_some() { Surface::Document } else { Surface::Input };
             if let Some(query) = query {
                 private(Surface::Query, query, visit)?;

@@ -51,6 +51,10 @@ impl Protocol for OpenAi {
         self.flavour.vectors.map(|words| words.texts)
     }
 
+    fn pools(&self) -> bool {
+        self.flavour.vectors.is_some_and(|words| words.pooling.is_some())
+    }
+
     fn write_texts(
         &self,
         batch: &Batch<'_>,

@@ -94,6 +94,11 @@ pub trait Protocol: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it makes vectors of a text's tokens in the way it is told.
+    fn pools(&self) -> bool {
+        false
+    }
+
     /// The texts whose vectors or scores are wanted, in the vendor's words.
     ///
     /// # Errors

@@ -17,8 +17,8 @@ use serde_json::Value;
 use tieline_privacy::Outbound;
 use tieline_types::wire::Input;
 use tieline_types::{
-    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Overflow, Private, Prompt,
-    Request, Retry, Started, Texts, Timing, Tokens, Usage, texts,
+    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Overflow, Pooling,
+    Private, Prompt, Request, Retry, Started, Texts, Timing, Tokens, Usage, texts,
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -56,6 +56,8 @@ pub struct Batch<'a> {
     pub normalise: bool,
     /// Whether of a text that is too long the beginning is read.
     pub truncate: bool,
+    /// How one vector is made of a text's token vectors; `None`: as the model's file says.
+    pub pooling: Option<Pooling>,
 }
 
 /// What a vendor made of a batch.
@@ -143,6 +145,11 @@ impl Speaker {
                 .most_texts()
                 .ok_or_else(|| unsupported("vectors of texts", &self.endpoint.name))?,
         };
+        if matches!(prompt, Prompt::Texts(Texts { pooling: Some(_), .. })) && !self.protocol.pools()
+        {
+            return Err(unsupported("vectors made of tokens in another way", &self.endpoint.name)
+                .with_hint("ask a model of this machine"));
+        }
         let mut work = Work::of(self, outbound.into_request(), most)?;
         let (response, warnings) = work.ask().await?;
         work.response = Some(response);
@@ -162,6 +169,7 @@ struct Work {
     dimensions: Option<u32>,
     normalise: bool,
     truncate: bool,
+    pooling: Option<Pooling>,
     /// The most texts of a batch.
     most: usize,
     /// Texts whose vectors are there.
@@ -182,12 +190,13 @@ struct Work {
 
 impl Work {
     fn of(speaker: &Speaker, request: Request, most: usize) -> Result<Self, BackendError> {
-        let Prompt::Texts(Texts { inputs, query, dimensions, normalise }) = request.prompt else {
+        let Prompt::Texts(texts) = request.prompt else {
             return Err(unsupported(
                 "vectors of a prompt that is no texts",
                 &speaker.endpoint.name,
             ));
         };
+        let Texts { inputs, query, dimensions, normalise, pooling } = texts;
         let text = |input: Input| match input {
             Input::Text(text) => Ok(text),
             // The numbers are those of a model at hand.
@@ -201,6 +210,7 @@ impl Work {
             query,
             dimensions,
             normalise,
+            pooling,
             truncate: request.overflow == Overflow::DropOldest,
             most,
             done: 0,
@@ -273,6 +283,7 @@ impl Work {
             query: self.query.as_ref().map(Private::expose),
             dimensions: self.dimensions,
             normalise: self.normalise,
+            pooling: self.pooling,
             truncate: self.truncate,
         }
     }

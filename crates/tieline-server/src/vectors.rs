@@ -39,6 +39,7 @@ pub(crate) async fn make(
     ask: Ask,
 ) -> Result<Made, ApiError> {
     let Ask { wanted, texts, overflow } = ask;
+    let wanted = Wanted { vectors: Some(texts.loaded()), ..wanted };
     let request = Request {
         // No token is written, so none is reserved or waited for.
         max_tokens: Some(Tokens(0)),

@@ -379,8 +379,7 @@ impl Named {
     /// What is wanted of texts, made once somebody waits for it.
     fn texts(&self, texts: Texts, asker: Asker) -> Making {
         let host = Arc::clone(&self.host);
-        let wanted =
-            Wanted { vectors: self.wanted.vectors.or(Some(Pooling::Model)), ..self.wanted.clone() };
+        let wanted = Wanted { vectors: Some(texts.loaded()), ..self.wanted.clone() };
         let work = async move {
             match host.work(&wanted, texts.into_work(asker)?).await? {
                 Reply::Embeddings { vectors, prompt_tokens } => {

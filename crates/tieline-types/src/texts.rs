@@ -1,7 +1,7 @@
 //! Texts that are to become vectors or scores: what is asked of whoever makes them, in the place of a prompt to answer.
 
 use crate::wire::{Input, Work};
-use crate::{Asker, BackendError, ErrorKind, Private};
+use crate::{Asker, BackendError, ErrorKind, Pooling, Private};
 
 /// Texts, and what is wanted of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,13 +14,20 @@ pub struct Texts {
     pub dimensions: Option<u32>,
     /// Whether each is scaled to length 1.
     pub normalise: bool,
+    /// How one vector is made of a text's token vectors; `None`: as the model's file says.
+    pub pooling: Option<Pooling>,
 }
 
 impl Texts {
     /// Texts whose vectors are as the model makes them, at length 1.
     pub fn new(texts: impl IntoIterator<Item = impl Into<Private>>) -> Self {
         let inputs = texts.into_iter().map(Input::from).collect();
-        Self { inputs, query: None, dimensions: None, normalise: true }
+        Self { inputs, query: None, dimensions: None, normalise: true, pooling: None }
+    }
+
+    /// How a model of this machine is loaded for them.
+    pub fn loaded(&self) -> Pooling {
+        self.pooling.unwrap_or(Pooling::Model)
     }
 
     /// Documents that are scored by a query.
@@ -33,7 +40,7 @@ impl Texts {
     /// # Errors
     /// A document is tokens: it is read beside its query as one text.
     pub fn into_work(self, asker: Asker) -> Result<Work, BackendError> {
-        let Self { inputs, query, normalise, dimensions: _ } = self;
+        let Self { inputs, query, normalise, dimensions: _, pooling: _ } = self;
         let Some(query) = query else {
             return Ok(Work::Embed { texts: inputs, normalise, asker });
         };

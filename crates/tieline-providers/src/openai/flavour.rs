@@ -81,6 +81,8 @@ pub struct VectorWords {
     pub dimensions: Option<&'static str>,
     /// Its word for whether they have length 1. Who has none gives them as it likes.
     pub normalise: Option<&'static str>,
+    /// Its word for how they are made of tokens.
+    pub pooling: Option<&'static str>,
 }
 
 /// One vendor's way.
@@ -146,8 +148,13 @@ const LINKS: (Parameter, &str) = (Parameter::PictureLinks, "links of pictures");
 const USAGE: (Parameter, &str) = (Parameter::UsageOption, "stream_options");
 
 /// Vectors as most servers make them.
-const VECTORS: VectorWords =
-    VectorWords { texts: 128, base64: true, dimensions: Some("dimensions"), normalise: None };
+const VECTORS: VectorWords = VectorWords {
+    texts: 128,
+    base64: true,
+    dimensions: Some("dimensions"),
+    normalise: None,
+    pooling: None,
+};
 
 /// A row whose members are the commonest.
 const COMMON: Flavour = Flavour {
@@ -291,7 +298,11 @@ pub const FLAVOURS: &[Flavour] = &[
         ],
         thinking: Thinking::Template,
         thoughts_back: Some("reasoning_content"),
-        vectors: Some(VectorWords { normalise: Some("normalize"), ..VECTORS }),
+        vectors: Some(VectorWords {
+            normalise: Some("normalize"),
+            pooling: Some("pooling"),
+            ..VECTORS
+        }),
         ranks: true,
         ..COMMON
     },

@@ -1,7 +1,7 @@
 //! Vectors of texts, `POST {base}/embeddings`.
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tieline_types::BackendError;
 
 use super::flavour::{Flavour, VectorWords};
@@ -19,7 +19,7 @@ pub(super) fn write(
     let Some(words) = flavour.vectors else {
         return Err(unsupported("vectors of texts", flavour.name));
     };
-    let VectorWords { base64, dimensions, normalise, texts: _ } = words;
+    let VectorWords { base64, dimensions, normalise, pooling, texts: _ } = words;
     let mut body = Map::new();
     let mut warnings = Vec::new();
     body.insert("model".to_owned(), model.into());
@@ -41,6 +41,9 @@ pub(super) fn write(
         (false, None) => {
             warnings.push(format!("not sent to {}: vectors as they are computed", flavour.name));
         }
+    }
+    if let (Some(way), Some(word)) = (batch.pooling, pooling) {
+        body.insert(word.to_owned(), json!(way));
     }
     if batch.truncate {
         warnings.push(format!("not sent to {}: that texts may be cut", flavour.name));

@@ -6,7 +6,7 @@ use testkit::vendor::{CANARY, Fault, Outcome, Script, Truth, Vendor, vector};
 use tieline_providers::protocol::USAGE_UNKNOWN;
 use tieline_types::wire::Input;
 use tieline_types::{
-    Backend, ErrorKind, Hint, Origin, Overflow, Prompt, Request, Retry, Texts, Tokens,
+    Backend, ErrorKind, Hint, Origin, Overflow, Pooling, Prompt, Request, Retry, Texts, Tokens,
 };
 
 use crate::rig::{KEY, Subject, ask, ask_impatiently_for, backend, hear, redacting, streamed};
@@ -130,6 +130,21 @@ async fn tokens_are_no_text_of_a_vendors() {
         assert_eq!(error.kind, ErrorKind::Unsupported, "{}", subject.name);
         assert!(error.hint().unwrap_or_default().contains("texts"), "{error:?}");
         assert!(vendor.captured().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn tokens_become_a_vector_in_the_vendors_own_way() {
+    for subject in makers() {
+        let request = changed(of(&["one"]), |texts| texts.pooling = Some(Pooling::Last));
+        let (heard, vendor) = ask(&subject, used(9), request).await;
+        let captured = vendor.captured();
+        if subject.name.contains("tieline") {
+            assert_eq!(captured[0].json()["pooling"], "last");
+            continue;
+        }
+        assert_eq!(heard.error().kind, ErrorKind::Unsupported, "{}", subject.name);
+        assert!(captured.is_empty());
     }
 }
 

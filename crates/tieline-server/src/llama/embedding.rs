@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_types::wire::Input;
-use tieline_types::{Overflow, Pooling, Texts, Wanted};
+use tieline_types::{Overflow, Texts};
 
 use super::choose::choose;
 use crate::app::App;
@@ -61,8 +61,7 @@ pub(crate) async fn embedding(
     };
     let texts = texts(value.content.or(value.input), app.config().limits.texts)?;
     let (wanted, _) = choose(&app, &caller, value.model).await?;
-    let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
-    let texts = Texts { inputs: texts, query: None, dimensions: None, normalise };
+    let texts = Texts { inputs: texts, query: None, dimensions: None, normalise, pooling: None };
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::Llama, "embeddings");
     let Made { vectors, marks, .. } = vectors::make(&app, &caller, what, ask).await?;

@@ -151,7 +151,7 @@ async fn elsewhere(
         return Ok(Made { vectors, scores: Vec::new(), prompt_tokens: Tokens(0), marks });
     }
     let dimensions = length.and_then(|length| u32::try_from(length).ok());
-    let wanted = Wanted { vectors: Some(Pooling::Model), ..Wanted::named(model) };
+    let wanted = Wanted::named(model);
     let texts = Texts { dimensions, normalise, ..Texts::new(texts) };
     vectors::make(app, caller, WHAT, Ask { wanted, texts, overflow }).await
 }

@@ -31,6 +31,9 @@ pub(crate) struct EmbeddingsRequest {
     /// llama-server's word: 2 is the length 1, and -1 leaves vectors as they are.
     #[serde(default)]
     embd_normalize: Option<i32>,
+    /// How a model of this machine makes one vector of a text.
+    #[serde(default)]
+    pooling: Option<String>,
 }
 
 /// How vectors are to be written.
@@ -76,9 +79,9 @@ pub(crate) async fn embeddings(
         query: None,
         dimensions: manner.dimensions.and_then(|length| u32::try_from(length).ok()),
         normalise: manner.normalise,
+        pooling: value.pooling.as_deref().map(pooling).transpose()?,
     };
     let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
-    let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::OpenAi, "embeddings");
     let vectors::Made { vectors, prompt_tokens, marks, .. } =
@@ -120,6 +123,19 @@ impl EmbeddingsRequest {
             return Err(ApiError::invalid("dimensions", "dimensions is 0: expected 1 or more"));
         }
         Ok(Manner { base64, dimensions: self.dimensions, normalise })
+    }
+}
+
+fn pooling(word: &str) -> Result<Pooling, ApiError> {
+    match word {
+        "model" => Ok(Pooling::Model),
+        "mean" => Ok(Pooling::Mean),
+        "cls" => Ok(Pooling::Cls),
+        "last" => Ok(Pooling::Last),
+        _ => {
+            let text = "pooling is another word: expected model, mean, cls or last";
+            Err(ApiError::invalid("pooling", text))
+        }
     }
 }
 

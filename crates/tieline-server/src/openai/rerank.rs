@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tieline_types::{Overflow, Pooling, Private, Texts, Wanted};
+use tieline_types::{Overflow, Private, Texts, Wanted};
 
 use super::texts::within;
 use crate::app::App;
@@ -68,7 +68,6 @@ pub(crate) async fn rerank(
     let kept = value.return_documents.unwrap_or(false).then(|| texts.clone());
     let texts = Texts::scored(value.query, texts);
     let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
-    let wanted = Wanted { vectors: Some(Pooling::Model), ..wanted };
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::OpenAi, "rerank");
     let vectors::Made { scores, prompt_tokens, marks, .. } =

@@ -63,6 +63,23 @@ async fn vectors_come_as_base64_and_cut_to_length_one_where_asked() {
 }
 
 #[tokio::test]
+async fn how_tokens_become_a_vector_is_the_callers_to_say() {
+    let service = Service::new(Scripted::hello());
+    for (word, want) in [
+        ("model", Pooling::Model),
+        ("mean", Pooling::Mean),
+        ("cls", Pooling::Cls),
+        ("last", Pooling::Last),
+    ] {
+        service.post(PATH, &ask(&json!("x"), &json!({ "pooling": word }))).await.is(200);
+        let (wanted, _) = service.models.works().pop().unwrap();
+        assert_eq!(wanted.vectors, Some(want));
+    }
+    let other = service.post(PATH, &ask(&json!("x"), &json!({ "pooling": "rank" }))).await;
+    refused(&other.is(400), "invalid_request", Some("pooling"));
+}
+
+#[tokio::test]
 async fn bad_wishes_are_refused() {
     let service = Service::new(Scripted::hello().refusing("full", ErrorKind::Busy, "full"));
     let post = async |input: Value, more: Value| service.post(PATH, &ask(&input, &more)).await;

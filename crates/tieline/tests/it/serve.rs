@@ -73,6 +73,11 @@ fn one_model_answers_in_every_dialect() {
     assert!(!daemon.post("/tokenize", &body).is(200)["tokens"].as_array().unwrap().is_empty());
     let body = json!({ "model": "smollm2", "input": ["Hello", "there"] });
     let vectors = daemon.post("/v1/embeddings", &body).is(200);
+    let pooled = |way: &str| {
+        let body = json!({ "model": "smollm2", "input": "Hello there", "pooling": way });
+        daemon.post("/v1/embeddings", &body).is(200)["data"][0]["embedding"].clone()
+    };
+    assert!(pooled("mean") != pooled("last"), "both pool alike");
     assert_eq!(vectors["data"][1]["embedding"].as_array().unwrap().len(), 576);
     assert_eq!(daemon.get("/v1/models").is(200)["data"][0]["id"], "smollm2");
     assert_eq!(daemon.get("/health").is(200)["status"], "ok");
