@@ -459,7 +459,7 @@ pub(crate) struct Load {
     /// Keep the number of threads while other programs want the processor
     #[arg(long)]
     pub(crate) no_adapt_threads: bool,
-    /// Most requests answered at once [default: 1]
+    /// Most requests answered at once [default: 1; serve: 8]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) parallel: Option<u32>,
     /// Tokens that the KV cache holds, of all requests together [default: the context]

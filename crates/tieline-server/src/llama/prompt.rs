@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use tieline_types::{Constraint, Prompt, Request, Sampling, Tokens};
+use tieline_types::{Prompt, Request, Sampling, Tokens};
 
-use crate::constraint;
 use crate::error::ApiError;
+use crate::openai::format::{only, written};
 use crate::openai::sampling::{OneOrMany, WireSampling, max_tokens};
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -35,6 +35,10 @@ pub(crate) struct CompletionRequest {
     repeat_last_n: Option<i64>,
     #[serde(default)]
     grammar: Option<String>,
+    #[serde(default)]
+    regex: Option<String>,
+    #[serde(default)]
+    lark: Option<String>,
     #[serde(default)]
     json_schema: Option<Value>,
     /// Tell each token's log-probability, with so many alternatives.
@@ -117,7 +121,7 @@ impl CompletionRequest {
             max_tokens: max_tokens(self.n_predict.or(self.max_tokens).filter(|most| *most != -2))?,
             stop: stop.into_iter().filter(|text| !text.is_empty()).collect(),
             logprobs: logprobs.map(logprob_count).transpose()?,
-            constraint: rule(self.grammar, self.json_schema)?,
+            constraint: only(written(self.json_schema, [self.grammar, self.regex, self.lark])?)?,
             ignore_eog: self.ignore_eos.unwrap_or(false),
             cache: self.cache_prompt.unwrap_or(true),
             ..Request::new(prompt)
@@ -138,18 +142,6 @@ fn logprob_count(count: u32) -> Result<u8, ApiError> {
     u8::try_from(count).ok().filter(|count| *count <= most).ok_or_else(|| {
         ApiError::invalid("n_probs", format!("n_probs is {count}: expected at most {most}"))
     })
-}
-
-fn rule(grammar: Option<String>, schema: Option<Value>) -> Result<Option<Constraint>, ApiError> {
-    let grammar = grammar.filter(|grammar| !grammar.is_empty()).map(Constraint::Gbnf);
-    let schema = schema.filter(|schema| !schema.is_null());
-    let schema = schema.map(|schema| constraint::schema("json_schema", &schema)).transpose()?;
-    match (grammar, schema) {
-        (Some(_), Some(_)) => {
-            Err(ApiError::invalid("grammar", "grammar and json_schema exclude each other"))
-        }
-        (grammar, schema) => Ok(grammar.or(schema)),
-    }
 }
 
 /// The prompt of `/completion`.

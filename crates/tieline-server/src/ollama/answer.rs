@@ -112,7 +112,8 @@ impl Head {
         line["prompt_eval_duration"] = json!(nanos(timing.prefill));
         line["eval_count"] = json!(finished.usage.completion_tokens);
         line["eval_duration"] = json!(nanos(timing.decode));
-        if let Some(notes) = notes.json() {
+        let cached = finished.usage.cached_tokens.0;
+        if let Some(notes) = notes.json(cached) {
             line["tieline"] = notes;
         }
         line
@@ -130,8 +131,12 @@ impl Head {
 }
 
 impl Notes {
-    fn json(self) -> Option<Value> {
+    /// With the tokens of the prompt that were known already.
+    fn json(self, cached: u32) -> Option<Value> {
         let mut notes = json!({});
+        if cached > 0 {
+            notes["cached_tokens"] = json!(cached);
+        }
         if self.dropped_tokens > 0 {
             notes["dropped_tokens"] = json!(self.dropped_tokens);
         }

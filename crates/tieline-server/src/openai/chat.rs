@@ -65,6 +65,10 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     grammar: Option<String>,
     #[serde(default)]
+    regex: Option<String>,
+    #[serde(default)]
+    lark: Option<String>,
+    #[serde(default)]
     parallel_tool_calls: Option<bool>,
     #[serde(default)]
     functions: Option<IgnoredAny>,
@@ -74,6 +78,8 @@ pub(crate) struct ChatRequest {
     cache_prompt: Option<bool>,
     #[serde(default)]
     overflow: Option<String>,
+    #[serde(default)]
+    deterministic: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -156,8 +162,15 @@ impl ChatRequest {
             response_format: self.response_format,
             json_schema: self.json_schema,
             grammar: self.grammar,
+            regex: self.regex,
+            lark: self.lark,
         };
         let constraint = rules.constraint()?;
+        let deterministic = self.deterministic.unwrap_or(false);
+        if deterministic && manner.count > 1 {
+            let text = format!("n is {}: a deterministic answer is one", manner.count);
+            return Err(ApiError::invalid("n", text));
+        }
         let thinking = thinking(self.reasoning_effort.as_deref(), self.chat_template_kwargs);
         let class = match self.service_tier.as_deref() {
             Some("flex") => Class::Batch,
@@ -175,6 +188,7 @@ impl ChatRequest {
             overflow: overflow(self.overflow.as_deref())?,
             class,
             cache: self.cache_prompt.unwrap_or(true),
+            deterministic,
             ..Request::new(Prompt::Chat(messages(self.messages, limits.messages)?))
         };
         request.validate()?;

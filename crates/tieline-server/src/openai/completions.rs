@@ -66,6 +66,10 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     grammar: Option<String>,
     #[serde(default)]
+    regex: Option<String>,
+    #[serde(default)]
+    lark: Option<String>,
+    #[serde(default)]
     service_tier: Option<String>,
     #[serde(default)]
     cache_prompt: Option<bool>,
@@ -137,6 +141,8 @@ impl CompletionRequest {
             response_format: self.response_format,
             json_schema: self.json_schema,
             grammar: self.grammar,
+            regex: self.regex,
+            lark: self.lark,
         };
         let overflow = overflow(self.overflow.as_deref())?;
         if manner.echo && overflow != Overflow::Error {

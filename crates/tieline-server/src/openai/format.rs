@@ -13,6 +13,8 @@ pub(crate) struct Rules {
     pub(crate) response_format: Option<ResponseFormat>,
     pub(crate) json_schema: Option<Value>,
     pub(crate) grammar: Option<String>,
+    pub(crate) regex: Option<String>,
+    pub(crate) lark: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,19 +53,38 @@ impl Rules {
                 Some(constraint::schema(param, &schema)?)
             }
         };
-        let schema = self.json_schema.filter(|schema| !schema.is_null());
-        let schema = schema.map(|schema| constraint::schema("json_schema", &schema)).transpose()?;
+        let mut rules: Vec<_> = format.map(|rule| ("response_format", rule)).into_iter().collect();
+        rules.extend(written(self.json_schema, [self.grammar, self.regex, self.lark])?);
+        only(rules)
+    }
+}
+
+/// Rules that are members of their own, by their names: a schema; and a grammar, a pattern and one in Lark's way.
+pub(crate) fn written(
+    schema: Option<Value>,
+    texts: [Option<String>; 3],
+) -> Result<Vec<(&'static str, Constraint)>, ApiError> {
+    type Make = fn(String) -> Constraint;
+    const KINDS: [(&str, Make); 3] =
+        [("grammar", Constraint::Gbnf), ("regex", Constraint::Regex), ("lark", Constraint::Lark)];
+    let schema = schema.filter(|schema| !schema.is_null());
+    let schema = schema.map(|schema| constraint::schema("json_schema", &schema)).transpose()?;
+    let texts = KINDS.into_iter().zip(texts).filter_map(|((name, make), text)| {
         // llama-server's clients send an empty grammar for none.
-        let grammar = self.grammar.filter(|text| !text.is_empty()).map(Constraint::Gbnf);
-        match (format, schema, grammar) {
-            (format, None, None) => Ok(format),
-            (None, Some(schema), None) => Ok(Some(schema)),
-            (None, None, Some(grammar)) => Ok(Some(grammar)),
-            (_, _, grammar) => {
-                let param = if grammar.is_some() { "grammar" } else { "json_schema" };
-                let text = "grammar, json_schema and response_format exclude each other";
-                Err(ApiError::invalid(param, text))
-            }
+        Some((name, make(text.filter(|text| !text.is_empty())?)))
+    });
+    Ok(schema.map(|rule| ("json_schema", rule)).into_iter().chain(texts).collect())
+}
+
+/// The rule that there is. Two are one too many.
+pub(crate) fn only(
+    mut rules: Vec<(&'static str, Constraint)>,
+) -> Result<Option<Constraint>, ApiError> {
+    let last = rules.pop();
+    match (rules.pop(), &last) {
+        (Some((one, _)), Some((other, _))) => {
+            Err(ApiError::invalid(other, format!("{one} and {other} exclude each other")))
         }
+        _ => Ok(last.map(|(_, rule)| rule)),
     }
 }

@@ -5,7 +5,7 @@ mod calls;
 pub(crate) mod chat;
 mod completions;
 mod embeddings;
-mod format;
+pub(crate) mod format;
 mod legacy;
 pub(crate) mod message;
 mod models;

@@ -40,9 +40,12 @@ impl Head {
         }
     }
 
-    /// What another dialect has more.
+    /// What another dialect has more, and how to make the answer again where that was asked for.
     pub(crate) fn extra(&self, finished: &Finished) -> Map<String, Value> {
-        self.extra.as_ref().map(|extra| extra(finished)).unwrap_or_default()
+        let extra = self.extra.as_ref().map(|extra| extra(finished)).unwrap_or_default();
+        let receipt =
+            finished.receipt.as_ref().map(|receipt| ("receipt".to_owned(), json!(receipt)));
+        extra.into_iter().chain(receipt).collect()
     }
 
     fn chunk(&self, choices: &Value) -> Value {

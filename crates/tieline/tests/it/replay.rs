@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::daemon::Daemon;
 use super::home::{Home, QUESTION, SYSTEM, check, keys};
 
 /// Asks a question and keeps the receipt under this name. The seed is one whose answer has six tokens: one
@@ -44,6 +45,38 @@ fn an_answer_is_made_again() {
     insta::assert_snapshot!(keys(&report).join(" "), @"model digest same answer_tokens batches first_token first_batch same_logits logits build_differences");
     assert_eq!(report["same"], true);
     assert!(report["first_token"].is_null() && report["first_batch"].is_null());
+}
+
+#[test]
+fn a_servers_answer_is_made_again() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let daemon = Daemon::start(&home, &runner, &["--ctx", "512"]);
+    let messages =
+        json!([{ "role": "system", "content": SYSTEM }, { "role": "user", "content": QUESTION }]);
+    let body = |stream: bool| {
+        json!({ "model": "smollm2", "messages": messages, "max_tokens": 6, "temperature": 1.2, "seed": 7,
+            "deterministic": true, "stream": stream })
+    };
+    let whole = daemon.post("/v1/chat/completions", &body(false)).is(200)["receipt"].clone();
+    let streamed = daemon.post("/v1/chat/completions", &body(true));
+    let chunks = streamed.body.lines().filter_map(|line| line.strip_prefix("data: "));
+    let mut receipts = chunks.filter_map(|data| {
+        let chunk: Value = serde_json::from_str(data).ok()?;
+        chunk.get("receipt").cloned()
+    });
+    assert_eq!(receipts.next(), Some(whole.clone()));
+    assert_eq!(receipts.next(), None);
+    let usual =
+        daemon.post("/v1/chat/completions", &json!({ "model": "smollm2", "messages": messages }));
+    assert!(usual.is(200).get("receipt").is_none());
+    let mut two = body(false);
+    two["n"] = json!(2);
+    assert_eq!(daemon.post("/v1/chat/completions", &two).is(400)["error"]["param"], "n");
+    drop(daemon);
+    let path = home.file("served.json", whole.to_string());
+    let text = replay(&home, &runner, &path).text();
+    assert!(text.starts_with("same: 6 tokens, 6 batches, logits sha256:"), "{text}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `run` with a rule for the answer.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::daemon::Daemon;
 use super::home::{Home, check};
 
 #[test]
@@ -32,6 +33,42 @@ fn an_answer_keeps_to_its_expression_or_grammar() {
     assert!(["perhaps\n", "never\n"].contains(&said.as_str()), "{said}");
     let said = ask(&["--grammar", lark.to_str().unwrap()]);
     assert!(["sometimes\n", "seldom\n"].contains(&said.as_str()), "{said}");
+}
+
+#[test]
+fn a_server_takes_every_kind_of_rule() {
+    let Some(runner) = testkit::runner() else { return };
+    let home = Home::with_model();
+    let daemon = Daemon::start(&home, &runner, &["--ctx", "512"]);
+    let chat = |rules: &Value| {
+        let mut body = json!({ "model": "smollm2", "max_tokens": 40, "temperature": 0,
+            "messages": [{ "role": "user", "content": "Is fire hot?" }] });
+        for (name, rule) in rules.as_object().unwrap() {
+            body[name] = rule.clone();
+        }
+        daemon.post("/v1/chat/completions", &body)
+    };
+    let said = |rules: Value| {
+        let answer = chat(&rules).is(200);
+        answer["choices"][0]["message"]["content"].as_str().unwrap().to_owned()
+    };
+    let year = said(json!({ "regex": "[0-9]{4}" }));
+    assert!(year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()), "{year}");
+    let lark = said(json!({ "lark": "start: \"sometimes\" | \"seldom\"" }));
+    assert!(["sometimes", "seldom"].contains(&lark.as_str()), "{lark}");
+    let native = json!({ "prompt": "Fire is", "regex": "[a-c]{3}", "n_predict": 9 });
+    let native =
+        daemon.post("/completion", &native).is(200)["content"].as_str().unwrap().to_owned();
+    assert!(
+        native.len() == 3 && native.bytes().all(|byte| (b'a'..=b'c').contains(&byte)),
+        "{native}"
+    );
+    let two = chat(&json!({ "regex": "a", "grammar": "root ::= \"a\"" })).is(400);
+    assert!(
+        two["error"]["message"].as_str().unwrap().contains("grammar and regex exclude each other")
+    );
+    let bad = chat(&json!({ "regex": "[" })).is(400);
+    assert_eq!(bad["error"]["type"], "invalid_request_error", "{bad}");
 }
 
 #[test]
