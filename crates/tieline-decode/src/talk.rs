@@ -164,6 +164,8 @@ pub struct Talk {
     skip_space: bool,
     /// No text was said since the start or the last call.
     at_start: bool,
+    /// What wraps the answer has begun and not ended.
+    wrapped: bool,
     /// What may stand after the last call.
     closers: &'static [&'static str],
     out: Out,
@@ -202,6 +204,7 @@ impl Talk {
             long_space: false,
             skip_space: thinks && format != Format::Harmony,
             at_start: true,
+            wrapped: false,
             closers: &[],
             out: Out::new(tools, id_prefix),
         }
@@ -303,15 +306,21 @@ impl Talk {
     /// The markers that mean something here. `None` is the end of a call.
     fn listened_for(&self) -> impl Iterator<Item = (&'static str, Option<Action>)> {
         let thinking = self.in_reasoning();
-        let (start, tools) = (self.at_start, self.with_tools);
+        let (start, tools, wrapped) = (self.at_start, self.with_tools, self.wrapped);
         let counts = move |marker: &&Marker| {
             let here = match marker.when {
                 When::Start => start && !thinking,
                 When::Answer => !thinking,
                 When::Thinking => thinking,
             };
-            let idle = matches!(marker.action, Action::Call(..) | Action::DropWithTools);
-            here && (tools || !idle)
+            let idle = match marker.action {
+                Action::Call(..) | Action::DropWithTools => !tools,
+                Action::Wrap => wrapped,
+                // Without its beginning it is the answer's own.
+                Action::Unwrap => !wrapped,
+                Action::Think | Action::Answer | Action::Drop | Action::Header => false,
+            };
+            here && !idle
         };
         let table = self.format.table().iter().filter(counts);
         let closers = if thinking { &[] } else { self.closers };
@@ -389,6 +398,10 @@ impl Talk {
             }
             Some(Action::Think) => self.mode = Mode::Think,
             Some(Action::Answer | Action::Drop | Action::DropWithTools) => self.mode = Mode::Text,
+            Some(action @ (Action::Wrap | Action::Unwrap)) => {
+                self.wrapped = action == Action::Wrap;
+                self.mode = Mode::Text;
+            }
             Some(Action::Header) => self.mode = Mode::Header(marker.to_owned()),
             Some(Action::Call(shape, closers)) => {
                 self.closers = closers;

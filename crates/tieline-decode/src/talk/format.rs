@@ -81,6 +81,10 @@ pub(super) enum Action {
     Drop,
     /// It means nothing where there are tools.
     DropWithTools,
+    /// The answer is wrapped from here on; it means nothing else.
+    Wrap,
+    /// What wraps the answer ends.
+    Unwrap,
     /// A harmony header begins.
     Header,
 }
@@ -161,8 +165,8 @@ const GRANITE: &[Marker] = &[
     marker("Here's my thought process:", When::Start, Action::Think),
     marker("Here is my response:", When::Thinking, Action::Answer),
     marker("Here's my response:", When::Thinking, Action::Answer),
-    marker("<response>", When::Start, Action::Drop),
-    marker("</response>", When::Answer, Action::Drop),
+    marker("<response>", When::Start, Action::Wrap),
+    marker("</response>", When::Answer, Action::Unwrap),
     call("<|tool_call|>", Shape::Json, &["<|/tool_call|>"]),
     TOOL_CALL,
 ];

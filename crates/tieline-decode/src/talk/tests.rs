@@ -367,6 +367,13 @@ fn granite() {
     let check = |input: &str, want: &str| check(Format::Granite, input, want);
     check("<|tool_call|>[{\"name\": \"now\", \"arguments\": {\"a\": 1}}]", "«now {\"a\": 1}»");
     check("<think>a</think><response>b</response>", "(a)b");
+    check("<think>a</think>\n\n<response>\nb\n</response>\n", "(a)b");
+    // What was not begun so is the answer's own.
+    let own = "<a> <response>x </response> </a>";
+    check(own, own);
+    check("x\n</response>\n", "x\n</response>\n");
+    check(&format!("<response>{own}"), "<a> <response>x</a>");
+    check("<response>b</response>, </response>", "b, </response>");
     check("Here is my thought process:\na\n\nHere's my response:\nb", "(a)b");
     check("Here is my response: b", "Here is my response: b");
     check("<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>", "«now {}»");
