@@ -114,7 +114,8 @@ impl<'m> Prompts<'m> {
         }
         match (request.overflow, &request.prompt) {
             (Overflow::DropOldest, Prompt::Chat(messages)) => {
-                let written = self.drop_turns(request, messages, context)?;
+                let left = self.drop_turns(request, messages, context)?;
+                let written = left.ok_or_else(|| too_long(whole, context))?;
                 let dropped = whole.saturating_sub(written.tokens.len());
                 Ok((written, dropped))
             }
@@ -141,13 +142,14 @@ impl<'m> Prompts<'m> {
         }
     }
 
-    /// The conversation without its oldest turns: the system's stay, and the last turn does.
+    /// The conversation without its oldest turns: the system's stay, and the last turn does. `None` where it has
+    /// but one.
     fn drop_turns(
         &self,
         request: &Request,
         messages: &[Message],
         context: usize,
-    ) -> Result<Written, Failure> {
+    ) -> Result<Option<Written>, Failure> {
         let room = answer_room(request, context);
         let first = messages.iter().take_while(|message| message.role == Role::System).count();
         let turns: Vec<usize> = (first + 1..messages.len())
@@ -159,19 +161,17 @@ impl<'m> Prompts<'m> {
             self.write(request, &Prompt::Chat(kept))
         };
         // The later the start, the fewer the tokens: the first that fits is found by halving.
-        let (mut low, mut high) = (0, turns.len());
+        let (mut low, mut high) = (0, turns.len().saturating_sub(1));
         while low < high {
             let middle = usize::midpoint(low, high);
             if with(turns[middle])?.tokens.len() <= room { high = middle } else { low = middle + 1 }
         }
-        match turns.get(low) {
-            Some(&from) => with(from),
-            None => {
-                let shortest = turns
-                    .last()
-                    .map_or(0, |&from| with(from).map_or(0, |written| written.tokens.len()));
-                Err(too_long(shortest, context))
-            }
+        let Some(&from) = turns.get(low) else { return Ok(None) };
+        let written = with(from)?;
+        // The last turn may take of the answer's room.
+        match written.tokens.len() {
+            length if length < context => Ok(Some(written)),
+            length => Err(too_long(length, context)),
         }
     }
 

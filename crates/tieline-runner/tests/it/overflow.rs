@@ -1,7 +1,9 @@
 //! Prompts that do not fit, and prompts that this model cannot read.
 
-use tieline_types::wire::{FailureKind, Reply, Work};
-use tieline_types::{LoadParams, Message, Overflow, Prompt, Request, Role, Sampling, Tokens};
+use tieline_types::wire::{Failure, FailureKind, Reply, Work};
+use tieline_types::{
+    FinishReason, LoadParams, Message, Overflow, Prompt, Request, Role, Sampling, Tokens,
+};
 
 use crate::peer::{Peer, long_text};
 
@@ -19,7 +21,7 @@ fn request(prompt: Prompt, overflow: Overflow) -> Request {
     }
 }
 
-fn refused(peer: &mut Peer, request: Request) -> tieline_types::wire::Failure {
+fn refused(peer: &mut Peer, request: Request) -> Failure {
     peer.failure(Work::Generate(Box::new(request)))
 }
 
@@ -93,8 +95,55 @@ fn a_prompt_is_counted_whether_it_fits_or_not() {
 fn the_last_turn_never_goes() {
     let mut peer = peer();
     let messages = vec![turn(Role::User, 20), turn(Role::Assistant, 20), turn(Role::User, 300)];
+    let shortest = length(&mut peer, messages[2..].to_vec());
     let failure = refused(&mut peer, request(Prompt::Chat(messages), Overflow::DropOldest));
+    is_too_long(&failure, shortest);
+}
+
+#[test]
+fn a_turn_that_is_the_only_one_is_told_with_its_length() {
+    let mut peer = peer();
+    let system = Message::new(Role::System, "Be brief.");
+    // An agent's turn is one, however many calls it makes.
+    let of_agent = [10, 300, 10].map(|words| turn(Role::Assistant, words)).to_vec();
+    let user = turn(Role::User, 10);
+    for messages in [
+        vec![turn(Role::User, 300)],
+        vec![system.clone(), turn(Role::User, 300)],
+        [vec![system, user], of_agent].concat(),
+    ] {
+        let whole = length(&mut peer, messages.clone());
+        let failure = refused(&mut peer, request(Prompt::Chat(messages), Overflow::DropOldest));
+        is_too_long(&failure, whole);
+    }
+}
+
+#[test]
+fn the_last_turn_may_take_of_the_answers_room() {
+    let mut peer = peer();
+    let last = vec![turn(Role::User, 160)];
+    let want = length(&mut peer, last.clone());
+    assert!((157..256).contains(&want), "{want}: the test needs another turn");
+    let messages = [vec![turn(Role::User, 80), turn(Role::Assistant, 20)], last].concat();
+    let request = Request {
+        max_tokens: Some(Tokens(100)),
+        ..request(Prompt::Chat(messages), Overflow::DropOldest)
+    };
+    let answer = peer.generate(request);
+    assert_eq!(answer.usage().prompt_tokens, Tokens(want));
+    assert_eq!(answer.finished.reason, FinishReason::ContextFull);
+}
+
+/// A context of 256 tokens is refused for a prompt of so many.
+#[track_caller]
+fn is_too_long(failure: &Failure, tokens: u32) {
     assert_eq!(failure.kind, FailureKind::ContextExceeded);
+    let want = format!(
+        "the prompt has {tokens} tokens and the context holds 256, one of them for the answer"
+    );
+    assert_eq!(failure.message, want);
+    let hint = format!("shorten the prompt or ask for a context of at least {} tokens", tokens + 1);
+    assert_eq!(failure.hint, Some(hint));
 }
 
 #[test]
