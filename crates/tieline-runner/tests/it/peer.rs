@@ -400,7 +400,7 @@ impl Drop for Peer {
 fn watch(pid: u32) -> SyncSender<()> {
     let (alive, test) = sync_channel(0);
     thread::spawn(move || {
-        if test.recv_timeout(Duration::from_secs(120)) == Err(RecvTimeoutError::Timeout) {
+        if test.recv_timeout(Duration::from_secs(600)) == Err(RecvTimeoutError::Timeout) {
             let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
         }
     });
