@@ -12,6 +12,7 @@
 //! JSON: members come in the order of the schema, white space is a space or a line end with indent.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::InferenceCapabilities;
@@ -306,24 +307,51 @@ impl Rule {
     }
 }
 
-/// Whether a whole text keeps to a rule; the last check of an answer.
-///
-/// # Errors
-/// As `Rules::compile`, and `Broken` if the text does not keep to it.
-pub fn check(constraint: &Constraint, text: &str) -> Result<(), RuleError> {
-    let mut rule = Rules::new(&Vocabulary::of_bytes()?)?.compile(constraint)?;
-    let tokens: Vec<u32> = text.bytes().map(u32::from).collect();
-    for (kept, token) in tokens.iter().enumerate() {
-        match rule.accept(*token) {
-            Err(RuleError::Refused { what, .. }) => return Err(RuleError::Broken { what, kept }),
-            other => other?,
+/// Compiles rules for any text, whatever the model.
+static OF_BYTES: LazyLock<Result<Rules, RuleError>> =
+    LazyLock::new(|| Rules::new(&Vocabulary::of_bytes()?));
+
+/// The last check of an answer: whether its whole text keeps to a rule.
+#[derive(Debug)]
+pub struct Check {
+    rule: Rule,
+    is_json: bool,
+}
+
+impl Check {
+    /// Compiles the rule, which takes longer than to check a text.
+    ///
+    /// # Errors
+    /// As `Rules::compile`.
+    pub fn new(constraint: &Constraint) -> Result<Self, RuleError> {
+        let rule = OF_BYTES.as_ref().map_err(RuleError::clone)?.compile(constraint)?;
+        let is_json = matches!(constraint, Constraint::JsonObject | Constraint::JsonSchema(_));
+        Ok(Self { rule, is_json })
+    }
+
+    /// What kind of rule it is.
+    pub fn what(&self) -> &'static str {
+        self.rule.what
+    }
+
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// `Broken` if it does not keep to the rule.
+    pub fn text(mut self, text: &str) -> Result<(), RuleError> {
+        for (kept, byte) in text.bytes().enumerate() {
+            match self.rule.accept(u32::from(byte)) {
+                Err(RuleError::Refused { what, .. }) => {
+                    return Err(RuleError::Broken { what, kept });
+                }
+                other => other?,
+            }
         }
+        if !self.rule.may_end() || (self.is_json && !json::is_json(text)) {
+            return Err(RuleError::Broken { what: self.rule.what, kept: text.len() });
+        }
+        Ok(())
     }
-    let is_json = matches!(constraint, Constraint::JsonObject | Constraint::JsonSchema(_));
-    if !rule.may_end() || (is_json && !json::is_json(text)) {
-        return Err(RuleError::Broken { what: rule.what, kept: text.len() });
-    }
-    Ok(())
 }
 
 /// A regular expression is for the whole text, which makes anchors at its ends say nothing; the engine

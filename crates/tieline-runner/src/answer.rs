@@ -393,7 +393,7 @@ impl Answer {
             Some(_) => Some(context.logits(row).ok_or_else(no_logits)?.to_vec()),
             None => None,
         };
-        let token = self.sample(model, context, row)?;
+        let (token, ruled) = self.sample(model, context, row)?;
         let entry = raw.zip(top).map(|(logits, top)| logprob(model, &logits, token, top));
         self.note_time();
         self.tokens.push(token);
@@ -403,7 +403,8 @@ impl Answer {
         if self.speech.is_thinking() {
             self.usage.reasoning_tokens.0 += 1;
         }
-        if model.is_end(token) && !self.request.ignore_eog {
+        // Nothing can follow the end of a rule.
+        if model.is_end(token) && (ruled || !self.request.ignore_eog) {
             return Ok((token, Taken { events: Vec::new(), end: Some(FinishReason::EndOfTurn) }));
         }
         let Spoken { events, stop } = self.speech.hear(model, token, entry);
@@ -412,13 +413,13 @@ impl Answer {
         Ok((token, Taken { events, end: end.or(full.then_some(FinishReason::MaxTokens)) }))
     }
 
-    /// Samples by the biased logits, and by what the rule allows, where there is one.
+    /// Samples by the biased logits, and by what the rule allows, where there is one: `true` if it held.
     fn sample(
         &mut self,
         model: &Model,
         context: &mut Context<'_>,
         row: usize,
-    ) -> Result<i32, Failure> {
+    ) -> Result<(i32, bool), Failure> {
         let no_logits = || failure(FailureKind::Internal, "llama.cpp gave no logits");
         // Before the rule, which wins; after the receipt and the log-probabilities, which are of raw logits.
         let logits = context.logits(row).ok_or_else(no_logits)?;
@@ -437,8 +438,9 @@ impl Answer {
         }
         let logits = context.logits(row).ok_or_else(no_logits)?;
         let ruled = self.speech.restrict(logits)?;
-        // A rule says itself when it ends.
-        for &token in self.forbidden.iter().filter(|_| !ruled) {
+        // A rule that is complete allows nothing else.
+        let complete = ruled && self.speech.is_complete();
+        for &token in self.forbidden.iter().filter(|_| !complete) {
             let place = usize::try_from(token).ok().and_then(|token| logits.get_mut(token));
             *place.ok_or_else(no_logits)? = f32::NEG_INFINITY;
         }
@@ -446,7 +448,7 @@ impl Answer {
         if ruled {
             self.speech.follow(model, token)?;
         }
-        Ok(token)
+        Ok((token, ruled))
     }
 
     fn note_time(&mut self) {

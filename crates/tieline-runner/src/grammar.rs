@@ -2,10 +2,10 @@
 
 use std::sync::OnceLock;
 
-use tieline_decode::rules::{CallMarks, Rule, RuleError, Rules, TokenBytes, Vocabulary};
+use tieline_decode::rules::{CallMarks, Check, Rule, RuleError, Rules, TokenBytes, Vocabulary};
 use tieline_decode::talk::Format;
 use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{Request, ToolChoice};
+use tieline_types::{Constraint, Request, ToolChoice};
 
 use crate::llama::Model;
 use crate::session::failure;
@@ -14,14 +14,23 @@ use crate::session::failure;
 #[derive(Debug, Default)]
 pub(crate) struct Grammar(OnceLock<Result<Rules, String>>);
 
+/// The rule of one answer.
+#[derive(Debug)]
+pub(crate) struct Ruled {
+    pub(crate) rule: Rule,
+    /// The last check of its text, where the caller wrote the rule.
+    pub(crate) check: Option<Check>,
+}
+
 impl Grammar {
-    /// The rule of a request's answer, where it has one.
+    /// The rule of a request's answer, where it has one. Where a call must be made there is no text that a
+    /// rule could be for.
     pub(crate) fn rule(
         &self,
         model: &Model,
         request: &Request,
         format: Format,
-    ) -> Result<Option<Rule>, Failure> {
+    ) -> Result<Option<Ruled>, Failure> {
         let must_call = matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Named(_));
         if request.constraint.is_none() && !must_call {
             return Ok(None);
@@ -30,17 +39,18 @@ impl Grammar {
         let rules = rules.as_ref().map_err(|error| {
             failure(FailureKind::Internal, format!("cannot make rules for this model: {error}"))
         })?;
-        let rule = match (&request.constraint, must_call) {
-            (Some(_), true) => {
-                let text =
-                    "a call is required and the answer's text has a rule: expected one of both";
-                return Err(failure(FailureKind::InvalidRequest, text));
-            }
-            (Some(constraint), false) => rules.compile(constraint),
-            (None, _) => rules.compile_calls(&request.tools, marks(format), &request.tool_choice),
+        let calls = || rules.compile_calls(&request.tools, marks(format), &request.tool_choice);
+        let ruled = match request.constraint.as_ref().filter(|_| !must_call) {
+            Some(constraint) => written(rules, constraint),
+            None => calls().map(|rule| Ruled { rule, check: None }),
         };
-        rule.map(Some).map_err(|error| refused(&error))
+        ruled.map(Some).map_err(|error| refused(&error))
     }
+}
+
+fn written(rules: &Rules, constraint: &Constraint) -> Result<Ruled, RuleError> {
+    let rule = rules.compile(constraint)?;
+    Ok(Ruled { rule, check: Some(Check::new(constraint)?) })
 }
 
 fn refused(error: &RuleError) -> Failure {

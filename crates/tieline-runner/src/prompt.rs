@@ -70,8 +70,8 @@ impl<'m> Prompts<'m> {
         let (Written { tokens, rendered }, dropped) = self.fitting(request, context)?;
         let marks = self.last_turn(request, &tokens, &rendered).into_iter().collect();
         let format = self.format(request);
-        let rule = self.grammar.rule(self.model, request, format)?;
-        let speech = Speech::new(self.model, id, request, (format, &rendered), rule);
+        let ruled = self.grammar.rule(self.model, request, format)?;
+        let speech = Speech::new(self.model, id, request, (format, &rendered), ruled);
         Ok(Prepared { tokens, marks, dropped: count(dropped), speech })
     }
 

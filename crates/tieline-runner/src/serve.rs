@@ -191,14 +191,7 @@ impl Server {
         };
         // Until the process ends: the threads that prepare prompts are not waited for.
         let model: &'static Model = Box::leak(Box::new(model));
-        let what = (params, Rows::Answers);
-        let sessions = Session::new(model, what, self.control.abort_flag()).and_then(|session| {
-            let draft = draft
-                .as_ref()
-                .map(|draft| drafter::session(draft, &session, self.control.abort_flag()));
-            Ok((session, draft.transpose()?))
-        });
-        let (mut session, draft) = match sessions {
+        let (mut session, draft) = match self.sessions(model, draft.as_ref(), params) {
             Ok(sessions) => sessions,
             Err(failure) => return Ok(self.writer.send(&FromRunner::LoadFailed(failure))?),
         };
@@ -232,6 +225,19 @@ impl Server {
         drop(loading);
         let line = Line { orders: &orders, control: &self.control, writer: &self.writer };
         Ok(desk.serve(line)?)
+    }
+
+    /// The contexts of the model, and of the draft model where there is one.
+    fn sessions<'d>(
+        &self,
+        model: &'static Model,
+        draft: Option<&'d Model>,
+        params: LoadParams,
+    ) -> Result<(Session<'static>, Option<Session<'d>>), Failure> {
+        let abort = || self.control.abort_flag();
+        let session = Session::new(model, (params, Rows::Answers), abort())?;
+        let draft = draft.map(|draft| drafter::session(draft, &session, abort())).transpose()?;
+        Ok((session, draft))
     }
 
     /// Nothing is loaded any more: what is left is to answer.

@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 
-use tieline_decode::rules::{Rule, RuleError, check};
+use tieline_decode::rules::{Check, Rule, RuleError};
 use tieline_decode::talk::{Format, Said, Scope, Talk, opens_thinking};
 use tieline_types::wire::{Failure, FailureKind};
-use tieline_types::{
-    Constraint, Event, FinishReason, Piece, Request, RequestId, TokenLogprob, ToolChoice,
-};
+use tieline_types::{Event, FinishReason, Piece, Request, RequestId, TokenLogprob, ToolChoice};
 
+use crate::grammar::Ruled;
 use crate::llama::Model;
 use crate::session::{failure, failure_with};
 use crate::stop::{Step, StopMatcher};
@@ -28,7 +27,7 @@ pub(crate) struct Speech {
 /// The rule of an answer, and where it stands.
 struct Guide {
     rule: Rule,
-    constraint: Option<Constraint>,
+    check: Option<Check>,
     scope: Scope,
     /// The answer's text so far.
     text: String,
@@ -54,7 +53,7 @@ impl Speech {
         id: RequestId,
         request: &Request,
         (format, rendered): (Format, &str),
-        rule: Option<Rule>,
+        ruled: Option<Ruled>,
     ) -> Self {
         let open = opens_thinking(rendered);
         let talk = Talk::new(format, &request.tools, &request.tool_choice, open, &id.0.to_string());
@@ -65,9 +64,9 @@ impl Speech {
         let may_call = request.constraint.is_some()
             && !request.tools.is_empty()
             && request.tool_choice == ToolChoice::Auto;
-        let guide = rule.map(|rule| Guide {
+        let guide = ruled.map(|Ruled { rule, check }| Guide {
             rule,
-            constraint: request.constraint.clone(),
+            check,
             scope: Scope::new(format, request.thinking != Some(false), may_call),
             text: String::new(),
         });
@@ -130,6 +129,11 @@ impl Speech {
         guide.scope.enter();
         guide.rule.apply(logits).map_err(|error| broken(&error))?;
         Ok(true)
+    }
+
+    /// Whether the rule allows nothing but the end.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.guide.as_ref().is_some_and(|guide| guide.rule.is_complete())
     }
 
     /// A token was chosen for which the rule holds.
@@ -216,24 +220,23 @@ impl Speech {
 
     /// Whether the text kept to its rule: a failure if the model said that it is done and it did not, a
     /// warning if it was cut.
-    fn verdict(&self, reason: &FinishReason) -> Result<Option<Event>, Failure> {
-        let Some(Guide { constraint: Some(constraint), text, .. }) = &self.guide else {
-            return Ok(None);
-        };
+    fn verdict(&mut self, reason: &FinishReason) -> Result<Option<Event>, Failure> {
+        let Some(Guide { check, text, .. }) = &mut self.guide else { return Ok(None) };
+        let Some(check) = check.take() else { return Ok(None) };
         let called = self.talk.called() && text.trim().is_empty();
         if called || *reason == FinishReason::Cancelled {
             return Ok(None);
         }
-        match (check(constraint, text), reason) {
+        let what = check.what();
+        match (check.text(text), reason) {
             (Ok(()), _) => Ok(None),
             (Err(_), FinishReason::EndOfTurn) => Err(failure_with(
                 FailureKind::Internal,
-                format!("the answer does not keep to the {}", constraint.as_str()),
+                format!("the answer does not keep to the {what}"),
                 "try again, or with a model that follows rules better",
             )),
             (Err(_), _) => Ok(Some(Event::Warning(format!(
-                "the answer was cut, and what there is does not keep to the {}",
-                constraint.as_str()
+                "the answer was cut, and what there is does not keep to the {what}"
             )))),
         }
     }

@@ -44,6 +44,11 @@ fn vocabulary() -> Vocabulary {
     Vocabulary::new(tokens, &[END, OTHER_END]).unwrap()
 }
 
+/// Whether a text keeps to a rule.
+fn check(constraint: &Constraint, text: &str) -> Result<(), RuleError> {
+    Check::new(constraint)?.text(text)
+}
+
 fn rules() -> Rules {
     Rules::new(&vocabulary()).unwrap()
 }
@@ -72,6 +77,7 @@ fn walk(rules: &Rules, rule: &mut Rule, dice: &mut Dice, patience: usize) -> (Ve
     for step in 0..4000 {
         let allowed: Vec<u32> = rule.mask().unwrap().tokens().collect();
         assert_eq!(allowed.contains(&END), rule.may_end());
+        assert_eq!(allowed.iter().all(|token| rules.vocabulary.ends(*token)), rule.is_complete());
         let closing = |token: &&u32| {
             matches!(bytes(rules, **token).as_slice(), b"\"" | b"}" | b"]" | b"}}" | b"\"}" | b"]}")
         };

@@ -1,7 +1,7 @@
 //! Tokens whose logits are biased.
 
 use tieline_types::wire::{FailureKind, Work};
-use tieline_types::{Constraint, Request, Speculation, Tokens};
+use tieline_types::{Constraint, FinishReason, Request, Speculation, Tokens};
 
 use crate::peer::{Peer, question};
 
@@ -73,6 +73,28 @@ fn others_in_the_batch_are_not_biased() {
     answers[0].is_equal(&want, TIE);
     answers[2].is_equal(&want, TIE);
     assert!(answers[1].logprobs.iter().all(|entry| entry.token != token));
+}
+
+#[test]
+fn the_end_of_a_rule_is_not_ignored() {
+    let mut peer = Peer::ready();
+    let ruled = |rule: &str| Request {
+        constraint: Some(Constraint::Regex(rule.to_owned())),
+        ignore_eog: true,
+        max_tokens: None,
+        ..asked(vec![])
+    };
+    for deterministic in [false, true] {
+        let request = Request { deterministic, ..ruled("red|green|blue") };
+        let answer = peer.generate(request);
+        assert_eq!(answer.finished.reason, FinishReason::EndOfTurn);
+        assert!(["red", "green", "blue"].contains(&answer.text.as_str()), "{}", answer.text);
+    }
+    // As long as the rule allows more, it goes on.
+    let open = Request { max_tokens: Some(Tokens(24)), ..ruled("(The|[a-zA-Z .])*") };
+    let answer = peer.generate(open);
+    answer.is_whole(24);
+    assert_eq!(answer.logprobs.iter().filter(|entry| entry.bytes.is_empty()).count(), 0);
 }
 
 #[test]
