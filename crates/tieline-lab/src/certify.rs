@@ -191,6 +191,7 @@ fn variations(base: &LoadParams) -> Vec<Variation> {
         variations.push(Variation { name: format!("ubatch {ubatch}"), params, way: Way::Fixed });
     }
     variations.extend([
+        vary("ggml's kernels", Way::Fixed, &|params| params.own_kernels = false),
         vary("flash attention on", Way::Fixed, &|p| p.flash_attention = FlashAttention::On),
         vary("flash attention off", Way::Fixed, &|p| p.flash_attention = FlashAttention::Off),
         vary("KV cache q8_0", Way::Fixed, &|p| (p.type_k, p.type_v) = (KvType::Q8_0, KvType::Q8_0)),
@@ -290,10 +291,10 @@ mod tests {
         let variations = variations(&base());
         let mut names: Vec<&str> =
             variations.iter().map(|variation| variation.name.as_str()).collect();
-        assert_eq!(names.len(), 15);
+        assert_eq!(names.len(), 16);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 15, "each has a name of its own");
+        assert_eq!(names.len(), 16, "each has a name of its own");
         for Variation { name, params, way } in &variations {
             let same_load = *params == base();
             assert!(
@@ -317,6 +318,7 @@ mod tests {
             first_difference: None,
             same_logprobs: same,
             kl_nats: Some(0.0),
+            max_change_nats: Some(0.0),
             positions: 1,
         };
         let row = |name: &str, difference: Option<Difference>| Row {

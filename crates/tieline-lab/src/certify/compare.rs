@@ -19,7 +19,9 @@ pub struct Difference {
     /// Mean Kullback–Leibler divergence from the baseline in nats, where the text before was the same: a
     /// lower estimate. `None` without such a position.
     pub kl_nats: Option<f64>,
-    /// How many positions that is the mean of.
+    /// The most that a token's log-probability moved in nats, of those that are among the likeliest of both.
+    pub max_change_nats: Option<f64>,
+    /// How many positions these are of.
     pub positions: usize,
 }
 
@@ -55,6 +57,10 @@ pub(super) fn difference(baseline: &Heard, varied: &Heard) -> Difference {
             .iter()
             .all(|(base, other)| same_bits(&base.alternatives, &other.alternatives)),
         kl_nats: (positions > 0).then_some(mean),
+        max_change_nats: pairs
+            .iter()
+            .filter_map(|(base, other)| largest_change(&base.alternatives, &other.alternatives))
+            .reduce(f64::max),
         positions,
     }
 }
@@ -69,6 +75,15 @@ fn same_bits(base: &[Alternative], other: &[Alternative]) -> bool {
         list.iter().map(|entry| (entry.token, entry.logprob.to_bits())).collect()
     };
     bits(base) == bits(other)
+}
+
+/// How far the log-probability moved that moved farthest, of tokens that both have.
+fn largest_change(base: &[Alternative], other: &[Alternative]) -> Option<f64> {
+    let changes = base.iter().filter_map(|entry| {
+        let same = other.iter().find(|candidate| candidate.token == entry.token)?;
+        Some((f64::from(entry.logprob) - f64::from(same.logprob)).abs())
+    });
+    changes.reduce(f64::max)
 }
 
 /// The Kullback–Leibler divergence of two distributions, Σ p ln(p / q), as far as their likeliest tokens
@@ -131,6 +146,7 @@ mod tests {
         assert!(found.changes_nothing() && found.same_tokens && found.same_logprobs);
         assert_eq!((found.first_difference, found.positions), (None, 2));
         assert!(found.kl_nats.unwrap() < 1e-12);
+        assert_eq!(found.max_change_nats, Some(0.0));
     }
 
     #[test]
@@ -142,6 +158,7 @@ mod tests {
         assert_eq!((found.first_difference, found.positions), (Some(1), 2));
         let second = 0.5 * (0.5_f64 / 0.4).ln() + 0.5 * (0.5_f64 / 0.6).ln();
         assert!((found.kl_nats.unwrap() - second / 2.0).abs() < 1e-6);
+        assert!((found.max_change_nats.unwrap() - (0.5_f64 / 0.4).ln()).abs() < 1e-6);
         assert!(!found.changes_nothing());
     }
 

@@ -76,7 +76,7 @@ fn print(app: &App, model: &Model, certificate: &Certificate) -> Result<(), Fail
         rows(&certificate.rows),
         String::new(),
         "KL: mean divergence in nats while the text is the same, from the 20 likeliest tokens and the rest \
-         as one: the true one is no smaller.\n\
+         as one: the true one is no smaller. MOST: the farthest that one of these moved.\n\
          LOGITS: - where answers run as usual, not deterministically; the 20 likeliest are compared then."
             .to_owned(),
         String::new(),
@@ -86,17 +86,19 @@ fn print(app: &App, model: &Model, certificate: &Certificate) -> Result<(), Fail
 }
 
 fn rows(rows: &[Row]) -> String {
-    let mut table = table(&["VARIATION", "LOGITS", "TOKENS", "KL"]);
+    let mut table = table(&["VARIATION", "LOGITS", "TOKENS", "KL", "MOST"]);
     for row in rows {
         table.add_row(cells(row));
     }
     trimmed(&table)
 }
 
-fn cells(row: &Row) -> [String; 4] {
+fn cells(row: &Row) -> [String; 5] {
     let Some(difference) = &row.difference else {
         let why = row.error.as_deref().unwrap_or("unknown why");
-        return [row.name.clone(), "?".to_owned(), "?".to_owned(), format!("not measured: {why}")];
+        let unknown = || "?".to_owned();
+        let why = format!("not measured: {why}");
+        return [row.name.clone(), unknown(), unknown(), why, unknown()];
     };
     let logits = match difference.bitwise {
         Some(true) => "same bits",
@@ -107,13 +109,14 @@ fn cells(row: &Row) -> [String; 4] {
         None => "same".to_owned(),
         Some(position) => format!("differ at {position}"),
     };
-    let kl = match difference.kl_nats {
+    let nats = |nats: Option<f64>| match nats {
         // Ten times smaller is rounding of the sums.
-        Some(kl) if kl < 1e-9 => "0".to_owned(),
-        Some(kl) => format!("{kl:.6}"),
+        Some(nats) if nats < 1e-9 => "0".to_owned(),
+        Some(nats) => format!("{nats:.6}"),
         None => "-".to_owned(),
     };
-    [row.name.clone(), logits.to_owned(), tokens, kl]
+    let (kl, most) = (nats(difference.kl_nats), nats(difference.max_change_nats));
+    [row.name.clone(), logits.to_owned(), tokens, kl, most]
 }
 
 fn verdict([same, different, unmeasured]: &[Vec<&str>; 3]) -> String {

@@ -13,7 +13,7 @@ fn a_certificate_says_what_changes_answers() {
         rows.iter().find(|row| row["name"] == name).unwrap()["difference"].clone()
     };
     // What deterministic mode is for.
-    insta::assert_snapshot!(keys(&row("rerun")).join(" "), @"bitwise same_tokens first_difference same_logprobs kl_nats positions");
+    insta::assert_snapshot!(keys(&row("rerun")).join(" "), @"bitwise same_tokens first_difference same_logprobs kl_nats max_change_nats positions");
     for name in ["rerun", "new process"] {
         assert_eq!(
             (&row(name)["bitwise"], &row(name)["same_tokens"]),
@@ -24,10 +24,12 @@ fn a_certificate_says_what_changes_answers() {
     // Another format of the KV cache cannot leave every bit as it was.
     assert_eq!(row("KV cache q4_0")["bitwise"], false);
     assert!(row("KV cache q4_0")["kl_nats"].as_f64().unwrap() > 0.0);
+    let q4 = row("KV cache q4_0");
+    assert!(q4["max_change_nats"].as_f64().unwrap() > q4["kl_nats"].as_f64().unwrap());
     assert!(row("prefix reused")["bitwise"].is_null());
     let names = |key: &str| report[key].as_array().unwrap().len();
     let all = names("deterministic_under") + names("not_under") + names("not_measured");
-    assert_eq!(all, 15);
+    assert_eq!(all, 16);
     // Whether there is anything to guess depends on what is said, and that on the processor.
     let unknown = report["not_measured"].as_array().unwrap();
     assert!(unknown.iter().all(|name| name == "guessing ahead"), "{unknown:?}");
