@@ -33,7 +33,7 @@ def provers(arguments):
         ("escapes", [*runner_test, "attacks::"], native),
         ("calls", [*runner_test, "calls::"], native),
         # Alone on the machine, or the figures mean nothing.
-        ("seal", [*runner_test, "--test-threads=1", "seal::"], {**native, "TIELINE_SEAL_ROUNDS": "21"}),
+        ("seal", [*runner_test, "--test-threads=1", "seal::"], {**native, "TIELINE_SEAL_ROUNDS": "41"}),
         ("two models by turns", [*engine_test, "pool::two_models_that_fit"], engine),
         ("hostile models", [*engine_test, "hostile::"], engine),
         ("kills", [*example, "prove_kills", "--", arguments.runner, smollm2, str(arguments.kills)], {}),
