@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use futures_core::Stream;
 use futures_util::future::Either;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, PollNext, StreamExt, select_with_strategy};
 use tieline_router::{Call, Decision, Routed};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
     Asker, Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Miss, Prompt, Request,
     Served, Started, Tokens, Wanted, choices,
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -155,7 +156,7 @@ async fn unhurried(
     let request = finish(app, caller, ask.request)?;
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
-    let begun = begin(app, routed, (request, reading), ask.plan).await?;
+    let begun = begin(app, routed, (request, reading), (ask.plan, None)).await?;
     Ok(Opened { marks: begun.marks(decision), steps: begun.steps })
 }
 
@@ -180,7 +181,8 @@ pub(crate) async fn streamed_of(
     let request = finish(app, caller, ask.request)?;
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
-    let mut beginning = Box::pin(begin(app, routed, (request, reading), ask.plan));
+    let (places, mut queue) = mpsc::channel(PLACES);
+    let mut beginning = Box::pin(begin(app, routed, (request, reading), (ask.plan, Some(places))));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let begun = begun?;
@@ -194,9 +196,12 @@ pub(crate) async fn streamed_of(
                     Either::Right(stream::iter([end]))
                 }
             });
+            // Where it stands is told before what comes of it.
+            let waiting = stream::poll_fn(move |context| queue.poll_recv(context));
+            let steps = select_with_strategy(waiting, later, |(): &mut ()| PollNext::Left);
             // What is kept is there at once.
             let marks = Marks { decision, ..Marks::default() };
-            Ok(Opened { marks, steps: Box::pin(later) })
+            Ok(Opened { marks, steps: Box::pin(steps) })
         }
     }
 }
@@ -220,12 +225,18 @@ pub(crate) fn finish(
     Ok(request)
 }
 
+/// Who is told where a request stands that waits.
+type Places = mpsc::Sender<ChoiceEvent>;
+
+/// Places that are told and not heard yet, at most.
+const PLACES: usize = 16;
+
 /// Begins an answer that ends with an error when the server has to stop.
 fn begin(
     app: &App,
     routed: Routed,
     request: (Request, Reading),
-    plan: Option<ChoicePlan>,
+    plan: (Option<ChoicePlan>, Option<Places>),
 ) -> impl Future<Output = Result<Begun, BackendError>> + Send + use<> {
     let stop = app.stop().clone();
     async move {
@@ -261,7 +272,7 @@ fn stopping() -> BackendError {
 async fn begin_unstopped(
     mut routed: Routed,
     (mut request, reading): (Request, Reading),
-    plan: Option<ChoicePlan>,
+    (plan, places): (Option<ChoicePlan>, Option<Places>),
 ) -> Result<Begun, BackendError> {
     let served = match routed.is_here() {
         true => Some(routed.ready_for(&request).await?),
@@ -281,7 +292,10 @@ async fn begin_unstopped(
     let (mut first, mut miss) = (Vec::new(), None);
     while let Some(step) = steps.next().await {
         match step.event {
-            Ok(Event::Queued { .. }) => {}
+            Ok(Event::Queued { .. }) => {
+                // Who is gone, or does not listen, misses it.
+                places.as_ref().map(|places| places.try_send(step));
+            }
             Err(error) if plan.is_none() => return Err(error),
             event => {
                 let left_out = match &event {

@@ -1,6 +1,7 @@
 //! Server-sent events.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -34,6 +35,12 @@ fn keep(
     // Proxies that gather would defeat the stream.
     response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
     response
+}
+
+/// A comment that says where a request stands that waits, which clients pass over.
+pub(crate) fn queued(position: u32, expected_wait: Option<Duration>) -> Event {
+    let wait = expected_wait.map(|wait| format!(", about {} s", wait.as_secs().max(1)));
+    Event::default().comment(format!("queued: {position} before it{}", wait.unwrap_or_default()))
 }
 
 /// An event of one JSON value. What cannot be written is an empty object: our types always can.

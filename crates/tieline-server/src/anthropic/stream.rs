@@ -11,7 +11,7 @@ use super::answer::{Head, no_end, stop, usage};
 use crate::error::ApiError;
 use crate::open::Steps;
 use crate::routes::Dialect;
-use crate::sse::named;
+use crate::sse::{named, queued};
 
 /// Kinds of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,9 @@ pub(crate) fn events(head: Head, steps: Steps) -> impl Stream<Item = Sse> + Send
 impl Writer {
     fn step(&mut self, event: Result<Event, BackendError>) {
         match event {
+            Ok(Event::Queued { position, expected_wait }) => {
+                self.out.push(queued(position, expected_wait));
+            }
             Ok(Event::Started(started)) => self.begin(&started),
             Ok(Event::Piece(piece)) => {
                 self.piece(Kind::Text, ("text_delta", "text"), piece.text.expose());

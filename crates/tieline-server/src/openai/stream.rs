@@ -15,7 +15,7 @@ use super::answer::{Timings, logprobs, reason, total};
 use crate::error::ApiError;
 use crate::open::Steps;
 use crate::routes::Dialect;
-use crate::sse::data;
+use crate::sse::{data, queued};
 
 /// Members that another dialect adds to a whole answer, and to the last chunk of a streamed one.
 pub(crate) type Extra = Arc<dyn Fn(&Finished) -> Map<String, Value> + Send + Sync>;
@@ -141,6 +141,7 @@ pub(crate) fn chunks(
 impl Writer {
     fn step(&mut self, ChoiceEvent { index, event }: ChoiceEvent) -> Vec<Sse> {
         match event {
+            Ok(Event::Queued { position, expected_wait }) => vec![queued(position, expected_wait)],
             Ok(Event::Started(_)) => self.role(index).into_iter().collect(),
             Ok(Event::Piece(piece)) => {
                 let delta = Delta { content: Some(piece.text.expose()), ..Delta::default() };

@@ -97,6 +97,29 @@ async fn guessing_ahead_is_the_callers_to_forbid() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_a_stream_is_told_where_he_stands() {
+    let queued = |position, seconds: Option<u64>| {
+        let expected_wait = seconds.map(Duration::from_secs);
+        Step::Say(Event::Queued { position, expected_wait })
+    };
+    let mut steps = vec![queued(2, Some(7)), Step::Wait(Duration::from_secs(5)), queued(1, None)];
+    steps.extend([Step::Wait(Duration::from_secs(5)), started(), piece("Hello")]);
+    steps.push(finished(FinishReason::EndOfTurn, 1));
+    let service = Service::new(Scripted::default().with("mock", steps));
+    for (path, mut body) in chat() {
+        let tells = matches!(path, "/v1/chat/completions" | "/v1/completions" | "/v1/messages");
+        body["stream"] = json!(true);
+        let said = service.post(path, &body).await;
+        let told = ": queued: 2 before it, about 7 s\n\n: queued: 1 before it\n\n";
+        assert_eq!(said.text.starts_with(told), tells, "{path}: {}", said.text);
+        assert!(said.text.contains("Hello"), "{path}: {}", said.text);
+        // An answer that is given whole begins with itself.
+        body["stream"] = json!(false);
+        assert!(!service.post(path, &body).await.text.contains("queued: "), "{path}");
+    }
+}
+
 #[tokio::test]
 async fn what_becomes_of_a_long_prompt_and_when_it_is_late_is_the_callers_to_say() {
     let steps = vec![started(), piece("Hello"), finished(FinishReason::EndOfTurn, 1)];

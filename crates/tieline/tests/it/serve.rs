@@ -85,6 +85,30 @@ fn one_model_answers_in_every_dialect() {
 }
 
 #[test]
+fn what_becomes_of_a_long_conversation_is_said_by_header() {
+    let Some(runner) = testkit::runner() else { return };
+    let daemon = Daemon::start(Home::shared(), &runner, &["--ctx", "512"]);
+    let day = |day: u32| format!("On day {day} we sold fish and bread at the harbour. ").repeat(6);
+    let turn = |role: &str, content: String| json!({ "role": role, "content": content });
+    let mut messages: Vec<Value> =
+        (0..4).flat_map(|at| [turn("user", day(at)), turn("assistant", day(at))]).collect();
+    messages.push(turn("user", "What do we sell?".to_owned()));
+    let body = json!({ "model": "smollm2", "max_tokens": 24, "temperature": 0,
+        "system": "You keep the books of a shop.", "messages": messages });
+    for (word, status, want) in [
+        ("error", 400, "the context holds 512"),
+        ("drop_oldest", 200, "tokens of it were left out"),
+        ("compact", 200, "are read as a summary of"),
+    ] {
+        let headers = [("content-type", "application/json"), ("x-tieline-overflow", word)];
+        let said = send(daemon.address, ("POST", "/v1/messages"), &headers, &body.to_string());
+        said.is(status);
+        assert!(said.body.contains(want), "{word}: {}", said.body);
+    }
+    daemon.end();
+}
+
+#[test]
 fn a_prompts_likelihood_is_that_of_its_answer() {
     let Some(runner) = testkit::runner() else { return };
     let daemon = Daemon::start(Home::shared(), &runner, &[]);

@@ -21,7 +21,7 @@ use crate::openai::answer::{self, Timings, reason, sum};
 use crate::openai::legacy::{Echo, Lists};
 use crate::openai::stream::Head;
 use crate::routes::Dialect;
-use crate::sse::data;
+use crate::sse::{data, queued};
 
 /// Begins the answers to all prompts. A refusal of the first has its status; the others come in the stream.
 pub(super) async fn begin(
@@ -119,6 +119,7 @@ pub(super) fn chunks(
 impl Writer {
     fn step(&mut self, ChoiceEvent { index, event }: ChoiceEvent) -> Vec<Sse> {
         match event {
+            Ok(Event::Queued { position, expected_wait }) => vec![queued(position, expected_wait)],
             Ok(Event::PromptLogprobs(entries)) => {
                 self.choices.entry(index).or_default().prompt.extend(entries);
                 Vec::new()
