@@ -270,7 +270,8 @@ def driver_request(request):
     body = {key: request[key] for key in ("tokens", "messages", "max_tokens") if key in request}
     if "schema" in request:
         body["constraint"] = {"json_schema": json.dumps(request["schema"])}
-    return {**body, "temperature": 0, "seed": 1, "cache": request.get("cache", True),
+    return {**body, "temperature": request.get("temperature", 0), "seed": request.get("seed", 1),
+            "cache": request.get("cache", True),
             "ignore_eog": request.get("ignore_end", False), "echo": True,
             "speculation": request.get("speculation", "auto")}
 
@@ -417,8 +418,8 @@ def hang_up(connection):
 
 def server_request(request):
     """llama-server's words for a request: the path and the body."""
-    body = {"stream": True, "temperature": 0, "seed": 1, "cache_prompt": request.get("cache", True),
-            "ignore_eos": request.get("ignore_end", False)}
+    body = {"stream": True, "temperature": request.get("temperature", 0), "seed": request.get("seed", 1),
+            "cache_prompt": request.get("cache", True), "ignore_eos": request.get("ignore_end", False)}
     if "id_slot" in request:
         body["id_slot"] = request["id_slot"]
     if "messages" in request:
