@@ -88,10 +88,12 @@ fn one_model_answers_in_every_dialect() {
 fn what_becomes_of_a_long_conversation_is_said_by_header() {
     let Some(runner) = testkit::runner() else { return };
     let daemon = Daemon::start(Home::shared(), &runner, &["--ctx", "512"]);
-    let day = |day: u32| format!("On day {day} we sold fish and bread at the harbour. ").repeat(6);
+    let day = |day: u32, times| {
+        format!("On day {day} we sold fish and bread at the harbour. ").repeat(times)
+    };
     let turn = |role: &str, content: String| json!({ "role": role, "content": content });
     let mut messages: Vec<Value> =
-        (0..4).flat_map(|at| [turn("user", day(at)), turn("assistant", day(at))]).collect();
+        (0..4).flat_map(|at| [turn("user", day(at, 7)), turn("assistant", day(at, 3))]).collect();
     messages.push(turn("user", "What do we sell?".to_owned()));
     let body = json!({ "model": "smollm2", "max_tokens": 24, "temperature": 0,
         "system": "You keep the books of a shop.", "messages": messages });
