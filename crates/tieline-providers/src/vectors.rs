@@ -17,7 +17,7 @@ use serde_json::Value;
 use tieline_privacy::Outbound;
 use tieline_types::wire::Input;
 use tieline_types::{
-    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Overflow, Pooling,
+    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Origin, Overflow, Pooling,
     Private, Prompt, Request, Retry, Started, Texts, Timing, Tokens, Usage, texts,
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -148,7 +148,9 @@ impl Speaker {
         if matches!(prompt, Prompt::Texts(Texts { pooling: Some(_), .. })) && !self.protocol.pools()
         {
             return Err(unsupported("vectors made of tokens in another way", &self.endpoint.name)
-                .with_hint("ask a model of this machine"));
+                .with_hint("ask a model of this machine")
+                // Others of an alias may do it.
+                .of(Origin::Caller, Retry::Elsewhere));
         }
         let mut work = Work::of(self, outbound.into_request(), most)?;
         let (response, warnings) = work.ask().await?;

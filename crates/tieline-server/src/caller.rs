@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use tieline_router::{Again, Hints};
-use tieline_types::{Class, Owner};
+use tieline_types::Owner;
 
 use crate::wishes::Wishes;
 
@@ -50,8 +50,6 @@ pub(crate) struct Caller {
     pub(crate) principal: Principal,
     /// Tells this call apart from all others, in the answer's header, the log and the ledger.
     pub(crate) request_id: String,
-    /// Whether a person waits, where the caller says so by header.
-    pub(crate) class: Class,
     /// What it says of itself for the choice of who answers.
     pub(crate) hints: Hints,
     /// What it asks of any answer.
@@ -72,9 +70,7 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let principal = parts.extensions.get::<Principal>().cloned().unwrap_or_default();
         let request_id = RequestId::of(&parts.extensions).0;
         let wishes = Wishes::of(&parts.headers);
-        // Work that is no answer refuses no header.
-        let class = wishes.class().ok().flatten().unwrap_or_default();
-        Ok(Self { principal, request_id, class, hints: hints(&parts.headers), wishes })
+        Ok(Self { principal, request_id, hints: hints(&parts.headers), wishes })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::Either;
@@ -13,7 +14,8 @@ use tieline_types::{
     Asker, Backend, BackendError, ChoiceEvent, ChoicePlan, ErrorKind, Event, Miss, Prompt, Request,
     Served, Started, Tokens, Wanted, choices,
 };
-use tokio::sync::mpsc;
+use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -181,7 +183,7 @@ pub(crate) async fn streamed_of(
     let request = finish(app, caller, ask.request)?;
     let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
     let decision = Some(routed.decision().clone());
-    let (places, mut queue) = mpsc::channel(PLACES);
+    let (places, queue) = watch::channel(None);
     let mut beginning = Box::pin(begin(app, routed, (request, reading), (ask.plan, Some(places))));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
@@ -197,7 +199,12 @@ pub(crate) async fn streamed_of(
                 }
             });
             // Where it stands is told before what comes of it.
-            let waiting = stream::poll_fn(move |context| queue.poll_recv(context));
+            let waiting = stream::unfold(queue, |mut queue| async move {
+                queue.changed().await.ok()?;
+                let (index, position, expected_wait) = (*queue.borrow_and_update())?;
+                let event = Ok(Event::Queued { position, expected_wait });
+                Some((ChoiceEvent { index, event }, queue))
+            });
             let steps = select_with_strategy(waiting, later, |(): &mut ()| PollNext::Left);
             // What is kept is there at once.
             let marks = Marks { decision, ..Marks::default() };
@@ -207,9 +214,14 @@ pub(crate) async fn streamed_of(
 }
 
 /// Who waits for work that is no answer, and how long a request may take.
-pub(crate) fn asker(app: &App, caller: &Caller) -> Asker {
-    let deadline = Some(app.config().limits.request);
-    Asker { class: caller.class, owner: caller.owner(), deadline }
+///
+/// # Errors
+/// A header is none of its words.
+pub(crate) fn asker(app: &App, caller: &Caller) -> Result<Asker, ApiError> {
+    let class = caller.wishes.class()?.unwrap_or_default();
+    let wished = caller.wishes.deadline()?.into_iter();
+    let deadline = wished.chain([app.config().limits.request]).min();
+    Ok(Asker { class, owner: caller.owner(), deadline })
 }
 
 /// What every request gets, whatever its dialect. Refuses words of headers that nobody knows.
@@ -218,18 +230,15 @@ pub(crate) fn finish(
     caller: &Caller,
     mut request: Request,
 ) -> Result<Request, ApiError> {
-    let Asker { class: _, owner, deadline: most } = asker(app, caller);
-    request.owner = owner;
-    request.deadline = request.deadline.into_iter().chain(most).min();
+    request.owner = caller.owner();
+    request.deadline = request.deadline.into_iter().chain([app.config().limits.request]).min();
     caller.wishes.apply(&mut request)?;
     Ok(request)
 }
 
-/// Who is told where a request stands that waits.
-type Places = mpsc::Sender<ChoiceEvent>;
-
-/// Places that are told and not heard yet, at most.
-const PLACES: usize = 16;
+/// Who is told where a request stands that waits: which of its answers, how many before it, and how long it takes. The latest
+/// counts.
+type Places = watch::Sender<Option<(u32, u32, Option<Duration>)>>;
 
 /// Begins an answer that ends with an error when the server has to stop.
 fn begin(
@@ -267,6 +276,33 @@ fn stopping() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "the server is stopping")
 }
 
+/// Has a model of this machine made ready, and the text read as it reads it. That takes of the request's time.
+async fn ready(
+    routed: &mut Routed,
+    request: &mut Request,
+    reading: Reading,
+) -> Result<Arc<Served>, BackendError> {
+    let begun = Instant::now();
+    let deadline = request.deadline;
+    let preparing = async {
+        let served = routed.ready_for(request).await?;
+        if reading == Reading::Special {
+            read_special(routed, request).await?;
+        }
+        Ok(served)
+    };
+    let Some(most) = deadline else { return preparing.await };
+    let served = tokio::time::timeout(most, preparing).await.map_err(|_| {
+        let text = format!(
+            "the model was not ready within the {} ms that the request had",
+            most.as_millis()
+        );
+        BackendError::new(ErrorKind::Timeout, text)
+    })??;
+    request.deadline = Some(most.saturating_sub(begun.elapsed()));
+    Ok(served)
+}
+
 /// Has the model made ready and the request accepted, and waits for the first event that is more than a place
 /// in the queue.
 async fn begin_unstopped(
@@ -275,13 +311,9 @@ async fn begin_unstopped(
     (plan, places): (Option<ChoicePlan>, Option<Places>),
 ) -> Result<Begun, BackendError> {
     let served = match routed.is_here() {
-        true => Some(routed.ready_for(&request).await?),
+        true => Some(ready(&mut routed, &mut request, reading).await?),
         false => None,
     };
-    // Somebody else's model has other tokens: it reads the text as it reads any.
-    if reading == Reading::Special && routed.is_here() {
-        read_special(&routed, &mut request).await?;
-    }
     let mut steps: Steps = match plan {
         Some(plan) => Box::pin(choices(&routed, request, plan).await?),
         None => {
@@ -292,9 +324,9 @@ async fn begin_unstopped(
     let (mut first, mut miss) = (Vec::new(), None);
     while let Some(step) = steps.next().await {
         match step.event {
-            Ok(Event::Queued { .. }) => {
-                // Who is gone, or does not listen, misses it.
-                places.as_ref().map(|places| places.try_send(step));
+            Ok(Event::Queued { position, expected_wait }) => {
+                let place = Some((step.index, position, expected_wait));
+                places.as_ref().map(|places| places.send_replace(place));
             }
             Err(error) if plan.is_none() => return Err(error),
             event => {

@@ -50,7 +50,7 @@ pub(crate) async fn make(
     let request = open::finish(app, caller, request)?;
     let call = open::call(caller, (dialect, operation), wanted);
     let routed = app.router().decide(call, &request).await?;
-    let most = app.config().limits.request;
+    let most = request.deadline.unwrap_or(app.config().limits.request);
     let making = async {
         match routed.is_here() {
             true => here(routed, request).await,
@@ -61,7 +61,7 @@ pub(crate) async fn make(
         made = tokio::time::timeout(most, making) => match made {
             Ok(made) => Ok(made?),
             Err(_) => {
-                let text = format!("the work took longer than {} s", most.as_secs());
+                let text = format!("the work took longer than {} s", most.as_secs_f32());
                 Err(BackendError::new(ErrorKind::Timeout, text).into())
             }
         },

@@ -52,14 +52,15 @@ impl Wishes {
         request.speculation =
             one_of(self.speculation.as_ref(), SPECULATION, &words)?.unwrap_or(request.speculation);
         request.class = self.class()?.unwrap_or(request.class);
-        let wished = self.deadline()?;
-        request.deadline = request.deadline.into_iter().chain(wished).min();
+        request.deadline = request.deadline.into_iter().chain(self.deadline()?).min();
         let words = [
             ("error", Overflow::Error),
             ("drop_oldest", Overflow::DropOldest),
             ("compact", Overflow::Compact),
         ];
         match one_of(self.overflow.as_ref(), OVERFLOW, &words)? {
+            // A header of every request: what no summary can be made of stays an error.
+            Some(Overflow::Compact) if !matches!(request.prompt, Prompt::Chat(_)) => {}
             Some(overflow) if !matches!(request.prompt, Prompt::Texts(_)) => {
                 if overflow != Overflow::Error && request.prompt_logprobs.is_some() {
                     let text = format!("echo needs the whole prompt: {OVERFLOW} must be error");
@@ -73,7 +74,7 @@ impl Wishes {
     }
 
     /// How long all of it may take.
-    fn deadline(&self) -> Result<Option<Duration>, ApiError> {
+    pub(crate) fn deadline(&self) -> Result<Option<Duration>, ApiError> {
         let Some(header) = &self.deadline else { return Ok(None) };
         let time = header.to_str().ok().and_then(|text| amount::time(text.trim()).ok());
         // Not the caller's word: it may be anything.
@@ -125,9 +126,13 @@ mod tests {
         let none = applied(&[], text()).unwrap();
         assert_eq!((none.class, none.overflow), (Class::Batch, Overflow::Error));
         let pairs = [(CLASS, "interactive"), (OVERFLOW, "compact"), (SPECULATION, "off")];
-        let all = applied(&pairs, text()).unwrap();
+        let all = applied(&pairs, Prompt::Chat(Vec::new())).unwrap();
         let want = (Class::Interactive, Overflow::Compact, Speculation::Off);
         assert_eq!((all.class, all.overflow, all.speculation), want);
+        // A text has no middle to sum up.
+        assert_eq!(applied(&pairs, text()).unwrap().overflow, Overflow::Error);
+        let dropped = applied(&[(OVERFLOW, "drop_oldest")], text()).unwrap();
+        assert_eq!(dropped.overflow, Overflow::DropOldest);
     }
 
     #[test]

@@ -191,10 +191,10 @@ impl Maker {
             keep: keep_alive.keep(),
             vectors: Some(Pooling::Model),
         };
+        let asker = open::asker(app, caller)?;
         let mut routed = open::route(app, caller, WHAT, wanted)?;
         let served = routed.ready().await?;
         let leaves = keep_alive == KeepAlive::Unload;
-        let asker = open::asker(app, caller);
         Ok(Self { name: model.model, since, routed, served, leaves, ignored, asker })
     }
 

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::collect::collect;
 use crate::config::Limits;
-use crate::error::ApiError;
+use crate::error::{ApiError, Fault};
 use crate::heads::stamp;
 use crate::json::Json;
 use crate::made::Made;
@@ -121,6 +121,10 @@ pub(crate) async fn respond(
     let made = Made::find(app, caller, &value.model)?;
     shared.usual = Some(made.sampling());
     let (manner, mut ask) = value.ask(shared, &app.config().limits)?;
+    if ask.request.deterministic && caller.principal.guest {
+        let text = "a deterministic answer has the model for itself: the key may not manage models";
+        return Err(ApiError::new(Fault::Forbidden, text));
+    }
     let head = Head { extra, ..Head::new(&caller.request_id, &ask.wanted.name) };
     made.apply(&mut ask);
     if manner.stream {

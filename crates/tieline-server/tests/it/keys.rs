@@ -84,6 +84,15 @@ async fn vectors_and_scores_are_their_keys_and_of_the_class_that_is_asked_for() 
             let owner = Owner(key.id.clone());
             assert_eq!(asker, Asker { class, owner, deadline: Some(most) }, "{path}");
         }
+        for (word, status) in [("5s", 200), ("soon", 400)] {
+            let fields = [("x-api-key", secret.expose()), ("x-tieline-deadline", word)];
+            post(&service, path, &body, &fields).await.is(status);
+        }
+        let (_, work) = service.models.works().pop().unwrap();
+        let (Work::Embed { asker, .. } | Work::Rank { asker, .. }) = work else {
+            panic!("{path}: {work:?}")
+        };
+        assert_eq!(asker.deadline, Some(std::time::Duration::from_secs(5)), "{path}");
     }
 }
 
@@ -172,5 +181,10 @@ async fn a_key_that_only_infers_moves_no_model() {
         let ignored = said.headers.get("x-tieline-ignored").map(|value| value.to_str().unwrap());
         assert_eq!(ignored, (!moves).then_some("keep_alive"));
         assert_eq!(service.models.unloaded().len() > before, moves);
+        // Nor does it have one for itself.
+        let alone = json!({ "model": "mock", "deterministic": true,
+            "messages": [{ "role": "user", "content": "Hi" }] });
+        let said = service.post_with("/v1/chat/completions", &head, &alone).await;
+        said.is(if moves { 200 } else { 403 });
     }
 }
