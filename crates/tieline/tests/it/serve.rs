@@ -85,7 +85,7 @@ fn one_model_answers_in_every_dialect() {
 }
 
 #[test]
-fn what_becomes_of_a_long_conversation_is_said_by_header() {
+fn what_becomes_of_a_long_conversation_or_a_late_answer_is_said_by_header() {
     let Some(runner) = testkit::runner() else { return };
     let daemon = Daemon::start(Home::shared(), &runner, &["--ctx", "512"]);
     let day = |day: u32, times| {
@@ -97,6 +97,11 @@ fn what_becomes_of_a_long_conversation_is_said_by_header() {
     messages.push(turn("user", "What do we sell?".to_owned()));
     let body = json!({ "model": "smollm2", "max_tokens": 24, "temperature": 0,
         "system": "You keep the books of a shop.", "messages": messages });
+    // Loading takes of the time that a request has.
+    let headers = [("content-type", "application/json"), ("x-tieline-deadline", "1ms")];
+    let late = send(daemon.address, ("POST", "/v1/messages"), &headers, &body.to_string());
+    late.is(504);
+    assert!(late.body.contains("was not ready within the 1 ms"), "{}", late.body);
     for (word, status, want) in [
         ("error", 400, "the context holds 512"),
         ("drop_oldest", 200, "tokens of it were left out"),
