@@ -236,15 +236,16 @@ async fn died(
 ) {
     let is_up = || matches!(model.phase(), Phase::Ready | Phase::Busy);
     let back = || model.pid() != killed && is_up();
-    let most = if way == Way::Memory { HUNGER } else { LOST };
-    while !back() && since.elapsed() < most {
+    let is_the_same = || model.pid() == killed && is_up();
+    let outlived = || way == Way::Memory && is_the_same() && since.elapsed() >= HUNGER;
+    while !back() && !outlived() && since.elapsed() < LOST {
         sleep(Duration::from_millis(5)).await;
     }
     if back() {
         report.kills += 1;
         report.kills_by_memory += usize::from(way == Way::Memory);
         report.slowest_return_ms = report.slowest_return_ms.max(since.elapsed().as_millis());
-    } else if let (Way::Memory, Some(pid), true) = (way, killed, is_up()) {
+    } else if let (Way::Memory, Some(pid), true) = (way, killed, is_the_same()) {
         way.undo(pid);
         report.outlived_memory += 1;
     } else {
