@@ -87,13 +87,14 @@ def main():
         if not arguments.only or prover[0] in arguments.only
     ]
     load = os.getloadavg()[0]
+    # What is committed meanwhile is not what runs.
+    revision = subprocess.run(
+        ["git", "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, check=False
+    )
     results = []
     for name, command, environment in chosen:
         print(f"{name} ...", file=sys.stderr, flush=True)
         results.append(run(name, command, environment))
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, check=False
-    )
     report = {
         "revision": revision.stdout.strip(),
         "system": platform.platform(),
