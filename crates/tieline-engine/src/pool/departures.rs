@@ -61,7 +61,7 @@ impl Worker {
         self.evictions.push_back(eviction);
     }
 
-    /// Says so where the two take turns, and what would end it.
+    /// Says so where the two take turns, and what they need.
     fn turns(&self, key: Key, other: Key) -> Option<String> {
         let (one, other) = (&self.entries.get(&key)?.member, &self.entries.get(&other)?.member);
         let since = self.now().saturating_sub(LATELY);
@@ -81,8 +81,12 @@ impl Worker {
             // A device, or what is pinned, is in the way.
             "and there is no room for both".to_owned()
         };
+        // As many as are remembered: there may have been more.
+        let forgot = self.evictions.len() == REMEMBERED
+            && self.evictions.front().is_some_and(|oldest| oldest.at >= since);
+        let least = if forgot { "at least " } else { "" };
         Some(format!(
-            ": the two take turns, {times} times in ten minutes; together they take {together} {short}"
+            ": the two take turns, {least}{times} times in ten minutes; together they take {together} {short}"
         ))
     }
 }
