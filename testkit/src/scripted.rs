@@ -98,6 +98,13 @@ impl Scripted {
         self.refusing(name, kind, message)
     }
 
+    /// With loading that model taking so long.
+    #[must_use]
+    pub fn loading(mut self, name: &str, takes: Duration) -> Self {
+        self.loading.insert(name.to_owned(), Loading { takes, refusal: None });
+        self
+    }
+
     /// With a model that says that it is at so many requests.
     #[must_use]
     pub fn busy(mut self, name: &str, requests: usize) -> Self {

@@ -14,6 +14,7 @@ use tieline_types::{
     Usage, Wanted, Zone,
 };
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::choose;
 use crate::plan::{Decision, Facts, plan};
@@ -254,18 +255,21 @@ impl Routed {
     }
 
     /// Has the model made ready for a request, which is refused first where it needs no model for that: nobody
-    /// waits for a load, and no other model leaves, for what cannot be answered.
+    /// waits for a load, and no other model leaves, for what cannot be answered. It takes of the request's time.
     ///
     /// # Errors
-    /// As [`ready`](Self::ready), or the model can never answer this; that is recorded.
-    pub async fn ready_for(&mut self, request: &Request) -> Result<Arc<Served>, BackendError> {
+    /// As [`ready`](Self::ready), the model can never answer this, or its time is over; that is recorded.
+    pub async fn ready_for(&mut self, request: &mut Request) -> Result<Arc<Served>, BackendError> {
         if let Err(error) = self.host.check(&self.wanted, request).await {
             let mut entry = self.open_entry();
             entry.early = true;
             entry.fail(&error);
             return Err(error);
         }
-        self.ready().await
+        let begun = tokio::time::Instant::now();
+        let served = self.ready_within(request.deadline).await?;
+        request.deadline = request.deadline.map(|most| most.saturating_sub(begun.elapsed()));
+        Ok(served)
     }
 
     /// Waits until the model is in memory, and says what it is.
@@ -273,8 +277,17 @@ impl Routed {
     /// # Errors
     /// There is no such model, or it cannot be loaded; that is recorded.
     pub async fn ready(&mut self) -> Result<Arc<Served>, BackendError> {
+        self.ready_within(None).await
+    }
+
+    async fn ready_within(&mut self, most: Option<Duration>) -> Result<Arc<Served>, BackendError> {
         let mut entry = self.open_entry();
-        match self.host.ready(&self.wanted).await {
+        let ready = self.host.ready(&self.wanted);
+        let ready = match most {
+            Some(most) => timeout(most, ready).await.unwrap_or_else(|_| Err(late(most))),
+            None => ready.await,
+        };
+        match ready {
             Ok(served) => {
                 entry.closed = true;
                 self.arrival.digest = Some(served.digest);
@@ -490,6 +503,12 @@ impl Drop for Entry {
     }
 }
 
+fn late(most: Duration) -> BackendError {
+    let most = most.as_millis();
+    let text = format!("the model was not ready within the {most} ms that the request had");
+    BackendError::new(ErrorKind::Timeout, text)
+}
+
 /// A stream whose end is recorded.
 struct Recorded {
     stream: EventStream,
@@ -585,6 +604,25 @@ mod tests {
             }
             drop(stream);
             assert_eq!(only(&router).outcome, want);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_takes_of_the_time_that_a_request_has() {
+        let host = Scripted::hello().loading("mock", Duration::from_secs(3));
+        for (most, left) in [(5, Some(2)), (2, None)] {
+            let router = Router::new(Arc::new(host.clone()), None);
+            let mut routed = router.route(call("mock")).unwrap();
+            let mut request = request();
+            request.deadline = Some(Duration::from_secs(most));
+            let ready = routed.ready_for(&mut request).await;
+            let Some(left) = left else {
+                assert_eq!(ready.unwrap_err().kind, ErrorKind::Timeout);
+                assert_eq!(only(&router).outcome, Outcome::Failed);
+                continue;
+            };
+            ready.unwrap();
+            assert_eq!(request.deadline, Some(Duration::from_secs(left)));
         }
     }
 

@@ -15,7 +15,6 @@ use tieline_types::{
     Served, Started, Tokens, Wanted, choices,
 };
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
@@ -218,10 +217,8 @@ pub(crate) async fn streamed_of(
 /// # Errors
 /// A header is none of its words.
 pub(crate) fn asker(app: &App, caller: &Caller) -> Result<Asker, ApiError> {
-    let class = caller.wishes.class()?.unwrap_or_default();
-    let wished = caller.wishes.deadline()?.into_iter();
-    let deadline = wished.chain([app.config().limits.request]).min();
-    Ok(Asker { class, owner: caller.owner(), deadline })
+    let nothing = Prompt::Tokens(Vec::new());
+    Ok(finish(app, caller, Request::new(nothing))?.asker())
 }
 
 /// What every request gets, whatever its dialect. Refuses words of headers that nobody knows.
@@ -276,33 +273,6 @@ fn stopping() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "the server is stopping")
 }
 
-/// Has a model of this machine made ready, and the text read as it reads it. That takes of the request's time.
-async fn ready(
-    routed: &mut Routed,
-    request: &mut Request,
-    reading: Reading,
-) -> Result<Arc<Served>, BackendError> {
-    let begun = Instant::now();
-    let deadline = request.deadline;
-    let preparing = async {
-        let served = routed.ready_for(request).await?;
-        if reading == Reading::Special {
-            read_special(routed, request).await?;
-        }
-        Ok(served)
-    };
-    let Some(most) = deadline else { return preparing.await };
-    let served = tokio::time::timeout(most, preparing).await.map_err(|_| {
-        let text = format!(
-            "the model was not ready within the {} ms that the request had",
-            most.as_millis()
-        );
-        BackendError::new(ErrorKind::Timeout, text)
-    })??;
-    request.deadline = Some(most.saturating_sub(begun.elapsed()));
-    Ok(served)
-}
-
 /// Has the model made ready and the request accepted, and waits for the first event that is more than a place
 /// in the queue.
 async fn begin_unstopped(
@@ -311,9 +281,13 @@ async fn begin_unstopped(
     (plan, places): (Option<ChoicePlan>, Option<Places>),
 ) -> Result<Begun, BackendError> {
     let served = match routed.is_here() {
-        true => Some(ready(&mut routed, &mut request, reading).await?),
+        true => Some(routed.ready_for(&mut request).await?),
         false => None,
     };
+    // Somebody else's model has other tokens: it reads the text as it reads any.
+    if reading == Reading::Special && routed.is_here() {
+        read_special(&routed, &mut request).await?;
+    }
     let mut steps: Steps = match plan {
         Some(plan) => Box::pin(choices(&routed, request, plan).await?),
         None => {
