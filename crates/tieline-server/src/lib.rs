@@ -44,6 +44,7 @@ mod time;
 mod trace;
 mod vectors;
 mod wishes;
+mod words;
 
 pub use accept::{Listener, Renewal, Tls, TlsError};
 pub use app::{App, Library};

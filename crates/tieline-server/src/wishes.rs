@@ -7,6 +7,7 @@ use tieline_router::policy::amount;
 use tieline_types::{Class, Overflow, Prompt, Request, Speculation};
 
 use crate::error::ApiError;
+use crate::words::{OVERFLOWS, one_of};
 
 const CLASS: &str = "x-tieline-class";
 const SPECULATION: &str = "x-tieline-speculation";
@@ -34,9 +35,9 @@ impl Wishes {
     }
 
     /// Whether a person waits.
-    pub(crate) fn class(&self) -> Result<Option<Class>, ApiError> {
+    fn class(&self) -> Result<Option<Class>, ApiError> {
         let words = [("interactive", Class::Interactive), ("batch", Class::Batch)];
-        one_of(self.class.as_ref(), CLASS, &words)
+        one_of(word(&self.class), CLASS, &words)
     }
 
     /// Puts what is wished into a request, before what its body says of the same.
@@ -50,15 +51,10 @@ impl Wishes {
             ("off", Speculation::Off),
         ];
         request.speculation =
-            one_of(self.speculation.as_ref(), SPECULATION, &words)?.unwrap_or(request.speculation);
+            one_of(word(&self.speculation), SPECULATION, &words)?.unwrap_or(request.speculation);
         request.class = self.class()?.unwrap_or(request.class);
         request.deadline = request.deadline.into_iter().chain(self.deadline()?).min();
-        let words = [
-            ("error", Overflow::Error),
-            ("drop_oldest", Overflow::DropOldest),
-            ("compact", Overflow::Compact),
-        ];
-        match one_of(self.overflow.as_ref(), OVERFLOW, &words)? {
+        match one_of(word(&self.overflow), OVERFLOW, &OVERFLOWS)? {
             // A header of every request: what no summary can be made of stays an error.
             Some(Overflow::Compact) if !matches!(request.prompt, Prompt::Chat(_)) => {}
             Some(overflow) if !matches!(request.prompt, Prompt::Texts(_)) => {
@@ -74,7 +70,7 @@ impl Wishes {
     }
 
     /// How long all of it may take.
-    pub(crate) fn deadline(&self) -> Result<Option<Duration>, ApiError> {
+    fn deadline(&self) -> Result<Option<Duration>, ApiError> {
         let Some(header) = &self.deadline else { return Ok(None) };
         let time = header.to_str().ok().and_then(|text| amount::time(text.trim()).ok());
         // Not the caller's word: it may be anything.
@@ -85,20 +81,8 @@ impl Wishes {
     }
 }
 
-/// Which of the words it is.
-fn one_of<T: Copy>(
-    header: Option<&HeaderValue>,
-    name: &'static str,
-    words: &[(&str, T)],
-) -> Result<Option<T>, ApiError> {
-    let Some(header) = header else { return Ok(None) };
-    let known = words.iter().find(|(word, _)| header == word);
-    known.map(|(_, meaning)| Some(*meaning)).ok_or_else(|| {
-        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        let (last, others) = known.split_last().unwrap_or((&"none", &[]));
-        let text = format!("{name} is another word: expected {} or {last}", others.join(", "));
-        ApiError::invalid(name, text)
-    })
+fn word(header: &Option<HeaderValue>) -> Option<&[u8]> {
+    header.as_ref().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]

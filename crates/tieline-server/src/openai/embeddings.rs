@@ -17,6 +17,7 @@ use crate::json::Json;
 use crate::made::Made;
 use crate::routes::Dialect;
 use crate::vectors::{self, Ask};
+use crate::words::one_of;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct EmbeddingsRequest {
@@ -79,7 +80,7 @@ pub(crate) async fn embeddings(
         query: None,
         dimensions: manner.dimensions.and_then(|length| u32::try_from(length).ok()),
         normalise: manner.normalise,
-        pooling: value.pooling.as_deref().map(pooling).transpose()?,
+        pooling: one_of(value.pooling.as_deref().map(str::as_bytes), "pooling", &POOLINGS)?,
     };
     let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
@@ -126,18 +127,13 @@ impl EmbeddingsRequest {
     }
 }
 
-fn pooling(word: &str) -> Result<Pooling, ApiError> {
-    match word {
-        "model" => Ok(Pooling::Model),
-        "mean" => Ok(Pooling::Mean),
-        "cls" => Ok(Pooling::Cls),
-        "last" => Ok(Pooling::Last),
-        _ => {
-            let text = "pooling is another word: expected model, mean, cls or last";
-            Err(ApiError::invalid("pooling", text))
-        }
-    }
-}
+/// How vectors are made of tokens.
+const POOLINGS: [(&str, Pooling); 4] = [
+    ("model", Pooling::Model),
+    ("mean", Pooling::Mean),
+    ("cls", Pooling::Cls),
+    ("last", Pooling::Last),
+];
 
 impl Manner {
     fn write(self, mut vector: Vec<f32>) -> Result<Written, ApiError> {

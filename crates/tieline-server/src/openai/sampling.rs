@@ -6,6 +6,7 @@ use serde_json::Value;
 use tieline_types::{Overflow, Sampling, Tokens};
 
 use crate::error::ApiError;
+use crate::words::{OVERFLOWS, one_of};
 
 /// Members that several routes have.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -122,15 +123,7 @@ impl OneOrMany {
 
 /// What to do with a prompt that does not fit.
 pub(crate) fn overflow(word: Option<&str>) -> Result<Overflow, ApiError> {
-    match word {
-        None | Some("error") => Ok(Overflow::Error),
-        Some("drop_oldest") => Ok(Overflow::DropOldest),
-        Some("compact") => Ok(Overflow::Compact),
-        Some(_) => Err(ApiError::invalid(
-            "overflow",
-            "overflow is another word: expected error, drop_oldest or compact",
-        )),
-    }
+    Ok(one_of(word.map(str::as_bytes), "overflow", &OVERFLOWS)?.unwrap_or_default())
 }
 
 /// The most tokens of an answer; minus one means no limit.
