@@ -591,6 +591,8 @@ async fn who_asks_for_two_in_turns_waits_for_no_stay() {
     took += in_turns(&pool, 92).await;
     assert!(took <= 100 * each, "{took:?}");
     assert_eq!(loader.loads.lock().unwrap().len(), 100);
+    // All that are remembered were within that time.
+    assert!(reasons().await.last().unwrap().contains(" turns, at least 33 times in ten minutes"));
     // Where others ask for both at once, each stays for a while; and then no longer than once.
     tokio::join!(
         async {

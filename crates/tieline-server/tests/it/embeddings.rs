@@ -1,5 +1,7 @@
 //! OpenAI's embeddings.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use testkit::scripted::Scripted;
 use tieline_types::wire::{Input, Work};
@@ -77,6 +79,15 @@ async fn how_tokens_become_a_vector_is_the_callers_to_say() {
     }
     let other = service.post(PATH, &ask(&json!("x"), &json!({ "pooling": "rank" }))).await;
     refused(&other.is(400), "invalid_request", Some("pooling"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_load_takes_of_the_time_that_vectors_have() {
+    let service = Service::new(Scripted::hello().loading("mock", Duration::from_secs(3)));
+    let body = ask(&json!("x"), &json!({}));
+    for (most, status) in [("5s", 200), ("2s", 504)] {
+        service.post_with(PATH, &[("x-tieline-deadline", most)], &body).await.is(status);
+    }
 }
 
 #[tokio::test]
