@@ -1,6 +1,7 @@
 //! Proves that plans are what loads take: plans and loads twenty configurations of each given model, three of a
-//! tiny model of each kind that there is, and some of models for which another guesses ahead, uses each to the full (a full
-//! step, a prompt of which each token has a row of output, an answer that was guessed), and prints one JSON object behind `PROOF`. Exit code 1: a plan missed by more than it may.
+//! tiny model of each kind that there is, and some of models for which another guesses ahead, uses each to the full
+//! (a full step, a prompt of which each token has a row of output, an answer that was guessed), and prints one JSON
+//! object behind `PROOF`. Exit code 1: a plan missed by more than it may.
 //!
 //! `prove_memory RUNNER MODEL.gguf…`
 #![expect(clippy::print_stdout, reason = "the result is for a program to read")]
