@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use futures_core::Stream;
 use tieline_types::wire::{Input, Reply, Work};
 use tieline_types::{
-    Abilities, BackendError, Bytes, DeviceUse, Digest, ErrorKind, Event, EventStream, FinishReason,
-    Finished, HeldAdapter, Host, HostStatus, Jail, LoadedModel, ModelCard, ModelDetails, OnDevice,
-    Piece, ProcessMemory, Prompt, Request, Residence, Role, RunnerBuild, Served, Started, Timing,
-    TokenLogprob, Tokens, ToolCallStep, Usage, Wanted,
+    Abilities, BackendError, Bytes, Departure, DeviceUse, Digest, ErrorKind, Event, EventStream,
+    FinishReason, Finished, HeldAdapter, Host, HostStatus, Jail, LoadedModel, ModelCard,
+    ModelDetails, OnDevice, Piece, ProcessMemory, Prompt, Request, Residence, Role, RunnerBuild,
+    Served, Started, Timing, TokenLogprob, Tokens, ToolCallStep, Usage, Wanted,
 };
 
 /// The context of every scripted model.
@@ -48,6 +48,7 @@ pub struct Scripted {
     dropped: Arc<AtomicUsize>,
     forgets: bool,
     loading: BTreeMap<String, Loading>,
+    departures: Vec<Departure>,
 }
 
 /// What loading a model is like.
@@ -83,6 +84,18 @@ impl Scripted {
     pub fn refusing(mut self, name: &str, kind: ErrorKind, message: &'static str) -> Self {
         self.models.insert(name.to_owned(), Vec::new());
         self.refusals.insert(name.to_owned(), (kind, message));
+        self
+    }
+
+    /// With a model that left memory for another.
+    #[must_use]
+    pub fn displaced(mut self, name: &str, other: &str) -> Self {
+        self.departures.push(Departure {
+            name: name.to_owned(),
+            reason: format!("{other} needed the room"),
+            other: Some(other.to_owned()),
+            ago: Duration::from_secs(1),
+        });
         self
     }
 
@@ -312,7 +325,7 @@ impl Host for Scripted {
                 taken: Bytes(7_000_000),
             }],
             models: self.models.keys().map(residence).collect(),
-            departures: Vec::new(),
+            departures: self.departures.clone(),
             unfit: Vec::new(),
         })
     }

@@ -33,6 +33,7 @@ pub use sizes::{DeviceBudget, Size};
 
 use asked::{Asked, Job, Witness};
 use decide::{Decision, Facts, Key, Refusal};
+use departures::Why;
 use entry::Entry;
 
 /// Orders that may wait for the loop.
@@ -371,7 +372,7 @@ impl Worker {
 
     fn broken(&mut self, key: Key, load: u64) {
         if self.entries.get(&key).is_some_and(|entry| entry.loads() == load) {
-            self.evict(key, "its runner does not work any more".into(), None);
+            self.evict(key, Why::alone("its runner does not work any more"));
         }
     }
 
@@ -435,8 +436,8 @@ impl Worker {
         }
         for (key, reason) in evict {
             self.has_to_leave(key, reason);
-            let (reason, other) = self.words(key, reason);
-            self.evict(key, reason, other);
+            let why = self.words(key, reason);
+            self.evict(key, why);
         }
         for key in load {
             match self.entries.get(&key).and_then(Entry::phase) {
@@ -504,15 +505,15 @@ impl Worker {
         });
     }
 
-    /// `other`: the model that needed the room, where it is one.
-    fn evict(&mut self, key: Key, reason: String, other: Option<String>) {
+    fn evict(&mut self, key: Key, why: Why) {
         let at = self.now();
         let Some(entry) = self.entries.get_mut(&key) else { return };
         let (Some(model), Some(orders)) = (entry.leave(), self.orders.upgrade()) else { return };
-        let (name, why) = (entry.member.name.clone(), reason.clone());
-        self.remember(Eviction { model: name, reason, at, other });
+        let (name, Why { reason, other, replaced }) = (entry.member.name.clone(), why);
+        let told = reason.clone();
+        self.remember(Eviction { model: name, reason, at, other, replaced });
         self.tasks.spawn(async move {
-            model.end(&why).await;
+            model.end(&told).await;
             // Where the loop is gone, nobody waits for the memory.
             let _ = orders.send(Order::Ended(key)).await;
         });

@@ -170,6 +170,8 @@ pub struct Departure {
     pub name: String,
     /// Why, in a few words.
     pub reason: String,
+    /// The model that the reason names.
+    pub other: Option<String>,
     /// How long ago.
     pub ago: Duration,
 }

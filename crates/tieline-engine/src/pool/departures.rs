@@ -23,32 +23,49 @@ pub struct Eviction {
     pub reason: String,
     /// When, since the pool began.
     pub at: Duration,
-    /// The model that needed the room, where one did.
+    /// The model that the reason names.
     pub other: Option<String>,
+    /// That one was loaded in its place, and did not need the room for an adapter alone.
+    pub replaced: bool,
+}
+
+/// Why a model leaves.
+pub(super) struct Why {
+    pub(super) reason: String,
+    pub(super) other: Option<String>,
+    pub(super) replaced: bool,
+}
+
+impl Why {
+    /// A reason that names no other model.
+    pub(super) fn alone(reason: &str) -> Self {
+        Self { reason: reason.to_owned(), other: None, replaced: false }
+    }
 }
 
 impl Worker {
-    /// Why a model leaves, in words, and the other one that is loaded in its place. Notes for whom it does.
-    pub(super) fn words(&mut self, key: Key, reason: Reason) -> (String, Option<String>) {
+    /// Why a model leaves, in words. Notes for whom it does.
+    pub(super) fn words(&mut self, key: Key, reason: Reason) -> Why {
         match reason {
-            Reason::Idle => {
-                ("nobody asked for it for as long as it was to be kept".to_owned(), None)
-            }
+            Reason::Idle => Why::alone("nobody asked for it for as long as it was to be kept"),
             Reason::Told => {
                 let told = self.entries.get(&key).and_then(|entry| entry.told);
-                (told.unwrap_or("it was told to leave").to_owned(), None)
+                Why::alone(told.unwrap_or("it was told to leave"))
             }
             Reason::RoomFor(other) => match self.entries.get_mut(&other) {
                 Some(other) if other.phase().is_some() => {
-                    (format!("an adapter of {} needed the room", other.member.name), None)
+                    let name = other.member.name.clone();
+                    let reason = format!("an adapter of {name} needed the room");
+                    Why { reason, other: Some(name), replaced: false }
                 }
                 Some(entry) => {
                     entry.displaces = true;
                     let name = entry.member.name.clone();
                     let turns = self.turns(key, other).unwrap_or_default();
-                    (format!("{name} needed the room{turns}"), Some(name))
+                    let reason = format!("{name} needed the room{turns}");
+                    Why { reason, other: Some(name), replaced: true }
                 }
-                None => ("another needed the room".to_owned(), None),
+                None => Why::alone("another needed the room"),
             },
         }
     }
@@ -67,7 +84,10 @@ impl Worker {
         let since = self.now().saturating_sub(LATELY);
         let late = || self.evictions.iter().rev().take_while(|eviction| eviction.at >= since);
         let left = |model: &str, other: &str| {
-            late().filter(|one| one.model == model && one.other.as_deref() == Some(other)).count()
+            let of_both = |one: &&Eviction| {
+                one.replaced && one.model == model && one.other.as_deref() == Some(other)
+            };
+            late().filter(of_both).count()
         };
         // With this time.
         let times = 1 + left(&one.name, &other.name);

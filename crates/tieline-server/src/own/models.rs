@@ -108,7 +108,7 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
         "taken_bytes": status.taken,
         "devices": status.devices.iter().map(device).collect::<Vec<_>>(),
         "models": models.map(residence).collect::<Vec<_>>(),
-        "departures": gone.map(departure).collect::<Vec<_>>(),
+        "departures": gone.map(|one| departure(&caller, one)).collect::<Vec<_>>(),
         "offline_for_s": switch.offline_for().map(|wait| wait.as_secs_f64()),
         "circuits": circuits.collect::<Vec<_>>(),
         "budgets": budgets.collect::<Vec<_>>(),
@@ -199,6 +199,9 @@ fn adapter(held: &HeldAdapter) -> Value {
     json!({ "digest": held.digest, "bytes": held.bytes })
 }
 
-fn departure(gone: &Departure) -> Value {
-    json!({ "name": gone.name, "reason": gone.reason, "ago_s": gone.ago.as_secs() })
+/// The reason is not for who may not ask the model that it names.
+fn departure(caller: &Caller, gone: &Departure) -> Value {
+    let known = gone.other.as_ref().is_none_or(|other| caller.may_ask(other));
+    let reason = if known { gone.reason.as_str() } else { "another model needed the room" };
+    json!({ "name": gone.name, "reason": reason, "ago_s": gone.ago.as_secs() })
 }

@@ -127,6 +127,24 @@ async fn a_key_knows_its_models_alone() {
 }
 
 #[tokio::test]
+async fn why_a_model_left_names_no_other_that_a_key_may_not_ask() {
+    let models = Scripted::hello().with("other", testkit::scripted::text(&["x"]));
+    let service = Service::new(models.displaced("other", "mock").displaced("mock", "other"));
+    let body = service.get("/tieline/v1/status").await.is(200);
+    assert_eq!(body["departures"][0]["reason"], "mock needed the room");
+    let scopes = vec![Scope::ReadModels];
+    let new = NewKey { models: Some(vec!["other".to_owned()]), scopes, ..NewKey::default() };
+    let (secret, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let bearer = format!("Bearer {}", secret.expose());
+    let said = service.get_with("/tieline/v1/status", &[("authorization", &bearer)]).await;
+    let departures = said.is(200)["departures"].clone();
+    assert_eq!(departures.as_array().unwrap().len(), 1);
+    assert_eq!(departures[0]["reason"], "another model needed the room");
+    assert!(!said.text.contains("mock"), "{}", said.text);
+}
+
+#[tokio::test]
 async fn hostile_keys_are_refused_alike() {
     let service = Service::new(Scripted::hello());
     let long = "x".repeat(15_000);

@@ -255,10 +255,15 @@ impl Machine {
     }
 
     fn departure(&self, eviction: Eviction, age: Duration) -> Departure {
-        let variant = self.variants.named(&eviction.model);
-        let name = variant.map_or(eviction.model, |variant| variant.model.name.clone());
-        let ago = age.saturating_sub(eviction.at);
-        Departure { name, reason: eviction.reason, ago }
+        let named = |model: String| {
+            self.variants.named(&model).map_or(model, |variant| variant.model.name.clone())
+        };
+        Departure {
+            name: named(eviction.model),
+            reason: eviction.reason,
+            other: eviction.other.map(named),
+            ago: age.saturating_sub(eviction.at),
+        }
     }
 }
 
