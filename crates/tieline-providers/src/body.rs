@@ -173,7 +173,7 @@ pub(crate) fn arguments(call: &ToolCall) -> Result<Map<String, Value>, BackendEr
     // The parser's own words may repeat the text.
     serde_json::from_str(text).map_err(|_| {
         let what = "the arguments of a call in the conversation are no JSON object";
-        BackendError::new(ErrorKind::Unsupported, what)
+        errors::inexpressible(what)
             .with_hint("a vendor that takes arguments as text may answer this")
     })
 }
@@ -355,6 +355,8 @@ fn order_results(turn: &mut Turn<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use tieline_types::Retry;
+
     use super::*;
     use crate::replay;
 
@@ -447,7 +449,7 @@ mod tests {
             arguments: arguments.into(),
         };
         let error = arguments(&call("CANARY")).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Unsupported);
+        assert_eq!((error.kind, error.retry), (ErrorKind::Unsupported, Retry::Elsewhere));
         assert!(!format!("{error:?}").contains("CANARY"));
         assert!(arguments(&call("[]")).is_err());
         assert!(arguments(&call(" ")).unwrap().is_empty());

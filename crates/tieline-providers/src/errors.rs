@@ -14,18 +14,54 @@ pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) code: Option<String>,
     pub(crate) retry_after: Option<Duration>,
-    /// Its text says that the prompt is too long.
-    pub(crate) too_long: bool,
+    pub(crate) said: Said,
 }
 
-/// Whether an error object says in words that the prompt does not fit: most vendors have no code for it. Only the
-/// beginning is read, where the vendor's own words stand before any that it repeats.
-pub(crate) fn says_too_long(body: &Value) -> bool {
-    let error = body.get("error").or_else(|| body.pointer("/0/error")).unwrap_or(body);
-    let text = error.as_str().or_else(|| error.get("message")?.as_str()).unwrap_or_default();
-    let start: String = text.chars().take(160).collect::<String>().to_ascii_lowercase();
-    TOO_LONG.iter().any(|words| start.contains(words))
+/// What the text of an error object says, where vendors have no code for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The prompt does not fit.
+    pub(crate) too_long: bool,
+    /// The vendor's moderation holds the prompt back.
+    pub(crate) flagged: bool,
+    /// The account may not use this model.
+    pub(crate) no_access: bool,
 }
+
+impl Said {
+    /// Only the beginning is read, where the vendor's own words stand before any that it repeats.
+    pub(crate) fn of(body: &Value) -> Self {
+        let error = body.get("error").or_else(|| body.pointer("/0/error")).unwrap_or(body);
+        let text = error.as_str().or_else(|| error.get("message")?.as_str()).unwrap_or_default();
+        let start: String = text.chars().take(160).collect::<String>().to_ascii_lowercase();
+        let says = |all: &[&str]| all.iter().any(|words| start.contains(words));
+        Self {
+            too_long: says(&TOO_LONG),
+            flagged: says(&FLAGGED) || error.pointer("/metadata/flagged_input").is_some(),
+            no_access: says(&NO_ACCESS),
+        }
+    }
+}
+
+/// What vendors say of a prompt that their moderation holds back.
+const FLAGGED: [&str; 5] = [
+    // OpenRouter.
+    "requires moderation",
+    "input was flagged",
+    // xAI.
+    "violates usage guidelines",
+    // Azure and others.
+    "content policy",
+    "content management policy",
+];
+
+/// The same as parts of a code.
+const FLAGGED_CODES: [&str; 4] = ["moderation", "content_policy", "content_filter", "flagged"];
+
+/// What vendors say of a model that the account may not use. Groq has a code for it.
+const NO_ACCESS: [&str; 3] =
+    // OpenAI, Bedrock, LiteLLM.
+    ["access to model", "access to the model", "authorized to access model"];
 
 /// What vendors and hosts say of a prompt that is too long.
 const TOO_LONG: [&str; 14] = [
@@ -61,7 +97,9 @@ impl Refusal {
         let code = self.code.as_deref().and_then(word);
         let (kind, origin, retry, hint) = self.fault(code.unwrap_or_default());
         let said = code.map(|code| format!(" ({code})")).unwrap_or_default();
-        let message = format!("{backend} refused with status {}{said}", self.status);
+        let why =
+            if kind == ErrorKind::Denied { ": its moderation flagged the request" } else { "" };
+        let message = format!("{backend} refused with status {}{said}{why}", self.status);
         let error = BackendError::new(kind, message).of(origin, retry);
         match hint {
             Some(hint) => error.with_hint(format!("{hint} of the backend {backend}")),
@@ -72,29 +110,53 @@ impl Refusal {
     fn fault(&self, code: &str) -> (ErrorKind, Origin, Retry, Option<&'static str>) {
         let account = |hint| (ErrorKind::Upstream, Origin::Here, Retry::Elsewhere, Some(hint));
         match self.status {
-            // The request is at fault: it would be refused again.
-            400 | 413 | 422 => {
-                let long = code.contains("context_length") || code == "exceed_context_size_error";
-                let long = long || self.too_long || self.status == 413;
-                let kind =
-                    if long { ErrorKind::ContextExceeded } else { ErrorKind::InvalidRequest };
-                (kind, Origin::Caller, Retry::No, None)
+            // Others may have a longer context, or words for what this one has none for.
+            400 | 413 | 422 if self.is_too_long(code) => {
+                (ErrorKind::ContextExceeded, Origin::Caller, Retry::Elsewhere, None)
             }
+            400 | 422 if UNSUPPORTED.contains(&code) => {
+                (ErrorKind::Unsupported, Origin::Caller, Retry::Elsewhere, None)
+            }
+            // The request is at fault: it would be refused again.
+            400 | 413 | 422 => (ErrorKind::InvalidRequest, Origin::Caller, Retry::No, None),
             // The account is at fault, not the request: another vendor may answer it.
             401 => account("check the key"),
             402 => account("check the credit"),
+            // Neither the account nor the model is at fault, and another vendor judges by its own rules.
+            403 if self.said.flagged || FLAGGED_CODES.iter().any(|word| code.contains(word)) => {
+                (ErrorKind::Denied, Origin::Caller, Retry::Elsewhere, None)
+            }
+            // The key is good for other models.
+            403 if self.is_about_model(code) => {
+                let hint = Some("check whether the key may use the model");
+                (ErrorKind::NotFound, Origin::Here, Retry::Elsewhere, hint)
+            }
             403 => account("check what the key may do, and the region,"),
             404 => {
                 let hint = Some("check the model's name and the URL");
                 (ErrorKind::NotFound, Origin::Here, Retry::Elsewhere, hint)
             }
             429 if code == "insufficient_quota" => account("check the credit"),
-            429 | 503 | 529 => (ErrorKind::Busy, Origin::Upstream, self.wait(), None),
+            429 => (ErrorKind::Busy, Origin::Upstream, self.wait(), None),
+            // Who says when to come again is busy; who does not has failed.
+            503 | 529 if self.retry_after.is_some() => {
+                (ErrorKind::Busy, Origin::Upstream, self.wait(), None)
+            }
             408 | 504 => (ErrorKind::Timeout, Origin::Upstream, Retry::Elsewhere, None),
             300..=399 => account("check the URL, which leads elsewhere,"),
             409 | 425 | 500.. => (ErrorKind::Upstream, Origin::Upstream, Retry::Elsewhere, None),
             _ => (ErrorKind::Upstream, Origin::Upstream, Retry::No, None),
         }
+    }
+
+    fn is_too_long(&self, code: &str) -> bool {
+        let coded = code.contains("context_length") || code == "exceed_context_size_error";
+        coded || self.said.too_long || self.status == 413
+    }
+
+    fn is_about_model(&self, code: &str) -> bool {
+        let coded = code.contains("model_permission") || code == "model_not_found";
+        coded || self.said.no_access
     }
 
     fn wait(&self) -> Retry {
@@ -104,6 +166,9 @@ impl Refusal {
         }
     }
 }
+
+/// Codes of what a model or host has no words for: another Tieline's, and OpenAI's.
+const UNSUPPORTED: [&str; 3] = ["unsupported", "unsupported_parameter", "unsupported_value"];
 
 /// A code, where it is one: a vendor's free text is none, for it may repeat the prompt.
 pub(crate) fn word(code: &str) -> Option<&str> {
@@ -127,7 +192,17 @@ pub(crate) fn failed(code: Option<&str>) -> BackendError {
 
 /// What a vendor has no word for, where leaving it out would make the answer wrong.
 pub(crate) fn unsupported(what: &str, vendor: &str) -> BackendError {
-    BackendError::new(ErrorKind::Unsupported, format!("{vendor} cannot be asked for {what}"))
+    inexpressible(format!("{vendor} cannot be asked for {what}"))
+}
+
+/// What this vendor cannot be asked for: another one may have words for it, so the chain goes on.
+pub(crate) fn inexpressible(message: impl Into<String>) -> BackendError {
+    BackendError::new(ErrorKind::Unsupported, message).of(Origin::Caller, Retry::Elsewhere)
+}
+
+/// A prompt that does not fit here: another model may have a longer context.
+pub(crate) fn too_long(message: impl Into<String>) -> BackendError {
+    BackendError::new(ErrorKind::ContextExceeded, message).of(Origin::Caller, Retry::Elsewhere)
 }
 
 /// The wait that a `Retry-After` asks for, in seconds or until a date. `now`: seconds since 1970.
@@ -166,8 +241,10 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, code: Option<&str>, retry_after: Option<Duration>) -> Refusal {
-        Refusal { status, code: code.map(str::to_owned), retry_after, too_long: false }
+        Refusal { status, code: code.map(str::to_owned), retry_after, said: Said::default() }
     }
+
+    const TOO_LONG_ALONE: Said = Said { too_long: true, flagged: false, no_access: false };
 
     /// The words as vendors' documentation and users' reports have them.
     #[test]
@@ -188,7 +265,7 @@ mod tests {
                 number of tokens is greater than the context length"}),
         ];
         for body in long {
-            assert!(says_too_long(&body), "{body}");
+            assert_eq!(Said::of(&body), TOO_LONG_ALONE, "{body}");
         }
         let far = format!("{}prompt is too long", "x".repeat(200));
         for body in [
@@ -197,12 +274,70 @@ mod tests {
             json!({"prompt": "prompt is too long"}),
             json!(null),
         ] {
-            assert!(!says_too_long(&body), "{body}");
+            assert_eq!(Said::of(&body), Said::default(), "{body}");
         }
-        let error = Refusal { too_long: true, ..refusal(400, None, None) }.error("v/m");
+        let error = Refusal { said: TOO_LONG_ALONE, ..refusal(400, None, None) }.error("v/m");
         assert_eq!(error.kind, ErrorKind::ContextExceeded);
-        let error = Refusal { too_long: true, ..refusal(429, None, None) }.error("v/m");
+        let error = Refusal { said: TOO_LONG_ALONE, ..refusal(429, None, None) }.error("v/m");
         assert_eq!(error.kind, ErrorKind::Busy);
+    }
+
+    /// What status 403 with this code and body means.
+    #[track_caller]
+    fn forbidden(code: Option<&str>, body: &Value, want: (ErrorKind, Origin)) {
+        let refusal = Refusal { said: Said::of(body), ..refusal(403, code, None) };
+        let error = refusal.error("v/m");
+        assert_eq!((error.kind, error.origin, error.retry), (want.0, want.1, Retry::Elsewhere));
+        assert!(!error.to_string().contains("CANARY"));
+    }
+
+    #[test]
+    fn what_is_forbidden_is_the_prompt_the_model_or_all() {
+        let flagged = (ErrorKind::Denied, Origin::Caller);
+        let moderated = "openai/gpt-x requires moderation on OpenAI. Your input was flagged for \
+            \"violence\".";
+        forbidden(Some("403"), &json!({"error": {"code": 403, "message": moderated}}), flagged);
+        let metadata = json!({"reasons": ["hate"], "flagged_input": "CANARY"});
+        let metadata = json!({"error": {"code": 403, "message": "x", "metadata": metadata}});
+        forbidden(Some("403"), &metadata, flagged);
+        let words = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO";
+        let xai = json!({"code": "The caller does not have permission", "error": words});
+        forbidden(None, &xai, flagged);
+        forbidden(Some("content_policy_violation"), &json!({}), flagged);
+        forbidden(Some("content_filter"), &json!({}), flagged);
+
+        let model = (ErrorKind::NotFound, Origin::Here);
+        let message = "Project `proj_1` does not have access to model `gpt-x`";
+        let openai = json!({"error": {"code": "model_not_found", "message": message}});
+        forbidden(Some("model_not_found"), &openai, model);
+        forbidden(None, &openai, model);
+        forbidden(Some("model_permission_blocked_project"), &json!({}), model);
+        let bedrock = "You don't have access to the model with the specified model ID.";
+        forbidden(None, &json!({"message": bedrock}), model);
+
+        let account = (ErrorKind::Upstream, Origin::Here);
+        forbidden(Some("unsupported_country_region_territory"), &json!({}), account);
+        let anthropic = "Your API key does not have permission to use the specified resource";
+        forbidden(Some("permission_error"), &json!({"error": {"message": anthropic}}), account);
+        forbidden(Some("PERMISSION_DENIED"), &json!({"error": {"message": "CANARY"}}), account);
+        forbidden(None, &Value::Null, account);
+    }
+
+    #[test]
+    fn who_says_when_to_come_again_is_busy_and_who_does_not_has_failed() {
+        for status in [503, 529] {
+            let kinds = [Some(7), Some(7200), None].map(|seconds| {
+                let error = refusal(status, None, seconds.map(Duration::from_secs)).error("v/m");
+                (error.kind, error.origin, error.retry)
+            });
+            let after = Retry::After(Duration::from_secs(7));
+            let want = [
+                (ErrorKind::Busy, Origin::Upstream, after),
+                (ErrorKind::Busy, Origin::Upstream, Retry::Elsewhere),
+                (ErrorKind::Upstream, Origin::Upstream, Retry::Elsewhere),
+            ];
+            assert_eq!(kinds, want, "{status}");
+        }
     }
 
     #[track_caller]
@@ -213,11 +348,15 @@ mod tests {
 
     #[test]
     fn whose_fault_it_is_decides_who_is_asked_next() {
-        use ErrorKind::{Busy, ContextExceeded, InvalidRequest, NotFound, Timeout, Upstream};
+        use ErrorKind::{
+            Busy, ContextExceeded, InvalidRequest, NotFound, Timeout, Unsupported, Upstream,
+        };
         use Retry::{Elsewhere, No};
         check(400, "invalid_value", (InvalidRequest, Origin::Caller, No));
-        check(400, "context_length_exceeded", (ContextExceeded, Origin::Caller, No));
-        check(413, "", (ContextExceeded, Origin::Caller, No));
+        check(400, "context_length_exceeded", (ContextExceeded, Origin::Caller, Elsewhere));
+        check(413, "", (ContextExceeded, Origin::Caller, Elsewhere));
+        check(400, "unsupported", (Unsupported, Origin::Caller, Elsewhere));
+        check(400, "unsupported_value", (Unsupported, Origin::Caller, Elsewhere));
         check(422, "x", (InvalidRequest, Origin::Caller, No));
         check(401, "invalid_api_key", (Upstream, Origin::Here, Elsewhere));
         check(403, "", (Upstream, Origin::Here, Elsewhere));
@@ -228,7 +367,7 @@ mod tests {
         check(418, "", (Upstream, Origin::Upstream, No));
         check(500, "", (Upstream, Origin::Upstream, Elsewhere));
         check(504, "", (Timeout, Origin::Upstream, Elsewhere));
-        check(529, "overloaded_error", (Busy, Origin::Upstream, Elsewhere));
+        check(529, "overloaded_error", (Upstream, Origin::Upstream, Elsewhere));
     }
 
     #[test]

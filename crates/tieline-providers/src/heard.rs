@@ -9,6 +9,7 @@ use tieline_types::{
     Usage,
 };
 
+use crate::errors::too_long;
 use crate::protocol::{Frame, USAGE_UNKNOWN};
 
 /// Reads a frame's JSON. The parser's own words are not passed on: they may repeat the answer.
@@ -31,14 +32,15 @@ pub(crate) fn broke_off(vendor: &str) -> BackendError {
 pub(crate) fn failed(vendor: &str, code: Option<&str>) -> BackendError {
     let said = code.unwrap_or("no code");
     let message = format!("{vendor} broke off the answer: {said}");
-    let busy = ["overload", "rate_limit", "resource_exhausted", "unavailable", "slow_down"];
+    // Of an overload or an outage no key is at fault: as of status 529 and 503, it is the model's.
+    let busy = ["rate_limit", "resource_exhausted", "slow_down"];
     let slow = ["timeout", "deadline_exceeded"];
     let says = |words: &[&str]| {
         let lower = said.to_ascii_lowercase();
         words.iter().any(|word| lower.contains(word))
     };
     if says(&["context_length"]) {
-        return BackendError::new(ErrorKind::ContextExceeded, message);
+        return too_long(message);
     }
     let kind = match () {
         () if says(&busy) => ErrorKind::Busy,
@@ -123,13 +125,13 @@ mod tests {
 
     #[test]
     fn codes_tell_the_kind() {
-        check("overloaded_error", ErrorKind::Busy);
         check("rate_limit_error", ErrorKind::Busy);
         check("rate_limit_exceeded", ErrorKind::Busy);
         check("RESOURCE_EXHAUSTED", ErrorKind::Busy);
-        check("UNAVAILABLE", ErrorKind::Busy);
         check("timeout_error", ErrorKind::Timeout);
         check("DEADLINE_EXCEEDED", ErrorKind::Timeout);
+        check("overloaded_error", ErrorKind::Upstream);
+        check("UNAVAILABLE", ErrorKind::Upstream);
         check("api_error", ErrorKind::Upstream);
         check("server_error", ErrorKind::Upstream);
     }
@@ -137,7 +139,8 @@ mod tests {
     #[test]
     fn a_prompt_too_long_is_the_callers() {
         let error = failed("v", Some("context_length_exceeded"));
-        assert_eq!((error.kind, error.retry), (ErrorKind::ContextExceeded, Retry::No));
+        assert_eq!(error.kind, ErrorKind::ContextExceeded);
+        assert_eq!((error.origin, error.retry), (Origin::Caller, Retry::Elsewhere));
     }
 
     #[test]

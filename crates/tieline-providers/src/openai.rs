@@ -3,6 +3,7 @@
 //! What each of them takes is data: [`FLAVOURS`].
 
 mod calls;
+mod effort;
 mod flavour;
 mod read;
 mod scores;

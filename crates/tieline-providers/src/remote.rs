@@ -17,7 +17,7 @@ use tieline_types::{
 use tokio::time::{Instant, timeout_at};
 
 use crate::endpoint::Endpoint;
-use crate::errors::{Refusal, failed, retry_after, says_too_long, upstream};
+use crate::errors::{Refusal, Said, failed, retry_after, upstream};
 use crate::frames::Frames;
 use crate::http::{self, EndpointError, Transport};
 use crate::protocol::{Framing, Protocol, Reader, USAGE_UNKNOWN, Written};
@@ -109,12 +109,12 @@ impl Speaker {
         let retry_after = wait(response.headers());
         let body = tokio::time::timeout(ERROR_BODY, http::error_body(response)).await;
         let body = body.ok().flatten();
-        let too_long = body.as_ref().is_some_and(says_too_long);
+        let said = body.as_ref().map(Said::of).unwrap_or_default();
         let code = body.and_then(|body| self.protocol.error_code(&body));
         if (200..300).contains(&status) {
             return failed(code.as_deref());
         }
-        Refusal { status, code, retry_after, too_long }.error(&self.endpoint.name)
+        Refusal { status, code, retry_after, said }.error(&self.endpoint.name)
     }
 }
 

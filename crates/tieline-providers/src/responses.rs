@@ -4,7 +4,7 @@
 //! turns are left out: the vendor takes them only encrypted, as it gave them. Stop texts, which this API does not
 //! have, are refused; the vendor's older API has them.
 
-mod model;
+pub(crate) mod model;
 mod read;
 mod write;
 

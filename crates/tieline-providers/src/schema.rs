@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use tieline_types::{BackendError, ErrorKind, Tool};
 
+use crate::errors;
+
 /// Keywords that say something to people alone.
 const NOTES: [&str; 8] = [
     "$schema",
@@ -125,7 +127,7 @@ pub(crate) fn anthropic(mut schema: Value) -> Result<Translated, BackendError> {
 
 fn refused(what: &str) -> BackendError {
     let message = format!("anthropic's structured outputs do not know {what} in a JSON schema");
-    BackendError::new(ErrorKind::Unsupported, message)
+    errors::inexpressible(message)
 }
 
 fn check_anthropic(object: &Map<String, Value>) -> Result<(), BackendError> {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tieline_privacy::Outbound;
 use tieline_types::wire::Input;
 use tieline_types::{
-    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Origin, Overflow, Pooling,
+    BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Overflow, Pooling,
     Private, Prompt, Request, Retry, Started, Texts, Timing, Tokens, Usage, texts,
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -148,9 +148,7 @@ impl Speaker {
         if matches!(prompt, Prompt::Texts(Texts { pooling: Some(_), .. })) && !self.protocol.pools()
         {
             return Err(unsupported("vectors made of tokens in another way", &self.endpoint.name)
-                .with_hint("ask a model of this machine")
-                // Others of an alias may do it.
-                .of(Origin::Caller, Retry::Elsewhere));
+                .with_hint("ask a model of this machine"));
         }
         let mut work = Work::of(self, outbound.into_request(), most)?;
         let (response, warnings) = work.ask().await?;
@@ -178,6 +176,8 @@ struct Work {
     done: usize,
     /// Texts that were asked for.
     asked: usize,
+    /// The latest refusal said that the vendor is not there for the moment, whoever asks.
+    away: bool,
     /// The answer to the latest batch, while it is read.
     response: Option<Response>,
     ready: VecDeque<Result<Event, BackendError>>,
@@ -217,6 +217,7 @@ impl Work {
             most,
             done: 0,
             asked: 0,
+            away: false,
             response: None,
             ready: VecDeque::new(),
             length: None,
@@ -244,6 +245,7 @@ impl Work {
     /// Asks for the next batch.
     async fn ask(&mut self) -> Result<(Response, Vec<String>), BackendError> {
         self.asked = (self.done + self.next_batch()).min(self.texts.len());
+        self.away = false;
         let batch = self.batch();
         let Speaker { endpoint, protocol, .. } = &self.speaker;
         let key = endpoint.key.as_ref().map(|key| key.expose());
@@ -251,6 +253,7 @@ impl Work {
         let until = self.until();
         let response = self.speaker.post(&written, until).await?;
         if !response.status().is_success() {
+            self.away = matches!(response.status().as_u16(), 503 | 529);
             return Err(self.speaker.refused(response).await);
         }
         Ok((response, written.warnings))
@@ -270,7 +273,8 @@ impl Work {
             };
             let fits = |deadline: Instant| deadline.checked_duration_since(Instant::now() + wait);
             let in_time = self.deadline.is_none_or(|deadline| fits(deadline).is_some());
-            if error.kind != ErrorKind::Busy || tries == TRIES || wait > LONGEST_WAIT || !in_time {
+            let passes = error.kind == ErrorKind::Busy || self.away;
+            if !passes || tries == TRIES || wait > LONGEST_WAIT || !in_time {
                 return Err(error);
             }
             sleep(wait).await;

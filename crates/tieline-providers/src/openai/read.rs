@@ -237,6 +237,11 @@ fn usage(told: &Value) -> Option<Usage> {
     let cached = cached.min(prompt);
     let written = count(&details["cache_write_tokens"]).unwrap_or(0);
     let thought = count(&told["completion_tokens_details"]["reasoning_tokens"]).unwrap_or(0);
+    // xAI counts thoughts beside the answer and not in it; the total has both. Others' total has no room for that.
+    let total = count(&told["total_tokens"]).unwrap_or(0);
+    let beside = [prompt, completion, thought].into_iter().fold(0, u32::saturating_add);
+    let apart = thought > 0 && total >= beside;
+    let completion = if apart { completion.saturating_add(thought) } else { completion };
     Some(Usage {
         prompt_tokens: Tokens(prompt),
         cached_tokens: Tokens(cached),

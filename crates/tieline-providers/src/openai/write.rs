@@ -8,11 +8,13 @@ use tieline_types::{
     Role, Sampling, ToolChoice,
 };
 
+use super::effort;
 use super::flavour::{Flavour, Parameter, Schema, Thinking};
 use crate::body::{self, Part};
 use crate::errors::unsupported;
 use crate::local;
 use crate::protocol::Written;
+use crate::responses::model::{Effort, Model, THINKS_ALL_THE_SAME};
 
 pub(super) fn write(
     flavour: &'static Flavour,
@@ -50,17 +52,8 @@ const TEXT: &str = "/completions";
 
 /// OpenAI's thinking models refuse all that steers the choice of tokens.
 fn reasons(flavour: &Flavour, model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    let families = ["o1", "o3", "o4", "gpt-5"];
-    flavour.name == "openai" && families.iter().any(|family| name.starts_with(family))
-}
-
-/// OpenAI's older models, and those that only chat.
-fn cannot_think(flavour: &Flavour, model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    let families = ["gpt-3", "gpt-4", "chatgpt"];
-    let old = families.iter().any(|family| name.starts_with(family)) || name.contains("-chat");
-    flavour.name == "openai" && old
+    // Some of them take it while they do not think, but no penalties even then.
+    flavour.name == "openai" && Model::of(model).samples_alone(None)
 }
 
 struct Writer {
@@ -220,8 +213,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Temperature and top_p go along, as ours may be others than the vendor's. The rest goes where it is not our
-    /// default, which the caller did not ask for.
+    /// What is our default was asked for by nobody, so the vendor's own holds.
     fn sampling(&mut self, sampling: &Sampling, reasons: bool) {
         let usual = Sampling::default();
         if reasons {
@@ -230,8 +222,12 @@ impl Writer {
             }
             return self.seed(sampling.seed);
         }
-        self.set("temperature", local::number(sampling.temperature));
-        self.set("top_p", local::number(sampling.top_p));
+        if body::differs(sampling.temperature, usual.temperature) {
+            self.set("temperature", local::number(sampling.temperature));
+        }
+        if body::differs(sampling.top_p, usual.top_p) {
+            self.set("top_p", local::number(sampling.top_p));
+        }
         let draws = local::draws(sampling);
         if draws && sampling.top_k != usual.top_k {
             self.parameter(Parameter::TopK, "top_k", sampling.top_k.into());
@@ -287,16 +283,8 @@ impl Writer {
     fn thinking(&mut self, thinking: Option<bool>, model: &str) {
         let Some(thinks) = thinking else { return };
         match self.flavour.thinking {
-            // These models refuse the word for it.
-            Thinking::Effort(..) if cannot_think(self.flavour, model) => {
-                if thinks {
-                    self.left_out("whether to think: this model cannot");
-                }
-            }
             Thinking::None => self.left_out("whether to think"),
-            Thinking::Effort(on, off) => {
-                self.set("reasoning_effort", if thinks { on } else { off })
-            }
+            Thinking::Effort(on, off) => self.effort(model, (thinks, (on, off))),
             Thinking::Reasoning => self.set("reasoning", json!({"enabled": thinks})),
             Thinking::Type => {
                 let kind = if thinks { "enabled" } else { "disabled" };
@@ -305,6 +293,23 @@ impl Writer {
             Thinking::Template => {
                 self.set("chat_template_kwargs", json!({"enable_thinking": thinks}));
             }
+        }
+    }
+
+    fn effort(&mut self, model: &str, asked: (bool, (&'static str, &'static str))) {
+        let (thinks, _) = asked;
+        match effort::of(self.flavour, model, asked) {
+            None => self.left_out("whether to think"),
+            Some(Effort::Word(word)) => self.set("reasoning_effort", word),
+            Some(Effort::Least(word)) => {
+                self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
+                self.set("reasoning_effort", word);
+            }
+            Some(Effort::Unsaid) if !thinks => self.warnings.push(THINKS_ALL_THE_SAME.to_owned()),
+            Some(Effort::Cannot) if thinks => {
+                self.left_out("whether to think: this model cannot");
+            }
+            Some(Effort::Unsaid | Effort::Cannot) => {}
         }
     }
 

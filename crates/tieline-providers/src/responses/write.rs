@@ -6,7 +6,7 @@ use tieline_types::{
 };
 
 use super::VENDOR;
-use super::model::{Model, has_cache_options};
+use super::model::{Effort, Model, THINKS_ALL_THE_SAME, has_cache_options};
 use crate::body::{self, Knows, Later, Part, Talk, unsupported};
 use crate::protocol::Written;
 use crate::schema;
@@ -158,24 +158,25 @@ impl Draft<'_> {
     }
 
     fn reasoning(&mut self) -> Option<Value> {
-        let (effort, warning) = match (self.request.thinking?, self.model) {
-            (true, Model::NeverThinks) => {
-                self.warnings.push("the model was not asked to think: it cannot".to_owned());
-                return None;
+        let thinks = self.request.thinking?;
+        match (self.model.effort(thinks), thinks) {
+            (Effort::Word(word), true) => Some(json!({"effort": word, "summary": "auto"})),
+            (Effort::Word(word), false) => Some(json!({"effort": word})),
+            (Effort::Least(word), _) => {
+                self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
+                Some(json!({"effort": word}))
             }
-            (false, Model::NeverThinks) => return None,
-            (
-                true,
-                Model::AlwaysThinks | Model::ThinksALittle | Model::ThinksIfAsked | Model::Unknown,
-            ) => return Some(json!({"effort": "medium", "summary": "auto"})),
-            (false, Model::AlwaysThinks) => ("low", true),
-            (false, Model::ThinksALittle) => ("minimal", true),
-            (false, Model::ThinksIfAsked | Model::Unknown) => ("none", false),
-        };
-        if warning {
-            self.warnings.push("the model thinks a little: it cannot be told not to".to_owned());
+            (Effort::Unsaid, true) => Some(json!({"summary": "auto"})),
+            (Effort::Unsaid, false) => {
+                self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
+                None
+            }
+            (Effort::Cannot, true) => {
+                self.warnings.push("the model was not asked to think: it cannot".to_owned());
+                None
+            }
+            (Effort::Cannot, false) => None,
         }
-        Some(json!({"effort": effort}))
     }
 
     fn format(&mut self) -> Result<Option<Value>, BackendError> {

@@ -1,17 +1,25 @@
 //! What OpenAI's flavours write, and what they answer besides the common.
 
 use serde_json::{Value, json};
-use tieline_providers::openai::{OpenAi, flavour};
+use tieline_providers::openai::{FLAVOURS, OpenAi, flavour};
 use tieline_providers::protocol::{Frame, Protocol, USAGE_UNKNOWN};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Event, FinishReason, Finished, Message, Prompt, Request,
-    Role, Sampling, Tokens, ToolCall,
+    BackendError, Constraint, ErrorKind, Event, FinishReason, Finished, Message, Origin, Prompt,
+    Request, Retry, Role, Sampling, Tokens, ToolCall,
 };
 
 use crate::rig::question;
 
 fn write(name: &str, request: &Request) -> Result<(String, Value, Vec<String>), BackendError> {
-    let written = OpenAi::new(flavour(name).unwrap()).write(request, "m", Some("k"))?;
+    write_to(name, "m", request)
+}
+
+fn write_to(
+    name: &str,
+    model: &str,
+    request: &Request,
+) -> Result<(String, Value, Vec<String>), BackendError> {
+    let written = OpenAi::new(flavour(name).unwrap()).write(request, model, Some("k"))?;
     assert_eq!(written.headers, [("authorization", "Bearer k".to_owned())]);
     Ok((written.path, written.body, written.warnings))
 }
@@ -30,7 +38,9 @@ fn refused(name: &str, change: impl Fn(&mut Request)) {
     let mut request = question();
     change(&mut request);
     let error = write(name, &request).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unsupported, "{error}");
+    let found = (error.kind, error.origin, error.retry);
+    // Another vendor may have words for it.
+    assert_eq!(found, (ErrorKind::Unsupported, Origin::Caller, Retry::Elsewhere), "{error}");
 }
 
 #[track_caller]
@@ -49,11 +59,62 @@ fn a_plain_question_has_no_member_that_nobody_asked_for() {
         "model": "m",
         "messages": [{"role": "user", "content": "CANARY-of-the-prompt"}],
         "stream": true,
-        "stream_options": {"include_usage": true},
-        "temperature": 0.8,
-        "top_p": 0.95
+        "stream_options": {"include_usage": true}
     });
     assert_eq!(body, want);
+}
+
+/// The vendor's own values hold where nobody chose any; a host of ours has the same ones, or those of its model.
+#[test]
+fn temperature_and_top_p_are_sent_where_they_are_chosen() {
+    for flavour in FLAVOURS {
+        let (_, body, _) = write(flavour.name, &question()).unwrap();
+        assert!(body.get("temperature").is_none() && body.get("top_p").is_none(), "{body}");
+        let chosen = |request: &mut Request| {
+            (request.sampling.temperature, request.sampling.top_p) = (1.0, 0.9);
+        };
+        check(flavour.name, chosen, "temperature", &json!(1.0));
+        check(flavour.name, chosen, "top_p", &json!(0.9));
+    }
+}
+
+/// What is sent for "think" and for "do not think", and whether the caller is warned.
+#[track_caller]
+fn effort(name: &str, model: &str, want: [(Option<&str>, bool); 2]) {
+    let found = [true, false].map(|thinks| {
+        let request = Request { thinking: Some(thinks), ..question() };
+        let (_, body, warnings) = write_to(name, model, &request).unwrap();
+        (body["reasoning_effort"].as_str().map(str::to_owned), !warnings.is_empty())
+    });
+    let want = want.map(|(word, warned)| (word.map(str::to_owned), warned));
+    assert_eq!(found, want, "{name}/{model}");
+}
+
+#[test]
+fn each_model_is_told_to_think_in_a_word_that_it_takes() {
+    let medium = (Some("medium"), false);
+    effort("openai", "o3", [medium, (Some("low"), true)]);
+    effort("openai", "o4-mini-2025-04-16", [medium, (Some("low"), true)]);
+    effort("openai", "ft:o4-mini-2025-04-16:org::a1", [medium, (Some("low"), true)]);
+    effort("openai", "gpt-5", [medium, (Some("minimal"), true)]);
+    effort("openai", "gpt-5-mini", [medium, (Some("minimal"), true)]);
+    effort("openai", "gpt-5-codex", [medium, (Some("low"), true)]);
+    effort("openai", "gpt-5.1", [medium, (Some("none"), false)]);
+    effort("openai", "m", [medium, (Some("none"), false)]);
+    // They think as they like.
+    effort("openai", "gpt-5.2-chat-latest", [(None, false), (None, true)]);
+    effort("openai", "gpt-5-pro", [(None, false), (None, true)]);
+    let cannot = [(None, true), (None, false)];
+    effort("openai", "gpt-4.1", cannot);
+    effort("openai", "ft:gpt-4o-2024-08-06:org::a1", cannot);
+    effort("openai", "chatgpt-4o-latest", cannot);
+    effort("openai", "gpt-5-chat-latest", cannot);
+    effort("groq", "openai/gpt-oss-120b", [medium, (Some("low"), true)]);
+    effort("groq", "qwen/qwen3-32b", [(Some("default"), false), (Some("none"), false)]);
+    effort("groq", "llama-3.3-70b-versatile", cannot);
+    effort("groq", "meta-llama/llama-4-scout-17b-16e-instruct", cannot);
+    // It may think, and takes no word for it.
+    effort("groq", "deepseek-r1-distill-llama-70b", [(None, true), (None, true)]);
 }
 
 #[test]
@@ -119,7 +180,14 @@ fn a_thinking_model_of_openai_takes_no_temperature() {
     assert!(written.body.get("temperature").is_none() && written.warnings.is_empty());
     let mut request = question();
     request.sampling = Sampling::greedy();
-    assert_eq!(protocol.write(&request, "o3", None).unwrap().warnings.len(), 1);
+    for model in ["o3", "ft:o4-mini:org::a1", "gpt-5.2-chat-latest", "gpt-6"] {
+        let written = protocol.write(&request, model, None).unwrap();
+        let sent = written.body.get("temperature").is_some();
+        assert_eq!((sent, written.warnings.len()), (false, 1), "{model}");
+    }
+    for model in ["gpt-4.1", "gpt-5-chat-latest"] {
+        assert_eq!(protocol.write(&request, model, None).unwrap().body["temperature"], 0.0);
+    }
 }
 
 #[test]
@@ -206,6 +274,19 @@ fn usage_is_found_in_all_its_places() {
     // More from the cache than there was.
     let odd = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":50}}}"#;
     assert_eq!(usage(odd), (9, 9, 2));
+    // xAI tells thoughts beside the answer, and both in the total; OpenAI tells them as a part of it.
+    let thought = |total: u32| {
+        let frame = json!({"choices": [], "usage": {
+            "prompt_tokens": 32, "completion_tokens": 9, "total_tokens": total,
+            "completion_tokens_details": {"reasoning_tokens": 94}
+        }});
+        let finished = read(&[&frame.to_string(), STOP]).unwrap().2;
+        (finished.usage.completion_tokens.0, finished.usage.reasoning_tokens.0)
+    };
+    assert_eq!(thought(135), (103, 94));
+    assert_eq!(thought(32 + 9), (9, 9));
+    let whole = r#"{"choices":[],"usage":{"prompt_tokens":32,"completion_tokens":103,"total_tokens":135,"completion_tokens_details":{"reasoning_tokens":94}}}"#;
+    assert_eq!(usage(whole), (32, 0, 103));
     // In each chunk: the last one counts.
     let early = r#"{"choices":[{"delta":{"content":"a"}}],"usage":{"prompt_tokens":9,"completion_tokens":1}}"#;
     let late = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":5}}"#;

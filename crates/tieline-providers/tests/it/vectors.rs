@@ -246,7 +246,12 @@ async fn each_fault_has_its_kind_and_tells_no_text() {
         (status(404, None), ErrorKind::NotFound, Origin::Here, Retry::Elsewhere),
         (status(429, Some("7")), ErrorKind::Busy, Origin::Upstream, after),
         (status(500, None), ErrorKind::Upstream, Origin::Upstream, Retry::Elsewhere),
-        (used(9).failing(Fault::TooLong), ErrorKind::ContextExceeded, Origin::Caller, Retry::No),
+        (
+            used(9).failing(Fault::TooLong),
+            ErrorKind::ContextExceeded,
+            Origin::Caller,
+            Retry::Elsewhere,
+        ),
         (used(9).failing(Fault::Close), ErrorKind::Upstream, Origin::Upstream, Retry::Elsewhere),
         (
             used(9).failing(Fault::CutAfter(30)),
@@ -339,6 +344,16 @@ async fn a_later_batch_that_a_vendor_is_busy_for_is_asked_for_again() {
         assert_eq!(captured.len(), 5, "{}", subject.name);
         assert!(captured[1..].iter().all(|one| one.body == captured[1].body), "{}", subject.name);
     }
+}
+
+/// It may have failed with another's request, and the first batch is paid all the same.
+#[tokio::test]
+async fn a_vendor_that_is_away_for_a_later_batch_is_asked_for_that_again() {
+    let subject = makers().remove(0);
+    let texts = vec!["one"; subject.protocol.most_texts().unwrap() + 1];
+    let vendor = Vendor::start_each(vec![used(200), status(503, None), used(9)]).await;
+    let stream = backend(&subject, &vendor.url, true).run(of(&texts)).await.unwrap();
+    assert_eq!(hear(stream).await.finished().usage.prompt_tokens, Tokens(209));
 }
 
 #[tokio::test]
