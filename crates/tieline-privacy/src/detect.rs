@@ -32,6 +32,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub use entity::Entity;
+pub(crate) use terms::is_dense;
 
 use cue::Cues;
 use plain::Plain;

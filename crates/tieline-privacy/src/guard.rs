@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex};
 use tieline_types::{
     BackendError, ErrorKind, Origin, PictureSource, Private, Prompt, Request, Retry, Texts,
 };
+use zeroize::Zeroizing;
 
 use crate::detect::Detectors;
 use crate::guarded::{Release, Treatment};
+use crate::known::Known;
 use crate::outbound::{Egress, Outbound};
-use crate::redact::{Find, is_clean, redact};
+use crate::redact::{Eyes, Find, Looked, Redaction, look, redact};
 use crate::surfaces::{Surface, walk};
-use crate::vault::{Pseudonyms, RootKey, Session, Vault, VaultFull, VaultLimits, Vaults};
+use crate::vault::{Pseudonyms, RootKey, Session, Vault, VaultFull, VaultLimits, Vaults, lock};
 
 /// Tells whether the time for a request is over.
 pub type Expired = Box<dyn Fn() -> bool + Send>;
@@ -158,24 +160,12 @@ impl Guard {
             Prompt::Texts(_) => Arc::new(Mutex::new(Pseudonyms::masks())),
             _ => self.vaults.of(release.session),
         };
+        let seen = self.seen(&mut request, &vault, &in_time)?;
+        let redactions = self.redactions(&mut request, (&vault, &seen), &in_time)?;
         let mut egress = Egress::new(&release.rule);
-        let mut looked_at: usize = 0;
-        walk(&mut request, &mut |surface, text| {
-            looked_at = looked_at.saturating_add(text.len());
-            if looked_at > self.limits.bytes {
-                return Err(Refusal::TooLarge);
-            }
-            in_time()?;
-            let Some(format) = surface.format() else {
-                return match is_clean(&*self.find, &text)? {
-                    true => {
-                        egress.add(surface, text.len(), &[]);
-                        Ok(text)
-                    }
-                    false => Err(Refusal::ToolName(surface)),
-                };
-            };
-            let redaction = redact(&*self.find, &vault, &text, format)?;
+        let mut redactions = redactions.into_iter();
+        walk::<Refusal>(&mut request, &mut |surface, _| {
+            let redaction = redactions.next().ok_or(Refusal::Defect)?;
             egress.add(surface, redaction.text.len(), &redaction.placed);
             Ok(redaction.text)
         })?;
@@ -188,6 +178,101 @@ impl Guard {
         }
         Ok(Prepared { outbound: Outbound::new(request), egress, vault })
     }
+
+    /// Looks through all texts before any is replaced, so that a value which is found in one is known in all.
+    fn seen(
+        &self,
+        request: &mut Request,
+        vault: &Vault,
+        in_time: InTime<'_>,
+    ) -> Result<Vec<Seen>, Refusal> {
+        let mut seen = Vec::new();
+        let mut looked_at: usize = 0;
+        walk::<Refusal>(request, &mut |surface, text| {
+            looked_at = looked_at.saturating_add(text.len());
+            if looked_at > self.limits.bytes {
+                return Err(Refusal::TooLarge);
+            }
+            in_time()?;
+            let looked = surface.format().map(|format| look(&*self.find, &text, format));
+            let looked = looked.transpose()?;
+            let values = looked.as_ref().map(|looked| looked.values(&text)).unwrap_or_default();
+            let mut vault = lock(vault);
+            for (entity, value) in &values {
+                vault.pseudonym(*entity, value)?;
+            }
+            let own = vault.masks.then(|| {
+                let value = |(entity, value)| (entity, Arc::new(Zeroizing::new(value)));
+                Known::new(values.into_iter().map(value))
+            });
+            seen.push(Seen { looked, own });
+            Ok(text)
+        })?;
+        Ok(seen)
+    }
+
+    /// All texts as they may leave.
+    fn redactions(
+        &self,
+        request: &mut Request,
+        (vault, seen): (&Vault, &[Seen]),
+        in_time: InTime<'_>,
+    ) -> Result<Vec<Redaction>, Refusal> {
+        for _ in 0..MAX_ROUNDS {
+            let known = lock(vault).known();
+            let redactions = self.round(request, (vault, seen, &known), in_time)?;
+            // What was found only beside a pseudonym, or for another request, may stand in a text before.
+            let since = lock(vault).known();
+            if Arc::ptr_eq(&since, &known) || are_without(&redactions, &since)? {
+                return Ok(redactions);
+            }
+        }
+        Err(Refusal::LeftOver)
+    }
+
+    fn round(
+        &self,
+        request: &mut Request,
+        (vault, seen, known): (&Vault, &[Seen], &Known),
+        in_time: InTime<'_>,
+    ) -> Result<Vec<Redaction>, Refusal> {
+        let mut redactions = Vec::with_capacity(seen.len());
+        walk::<Refusal>(request, &mut |surface, text| {
+            in_time()?;
+            let Seen { looked, own } = seen.get(redactions.len()).ok_or(Refusal::Defect)?;
+            let eyes = Eyes { find: &*self.find, known: own.as_ref().unwrap_or(known) };
+            redactions.push(match looked {
+                Some(looked) => redact(&eyes, vault, &text, looked)?,
+                None if eyes.is_clean(&text)? => Redaction::of_name(&text),
+                None => return Err(Refusal::ToolName(surface)),
+            });
+            Ok(text)
+        })?;
+        Ok(redactions)
+    }
+}
+
+/// What is known of one text before any is replaced.
+struct Seen {
+    /// `None`: it is a name that must stay what it is.
+    looked: Option<Looked>,
+    /// The values of this text, where those of others must not matter.
+    own: Option<Known>,
+}
+
+type InTime<'i> = &'i dyn Fn() -> Result<(), Refusal>;
+
+/// How often all is looked through again, since more is known than before.
+const MAX_ROUNDS: usize = 3;
+
+/// Whether no text shows a value.
+fn are_without(redactions: &[Redaction], known: &Known) -> Result<bool, Refusal> {
+    for redaction in redactions {
+        if redaction.shows_any(known)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a part of it is no text that anybody could look through.

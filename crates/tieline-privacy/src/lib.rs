@@ -10,6 +10,7 @@ mod answer;
 pub mod detect;
 pub mod guard;
 pub mod guarded;
+mod known;
 pub mod outbound;
 pub mod pseudonym;
 mod redact;

@@ -1,17 +1,20 @@
 //! Replaces what was found in one text.
 //!
 //! Detectors see the text as it is and with its escapes read; in JSON they also see each string by itself, and
-//! what they find is replaced within strings, so that it stays JSON. Then they look at the result again.
+//! what they find is replaced within strings, so that it stays JSON. Values that are known already are looked for in the
+//! same ways. Then all look at the result again.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::PoisonError;
 
 use serde::de::IgnoredAny;
 
-use crate::detect::Finding;
+use crate::detect::{Entity, Finding};
 use crate::guard::Refusal;
+use crate::known::Known;
 use crate::pseudonym::{Kind, Scan, may_begin, scan};
-use crate::vault::Vault;
+use crate::vault::{Vault, lock};
 use crate::view::View;
 
 /// Finds personal text.
@@ -58,31 +61,88 @@ pub(crate) struct Redaction {
     pub(crate) placed: Vec<Placed>,
 }
 
-/// Redacts one text.
-pub(crate) fn redact(
-    find: &Find,
-    vault: &Vault,
+/// What detectors found in one text, before anything of it was replaced.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    format: Format,
+    /// In no order.
+    spans: Vec<Span>,
+}
+
+/// What is looked for in texts that are to leave.
+pub(crate) struct Eyes<'e> {
+    pub(crate) find: &'e Find,
+    /// What was found before, here or elsewhere.
+    pub(crate) known: &'e Known,
+}
+
+/// Looks through one text with the detectors alone.
+pub(crate) fn look(find: &Find, text: &str, format: Format) -> Result<Looked, Refusal> {
+    let format = read_as(text, format);
+    Ok(Looked { format, spans: found(&|text| Ok(find(text)), text, format)? })
+}
+
+/// The kind of each thing that detectors find in one text, however often they see it.
+pub(crate) fn kinds(
+    see: &See<'_>,
     text: &str,
     format: Format,
-) -> Result<Redaction, Refusal> {
+) -> Result<impl Iterator<Item = Kind> + use<>, Refusal> {
+    let mut spans = found_plain(see, text)?;
+    if read_as(text, format) == Format::Json {
+        spans.extend(found_in_strings(see, text)?);
+    }
+    Ok(merged(spans).into_iter().map(|span| span.kind))
+}
+
+fn read_as(text: &str, format: Format) -> Format {
     let valid = || serde_json::from_str::<IgnoredAny>(text).is_ok();
-    let format = if format == Format::Json && valid() { format } else { Format::Plain };
-    let first = found(find, text, format)?;
+    if format == Format::Json && valid() { format } else { Format::Plain }
+}
+
+impl Looked {
+    /// What was found as it is replaced, and with the escapes in it read, as it may stand elsewhere.
+    pub(crate) fn values(&self, text: &str) -> BTreeSet<(Entity, String)> {
+        let mut values = BTreeSet::new();
+        for span in &self.spans {
+            let Kind::Found(entity) = span.kind else { continue };
+            let mut value = replaced(&text[span.range.clone()], self.format).into_owned();
+            for _ in 0..MAX_LAYERS {
+                let Some(under) = View::of(&value) else { break };
+                values.insert((entity, std::mem::replace(&mut value, under.text)));
+            }
+            values.insert((entity, value));
+        }
+        values
+    }
+}
+
+/// Redacts one text.
+pub(crate) fn redact(
+    eyes: &Eyes<'_>,
+    vault: &Vault,
+    text: &str,
+    Looked { format, spans: first }: &Looked,
+) -> Result<Redaction, Refusal> {
+    let format = *format;
     let mut spans = within(lookalikes(text), text, format);
     spans.extend(first.iter().cloned());
+    if !eyes.known.is_empty() {
+        spans.extend(found(&|text| eyes.known.find(text), text, format)?);
+    }
     let spans = merged(spans);
     let redaction = apply(vault, text, &spans, format)?;
-    let left = left_over(find, &redaction, format)?;
+    let left = left_over(eyes, &redaction)?;
     if left.is_empty() {
         return Ok(redaction);
     }
     // Either the detectors cannot be relied on, or a text with pseudonyms reads differently: then that is hidden too.
-    if found(find, text, format)? != first {
+    if found(&|text| Ok((eyes.find)(text)), text, format)? != *first {
         return Err(Refusal::LeftOver);
     }
     grow(text, spans, (redaction, left), |spans| {
         let redaction = apply(vault, text, spans, format)?;
-        let left = left_over(find, &redaction, format)?;
+        let left = left_over(eyes, &redaction)?;
         Ok((redaction, left))
     })
 }
@@ -106,21 +166,39 @@ fn grow(
     Err(Refusal::LeftOver)
 }
 
-/// Whether anything is found in a text.
-pub(crate) fn is_clean(find: &Find, text: &str) -> Result<bool, Refusal> {
-    Ok(found(find, text, Format::Plain)?.is_empty())
+/// What finds in a text as it is written, or gives up.
+pub(crate) type See<'s> = dyn Fn(&str) -> Result<Vec<Finding>, Refusal> + 's;
+
+impl Eyes<'_> {
+    /// Whether nothing is found in a text.
+    pub(crate) fn is_clean(&self, text: &str) -> Result<bool, Refusal> {
+        Ok(found(&|text| self.see(text), text, Format::Plain)?.is_empty())
+    }
+
+    fn see(&self, text: &str) -> Result<Vec<Finding>, Refusal> {
+        let mut findings = (self.find)(text);
+        findings.extend(self.known.find(text)?);
+        Ok(findings)
+    }
 }
 
-/// What detectors find, in no order.
-fn found(find: &Find, text: &str, format: Format) -> Result<Vec<Span>, Refusal> {
-    let mut spans = found_plain(find, text)?;
+/// What is found, in no order.
+fn found(see: &See<'_>, text: &str, format: Format) -> Result<Vec<Span>, Refusal> {
+    let spans = found_plain(see, text)?;
     if format == Format::Plain {
         return Ok(spans);
     }
-    spans = within(spans, text, format);
+    let mut spans = within(spans, text, format);
+    spans.extend(found_in_strings(see, text)?);
+    Ok(spans)
+}
+
+/// In each string of JSON by itself.
+fn found_in_strings(see: &See<'_>, text: &str) -> Result<Vec<Span>, Refusal> {
+    let mut spans = Vec::new();
     for literal in literals(text).into_iter().filter(|literal| !literal.bare) {
         let Some(view) = View::of_json(&text[literal.range.clone()]) else { continue };
-        for span in found_plain(find, &view.text)? {
+        for span in found_plain(see, &view.text)? {
             let range = view.source(&span.range).ok_or(Refusal::Defect)?;
             let start = literal.range.start;
             spans.push(Span { range: start + range.start..start + range.end, ..span });
@@ -130,12 +208,12 @@ fn found(find: &Find, text: &str, format: Format) -> Result<Vec<Span>, Refusal> 
 }
 
 /// In the text as it is, and in each layer under its escapes.
-fn found_plain(find: &Find, text: &str) -> Result<Vec<Span>, Refusal> {
-    let mut spans = checked(find(text), text)?;
+fn found_plain(see: &See<'_>, text: &str) -> Result<Vec<Span>, Refusal> {
+    let mut spans = checked(see(text)?, text)?;
     let mut layers: Vec<View> = Vec::new();
     while layers.len() < MAX_LAYERS {
         let Some(view) = View::of(layers.last().map_or(text, |view| &view.text)) else { break };
-        let under = checked(find(&view.text), &view.text)?;
+        let under = checked(see(&view.text)?, &view.text)?;
         layers.push(view);
         for span in under {
             let mut up = layers.iter().rev();
@@ -195,18 +273,23 @@ fn merged(mut spans: Vec<Span>) -> Vec<Span> {
     merged
 }
 
+/// The value that a pseudonym of this part stands for.
+fn replaced(raw: &str, format: Format) -> Cow<'_, str> {
+    let view = (format == Format::Json).then(|| View::of_json(raw)).flatten();
+    view.map_or(Cow::Borrowed(raw), |view| Cow::Owned(view.text))
+}
+
 fn apply(vault: &Vault, text: &str, spans: &[Span], format: Format) -> Result<Redaction, Refusal> {
     if spans.is_empty() {
         return Ok(Redaction { text: text.to_owned(), format, placed: Vec::new() });
     }
-    let mut vault = vault.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut vault = lock(vault);
     let mut redaction =
         Redaction { text: String::with_capacity(text.len()), format, placed: Vec::new() };
     let mut from = 0;
     for span in spans {
         let raw = &text[span.range.clone()];
-        let view = (format == Format::Json).then(|| View::of_json(raw)).flatten();
-        let pseudonym = vault.replace(span.kind, view.as_ref().map_or(raw, |view| &view.text))?;
+        let pseudonym = vault.replace(span.kind, &replaced(raw, format))?;
         let quote = if span.bare { "\"" } else { "" };
         redaction.text.push_str(&text[from..span.range.start]);
         redaction.text.push_str(quote);
@@ -225,13 +308,24 @@ fn apply(vault: &Vault, text: &str, spans: &[Span], format: Format) -> Result<Re
 }
 
 /// Findings that are more than a pseudonym.
-fn left_over(find: &Find, redaction: &Redaction, format: Format) -> Result<Vec<Span>, Refusal> {
-    let mut spans = found(find, &redaction.text, format)?;
+fn left_over(eyes: &Eyes<'_>, redaction: &Redaction) -> Result<Vec<Span>, Refusal> {
+    let mut spans = found(&|text| eyes.see(text), &redaction.text, redaction.format)?;
     spans.retain(|span| redaction.shows(&span.range));
     Ok(spans)
 }
 
 impl Redaction {
+    /// A name, which stays what it is.
+    pub(crate) fn of_name(name: &str) -> Self {
+        Self { text: name.to_owned(), format: Format::Plain, placed: Vec::new() }
+    }
+
+    /// Whether a value is seen outside of all pseudonyms.
+    pub(crate) fn shows_any(&self, known: &Known) -> Result<bool, Refusal> {
+        let spans = found(&|text| known.find(text), &self.text, self.format)?;
+        Ok(spans.iter().any(|span| self.shows(&span.range)))
+    }
+
     /// Whether a letter or figure of this part is outside all pseudonyms.
     fn shows(&self, range: &Range<usize>) -> bool {
         let mut from = range.start;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
 use crate::detect::Entity;
+use crate::known::{Known, Value, is_telling};
 use crate::pseudonym::{Id, Kind, write};
 
 /// The secret that all pseudonyms of this process are made with. Wiped when it is dropped.
@@ -68,7 +69,9 @@ pub struct VaultFull;
 
 struct Entry {
     kind: Kind,
-    value: Zeroizing<String>,
+    value: Value,
+    /// How many came before it.
+    place: usize,
 }
 
 /// The pseudonyms of a session. The same value of the same kind always has the same one; those of another
@@ -79,7 +82,9 @@ pub struct Pseudonyms {
     bytes: usize,
     limits: VaultLimits,
     /// All values of a kind have the same one, and none is kept.
-    masks: bool,
+    pub(crate) masks: bool,
+    /// The values as they are looked for. `None`: more came since.
+    known: Option<Arc<Known>>,
 }
 
 impl fmt::Debug for Pseudonyms {
@@ -92,7 +97,7 @@ impl Pseudonyms {
     /// A session's, with none yet. A session that was forgotten gets the same again for the same values.
     pub fn new(root: &RootKey, session: Session, limits: VaultLimits) -> Self {
         let key = Zeroizing::new(*blake3::keyed_hash(&root.0, &session.0).as_bytes());
-        Self { key, entries: HashMap::new(), bytes: 0, limits, masks: false }
+        Self { key, entries: HashMap::new(), bytes: 0, limits, masks: false, known: None }
     }
 
     /// What stands for a kind alone: the same for all its values, whoever asks and whenever, so that nothing can be put
@@ -100,7 +105,7 @@ impl Pseudonyms {
     /// same after a restart and for every session.
     pub(crate) fn masks() -> Self {
         let (key, entries) = (Zeroizing::default(), HashMap::new());
-        Self { key, entries, bytes: 0, limits: VaultLimits::default(), masks: true }
+        Self { key, entries, bytes: 0, limits: VaultLimits::default(), masks: true, known: None }
     }
 
     /// The pseudonym of a value, as it is written.
@@ -129,7 +134,7 @@ impl Pseudonyms {
         for attempt in 0..8 {
             let id = self.id(kind, value, attempt);
             match self.entries.get(&id) {
-                Some(entry) if entry.kind == kind && *entry.value == value => {
+                Some(entry) if entry.kind == kind && entry.value.as_str() == value => {
                     return Ok(write(kind, id));
                 }
                 Some(_) => {}
@@ -148,7 +153,11 @@ impl Pseudonyms {
             return Err(VaultFull);
         }
         self.bytes = bytes;
-        self.entries.insert(id, Entry { kind, value: Zeroizing::new(value.to_owned()) });
+        if matches!(kind, Kind::Found(_)) && is_telling(value) {
+            self.known = None;
+        }
+        let value = Arc::new(Zeroizing::new(value.to_owned()));
+        self.entries.insert(id, Entry { kind, value, place: self.entries.len() });
         Ok(())
     }
 
@@ -160,6 +169,31 @@ impl Pseudonyms {
         Id::from_number(u64::from_le_bytes(number))
     }
 
+    /// The values of this session, to look for. One of several kinds has the kind that it was found as first, so that
+    /// what left once leaves the same way again.
+    pub(crate) fn known(&mut self) -> Arc<Known> {
+        if let Some(known) = &self.known {
+            return Arc::clone(known);
+        }
+        let mut found: Vec<(usize, Entity, &Value)> = Vec::with_capacity(self.entries.len());
+        found.extend(self.entries.values().filter_map(|entry| match entry.kind {
+            Kind::Found(entity) => Some((entry.place, entity, &entry.value)),
+            Kind::Lookalike => None,
+        }));
+        found.sort_unstable_by_key(|(place, ..)| *place);
+        let values = found.into_iter().map(|(_, entity, value)| (entity, Arc::clone(value)));
+        let known = Arc::new(Known::new(values));
+        self.known = Some(Arc::clone(&known));
+        known
+    }
+
+    /// All that was found.
+    #[cfg(test)]
+    pub(crate) fn values(&self) -> Vec<String> {
+        let found = self.entries.values().filter(|entry| entry.kind != Kind::Lookalike);
+        found.map(|entry| entry.value.to_string()).collect()
+    }
+
     /// What a pseudonym of this session stands for.
     pub(crate) fn value(&self, kind: Kind, id: Id) -> Option<&str> {
         self.entries.get(&id).filter(|entry| entry.kind == kind).map(|entry| entry.value.as_str())
@@ -168,6 +202,11 @@ impl Pseudonyms {
 
 /// A session's pseudonyms, shared by its requests and the answers under way.
 pub type Vault = Arc<Mutex<Pseudonyms>>;
+
+/// The pseudonyms, also after a panic elsewhere: whatever they are, each still stands for its value.
+pub(crate) fn lock(vault: &Vault) -> MutexGuard<'_, Pseudonyms> {
+    vault.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The vaults of the sessions used last.
 pub(crate) struct Vaults {

@@ -282,7 +282,7 @@ fn stands(text: &str, start: usize, end: usize) -> bool {
 }
 
 /// Whether it is of a script that does not part its words.
-fn is_dense(sign: char) -> bool {
+pub(crate) fn is_dense(sign: char) -> bool {
     matches!(sign, '\u{e00}'..='\u{e7f}' | '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}')
 }
 

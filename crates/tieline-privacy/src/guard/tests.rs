@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use proptest::prelude::*;
 use tieline_types::{
     BackendError, Constraint, ErrorKind, Hint, Message, Owner, Picture, PictureKind, PictureSource,
     Private, Retry, Role, Tool, ToolCall, ToolChoice,
@@ -212,15 +213,15 @@ fn what_cannot_be_looked_through_is_refused() {
 
 #[test]
 fn time_that_ends_before_or_during_the_redaction_is_a_refusal() {
-    // Each look is one more; the request has one text, which is looked at before and after.
-    for allowed in 0..3 {
+    // Each look is one more; the request has one text, which is looked through, replaced, and then done.
+    for allowed in 0..4 {
         let stopwatch: Stopwatch = Arc::new(move || {
             let looks = AtomicU32::new(0);
             Box::new(move || looks.fetch_add(1, Ordering::Relaxed) >= allowed)
         });
         let guard = guard().with_stopwatch(stopwatch);
         let refusal = guard.prepare(text("x"), &release(Treatment::Redacted)).err();
-        assert_eq!(refusal, (allowed < 2).then_some(Refusal::Expired), "{allowed}");
+        assert_eq!(refusal, (allowed < 3).then_some(Refusal::Expired), "{allowed}");
     }
 }
 
@@ -274,4 +275,97 @@ fn a_session_that_was_forgotten_gets_the_same_pseudonyms() {
     guard.forget(Session::named("test"));
     assert_eq!(sent(), first);
     assert_ne!(first, Prompt::Text(Private::new(SECRET)));
+}
+
+/// What leaves of a conversation in which these are said, plain and by a tool.
+fn leaves(guard: &Guard, said: &[String]) -> Result<Vec<String>, BackendError> {
+    let message = |(at, text): (usize, &String)| match at % 2 {
+        0 => Message::new(Role::User, text.as_str()),
+        _ => {
+            let mut called = Message::new(Role::Assistant, text.as_str());
+            let arguments = serde_json::json!({ "text": text }).to_string().into();
+            let (id, name) = ("1".to_owned(), "t".to_owned());
+            called.tool_calls = vec![ToolCall { id, name, arguments }];
+            called
+        }
+    };
+    let request = Request::new(Prompt::Chat(said.iter().enumerate().map(message).collect()));
+    let preview = would_leave(&request, &release(Treatment::Redacted), guard)?;
+    let text = |(surface, text): (Surface, Private)| match surface {
+        Surface::CallArguments(..) => {
+            let json: serde_json::Value = serde_json::from_str(text.expose()).unwrap();
+            json["text"].as_str().unwrap().to_owned()
+        }
+        _ => text.into_inner(),
+    };
+    Ok(preview.surfaces.into_iter().map(text).collect())
+}
+
+/// A text with one letter in the place of each of its pseudonyms, which go on over a border as letters do.
+fn without_pseudonyms(text: &str) -> String {
+    let mut parts = text.split("TLX_");
+    let mut left = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let kind = part.find('_').unwrap();
+        left.push('Z');
+        left.push_str(&part[kind + 11..]);
+    }
+    left
+}
+
+/// Whether a value stands in a text with no letter or figure beside one of its own.
+fn stands(text: &str, value: &str) -> bool {
+    let goes_on = |sign: Option<char>| sign.is_some_and(char::is_alphanumeric);
+    text.match_indices(value).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + value.len()..]);
+        let into = goes_on(before.chars().next_back()) && goes_on(value.chars().next());
+        let out = goes_on(value.chars().next_back()) && goes_on(after.chars().next());
+        !into && !out
+    })
+}
+
+fn said() -> impl Strategy<Value = Vec<String>> {
+    let parts = proptest::sample::select(vec![
+        "born on ",
+        "14 March 1985",
+        "1990-01-02",
+        "/home/annika",
+        "annika",
+        "password: ",
+        "Qx7-kd9fQ2p",
+        "4111 1111 1111 1111",
+        "1111 1111",
+        "tel. ",
+        "+49 30 901820",
+        "901820",
+        "\u{e9}t\u{e9}",
+        "\\u00e9",
+        "%20",
+        "x",
+        " ",
+        " ",
+        ", ",
+        "\n",
+        "TLX_TERM_7",
+    ]);
+    let text = proptest::collection::vec(parts, 0..9).prop_map(|parts| parts.concat());
+    proptest::collection::vec(text, 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn no_value_that_the_session_knows_leaves(turns in proptest::collection::vec(said(), 1..3)) {
+        let limits = GuardLimits::default();
+        let guard = Guard::new(Arc::default(), RootKey::new([7; 32]), limits);
+        for turn in turns {
+            let Ok(texts) = leaves(&guard, &turn) else { continue };
+            let values = lock(&guard.vaults.of(Session::named("test"))).values();
+            for value in values.iter().filter(|value| crate::known::is_telling(value)) {
+                let shown = texts.iter().find(|text| stands(&without_pseudonyms(text), value));
+                prop_assert!(shown.is_none(), "{value:?} in {shown:?}");
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod canaries;
 mod corpus;
+mod elsewhere;
 mod leaving;
 mod mirror;
 mod returning;
