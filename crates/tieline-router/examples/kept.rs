@@ -64,6 +64,7 @@ fn tried(first: &Try, usage: Usage, number: u32) -> Tried {
         usage: Some(usage),
         source: Source::Reported,
         cost_micro_usd: Some(i64::from(spread(number, 90_000))),
+        cost_at_least: false,
         reserved_micro_usd: Some(i64::from(spread(number, 900_000))),
         price: Some(("policy".to_owned(), None)),
         data_class: DataClass::Internal,

@@ -56,6 +56,17 @@ pub struct Fare {
     pub prompt: Tokens,
     /// The most tokens that the answer may have, where neither the request nor `cut` says so.
     pub completion: Tokens,
+    /// Whether nobody knows that: an answer goes on to the vendor's own limit, and `completion` is what most take.
+    pub is_guess: bool,
+}
+
+/// The end of an answer.
+#[derive(Clone, Copy, Debug)]
+struct Longest {
+    /// The most tokens that it may have.
+    tokens: Tokens,
+    /// Nobody knows: it may be longer.
+    is_guess: bool,
 }
 
 /// What came of it.
@@ -63,6 +74,8 @@ pub struct Fare {
 pub struct Bill {
     /// What it cost; `None`: nobody knows.
     pub cost: Option<MicroUsd>,
+    /// Whether it may have cost more: nobody told what was used, nor is known how long the answer may have become.
+    pub at_least: bool,
     /// What was reserved; `None`: nothing had to be.
     pub reserved: Option<MicroUsd>,
     /// What was used.
@@ -160,10 +173,10 @@ impl Metered {
     }
 
     /// Notes a run before it leaves: at what it may cost at most, or at what is reserved where that is more.
-    fn note(&self, completion: Tokens, held: Option<&Held>) -> Result<Option<String>, BudgetError> {
-        let Fare { till, id, price, prompt, noted, .. } = &*self.fare;
+    fn note(&self, longest: Longest, held: Option<&Held>) -> Result<Option<String>, BudgetError> {
+        let Fare { till, id, price, prompt, .. } = &*self.fare;
         let Some(till) = till else { return Ok(None) };
-        let cost = price.as_ref().map(|price| price.worst(*prompt, completion));
+        let cost = price.as_ref().map(|price| price.worst(*prompt, longest.tokens));
         if held.is_none() && cost == Some(MicroUsd::ZERO) {
             // Whatever becomes of it, no money is missing.
             return Ok(None);
@@ -174,26 +187,36 @@ impl Metered {
             runs.noted
         };
         let name = again(id, number);
-        let usage = price.as_ref().map(|price| price.worst_usage(*prompt, completion));
-        let reserved = held.map(Held::amount);
         till.intents().note(&RequestRow {
-            outcome: UNSETTLED.to_owned(),
             attempt: number,
+            reservation: Some(name.clone()),
+            ..self.at_most(longest, held.map(Held::amount))
+        })?;
+        Ok(Some(name))
+    }
+
+    /// The row of a run whose end nobody may come to write.
+    fn at_most(&self, longest: Longest, reserved: Option<MicroUsd>) -> RequestRow {
+        let Fare { price, prompt, noted, .. } = &*self.fare;
+        let completion = longest.tokens;
+        let cost = price.as_ref().map(|price| price.worst(*prompt, completion));
+        let usage = price.as_ref().map(|price| price.worst_usage(*prompt, completion));
+        RequestRow {
+            outcome: UNSETTLED.to_owned(),
             prompt_tokens: usage.map(|usage| usage.prompt_tokens.0),
             cached_tokens: usage.map(|usage| usage.cached_tokens.0),
             cache_write_tokens: usage.map(|usage| usage.cache_write_tokens.0),
             completion_tokens: usage.map(|usage| usage.completion_tokens.0),
             sources: UsageSources::all(usage.map_or(Source::Unknown, |_| Source::Estimated)),
             cost: cost.map(|cost| cost.max(reserved.unwrap_or_default())),
+            cost_at_least: longest.is_guess,
             reserved,
-            reservation: Some(name.clone()),
             ..noted.clone()
-        })?;
-        Ok(Some(name))
+        }
     }
 
-    /// The money of a run that begins now, whose answer has at most so many tokens.
-    async fn pay(&self, completion: Tokens) -> Result<(OneBill, Option<Held>), BackendError> {
+    /// The money of a run that begins now, whose answer ends there.
+    async fn pay(&self, longest: Longest) -> Result<(OneBill, Option<Held>), BackendError> {
         let bill = OneBill::default();
         let ahead = {
             let mut runs = lock(&self.runs);
@@ -205,7 +228,7 @@ impl Metered {
             None => self.reserve().await,
         };
         let paid = held.and_then(|held| {
-            let noted = self.note(completion, held.as_ref())?;
+            let noted = self.note(longest, held.as_ref())?;
             Ok((held, noted))
         });
         let (mut held, noted) = paid.map_err(|error| {
@@ -280,9 +303,11 @@ impl Backend for Metered {
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let most = [request.max_tokens, self.fare.cut].into_iter().flatten().min();
-        let completion = most.unwrap_or(self.fare.completion);
-        let (bill, held) = self.pay(completion).await?;
-        let mut meter = Meter { fare: Arc::clone(&self.fare), completion, bill, held, bytes: 0 };
+        let Fare { completion, is_guess, .. } = *self.fare;
+        let is_guess = is_guess && most.is_none();
+        let longest = Longest { tokens: most.unwrap_or(completion), is_guess };
+        let (bill, held) = self.pay(longest).await?;
+        let mut meter = Meter { fare: Arc::clone(&self.fare), longest, bill, held, bytes: 0 };
         match self.backend.run(Request { max_tokens: most, ..request }).await {
             Ok(stream) => Ok(Box::pin(Paid { stream, meter })),
             Err(error) => {
@@ -298,8 +323,7 @@ impl Backend for Metered {
 /// Counts what comes. Dropped before the end, it settles at the most that it may have cost.
 struct Meter {
     fare: Arc<Fare>,
-    /// The most tokens that the answer may have.
-    completion: Tokens,
+    longest: Longest,
     bill: OneBill,
     held: Option<Held>,
     bytes: usize,
@@ -346,7 +370,8 @@ impl Meter {
     fn estimate(&mut self, told: Usage) {
         let came = most_tokens(self.bytes).max(told.completion_tokens);
         let prompt = told.prompt_tokens.max(self.fare.prompt);
-        let completion = self.completion.max(came);
+        lock(&self.bill).at_least = self.longest.is_guess;
+        let completion = self.longest.tokens.max(came);
         let Some(price) = &self.fare.price else {
             let usage =
                 Usage { prompt_tokens: prompt, completion_tokens: completion, ..Usage::default() };

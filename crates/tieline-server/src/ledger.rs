@@ -306,6 +306,7 @@ fn attempt(record: &Record, tried: &Tried) -> RequestRow {
         price_source,
         price_date: price_date.flatten(),
         cost: tried.cost_micro_usd.map(MicroUsd),
+        cost_at_least: tried.cost_at_least,
         reserved: tried.reserved_micro_usd.map(MicroUsd),
         reservation: tried.reservation.clone(),
         sent_bytes: Some(micros(tried.sent_bytes)),

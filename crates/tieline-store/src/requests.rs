@@ -131,7 +131,8 @@ pub struct RequestRow {
     pub price_date: Option<String>,
     /// What it cost by the prices of its time, in millionths of a dollar; `None`: nobody knows.
     pub cost: Option<MicroUsd>,
-    /// Whether the cost covers only what was seen: a stream broke off before its usage was told.
+    /// Whether the cost covers only what was seen: a stream broke off before its usage was told, or nothing said how long it
+    /// might be.
     pub cost_at_least: bool,
     /// What was reserved for it at most.
     pub reserved: Option<MicroUsd>,

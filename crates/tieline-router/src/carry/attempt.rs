@@ -215,8 +215,8 @@ struct Entry {
     since: Instant,
     /// The answer was asked for in one piece.
     whole: bool,
-    /// The time for its first token is over before the time to accept is.
-    hasty: bool,
+    /// When it has to have begun.
+    begin: Duration,
     /// When it has to be over.
     limit: Duration,
     accepted: bool,
@@ -239,7 +239,7 @@ impl Entry {
             mark,
             since: now,
             whole: false,
-            hasty: false,
+            begin: candidate.deadlines.first_token,
             limit: candidate.deadlines.total,
             accepted: false,
             first_token: None,
@@ -302,34 +302,28 @@ impl Entry {
     }
 
     /// Whether it ran out of time only since a caller gave it less than there usually is, or others took of it: such
-    /// a caller must not shut a model out for all.
+    /// a caller must not shut a model out for all. Who says before that it was too slow was not hurried.
     fn is_hurried(&self) -> bool {
-        let Deadlines { accept, usual: (first_token, total), .. } = self.candidate.deadlines;
+        let Deadlines { usual: (first_token, total), .. } = self.candidate.deadlines;
         let elapsed = self.since.elapsed();
-        let begins = first_token.min(total);
         match self.first_token {
             Some(_) => elapsed >= self.limit && self.limit < total,
-            None if self.accepted || self.whole => elapsed < begins,
-            None => elapsed < begins.min(accept),
+            None => elapsed >= self.begin && self.begin < first_token.min(total),
         }
     }
 
     fn fail(&mut self, error: &BackendError) {
-        // Who was connected and did not answer in time may have been at work: that is no fault of the host's.
-        let late = error.kind == ErrorKind::Timeout && self.hasty && !is_connection(error);
-        let accepted = self.accepted || late || (self.whole && !is_connection(error));
-        let hurried =
-            error.kind == ErrorKind::Timeout && !is_connection(error) && self.is_hurried();
-        let fault = attribute(error, accepted).filter(|_| !hurried);
+        // Who is silent may be at work: only a connection that cannot be made tells that nobody is there.
+        let silent = error.kind == ErrorKind::Timeout && !is_connection(error);
+        let hurried = silent && self.is_hurried();
+        let fault = attribute(error, self.accepted).filter(|_| !hurried);
         self.watch.note(&self.candidate, fault.map_or(Outcome::Neutral, Outcome::Fault));
-        let unreachable = !accepted
-            && error.origin == Origin::Upstream
-            && (is_connection(error) || error.kind == ErrorKind::Timeout);
+        let unreachable =
+            !self.accepted && error.origin == Origin::Upstream && is_connection(error);
         let host = self.candidate.host();
-        let silent = !self.accepted && (late || (self.whole && error.kind == ErrorKind::Timeout));
         self.watch.network(&self.candidate, |network| match () {
             // It was connected once; whether it still is, nothing told.
-            () if silent || hurried => network.unknown(),
+            () if silent => network.unknown(),
             () if unreachable => network.failed(host, Instant::now().into_std()),
             // A refusal came over the network too; one of ours did not, and one that says no more than that
             // nobody is there may be of either kind.
@@ -401,7 +395,7 @@ impl fmt::Debug for Live {
 /// Asks `candidate`, which was admitted.
 ///
 /// # Errors
-/// It refuses, or does not accept in time. That is logged.
+/// It refuses, or does not begin in time. That is logged.
 pub(super) async fn ask(
     candidate: &Candidate,
     mut request: Request,
@@ -416,12 +410,13 @@ pub(super) async fn ask(
         true => candidate.deadlines.in_one_piece(candidate.zone, request.max_tokens),
         false => candidate.deadlines,
     };
-    entry.hasty = deadlines.first_token < deadlines.accept;
     let deadlines = deadlines.within(since, until);
     entry.limit = deadlines.total;
+    let begin = deadlines.first_token.min(deadlines.total);
+    entry.begin = request.deadline.map_or(begin, |deadline| deadline.min(begin));
     let whose = candidate.whose();
     let running = candidate.backend.run(request);
-    match deadlines::accept(running, &whose, deadlines).await {
+    match deadlines::head(running, &whose, deadlines).await {
         Ok(stream) => {
             entry.accept();
             Ok(Live { stream: Timed::new(stream, whose, deadlines, since), entry })

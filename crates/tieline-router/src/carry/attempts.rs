@@ -103,10 +103,13 @@ pub(super) enum Advice {
     Later(Duration),
 }
 
-/// What follows from `error`: a fault of the caller's is the same everywhere, all others are not.
+/// What follows from `error`: a fault of the caller's is the same everywhere, all others are not. How long a prompt may
+/// be and what can be asked for is each model's own, whoever is to blame.
 pub(super) fn advise(error: &BackendError) -> Advice {
+    let is_its_own = matches!(error.kind, ErrorKind::ContextExceeded | ErrorKind::Unsupported);
     match (error.retry, error.origin) {
         (Retry::After(wait), _) => Advice::Later(wait),
+        (Retry::No, Origin::Caller) if is_its_own => Advice::Next,
         (Retry::Elsewhere, _) | (Retry::No, Origin::Here | Origin::Upstream) => Advice::Next,
         (Retry::No, Origin::Caller) => Advice::Stop,
     }

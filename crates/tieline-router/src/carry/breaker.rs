@@ -64,8 +64,12 @@ pub fn attribute(error: &BackendError, accepted: bool) -> Option<Fault> {
         // A vendor that has something against the account is no fault of the vendor's.
         ErrorKind::Upstream if error.origin == Origin::Here => Some(Fault::Key),
         ErrorKind::InvalidRequest | ErrorKind::ContextExceeded | ErrorKind::Unsupported => None,
-        ErrorKind::Timeout | ErrorKind::Unavailable if upstream && !accepted => Some(Fault::Host),
-        ErrorKind::Upstream if !accepted && is_connection(error) => Some(Fault::Host),
+        // Who is silent, or says that it was too slow, may be at work: a host is away where nobody connects to it.
+        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Upstream
+            if upstream && !accepted && is_connection(error) =>
+        {
+            Some(Fault::Host)
+        }
         _ => Some(Fault::Model),
     }
 }

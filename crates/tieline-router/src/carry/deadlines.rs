@@ -1,4 +1,7 @@
-//! Four deadlines around one backend's answer.
+//! Three deadlines around one backend's answer.
+//!
+//! How long a connection may take is the backend's own limit: here nobody sees whether one stands, and who says
+//! nothing for long may load a model or read a long prompt.
 //!
 //! Expiry drops the backend's stream at once, which cancels its work.
 
@@ -18,9 +21,8 @@ const SLOW_TOKEN: Duration = Duration::from_millis(100);
 /// How long each part of an answer may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// From the sending until the backend accepts; connecting, and loading a cold model, are in it.
-    pub accept: Duration,
-    /// From the sending to the first token. Places in a queue, warnings and the start are none.
+    /// From the sending to the first token; connecting, loading a cold model and the wait for an answer's head are in
+    /// it. Places in a queue, warnings and the start are no token.
     pub first_token: Duration,
     /// The longest wait for the next event after the first token.
     pub idle: Duration,
@@ -36,13 +38,12 @@ impl Deadlines {
     /// and reads a long prompt slowly; a vendor answers soon or not at all, but may think for a minute.
     pub fn usual(zone: Zone) -> Self {
         let seconds = Duration::from_secs;
-        let (accept, first_token) = match zone {
-            Zone::Host => (120, 300),
-            Zone::Lan => (30, 120),
-            Zone::CloudZeroRetention | Zone::Cloud => (10, 60),
+        let first_token = match zone {
+            Zone::Host => 300,
+            Zone::Lan => 120,
+            Zone::CloudZeroRetention | Zone::Cloud => 60,
         };
         Self {
-            accept: seconds(accept),
             first_token: seconds(first_token),
             idle: seconds(60),
             total: seconds(1800),
@@ -57,7 +58,7 @@ impl Deadlines {
     pub(super) fn in_one_piece(self, zone: Zone, most: Option<Tokens>) -> Self {
         let end = Self::of_one_piece(self.first_token, zone, most);
         let end = end.map_or(self.total, |end| end.min(self.total));
-        Self { accept: end, first_token: end, idle: end, ..self }
+        Self { first_token: end, idle: end, ..self }
     }
 
     /// When an answer in one piece is too late, the total apart. `None`: nobody can say.
@@ -81,7 +82,6 @@ impl Deadlines {
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Passed {
-    Accept,
     FirstToken,
     Idle,
     Total,
@@ -90,7 +90,6 @@ pub(super) enum Passed {
 impl Passed {
     fn what(self) -> &'static str {
         match self {
-            Self::Accept => "accept the request",
             Self::FirstToken => "begin its answer",
             Self::Idle => "go on with its answer",
             Self::Total => "finish its answer",
@@ -120,9 +119,9 @@ pub(super) fn expired(whose: &Whose, passed: Passed, after: Duration, begun: boo
     BackendError::new(ErrorKind::Timeout, message).of(origin(whose.zone), retry)
 }
 
-/// Runs `running` under the deadline to accept, or under whichever ends before it: who has not accepted has not
-/// begun its answer either.
-pub(super) async fn accept<F>(
+/// Runs `running`, which waits for an answer's head, under the deadline of the first token, or under the total where
+/// that ends before it: who has not accepted has not begun its answer either.
+pub(super) async fn head<F>(
     running: F,
     whose: &Whose,
     deadlines: Deadlines,
@@ -130,11 +129,10 @@ pub(super) async fn accept<F>(
 where
     F: Future<Output = Result<EventStream, BackendError>>,
 {
-    let Deadlines { accept, first_token, total, .. } = deadlines;
-    let (passed, limit) = match accept.min(first_token).min(total) {
-        limit if limit == accept => (Passed::Accept, limit),
-        limit if limit == first_token => (Passed::FirstToken, limit),
-        limit => (Passed::Total, limit),
+    let Deadlines { first_token, total, .. } = deadlines;
+    let (passed, limit) = match total < first_token {
+        true => (Passed::Total, total),
+        false => (Passed::FirstToken, first_token),
     };
     match tokio::time::timeout(limit, running).await {
         Ok(result) => result,

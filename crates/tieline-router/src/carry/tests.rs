@@ -2,6 +2,7 @@
 
 mod any;
 mod cascade;
+mod heads;
 mod whole;
 
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,6 @@ pub(super) const fn seconds(seconds: u64) -> Duration {
 
 pub(super) fn candidate(backend: &Arc<Flaky>) -> Candidate {
     let deadlines = Deadlines {
-        accept: seconds(1),
         first_token: seconds(2),
         idle: seconds(1),
         total: seconds(10),
@@ -115,6 +115,35 @@ async fn the_next_one_answers_where_the_first_one_refuses() {
 async fn what_is_wrong_with_the_request_is_wrong_everywhere() {
     let refusal = Script::refuses(ErrorKind::InvalidRequest, Origin::Caller, Retry::No);
     check([refusal, hi()], "refused: <InvalidRequest>", &[("one", Ended::Refused)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_or_too_much_for_one_model_goes_to_the_next() {
+    let both = [("one", Ended::Refused), ("two", Ended::Refused)];
+    for kind in [ErrorKind::ContextExceeded, ErrorKind::Unsupported] {
+        for retry in [Retry::No, Retry::Elsewhere] {
+            let refusal = || Script::refuses(kind, Origin::Caller, retry);
+            check([refusal(), hi()], ANSWERED, NEXT).await;
+            let want = format!("refused: <{kind:?}>");
+            check([refusal(), refuses(ErrorKind::Upstream)], &want, &both).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prompt_that_is_too_long_is_held_against_nobody() {
+    let refusal = Script::refuses(ErrorKind::ContextExceeded, Origin::Caller, Retry::No);
+    let one = Flaky::new("one", Zone::Host, [refusal]);
+    let (watch, _) = watched();
+    let name = |name: &str| name.to_owned();
+    let key = breaker::Key { host: name("h"), model: name("m"), key: name("k"), turn: 0 };
+    let first = Candidate { breaker: Some(key), ..candidate(&one) };
+    let attempts = Attempts::new(vec![first], Limits::default(), watch.clone());
+    // Whoever named that one model gets its own word.
+    let error = attempts.run(request()).await.err().unwrap();
+    let said = (error.kind, error.origin, error.retry);
+    assert_eq!(said, (ErrorKind::ContextExceeded, Origin::Caller, Retry::No));
+    assert!(watch.breakers.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -351,39 +380,6 @@ async fn who_always_breaks_off_is_left_alone_too() {
     let attempts = Attempts::new(vec![first], impatient, watch);
     assert_eq!(heard(&attempts).await, "refused: <Unavailable>");
     assert_eq!(one.runs(), 6);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_machine_without_network_is_found_out() {
-    let silent = || Script::answers(Vec::new()).after(seconds(100));
-    let one = Flaky::new("one", Zone::Cloud, [silent()]);
-    let two = Flaky::new("two", Zone::Cloud, [silent()]);
-    let (watch, _) = watched();
-    let candidates = vec![candidate(&one), candidate(&two)];
-    let attempts = Attempts::new(candidates, Limits::default(), watch.clone());
-    assert_eq!(heard(&attempts).await, "refused: <Timeout>");
-    assert!(!watch.network.lock().unwrap().allows(Instant::now().into_std()));
-    // Whoever refuses is there.
-    let there = Flaky::new("one", Zone::Cloud, [refuses(ErrorKind::Busy)]);
-    heard(&Attempts::new(vec![candidate(&there)], Limits::default(), watch.clone())).await;
-    assert!(watch.network.lock().unwrap().allows(Instant::now().into_std()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_begins_too_late_before_it_accepts_is_no_host_that_is_gone() {
-    let silent = || Script::answers(Vec::new()).after(seconds(100));
-    let one = Flaky::new("one", Zone::Cloud, [silent()]);
-    let two = Flaky::new("two", Zone::Cloud, [silent()]);
-    let (watch, _) = watched();
-    let hasty = |backend| {
-        let usual: Candidate = candidate(backend);
-        let deadlines = Deadlines { accept: seconds(5), ..usual.deadlines };
-        Candidate { deadlines, ..usual }
-    };
-    let candidates = vec![hasty(&one), hasty(&two)];
-    let attempts = Attempts::new(candidates, Limits::default(), watch.clone());
-    assert_eq!(heard(&attempts).await, "refused: <Timeout>");
-    assert!(watch.network.lock().unwrap().allows(Instant::now().into_std()));
 }
 
 /// Else a caller could shut a model out for all others, by asking for less time than anybody needs.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tieline_privacy::Entity;
+use tieline_privacy::{Entity, Treatment};
 use tieline_types::{DataClass, MicroUsd, Price, Source, Tokens, Zone};
 
 use crate::policy::BudgetScope;
@@ -39,6 +39,8 @@ pub struct Asked {
     pub prompt_tokens: Tokens,
     /// The most tokens that the prompt can have, where that is known: what is reserved for.
     pub prompt_tokens_most: Option<Tokens>,
+    /// How many more they can become where what was found is replaced by pseudonyms before it leaves.
+    pub pseudonym_tokens: Tokens,
     /// The most tokens that the caller wants.
     pub max_tokens: Option<Tokens>,
     /// How long answers like this were; `None`: nobody knows.
@@ -68,6 +70,15 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// The most tokens that the prompt can have where it leaves so treated.
+    pub(crate) fn longest_prompt(&self, treatment: Treatment) -> Tokens {
+        let most = self.prompt_tokens_most.unwrap_or(self.prompt_tokens).max(self.prompt_tokens);
+        match treatment {
+            Treatment::AsIs => most,
+            Treatment::Redacted => Tokens(most.0.saturating_add(self.pseudonym_tokens.0)),
+        }
+    }
+
     /// Whether one of these is the key's id or label.
     pub(crate) fn is_by_key(&self, keys: &[String]) -> bool {
         keys.iter().any(|key| *key == self.key || Some(key) == self.key_label.as_ref())

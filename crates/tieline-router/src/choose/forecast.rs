@@ -1,5 +1,6 @@
 //! What an answer will probably take: tokens, money, time, energy.
 
+use tieline_privacy::Treatment;
 use tieline_types::{MicroUsd, Price, Source, Tokens, Usage};
 
 use super::decision::Forecast;
@@ -49,12 +50,16 @@ fn tariff(candidate: &Candidate) -> Option<Tariff> {
 /// is what nine of ten answers take, and no less than where nobody knows: answers are cut there, so that what was
 /// learned of them would make them ever shorter. Nothing is taken to be cached, and of two prices the one that can be
 /// the dearer counts.
-pub(super) fn reserve(asked: &Asked, candidate: &Candidate) -> Option<(MicroUsd, Tokens)> {
+pub(super) fn reserve(
+    asked: &Asked,
+    candidate: &Candidate,
+    treatment: Treatment,
+) -> Option<(MicroUsd, Tokens)> {
     let tariff = tariff(candidate)?;
     let usual = output(asked, candidate).p90.max(OUTPUT.p90);
     let wanted = asked.max_tokens.unwrap_or(usual);
     let tokens = wanted.min(candidate.max_output.unwrap_or(wanted));
-    let prompt = asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens);
+    let prompt = asked.longest_prompt(treatment);
     // A price below nothing must not make room in a budget.
     Some((tariff.worst(prompt, tokens).max(MicroUsd::ZERO), tokens))
 }

@@ -1,5 +1,6 @@
 //! The hard limits. What is unknown of an ability is: no.
 
+use tieline_privacy::Treatment;
 use tieline_types::{DataClass, MicroUsd, Tokens, Zone};
 
 use super::decision::{Reason, Rejection};
@@ -28,7 +29,8 @@ pub(super) fn check<'p>(
     if let Some(reason) = trust(policy, candidate).or_else(|| ability(asked, candidate)) {
         return Err(no(reason));
     }
-    match room(asked, candidate).or_else(|| money(asked, candidate)).or_else(|| health(candidate)) {
+    let money = || money(asked, candidate, leave.treatment);
+    match room(asked, candidate).or_else(money).or_else(|| health(candidate)) {
         Some((reason, wanted, limit)) => Err(Rejection { wanted, limit, ..no(reason) }),
         None => Ok(leave),
     }
@@ -116,9 +118,9 @@ fn room(asked: &Asked, candidate: &Candidate) -> Option<Numbered> {
     (candidate.state.memory_fits == Some(false)).then_some((Reason::Memory, None, None))
 }
 
-fn money(asked: &Asked, candidate: &Candidate) -> Option<Numbered> {
+fn money(asked: &Asked, candidate: &Candidate, treatment: Treatment) -> Option<Numbered> {
     let least = asked.budgets.iter().map(|budget| budget.left).min()?;
-    match forecast::reserve(asked, candidate) {
+    match forecast::reserve(asked, candidate, treatment) {
         None => Some((Reason::PriceUnknown, None, Some(least.0))),
         // What costs nothing may be had with an empty purse too.
         Some((reserve, _)) if reserve > least && reserve > MicroUsd::ZERO => {

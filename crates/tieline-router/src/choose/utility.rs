@@ -86,7 +86,8 @@ fn order(one: &Score, other: &Score) -> Ordering {
 }
 
 fn attempt(policy: &Policy, asked: &Asked, candidate: &Candidate, leave: &Leave<'_>) -> Try {
-    let (reserve, reserve_tokens) = forecast::reserve(asked, candidate).unwrap_or_default();
+    let reserved = forecast::reserve(asked, candidate, leave.treatment);
+    let (reserve, reserve_tokens) = reserved.unwrap_or_default();
     Try {
         name: candidate.name.clone(),
         zone: policy.zone_of(candidate).unwrap_or(Zone::Cloud),

@@ -97,6 +97,7 @@ impl Shop {
             prompt: Tokens(100),
             // All of it costs what is reserved.
             completion: Tokens(2950),
+            is_guess: false,
         }
     }
 
@@ -168,6 +169,25 @@ async fn a_vendor_that_goes_on_beyond_its_limit_is_taken_at_what_came() {
     let read = shop.read(vendor, shop.fare("1", true), 1).await;
     assert_eq!(read.bill.cost, Some(MicroUsd(12_100)));
     assert_eq!(shop.balance().await.settled, MicroUsd(12_100));
+}
+
+#[tokio::test]
+async fn where_nobody_knows_the_end_a_bill_and_a_note_are_at_least_so_much() {
+    let shop = Shop::new();
+    let guess = |id: &str| Fare { is_guess: true, scopes: Vec::new(), ..shop.fare(id, true) };
+    let left = || Vendor::Says(vec![piece("Hello")], false);
+    let bill = shop.read(left(), guess("1"), 1).await.bill;
+    assert_eq!((bill.cost, bill.at_least), (Some(MicroUsd(6_000)), true));
+    let cut = Fare { cut: Some(Tokens(50)), ..guess("2") };
+    assert!(!shop.read(left(), cut, 1).await.bill.at_least);
+    assert!(!shop.read(left(), shop.fare("3", true), 1).await.bill.at_least);
+    let told = Vendor::Says(vec![finished(1000, 0, 50)], true);
+    assert!(!shop.read(told, guess("4"), 1).await.bill.at_least);
+    let metered = Metered::new(Arc::new(left()), guess("5"));
+    for is_guess in [true, false] {
+        let row = metered.at_most(Longest { tokens: Tokens(2950), is_guess }, None);
+        assert_eq!((row.cost, row.cost_at_least), (Some(MicroUsd(6_000)), is_guess));
+    }
 }
 
 #[tokio::test]

@@ -119,11 +119,12 @@ fn a_price_that_nobody_looked_at_for_a_season_is_old() {
 }
 
 #[test]
-fn a_prompt_has_no_more_tokens_than_its_body_has_bytes() {
-    assert_eq!(most_prompt_tokens(Bytes(0), 0), Tokens(1024));
-    assert_eq!(most_prompt_tokens(Bytes(1000), 0), Tokens(2024));
-    assert_eq!(most_prompt_tokens(Bytes(1000), 2), Tokens(2024 + 2 * 48_169));
-    assert_eq!(most_prompt_tokens(Bytes(u64::MAX), u32::MAX), Tokens(u32::MAX));
+fn a_prompt_has_no_more_tokens_than_its_text_has_bytes_and_what_is_written_around_it() {
+    assert_eq!(most_prompt_tokens(Bytes(0), 0, 0), Tokens(1024));
+    assert_eq!(most_prompt_tokens(Bytes(1000), 0, 0), Tokens(2024));
+    assert_eq!(most_prompt_tokens(Bytes(1000), 2, 0), Tokens(2024 + 2 * 48_169));
+    assert_eq!(most_prompt_tokens(Bytes(1000), 0, 1000), Tokens(2024 + 8000));
+    assert_eq!(most_prompt_tokens(Bytes(u64::MAX), u32::MAX, u32::MAX), Tokens(u32::MAX));
 }
 
 fn policy(text: &str) -> Result<Prices, PriceError> {

@@ -27,6 +27,9 @@ const BYTES_A_TOKEN: u64 = 4;
 const ADDED_A_TEXT: u64 = 3;
 /// The same of whoever scores a text: some ask their model in sentences around it.
 const ADDED_A_PAIR: u64 = 128;
+/// Bytes of the longest pseudonym, such as `TLX_NATIONALID_0123456789`, and of the quotes around one that takes a
+/// number's place in JSON: it has no more tokens than that, and what it replaces may have one.
+const PSEUDONYM_BYTES: u32 = 25 + 2;
 /// Bytes of a prompt that its task is guessed from.
 const HEAD: usize = 2048;
 /// How sure a rule is of a task: a choice, not measured.
@@ -73,7 +76,13 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         prompt_tokens_most: Some(most_prompt_tokens(
             Bytes(survey.bytes.saturating_add(added)),
             survey.pictures,
+            parts(request),
         )),
+        pseudonym_tokens: Tokens(
+            survey.found.values().fold(0, |sum: u32, count| {
+                sum.saturating_add(count.saturating_mul(PSEUDONYM_BYTES))
+            }),
+        ),
         longest_text: texts.map(|texts| about(bytes(texts.longest()))),
         max_tokens: request.max_tokens,
         needs: needs(request),
@@ -82,6 +91,21 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         total_ms: request.deadline.map(millis),
         ..Asked::default()
     }
+}
+
+/// Messages, calls and tools, around each of which a vendor writes something.
+fn parts(request: &Request) -> u32 {
+    let messages = match &request.prompt {
+        Prompt::Chat(messages) => messages.as_slice(),
+        Prompt::Text(_)
+        | Prompt::Tokens(_)
+        | Prompt::Rendered(_)
+        | Prompt::Infill { .. }
+        | Prompt::Texts(_) => &[],
+    };
+    let calls: usize = messages.iter().map(|message| message.tool_calls.len()).sum();
+    let parts = messages.len() + calls + request.tools.len();
+    u32::try_from(parts).unwrap_or(u32::MAX)
 }
 
 /// The bytes of a query that are read again, beside each text but the first.
@@ -152,7 +176,11 @@ pub(super) fn tools(request: &Request) -> impl Iterator<Item = &str> + Clone {
 /// What came before in the conversation, as far as it is remembered.
 pub(super) fn session(talk: &Talk, request: &Request) -> Session {
     let tool_loop = match &request.prompt {
-        Prompt::Chat(messages) => messages.last().is_some_and(|last| last.role == Role::Tool),
+        // An agent may say something of its own after a tool's results: the model has not yet gone on from them.
+        Prompt::Chat(messages) => {
+            let mut since = messages.iter().rev().take_while(|one| one.role != Role::Assistant);
+            since.any(|one| one.role == Role::Tool)
+        }
         Prompt::Text(_)
         | Prompt::Tokens(_)
         | Prompt::Rendered(_)

@@ -67,7 +67,7 @@ impl Planned {
         });
         Some(Purse {
             scopes,
-            most: price.worst(self.longest_prompt(), longest),
+            most: price.worst(self.longest_prompt(second), longest),
             cut: Some(longest),
         })
     }

@@ -154,6 +154,8 @@ pub struct Tried {
     pub source: Source,
     /// What it cost; `None`: nobody knows.
     pub cost_micro_usd: Option<i64>,
+    /// Whether it may have cost more: nothing was known to end the answer, and nobody told what it took.
+    pub cost_at_least: bool,
     /// What it had cost the first time, where it was given again.
     pub saved_micro_usd: Option<i64>,
     /// What was reserved for it.
@@ -261,7 +263,8 @@ impl Planned {
     pub(crate) fn may_cost(&self) -> bool {
         let free = |one: &Try, remote: &RemoteModel| {
             let price = remote.price.as_ref();
-            let worst = price.map(|price| price.worst(self.longest_prompt(), one.reserve_tokens));
+            let worst =
+                price.map(|price| price.worst(self.longest_prompt(one), one.reserve_tokens));
             one.reserve == MicroUsd::ZERO && worst == Some(MicroUsd::ZERO)
         };
         let mut tries = self.decision.tries.iter();
@@ -315,7 +318,7 @@ impl Planned {
         let Some(remote) = self.setup.remote(&one.name) else { return self.here(one) };
         let scopes = self.scopes();
         let price = remote.price.as_ref();
-        let most = price.map(|price| price.worst(self.longest_prompt(), one.reserve_tokens));
+        let most = price.map(|price| price.worst(self.longest_prompt(one), one.reserve_tokens));
         let purse = Purse {
             // Where money is limited, the answer ends where the reservation does.
             cut: (!scopes.is_empty()).then_some(one.reserve_tokens),
@@ -361,21 +364,20 @@ impl Planned {
             noted: self.noted(remote, one),
             id,
             price: remote.price.clone(),
-            prompt: self.longest_prompt(),
+            prompt: self.longest_prompt(one),
             completion: remote.candidate.max_output.unwrap_or(one.reserve_tokens),
+            is_guess: remote.candidate.max_output.is_none(),
         };
         let metered = Metered::new(Arc::new(released.clone()), fare);
         let seat = self.seat();
         self.account().paid.push(Paid { seat, released, metered: metered.clone() });
         let deadlines = self.deadlines();
-        let usual = Deadlines::usual(one.zone);
         let candidate = Candidate {
             name: one.name.clone(),
             seat,
             zone: one.zone,
             breaker: Some(remote.circuit.clone()),
             deadlines: Deadlines {
-                accept: usual.accept.max(deadlines.connect),
                 first_token: deadlines.first_token,
                 idle: deadlines.idle,
                 total: deadlines.total,
@@ -404,10 +406,9 @@ impl Planned {
         }
     }
 
-    /// The most tokens that the prompt may have.
-    pub(super) fn longest_prompt(&self) -> Tokens {
-        let asked = &self.asked;
-        asked.prompt_tokens_most.unwrap_or(asked.prompt_tokens).max(asked.prompt_tokens)
+    /// The most tokens that the prompt may have where it leaves so.
+    pub(super) fn longest_prompt(&self, one: &Try) -> Tokens {
+        self.asked.longest_prompt(one.treatment)
     }
 
     fn seat(&self) -> u32 {
@@ -493,6 +494,7 @@ impl Planned {
             usage: None,
             source: Source::Measured,
             cost_micro_usd: Some(0),
+            cost_at_least: false,
             saved_micro_usd: None,
             reserved_micro_usd: None,
             reservation: None,
@@ -528,13 +530,14 @@ impl Planned {
         let Some(paid) = paid.iter().find(|paid| paid.seat == attempt.seat) else { return told };
         let Some(bill) = paid.metered.bill() else { return told };
         let egress = paid.released.egress();
-        let Bill { cost, reserved, usage, source, reservation } = bill;
+        let Bill { cost, at_least, reserved, usage, source, reservation } = bill;
         let micro = |money: MicroUsd| money.0;
         Tried {
             vendor: remote.vendor.clone(),
             usage: usage.filter(|usage| *usage != Usage::default()).or(told.usage),
             source,
             cost_micro_usd: cost.map(micro),
+            cost_at_least: at_least,
             reserved_micro_usd: reserved.map(micro),
             reservation,
             price: remote.price.as_ref().map(|price| {

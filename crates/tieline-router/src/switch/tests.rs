@@ -22,6 +22,7 @@ mod checks;
 mod hedges;
 mod knows;
 mod limits;
+mod worst;
 
 const POLICY: &str = r#"
 [backends.cloud]
@@ -326,6 +327,18 @@ async fn a_tools_result_goes_to_whoever_called_it() {
     answer(&router, "auto", chat(&ask)).await.unwrap();
     answer(&router, "auto", after_a_tool(&ask)).await.unwrap();
     assert_eq!(last(&router).plan.as_ref().unwrap().pinned, Some(Pinned::ToolLoop));
+    // Agents add words of their own to the results.
+    let reminder = Message::new(Role::User, "<system-reminder>Keep a list.</system-reminder>");
+    let answered = Message::new(Role::Assistant, "It is noon.");
+    let next = Message::new(Role::User, "And the day?");
+    for (more, want) in [(vec![reminder], true), (vec![answered, next], false)] {
+        let mut request = after_a_tool(&ask);
+        let Prompt::Chat(messages) = &mut request.prompt else { panic!() };
+        messages.extend(more);
+        answer(&router, "auto", request).await.unwrap();
+        let pinned = last(&router).plan.as_ref().unwrap().pinned;
+        assert_eq!(pinned == Some(Pinned::ToolLoop), want, "{pinned:?}");
+    }
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ fn desk() -> Desk {
 impl Desk {
     /// Reserves for a body of 400 bytes and an answer of 1000 tokens: 1424 · $2.50 + 1000 · $10, by the million.
     async fn reserve(&self, cap: i64, id: &str) -> Result<Held, BudgetError> {
-        let worst = self.priced.worst(most_prompt_tokens(Bytes(400), 0), Tokens(1000));
+        let worst = self.priced.worst(most_prompt_tokens(Bytes(400), 0, 0), Tokens(1000));
         assert_eq!(worst, MicroUsd(13_560));
         let everything = ScopeKind::Everything;
         let (id_of_all, period) = (String::new(), Period::Day);

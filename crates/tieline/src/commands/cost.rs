@@ -261,8 +261,9 @@ fn is_by_policy(prices: &Prices, row: &RequestRow) -> bool {
     today(prices, row).map_or(recorded, |priced| priced.source.as_str() == "policy")
 }
 
-/// What all of it would have cost with one vendor's model: what was asked of vendors at what it cost, and what was
-/// computed here at that model's price, none of it cached. Another model counts tokens otherwise, so it is an estimate.
+/// What all of it would have cost with one vendor's model: what was asked of vendors at what it cost, and the answers
+/// that callers got from here at that model's price, none of it cached. Another model counts tokens otherwise, so it is
+/// an estimate.
 fn all_cloud(
     app: &App,
     prices: &Prices,
@@ -279,6 +280,9 @@ fn all_cloud(
     let there = |row: &RequestRow, usage: &Usage| Some(today(prices, row)?.cost(usage));
     let mut sum = Spend::new(By::Zone);
     app.store.requests_since(since_unix_ms, |row| {
+        if !counts_in_the_cloud(row) {
+            return;
+        }
         let cost = match row.zone {
             Zone::Host => spend::elsewhere(row, &here),
             Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => spend::reprice(row, &there),
@@ -288,6 +292,16 @@ fn all_cloud(
     let source = Source::Estimated.as_str();
     let (cost, at_least) = (sum.total.cost, sum.total.is_at_least());
     Ok(AllCloud { vendor, model, cost_micro_usd: cost, at_least, source })
+}
+
+/// Whether an attempt would have been one too, had one vendor's model been asked for everything. An answer of this
+/// machine's that its caller did not get was asked of somebody else as well, whose attempt counts; and where only one is
+/// asked, nobody loses a hedge.
+fn counts_in_the_cloud(row: &RequestRow) -> bool {
+    match row.zone {
+        Zone::Host => ["answered", "kept"].contains(&row.outcome.as_str()),
+        Zone::Lan | Zone::CloudZeroRetention | Zone::Cloud => row.outcome != "hedge_lost",
+    }
 }
 
 /// Without what this machine's cache knew: the vendor's would have known other things.
@@ -317,5 +331,31 @@ fn sums(totals: &Totals) -> Sums {
         local_us: totals.local_us,
         sent_bytes: totals.sent_bytes,
         redacted: totals.redacted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(zone: Zone, outcome: &str, want: bool) {
+        let row = RequestRow { zone, outcome: outcome.to_owned(), ..RequestRow::default() };
+        assert_eq!(counts_in_the_cloud(&row), want, "{zone:?} {outcome}");
+    }
+
+    #[test]
+    fn no_answer_counts_twice_in_the_cloud() {
+        for outcome in ["answered", "kept"] {
+            check(Zone::Host, outcome, true);
+        }
+        for outcome in ["escalated", "hedge_lost", "failed", "left", "skipped"] {
+            check(Zone::Host, outcome, false);
+        }
+        // What a vendor billed for no answer is billed in the cloud too.
+        for outcome in ["answered", "failed", "left", "unsettled"] {
+            check(Zone::Cloud, outcome, true);
+        }
+        check(Zone::Cloud, "hedge_lost", false);
     }
 }

@@ -81,6 +81,7 @@ fn tried(at: u32, name: &str, decision: &tieline_router::choose::Decision) -> Tr
         usage: Some(usage),
         source: Source::Reported,
         cost_micro_usd: Some(if name == "cloud/big" { 2800 } else { 0 }),
+        cost_at_least: false,
         reserved_micro_usd: None,
         price: None,
         data_class: decision.class,

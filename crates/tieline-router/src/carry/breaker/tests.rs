@@ -19,8 +19,8 @@ fn check(kind: ErrorKind, origin: Origin, accepted: bool, want: Option<Fault>) {
 #[test]
 fn faults_are_counted_against_whose_they_are() {
     use Origin::{Caller, Here, Upstream};
-    check(ErrorKind::Timeout, Upstream, false, Some(Fault::Host));
-    check(ErrorKind::Unavailable, Upstream, false, Some(Fault::Host));
+    check(ErrorKind::Timeout, Upstream, false, Some(Fault::Model));
+    check(ErrorKind::Unavailable, Upstream, false, Some(Fault::Model));
     check(ErrorKind::Timeout, Upstream, true, Some(Fault::Model));
     check(ErrorKind::Upstream, Upstream, false, Some(Fault::Model));
     check(ErrorKind::Crashed, Here, true, Some(Fault::Model));
@@ -34,9 +34,13 @@ fn faults_are_counted_against_whose_they_are() {
     for kind in [ErrorKind::InvalidRequest, ErrorKind::Timeout, ErrorKind::Upstream] {
         check(kind, Caller, false, None);
     }
-    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-    let error = BackendError::new(ErrorKind::Upstream, "no connection").with_source(refused);
-    assert_eq!(attribute(&error, false), Some(Fault::Host));
+    for kind in [ErrorKind::Upstream, ErrorKind::Timeout, ErrorKind::Unavailable] {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let error = BackendError::new(kind, "no connection").with_source(refused);
+        let error = error.of(Upstream, Retry::Elsewhere);
+        assert_eq!(attribute(&error, false), Some(Fault::Host));
+        assert_eq!(attribute(&error, true), Some(Fault::Model), "it was there");
+    }
 }
 
 /// So many faults in a row.

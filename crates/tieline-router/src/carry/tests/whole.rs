@@ -31,7 +31,7 @@ async fn check(after: u64, change: impl Fn(&mut Request, &mut Candidate), want: 
 
 const OTHER: &str = "<started> two <finished>";
 
-/// It accepts in 1 s and begins in 2 s, where it streams. 500 tokens are 50 s.
+/// It has to begin in 2 s, where it streams. 500 tokens are 50 s.
 #[tokio::test(start_paused = true)]
 async fn it_may_take_as_long_as_its_tokens() {
     check(40, |_, _| {}, ANSWERED).await;
