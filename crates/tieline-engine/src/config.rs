@@ -40,6 +40,8 @@ pub struct EngineConfig {
     pub past_deaths: Vec<Duration>,
     /// Told of each death of a runner.
     pub on_death: Option<DeathListener>,
+    /// What the user can do where too many died, as whoever meets that is told.
+    pub quarantine_hint: Option<String>,
 }
 
 /// What must hold a runner before it is told to load a model.
@@ -142,6 +144,7 @@ impl EngineConfig {
             jail: JailPolicy::default(),
             past_deaths: Vec::new(),
             on_death: None,
+            quarantine_hint: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A model of this machine, as the rest of Tieline sees it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::client::{self, Client, Ticket};
 use crate::compact;
 use crate::config::EngineConfig;
-use crate::pool::Resident;
+use crate::pool::{Gone, Resident};
 use crate::probe;
 use crate::supervisor::{self, Phase, Running, State, Supervisor, Told};
 
@@ -35,6 +35,8 @@ pub struct LocalModel {
     to_go: watch::Sender<HashSet<Digest>>,
     tasks: TaskTracker,
     served: Arc<Served>,
+    /// As the runner that works now says it, by its process id.
+    now: Mutex<(u32, Arc<Served>)>,
 }
 
 /// Vectors, one for each text.
@@ -90,11 +92,10 @@ impl LocalModel {
             let now = state.borrow_and_update().clone();
             match now {
                 State::Ready(running) => {
-                    let Running { mut build, loaded, .. } = *running;
-                    build.kernels.clone_from(&loaded.kernels);
+                    let served = Arc::new(served(&name, digest, &running));
                     let client = Client::new(commands);
-                    let served = Served { name: name.clone(), digest, build, loaded };
                     return Ok(Self {
+                        now: Mutex::new((running.pid, Arc::clone(&served))),
                         name,
                         client,
                         state,
@@ -104,7 +105,7 @@ impl LocalModel {
                         unwritten,
                         to_go,
                         tasks,
-                        served: Arc::new(served),
+                        served,
                     });
                 }
                 State::Failed(failed) => return Err(failed.error()),
@@ -117,7 +118,7 @@ impl LocalModel {
         }
     }
 
-    /// What was loaded.
+    /// What was loaded first.
     pub fn loaded(&self) -> &LoadedModel {
         &self.served.loaded
     }
@@ -130,6 +131,11 @@ impl LocalModel {
     /// How the runner is doing.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// How the runner is doing, from now on.
+    pub fn states(&self) -> watch::Receiver<State> {
+        self.state.clone()
     }
 
     /// Where the runner stands.
@@ -281,7 +287,14 @@ impl LocalModel {
 #[async_trait]
 impl Resident for LocalModel {
     fn served(&self) -> Arc<Served> {
-        Arc::clone(&self.served)
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Ready(running) = &*self.state.borrow()
+            && running.pid != now.0
+        {
+            let served = served(&self.name, self.served.digest, running);
+            *now = (running.pid, Arc::new(served));
+        }
+        Arc::clone(&now.1)
     }
 
     fn adapters(&self) -> watch::Receiver<Vec<HeldAdapter>> {
@@ -317,6 +330,15 @@ impl Resident for LocalModel {
         self.submit(work).await?.single().await
     }
 
+    fn gone(&self) -> Gone {
+        let mut state = self.state.clone();
+        Box::pin(async move {
+            let over = |state: &State| matches!(state, State::Failed(_) | State::Stopped);
+            // Its sender is gone: so is the runner.
+            let _ = state.wait_for(over).await;
+        })
+    }
+
     async fn end(&self, _: &str) {
         self.close().await;
     }
@@ -339,6 +361,13 @@ impl Backend for LocalModel {
         }
         self.client.generate(request).await
     }
+}
+
+/// What a runner loaded, and what it is made of with the kernels that compute this model.
+fn served(name: &str, digest: Digest, running: &Running) -> Served {
+    let Running { build, loaded, .. } = running.clone();
+    let build = RunnerBuild { kernels: loaded.kernels.clone(), ..build };
+    Served { name: name.to_owned(), digest, build, loaded }
 }
 
 fn blind() -> BackendError {

@@ -22,12 +22,13 @@ use tieline_types::wire::{Reply, Work};
 use tieline_types::{BackendError, Bytes, ErrorKind, EventStream, Hint, Keep, Request, Served};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use decide::{DEVICES, Devices};
 pub use departures::Eviction;
 pub use overview::{Overview, Standing};
-pub use resident::{Loader, Resident};
+pub use resident::{Gone, Loader, Resident};
 pub use runners::Runners;
 pub use sizes::{DeviceBudget, Size};
 
@@ -120,6 +121,7 @@ impl Pool {
             // Weak: the loop ends when nobody can ask any more.
             orders: orders.downgrade(),
             tasks: tasks.clone(),
+            closing: CancellationToken::new(),
             freed: Arc::new(Notify::new()),
             started: Instant::now(),
             evictions: VecDeque::new(),
@@ -210,7 +212,7 @@ impl Pool {
         answer.await.map_err(|_| gone())
     }
 
-    /// Ends all models and waits until they are gone. Who asks after that is refused.
+    /// Ends all models and waits until they are gone. A load that goes on is given up. Who asks after that is refused.
     pub async fn shutdown(&self) {
         // Where the loop is gone, so are they.
         let _ = self.orders.send(Order::Shutdown).await;
@@ -266,6 +268,8 @@ struct Worker {
     next_key: usize,
     orders: mpsc::WeakSender<Order>,
     tasks: TaskTracker,
+    /// Cancelled when all models end: nothing is loaded any more.
+    closing: CancellationToken,
     /// Woken when an answer ends, or adapters come or go.
     freed: Arc<Notify>,
     started: Instant,
@@ -288,7 +292,7 @@ impl Worker {
             if let Order::Shutdown = order {
                 // What is loaded from now on ends at once.
                 drop(orders);
-                return self.close().await;
+                return self.close();
             }
             self.obey(order);
             look_again = self.settle();
@@ -411,13 +415,27 @@ impl Worker {
                     self.sizes.insert(key, entry.member.size());
                     entry.member.takes(size);
                 }
+                let (gone, load) = (model.gone(), entry.loads());
                 entry.ready(model, now, took);
+                self.watch(gone, key, load);
             }
             Err(error) => {
-                entry.ended();
+                entry.ended(now);
                 entry.queue.drain(..).for_each(|asked| asked.job.refuse(copy(&error)));
             }
         }
+    }
+
+    /// Has a model that does not work any more leave: the next load may find out why, or find that it works again.
+    fn watch(&self, gone: Gone, key: Key, load: u64) {
+        let (orders, closing) = (self.orders.clone(), self.closing.clone());
+        self.tasks.spawn(async move {
+            let gone = closing.run_until_cancelled(gone).await;
+            // Where the loop is gone, so are all models.
+            if let (Some(()), Some(orders)) = (gone, orders.upgrade()) {
+                let _ = orders.send(Order::Broken(key, load)).await;
+            }
+        });
     }
 
     /// Decides and acts. Returns when to decide again if nothing else happens.
@@ -493,9 +511,11 @@ impl Worker {
         };
         entry.loading();
         let (loader, name) = (Arc::clone(&self.loader), entry.member.name.clone());
+        let closing = self.closing.clone();
         self.tasks.spawn(async move {
             let started = Instant::now();
-            let result = loader.load(&name).await;
+            let loaded = closing.run_until_cancelled(loader.load(&name));
+            let Some(result) = loaded.await else { return };
             let order = Order::Loaded { key, result, took: started.elapsed() };
             if let Err(unsent) = orders.send(order).await
                 && let Order::Loaded { result: Ok(model), .. } = unsent.0
@@ -543,7 +563,7 @@ impl Worker {
             ),
         };
         while let Some(asked) = entry.queue.pop_front() {
-            if refusal == Refusal::WaitedTooLong && asked.since.saturating_add(wait) > now {
+            if refusal == Refusal::WaitedTooLong && entry.until(&asked, wait) > now {
                 // It came later, and so did all behind it.
                 entry.queue.push_front(asked);
                 break;
@@ -552,12 +572,14 @@ impl Worker {
         }
     }
 
-    async fn close(mut self) {
+    /// Ends all models at once; [`Pool::shutdown`] waits for it.
+    fn close(mut self) {
+        self.closing.cancel();
         for entry in self.entries.values_mut() {
             let waiting = entry.queue.drain(..).chain(entry.growing.drain(..));
             waiting.for_each(|asked| asked.job.refuse(gone()));
             if let Some(model) = entry.leave() {
-                model.end(CLOSED).await;
+                self.tasks.spawn(async move { model.end(CLOSED).await });
             }
         }
     }

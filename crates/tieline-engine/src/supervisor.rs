@@ -124,6 +124,8 @@ pub(crate) struct Supervisor {
     again: Vec<Again>,
     blame: Blame,
     health: Health,
+    /// It was told to take no more and to end.
+    drains: bool,
     /// So much before now the oldest counted death lies at most; times are told from here on.
     began: Instant,
     next_id: u64,
@@ -152,6 +154,7 @@ impl Supervisor {
             again: Vec::new(),
             blame: Blame::default(),
             health,
+            drains: false,
             began: Instant::now(),
             next_id: 1,
         }
@@ -170,6 +173,8 @@ impl Supervisor {
                 }
                 LifeEnd::Died(death) => match self.after_death(death) {
                     Err(failed) => return self.refuse_all(commands, failed).await,
+                    // What it began is over.
+                    Ok(_) if self.drains && self.again.is_empty() => break,
                     Ok(pause) => {
                         self.told.state.send_replace(State::Restarting);
                         if !self.pause(pause, &mut commands).await {
@@ -200,8 +205,10 @@ impl Supervisor {
         let (result, reason) = match verdict {
             Verdict::Restart(pause) => (Ok(pause), None),
             Verdict::Hopeless => (Err(death.clone()), None),
-            Verdict::Quarantine(deaths) => given_up(&death, deaths, "within a minute"),
-            Verdict::Unready(deaths) => given_up(&death, deaths, "in a row before it was ready"),
+            Verdict::Quarantine(deaths) => self.given_up(&death, deaths, "within a minute"),
+            Verdict::Unready(deaths) => {
+                self.given_up(&death, deaths, "in a row before it was ready")
+            }
         };
         if let Some(told) = &self.config.on_death {
             let digest = self.file.digest;
@@ -233,6 +240,8 @@ impl Supervisor {
 
     /// Keeps work until a runner is ready, or refuses it where too much waits.
     fn keep(&mut self, submission: Submission) {
+        // Who left waits no more.
+        self.waiting.retain(|(_, ticket)| !ticket.is_closed());
         if self.waiting.len() < WAITING {
             return self.waiting.push_back(submission);
         }
@@ -244,15 +253,31 @@ impl Supervisor {
         let _ = submission.1.send(Err(busy));
     }
 
+    /// Why no other runner is started, as an error and as the reason of the quarantine.
+    fn given_up(
+        &self,
+        death: &Failed,
+        deaths: usize,
+        how: &str,
+    ) -> (Result<Duration, Failed>, Option<String>) {
+        let message = format!("the runner died {deaths} times {how}; the last {}", death.message);
+        let hints = [death.hint.as_deref(), self.config.quarantine_hint.as_deref()];
+        let hint = hints.into_iter().flatten().collect::<Vec<_>>().join("; ");
+        let hint = (!hint.is_empty()).then_some(hint);
+        let failed = Failed { kind: ErrorKind::Quarantined, message: message.clone(), hint };
+        (Err(failed), Some(message))
+    }
+
     /// Answers everybody with the same refusal until nobody asks any more.
     async fn refuse_all(mut self, mut commands: mpsc::Receiver<Command>, failed: Failed) {
+        // First, so that who is refused and asks again finds that it is gone.
+        self.told.state.send_replace(State::Failed(Box::new(failed.clone())));
         for (_, ticket) in self.waiting.drain(..) {
             let _ = ticket.send(Err(failed.error()));
         }
         for again in self.again.drain(..) {
             let _ = again.replies.try_send(Err(failed.error()));
         }
-        self.told.state.send_replace(State::Failed(Box::new(failed.clone())));
         while let Some(command) = commands.recv().await {
             match command {
                 Command::Submit { ticket, .. } => drop(ticket.send(Err(failed.error()))),
@@ -261,15 +286,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Why no other runner is started, as an error and as the reason of the quarantine.
-fn given_up(
-    death: &Failed,
-    deaths: usize,
-    how: &str,
-) -> (Result<Duration, Failed>, Option<String>) {
-    let message = format!("the runner died {deaths} times {how}; the last {}", death.message);
-    let (kind, hint) = (ErrorKind::Quarantined, death.hint.clone());
-    (Err(Failed { kind, message: message.clone(), hint }), Some(message))
 }

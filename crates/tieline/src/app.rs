@@ -235,6 +235,7 @@ impl App {
             draft,
             past_deaths: crashes::recent(&self.store, model),
             on_death: Some(crashes::listener(&self.store)),
+            quarantine_hint: Some(crashes::hint(model)),
             ..self.engine()?
         };
         let types = [params.type_k, params.type_v];

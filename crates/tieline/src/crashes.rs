@@ -26,9 +26,13 @@ pub(crate) fn quarantined(
     let quarantine = store.quarantine_of(model.digest)?;
     Ok(quarantine.map(|quarantine| {
         let text = format!("{} is quarantined: {}", model.name, quarantine.reason);
-        let hint = format!("tieline quarantine lift {} lets it be started again", model.name);
-        (text, hint)
+        (text, hint(model))
     }))
+}
+
+/// What lets a model be started again that is quarantined.
+pub(crate) fn hint(model: &Model) -> String {
+    format!("tieline quarantine lift {} lets it be started again", model.name)
 }
 
 /// How long ago runners of this model died, within the last minute.

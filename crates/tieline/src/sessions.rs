@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tieline_engine::LocalModel;
+use tieline_engine::{LocalModel, Running};
 use tieline_store::Model;
 use tieline_types::{Bytes, Digest, JailLevel, OnDevice, Tokens};
 
@@ -119,6 +119,12 @@ impl Record {
             devices: loaded.loaded().memory.on_devices(),
             adapters: Vec::new(),
         }
+    }
+
+    /// Another runner took the place of the one that was.
+    pub(crate) fn runs_in(&mut self, running: &Running) {
+        self.runner_pid = running.pid;
+        self.jail = running.loaded.jail.level();
     }
 }
 

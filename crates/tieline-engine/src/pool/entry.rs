@@ -60,6 +60,8 @@ pub(super) struct Entry {
     used_at: Duration,
     load_time: Duration,
     loads: u64,
+    /// Since when it takes no memory.
+    away_since: Duration,
 }
 
 impl Entry {
@@ -84,6 +86,7 @@ impl Entry {
             used_at: Duration::ZERO,
             load_time: Duration::ZERO,
             loads: 0,
+            away_since: Duration::ZERO,
         }
     }
 
@@ -184,8 +187,9 @@ impl Entry {
     }
 
     /// It takes no memory any more.
-    pub(super) fn ended(&mut self) {
+    pub(super) fn ended(&mut self, now: Duration) {
         self.place = Place::Away;
+        self.away_since = now;
         self.told = None;
         self.keep = None;
     }
@@ -215,8 +219,14 @@ impl Entry {
         };
         let Size { bytes, devices } = takes;
         let (since, passed_over) = (asked.since, asked.passed_over);
-        let until = since.saturating_add(wait);
+        let until = self.until(asked, wait);
         Some(Waiting { key, bytes, devices, there, since, until, passed_over })
+    }
+
+    /// How long a request may wait for room. What it waited for others' answers to end, after which the model was to
+    /// leave, does not count.
+    pub(super) fn until(&self, asked: &Asked, wait: Duration) -> Duration {
+        asked.since.max(self.away_since).saturating_add(wait)
     }
 
     /// Another that came later goes before the one that waits for it longest.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,6 +11,9 @@ use tieline_types::{Backend, BackendError, Digest, HeldAdapter, Served};
 use tokio::sync::watch;
 
 use super::{DeviceBudget, Size};
+
+/// What comes when a model does not work any more.
+pub type Gone = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A model in memory.
 #[async_trait]
@@ -42,6 +46,9 @@ pub trait Resident: Backend {
 
     /// Does work that has a single reply. Dropping the future cancels it.
     async fn work(&self, work: Work) -> Result<Reply, BackendError>;
+
+    /// Comes once it will not work any more, whatever is asked of it. Keeps nothing in memory.
+    fn gone(&self) -> Gone;
 
     /// Ends it for this reason, and returns when its memory is free.
     async fn end(&self, why: &str);

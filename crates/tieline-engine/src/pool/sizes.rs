@@ -111,9 +111,9 @@ impl Worker {
     }
 
     pub(super) fn ended(&mut self, key: Key) {
-        let size = self.sizes.remove(&key);
+        let (size, now) = (self.sizes.remove(&key), self.now());
         let Some(entry) = self.entries.get_mut(&key) else { return };
-        entry.ended();
+        entry.ended(now);
         size.into_iter().for_each(|size| entry.member.takes(size));
     }
 }

@@ -26,6 +26,8 @@ struct Ledger {
     broken: AtomicU64,
     /// Adapters are dropped, and cancelled work ends, some time later.
     late: AtomicBool,
+    /// Has all that are in memory work no more.
+    deaths: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -253,6 +255,11 @@ impl Resident for Fake {
         Ok(Reply::Count(Tokens(7)))
     }
 
+    fn gone(&self) -> Gone {
+        let deaths = Arc::clone(&self.ledger.deaths);
+        Box::pin(async move { deaths.notified().await })
+    }
+
     async fn end(&self, _: &str) {
         if self.busy.load(Ordering::SeqCst) > 0 || self.pinned {
             self.ledger.broken.fetch_add(1, Ordering::SeqCst);
@@ -261,6 +268,26 @@ impl Resident for Fake {
         let adapters: u64 =
             self.adapters.told.send_replace(Vec::new()).iter().map(|one| one.bytes.0).sum();
         self.ledger.held.fetch_sub(self.bytes + adapters, Ordering::SeqCst);
+    }
+}
+
+/// What a load takes: given back where it fails or is given up.
+struct Taken(Arc<Ledger>, u64);
+
+impl Taken {
+    fn new(ledger: &Arc<Ledger>, bytes: u64) -> Self {
+        ledger.takes(bytes);
+        Self(Arc::clone(ledger), bytes)
+    }
+
+    fn stays(mut self) -> u64 {
+        std::mem::take(&mut self.1)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(self.1, Ordering::SeqCst);
     }
 }
 
@@ -276,16 +303,15 @@ struct Fakes {
 impl Loader for Fakes {
     async fn load(&self, name: &str) -> Result<Arc<dyn Resident>, BackendError> {
         let (member, slow) = self.members[name].clone();
-        self.ledger.takes(member.bytes.0);
+        let taken = Taken::new(&self.ledger, member.bytes.0);
         self.loads.lock().unwrap().push(name.to_owned());
         sleep(slow).await;
         if name == "broken" {
-            self.ledger.held.fetch_sub(member.bytes.0, Ordering::SeqCst);
             return Err(BackendError::new(ErrorKind::BadModel, "it is broken").with_hint("mend it"));
         }
         Ok(Arc::new(Fake {
             name: name.to_owned(),
-            bytes: member.bytes.0,
+            bytes: taken.stays(),
             answer: self.answer,
             busy: Arc::default(),
             pinned: member.pinned,
@@ -305,9 +331,17 @@ fn member(name: &str, bytes: u64) -> Member {
 }
 
 fn pool(budget: u64, members: Vec<(Member, Duration)>) -> (Pool, Arc<Fakes>) {
+    pool_that_answers_within(SECOND, budget, members)
+}
+
+fn pool_that_answers_within(
+    answer: Duration,
+    budget: u64,
+    members: Vec<(Member, Duration)>,
+) -> (Pool, Arc<Fakes>) {
     let loader = Arc::new(Fakes {
         members: members.iter().map(|one| (one.0.name.clone(), one.clone())).collect(),
-        answer: SECOND,
+        answer,
         ledger: Arc::default(),
         loads: Mutex::default(),
     });
@@ -704,6 +738,49 @@ async fn one_told_to_leave_ends_its_answers_first_and_comes_again_when_asked() {
     assert_eq!(overview.evictions[0].reason, "it was told to leave");
     assert_eq!(pool.unload("none").await.unwrap_err().kind, ErrorKind::NotFound);
     pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_answers_of_one_told_to_leave_has_it_loaded_however_long_they_take() {
+    let members = vec![(member("m", 60), SECOND)];
+    let (pool, loader) = pool_that_answers_within(2 * DEFAULT_WAIT, 100, members);
+    let (answer, later) = tokio::join!(ask(&pool, "m"), async {
+        sleep(2 * SECOND).await;
+        pool.unload("m").await.unwrap();
+        ask(&pool, "m").await
+    });
+    answer.unwrap();
+    later.unwrap();
+    assert_eq!(loader.loads.lock().unwrap().len(), 2);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_works_no_more_leaves_by_itself_and_is_loaded_when_asked() {
+    let pinned = Member { pinned: true, ..member("m", 60) };
+    let (pool, loader) = pool(100, vec![(pinned, SECOND)]);
+    ask(&pool, "m").await.unwrap();
+    loader.ledger.deaths.notify_waiters();
+    sleep(SECOND).await;
+    let overview = pool.overview().await.unwrap();
+    assert_eq!((overview.taken, overview.members[0].phase), (Bytes(0), None));
+    assert_eq!(overview.evictions[0].reason, "its runner does not work any more");
+    ask(&pool, "m").await.unwrap();
+    assert_eq!(loader.loads.lock().unwrap().len(), 2);
+    pool.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_waits_for_no_load() {
+    let (pool, _) = pool(100, vec![(member("m", 60), SECOND), (member("slow", 10), 1000 * SECOND)]);
+    ask(&pool, "m").await.unwrap();
+    let begun = Instant::now();
+    let (asked, ()) = tokio::join!(ask(&pool, "slow"), async {
+        sleep(SECOND).await;
+        pool.shutdown().await;
+    });
+    assert_eq!(asked.unwrap_err().kind, ErrorKind::Unavailable);
+    assert!(begun.elapsed() < 2 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]

@@ -215,6 +215,7 @@ impl<'s> Life<'s> {
             Some(Command::Cancel(id)) => self.cancel(id).await,
             Some(Command::Drain) if self.loaded.is_none() => Err(Over::Shutdown),
             Some(Command::Drain) => {
+                self.supervisor.drains = true;
                 self.supervisor.change(Change::Drain);
                 self.count_work()
             }
@@ -376,6 +377,10 @@ impl<'s> Life<'s> {
         self.keep_paces(&loaded);
         self.loaded = Some(loaded.clone());
         self.count_work()?;
+        if self.supervisor.drains {
+            // Its predecessor died while it did: what that began is ended, and no more.
+            self.supervisor.change(Change::Drain);
+        }
         let pid = self.child.pid().unwrap_or(0);
         let running = Running { pid, build: self.build.clone(), loaded };
         self.supervisor.told.state.send_replace(State::Ready(Box::new(running)));

@@ -207,10 +207,15 @@ async fn deaths_are_told_and_those_of_other_processes_count() {
         DeathListener::new(move |death| told.lock().unwrap().push(death.clone()))
     };
     let past_deaths = vec![Duration::from_secs(30), Duration::from_secs(20)];
-    let config = EngineConfig { on_death: Some(listener), past_deaths, ..quick(runner) };
+    let quarantine_hint = Some("lift it".to_owned());
+    let config =
+        EngineConfig { on_death: Some(listener), past_deaths, quarantine_hint, ..quick(runner) };
     let model = start(config).await;
     kill(&model, Signal::KILL).await;
     until("the quarantine", || model.phase() == Phase::Quarantined).await;
+    let error = answer(&model, question("Hi")).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Quarantined);
+    assert!(error.hint().unwrap().ends_with("lift it"), "{:?}", error.hint());
     let told = told.lock().unwrap();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0].digest, model_file().digest);

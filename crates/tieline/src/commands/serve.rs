@@ -101,29 +101,42 @@ async fn run(
         () = inspect(inspected, &server) => Ok(()),
         () = over(exporting.as_mut()) => Ok(()),
     };
-    server.close().await;
-    let (store, learned) = (app.store.clone(), server.clone());
-    let kept = tokio::task::spawn_blocking(move || switching::keep(&store, &learned));
-    if tokio::time::timeout(LEDGER, kept).await.is_err() {
-        app.output.warn("what was learned of candidates could not be kept in time");
+    let closing = async {
+        server.close().await;
+        let (store, learned) = (app.store.clone(), server.clone());
+        in_time(app, "what was learned of candidates could not be kept in time", move || {
+            switching::keep(&store, &learned);
+        })
+        .await;
+        drop(server);
+        // What is left of the spans; a collector that is away keeps nobody here.
+        if let Some(exporting) = exporting {
+            let _ = tokio::time::timeout(LEDGER, exporting).await;
+        }
+        models.shutdown().await;
+        // Rows that were not written are missing then.
+        in_time(app, "the ledger's last rows could not be written in time", || ledger.finish())
+            .await;
+        // What was reserved and not settled in time is settled at the next start, at its full amount.
+        let late = "some of the money that was reserved could not be settled in time";
+        in_time(app, late, || writer.finish()).await;
+    };
+    tokio::select! {
+        () = closing => result,
+        Ok(()) = signals.next() => Err(Failure::interrupted("ended before all was put in order")),
     }
-    drop(server);
-    // What is left of the spans; a collector that is away keeps nobody here.
-    if let Some(exporting) = exporting {
-        let _ = tokio::time::timeout(LEDGER, exporting).await;
+}
+
+/// Does what is left to be done, unless it takes too long: a disk that hangs keeps nobody here.
+async fn in_time<T: Send + 'static>(
+    app: &App,
+    late: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) {
+    let done = tokio::task::spawn_blocking(work);
+    if tokio::time::timeout(LEDGER, done).await.is_err() {
+        app.output.warn(late);
     }
-    models.shutdown().await;
-    // A disk that hangs keeps nobody here; rows that were not written are missing then.
-    let written = tokio::task::spawn_blocking(|| ledger.finish());
-    if tokio::time::timeout(LEDGER, written).await.is_err() {
-        app.output.warn("the ledger's last rows could not be written in time");
-    }
-    // What was reserved and not settled in time is settled at the next start, at its full amount.
-    let settled = tokio::task::spawn_blocking(|| writer.finish());
-    if tokio::time::timeout(LEDGER, settled).await.is_err() {
-        app.output.warn("some of the money that was reserved could not be settled in time");
-    }
-    result
 }
 
 /// Where models lie and come from.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tieline_engine::plan::fit::Free;
-use tieline_engine::pool::Resident;
-use tieline_engine::{DeviceBudget, EngineConfig, Loader, LocalModel, Size};
+use tieline_engine::pool::{Gone, Resident};
+use tieline_engine::{DeviceBudget, EngineConfig, Loader, LocalModel, Size, State};
 use tieline_store::{Lease, Model, Store};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
@@ -73,7 +73,8 @@ impl Runners {
         }
         let Prepared { past_deaths, draft, .. } = prepared;
         let is_alone = draft.is_none();
-        let config = EngineConfig { past_deaths, draft, ..engine.clone() };
+        let quarantine_hint = Some(crashes::hint(&variant.model));
+        let config = EngineConfig { past_deaths, draft, quarantine_hint, ..engine.clone() };
         let (name, params) = (variant.model.name.clone(), need.planned.load(&variant.params));
         let start = LocalModel::start(config, name, prepared.file, params, |_| {});
         let model = Box::pin(start).await?;
@@ -85,7 +86,8 @@ impl Runners {
         let held = Held { _lease, _on_devices, session, adapters: HashMap::new() };
         let holds = Arc::new(Mutex::new(Some(held)));
         let tasks = TaskTracker::new();
-        tasks.spawn(tell(model.adapters(), store.clone(), record, Arc::clone(&holds)));
+        let told = (model.adapters(), model.states());
+        tasks.spawn(tell(told, store.clone(), record, Arc::clone(&holds)));
         tasks.close();
         let (store, variant) = (store.clone(), Arc::clone(variant));
         let afterwards = self.afterwards.clone();
@@ -159,6 +161,7 @@ type Holds = Arc<Mutex<Option<Held>>>;
 impl Held {
     /// Its runner holds these adapters now: their files stay, and they are written down.
     fn has(&mut self, store: &Store, adapters: &[HeldAdapter], record: &mut Record) {
+        record.adapters.clear();
         self.adapters.retain(|digest, _| adapters.iter().any(|one| one.digest == *digest));
         for one in adapters {
             let model = store.find(&ModelRef::Digest(one.digest)).ok().flatten();
@@ -179,14 +182,25 @@ impl Held {
     }
 }
 
-/// Takes note of the adapters that a runner holds whenever they change, until it is gone.
+/// Takes note of the adapters that a model's runner holds and of which runner that is whenever they change, until it is
+/// gone.
 async fn tell(
-    mut held: watch::Receiver<Vec<HeldAdapter>>,
+    (mut held, mut states): (watch::Receiver<Vec<HeldAdapter>>, watch::Receiver<State>),
     store: Store,
-    record: Record,
+    mut record: Record,
     holds: Holds,
 ) {
-    while held.changed().await.is_ok() {
+    loop {
+        let changed = tokio::select! {
+            changed = held.changed() => changed,
+            changed = states.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        if let State::Ready(running) = &*states.borrow_and_update() {
+            record.runs_in(running);
+        }
         let adapters = held.borrow_and_update().clone();
         let (store, holds) = (store.clone(), Arc::clone(&holds));
         let mut next = record.clone();
@@ -257,6 +271,10 @@ impl Resident for Kept {
 
     async fn work(&self, work: Work) -> Result<Reply, BackendError> {
         self.model.work(work).await
+    }
+
+    fn gone(&self) -> Gone {
+        self.model.gone()
     }
 
     async fn end(&self, why: &str) {

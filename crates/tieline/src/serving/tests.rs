@@ -501,6 +501,30 @@ fn what_does_not_fit_is_refused_with_what_does_and_a_shorter_wish_is_served() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_runner_in_place_of_a_dead_one_is_the_one_that_is_shown() {
+    use rustix::process::{Pid, Signal, kill_process};
+
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    let pid = || sessions::running(&app.home)[0].runner_pid;
+    app.block_on(async {
+        let (host, handle) = start(&app, settings(512), app.engine().unwrap());
+        host.ready(&Wanted::named("llama")).await.unwrap();
+        let first = pid();
+        let killed = Pid::from_raw(first.cast_signed()).unwrap();
+        kill_process(killed, Signal::KILL).unwrap();
+        let begun = Instant::now();
+        while pid() == first {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the dead runner is shown");
+            sleep(Duration::from_millis(20)).await;
+        }
+        handle.shutdown().await;
+    });
+}
+
+#[test]
 fn a_quarantined_model_is_not_started() {
     let Some(runner) = testkit::runner() else { return };
     let (app, _folder) = app(&runner);
