@@ -3,8 +3,8 @@
 use std::thread;
 
 use sysinfo::{
-    CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind,
-    System,
+    CGroupLimits, CpuRefreshKind, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate,
+    RefreshKind, System,
 };
 use tieline_types::{Bytes, ProcessMemory};
 
@@ -117,11 +117,18 @@ fn memory(system: &System) -> (Bytes, Bytes) {
     let whole = (system.total_memory(), system.available_memory());
     let (total, available) = match system.cgroup_limits() {
         Some(limits) if limits.total_memory > 0 && limits.total_memory < whole.0 => {
-            (limits.total_memory, limits.free_memory.min(whole.1))
+            within(&limits, whole.1)
         }
         _ => whole,
     };
     (Bytes(total), Bytes(available))
+}
+
+/// What a container may take and what can be had of it. What its files hold of the page cache is given back where it is
+/// needed, as on a whole machine; the limit's own count of what is free takes it for used.
+fn within(limits: &CGroupLimits, free: u64) -> (u64, u64) {
+    let available = limits.total_memory.saturating_sub(limits.rss).max(limits.free_memory);
+    (limits.total_memory, available.min(free))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -184,6 +191,17 @@ mod tests {
         let machine = machine();
         assert!(machine.cores >= 1 && machine.cores <= machine.logical_processors);
         assert!(machine.memory.0 > 0 && machine.memory_available <= machine.memory);
+    }
+
+    #[test]
+    fn pages_of_files_are_free_in_a_container_too() {
+        let limits =
+            |free_memory, rss| CGroupLimits { total_memory: 8000, free_memory, free_swap: 0, rss };
+        // 4,500 of a file that was read are in its page cache.
+        assert_eq!(within(&limits(3400, 100), 60_000), (8000, 7900));
+        assert_eq!(within(&limits(900, 7000), 60_000), (8000, 1000));
+        // Nor more than the machine has.
+        assert_eq!(within(&limits(3400, 100), 5000), (8000, 5000));
     }
 
     #[test]
