@@ -238,8 +238,7 @@ fn outputs(model: &Model) -> u32 {
 }
 
 fn parallel(params: &LoadParams) -> Result<u32, Failure> {
-    /// llama.cpp tells 256 sequences apart; some are for what is cached.
-    const MOST: u32 = 64;
+    const MOST: u32 = LoadParams::MOST_PARALLEL;
     match params.parallel {
         parallel @ 1..=MOST => Ok(parallel),
         parallel => {

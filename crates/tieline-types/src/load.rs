@@ -181,6 +181,8 @@ impl LoadParams {
     pub const DEFAULT_CONTEXT: Tokens = Tokens(8192);
     /// Requests answered at once.
     pub const DEFAULT_PARALLEL: u32 = 8;
+    /// The most that may be: llama.cpp tells 256 sequences apart, and some are for what is cached.
+    pub const MOST_PARALLEL: u32 = 64;
     /// For copies of states, where there is memory enough.
     pub const DEFAULT_COPIES: Bytes = Bytes(256 * 1024 * 1024);
     /// How long an answer may stand still.

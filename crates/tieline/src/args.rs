@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tieline_lab::energy::POWERCAP;
-use tieline_types::Bytes;
+use tieline_types::{Bytes, LoadParams};
 
 use crate::env;
 use crate::prompts::{self, Quota};
@@ -460,7 +460,7 @@ pub(crate) struct Load {
     #[arg(long)]
     pub(crate) no_adapt_threads: bool,
     /// Most requests answered at once [default: 1; serve: 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LoadParams::MOST_PARALLEL)))]
     pub(crate) parallel: Option<u32>,
     /// Tokens that the KV cache holds, of all requests together [default: the context]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..))]

@@ -134,7 +134,8 @@ impl Hint for EngineError {
             Self::Taken(_) => "choose another name with --name".into(),
             Self::Here(name) => format!("use that one: tieline engine canary {name}"),
             Self::Damaged { name, .. } => format!(
-                "return to the one before with `tieline engine rollback`, then remove {name} and add it again"
+                "return to the one before with `tieline engine rollback`; adding the file of {name} again with \
+                 `tieline engine add` mends it"
             ),
             Self::NoCanary { name, .. } => {
                 format!(
@@ -142,7 +143,10 @@ impl Hint for EngineError {
                 )
             }
             Self::NothingBefore => "tieline engine use NAME chooses a build".into(),
-            Self::InUse(..) => "use another one first: tieline engine use NAME".into(),
+            Self::InUse(..) => {
+                "tieline engine use NAME uses another one; the one used before that stays too"
+                    .into()
+            }
         })
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn replay(app: &App, args: &Replay) -> Result<(), Failure> {
                 error.hint().unwrap_or_else(|| "build the runner again: make runner".to_owned());
             Failure::ours(error.to_string()).with_hint(hint)
         })?;
-    let differences = build_differences(&receipt.build, &build);
+    let differences = build_differences(&receipt.build, &as_loaded(&build, &receipt.params));
     if !differences.is_empty() && !args.anyway {
         let problem = format!("this runner is not the receipt's: {}", differences.join("; "));
         let hint = "replay with that runner (--runner), or see with --anyway what comes out";
@@ -111,6 +111,13 @@ fn adapters(app: &App, receipt: &Receipt) -> Result<Adapters, Failure> {
 }
 
 /// What the two are made of otherwise, in words.
+/// A build as it is once it loaded a model so: without kernels of our own where it was to use ggml's.
+fn as_loaded(build: &RunnerBuild, params: &LoadParams) -> RunnerBuild {
+    let mut build = build.clone();
+    build.kernels.retain(|kernel| params.own_kernels || !kernel.starts_with("TIELINE-"));
+    build
+}
+
 fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
     let fields = [
         ("version", receipt.version.clone(), here.version.clone()),
@@ -225,6 +232,20 @@ mod tests {
     use tieline_types::{Sampling, ToolChoice};
 
     use super::*;
+
+    #[test]
+    fn a_receipt_of_ggmls_kernels_is_compared_without_ours() {
+        let build = |kernels: &[&str]| {
+            let kernels = kernels.iter().map(|kernel| (*kernel).to_owned()).collect();
+            RunnerBuild { kernels, ..RunnerBuild::default() }
+        };
+        let here = || build(&["AVX2", "TIELINE-AVX2"]);
+        let ggml = LoadParams { own_kernels: false, ..LoadParams::default() };
+        let theirs = build(&["AVX2"]);
+        assert!(build_differences(&theirs, &as_loaded(&here(), &ggml)).is_empty());
+        let ours = LoadParams { own_kernels: true, ..LoadParams::default() };
+        assert_eq!(build_differences(&theirs, &as_loaded(&here(), &ours)).len(), 1);
+    }
 
     fn receipt() -> Receipt {
         Receipt {

@@ -392,7 +392,7 @@ fn flags_of_an_answer_that_do_not_go_together_are_refused() {
     );
     refused(
         &["--parallel", "0"],
-        "error: invalid value '0' for '--parallel <N>': 0 is not in 1..=256",
+        "error: invalid value '0' for '--parallel <N>': 0 is not in 1..=64",
     );
 }
 
