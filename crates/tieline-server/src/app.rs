@@ -31,6 +31,7 @@ struct Parts {
     policy_read: AtomicBool,
     runner_found: AtomicBool,
     jail: Mutex<Option<JailLevel>>,
+    leaving: CancellationToken,
     stop: CancellationToken,
     responses: Responses,
 }
@@ -65,6 +66,7 @@ impl App {
             policy_read: AtomicBool::new(true),
             runner_found: AtomicBool::new(true),
             jail: Mutex::default(),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             responses,
         }))
@@ -135,8 +137,15 @@ impl App {
         self.0.ready.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_ready(&self, ready: bool) {
-        self.0.ready.store(ready, Ordering::Relaxed);
+    /// No new request is taken: the server is told to stop.
+    pub(crate) fn leave(&self) {
+        self.0.ready.store(false, Ordering::Relaxed);
+        self.0.leaving.cancel();
+    }
+
+    /// Cancelled when the server is told to stop. What can be gone on with later ends then, and is not waited for.
+    pub(crate) fn leaving(&self) -> &CancellationToken {
+        &self.0.leaving
     }
 
     /// Cancelled when answers on their way have to end.

@@ -36,8 +36,11 @@ impl Default for Config {
 /// Bounds; each is tested at its value and one above.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// The longest JSON body.
+    /// The longest JSON body, without the pictures in it where a route takes some. Whoever sets it to another value
+    /// means all of a body, pictures too.
     pub body: Bytes,
+    /// The longest JSON body with the pictures in it, on routes that take some, where `body` is as it is by default.
+    pub pictured: Bytes,
     /// The longest model that is uploaded, and the most that all take which wait for a name.
     pub upload: Bytes,
     /// The deepest JSON.
@@ -68,10 +71,21 @@ pub struct Limits {
     pub concurrent: usize,
 }
 
+/// The longest JSON body where nobody says otherwise.
+const BODY: Bytes = Bytes(8 * 1024 * 1024);
+
+impl Limits {
+    /// How long a body may be that holds pictures.
+    pub(crate) fn with_pictures(&self) -> Bytes {
+        if self.body == BODY { self.pictured } else { self.body }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body: Bytes(8 * 1024 * 1024),
+            body: BODY,
+            pictured: Bytes(32 * 1024 * 1024),
             upload: Bytes(64 * 1024 * 1024 * 1024),
             depth: 64,
             messages: 4096,

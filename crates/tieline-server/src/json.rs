@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::error::{ApiError, Fault};
+use crate::picture;
 
 /// A body of which nothing comes for so long is given up.
 const BODY_IDLE: Duration = Duration::from_secs(15);
@@ -45,8 +46,16 @@ impl<T: DeserializeOwned, S: DeserializeOwned> FromRequest<App> for Json<T, S> {
             return Err(ApiError::new(Fault::NotJson, text));
         }
         let limits = &app.config().limits;
-        let most = usize::try_from(limits.body.0).unwrap_or(usize::MAX);
-        let bytes = read_within(limits.request, body, most).await?;
+        let size = |bytes: tieline_types::Bytes| usize::try_from(bytes.0).unwrap_or(usize::MAX);
+        let most = size(limits.body);
+        if !picture::may_come(head.uri.path()) {
+            let bytes = read_within(limits.request, body, most).await?;
+            return parse(&bytes, limits.depth);
+        }
+        let bytes = read_within(limits.request, body, size(limits.with_pictures())).await?;
+        if bytes.len() > most && bytes.len() - picture::bytes_in(&bytes) > most {
+            return Err(too_long(most, " beside its pictures"));
+        }
         parse(&bytes, limits.depth)
     }
 }
@@ -86,12 +95,17 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
             None => return Ok(bytes.freeze()),
             Some(Ok(frame)) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
             Some(Err(error)) if error.is::<LengthLimitError>() => {
-                let text = format!("the body is longer than {most} bytes");
-                return Err(ApiError::new(Fault::TooLarge, text));
+                return Err(too_long(most, ""));
             }
             Some(Err(_)) => return Err(ApiError::new(Fault::BadBody, "the body broke off")),
         }
     }
+}
+
+fn too_long(most: usize, of: &str) -> ApiError {
+    let text =
+        format!("the body is longer than {most} bytes{of}: tieline serve --max-body allows more");
+    ApiError::new(Fault::TooLarge, text)
 }
 
 /// What comes of a body next, unless nothing comes for too long.

@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::json;
+use crate::llama::choose::meant;
 use crate::made::cards;
 use crate::openai::chat::{self, ChatRequest};
 use crate::openai::sampling::WireSampling;
@@ -101,10 +102,12 @@ fn publisher(card: &ModelCard) -> &str {
 async fn complete(
     State(app): State<App>,
     caller: Caller,
-    body: json::Json<ChatRequest, WireSampling>,
+    mut body: json::Json<ChatRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
+    let name = meant(&app, &caller, body.value.model().take()).await?;
     // A model that is not here is refused where it is asked.
-    let card = find(&app, &caller, body.value.model()).await?;
+    let card = find(&app, &caller, &name).await?;
+    *body.value.model() = Some(name);
     let status = app.router().host().status().await?;
     let extra = card.map(|card| figures(&card, loaded(&status, &card)));
     chat::respond(&app, &caller, ((Dialect::LmStudio, "chat"), extra), body).await

@@ -144,7 +144,18 @@ pub(crate) async fn waited(
     what: (Dialect, &'static str),
     ask: Ask,
 ) -> Result<Opened, ApiError> {
-    unhurried(app, caller, what, ask, Reading::Plain).await
+    waited_of(app, caller, what, ask, Reading::Plain).await
+}
+
+/// As [`waited`], with another reading of the prompt.
+pub(crate) async fn waited_of(
+    app: &App,
+    caller: &Caller,
+    what: (Dialect, &'static str),
+    ask: Ask,
+    reading: Reading,
+) -> Result<Opened, ApiError> {
+    unhurried(app, caller, what, ask, reading).await
 }
 
 async fn unhurried(
@@ -269,7 +280,8 @@ fn until_stopped(steps: Steps, stop: CancellationToken) -> Steps {
     Box::pin(states)
 }
 
-fn stopping() -> BackendError {
+/// What ends what is on its way.
+pub(crate) fn stopping() -> BackendError {
     BackendError::new(ErrorKind::Unavailable, "the server is stopping")
 }
 
@@ -302,7 +314,8 @@ async fn begin_unstopped(
                 let place = Some((step.index, position, expected_wait));
                 places.as_ref().map(|places| places.send_replace(place));
             }
-            Err(error) if plan.is_none() => return Err(error),
+            // Of several answers too: a refusal has its status.
+            Err(error) => return Err(error),
             event => {
                 let left_out = match &event {
                     Ok(Event::Started(started)) => {

@@ -9,6 +9,61 @@ use crate::error::ApiError;
 /// What a picture may be, for whoever sent another.
 const KINDS: &str = "expected a PNG, JPEG, GIF or WebP";
 
+/// Where pictures may come.
+pub(crate) fn may_come(path: &str) -> bool {
+    matches!(
+        path,
+        "/v1/chat/completions"
+            | "/api/v0/chat/completions"
+            | "/v1/responses"
+            | "/v1/messages"
+            | "/v1/messages/count_tokens"
+            | "/api/chat"
+            | "/api/generate"
+    )
+}
+
+/// How many bytes of this JSON are pictures' base64, by how their texts begin: whether they are pictures is seen where
+/// they are read.
+pub(crate) fn bytes_in(json: &[u8]) -> usize {
+    let (mut pictures, mut rest) = (0, json);
+    while let Some(begins) = rest.iter().position(|&byte| byte == b'"') {
+        rest = &rest[begins + 1..];
+        let length = text_length(rest);
+        if begins_as_picture(&rest[..length]) {
+            pictures += length;
+        }
+        rest = rest.get(length + 1..).unwrap_or_default();
+    }
+    pictures
+}
+
+/// How long a text of JSON is that begins here, up to its closing quote.
+fn text_length(json: &[u8]) -> usize {
+    let mut escaped = false;
+    let ends = json.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    ends.unwrap_or(json.len())
+}
+
+/// Whether a text of JSON begins as the base64 of a PNG, JPEG, GIF or WebP, or as a URL of such. Some writers of JSON
+/// escape a slash.
+fn begins_as_picture(text: &[u8]) -> bool {
+    const BEGINNINGS: [&[u8]; 4] = [b"iVBORw0KGgo", b"/9j/", b"R0lGOD", b"UklGR"];
+    let begins = text.iter().copied().filter(|&byte| byte != b'\\').take(64).collect::<Vec<u8>>();
+    let base64 = match begins.strip_prefix(b"data:") {
+        Some(url) => {
+            let comma = url.iter().position(|&byte| byte == b',');
+            comma.map_or(&[][..], |comma| &url[comma + 1..])
+        }
+        None => &begins,
+    };
+    BEGINNINGS.iter().any(|beginning| base64.starts_with(beginning))
+}
+
 /// A picture's bytes, in base64. Its bytes say what it is; a media type that is none of a picture's is refused.
 pub(crate) fn from_base64(
     param: &str,
@@ -81,6 +136,27 @@ mod tests {
         }
         let url = "https://example.org/a.png?b=c";
         assert_eq!(from_url("x", url).unwrap(), PictureSource::Link(url.into()));
+    }
+
+    #[test]
+    fn the_bytes_of_pictures_are_told_from_others() {
+        for (json, want) in [
+            (r#"{"images":["iVBORw0KGgo=","R0lGODlh"],"x":"iV"}"#, 20),
+            (r#"{"url":"data:image/jpeg;base64,/9j/AA"}"#, 29),
+            (r#"["\/9j\/AA", "UklGRg\"", "a\\", "UklGR"]"#, 8 + 8 + 5),
+            (r#"["data:image/png", "data:text/plain,x", "", "xiVBORw0KGgo"]"#, 0),
+            (r#"["UklGRg"#, 6),
+            ("", 0),
+        ] {
+            assert_eq!(bytes_in(json.as_bytes()), want, "{json}");
+        }
+    }
+
+    #[test]
+    fn they_come_on_routes_that_are_there() {
+        let table = crate::table::table();
+        let routes = table.iter().filter(|route| may_come(route.path));
+        assert_eq!(routes.count(), 7);
     }
 
     #[test]

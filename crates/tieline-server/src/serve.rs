@@ -115,7 +115,7 @@ pub async fn serve(
     shutdown.cancelled().await;
     // The listeners close before anything else: whoever comes now is told so by the system.
     accepting.wait().await;
-    app.set_ready(false);
+    app.leave();
     tasks.close();
     drain(&app, &tasks, &shared.cut).await;
     Ok(())

@@ -421,7 +421,7 @@ impl Request {
             return invalid(format!("{} tools", self.tools.len()), "at most 128");
         }
         if let Some(tool) = self.tools.iter().find(|tool| !is_tool_name(&tool.name)) {
-            let expected = "letters, digits, '_', '-' or '.', at most 64";
+            let expected = "letters, digits, '_', '-' or '.', at most 128";
             return invalid(format!("a tool named {:?}", tool.name), expected);
         }
         match &self.tool_choice {
@@ -436,9 +436,11 @@ impl Request {
     }
 }
 
+/// As long as Anthropic's may be: those of MCP's tools, with their server's name before them, are longer than the 64
+/// that other vendors take.
 fn is_tool_name(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-    (1..=64).contains(&name.len()) && name.chars().all(allowed)
+    (1..=128).contains(&name.len()) && name.chars().all(allowed)
 }
 
 fn at_most_bytes(name: &'static str, bytes: usize, most: usize) -> Result<(), InvalidParameter> {
@@ -519,6 +521,20 @@ mod tests {
             |r| r.prompt = Prompt::Chat(vec![]),
             "prompt is empty: expected at least one message or token",
         );
+    }
+
+    #[test]
+    fn a_tools_name_is_as_long_as_anthropics_may_be() {
+        let named =
+            |name: String| Tool { name, description: String::new(), parameters: "{}".to_owned() };
+        let with = |name: &str| Request { tools: vec![named(name.to_owned())], ..request() };
+        for name in ["mcp__a-server__does.it", &"x".repeat(128)] {
+            assert_eq!(with(name).validate(), Ok(()), "{name}");
+        }
+        for name in ["", "with space", "é", &"x".repeat(129)] {
+            let error = with(name).validate().unwrap_err().to_string();
+            assert!(error.ends_with("letters, digits, '_', '-' or '.', at most 128"), "{error}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tieline_store::keys::{Key, KeysVersion, Secret, looks_like_ours};
+use tieline_store::keys::{Key, KeysVersion, Secret};
 use tieline_store::{DbError, Store};
 use tieline_types::Digest;
 use tokio::time::Instant;
@@ -92,10 +92,6 @@ impl Keyring {
         let text = match shown {
             Shown::Nothing => return Known::Nobody,
             Shown::Unclear => return Known::Refused,
-            Shown::One(text) if !looks_like_ours(text) => {
-                let meant = text.starts_with("tl_");
-                return if meant { Known::Refused } else { Known::Nobody };
-            }
             Shown::One(text) => text,
         };
         let Some(secret) = Secret::parse(text) else { return Known::Refused };

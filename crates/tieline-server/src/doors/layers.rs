@@ -135,13 +135,18 @@ pub(crate) async fn guarded(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
+    let page = request.extensions().get::<Page>().cloned().unwrap_or(Page::None);
+    // To have a model loaded is to change something, whatever the method says.
+    if matches!(guard, Guard::Infer | Guard::Manage) {
+        let forbidden = |text| ApiError::new(Fault::Forbidden, text);
+        origin::own_site(request.headers(), &page).map_err(forbidden)?;
+    }
     let known = app.keyring().known(shown::shown(request.headers()));
-    let page = request.extensions().get::<Page>();
     let facts = Facts {
         guard,
         scopes,
         loopback: peer(&request).is_some_and(|peer| peer.loopback),
-        page: page.is_some_and(|page| *page != Page::None),
+        page: page != Page::None,
         policy: app.config().doors.loopback_auth,
         known: &known,
     };

@@ -28,11 +28,22 @@ pub(crate) fn check(
 ) -> Result<Page, &'static str> {
     let page = page(headers, peer, host, allowed)?;
     let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let foreign = headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site");
-    if changes && foreign && !matches!(page, Page::Allowed(_)) {
-        return Err("a page of another site may not ask this");
+    if changes {
+        own_site(headers, &page)?;
     }
     Ok(page)
+}
+
+/// What only our own pages and those on the list may ask: also by a link or an image, which have no origin.
+///
+/// # Errors
+/// A page of another site asks; why it may not, for the caller.
+pub(crate) fn own_site(headers: &HeaderMap, page: &Page) -> Result<(), &'static str> {
+    let foreign = headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site");
+    match foreign && !matches!(page, Page::Allowed(_)) {
+        true => Err("a page of another site may not ask this"),
+        false => Ok(()),
+    }
 }
 
 fn page(

@@ -6,10 +6,14 @@ use axum::http::header::AUTHORIZATION;
 /// Headers that hold nothing but a key.
 const BARE: [&str; 3] = ["x-api-key", "api-key", "x-goog-api-key"];
 
+/// What every key of ours begins with.
+const OURS: &str = "tl_";
+
 /// What a request shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown<'a> {
-    /// No key.
+    /// No key. What does not begin as ours do is none: many clients cannot be used without some word, and some send
+    /// their own vendor's key beside ours.
     Nothing,
     /// One, perhaps in several headers.
     One(&'a str),
@@ -22,15 +26,20 @@ pub(crate) fn shown(headers: &HeaderMap) -> Shown<'_> {
     let authorization = headers.get_all(AUTHORIZATION).iter().map(|value| {
         let text = value.to_str().ok()?;
         let (scheme, key) = text.split_once(' ').unwrap_or((text, ""));
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        let key = key.trim();
+        // One of ours under another scheme, or under none, is a mistake that is better told than passed over.
+        let misplaced = scheme.starts_with(OURS) || key.starts_with(OURS);
+        match scheme.eq_ignore_ascii_case("bearer") {
+            true => Some(key),
+            false => (!misplaced).then_some(""),
+        }
     });
     let bare = BARE.iter().flat_map(|name| headers.get_all(*name));
     let bare = bare.map(|value| value.to_str().ok().map(str::trim));
     let mut found = Shown::Nothing;
     for key in authorization.chain(bare) {
         found = match (found, key) {
-            // What clients send that were given an empty key.
-            (_, Some("")) => found,
+            (_, Some(other)) if !other.starts_with(OURS) => found,
             (Shown::Nothing, Some(key)) => Shown::One(key),
             (Shown::One(known), Some(key)) if known == key => found,
             _ => return Shown::Unclear,
@@ -57,23 +66,37 @@ mod tests {
         check(&[], Shown::Nothing);
         check(&[("authorization", "Bearer"), ("x-api-key", "")], Shown::Nothing);
         for field in [
-            ("authorization", "Bearer k"),
-            ("authorization", "bearer  k "),
-            ("x-api-key", "k"),
-            ("api-key", "k"),
-            ("x-goog-api-key", "k"),
+            ("authorization", "Bearer tl_k"),
+            ("authorization", "bearer  tl_k "),
+            ("x-api-key", "tl_k"),
+            ("api-key", "tl_k"),
+            ("x-goog-api-key", "tl_k"),
         ] {
-            check(&[field], Shown::One("k"));
+            check(&[field], Shown::One("tl_k"));
         }
-        check(&[("authorization", "Bearer k"), ("x-api-key", "k")], Shown::One("k"));
+        check(&[("authorization", "Bearer tl_k"), ("x-api-key", "tl_k")], Shown::One("tl_k"));
+    }
+
+    #[test]
+    fn what_is_not_meant_for_us_is_no_key() {
+        for field in [
+            ("authorization", "Bearer k"),
+            ("authorization", "Basic dXNlcjpwYXNz"),
+            ("authorization", "k"),
+            ("x-api-key", "sk-ant-k"),
+        ] {
+            check(&[field], Shown::Nothing);
+            check(&[field, ("api-key", "tl_k")], Shown::One("tl_k"));
+        }
+        check(&[("authorization", "Bearer k"), ("x-api-key", "other")], Shown::Nothing);
     }
 
     #[test]
     fn nothing_is_guessed() {
-        check(&[("authorization", "Bearer k"), ("x-api-key", "other")], Shown::Unclear);
-        check(&[("x-api-key", "k"), ("x-api-key", "other")], Shown::Unclear);
-        check(&[("authorization", "Basic dXNlcjpwYXNz")], Shown::Unclear);
-        check(&[("authorization", "k")], Shown::Unclear);
+        check(&[("authorization", "Bearer tl_k"), ("x-api-key", "tl_other")], Shown::Unclear);
+        check(&[("x-api-key", "tl_k"), ("x-api-key", "tl_other")], Shown::Unclear);
+        check(&[("authorization", "Basic tl_k")], Shown::Unclear);
+        check(&[("authorization", "tl_k")], Shown::Unclear);
         let mut headers = HeaderMap::new();
         let value = axum::http::HeaderValue::from_bytes(b"\xff\xfe").unwrap();
         headers.insert("x-api-key", value);

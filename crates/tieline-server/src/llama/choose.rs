@@ -20,12 +20,24 @@ pub(crate) async fn choose(
     caller: &Caller,
     named: Option<String>,
 ) -> Result<(Wanted, Made), ApiError> {
-    let name = match named.filter(|name| !name.is_empty()) {
-        Some(name) => name,
-        None => usual(app, caller).await?,
-    };
+    let name = meant(app, caller, named).await?;
     let made = Made::find(app, caller, &name)?;
     Ok((made.wanted(&Wanted::named(&name)), made))
+}
+
+/// The name of the model that [`choose`] chooses, as the caller has it.
+///
+/// # Errors
+/// As [`choose`]'s.
+pub(crate) async fn meant(
+    app: &App,
+    caller: &Caller,
+    named: Option<String>,
+) -> Result<String, ApiError> {
+    match named.filter(|name| !name.is_empty()) {
+        Some(name) => Ok(name),
+        None => usual(app, caller).await,
+    }
 }
 
 async fn usual(app: &App, caller: &Caller) -> Result<String, ApiError> {

@@ -3,7 +3,7 @@
 //! llama-server has one model; here a request may name one, and [`choose`] finds one where it does not.
 
 mod answer;
-mod choose;
+pub(crate) mod choose;
 mod completion;
 mod embedding;
 mod infill;

@@ -24,14 +24,19 @@ use crate::routes::Dialect;
 pub(crate) struct Tokenize {
     #[serde(default)]
     model: Option<String>,
-    /// vLLM's name for it is `prompt`.
-    #[serde(alias = "prompt")]
-    #[schemars(with = "String")]
-    content: Private,
-    /// Add the tokens of a beginning and an end that the model's file asks for. vLLM's name for it is
-    /// `add_special_tokens`.
-    #[serde(default, alias = "add_special_tokens")]
-    add_special: bool,
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    content: Option<Private>,
+    /// vLLM's name for `content`, which counts where both are given.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    prompt: Option<Private>,
+    /// Add the tokens of a beginning and an end that the model's file asks for.
+    #[serde(default)]
+    add_special: Option<bool>,
+    /// vLLM's name for `add_special`, which counts where both are given.
+    #[serde(default)]
+    add_special_tokens: Option<bool>,
     /// Read the names of special tokens as these tokens.
     #[serde(default = "yes")]
     parse_special: bool,
@@ -50,12 +55,14 @@ pub(crate) async fn tokenize(
     Json { value, ignored, .. }: Json<Tokenize>,
 ) -> Result<Response, ApiError> {
     let most = app.config().limits.texts;
-    let prompt = Prompt::Text(value.content.clone());
+    let missing = || ApiError::invalid("content", "content is missing");
+    let content = value.content.or(value.prompt).ok_or_else(missing)?;
+    let prompt = Prompt::Text(content.clone());
     let (routed, with_pieces) =
         (route(&app, &caller, "tokenize", (value.model, prompt)).await?, value.with_pieces);
     let work = Work::Tokenize {
-        text: value.content,
-        add_special: value.add_special,
+        text: content,
+        add_special: value.add_special.or(value.add_special_tokens).unwrap_or(false),
         parse_special: value.parse_special,
     };
     let tokens = if with_pieces {

@@ -93,6 +93,39 @@ pub(crate) fn permit_name(app: &App, caller: &Caller, name: &str) -> Result<(), 
     }
 }
 
+/// Whoever may ask for some models only pulls no others, under whatever name: what the reference means is one of them.
+/// What nobody here knows the meaning of is to get one of their names.
+pub(crate) fn permit_pull(
+    app: &App,
+    caller: &Caller,
+    reference: &ModelRef,
+    name: Option<&str>,
+) -> Result<(), ApiError> {
+    if let Some(name) = name {
+        permit_name(app, caller, &bare(name))?;
+    }
+    if caller.principal.models.is_none() {
+        return Ok(());
+    }
+    let library = app.library();
+    let entry = match reference {
+        ModelRef::Name(name) => library.catalogue.get(name),
+        ModelRef::Digest(digest) => library.catalogue.by_digest(*digest),
+        _ => None,
+    };
+    let found = library.store.find(reference).map_err(failed)?.map(|model| model.digest);
+    let digest = found.or(entry.map(|entry| entry.digest));
+    let mut here = library.store.list().map_err(failed)?;
+    here.retain(|model| Some(model.digest) == digest);
+    let may = match (here.as_slice(), entry, reference) {
+        ([], Some(entry), _) => caller.may_ask(&entry.name),
+        ([], None, ModelRef::Name(name)) => caller.may_ask(name),
+        ([], None, _) => name.is_some_and(|name| caller.may_ask(&bare(name))),
+        (known, ..) => known.iter().any(|model| caller.may_ask(&model.name)),
+    };
+    may.then_some(()).ok_or_else(|| not_here(&reference.to_string()))
+}
+
 fn not_here(name: &str) -> ApiError {
     BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here")).into()
 }

@@ -12,6 +12,7 @@ use super::pull::{status, told};
 use crate::app::{App, Library};
 use crate::caller::Caller;
 use crate::error::ApiError;
+use crate::open::stopping;
 
 /// Makes the model, and tells how it goes.
 ///
@@ -35,6 +36,14 @@ pub(crate) fn lines(
         match is_a_models {
             true => library.store.name_digest(digest, &overlay.name, said).map_err(unnamed),
             false => name(&library, (&who, digest), (&overlay.name, said)).await,
+        }
+    };
+    let leaving = app.leaving().clone();
+    let work = async move {
+        tokio::select! {
+            done = work => done,
+            // What was sent waits for its name.
+            () = leaving.cancelled() => Err(stopping().into()),
         }
     };
     let end = stream::once(work).flat_map(|done| {

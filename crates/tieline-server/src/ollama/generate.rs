@@ -67,15 +67,15 @@ impl GenerateRequest {
     /// What the model reads; `None` where nothing is asked.
     fn prompt(self, asked: &mut Asked) -> Result<Option<(Prompt, Reading)>, ApiError> {
         let filled = |text: Option<Private>| text.filter(|text| !text.expose().is_empty());
-        let system = filled(self.system);
+        let (system, suffix) = (filled(self.system), filled(self.suffix));
         let prompt = self.prompt.unwrap_or_default();
         let pictures = pictures("images", self.images)?;
         let raw = self.raw.unwrap_or(false);
-        if !pictures.is_empty() && (raw || self.suffix.is_some()) {
+        if !pictures.is_empty() && (raw || suffix.is_some()) {
             let text = "images belong to a conversation: there is none with raw or suffix";
             return Err(ApiError::unsupported("images", text));
         }
-        if let Some(suffix) = filled(self.suffix) {
+        if let Some(suffix) = suffix {
             let prompt = Prompt::Infill { prefix: prompt, suffix };
             return Ok(Some((prompt, Reading::Plain)));
         }
@@ -95,5 +95,27 @@ impl GenerateRequest {
         let last = Message { pictures, ..Message::new(Role::User, prompt.into_inner()) };
         let said = system.into_iter().chain(before).chain([last]).collect();
         Ok(Some((Prompt::Chat(said), Reading::Plain)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(body: serde_json::Value) -> Result<Option<(Prompt, Reading)>, ApiError> {
+        let wire: GenerateRequest = serde_json::from_value(body).unwrap();
+        wire.prompt(&mut Asked::default())
+    }
+
+    #[test]
+    fn an_empty_suffix_is_none() {
+        let pictures = json!({ "prompt": "x", "images": ["iVBORw0KGgo="], "suffix": "" });
+        let (prompt, _) = read(pictures).unwrap().unwrap();
+        let Prompt::Chat(messages) = prompt else { panic!("no chat") };
+        assert_eq!(messages[0].pictures.len(), 1);
+        let gap = json!({ "prompt": "x", "images": ["iVBORw0KGgo="], "suffix": "y" });
+        assert_eq!(read(gap).unwrap_err().param.as_deref(), Some("images"));
     }
 }

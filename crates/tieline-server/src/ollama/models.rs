@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tieline_router::Other;
 use tieline_store::Overlay;
-use tieline_types::{Abilities, ModelCard, Residence};
+use tieline_types::{Abilities, Digest, ModelCard, Residence};
 
 use super::asked::{bare_base, failed};
 use super::time;
@@ -43,8 +44,8 @@ fn tag(card: &ModelCard) -> Value {
     })
 }
 
-/// An alias, or a model of somebody else's: none of its bytes are here, and it has no digest. `remote_host` is
-/// Ollama's own member for models elsewhere.
+/// An alias, or a model of somebody else's: none of its bytes are here, and its digest is its name's, since clients
+/// need one to tell it by. `remote_host` is Ollama's own member for models elsewhere.
 pub(crate) fn other(other: &Other) -> Value {
     let Other { name, owner, known } = other;
     let context = known.and_then(|(context, _)| context);
@@ -55,7 +56,7 @@ pub(crate) fn other(other: &Other) -> Value {
         "remote_host": owner,
         "modified_at": time::at(0),
         "size": 0,
-        "digest": "",
+        "digest": Digest(Sha256::digest(name).into()).hex(),
         "details": {
             "parent_model": "", "format": "", "family": "", "families": null,
             "parameter_size": "", "quantization_level": "", "context_length": context,
@@ -153,6 +154,19 @@ pub(crate) fn capabilities(abilities: Abilities) -> Vec<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its own program cuts the first twelve digits off, and dies of fewer.
+    #[test]
+    fn what_has_no_bytes_here_has_a_digest_all_the_same() {
+        let shown = |name: &str| {
+            let one = Other { name: name.to_owned(), owner: "policy".to_owned(), known: None };
+            other(&one)["digest"].as_str().unwrap().to_owned()
+        };
+        let digest = shown("fast");
+        assert!(digest.len() == 64 && digest.bytes().all(|c| c.is_ascii_hexdigit()), "{digest}");
+        assert_eq!(shown("fast"), digest);
+        assert_ne!(shown("cloud/big"), digest);
+    }
 
     #[test]
     fn weights_are_counted_as_people_do() {

@@ -13,13 +13,16 @@ use sha2::{Digest as _, Sha256};
 use tieline_store::{Progress, PullError, PullEvent, PullOptions, Pulled};
 use tieline_types::{Digest, ErrorKind, Hint, ModelRef};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
+use super::asked::permit_pull;
 use super::show::Name;
 use crate::app::{App, Library};
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::json::Json;
 use crate::ndjson;
+use crate::open::stopping;
 use crate::routes::Dialect;
 
 /// Lines that may wait for a slow reader; more are left out.
@@ -52,7 +55,9 @@ pub(crate) async fn pull(
         let text = "model is a file of this machine: only its user may take it in";
         return Err(ApiError::invalid("model", text));
     }
-    let lines = lines(app.library().clone(), Wish { reference, name: None, expected: None });
+    permit_pull(&app, &caller, &reference, None)?;
+    let wish = Wish { reference, name: None, expected: None };
+    let lines = lines(app.library().clone(), wish, app.leaving().clone());
     give(lines, shared.streams()).await
 }
 
@@ -109,10 +114,11 @@ enum Stage {
     Over,
 }
 
-/// Pulls, and tells how it goes; dropped, it stops, and the next pull goes on from there.
+/// Pulls, and tells how it goes; dropped, or when the server leaves, it stops, and the next pull goes on from there.
 pub(crate) fn lines(
     library: Library,
     wish: Wish,
+    leaving: CancellationToken,
 ) -> impl Stream<Item = Result<Value, ApiError>> + Send + 'static {
     let (sender, receiver) = mpsc::channel(WAITING);
     let teller = Teller { digest: shown(&library, &wish), sender };
@@ -127,11 +133,13 @@ pub(crate) fn lines(
         };
         library.store.pull(&reference, options).await
     });
-    let steps = stream::unfold(Stage::Works(work, receiver), |state| async move {
-        match state {
+    let first = (Stage::Works(work, receiver), leaving);
+    let steps = stream::unfold(first, |(state, leaving)| async move {
+        let (line, next) = match state {
             Stage::Works(mut work, mut lines) => {
                 tokio::select! {
                     biased;
+                    () = leaving.cancelled() => Some((Some(Err(stopping().into())), Stage::Over)),
                     Some(line) = lines.recv() => Some((Some(Ok(line)), Stage::Works(work, lines))),
                     done = &mut work => Some((None, Stage::Tells(Box::new(done), lines))),
                 }
@@ -143,7 +151,8 @@ pub(crate) fn lines(
             },
             Stage::Succeeded => Some((Some(Ok(status("success"))), Stage::Over)),
             Stage::Over => None,
-        }
+        }?;
+        Some((line, (next, leaving)))
     });
     let first = stream::iter([Ok(status("pulling manifest"))]);
     first.chain(steps.filter_map(std::future::ready))

@@ -21,6 +21,7 @@ use crate::config::Limits;
 use crate::error::{ApiError, Fault};
 use crate::heads::stamp;
 use crate::json::Json;
+use crate::llama::choose::meant;
 use crate::made::Made;
 use crate::open::{self, Ask, Steps};
 use crate::routes::Dialect;
@@ -30,7 +31,8 @@ const WHAT: (Dialect, &str) = (Dialect::OpenAi, "chat");
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct ChatRequest {
-    model: String,
+    #[serde(default)]
+    model: Option<String>,
     messages: Vec<WireMessage>,
     #[serde(default)]
     max_tokens: Option<i64>,
@@ -116,11 +118,12 @@ pub(crate) async fn respond(
     app: &App,
     caller: &Caller,
     (what, extra): ((Dialect, &'static str), Option<Extra>),
-    Json { value, mut shared, ignored }: Json<ChatRequest, WireSampling>,
+    Json { mut value, mut shared, ignored }: Json<ChatRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
-    let made = Made::find(app, caller, &value.model)?;
+    let name = meant(app, caller, value.model.take()).await?;
+    let made = Made::find(app, caller, &name)?;
     shared.usual = Some(made.sampling());
-    let (manner, mut ask) = value.ask(shared, &app.config().limits)?;
+    let (manner, mut ask) = value.ask(name, shared, &app.config().limits)?;
     if ask.request.deterministic && caller.principal.guest {
         let text = "a deterministic answer has the model for itself: the key may not manage models";
         return Err(ApiError::new(Fault::Forbidden, text));
@@ -145,13 +148,18 @@ impl Manner {
 }
 
 impl ChatRequest {
-    /// The model that is asked.
-    pub(crate) fn model(&self) -> &str {
-        &self.model
+    /// The model that is asked, where one is named; a name that is put there is asked.
+    pub(crate) fn model(&mut self) -> &mut Option<String> {
+        &mut self.model
     }
 
-    /// In our words.
-    fn ask(self, sampling: WireSampling, limits: &Limits) -> Result<(Manner, Ask), ApiError> {
+    /// In our words, of the model of this name.
+    fn ask(
+        self,
+        name: String,
+        sampling: WireSampling,
+        limits: &Limits,
+    ) -> Result<(Manner, Ask), ApiError> {
         if self.functions.is_some() || self.function_call.is_some() {
             let text = "functions and function_call are not supported: use tools and tool_choice";
             return Err(ApiError::unsupported("functions", text));
@@ -197,7 +205,7 @@ impl ChatRequest {
         };
         request.validate()?;
         let plan = (manner.count > 1).then_some(ChoicePlan { n: manner.count, best_of: None });
-        Ok((manner, Ask { wanted: Wanted::named(self.model), request, plan }))
+        Ok((manner, Ask { wanted: Wanted::named(name), request, plan }))
     }
 }
 

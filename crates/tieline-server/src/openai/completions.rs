@@ -27,8 +27,9 @@ use crate::config::Limits;
 use crate::error::ApiError;
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
+use crate::llama::choose::meant;
 use crate::made::Made;
-use crate::open::{self, Ask, Opened};
+use crate::open::{self, Ask, Opened, Reading};
 use crate::routes::Dialect;
 use crate::sse;
 
@@ -39,7 +40,8 @@ const AT_ONCE: usize = 8;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct CompletionRequest {
-    model: String,
+    #[serde(default)]
+    model: Option<String>,
     prompt: Texts,
     #[serde(default)]
     suffix: Option<Private>,
@@ -102,14 +104,14 @@ pub(crate) async fn completions(
     caller: Caller,
     Json { mut value, mut shared, ignored }: Json<CompletionRequest, WireSampling>,
 ) -> Result<Response, ApiError> {
-    let made = Made::find(&app, &caller, &value.model)?;
+    let name = meant(&app, &caller, value.model.take()).await?;
+    let made = Made::find(&app, &caller, &name)?;
     shared.usual = Some(made.sampling());
     value.max_tokens = value.max_tokens.or(made.max_tokens().map(|most| i64::from(most.0)));
     value.stop = value.stop.or_else(|| Some(OneOrMany::Many(made.stop())));
-    let mut asked = value.asked(shared, &app.config().limits)?;
-    let name = std::mem::take(&mut asked.wanted.name);
+    let wanted = made.wanted(&Wanted::named(&name));
+    let asked = value.asked(wanted, shared, &app.config().limits)?;
     let head = Head { id: format!("cmpl-{}", caller.request_id), ..Head::new("", &name) };
-    asked.wanted = made.wanted(&asked.wanted);
     let echoes = echoes(&app, &caller, &asked).await?;
     if asked.manner.stream {
         let manner = asked.manner;
@@ -127,8 +129,13 @@ pub(crate) async fn completions(
 }
 
 impl CompletionRequest {
-    /// In our words.
-    fn asked(self, sampling: WireSampling, limits: &Limits) -> Result<Asked, ApiError> {
+    /// In our words, of this model.
+    fn asked(
+        self,
+        wanted: Wanted,
+        sampling: WireSampling,
+        limits: &Limits,
+    ) -> Result<Asked, ApiError> {
         let manner = self.manner(limits)?;
         let inputs = self.prompt.inputs("prompt", limits.texts)?;
         let suffix = self.suffix.filter(|suffix| !suffix.expose().is_empty());
@@ -167,12 +174,7 @@ impl CompletionRequest {
             plan.validate(common.max_tokens)?;
         }
         let requests = prompts.into_iter().map(|prompt| Request { prompt, ..common.clone() });
-        Ok(Asked {
-            manner,
-            wanted: Wanted::named(self.model),
-            inputs,
-            requests: requests.collect(),
-        })
+        Ok(Asked { manner, wanted, inputs, requests: requests.collect() })
     }
 
     fn manner(&self, limits: &Limits) -> Result<Manner, ApiError> {
@@ -230,7 +232,8 @@ async fn whole(app: &App, caller: &Caller, asked: Asked) -> Result<Answered, Api
         let (app, caller, wanted) = (app.clone(), caller.clone(), wanted.clone());
         async move {
             let ask = Ask { wanted, request, plan: manner.plan };
-            let Opened { marks, steps } = open::whole(&app, &caller, WHAT, ask).await?;
+            let Opened { marks, steps } =
+                open::whole_of(&app, &caller, WHAT, ask, Reading::Special).await?;
             Ok::<_, ApiError>((marks, collect(steps, manner.count).await?))
         }
     });

@@ -14,6 +14,7 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::heads::stamp;
 use crate::json::Json;
+use crate::llama::choose::meant;
 use crate::made::Made;
 use crate::routes::Dialect;
 use crate::vectors::{self, Ask};
@@ -21,7 +22,8 @@ use crate::words::one_of;
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct EmbeddingsRequest {
-    model: String,
+    #[serde(default)]
+    model: Option<String>,
     input: Input,
     #[serde(default)]
     encoding_format: Option<String>,
@@ -82,7 +84,8 @@ pub(crate) async fn embeddings(
         normalise: manner.normalise,
         pooling: one_of(value.pooling.as_deref().map(str::as_bytes), "pooling", &POOLINGS)?,
     };
-    let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
+    let name = meant(&app, &caller, value.model).await?;
+    let wanted = Made::find(&app, &caller, &name)?.wanted(&Wanted::named(&name));
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::OpenAi, "embeddings");
     let vectors::Made { vectors, prompt_tokens, marks, .. } =
@@ -93,7 +96,7 @@ pub(crate) async fn embeddings(
     let body = List {
         object: "list",
         data: data.map(entry).collect(),
-        model: value.model,
+        model: name,
         usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
         warnings: marks.warnings.clone(),
     };

@@ -45,7 +45,7 @@ pub(crate) async fn echo(
     }
     let first = match input {
         Input::Text(text) => {
-            host.tokenize(wanted, text.clone(), (true, false)).await?.first().copied()
+            host.tokenize(wanted, text.clone(), (true, true)).await?.first().copied()
         }
         Input::Tokens(tokens) => tokens.first().copied(),
     };

@@ -12,8 +12,11 @@ pub(crate) struct WireMessage {
     role: WireRole,
     #[serde(default)]
     content: Option<Content>,
-    #[serde(default, alias = "reasoning")]
+    #[serde(default)]
     reasoning_content: Option<String>,
+    /// Another name of `reasoning_content`, which counts where both are given.
+    #[serde(default)]
+    reasoning: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<WireCall>>,
     #[serde(default)]
@@ -108,7 +111,7 @@ fn message(at: usize, wire: WireMessage) -> Result<Message, ApiError> {
     };
     let calls = wire.tool_calls.unwrap_or_default();
     Ok(Message {
-        reasoning: wire.reasoning_content.map(Private::new),
+        reasoning: wire.reasoning_content.or(wire.reasoning).map(Private::new),
         tool_calls: calls.into_iter().map(call).collect(),
         tool_call_id: wire.tool_call_id,
         name: wire.name,
@@ -187,4 +190,29 @@ fn join(whole: &mut String, more: &str) {
         whole.push('\n');
     }
     whole.push_str(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn two_spellings_of_a_thought_are_no_error() {
+        let thought = |more: serde_json::Value| {
+            let mut body = json!({ "role": "assistant", "content": "x" });
+            for (name, value) in more.as_object().unwrap() {
+                body[name] = value.clone();
+            }
+            let wire: WireMessage = serde_json::from_value(body).unwrap();
+            let all = messages(vec![wire], 1).unwrap();
+            all[0].reasoning.as_ref().map(|text| text.expose().to_owned())
+        };
+        assert_eq!(thought(json!({ "reasoning": "a" })).as_deref(), Some("a"));
+        assert_eq!(thought(json!({ "reasoning_content": "b" })).as_deref(), Some("b"));
+        let both = json!({ "reasoning": "a", "reasoning_content": "b" });
+        assert_eq!(thought(both).as_deref(), Some("b"));
+        assert_eq!(thought(json!({ "reasoning": null })), None);
+    }
 }

@@ -12,13 +12,15 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::heads::stamp;
 use crate::json::Json;
+use crate::llama::choose::meant;
 use crate::made::Made;
 use crate::routes::Dialect;
 use crate::vectors::{self, Ask};
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct RerankRequest {
-    model: String,
+    #[serde(default)]
+    model: Option<String>,
     query: Private,
     documents: Vec<Document>,
     #[serde(default)]
@@ -67,7 +69,8 @@ pub(crate) async fn rerank(
     let texts: Vec<Private> = value.documents.into_iter().map(Document::into_text).collect();
     let kept = value.return_documents.unwrap_or(false).then(|| texts.clone());
     let texts = Texts::scored(value.query, texts);
-    let wanted = Made::find(&app, &caller, &value.model)?.wanted(&Wanted::named(&value.model));
+    let name = meant(&app, &caller, value.model).await?;
+    let wanted = Made::find(&app, &caller, &name)?.wanted(&Wanted::named(&name));
     let ask = Ask { wanted, texts, overflow: Overflow::Error };
     let what = (Dialect::OpenAi, "rerank");
     let vectors::Made { scores, prompt_tokens, marks, .. } =
@@ -75,7 +78,7 @@ pub(crate) async fn rerank(
     let body = Ranking {
         id: format!("rerank-{}", caller.request_id),
         object: "list",
-        model: value.model,
+        model: name,
         results: ranked(scores, value.top_n, kept.as_deref()),
         usage: json!({ "prompt_tokens": prompt_tokens, "total_tokens": prompt_tokens }),
         warnings: marks.warnings.clone(),

@@ -19,8 +19,11 @@ pub(crate) struct WireSampling {
     top_k: Option<i64>,
     #[serde(default)]
     min_p: Option<f32>,
-    #[serde(default, alias = "repetition_penalty")]
+    #[serde(default)]
     repeat_penalty: Option<f32>,
+    /// Another name of `repeat_penalty`, which counts where both are given.
+    #[serde(default)]
+    repetition_penalty: Option<f32>,
     #[serde(default)]
     presence_penalty: Option<f32>,
     #[serde(default)]
@@ -47,7 +50,10 @@ impl WireSampling {
             top_k: self.top_k.map_or(usual.top_k, |k| u32::try_from(k.max(0)).unwrap_or(u32::MAX)),
             top_p: self.top_p.unwrap_or(usual.top_p),
             min_p: self.min_p.unwrap_or(usual.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(usual.repeat_penalty),
+            repeat_penalty: self
+                .repeat_penalty
+                .or(self.repetition_penalty)
+                .unwrap_or(usual.repeat_penalty),
             presence_penalty: self.presence_penalty.unwrap_or(usual.presence_penalty),
             frequency_penalty: self.frequency_penalty.unwrap_or(usual.frequency_penalty),
             seed: self.seed.map_or(usual.seed, seed),
@@ -150,6 +156,19 @@ mod tests {
         assert_eq!(seed(i64::from(u32::MAX)), Some(0));
         assert_eq!(seed(-2), Some(u32::MAX - 2));
         assert!(seed(i64::MIN).is_some() && seed(i64::MAX).is_some());
+    }
+
+    #[test]
+    fn two_spellings_of_a_penalty_are_no_error_and_ours_counts() {
+        let penalty = |body: Value| {
+            let wire: WireSampling = serde_json::from_value(body).unwrap();
+            wire.sampling().unwrap().repeat_penalty
+        };
+        assert_eq!(penalty(json!({ "repetition_penalty": 1.25 })), 1.25);
+        assert_eq!(penalty(json!({ "repeat_penalty": 1.5 })), 1.5);
+        let both = json!({ "repetition_penalty": 1.25, "repeat_penalty": 1.5 });
+        assert_eq!(penalty(both), 1.5);
+        assert_eq!(penalty(json!({ "repetition_penalty": 1.25, "repeat_penalty": null })), 1.25);
     }
 
     fn bias(wire: &Value) -> Result<Vec<(u32, f32)>, ApiError> {

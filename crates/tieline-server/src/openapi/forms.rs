@@ -10,8 +10,9 @@ use crate::openai::tools::{WireChoice, WireTool};
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its form is told")]
 pub(crate) struct Chat {
-    /// The model's name.
-    model: String,
+    /// The model's name; where there is none, the only model is meant.
+    #[serde(default)]
+    model: Option<String>,
     messages: Vec<WireMessage>,
     #[serde(default)]
     tools: Option<Vec<WireTool>>,

@@ -17,6 +17,8 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
+use crate::ollama::asked::permit_pull;
+use crate::open::stopping;
 use crate::routes::Dialect;
 use crate::sse;
 
@@ -45,14 +47,18 @@ pub(crate) async fn pull(
         let text = "reference is a file of this machine: only its user may take it in";
         return Err(ApiError::invalid("reference", text));
     }
+    permit_pull(&app, &caller, &reference, value.name.as_deref())?;
     let (sender, steps) = mpsc::channel(KEPT);
     let work: Work = Box::pin(work(app.library().clone(), reference, value.name, Told(sender)));
-    let events = stream::unfold(Some((steps, work)), |state| async move {
-        let (mut steps, mut work) = state?;
+    let leaving = app.leaving().clone();
+    let events = stream::unfold(Some((steps, work, leaving)), |state| async move {
+        let (mut steps, mut work, leaving) = state?;
         tokio::select! {
             biased;
+            // The next pull goes on from there.
+            () = leaving.cancelled() => Some((failed(stopping()), None)),
             Some(step) = steps.recv() => {
-                Some((sse::named("progress", &step), Some((steps, work))))
+                Some((sse::named("progress", &step), Some((steps, work, leaving))))
             }
             done = &mut work => Some((end(done), None)),
         }
@@ -103,9 +109,13 @@ fn end(done: Result<Pulled, PullError>) -> Event {
                 Some(hint) => told.with_hint(hint),
                 None => told,
             };
-            sse::named("error", &ApiError::from(told).body(Dialect::Own))
+            failed(told)
         }
     }
+}
+
+fn failed(error: BackendError) -> Event {
+    sse::named("error", &ApiError::from(error).body(Dialect::Own))
 }
 
 /// Passes on how a pull goes.

@@ -360,3 +360,31 @@ async fn who_listens_to_events_keeps_no_server_from_stopping() {
     listening.read_u8().await.unwrap();
     server.stopped().await;
 }
+
+/// The next pull goes on from there: no server waits for one.
+#[tokio::test]
+async fn a_pull_ends_with_its_error_when_the_server_stops() {
+    // It is connected to, and never answers.
+    let (_silent, source) = bound();
+    let reference = format!("http://{source}/small.gguf");
+    for (path, body, begun, end) in [
+        ("/api/pull", json!({ "model": reference }), "pulling manifest", "\"error\""),
+        ("/tieline/v1/pull", json!({ "reference": reference }), "event: progress", "event: error"),
+    ] {
+        let server = start(Scripted::hello(), Config::default());
+        let mut connection = server.connect().await;
+        let (body, token) = (body.to_string(), server.service.token.expose());
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            server.address,
+            body.len()
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        read_until(&mut connection, begun).await;
+        // Sooner than what is on its way is waited for.
+        server.stopped().await;
+        let said = rest(&mut connection).await;
+        assert!(said.contains(end) && said.contains("the server is stopping"), "{path}: {said}");
+    }
+}

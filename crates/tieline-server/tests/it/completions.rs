@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use testkit::scripted::{Scripted, Step, finished, piece, prompt_logprobs, started, text};
+use tieline_types::wire::Work;
 use tieline_types::{Constraint, ErrorKind, FinishReason, Prompt};
 
 use crate::openai::refused;
@@ -30,7 +31,11 @@ async fn a_whole_completion_has_its_text_and_its_figures() {
     assert_eq!(said.headers["x-tieline-ignored"], "user");
     let asked = service.models.last();
     assert_eq!(asked.max_tokens.map(|most| most.0), Some(16));
-    assert_eq!(asked.prompt, Prompt::Text("Hi".into()));
+    // As the model reads it: names of special tokens are these tokens.
+    assert_eq!(asked.prompt, Prompt::Tokens(vec![1]));
+    let (_, work) = service.models.works().pop().unwrap();
+    let want = Work::Tokenize { text: "Hi".into(), add_special: true, parse_special: true };
+    assert_eq!(work, want);
     assert_eq!((asked.logprobs, asked.prompt_logprobs), (None, None));
 }
 
@@ -77,6 +82,29 @@ async fn a_stream_ends_with_done() {
     assert_eq!(chunks[2]["choices"][0]["logprobs"]["text_offset"], json!([5]));
     assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "stop");
     assert_eq!(said.events().last().unwrap().1, "[DONE]");
+}
+
+/// The tokens that are counted for an echo are those that are asked.
+#[tokio::test]
+async fn a_prompt_is_read_in_one_way_whoever_reads_it() {
+    let service = Service::new(Scripted::hello());
+    for stream in [false, true] {
+        let before = service.models.works().len();
+        let wish = json!({ "prompt": ["<|fim_prefix|>a", "b"], "stream": stream, "echo": true,
+            "logprobs": 0 });
+        assert_eq!(service.post(PATH, &ask(&wish)).await.status, 200);
+        let works = service.models.works().split_off(before);
+        let read: Vec<bool> = works
+            .iter()
+            .filter_map(|(_, work)| match work {
+                Work::Tokenize { parse_special, add_special, .. } => {
+                    Some(*parse_special && *add_special)
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(read, [true; 4], "{works:?}");
+    }
 }
 
 /// What lm-evaluation-harness asks, and how it reads the answer.
@@ -156,6 +184,8 @@ async fn broken_streams_end_with_their_error() {
             service.post(PATH, &ask(&wish)).await
         };
         refused(&post("full").await.is(503), "overloaded", None);
+        let several = json!({ "model": "full", "n": 2, "stream": stream });
+        refused(&service.post(PATH, &ask(&several)).await.is(503), "overloaded", None);
         let breaks = post("breaks").await;
         if stream {
             refused(breaks.chunks().last().unwrap(), "engine_crashed", None);

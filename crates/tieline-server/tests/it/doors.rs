@@ -64,6 +64,28 @@ async fn what_is_in_no_table_is_behind_the_door_too() {
     ask(&service, Method::PUT, "/v1/models", &[]).await.is(405);
 }
 
+/// An image's address is asked for without an origin.
+#[tokio::test]
+async fn a_page_of_another_site_has_no_model_loaded_by_an_address_of_its_own() {
+    let service = service();
+    let foreign = ("sec-fetch-site", "cross-site");
+    for path in ["/tokenizer_info", "/tokenizer_info?model=mock", "/v1/responses/resp_1"] {
+        let said = ask(&service, Method::GET, path, &[foreign]).await;
+        assert_eq!(said.status, 403, "{path}: {}", said.text);
+        assert!(said.text.contains("another site"), "{path}: {}", said.text);
+    }
+    assert_eq!(service.models.works().len(), 0);
+    // Its own pages may, and so may one that is on the list.
+    ask(&service, Method::GET, "/tokenizer_info", &[("sec-fetch-site", "same-origin")])
+        .await
+        .is(200);
+    let token = format!("Bearer {}", service.token.expose());
+    let listed = [foreign, ("origin", PAGE), ("authorization", token.as_str())];
+    ask(&service, Method::GET, "/tokenizer_info", &listed).await.is(200);
+    // What loads nothing is shown to nobody by an image.
+    ask(&service, Method::GET, "/v1/models", &[foreign]).await.is(200);
+}
+
 #[tokio::test]
 async fn refusals_speak_the_dialect_of_their_route() {
     let service = service();

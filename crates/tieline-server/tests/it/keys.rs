@@ -55,7 +55,32 @@ async fn a_key_is_equal_in_every_header() {
     assert_eq!(said.headers["www-authenticate"], "Bearer");
     // It is nowhere but in headers that are for keys.
     ask(&service, "mock", &[("cookie", secret)]).await.is(401);
-    ask(&service, "mock", &[("x-api-key", secret), ("api-key", "other")]).await.is(401);
+    ask(&service, "mock", &[("x-api-key", secret), ("api-key", "tl_other")]).await.is(401);
+}
+
+#[tokio::test]
+async fn what_a_tool_brings_from_its_own_vendor_is_no_key() {
+    let service = Service::new(Scripted::hello());
+    let (secret, _) = service.store.create_key(&infer(), 1).unwrap();
+    let (other, _) = service.store.create_key(&infer(), 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let (bearer, secret) = (format!("Bearer {}", secret.expose()), secret.expose());
+    let vendor = "sk-ant-api03-word";
+    for (fields, status) in [
+        ([("authorization", bearer.as_str()), ("x-api-key", vendor)], 200),
+        ([("authorization", "Bearer word"), ("x-api-key", secret)], 200),
+        ([("authorization", bearer.as_str()), ("x-api-key", other.expose())], 401),
+        ([("authorization", bearer.as_str()), ("x-api-key", "tl_user_cut")], 401),
+        ([("authorization", "Bearer word"), ("x-api-key", vendor)], 401),
+    ] {
+        ask(&service, "mock", &fields).await.is(status);
+    }
+    // This machine needs no key, and two words of others are none.
+    let body = json!({ "model": "mock", "messages": [{ "role": "user", "content": "Hi" }] });
+    let words = [("authorization", "Bearer tieline"), ("x-api-key", vendor)];
+    service.post_with(CHAT, &words, &body).await.is(200);
+    let cut = [("authorization", "Bearer tieline"), ("x-api-key", "tl_user_cut")];
+    service.post_with(CHAT, &cut, &body).await.is(401);
 }
 
 #[tokio::test]

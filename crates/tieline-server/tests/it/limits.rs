@@ -36,6 +36,46 @@ async fn a_body_is_as_long_as_it_may_be() {
     assert_eq!(post(text + " ").await.is(413)["error"]["code"], "request_too_large");
 }
 
+/// A body of so many bytes, so many of which are no picture's. It is no request: one that is short enough is read and
+/// then refused for that.
+fn pictured(all: usize, beside: usize) -> Body {
+    let picture = format!("iVBORw0KGgo{}", "A".repeat(all - beside - 11));
+    Body::from(format!("\"{picture}\"{}", " ".repeat(beside - 2)))
+}
+
+#[tokio::test]
+async fn pictures_may_be_longer_than_all_else() {
+    let service = Service::new(Scripted::hello());
+    let post = async |path: &str, body: Body| {
+        let request = Request::post(path).header("content-type", "application/json");
+        service.send(request.body(body).unwrap()).await
+    };
+    const MIB: usize = 1024 * 1024;
+    for (path, all, beside, status) in [
+        (CHAT, 32 * MIB, 8, 400),
+        (CHAT, 32 * MIB + 1, 8, 413),
+        ("/api/chat", 9 * MIB, 8 * MIB, 400),
+        ("/api/chat", 9 * MIB, 8 * MIB + 1, 413),
+        ("/v1/embeddings", 8 * MIB, 8, 400),
+        ("/v1/embeddings", 8 * MIB + 1, 8, 413),
+    ] {
+        let said = post(path, pictured(all, beside)).await;
+        said.is(status);
+        assert_eq!(said.text.contains("--max-body"), status == 413, "{}", said.text);
+    }
+}
+
+#[tokio::test]
+async fn a_limit_that_was_set_is_for_pictures_too() {
+    let mut config = Config::default();
+    config.limits.body = Bytes(100);
+    let service = Service::with(Scripted::hello(), config);
+    for (all, status) in [(100, 400), (101, 413)] {
+        let request = Request::post(CHAT).header("content-type", "application/json");
+        service.send(request.body(pictured(all, 8)).unwrap()).await.is(status);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_is_given_up() {
     let service = Service::new(Scripted::hello());

@@ -35,6 +35,26 @@ async fn health_names_no_model() {
 }
 
 #[tokio::test]
+async fn both_spellings_of_a_member_are_read() {
+    let service = Service::new(Scripted::hello());
+    for (body, text, special) in [
+        (json!({ "content": "a b", "prompt": "c" }), "a b", false),
+        (json!({ "prompt": "c", "add_special_tokens": true }), "c", true),
+        (json!({ "content": "a", "add_special": false, "add_special_tokens": true }), "a", false),
+    ] {
+        service.post("/tokenize", &body).await.is(200);
+        let (_, work) = service.models.works().pop().unwrap();
+        let Work::Tokenize { text: read, add_special, .. } = work else { panic!("{work:?}") };
+        assert_eq!((read.expose(), add_special), (text, special), "{body}");
+    }
+    let error = service.post("/tokenize", &json!({})).await.is(400);
+    assert!(error["error"]["message"].as_str().unwrap().contains("content"), "{error}");
+    let both = json!({ "prompt": "x", "repeat_penalty": 1.5, "repetition_penalty": 1.25 });
+    service.post("/completion", &both).await.is(200);
+    assert_eq!(service.models.last().sampling.repeat_penalty, 1.5);
+}
+
+#[tokio::test]
 async fn properties_are_those_of_the_model_that_is_meant() {
     let service = Service::new(Scripted::hello());
     let body = service.get("/props").await.is(200);

@@ -129,7 +129,8 @@ async fn the_log_says_how_it_went_and_not_what_was_said() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let service = Service::new(Scripted::hello());
     let body = json!({ "model": "mock", "messages": [{ "role": "user", "content": CANARY }] });
-    let key = [("x-api-key", CANARY), ("x-request-id", CANARY)];
+    let wrong = format!("tl_{CANARY}");
+    let key = [("x-api-key", wrong.as_str()), ("x-request-id", CANARY)];
     service.post_with("/v1/chat/completions", &key, &body).await.is(401);
     service.post("/v1/chat/completions", &body).await.is(200);
     service.get(&format!("/v1/models/{CANARY}?q={CANARY}")).await.is(404);

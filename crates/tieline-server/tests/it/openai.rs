@@ -303,3 +303,43 @@ async fn an_end_of_the_model_after_one_call_is_its_own() {
     assert_eq!(body["warnings"], Value::Null);
     assert_eq!(service.models.dropped(), 0);
 }
+
+#[tokio::test]
+async fn a_refusal_of_several_answers_has_its_status_in_a_stream_too() {
+    let models = Scripted::default()
+        .refusing("full", ErrorKind::Busy, "the queue is full")
+        .with("fails", vec![Step::Fail(ErrorKind::ContextExceeded, "too long")]);
+    let service = Service::new(models);
+    for (model, status, code) in
+        [("full", 503, "overloaded"), ("fails", 400, "context_length_exceeded")]
+    {
+        for stream in [false, true] {
+            let wish = json!({ "model": model, "n": 3, "stream": stream });
+            refused(&service.post(CHAT, &ask(&wish)).await.is(status), code, None);
+        }
+    }
+}
+
+/// As llama-server's clients ask, who know of one model.
+#[tokio::test]
+async fn where_no_model_is_named_the_only_one_is_meant() {
+    let one = Service::new(Scripted::hello());
+    let two = Service::new(Scripted::hello().with("other", testkit::scripted::text(&["x"])));
+    let said = json!([{ "role": "user", "content": "Hi" }]);
+    let ranked = json!({ "query": "what", "documents": ["a"] });
+    for (path, body) in [
+        (CHAT, json!({ "messages": said })),
+        ("/api/v0/chat/completions", json!({ "messages": said, "model": "" })),
+        ("/v1/completions", json!({ "prompt": "Hi" })),
+        ("/v1/embeddings", json!({ "input": "Hi" })),
+        ("/v1/rerank", ranked.clone()),
+        ("/rerank", ranked.clone()),
+        ("/reranking", ranked),
+    ] {
+        assert_eq!(one.post(path, &body).await.is(200)["model"], "mock", "{path}");
+        let error = two.post(path, &body).await.is(400);
+        refused(&error, "invalid_request", Some("model"));
+        let text = error["error"]["message"].as_str().unwrap();
+        assert!(text.contains("mock, other"), "{path}: {text}");
+    }
+}

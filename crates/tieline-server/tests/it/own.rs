@@ -178,6 +178,49 @@ async fn a_pull_tells_how_it_goes_and_what_came_can_be_removed() {
     service.send(remove()).await.is(404);
 }
 
+#[tokio::test]
+async fn a_key_of_some_models_pulls_no_others_under_a_name_of_its_own() {
+    let service = Service::new(Scripted::hello());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret.gguf");
+    std::fs::write(&path, Draft::sample(65_536).bytes()).unwrap();
+    let body = json!({ "reference": format!("file:{}", path.display()) });
+    service.post("/tieline/v1/pull", &body).await.events();
+    let secret_model = service.store().list().unwrap().remove(0);
+    let made = json!({ "model": "made", "from": "mock", "system": "Arr.", "stream": false });
+    service.post("/api/create", &made).await.is(200);
+    let key = |models: &[&str]| {
+        let models = Some(models.iter().map(|&name| name.to_owned()).collect());
+        let scopes = vec![Scope::Infer, Scope::WriteModels];
+        let new = NewKey { scopes, models, ..NewKey::default() };
+        format!("Bearer {}", service.store.create_key(&new, 1).unwrap().0.expose())
+    };
+    let (free, owner) = (key(&["free"]), key(&["free", "secret"]));
+    service.app.refresh_keys().unwrap();
+    let pull = async |key: &str, reference: &str, name: Option<&str>| {
+        let body = json!({ "reference": reference, "name": name });
+        service.post_with("/tieline/v1/pull", &[("authorization", key)], &body).await
+    };
+    let digest = secret_model.digest.to_string();
+    for reference in ["secret", digest.as_str(), &secret_model.digest.hex()[..12]] {
+        pull(&free, reference, Some("free")).await.is(404);
+    }
+    // One of the catalogue that is not its own, and one that nobody here knows the meaning of.
+    pull(&free, "smollm2", Some("free")).await.is(404);
+    pull(&free, "hf:owner/repo:Q4_K_M", None).await.is(404);
+    pull(&free, "hf:owner/repo:Q4_K_M", Some("other")).await.is(404);
+    // Nor does it give another's name a new meaning.
+    for name in ["secret", "made", "Made:latest"] {
+        pull(&free, "free", Some(name)).await.is(404);
+    }
+    let body = json!({ "model": "smollm2", "stream": false });
+    service.post_with("/api/pull", &[("authorization", &free)], &body).await.is(404);
+    assert_eq!(service.store().list().unwrap().len(), 1);
+    // Who may ask it may name it.
+    let events = pull(&owner, "secret", Some("free")).await.events();
+    assert_eq!(events.last().unwrap().0, "done", "{events:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn events_tell_of_memory_and_of_requests() {
     let service = Service::new(Scripted::hello());

@@ -3,6 +3,7 @@
 //! The tool takes this program's place: nothing is left to watch. What it is told it is told by its own arguments
 //! and environment; no file of the user's is changed.
 
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::switching::Place;
 
 /// A server on this machine answers at once or not at all.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where a server of this machine listens unless told otherwise.
+const USUAL: ([u8; 4], u16) = ([127, 0, 0, 1], 11435);
 
 /// What is sent where no key is needed: some tools refuse to start without one.
 const NO_KEY: &str = "tieline";
@@ -45,8 +49,8 @@ pub(super) fn launch(app: &App, args: &Launch) -> Result<(), Failure> {
     Err(replace(&start))
 }
 
-/// The model named, which must be here or be a name of the policy's, or the only one. Where none is here, the policy
-/// says who answers.
+/// The model named, which must be what the server answers to, or the only one. Where none is here, the policy says who
+/// answers.
 fn model(app: &App, args: &Launch) -> Result<String, Failure> {
     let policy = Place::of(app).policy()?;
     let mut models = app.store.list()?;
@@ -54,12 +58,81 @@ fn model(app: &App, args: &Launch) -> Result<String, Failure> {
     let nobody = models.is_empty() && policy.backends.is_empty();
     match (&args.model, models.as_slice()) {
         (Some(name), _) if policy.concerns(name) && !(nobody && name == AUTO) => Ok(name.clone()),
-        (Some(name), _) if name != AUTO => Ok(app.installed(name)?.name),
+        (Some(name), _) if name != AUTO => named(app, args, name),
         (None, [one]) => Ok(one.name.clone()),
         (None, []) if !nobody => Ok(AUTO.to_owned()),
         (_, []) => Err(Failure::user("no model is here").with_hint("tieline pull smollm2")),
         _ => Err(Failure::user("several models are here: which one is the tool to use?")
             .with_hint("name it with --model, or leave it to the server with --model auto")),
+    }
+}
+
+/// A model that is here by its own name; another name where the server answers to it.
+fn named(app: &App, args: &Launch, name: &str) -> Result<String, Failure> {
+    let bare = name.strip_suffix(":latest").unwrap_or(name).to_ascii_lowercase();
+    if app.store.overlay(&bare)?.is_some() {
+        return Ok(name.to_owned());
+    }
+    let unknown = match app.installed(name) {
+        Ok(model) => return Ok(model.name),
+        Err(unknown) => unknown,
+    };
+    // What is only shown asks nobody: what another server answers to is not known then.
+    match (args.print, args.server == SocketAddr::from(USUAL)) {
+        (true, true) => Err(unknown),
+        (true, false) => Ok(name.to_owned()),
+        (false, _) => answered(args, name).map(|()| name.to_owned()),
+    }
+}
+
+/// Asks the server whether it answers to this name.
+fn answered(args: &Launch, name: &str) -> Result<(), Failure> {
+    listening(args.server)?;
+    let server = args.server;
+    match status(server, args.key.as_deref().unwrap_or(NO_KEY), name) {
+        Ok(200) => Ok(()),
+        Ok(401 | 403) => Err(Failure::user(format!("the server at {server} wants a key"))
+            .with_hint("give one with --key")),
+        Ok(404) => Err(Failure::user(format!("the server at {server} answers to no model {name}"))
+            .with_hint(format!("http://{server}/v1/models lists what it answers to"))),
+        Ok(status) => {
+            let text = format!("the server at {server} answers {status} when asked for {name}");
+            Err(Failure::user(text))
+        }
+        Err(error) => {
+            let text = format!("cannot ask the server at {server} for {name}: {error}");
+            Err(Failure::user(text))
+        }
+    }
+}
+
+/// The status of the answer to `GET /v1/models/NAME`.
+fn status(server: SocketAddr, key: &str, name: &str) -> io::Result<u16> {
+    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let path: String = name.bytes().map(written).collect();
+    // Of a key no line break is sent: it would be another header.
+    let key: String = key.chars().filter(char::is_ascii_graphic).collect();
+    let request = format!(
+        "GET /v1/models/{path} HTTP/1.1\r\nhost: {server}\r\nauthorization: Bearer {key}\r\n\
+         connection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    // `HTTP/1.1 200`
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    let digits = std::str::from_utf8(&line[9..]).ok().filter(|_| line.starts_with(b"HTTP/1."));
+    let foreign = || io::Error::new(io::ErrorKind::InvalidData, "it does not speak HTTP");
+    digits.and_then(|digits| digits.parse().ok()).ok_or_else(foreign)
+}
+
+/// A letter of a name as a path has it.
+fn written(byte: u8) -> String {
+    match byte {
+        b'-' | b'.' | b'_' | b'~' | b'/' | b':' => char::from(byte).to_string(),
+        _ if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
     }
 }
 
@@ -72,10 +145,15 @@ fn start(tool: Tool, base: &str, key: &str, model: &str) -> Start {
             environment: vec![
                 ("ANTHROPIC_BASE_URL", base.to_owned()),
                 ("ANTHROPIC_AUTH_TOKEN", key),
+                // The user's own key for its vendor is not for us.
+                ("ANTHROPIC_API_KEY", String::new()),
                 ("ANTHROPIC_MODEL", model.to_owned()),
-                // Its small tasks too, or they would ask for a model that is not here.
+                // Its small tasks and its helpers too, or they would ask for a model that is not here.
                 ("ANTHROPIC_DEFAULT_HAIKU_MODEL", model.to_owned()),
+                ("ANTHROPIC_DEFAULT_SONNET_MODEL", model.to_owned()),
+                ("ANTHROPIC_DEFAULT_OPUS_MODEL", model.to_owned()),
                 ("ANTHROPIC_SMALL_FAST_MODEL", model.to_owned()),
+                ("CLAUDE_CODE_SUBAGENT_MODEL", model.to_owned()),
                 ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
             ],
         },
@@ -193,6 +271,48 @@ mod tests {
         assert_eq!(serde_json::to_string_pretty(&claude).unwrap(), tried.trim_end());
         let tried = include_str!("../../../../tests/clients/launch/continue.yaml");
         assert_eq!(continue_yaml(BASE, NO_KEY, "mock"), tried);
+    }
+
+    #[test]
+    fn claude_asks_one_model_with_one_key_whatever_is_in_the_shell() {
+        let claude = start(Tool::Claude, BASE, "k", "smollm2").environment;
+        let told = |name: &str| claude.iter().find(|(one, _)| *one == name).map(|(_, value)| value);
+        assert_eq!(told("ANTHROPIC_API_KEY").map(String::as_str), Some(""));
+        for kind in ["HAIKU", "SONNET", "OPUS"] {
+            let name = format!("ANTHROPIC_DEFAULT_{kind}_MODEL");
+            assert_eq!(told(&name).map(String::as_str), Some("smollm2"), "{name}");
+        }
+        assert_eq!(told("CLAUDE_CODE_SUBAGENT_MODEL").map(String::as_str), Some("smollm2"));
+    }
+
+    #[test]
+    fn a_server_is_asked_for_a_name_and_for_nothing_else() {
+        for (line, want) in
+            [("HTTP/1.1 200 OK", Some(200)), ("HTTP/1.1 404 Not Found", Some(404)), ("SSH", None)]
+        {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let asked = std::thread::scope(|scope| {
+                let answers = scope.spawn(|| {
+                    let (mut stream, _) = listener.accept().unwrap();
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        head.extend(byte);
+                    }
+                    stream.write_all(format!("{line}\r\n\r\n").as_bytes()).unwrap();
+                    String::from_utf8(head).unwrap()
+                });
+                assert_eq!(status(address, "k\r\nx: y", "cloud/big a").ok(), want, "{line}");
+                answers.join().unwrap()
+            });
+            let head = format!(
+                "GET /v1/models/cloud/big%20a HTTP/1.1\r\nhost: {address}\r\n\
+                 authorization: Bearer kx:y\r\nconnection: close\r\n\r\n"
+            );
+            assert_eq!(asked, head);
+        }
     }
 
     #[test]

@@ -361,7 +361,9 @@ fn limit(config: &mut Config, args: &Limits) {
     set(&mut config.connections.most_per_address, args.max_connections_per_address);
     set(&mut config.limits.concurrent, args.max_requests);
     set(&mut config.limits.concurrent_per_key, args.max_requests_per_key);
-    config.limits.body = args.max_body.unwrap_or(config.limits.body);
+    if let Some(most) = args.max_body {
+        (config.limits.body, config.limits.pictured) = (most, most);
+    }
     config.limits.request = args.max_time.unwrap_or(config.limits.request);
 }
 

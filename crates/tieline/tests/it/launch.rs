@@ -43,3 +43,13 @@ fn a_tool_may_ask_for_what_the_policy_names() {
     check(&home, &[], Ok("auto"));
     check(&home, &["--model", "cloud/small"], Err("cloud/small"));
 }
+
+#[test]
+fn what_another_server_answers_to_is_not_looked_for_here() {
+    let home = Home::empty();
+    check(&home, &["--model", "theirs"], Err("theirs"));
+    check(&home, &["--model", "theirs", "--server", "127.0.0.1:9"], Ok("theirs"));
+    let args = ["launch", "claude", "--model", "theirs", "--server", "127.0.0.1:9"];
+    let said = home.said(&home.tieline(args).output());
+    assert!(said.contains("no server answers at 127.0.0.1:9"), "{said}");
+}

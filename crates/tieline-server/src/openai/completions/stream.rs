@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::heads::Marks;
-use crate::open::{self, Ask, Steps};
+use crate::open::{self, Ask, Reading, Steps};
 use crate::openai::answer::{self, Timings, reason, sum};
 use crate::openai::legacy::{Echo, Lists};
 use crate::openai::stream::Head;
@@ -38,7 +38,7 @@ pub(super) async fn begin(
     let Some(first) = asks.next() else {
         return Err(ApiError::invalid("prompt", "prompt is empty"));
     };
-    let first = open::streamed(app, caller, WHAT, first).await?;
+    let first = open::streamed_of(app, caller, WHAT, first, Reading::Special).await?;
     let (app, caller) = (app.clone(), caller.clone());
     let others = asks.map(move |ask| later(app.clone(), caller.clone(), ask));
     let all = std::iter::once(first.steps).chain(others).zip(0u32..);
@@ -51,7 +51,7 @@ pub(super) async fn begin(
 
 /// An answer that begins when it is first asked for a step.
 fn later(app: App, caller: Caller, ask: Ask) -> Steps {
-    let opened = async move { open::waited(&app, &caller, WHAT, ask).await };
+    let opened = async move { open::waited_of(&app, &caller, WHAT, ask, Reading::Special).await };
     Box::pin(stream::once(opened).flat_map(|opened| match opened {
         Ok(opened) => opened.steps,
         Err(error) => {
