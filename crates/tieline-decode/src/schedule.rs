@@ -337,21 +337,21 @@ impl Scheduler {
     }
 
     /// The request at work that should give its slot to one that waits where all slots are taken: a batch
-    /// request, the last that came, where an interactive one is next.
-    pub fn gives_way(&self) -> Option<RequestId> {
+    /// request, the last that came, where an interactive one is next. `cannot`: would not take the slot now.
+    pub fn gives_way(&self, cannot: impl Fn(RequestId) -> bool) -> Option<RequestId> {
         if self.running.len() < self.limits.slots {
             return None;
         }
-        self.gives_room()
+        self.gives_room(cannot)
     }
 
     /// The request at work that should give its cells where the first of the
     /// [`candidates`](Self::candidates) finds no room: a batch request, the last that came, where an
     /// interactive one is next.
-    pub fn gives_room(&self) -> Option<RequestId> {
+    pub fn gives_room(&self, cannot: impl Fn(RequestId) -> bool) -> Option<RequestId> {
         // Only if that one really is next: the slot must not go back to a batch request.
         let order = self.order();
-        let next = order.first()?;
+        let next = order.iter().find(|waiting| !cannot(waiting.job.id))?;
         if next.job.class != Class::Interactive || next.job.alone {
             return None;
         }

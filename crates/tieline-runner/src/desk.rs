@@ -334,13 +334,16 @@ impl<'m> Desk<'m> {
     fn let_in(&mut self, line: Line<'_>) -> Result<(), FrameError> {
         loop {
             let let_in = self.let_one_in(line)?;
+            // Who waits for what another reads needs no place yet: it would go back to who gave it, and so on.
+            let waits = |id| self.should_wait_for_another(id);
             let gives = match let_in {
                 LetIn::One => continue,
                 LetIn::NoRoom(tokens) => {
-                    let gives = self.scheduler.gives_way().or_else(|| self.scheduler.gives_room());
+                    let gives = self.scheduler.gives_way(waits);
+                    let gives = gives.or_else(|| self.scheduler.gives_room(waits));
                     gives.filter(|id| self.would_help(*id, tokens))
                 }
-                LetIn::Nobody => self.scheduler.gives_way(),
+                LetIn::Nobody => self.scheduler.gives_way(waits),
             };
             match gives {
                 Some(id) => self.send_back(id),

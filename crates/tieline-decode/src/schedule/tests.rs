@@ -103,6 +103,21 @@ fn what_one_class_leaves_the_other_gets() {
 }
 
 #[test]
+fn nobody_gives_way_to_who_would_not_take_the_slot() {
+    let batch = |id| (id, Class::Batch, 100);
+    let mut scheduler = running(&[batch(1), batch(2), batch(3), batch(4)]);
+    scheduler.submit(job(5)).unwrap();
+    let last = Some(RequestId(4));
+    assert_eq!(scheduler.gives_way(|_| false), last);
+    // It waits for what another reads.
+    let waits = |id| id == RequestId(5);
+    assert_eq!((scheduler.gives_way(waits), scheduler.gives_room(waits)), (None, None));
+    // One behind it does not.
+    scheduler.submit(job(6)).unwrap();
+    assert_eq!((scheduler.gives_way(waits), scheduler.gives_room(waits)), (last, last));
+}
+
+#[test]
 fn a_prompt_that_is_cached_to_the_end_still_computes_its_last_token() {
     let scheduler = running(&[(1, Class::Interactive, 0)]);
     assert_eq!(scheduler.plan(), [Share { id: RequestId(1), tokens: 1, decodes: true }]);

@@ -64,7 +64,8 @@ impl Kv<'_> {
     /// Drops what is safe on disk, but for `kept`: every token at work looks through the mask of all cells
     /// up to the last one in use, and what is dropped is soon fetched.
     pub(super) fn drop_stored(&mut self, kept: Option<Seq>) {
-        let Some(keeper) = &self.keeper else { return };
+        // What is not fetched any more is safe nowhere else.
+        let (Some(keeper), Some(_)) = (&self.keeper, &self.fetcher) else { return };
         let stored = |&seq: &Seq| {
             let tokens = self.cells.tokens(seq);
             let owner = self.cells.owner(seq).filter(|_| tokens.len() >= WORTH_DROPPING);

@@ -193,12 +193,12 @@ impl Runner {
             if self.admit_one() {
                 continue;
             }
-            let mut gives_way = self.scheduler.gives_way();
+            let mut gives_way = self.scheduler.gives_way(|_| false);
             if self.makes_room && !self.scheduler.candidates().is_empty() {
-                gives_way = gives_way.or_else(|| self.scheduler.gives_room());
+                gives_way = gives_way.or_else(|| self.scheduler.gives_room(|_| false));
             }
             let Some(id) = gives_way else { break };
-            let full = self.scheduler.gives_way().is_some();
+            let full = self.scheduler.gives_way(|_| false).is_some();
             assert_eq!(self.live[&id.0].job.class, Class::Batch);
             self.send_back(id);
             if full {
