@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes crates/tieline-runner/tests/templates/golden.txt: chat templates in the style of each model
-family, with what jinja2 makes of them under the settings of Hugging Face transformers.
+"""Writes crates/tieline-runner/tests/templates/golden.txt and tools.txt: chat templates in the style of each
+model family, with what jinja2 makes of them under the settings of Hugging Face transformers. Those with
+tools are in tool_templates.py.
 
 Needs jinja2 (pip install jinja2). Run it after editing a template below, and read the difference.
 """
@@ -10,6 +11,8 @@ import pathlib
 
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+import tool_templates
 
 # Written for this test after the idioms of each family; none is a copy of a published file.
 TEMPLATES = {
@@ -191,15 +194,25 @@ def environment():
     return env
 
 
-def main():
+def write(path, cases):
     env = environment()
-    path = pathlib.Path(__file__).parent.parent / "crates/tieline-runner/tests/templates/golden.txt"
     with path.open("w", encoding="utf-8") as out:
-        for name, source in TEMPLATES.items():
+        for name, source, tools, messages in cases:
             text = env.from_string(source).render(
-                messages=MESSAGES, tools=None, documents=None,
+                messages=messages, tools=tools, documents=None,
                 add_generation_prompt=True, bos_token="<s>", eos_token="</s>")
             out.write(f"=====CASE {name}\n{source}\n-----OUTPUT\n{text}\n-----END\n")
+
+
+def main():
+    folder = pathlib.Path(__file__).parent.parent / "crates/tieline-runner/tests/templates"
+    write(folder / "golden.txt", [(name, source, None, MESSAGES) for name, source in TEMPLATES.items()])
+    cases = []
+    for name, (source, tools, messages) in tool_templates.CASES.items():
+        # Where the model goes on after its calls, and later.
+        cases.append((f"{name}, then", source, tools, messages[:-2]))
+        cases.append((f"{name}, later", source, tools, messages))
+    write(folder / "tools.txt", cases)
 
 
 if __name__ == "__main__":

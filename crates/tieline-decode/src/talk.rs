@@ -26,6 +26,7 @@ use std::fmt;
 use tieline_types::{Tool, ToolCallStep, ToolChoice};
 
 pub use self::format::{Format, detect, opens_thinking};
+pub use self::out::call_id;
 pub use self::scope::Scope;
 
 use self::envelope::Envelope;
@@ -180,13 +181,13 @@ impl fmt::Debug for Talk {
 impl Talk {
     /// A parser for one answer. Without `tools`, and with [`ToolChoice::None`], calls are text.
     /// `thinking_open` says that the prompt ends inside a thought (see [`opens_thinking`]). The calls'
-    /// ids are `call_<id_prefix>_<number>`.
+    /// ids are made of `id_seed` (see [`call_id`]).
     pub fn new(
         format: Format,
         tools: &[Tool],
         choice: &ToolChoice,
         thinking_open: bool,
-        id_prefix: &str,
+        id_seed: &str,
     ) -> Self {
         let with_tools =
             !tools.is_empty() && *choice != ToolChoice::None && format != Format::Plain;
@@ -206,7 +207,7 @@ impl Talk {
             at_start: true,
             wrapped: false,
             closers: &[],
-            out: Out::new(tools, id_prefix),
+            out: Out::new(tools, id_seed),
         }
     }
 
@@ -237,6 +238,11 @@ impl Talk {
             Mode::Call(mut reader) => self.give_back(&mut reader, UNFINISHED),
         }
         self.out.take()
+    }
+
+    /// What comes next is said whole: space too, even right after a marker.
+    pub fn keep_space(&mut self) {
+        self.skip_space = false;
     }
 
     /// Whether the model thinks now.

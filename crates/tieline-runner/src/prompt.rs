@@ -14,7 +14,7 @@ use crate::grammar::Grammar;
 use crate::llama::Model;
 use crate::score;
 use crate::session::{failure, failure_with};
-use crate::speech::Speech;
+use crate::speech::{Speech, id_seed};
 use crate::template::{Ask, Template};
 
 /// The longest run without white space that is tokenised, in bytes.
@@ -71,7 +71,8 @@ impl<'m> Prompts<'m> {
         let marks = self.last_turn(request, &tokens, &rendered).into_iter().collect();
         let format = self.format(request);
         let ruled = self.grammar.rule(self.model, request, format)?;
-        let speech = Speech::new(self.model, id, request, (format, &rendered), ruled);
+        let ids = id_seed(id, request, &tokens);
+        let speech = Speech::new(self.model, &ids, request, (format, &rendered), ruled);
         Ok(Prepared { tokens, marks, dropped: count(dropped), speech })
     }
 
@@ -99,7 +100,7 @@ impl<'m> Prompts<'m> {
             return Format::Plain;
         };
         match template.format() {
-            // A template that knows no calls: the model can but try.
+            // An empty template: the model can but try.
             Format::Plain if !request.tools.is_empty() => Format::Generic,
             format => format,
         }

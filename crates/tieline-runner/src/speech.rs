@@ -2,7 +2,9 @@
 //! from text, and text that keeps to its rule.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 
+use sha2::{Digest as _, Sha256};
 use tieline_decode::rules::{Check, Rule, RuleError};
 use tieline_decode::talk::{Format, Said, Scope, Talk, opens_thinking};
 use tieline_types::wire::{Failure, FailureKind};
@@ -47,16 +49,17 @@ impl std::fmt::Debug for Speech {
 }
 
 impl Speech {
-    /// The speech of an answer to a prompt whose rendered text is `rendered`, if it is a conversation.
+    /// The speech of an answer to a prompt whose rendered text is `rendered`, if it is a conversation. Its calls' ids are
+    /// made of `id_seed`.
     pub(crate) fn new(
         model: &Model,
-        id: RequestId,
+        id_seed: &str,
         request: &Request,
         (format, rendered): (Format, &str),
         ruled: Option<Ruled>,
     ) -> Self {
         let open = opens_thinking(rendered);
-        let talk = Talk::new(format, &request.tools, &request.tool_choice, open, &id.0.to_string());
+        let talk = Talk::new(format, &request.tools, &request.tool_choice, open, id_seed);
         let markers = format.markers().iter().filter_map(|&marker| {
             let tokens = model.tokenize(marker, false, true)?;
             <[i32; 1]>::try_from(tokens).ok().map(|[token]| (token, marker))
@@ -126,7 +129,7 @@ impl Speech {
         if !guide.scope.holds(&self.talk) {
             return Ok(false);
         }
-        guide.scope.enter();
+        guide.scope.enter(&mut self.talk);
         guide.rule.apply(logits).map_err(|error| broken(&error))?;
         Ok(true)
     }
@@ -242,6 +245,21 @@ impl Speech {
     }
 }
 
+/// What the ids of an answer's calls are made of: the prompt where the answer must come out the same again, else
+/// chance, as answers of other loads and other models stand in the same conversation.
+pub(crate) fn id_seed(id: RequestId, request: &Request, prompt: &[i32]) -> String {
+    if request.deterministic {
+        let mut hash = Sha256::new();
+        for token in prompt {
+            hash.update(token.to_le_bytes());
+        }
+        let hash: [u8; 32] = hash.finalize().into();
+        return format!("{hash:02x?}");
+    }
+    // The standard library seeds its hashers at random.
+    format!("{:016x} {}", RandomState::new().hash_one(id.0), id.0)
+}
+
 /// Puts a token's entry beside the text that it became, or alone where that is still held back.
 fn attach(events: &mut Vec<Event>, entry: TokenLogprob, thought: bool) {
     let first = events.iter_mut().find_map(|event| match event {
@@ -264,4 +282,21 @@ fn piece(text: String) -> Piece {
 /// An answer that cannot go on by its rule.
 fn broken(error: &RuleError) -> Failure {
     failure(FailureKind::Internal, format!("the answer cannot keep to its rule: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_types::Prompt;
+
+    use super::*;
+
+    #[test]
+    fn only_a_deterministic_answer_has_the_same_ids_again() {
+        let mut request = Request::new(Prompt::Tokens(Vec::new()));
+        let seed = |id, request: &Request, prompt: &[i32]| id_seed(RequestId(id), request, prompt);
+        assert_ne!(seed(1, &request, &[1]), seed(1, &request, &[1]));
+        request.deterministic = true;
+        assert_eq!(seed(1, &request, &[1, 2]), seed(7, &request, &[1, 2]));
+        assert_ne!(seed(1, &request, &[1, 2]), seed(1, &request, &[1, 2, 3]));
+    }
 }

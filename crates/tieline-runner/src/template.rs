@@ -4,11 +4,17 @@
 //! objects of ours, and it runs under limits: on its size, on the instructions it executes, on how deep it
 //! calls itself, and on how much it writes. It behaves as it does in Hugging Face transformers: the same
 //! whitespace rules, methods and functions.
+//!
+//! What templates make of tools differs more than they tell: [`ways`] finds it out, and [`history`] rewrites
+//! conversations with tools accordingly. Those without are handed on as they are.
 
+mod history;
 mod json;
+mod ways;
 
 use std::fmt::Write as _;
 use std::io;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -16,22 +22,31 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use tieline_decode::talk::{Format, detect};
-use tieline_types::{Message, Tool, ToolCall};
+use tieline_decode::talk::{Format, call_id, detect};
+use tieline_types::{Message, Role, Tool, ToolCall};
+
+use self::ways::{Form, Tools, Ways};
 
 /// The largest template, in bytes. The longest in use have about 30,000.
 const MAX_SOURCE: usize = 256 * 1024;
 /// The most instructions that one rendering may execute: some hundred for each message.
 const FUEL: u64 = 5_000_000;
+/// The same for a toy conversation, of which there are two dozen.
+const TOY_FUEL: u64 = 200_000;
 /// How deep loops, macros and blocks may nest.
 const MAX_DEPTH: usize = 200;
 /// The most text that one rendering may write, in bytes.
 const MAX_OUTPUT: usize = 8 * 1024 * 1024;
+/// The same for a toy conversation.
+const MAX_TOY: usize = 256 * 1024;
 
 /// A chat template.
 #[derive(Debug)]
 pub(crate) struct Template {
     source: String,
+    /// Found out when tools are first spoken of: here rather than at load, so that a template that takes its time does
+    /// so under the watch that is kept over prompts.
+    ways: OnceLock<Ways>,
 }
 
 /// What a template is to write.
@@ -58,7 +73,7 @@ impl std::fmt::Display for RenderError {
 impl Template {
     /// Takes a template's source; it is checked when it is used.
     pub(crate) fn new(source: String) -> Self {
-        Self { source }
+        Self { source, ways: OnceLock::new() }
     }
 
     /// How a model with this template writes thoughts and calls.
@@ -73,44 +88,82 @@ impl Template {
             return Err(RenderError(text));
         }
         let source = without_generation_marks(&self.source);
-        let environment = environment();
-        let tools: Vec<Value> = ask.tools.iter().map(tool_value).collect();
-        let mut context = minijinja::context! {
-            messages => ask.messages.iter().map(message_value).collect::<Vec<_>>(),
-            add_generation_prompt => true,
-            bos_token => ask.bos,
-            eos_token => ask.eos,
-            tools => if tools.is_empty() { Value::from(()) } else { Value::from(tools) },
-            documents => (),
-        };
-        if let Some(thinking) = ask.thinking {
-            // Qwen's, Granite's and DeepSeek's names for the same switch.
-            let switch = minijinja::context! { enable_thinking => thinking, thinking => thinking };
-            context = minijinja::context! { ..switch, ..context };
-        }
-        let mut output = Bounded(Vec::new());
+        let environment = environment(FUEL);
         let template = environment.template_from_str(&source).map_err(|error| explain(&error))?;
-        template.render_captured_to(context, &mut output).map_err(|error| explain(&error))?;
-        // minijinja writes whole strings, so this loses nothing.
-        Ok(String::from_utf8_lossy(&output.0).into_owned())
+        let ways = if speaks_of_tools(ask) {
+            *self.ways.get_or_init(|| find_ways(&source))
+        } else {
+            Ways::default()
+        };
+        let messages = history::told(ask.messages, ask.tools, &ways);
+        let tools = if ways.tools == Tools::Shown { ask.tools } else { &[] };
+        let form = ways.calls.map(|calls| calls.form).unwrap_or_default();
+        let ask = Ask { messages: &messages, tools, ..*ask };
+        write(&template, &ask, form, MAX_OUTPUT).map_err(|error| explain(&error))
     }
 }
 
-/// A turn as transformers gives it to templates: arguments of calls are objects, not text.
-fn message_value(message: &Message) -> Value {
+fn speaks_of_tools(ask: &Ask<'_>) -> bool {
+    let speaks = |message: &Message| !message.tool_calls.is_empty() || message.role == Role::Tool;
+    !ask.tools.is_empty() || ask.messages.iter().any(speaks)
+}
+
+/// The way with tools of a template that compiles.
+fn find_ways(source: &str) -> Ways {
+    let environment = environment(TOY_FUEL);
+    let Ok(template) = environment.template_from_str(source) else { return Ways::default() };
+    ways::find(&|messages: &[Message], tools: &[Tool], form: Form| {
+        let ask = Ask { messages, tools, thinking: None, bos: "<s>", eos: "</s>" };
+        write(&template, &ask, form, MAX_TOY).ok()
+    })
+}
+
+/// What a template writes, calls handed to it in this form.
+fn write(
+    template: &minijinja::Template<'_, '_>,
+    ask: &Ask<'_>,
+    form: Form,
+    most: usize,
+) -> Result<String, Error> {
+    let tools: Vec<Value> = ask.tools.iter().map(tool_value).collect();
+    let turn = |message| message_value(message, form);
+    let mut context = minijinja::context! {
+        messages => ask.messages.iter().map(turn).collect::<Vec<_>>(),
+        add_generation_prompt => true,
+        bos_token => ask.bos,
+        eos_token => ask.eos,
+        tools => if tools.is_empty() { Value::from(()) } else { Value::from(tools) },
+        documents => (),
+    };
+    if let Some(thinking) = ask.thinking {
+        // Qwen's, Granite's and DeepSeek's names for the same switch.
+        let switch = minijinja::context! { enable_thinking => thinking, thinking => thinking };
+        context = minijinja::context! { ..switch, ..context };
+    }
+    let mut output = Bounded { written: Vec::new(), most };
+    template.render_captured_to(context, &mut output)?;
+    // minijinja writes whole strings, so this loses nothing.
+    Ok(String::from_utf8_lossy(&output.written).into_owned())
+}
+
+/// A turn as transformers gives it to templates, but for the form of its calls.
+fn message_value(message: &Message, form: Form) -> Value {
+    let content = message.content.expose();
+    let nothing = form.none && content.is_empty() && !message.tool_calls.is_empty();
     let mut value = minijinja::context! {
         role => message.role.as_str(),
-        content => message.content.expose(),
+        content => if nothing { Value::from(()) } else { Value::from(content) },
     };
     if let Some(reasoning) = &message.reasoning {
         value = minijinja::context! { reasoning_content => reasoning.expose(), ..value };
     }
     if !message.tool_calls.is_empty() {
-        let calls: Vec<Value> = message.tool_calls.iter().map(call_value).collect();
+        let call = |call| call_value(call, form);
+        let calls: Vec<Value> = message.tool_calls.iter().map(call).collect();
         value = minijinja::context! { tool_calls => calls, ..value };
     }
     if let Some(id) = &message.tool_call_id {
-        value = minijinja::context! { tool_call_id => id, ..value };
+        value = minijinja::context! { tool_call_id => id_in(id, form), ..value };
     }
     if let Some(name) = &message.name {
         value = minijinja::context! { name => name, ..value };
@@ -118,28 +171,38 @@ fn message_value(message: &Message) -> Value {
     value
 }
 
-fn call_value(call: &ToolCall) -> Value {
+fn call_value(call: &ToolCall, form: Form) -> Value {
     let text = call.arguments.expose();
-    let arguments = parsed(text).unwrap_or_else(|| Value::from(text));
+    let object = if form.text { None } else { parsed(text) };
     minijinja::context! {
-        id => call.id.as_str(),
+        id => id_in(&call.id, form),
         type => "function",
-        function => minijinja::context! { name => call.name.as_str(), arguments => arguments },
+        function => minijinja::context! {
+            name => call.name.as_str(),
+            arguments => object.unwrap_or_else(|| Value::from(text)),
+        },
     }
+}
+
+/// An id of any client; where nine letters are wanted always the same nine.
+fn id_in(id: &str, form: Form) -> String {
+    let fits = id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if form.nine && !fits { call_id(id, 0) } else { id.to_owned() }
 }
 
 /// A tool as OpenAI's API and most templates write it.
 fn tool_value(tool: &Tool) -> Value {
+    minijinja::context! { type => "function", function => function_value(tool) }
+}
+
+fn function_value(tool: &Tool) -> Value {
     let parameters = parsed(&tool.parameters).unwrap_or_else(|| {
         minijinja::context! { type => "object", properties => minijinja::context! {} }
     });
     minijinja::context! {
-        type => "function",
-        function => minijinja::context! {
-            name => tool.name.as_str(),
-            description => tool.description.as_str(),
-            parameters => parameters,
-        },
+        name => tool.name.as_str(),
+        description => tool.description.as_str(),
+        parameters => parameters,
     }
 }
 
@@ -148,11 +211,11 @@ fn parsed(text: &str) -> Option<Value> {
     serde_json::from_str::<serde_json::Value>(text).ok().map(|json| Value::from(Serde(json)))
 }
 
-fn environment() -> Environment<'static> {
+fn environment(fuel: u64) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(syntax());
     environment.set_unknown_method_callback(unknown_method_callback);
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(fuel));
     environment.set_recursion_limit(MAX_DEPTH);
     environment.set_debug(false);
     environment.add_function("raise_exception", raise_exception);
@@ -227,14 +290,17 @@ fn explain(error: &Error) -> RenderError {
 }
 
 /// A writer that refuses to grow past the limit.
-struct Bounded(Vec<u8>);
+struct Bounded {
+    written: Vec<u8>,
+    most: usize,
+}
 
 impl io::Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_OUTPUT {
-            return Err(io::Error::other(format!("it writes more than {MAX_OUTPUT} bytes")));
+        if self.written.len() + bytes.len() > self.most {
+            return Err(io::Error::other(format!("it writes more than {} bytes", self.most)));
         }
-        self.0.extend_from_slice(bytes);
+        self.written.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -238,14 +238,16 @@ impl Format {
     /// families that have markers forget them.
     pub(super) fn knows_bare_calls(self) -> bool {
         match self {
-            // Mistral's template asks for a bare list, though its models were taught a marker.
+            // Mistral's template asks for a bare list, though its models were taught a marker. DeepSeek's before V3.1
+            // show no tools, so that they are told of in words that ask for this.
             Self::Hermes
             | Self::Llama3
             | Self::Mistral
             | Self::Gemma
+            | Self::DeepSeek
             | Self::Granite
             | Self::Generic => true,
-            Self::QwenCoder | Self::DeepSeek | Self::Harmony | Self::Plain => false,
+            Self::QwenCoder | Self::Harmony | Self::Plain => false,
         }
     }
 

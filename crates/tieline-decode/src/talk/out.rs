@@ -4,19 +4,44 @@ use tieline_types::{Private, Tool, ToolCallStep};
 
 use super::Said;
 
+/// What ids are written with.
+const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// The letters of an id: Mistral's templates take no other length, and nothing but letters and digits.
+const ID_LENGTH: usize = 9;
+/// How many ids there are: 62 to the ninth.
+const IDS: u64 = 13_537_086_546_263_552;
+/// From the number of one id to the next one's: near the golden ratio of all, and prime to how many there are, so that
+/// none comes twice in an answer.
+const STRIDE: u64 = 8_366_379_593_564_371;
+
+/// The id of call `index` of an answer: nine letters and digits, the same for the same seed. Other seeds give other
+/// ids: many answers, of several models, stand in one conversation, and clients find a result's call by its id.
+pub fn call_id(seed: &str, index: u32) -> String {
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(seed.as_bytes()).as_bytes();
+    let first = u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    let (ids, letters) = (u128::from(IDS), LETTERS.len() as u128);
+    let mut number = (first + u128::from(index) * u128::from(STRIDE)) % ids;
+    let letter = |_| {
+        let at = usize::try_from(number % letters).unwrap_or_default();
+        number /= letters;
+        char::from(LETTERS.get(at).copied().unwrap_or(b'0'))
+    };
+    (0..ID_LENGTH).map(letter).collect()
+}
+
 /// Where a parser's findings go.
 pub(super) struct Out {
     said: Vec<Said>,
     tools: Vec<Tool>,
-    id_prefix: String,
+    id_seed: String,
     calls: u32,
     ended: u32,
 }
 
 impl Out {
-    pub(super) fn new(tools: &[Tool], id_prefix: &str) -> Self {
-        let (said, id_prefix) = (Vec::new(), id_prefix.to_owned());
-        Self { said, tools: tools.to_vec(), id_prefix, calls: 0, ended: 0 }
+    pub(super) fn new(tools: &[Tool], id_seed: &str) -> Self {
+        let (said, id_seed) = (Vec::new(), id_seed.to_owned());
+        Self { said, tools: tools.to_vec(), id_seed, calls: 0, ended: 0 }
     }
 
     pub(super) fn take(&mut self) -> Vec<Said> {
@@ -60,7 +85,7 @@ impl Out {
         let name = self.tool(name).map_or(name, |tool| &tool.name).to_owned();
         let index = self.calls;
         self.calls = self.calls.saturating_add(1);
-        let id = format!("call_{}_{index}", self.id_prefix);
+        let id = call_id(&self.id_seed, index);
         self.said.push(Said::Call(ToolCallStep::Begin { index, id, name }));
     }
 

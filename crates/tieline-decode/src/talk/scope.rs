@@ -52,9 +52,13 @@ impl Scope {
         self.state != State::Elsewhere && !talk.in_reasoning()
     }
 
-    /// What comes next is chosen by the rule.
-    pub fn enter(&mut self) {
-        self.state = State::Within;
+    /// What comes next is chosen by the rule, so that `talk` must say all of it: space at its start too, which a text that
+    /// follows a thought has not else.
+    pub fn enter(&mut self, talk: &mut Talk) {
+        if self.state != State::Within {
+            self.state = State::Within;
+            talk.keep_space();
+        }
     }
 
     /// Whether something of the text was chosen by the rule.
@@ -103,7 +107,7 @@ mod tests {
                 scope.consider(wish, || wish.starts_with(starts));
             }
             spoken.push(if scope.holds(&talk) {
-                scope.enter();
+                scope.enter(&mut talk);
                 Ruled(wish)
             } else {
                 Free(wish)
@@ -133,6 +137,35 @@ mod tests {
         // Of nothing.
         let want = [Free("<think>"), Free("</think>"), Ruled("{")];
         assert_eq!(speak(Format::Hermes, (false, &[]), "{", &["<think>", "</think>", "{"]), want);
+    }
+
+    /// What an answer whose thought is free and whose text is ruled says.
+    fn said(prompt_thinks: bool, pieces: &[&str]) -> String {
+        let mut talk = Talk::new(Format::Hermes, &[], &ToolChoice::Auto, prompt_thinks, "1");
+        let mut scope = Scope::new(Format::Hermes, true, false);
+        let mut said = Vec::new();
+        for piece in pieces {
+            if scope.is_open(&talk) {
+                scope.consider(piece, || !piece.starts_with('<'));
+            }
+            if scope.holds(&talk) {
+                scope.enter(&mut talk);
+            }
+            said.extend(talk.push(piece));
+            scope.follow(&talk);
+        }
+        said.extend(talk.finish());
+        let text = |said| if let crate::talk::Said::Text(text) = said { Some(text) } else { None };
+        said.into_iter().filter_map(text).collect()
+    }
+
+    #[test]
+    fn space_that_the_rule_chose_is_said() {
+        assert_eq!(said(false, &["<think>", "a", "</think>", "\n", " {", "}", "\n"]), "\n {}\n");
+        assert_eq!(said(true, &["a", "</think>", "\n", "\n"]), "\n\n");
+        assert_eq!(said(false, &["\n", "{"]), "\n{");
+        // What came with the thought's end was nobody's choice.
+        assert_eq!(said(true, &["a\n", "</think>\n\n", "\n", "{", "}"]), "\n{}");
     }
 
     #[test]

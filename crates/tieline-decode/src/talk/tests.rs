@@ -75,14 +75,16 @@ fn talk(format: Format) -> Talk {
 #[track_caller]
 fn check_steps(said: &[Said]) {
     let mut open: Option<(u32, String)> = None;
-    let mut next = 0;
+    let mut ids = Vec::new();
     for said in said {
         let Said::Call(step) = said else { continue };
         match step {
             ToolCallStep::Begin { index, id, name } => {
-                assert_eq!((*index, id), (next, &format!("call_x_{next}")));
+                assert_eq!(*index as usize, ids.len());
+                assert!(id.len() == 9 && id.chars().all(|c| c.is_ascii_alphanumeric()), "{id}");
+                assert!(!ids.contains(id), "{id} came twice");
                 assert!(tools().iter().any(|tool| &tool.name == name));
-                next += 1;
+                ids.push(id.clone());
                 open = Some((*index, String::new()));
             }
             ToolCallStep::Arguments { index, text } => {
@@ -360,6 +362,10 @@ fn deep_seek() {
     let open = || Talk::new(Format::DeepSeek, &tools(), &ToolChoice::Auto, true, "x");
     check_with(open, "\nFirst, </thin\n</think>\n\nYes.", "(First, </thin)Yes.");
     check_with(open, "no end", "(no end)");
+    // Told of tools in words.
+    let bare = "{\"name\": \"now\", \"arguments\": {}}";
+    check(&format!("<think>a</think>\n\n{bare}\n{bare}"), "(a)«now {}»«now {}»");
+    check("{\"city\": \"Bern\"}", "{\"city\": \"Bern\"}");
 }
 
 #[test]
@@ -444,7 +450,7 @@ fn without_tools_only_thoughts_are_told_apart() {
 #[test]
 fn a_forced_call_needs_no_marker() {
     for choice in [ToolChoice::Required, ToolChoice::Named("now".to_owned())] {
-        let talk = || Talk::new(Format::DeepSeek, &tools(), &choice, false, "x");
+        let talk = || Talk::new(Format::QwenCoder, &tools(), &choice, false, "x");
         check_with(talk, "{\"name\":\"now\",\"arguments\":{}}", "«now {}»");
     }
 }
@@ -642,4 +648,26 @@ fn space_waits_for_nothing_that_cannot_come() {
     }
     // At the very start a thought may.
     assert_eq!(said(&[], Format::Generic, &["\n", "b", "\n"]), ["", "\nb", "\n"]);
+}
+
+/// The ids of an answer's calls.
+fn ids(id_seed: &str) -> Vec<String> {
+    let talk = Talk::new(Format::Hermes, &tools(), &ToolChoice::Auto, false, id_seed);
+    let call = "<tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_call>";
+    let said = run(talk, &[&call.repeat(300)]);
+    check_steps(&said);
+    let ids = said.into_iter().filter_map(|said| match said {
+        Said::Call(ToolCallStep::Begin { id, .. }) => Some(id),
+        _ => None,
+    });
+    ids.collect()
+}
+
+#[test]
+fn no_id_comes_twice_in_a_conversation() {
+    let (one, other) = (ids("one"), ids("other"));
+    assert_eq!((one.len(), other.len()), (300, 300));
+    assert!(one.iter().all(|id| !other.contains(id)));
+    // One that must be the same again is.
+    assert_eq!(one, ids("one"));
 }

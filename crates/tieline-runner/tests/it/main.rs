@@ -37,4 +37,5 @@ mod rigid;
 mod seal;
 mod shapes;
 mod text;
+mod tools;
 mod vectors;
