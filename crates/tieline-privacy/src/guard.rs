@@ -223,7 +223,7 @@ impl Guard {
             let redactions = self.round(request, (vault, seen, &known), in_time)?;
             // What was found only beside a pseudonym, or for another request, may stand in a text before.
             let since = lock(vault).known();
-            if Arc::ptr_eq(&since, &known) || are_without(&redactions, &since)? {
+            if Arc::ptr_eq(&since, &known) || are_without(&redactions, seen, &since)? {
                 return Ok(redactions);
             }
         }
@@ -265,10 +265,14 @@ type InTime<'i> = &'i dyn Fn() -> Result<(), Refusal>;
 /// How often all is looked through again, since more is known than before.
 const MAX_ROUNDS: usize = 3;
 
-/// Whether no text shows a value.
-fn are_without(redactions: &[Redaction], known: &Known) -> Result<bool, Refusal> {
-    for redaction in redactions {
-        if redaction.shows_any(known)? {
+/// Whether no text shows a value, and no name is one.
+fn are_without(redactions: &[Redaction], seen: &[Seen], known: &Known) -> Result<bool, Refusal> {
+    for (redaction, seen) in redactions.iter().zip(seen) {
+        let shows = match seen.looked {
+            Some(_) => redaction.shows_any(known)?,
+            None => known.has(&redaction.text),
+        };
+        if shows {
             return Ok(false);
         }
     }

@@ -26,8 +26,11 @@ const TABLE: [u32; 2] = [12, 20];
 /// The most bytes that are compared for one of the text, and for any text.
 const MAX_COMPARED: [usize; 2] = [64, 1 << 20];
 
+/// The fewest of a value that is nothing but figures.
+const FEWEST_FIGURES: usize = 6;
+
 /// What the schemas of tools and answers are written with: no value, whatever a detector takes it for.
-const SCHEMA: [&str; 17] = [
+const SCHEMA: [&str; 49] = [
     "type",
     "object",
     "array",
@@ -45,6 +48,38 @@ const SCHEMA: [&str; 17] = [
     "enum",
     "title",
     "format",
+    "default",
+    "const",
+    "pattern",
+    "patternProperties",
+    "propertyNames",
+    "prefixItems",
+    "additionalProperties",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "$ref",
+    "$defs",
+    "$schema",
+    "definitions",
+    "examples",
+    "nullable",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "date-time",
+    "date",
+    "time",
+    "email",
+    "uuid",
+    "strict",
 ];
 
 /// Values that are looked for in texts.
@@ -72,7 +107,9 @@ impl fmt::Debug for Known {
 
 /// Whether a value says enough to be looked for where nothing tells of it.
 pub(crate) fn is_telling(value: &str) -> bool {
-    value.chars().nth(SHORTEST - 1).is_some()
+    let least =
+        if value.bytes().all(|byte| byte.is_ascii_digit()) { FEWEST_FIGURES } else { SHORTEST };
+    value.chars().nth(least - 1).is_some()
         && value.chars().any(char::is_alphanumeric)
         && !SCHEMA.contains(&value)
 }
@@ -110,6 +147,11 @@ impl Known {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.needles.is_empty()
+    }
+
+    /// Whether this is one of them.
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.needles.binary_search_by(|needle| needle.value.as_str().cmp(text)).is_ok()
     }
 
     /// Every occurrence that no other covers, between borders of words where the value has a letter or figure there.

@@ -5,7 +5,8 @@
 //! same ways. Then all look at the result again.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::de::IgnoredAny;
@@ -82,17 +83,37 @@ pub(crate) fn look(find: &Find, text: &str, format: Format) -> Result<Looked, Re
     Ok(Looked { format, spans: found(&|text| Ok(find(text)), text, format)? })
 }
 
-/// The kind of each thing that detectors find in one text, however often they see it.
-pub(crate) fn kinds(
+/// How many things of each kind detectors find in one text, however often they see one. Of two that overlap both count,
+/// as either may decide where the text may go, but for what is a part of something of its class or a higher one.
+pub(crate) fn counted(
     see: &See<'_>,
     text: &str,
     format: Format,
-) -> Result<impl Iterator<Item = Kind> + use<>, Refusal> {
+) -> Result<BTreeMap<Entity, usize>, Refusal> {
     let mut spans = found_plain(see, text)?;
     if read_as(text, format) == Format::Json {
         spans.extend(found_in_strings(see, text)?);
     }
-    Ok(merged(spans).into_iter().map(|span| span.kind))
+    spans.sort_by_key(|span| (span.range.start, Reverse(span.range.end)));
+    let mut kinds: BTreeMap<Entity, Vec<Span>> = BTreeMap::new();
+    // Of each kind the one that reaches farthest so far.
+    let mut farthest: BTreeMap<Entity, Range<usize>> = BTreeMap::new();
+    for span in spans {
+        let Kind::Found(entity) = span.kind else { continue };
+        let holds = |(other, range): (&Entity, &Range<usize>)| {
+            let is_longer = range.end >= span.range.end && range.len() > span.range.len();
+            *other != entity && is_longer && other.class() >= entity.class()
+        };
+        let is_part = farthest.iter().any(holds);
+        let reach = farthest.entry(entity).or_insert_with(|| span.range.clone());
+        if span.range.end > reach.end {
+            reach.clone_from(&span.range);
+        }
+        if !is_part {
+            kinds.entry(entity).or_default().push(span);
+        }
+    }
+    Ok(kinds.into_iter().map(|(entity, spans)| (entity, merged(spans).len())).collect())
 }
 
 fn read_as(text: &str, format: Format) -> Format {
@@ -170,9 +191,11 @@ fn grow(
 pub(crate) type See<'s> = dyn Fn(&str) -> Result<Vec<Finding>, Refusal> + 's;
 
 impl Eyes<'_> {
-    /// Whether nothing is found in a text.
-    pub(crate) fn is_clean(&self, text: &str) -> Result<bool, Refusal> {
-        Ok(found(&|text| self.see(text), text, Format::Plain)?.is_empty())
+    /// Whether a name may leave as it is: no detector finds anything in it, and it is no known value. That such a value is
+    /// a part of it is no reason: names are made of ordinary words.
+    pub(crate) fn is_clean(&self, name: &str) -> Result<bool, Refusal> {
+        let found = found(&|text| Ok((self.find)(text)), name, Format::Plain)?;
+        Ok(found.is_empty() && !self.known.has(name))
     }
 
     fn see(&self, text: &str) -> Result<Vec<Finding>, Refusal> {

@@ -6,8 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tieline_types::Request;
 
 use crate::detect::{Detectors, Entity};
-use crate::pseudonym::Kind;
-use crate::redact::{Format, kinds};
+use crate::redact::{Format, counted};
 use crate::surfaces::walk;
 
 /// What was found in a request.
@@ -39,11 +38,9 @@ pub fn survey(request: &Request, detectors: &Detectors) -> Result<Survey, Unknow
             // As the redaction reads it: what that would hide decides whether the text may leave without it.
             let format = surface.format().unwrap_or(Format::Plain);
             let see = |text: &str| Ok(detectors.find(text));
-            let kinds = kinds(&see, &text, format).map_err(|_| Unknown)?;
-            for kind in kinds {
-                if let Kind::Found(entity) = kind {
-                    *survey.found.entry(entity).or_default() += 1;
-                }
+            for (entity, count) in counted(&see, &text, format).map_err(|_| Unknown)? {
+                let all = survey.found.entry(entity).or_default();
+                *all = all.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
             }
             Ok(text)
         })?;
@@ -94,6 +91,11 @@ mod tests {
             &[(Entity::Email, 1), (Entity::Card, 1)],
         );
         check(r#"{"a":"to\nanna@example.org"}"#, &[(Entity::Email, 1)]);
+        // Read as it is, the password goes on into the card; neither may hide the other.
+        check(
+            r#"{"content":"password: hunter22\n4111 1111 1111 1111"}"#,
+            &[(Entity::Card, 1), (Entity::Secret, 1)],
+        );
         check(r#"{"lat": 52.52437, "lng": 13.41053}"#, &[(Entity::Coordinates, 1)]);
     }
 

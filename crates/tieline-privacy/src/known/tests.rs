@@ -17,7 +17,7 @@ fn check(values: &[&str], text: &str, want: &[&str]) {
 #[test]
 fn a_value_is_found_between_borders_of_words() {
     check(&["anna"], "anna, hanna, annas, anna7 7anna anna_x (anna)", &["anna", "anna", "anna"]);
-    check(&["1985"], "1985 19851 a1985 1985", &["1985", "1985"]);
+    check(&["198503"], "198503 1985031 a198503 198503", &["198503", "198503"]);
     check(&["Åsa Öl"], "Åsa Öl, xÅsa Öl, Åsa Öls", &["Åsa Öl"]);
     check(&["1990年8月1日"], "は1990年8月1日です", &["1990年8月1日"]);
     check(&["+49 30"], "x+49 30 +49 301", &["+49 30"]);
@@ -34,7 +34,7 @@ fn the_longest_that_stands_there_is_found_and_what_sticks_out_too() {
 
 #[test]
 fn what_says_too_little_is_not_looked_for() {
-    for value in ["abc", "12", "äöü", "----", "object"] {
+    for value in ["abc", "12", "äöü", "----", "object", "12345"] {
         assert!(known(&[value]).is_empty(), "{value}");
     }
     assert!(!known(&["äöüß"]).is_empty());
@@ -42,9 +42,9 @@ fn what_says_too_little_is_not_looked_for() {
 
 #[test]
 fn a_value_of_several_kinds_has_the_first() {
-    let value = |entity| (entity, Arc::new(Zeroizing::new("12345".to_owned())));
+    let value = |entity| (entity, Arc::new(Zeroizing::new("123456".to_owned())));
     let known = Known::new([value(Entity::Phone), value(Entity::Card)]);
-    assert_eq!(known.find("12345").unwrap()[0].entity, Entity::Phone);
+    assert_eq!(known.find("123456").unwrap()[0].entity, Entity::Phone);
 }
 
 #[test]

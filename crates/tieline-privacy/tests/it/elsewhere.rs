@@ -107,13 +107,17 @@ async fn another_session_does_not_know_the_value() {
 }
 
 #[tokio::test]
-async fn a_tool_that_bears_a_known_value_is_refused() {
-    let mut request = chat(&[(Role::User, "The files are in /home/annika.")]);
-    let (name, description, parameters) = ("ask-annika".to_owned(), String::new(), "{}".to_owned());
-    request.tools = vec![Tool { name, description, parameters }];
-    let mirror = Mirror::new(|text| vec![text.to_owned()]);
-    let asked = ask(&mirror, &guard(Detectors::default()), Treatment::Redacted, request).await;
-    assert!(asked.unwrap_err().to_string().contains("tools[0].name"));
+async fn a_tool_whose_name_is_a_known_value_is_refused() {
+    let asked = async |name: &str| {
+        let mut request = chat(&[(Role::User, "The files are in /home/annika.")]);
+        let (description, parameters) = (String::new(), "{}".to_owned());
+        request.tools = vec![Tool { name: name.to_owned(), description, parameters }];
+        let mirror = Mirror::new(|text| vec![text.to_owned()]);
+        ask(&mirror, &guard(Detectors::default()), Treatment::Redacted, request).await
+    };
+    assert!(asked("annika").await.unwrap_err().to_string().contains("tools[0].name"));
+    // Names are made of ordinary words: a part of one tells nothing.
+    asked("ask-annika").await.unwrap();
 }
 
 #[tokio::test]
