@@ -110,6 +110,10 @@ impl Refusal {
     fn fault(&self, code: &str) -> (ErrorKind, Origin, Retry, Option<&'static str>) {
         let account = |hint| (ErrorKind::Upstream, Origin::Here, Retry::Elsewhere, Some(hint));
         match self.status {
+            // Neither the account nor the model is at fault, and another vendor judges by its own rules.
+            400 | 403 | 422 if self.is_flagged(code) => {
+                (ErrorKind::Denied, Origin::Caller, Retry::Elsewhere, None)
+            }
             // Others may have a longer context, or words for what this one has none for.
             400 | 413 | 422 if self.is_too_long(code) => {
                 (ErrorKind::ContextExceeded, Origin::Caller, Retry::Elsewhere, None)
@@ -122,10 +126,6 @@ impl Refusal {
             // The account is at fault, not the request: another vendor may answer it.
             401 => account("check the key"),
             402 => account("check the credit"),
-            // Neither the account nor the model is at fault, and another vendor judges by its own rules.
-            403 if self.said.flagged || FLAGGED_CODES.iter().any(|word| code.contains(word)) => {
-                (ErrorKind::Denied, Origin::Caller, Retry::Elsewhere, None)
-            }
             // The key is good for other models.
             403 if self.is_about_model(code) => {
                 let hint = Some("check whether the key may use the model");
@@ -152,6 +152,10 @@ impl Refusal {
     fn is_too_long(&self, code: &str) -> bool {
         let coded = code.contains("context_length") || code == "exceed_context_size_error";
         coded || self.said.too_long || self.status == 413
+    }
+
+    fn is_flagged(&self, code: &str) -> bool {
+        self.said.flagged || FLAGGED_CODES.iter().any(|word| code.contains(word))
     }
 
     fn is_about_model(&self, code: &str) -> bool {

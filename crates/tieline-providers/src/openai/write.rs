@@ -213,7 +213,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What is our default was asked for by nobody, so the vendor's own holds.
+    /// Temperature and top_p go along, as who chose our defaults cannot be told from who chose nothing. The rest goes where
+    /// it is not our default.
     fn sampling(&mut self, sampling: &Sampling, reasons: bool) {
         let usual = Sampling::default();
         if reasons {
@@ -222,12 +223,8 @@ impl Writer {
             }
             return self.seed(sampling.seed);
         }
-        if body::differs(sampling.temperature, usual.temperature) {
-            self.set("temperature", local::number(sampling.temperature));
-        }
-        if body::differs(sampling.top_p, usual.top_p) {
-            self.set("top_p", local::number(sampling.top_p));
-        }
+        self.set("temperature", local::number(sampling.temperature));
+        self.set("top_p", local::number(sampling.top_p));
         let draws = local::draws(sampling);
         if draws && sampling.top_k != usual.top_k {
             self.parameter(Parameter::TopK, "top_k", sampling.top_k.into());

@@ -59,17 +59,19 @@ fn a_plain_question_has_no_member_that_nobody_asked_for() {
         "model": "m",
         "messages": [{"role": "user", "content": "CANARY-of-the-prompt"}],
         "stream": true,
-        "stream_options": {"include_usage": true}
+        "stream_options": {"include_usage": true},
+        "temperature": 0.8,
+        "top_p": 0.95
     });
     assert_eq!(body, want);
 }
 
-/// The vendor's own values hold where nobody chose any; a host of ours has the same ones, or those of its model.
+/// Whoever chooses what is our default gets it, and whoever chooses nothing gets the same everywhere.
 #[test]
-fn temperature_and_top_p_are_sent_where_they_are_chosen() {
+fn temperature_and_top_p_are_always_sent() {
     for flavour in FLAVOURS {
-        let (_, body, _) = write(flavour.name, &question()).unwrap();
-        assert!(body.get("temperature").is_none() && body.get("top_p").is_none(), "{body}");
+        check(flavour.name, |_| {}, "temperature", &json!(0.8));
+        check(flavour.name, |_| {}, "top_p", &json!(0.95));
         let chosen = |request: &mut Request| {
             (request.sampling.temperature, request.sampling.top_p) = (1.0, 0.9);
         };

@@ -86,7 +86,8 @@ pub fn is_connection(error: &BackendError) -> bool {
 pub struct BreakersLimits {
     /// So many faults in a row open a host's or a model's circuit.
     pub faults: u32,
-    /// A fault that is older than this is no part of a row.
+    /// A fault that is older than this is no part of a row: longer than a silent host keeps those waiting who ask one after
+    /// the other. What is answered ends a row at once.
     pub window: Duration,
     /// How long a circuit is open at first; each failed probe doubles it.
     pub open: Duration,
@@ -105,7 +106,7 @@ impl Default for BreakersLimits {
         let seconds = Duration::from_secs;
         Self {
             faults: 5,
-            window: seconds(60),
+            window: seconds(600),
             open: seconds(5),
             longest: seconds(300),
             key_open: seconds(60),

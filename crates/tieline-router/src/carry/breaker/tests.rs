@@ -103,12 +103,24 @@ fn a_host_that_refuses_a_key_or_limits_it_is_there() {
 }
 
 #[test]
+fn a_silent_host_is_found_out_by_who_asks_one_after_the_other() {
+    let mut now = Instant::now();
+    let mut breakers = Breakers::default();
+    for _ in 0..5 {
+        // As long as the usual time to the first token, and an answer by another.
+        now += seconds(65);
+        faults(&mut breakers, &key("m", "k"), Fault::Model, 1, now);
+    }
+    assert!(breakers.allows(&key("m", "k"), now).is_err());
+}
+
+#[test]
 fn faults_far_apart_are_no_row() {
     let mut now = Instant::now();
     let mut breakers = Breakers::default();
     for _ in 0..20 {
         faults(&mut breakers, &key("m", "k"), Fault::Model, 1, now);
-        now += seconds(61);
+        now += seconds(601);
     }
     assert!(breakers.allows(&key("m", "k"), now).is_ok());
 }
