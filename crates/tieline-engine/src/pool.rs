@@ -212,7 +212,8 @@ impl Pool {
         answer.await.map_err(|_| gone())
     }
 
-    /// Ends all models and waits until they are gone. A load that goes on is given up. Who asks after that is refused.
+    /// Ends all models and waits until they are gone. A load that goes on is given up, and its
+    /// runner ends by itself. Who asks after that is refused.
     pub async fn shutdown(&self) {
         // Where the loop is gone, so are they.
         let _ = self.orders.send(Order::Shutdown).await;

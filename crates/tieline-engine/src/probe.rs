@@ -117,18 +117,42 @@ fn memory(system: &System) -> (Bytes, Bytes) {
     let whole = (system.total_memory(), system.available_memory());
     let (total, available) = match system.cgroup_limits() {
         Some(limits) if limits.total_memory > 0 && limits.total_memory < whole.0 => {
-            within(&limits, whole.1)
+            within(&limits, file_pages(), whole.1)
         }
         _ => whole,
     };
     (Bytes(total), Bytes(available))
 }
 
-/// What a container may take and what can be had of it. What its files hold of the page cache is given back where it is
-/// needed, as on a whole machine; the limit's own count of what is free takes it for used.
-fn within(limits: &CGroupLimits, free: u64) -> (u64, u64) {
-    let available = limits.total_memory.saturating_sub(limits.rss).max(limits.free_memory);
-    (limits.total_memory, available.min(free))
+/// What a container may take and what can be had of it. The pages of files are given back where they are needed, as on a
+/// whole machine; the limit's own count of what is free takes them for used.
+fn within(limits: &CGroupLimits, file_pages: u64, free: u64) -> (u64, u64) {
+    let available = limits.free_memory.saturating_add(file_pages);
+    let most = limits.total_memory.saturating_sub(limits.rss).min(free);
+    (limits.total_memory, available.min(most))
+}
+
+/// What this container's files hold of the page cache; 0 where nobody says so. A file system in memory is no such file.
+fn file_pages() -> u64 {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    // Version 2 under its own path, or that of the container; version 1.
+    let folders = [
+        format!("/sys/fs/cgroup/{own}"),
+        "/sys/fs/cgroup".to_owned(),
+        "/sys/fs/cgroup/memory".to_owned(),
+    ];
+    let read = |folder: &String| std::fs::read_to_string(format!("{folder}/memory.stat")).ok();
+    folders.iter().find_map(read).map_or(0, |text| file_pages_in(&text))
+}
+
+fn file_pages_in(stat: &str) -> u64 {
+    let pages = stat.lines().filter_map(|line| {
+        let (name, bytes) = line.split_once(' ')?;
+        let is_file = matches!(name, "active_file" | "inactive_file");
+        is_file.then(|| bytes.trim().parse::<u64>().ok())?
+    });
+    pages.fold(0, u64::saturating_add)
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -198,10 +222,14 @@ mod tests {
         let limits =
             |free_memory, rss| CGroupLimits { total_memory: 8000, free_memory, free_swap: 0, rss };
         // 4,500 of a file that was read are in its page cache.
-        assert_eq!(within(&limits(3400, 100), 60_000), (8000, 7900));
-        assert_eq!(within(&limits(900, 7000), 60_000), (8000, 1000));
+        assert_eq!(within(&limits(3400, 100), 4500, 60_000), (8000, 7900));
+        // As much is in a file system in memory, and cannot be given back.
+        assert_eq!(within(&limits(3400, 100), 0, 60_000), (8000, 3400));
+        assert_eq!(within(&limits(900, 7000), 100, 60_000), (8000, 1000));
         // Nor more than the machine has.
-        assert_eq!(within(&limits(3400, 100), 5000), (8000, 5000));
+        assert_eq!(within(&limits(3400, 100), 4500, 5000), (8000, 5000));
+        let stat = "anon 5\nfile 70\nshmem 20\ninactive_file 30\nactive_file 20\nslab 9\n";
+        assert_eq!(file_pages_in(stat), 50);
     }
 
     #[test]

@@ -121,10 +121,10 @@ impl Record {
         }
     }
 
-    /// Another runner took the place of the one that was.
-    pub(crate) fn runs_in(&mut self, running: &Running) {
-        self.runner_pid = running.pid;
+    /// The runner that it is in now; whether that is another than before.
+    pub(crate) fn runs_in(&mut self, running: &Running) -> bool {
         self.jail = running.loaded.jail.level();
+        std::mem::replace(&mut self.runner_pid, running.pid) != running.pid
     }
 }
 

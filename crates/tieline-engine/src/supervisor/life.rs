@@ -380,6 +380,7 @@ impl<'s> Life<'s> {
         if self.supervisor.drains {
             // Its predecessor died while it did: what that began is ended, and no more.
             self.supervisor.change(Change::Drain);
+            self.count_work()?;
         }
         let pid = self.child.pid().unwrap_or(0);
         let running = Running { pid, build: self.build.clone(), loaded };

@@ -110,7 +110,6 @@ fn adapters(app: &App, receipt: &Receipt) -> Result<Adapters, Failure> {
     Adapters::new(all).map_err(|error| Failure::user(format!("the receipt is damaged: {error}")))
 }
 
-/// What the two are made of otherwise, in words.
 /// A build as it is once it loaded a model so: without kernels of our own where it was to use ggml's.
 fn as_loaded(build: &RunnerBuild, params: &LoadParams) -> RunnerBuild {
     let mut build = build.clone();
@@ -118,6 +117,7 @@ fn as_loaded(build: &RunnerBuild, params: &LoadParams) -> RunnerBuild {
     build
 }
 
+/// What the two are made of otherwise, in words.
 fn build_differences(receipt: &RunnerBuild, here: &RunnerBuild) -> Vec<String> {
     let fields = [
         ("version", receipt.version.clone(), here.version.clone()),

@@ -191,15 +191,19 @@ async fn tell(
     holds: Holds,
 ) {
     loop {
-        let changed = tokio::select! {
-            changed = held.changed() => changed,
-            changed = states.changed() => changed,
+        let (changed, are_others) = tokio::select! {
+            changed = held.changed() => (changed, true),
+            changed = states.changed() => (changed, false),
         };
         if changed.is_err() {
             return;
         }
-        if let State::Ready(running) = &*states.borrow_and_update() {
-            record.runs_in(running);
+        let is_another = match &*states.borrow_and_update() {
+            State::Ready(running) => record.runs_in(running),
+            _ => false,
+        };
+        if !are_others && !is_another {
+            continue;
         }
         let adapters = held.borrow_and_update().clone();
         let (store, holds) = (store.clone(), Arc::clone(&holds));

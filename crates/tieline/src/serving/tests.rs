@@ -299,7 +299,9 @@ fn a_build_that_is_switched_to_on_the_way_plans_and_is_known_as_that() {
         let machine = Arc::clone(&handle.machine);
         let wanted = Wanted::named("smollm2");
         let digest = app.store.list().unwrap()[0].digest;
-        let places = machine.ground.planning.acquire_many(2).await.unwrap();
+        // All of them, so that nothing is planned before the switch.
+        let all = u32::try_from(PLANNERS).unwrap();
+        let places = machine.ground.planning.acquire_many(all).await.unwrap();
         let (ready, ()) = tokio::join!(machine.ready(&wanted), async {
             sleep(Duration::from_millis(300)).await;
             app.store.engines().switch("b", None).unwrap();
