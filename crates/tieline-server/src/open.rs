@@ -134,7 +134,7 @@ pub(crate) async fn whole_of(
     reading: Reading,
 ) -> Result<Opened, ApiError> {
     ask.request.whole = true;
-    unhurried(app, caller, what, ask, reading).await
+    waited_of(app, caller, what, ask, reading).await
 }
 
 /// Begins an answer whose parts are shown as they come: waits as long as it takes.
@@ -149,16 +149,6 @@ pub(crate) async fn waited(
 
 /// As [`waited`], with another reading of the prompt.
 pub(crate) async fn waited_of(
-    app: &App,
-    caller: &Caller,
-    what: (Dialect, &'static str),
-    ask: Ask,
-    reading: Reading,
-) -> Result<Opened, ApiError> {
-    unhurried(app, caller, what, ask, reading).await
-}
-
-async fn unhurried(
     app: &App,
     caller: &Caller,
     what: (Dialect, &'static str),

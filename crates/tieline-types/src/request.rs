@@ -352,17 +352,21 @@ impl Request {
         Asker { class: *class, owner: owner.clone(), deadline: *deadline }
     }
 
-    /// The pictures of its conversation.
-    pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
-        let messages = match &self.prompt {
-            Prompt::Chat(messages) => messages.as_slice(),
+    /// The turns of its conversation; none where the prompt is no conversation.
+    pub fn messages(&self) -> &[Message] {
+        match &self.prompt {
+            Prompt::Chat(messages) => messages,
             Prompt::Text(_)
             | Prompt::Tokens(_)
             | Prompt::Rendered(_)
             | Prompt::Infill { .. }
             | Prompt::Texts(_) => &[],
-        };
-        messages.iter().flat_map(|message| &message.pictures)
+        }
+    }
+
+    /// The pictures of its conversation.
+    pub fn pictures(&self) -> impl Iterator<Item = &Picture> {
+        self.messages().iter().flat_map(|message| &message.pictures)
     }
 
     /// Checks all that can be checked without a model.

@@ -95,14 +95,7 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
 
 /// Messages, calls and tools, around each of which a vendor writes something.
 fn parts(request: &Request) -> u32 {
-    let messages = match &request.prompt {
-        Prompt::Chat(messages) => messages.as_slice(),
-        Prompt::Text(_)
-        | Prompt::Tokens(_)
-        | Prompt::Rendered(_)
-        | Prompt::Infill { .. }
-        | Prompt::Texts(_) => &[],
-    };
+    let messages = request.messages();
     let calls: usize = messages.iter().map(|message| message.tool_calls.len()).sum();
     let parts = messages.len() + calls + request.tools.len();
     u32::try_from(parts).unwrap_or(u32::MAX)
