@@ -340,3 +340,17 @@ proptest! {
         prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&back).unwrap(), json);
     }
 }
+
+#[test]
+fn a_part_counts_only_where_its_class_is_higher() {
+    let check = |whole: Entity, part: Entity, want: &[Entity]| {
+        let findings = move |_: &str| {
+            let whole = Finding { range: 0..9, entity: whole };
+            Ok(vec![whole, Finding { range: 2..5, entity: part }])
+        };
+        let kinds = counted(&findings, "abcdefghi", Format::Plain).unwrap();
+        assert_eq!(kinds.into_keys().collect::<Vec<_>>(), want);
+    };
+    check(Entity::Email, Entity::Secret, &[Entity::Email, Entity::Secret]);
+    check(Entity::Secret, Entity::Email, &[Entity::Secret]);
+}
