@@ -227,7 +227,8 @@ pub trait Host: fmt::Debug + Send + Sync {
     /// name, its context, whether it writes text and has a chat template, and what is out of range.
     async fn check(&self, wanted: &Wanted, request: &Request) -> Result<(), BackendError>;
 
-    /// Loads a model where it is not in memory, and says what it is.
+    /// Loads a model where it is not in memory, and says what it is. One that is to be kept for no time is kept as
+    /// usual until what follows.
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError>;
 
     /// Has a model answer. Dropping the stream cancels the work.

@@ -164,11 +164,10 @@ pub(crate) async fn answer(
 ) -> Result<Response, ApiError> {
     let head = Head::new(shape, &manner.name);
     request.validate()?;
-    let leaves = (manner.keep_alive == KeepAlive::Unload).then(|| bare(&manner).to_owned());
     let ask = Ask::one(manner.wanted, request);
     if manner.stream {
         let opened = open::streamed_of(app, caller, shape.what(), ask, reading).await?;
-        let lines = stream::lines(head, opened.steps, (app.clone(), leaves));
+        let lines = stream::lines(head, opened.steps);
         let response = crate::ndjson::response(lines);
         return Ok(stamp(response, caller, &opened.marks, &manner.ignored));
     }
@@ -176,10 +175,6 @@ pub(crate) async fn answer(
     let begun = Instant::now();
     let collected = collect(opened.steps, 1).await?.into_iter().next();
     let body = whole(&head, collected.unwrap_or_default(), begun)?;
-    if let Some(name) = leaves {
-        // The answer is whole; a model that cannot leave now goes when others need its room.
-        let _ = app.router().host().unload(&name).await;
-    }
     let response = axum::Json(body).into_response();
     Ok(stamp(response, caller, &opened.marks, &manner.ignored))
 }

@@ -68,7 +68,6 @@ struct Maker {
     since: Instant,
     routed: Routed,
     served: std::sync::Arc<Served>,
-    leaves: bool,
     ignored: Vec<String>,
     asker: Asker,
 }
@@ -117,7 +116,7 @@ pub(crate) async fn embed(
         "load_duration": nanos(load),
         "prompt_eval_count": made.prompt_tokens,
     });
-    maker.end(&app, &caller, body).await
+    Ok(maker.end(&caller, body))
 }
 
 pub(crate) async fn embeddings(
@@ -136,7 +135,7 @@ pub(crate) async fn embeddings(
     let texts = text.into_iter().collect();
     let mut made = maker.vectors(&app, texts, (false, Overflow::Error)).await?;
     let body = json!({ "embedding": made.vectors.pop().unwrap_or_default() });
-    maker.end(&app, &caller, body).await
+    Ok(maker.end(&caller, body))
 }
 
 /// Vectors of whom the policy chooses. No text has none, and nobody is asked.
@@ -194,8 +193,7 @@ impl Maker {
         let asker = open::asker(app, caller)?;
         let mut routed = open::route(app, caller, WHAT, wanted)?;
         let served = routed.ready().await?;
-        let leaves = keep_alive == KeepAlive::Unload;
-        Ok(Self { name: model.model, since, routed, served, leaves, ignored, asker })
+        Ok(Self { name: model.model, since, routed, served, ignored, asker })
     }
 
     /// One vector for each text. No text only loads the model.
@@ -244,13 +242,9 @@ impl Maker {
         Ok(inputs)
     }
 
-    async fn end(self, app: &App, caller: &Caller, body: Value) -> Result<Response, ApiError> {
-        if self.leaves {
-            // The vectors are made; a model that cannot leave now goes when others need its room.
-            let _ = app.router().host().unload(&self.routed.wanted().name).await;
-        }
+    fn end(self, caller: &Caller, body: Value) -> Response {
         let response = axum::Json(body).into_response();
-        Ok(stamp(response, caller, &Marks::here(&self.served), &self.ignored))
+        stamp(response, caller, &Marks::here(&self.served), &self.ignored)
     }
 }
 

@@ -62,8 +62,8 @@ impl KeepAlive {
         }
     }
 
-    /// What the host is told. Where the model is to leave it is told so too: the caller may be gone before the
-    /// end.
+    /// What the host is told. A model that is to leave does so when all that it answers is answered, also where the
+    /// caller is gone before.
     pub(crate) fn keep(self) -> Option<Keep> {
         match self {
             Self::Usual => None,

@@ -11,7 +11,6 @@ use tieline_types::{
 };
 
 use super::answer::{Head, Notes, Part, call, logprobs, no_end};
-use crate::app::App;
 use crate::error::ApiError;
 use crate::open::Steps;
 use crate::routes::Dialect;
@@ -28,41 +27,19 @@ struct Writer {
     over: bool,
 }
 
-/// Where a stream is.
-enum State {
-    Steps(Writer, Steps),
-    /// The answer is given; the model leaves.
-    Leaves,
-}
-
-/// The lines of an answer up to its one end: `done`, or an error and nothing after it. Then the model named in
-/// `leaves` leaves.
-pub(crate) fn lines(
-    head: Head,
-    steps: Steps,
-    (app, leaves): (App, Option<String>),
-) -> impl Stream<Item = Value> + Send + 'static {
+/// The lines of an answer up to its one end: `done`, or an error and nothing after it.
+pub(crate) fn lines(head: Head, steps: Steps) -> impl Stream<Item = Value> + Send + 'static {
     let writer =
         Writer { head, begun: None, notes: Notes::default(), call: None, calls: 0, over: false };
-    let first = Some((State::Steps(writer, steps), app, leaves));
-    stream::unfold(first, |state| async move {
-        match state? {
-            (State::Steps(mut writer, mut steps), app, leaves) => {
-                let line = match steps.next().await {
-                    Some(step) => writer.step(step),
-                    None => Some(writer.fail(no_end())),
-                };
-                let next = if writer.over { State::Leaves } else { State::Steps(writer, steps) };
-                Some((line, Some((next, app, leaves))))
-            }
-            (State::Leaves, app, leaves) => {
-                if let Some(name) = leaves {
-                    // The answer is whole; a model that cannot leave now goes when others need its room.
-                    let _ = app.router().host().unload(&name).await;
-                }
-                None
-            }
+    stream::unfold((writer, steps), |(mut writer, mut steps)| async move {
+        if writer.over {
+            return None;
         }
+        let line = match steps.next().await {
+            Some(step) => writer.step(step),
+            None => Some(writer.fail(no_end())),
+        };
+        Some((line, (writer, steps)))
     })
     .filter_map(std::future::ready)
 }

@@ -1,5 +1,7 @@
 //! Keys, as callers show them.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use testkit::scripted::Scripted;
 use tieline_server::{Config, Peer};
 use tieline_store::keys::{NewKey, Scope};
 use tieline_types::wire::Work;
-use tieline_types::{Asker, Class, Owner};
+use tieline_types::{Asker, Class, Keep, Owner};
 
 use crate::service::{Said, Service};
 
@@ -216,14 +218,14 @@ async fn a_key_that_only_infers_moves_no_model() {
         let new = NewKey { scopes, ..NewKey::default() };
         let (secret, _) = service.store.create_key(&new, 1).unwrap();
         service.app.refresh_keys().unwrap();
-        let before = service.models.unloaded().len();
         let bearer = format!("Bearer {}", secret.expose());
         let head = [("authorization", bearer.as_str())];
         let said = service.post_with("/api/chat", &head, &body).await;
         said.is(200);
         let ignored = said.headers.get("x-tieline-ignored").map(|value| value.to_str().unwrap());
         assert_eq!(ignored, (!moves).then_some("keep_alive"));
-        assert_eq!(service.models.unloaded().len() > before, moves);
+        let (wanted, _) = service.models.seen().pop().unwrap();
+        assert_eq!(wanted.keep, moves.then_some(Keep::For(Duration::ZERO)));
         // Nor does it have one for itself.
         let alone = json!({ "model": "mock", "deterministic": true,
             "messages": [{ "role": "user", "content": "Hi" }] });

@@ -317,7 +317,10 @@ impl Host for Machine {
     }
 
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {
-        let Placed { what, variant, keep } = self.place(wanted, Purpose::Text).await?;
+        // Who has it leave after the answer asks for the answer next.
+        let keep = wanted.keep.filter(|keep| *keep != Keep::For(Duration::ZERO));
+        let wanted = Wanted { keep, ..wanted.clone() };
+        let Placed { what, variant, keep } = self.place(&wanted, Purpose::Text).await?;
         let served = self.pool.ready(&variant.name, keep).await?;
         let name = what.found.name();
         if served.name == name {

@@ -446,7 +446,14 @@ fn a_longer_context_replaces_a_shorter_one_and_vectors_stand_beside_text() {
         host.unload("llama").await.unwrap();
         let last = Wanted { keep: Some(Keep::For(Duration::ZERO)), ..Wanted::named("bert") };
         host.embed(&last, vec!["w1".into()], true, Asker::default()).await.unwrap();
-        until(host, |status| status.models.is_empty()).await;
+        let left = until(host, |status| status.models.is_empty()).await.departures.len();
+        // Nor does it leave between being ready and the answer.
+        let last = Wanted { name: "llama".to_owned(), ..last };
+        host.ready(&last).await.unwrap();
+        assert_eq!(host.status().await.unwrap().departures.len(), left);
+        text(host, &last, Request::new(Prompt::Text("w1".into()))).await;
+        let status = until(host, |status| status.models.is_empty()).await;
+        assert_eq!(status.departures.len(), left + 1);
         handle.shutdown().await;
         assert_eq!(host.ready(&longer).await.unwrap_err().kind, ErrorKind::Unavailable);
     });
