@@ -4,8 +4,8 @@ use std::iter;
 
 use serde_json::{Map, Value};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Message, Overflow, Picture, PictureKind, PictureSource,
-    Prompt, Request, Role, Sampling, Tool, ToolCall,
+    BackendError, Constraint, Effort, ErrorKind, Message, Overflow, Picture, PictureKind,
+    PictureSource, Prompt, Request, Role, Sampling, Tool, ToolCall,
 };
 
 use crate::errors;
@@ -279,6 +279,21 @@ pub(crate) fn inline<'a>(
     match &picture.source {
         PictureSource::Bytes { kind, base64 } => Ok((*kind, base64.expose())),
         PictureSource::Link(_) => Err(unsupported(vendor, "a picture behind a link")),
+    }
+}
+
+/// Says by which word the vendor is told how much to think, where it has none for what was asked.
+pub(crate) fn warn_effort(request: &Request, word: &str, warnings: &mut Vec<String>) {
+    if let Some(effort) = request.effort {
+        warnings.push(format!("to think for {effort} was asked, and {word} is what could be said"));
+    }
+}
+
+/// Says that the vendor cannot be told how much to think.
+pub(crate) fn warn_no_effort(request: &Request, warnings: &mut Vec<String>) {
+    if request.thinks() == Some(true) && request.effort.is_some_and(|effort| effort != Effort::Own)
+    {
+        warnings.push("left out: how much to think".to_owned());
     }
 }
 

@@ -256,6 +256,7 @@ impl<'m> Prompts<'m> {
             messages: &messages,
             tools: if no_calls { &[] } else { &request.tools },
             thinking: request.thinking,
+            effort: request.effort,
             bos: &bos,
             eos: &eos,
         };

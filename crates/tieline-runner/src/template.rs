@@ -23,7 +23,7 @@ use minijinja::value::{Kwargs, Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use tieline_decode::talk::{Format, call_id, detect};
-use tieline_types::{Message, Role, Tool, ToolCall};
+use tieline_types::{Effort, Message, Role, Tool, ToolCall};
 
 use self::ways::{Form, Tools, Ways};
 
@@ -56,6 +56,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) tools: &'a [Tool],
     /// Whether the model thinks first; `None` leaves it to the template.
     pub(crate) thinking: Option<bool>,
+    /// How much, where a template can say it.
+    pub(crate) effort: Option<Effort>,
     pub(crate) bos: &'a str,
     pub(crate) eos: &'a str,
 }
@@ -113,7 +115,7 @@ fn find_ways(source: &str) -> Ways {
     let environment = environment(TOY_FUEL);
     let Ok(template) = environment.template_from_str(source) else { return Ways::default() };
     ways::find(&|messages: &[Message], tools: &[Tool], form: Form| {
-        let ask = Ask { messages, tools, thinking: None, bos: "<s>", eos: "</s>" };
+        let ask = Ask { messages, tools, thinking: None, effort: None, bos: "<s>", eos: "</s>" };
         write(&template, &ask, form, MAX_TOY).ok()
     })
 }
@@ -139,6 +141,11 @@ fn write(
         // Qwen's, Granite's and DeepSeek's names for the same switch.
         let switch = minijinja::context! { enable_thinking => thinking, thinking => thinking };
         context = minijinja::context! { ..switch, ..context };
+    }
+    // The words that templates know which ask for one: those of gpt-oss.
+    if let Some((word, _)) = ask.effort.and_then(|effort| effort.among(&["low", "medium", "high"]))
+    {
+        context = minijinja::context! { reasoning_effort => word, ..context };
     }
     let mut output = Bounded { written: Vec::new(), most };
     template.render_captured_to(context, &mut output)?;

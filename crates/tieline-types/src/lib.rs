@@ -9,6 +9,7 @@ pub mod backend;
 pub mod choices;
 pub mod constraint;
 pub mod digest;
+pub mod effort;
 pub mod error;
 pub mod event;
 pub mod host;
@@ -33,6 +34,7 @@ pub use backend::{Backend, EventStream};
 pub use choices::{ChoiceEvent, ChoicePlan, Choices, choices};
 pub use constraint::Constraint;
 pub use digest::Digest;
+pub use effort::Effort;
 pub use error::{BackendError, ErrorKind, Hint, Origin, Retry};
 pub use event::{
     Alternative, Compacted, Event, FinishReason, Finished, Miss, MissReason, Piece, Started,

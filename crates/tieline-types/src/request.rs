@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Adapters, Constraint, Picture, Private, Texts, Tokens, Tool, ToolCall, ToolChoice};
+use crate::{
+    Adapters, Constraint, Effort, Picture, Private, Texts, Tokens, Tool, ToolCall, ToolChoice,
+};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,6 +288,8 @@ pub struct Request {
     pub tool_choice: ToolChoice,
     /// Whether the model thinks before it answers; `None` leaves it to the model's template.
     pub thinking: Option<bool>,
+    /// How much, where it does; `None` is as usual.
+    pub effort: Option<Effort>,
     /// What the answer's text must look like.
     pub constraint: Option<Constraint>,
     /// What to do with a prompt that does not fit.
@@ -320,6 +324,12 @@ impl Request {
     /// The longest name of an owner, in bytes.
     pub const MAX_OWNER_BYTES: usize = 256;
 
+    /// Whether the model is asked to think, if only by how much.
+    pub fn thinks(&self) -> Option<bool> {
+        let step = self.effort.filter(|effort| *effort != Effort::Own);
+        self.thinking.or(step.map(|_| true))
+    }
+
     /// A request with the default sampling and no limits.
     pub fn new(prompt: Prompt) -> Self {
         Self {
@@ -334,6 +344,7 @@ impl Request {
             tools: Vec::new(),
             tool_choice: ToolChoice::Auto,
             thinking: None,
+            effort: None,
             constraint: None,
             overflow: Overflow::Error,
             class: Class::Interactive,

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 13;
+pub const VERSION: u32 = 14;
 
 /// The longest frame's body, in bytes. A prompt of 4 million tokens fits.
 pub const MAX_FRAME: u32 = 16 * 1024 * 1024;

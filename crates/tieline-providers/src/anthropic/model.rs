@@ -65,6 +65,18 @@ impl Model {
         self.is_from((4, 6))
     }
 
+    /// How much it can be told to think, from the least up; none where it is told by a number of tokens.
+    pub(super) fn efforts(self) -> &'static [&'static str] {
+        match self.family {
+            _ if self.is_from((4, 7)) => &["low", "medium", "high", "xhigh", "max"],
+            Family::Other | Family::Fable if self.is_from((4, 6)) => {
+                &["low", "medium", "high", "max"]
+            }
+            _ if self.is_from((4, 6)) => &["low", "medium", "high"],
+            _ => &[],
+        }
+    }
+
     /// Refuses temperature, `top_p` and `top_k`, and shows its thoughts only where asked.
     pub(super) fn samples_alone(self) -> bool {
         self.is_from((4, 7))

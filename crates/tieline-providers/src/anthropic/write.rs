@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use tieline_types::{
-    BackendError, Constraint, Picture, PictureSource, Request, Sampling, Tool, ToolCall, ToolChoice,
+    BackendError, Constraint, Effort, Picture, PictureSource, Request, Sampling, Tool, ToolCall,
+    ToolChoice,
 };
 
 use super::VENDOR;
@@ -173,7 +174,8 @@ impl Draft<'_> {
     }
 
     fn thinking(&mut self, max_tokens: u32) -> Option<Value> {
-        match self.request.thinking {
+        let own = self.request.effort == Some(Effort::Own) && self.model.is_adaptive();
+        match self.request.thinks().or(own.then_some(true)) {
             None => None,
             Some(false) => match self.model.quiet() {
                 Quiet::Unasked | Quiet::Little => None,
@@ -197,7 +199,11 @@ impl Draft<'_> {
         if self.model.is_adaptive() {
             return json!({"type": "adaptive"});
         }
-        let budget = (max_tokens / 2).clamp(LEAST_THINKING, MOST_THINKING);
+        let budget = match self.request.effort.and_then(Effort::tokens) {
+            // The vendor wants it below the most of the whole.
+            Some(asked) => asked.0.min(max_tokens.saturating_sub(1)).max(LEAST_THINKING),
+            None => (max_tokens / 2).clamp(LEAST_THINKING, MOST_THINKING),
+        };
         json!({"type": "enabled", "budget_tokens": budget})
     }
 
@@ -267,8 +273,20 @@ impl Draft<'_> {
             self.warnings.push("the model thinks a little: it cannot be told not to".to_owned());
             config.insert("effort".to_owned(), json!("low"));
         }
+        config.extend(self.effort().map(|word| ("effort".to_owned(), json!(word))));
         config.extend(self.format()?.map(|format| ("format".to_owned(), format)));
         Ok(config)
+    }
+
+    /// How much the model is to think, where it is told by a word.
+    fn effort(&mut self) -> Option<&'static str> {
+        let thinks = self.request.thinks() == Some(true);
+        let effort = self.request.effort.filter(|_| thinks)?;
+        let (word, exact) = effort.among(self.model.efforts())?;
+        if !exact {
+            body::warn_effort(self.request, word, &mut self.warnings);
+        }
+        Some(word)
     }
 
     fn format(&mut self) -> Result<Option<Value>, BackendError> {

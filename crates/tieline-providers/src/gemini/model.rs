@@ -48,6 +48,20 @@ impl Model {
         self.is_from((3, 0))
     }
 
+    /// Those levels, from the least up.
+    pub(super) fn levels(self) -> &'static [&'static str] {
+        match self.pro {
+            false => &["minimal", "low", "medium", "high"],
+            true if self.is_from((3, 1)) => &["low", "medium", "high"],
+            true => &["low", "high"],
+        }
+    }
+
+    /// The most tokens that it can be told to think with.
+    pub(super) fn most_thinking(self) -> u32 {
+        if self.pro { 32_768 } else { 24_576 }
+    }
+
     /// The fewest tokens that it thinks with.
     pub(super) fn least_thinking(self) -> u32 {
         if self.pro { 128 } else { 0 }

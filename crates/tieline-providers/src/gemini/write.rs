@@ -194,8 +194,28 @@ impl Draft<'_> {
         Ok(())
     }
 
+    /// A model that is to think, and how much.
+    fn thoughts(&mut self) -> Value {
+        let mut config = json!({"includeThoughts": true});
+        let Some(effort) = self.request.effort else { return config };
+        if !self.model.has_levels() {
+            if let Some(tokens) = effort.tokens() {
+                let range = (self.model.least_thinking().max(1), self.model.most_thinking());
+                config["thinkingBudget"] = json!(tokens.0.clamp(range.0, range.1));
+            }
+            return config;
+        }
+        if let Some((level, exact)) = effort.among(self.model.levels()) {
+            config["thinkingLevel"] = json!(level);
+            if !exact {
+                body::warn_effort(self.request, level, &mut self.warnings);
+            }
+        }
+        config
+    }
+
     fn thinking(&mut self) -> Option<Value> {
-        let asked = self.request.thinking?;
+        let asked = self.request.thinks()?;
         if !self.model.thinks() {
             if asked {
                 self.warnings.push("the model was not asked to think: it cannot".to_owned());
@@ -203,7 +223,7 @@ impl Draft<'_> {
             return None;
         }
         if asked {
-            return Some(json!({"includeThoughts": true}));
+            return Some(self.thoughts());
         }
         if self.model.has_levels() {
             self.warnings.push("the model thinks a little: it cannot be told not to".to_owned());

@@ -45,8 +45,17 @@ pub(super) fn write(
     if let Some(tools) = tools(request)? {
         set("tools", tools);
     }
-    if let Some(thinking) = request.thinking {
-        set("think", thinking.into());
+    match (request.thinks(), request.effort.and_then(|effort| effort.among(LEVELS))) {
+        (None, _) => {}
+        (Some(true), Some((level, exact))) => {
+            set("think", level.into());
+            if !exact {
+                body::warn_effort(request, level, &mut warnings);
+            }
+        }
+        (Some(thinks), _) => {
+            set("think", thinks.into());
+        }
     }
     match &request.constraint {
         None => {}
@@ -103,6 +112,9 @@ fn message(message: &Message) -> Result<Value, BackendError> {
     }
     Ok(wire)
 }
+
+/// How much a model can be told to think, from the least up.
+const LEVELS: &[&str] = &["low", "medium", "high", "max"];
 
 /// It knows no choice of tools: none of them is said by sending none, and the rest cannot be said.
 fn tools(request: &Request) -> Result<Option<Value>, BackendError> {

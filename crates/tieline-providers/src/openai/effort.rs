@@ -2,32 +2,50 @@
 //!
 //! A vendor refuses the request where a model is told in a word that it does not take.
 
-use super::flavour::Flavour;
-use crate::responses::model::{Effort, Model};
+use tieline_types::Effort;
 
-/// What is said to a model that is to think, or not to. `words`: the flavour's own, for on and off.
+use super::flavour::Flavour;
+use crate::responses::model::{Model, Told};
+
+/// What most models take that take more than on and off.
+pub(super) const STEPS: &[&str] = &["low", "medium", "high"];
+
+/// What is said to a model that is to think, and how much, or not to. `words`: the flavour's own, for on and off.
 /// `None`: the vendor has no word for this model.
 pub(super) fn of(
     flavour: &Flavour,
     model: &str,
-    (thinks, words): (bool, (&'static str, &'static str)),
-) -> Option<Effort> {
+    (thinks, effort): (bool, Option<Effort>),
+    words: (&'static str, &'static str),
+) -> Option<Told> {
     match flavour.name {
-        "openai" => Some(Model::of(model).effort(thinks)),
-        "groq" => groq(model, (thinks, words)),
-        _ => Some(Effort::Word(if thinks { words.0 } else { words.1 })),
+        "openai" => Some(Model::of(model).told(thinks, effort)),
+        "groq" => groq(model, (thinks, effort), words),
+        _ => Some(switched(thinks, effort, words)),
     }
 }
 
 /// Groq serves models of many makers, and each of them has words of its own, or none.
-fn groq(model: &str, (thinks, (on, off)): (bool, (&'static str, &'static str))) -> Option<Effort> {
+fn groq(
+    model: &str,
+    (thinks, effort): (bool, Option<Effort>),
+    words: (&'static str, &'static str),
+) -> Option<Told> {
     let name = model.rsplit('/').next().unwrap_or(model);
     match thinks {
-        true if name.starts_with("gpt-oss") => Some(Effort::Word("medium")),
-        false if name.starts_with("gpt-oss") => Some(Effort::Least("low")),
-        true if name.starts_with("qwen3") => Some(Effort::Word(on)),
-        false if name.starts_with("qwen3") => Some(Effort::Word(off)),
-        _ if name.starts_with("llama") => Some(Effort::Cannot),
+        true if name.starts_with("gpt-oss") => Some(Told::to_think(effort, STEPS)),
+        false if name.starts_with("gpt-oss") => Some(Told::Least("low")),
+        _ if name.starts_with("qwen3") => Some(switched(thinks, effort, words)),
+        _ if name.starts_with("llama") => Some(Told::Cannot),
         _ => None,
+    }
+}
+
+/// On or off is all that can be said.
+fn switched(thinks: bool, effort: Option<Effort>, (on, off): (&'static str, &'static str)) -> Told {
+    match (thinks, effort) {
+        (false, _) => Told::Word(off),
+        (true, None | Some(Effort::Own)) => Told::Word(on),
+        (true, Some(_)) => Told::Nearest(on),
     }
 }

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use super::effort::STEPS;
+
 /// A parameter that not every vendor takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parameter {
@@ -48,11 +50,13 @@ pub enum Thinking {
     /// `reasoning_effort`: the words for on and off.
     Effort(&'static str, &'static str),
     /// `reasoning: {enabled}`.
+    Enabled,
+    /// `reasoning: {enabled}`, `{effort}` or `{max_tokens}`.
     Reasoning,
     /// `thinking: {type}`.
     Type,
-    /// `chat_template_kwargs: {enable_thinking}`.
-    Template,
+    /// `chat_template_kwargs: {enable_thinking, reasoning_effort}`: the words for how much.
+    Template(&'static [&'static str]),
 }
 
 /// What becomes of a JSON Schema.
@@ -201,7 +205,7 @@ pub const FLAVOURS: &[Flavour] = &[
             TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, TOOLS, TEXT, USAGE, PICTURES,
             LINKS,
         ],
-        thinking: Thinking::Reasoning,
+        thinking: Thinking::Enabled,
         vectors: Some(VectorWords { base64: false, dimensions: None, ..VECTORS }),
         ranks: true,
         ..COMMON
@@ -248,7 +252,7 @@ pub const FLAVOURS: &[Flavour] = &[
             TOP_K, MIN_P, REPETITION, PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, TEXT, USAGE,
             PICTURES, LINKS,
         ],
-        thinking: Thinking::Template,
+        thinking: Thinking::Template(STEPS),
         thoughts_back: Some("reasoning_content"),
         vectors: Some(VECTORS),
         ranks: true,
@@ -258,7 +262,7 @@ pub const FLAVOURS: &[Flavour] = &[
         name: "nim",
         base_url: Some("https://integrate.api.nvidia.com/v1"),
         takes: &[PRESENCE, FREQUENCY, SEED, LOGPROBS, TOOLS, USAGE, PICTURES],
-        thinking: Thinking::Template,
+        thinking: Thinking::Template(STEPS),
         schema: Schema::Wish,
         vectors: Some(VectorWords { base64: false, ..VECTORS }),
         ..COMMON
@@ -277,7 +281,7 @@ pub const FLAVOURS: &[Flavour] = &[
             TOP_K, MIN_P, REPEAT, WINDOW, PRESENCE, FREQUENCY, SEED, LOGPROBS, GRAMMAR, TOOLS,
             TEXT, USAGE, PICTURES, LINKS,
         ],
-        thinking: Thinking::Template,
+        thinking: Thinking::Template(STEPS),
         thoughts_back: Some("reasoning_content"),
         vectors: Some(VectorWords { dimensions: None, ..VECTORS }),
         ranks: true,
@@ -296,7 +300,7 @@ pub const FLAVOURS: &[Flavour] = &[
             TOP_K, MIN_P, REPEAT, PRESENCE, FREQUENCY, SEED, LOGPROBS, GRAMMAR, INFILL, TOOLS,
             TEXT, USAGE, PICTURES, LINKS,
         ],
-        thinking: Thinking::Template,
+        thinking: Thinking::Template(&["minimal", "low", "medium", "high", "xhigh", "max"]),
         thoughts_back: Some("reasoning_content"),
         vectors: Some(VectorWords {
             normalise: Some("normalize"),
@@ -318,10 +322,13 @@ pub fn table() -> String {
         let takes: Vec<&str> = flavour.takes.iter().map(|(_, word)| *word).collect();
         let thinking = match flavour.thinking {
             Thinking::None => "-".to_owned(),
-            Thinking::Effort(on, off) => format!("`reasoning_effort` {on}, {off}"),
-            Thinking::Reasoning => "`reasoning.enabled`".to_owned(),
+            Thinking::Effort(on, off) => {
+                format!("`reasoning_effort` {on}, {off}, or what the model takes")
+            }
+            Thinking::Enabled => "`reasoning.enabled`".to_owned(),
+            Thinking::Reasoning => "`reasoning`: effort, max_tokens or enabled".to_owned(),
             Thinking::Type => "`thinking.type`".to_owned(),
-            Thinking::Template => "`chat_template_kwargs`".to_owned(),
+            Thinking::Template(words) => format!("`chat_template_kwargs`: {}", words.join(", ")),
         };
         let schema = match flavour.schema {
             Schema::Strict => "kept to where it is strict",

@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Map, Value, json};
 use tieline_types::{
-    BackendError, Constraint, Detail, ErrorKind, Message, Picture, PictureSource, Prompt, Request,
-    Role, Sampling, ToolChoice,
+    BackendError, Constraint, Detail, Effort, ErrorKind, Message, Picture, PictureSource, Prompt,
+    Request, Role, Sampling, ToolChoice,
 };
 
 use super::effort;
@@ -14,7 +14,7 @@ use crate::body::{self, Part};
 use crate::errors::unsupported;
 use crate::local;
 use crate::protocol::Written;
-use crate::responses::model::{Effort, Model, THINKS_ALL_THE_SAME};
+use crate::responses::model::{Model, THINKS_ALL_THE_SAME, Told};
 
 pub(super) fn write(
     flavour: &'static Flavour,
@@ -36,7 +36,7 @@ pub(super) fn write(
     writer.stop(&request.stop)?;
     writer.sampling(&request.sampling, reasons(flavour, model));
     writer.logprobs(request, path == CHAT)?;
-    writer.thinking(request.thinking, model);
+    writer.thinking(request, model);
     writer.constraint(request.constraint.as_ref(), path == CHAT)?;
     Ok(Written {
         path: path.to_owned(),
@@ -277,36 +277,58 @@ impl Writer {
         Ok(())
     }
 
-    fn thinking(&mut self, thinking: Option<bool>, model: &str) {
-        let Some(thinks) = thinking else { return };
+    fn thinking(&mut self, request: &Request, model: &str) {
+        let Some(thinks) = request.thinks() else { return };
         match self.flavour.thinking {
             Thinking::None => self.left_out("whether to think"),
-            Thinking::Effort(on, off) => self.effort(model, (thinks, (on, off))),
-            Thinking::Reasoning => self.set("reasoning", json!({"enabled": thinks})),
+            Thinking::Effort(on, off) => self.effort(request, (model, thinks), (on, off)),
+            Thinking::Enabled => {
+                body::warn_no_effort(request, &mut self.warnings);
+                self.set("reasoning", json!({"enabled": thinks}));
+            }
+            Thinking::Reasoning => self.set("reasoning", reasoning(request, thinks)),
             Thinking::Type => {
+                body::warn_no_effort(request, &mut self.warnings);
                 let kind = if thinks { "enabled" } else { "disabled" };
                 self.set("thinking", json!({"type": kind}));
             }
-            Thinking::Template => {
-                self.set("chat_template_kwargs", json!({"enable_thinking": thinks}));
+            Thinking::Template(words) => {
+                let mut kwargs = json!({"enable_thinking": thinks});
+                let effort = request.effort.filter(|_| thinks);
+                if let Some((word, exact)) = effort.and_then(|effort| effort.among(words)) {
+                    kwargs["reasoning_effort"] = json!(word);
+                    if !exact {
+                        body::warn_effort(request, word, &mut self.warnings);
+                    }
+                }
+                self.set("chat_template_kwargs", kwargs);
             }
         }
     }
 
-    fn effort(&mut self, model: &str, asked: (bool, (&'static str, &'static str))) {
-        let (thinks, _) = asked;
-        match effort::of(self.flavour, model, asked) {
+    fn effort(
+        &mut self,
+        request: &Request,
+        (model, thinks): (&str, bool),
+        words: (&'static str, &'static str),
+    ) {
+        match effort::of(self.flavour, model, (thinks, request.effort), words) {
             None => self.left_out("whether to think"),
-            Some(Effort::Word(word)) => self.set("reasoning_effort", word),
-            Some(Effort::Least(word)) => {
+            Some(Told::Word(word)) => self.set("reasoning_effort", word),
+            Some(Told::Nearest(word)) => {
+                body::warn_effort(request, word, &mut self.warnings);
+                self.set("reasoning_effort", word);
+            }
+            Some(Told::Least(word)) => {
                 self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
                 self.set("reasoning_effort", word);
             }
-            Some(Effort::Unsaid) if !thinks => self.warnings.push(THINKS_ALL_THE_SAME.to_owned()),
-            Some(Effort::Cannot) if thinks => {
+            Some(Told::Unsaid) if !thinks => self.warnings.push(THINKS_ALL_THE_SAME.to_owned()),
+            Some(Told::Unsaid) => body::warn_no_effort(request, &mut self.warnings),
+            Some(Told::Cannot) if thinks => {
                 self.left_out("whether to think: this model cannot");
             }
-            Some(Effort::Unsaid | Effort::Cannot) => {}
+            Some(Told::Cannot) => {}
         }
     }
 
@@ -353,6 +375,17 @@ impl Writer {
         let named = json!({"name": "answer", "schema": schema, "strict": strict});
         self.set("response_format", json!({"type": "json_schema", "json_schema": named}));
         Ok(())
+    }
+}
+
+/// OpenRouter's words: how much, or up to how many tokens.
+fn reasoning(request: &Request, thinks: bool) -> Value {
+    match request.effort.filter(|_| thinks) {
+        None | Some(Effort::Own) => json!({"enabled": thinks}),
+        Some(Effort::Within(tokens)) => json!({"max_tokens": tokens.0}),
+        // It has no word above this one.
+        Some(Effort::Max) => json!({"effort": "xhigh"}),
+        Some(step) => json!({"effort": step.to_string()}),
     }
 }
 

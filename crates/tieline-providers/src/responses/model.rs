@@ -1,5 +1,7 @@
 //! What a model of this vendor can do, by its name. The vendor's chat completions go by it too.
 
+use tieline_types::Effort;
+
 /// What decides how a request is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Model {
@@ -9,8 +11,10 @@ pub(crate) enum Model {
     ThinksALittle,
     /// `gpt-5-pro`, `gpt-5.2-chat-latest`: thinks as much as it likes, and takes no word for less.
     ThinksAlone,
-    /// `gpt-5.1` and later: thinks or not.
+    /// `gpt-5.1`: thinks or not.
     ThinksIfAsked,
+    /// `gpt-5.2` and later: thinks or not, and more than others.
+    ThinksMore,
     /// `gpt-4o` and the like: cannot think.
     NeverThinks,
     /// No name that is known here: asked for all that is wished.
@@ -19,9 +23,11 @@ pub(crate) enum Model {
 
 /// How much a model is told to think.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effort {
+pub(crate) enum Told {
     /// This much.
     Word(&'static str),
+    /// This much, since it has no word for what was asked.
+    Nearest(&'static str),
     /// This much, since it cannot be told not to.
     Least(&'static str),
     /// Nothing is said, and it thinks.
@@ -48,7 +54,8 @@ impl Model {
             Some(_) if name.contains("-chat") || name.contains("-pro") => Self::ThinksAlone,
             Some((5, 0)) if name.contains("-codex") => Self::AlwaysThinks,
             Some((5, 0)) => Self::ThinksALittle,
-            Some(_) => Self::ThinksIfAsked,
+            Some((5, 1)) if !name.contains("-codex-max") => Self::ThinksIfAsked,
+            Some(_) => Self::ThinksMore,
         }
     }
 
@@ -56,23 +63,43 @@ impl Model {
     pub(crate) fn samples_alone(self, thinking: Option<bool>) -> bool {
         match self {
             Self::AlwaysThinks | Self::ThinksALittle | Self::ThinksAlone => true,
-            Self::ThinksIfAsked => thinking != Some(false),
+            Self::ThinksIfAsked | Self::ThinksMore => thinking != Some(false),
             Self::NeverThinks | Self::Unknown => false,
         }
     }
 
-    /// What is said to one that is to think, or not to.
-    pub(crate) fn effort(self, thinks: bool) -> Effort {
+    /// What is said to one that is to think, and how much, or not to.
+    pub(crate) fn told(self, thinks: bool, effort: Option<Effort>) -> Told {
         match (self, thinks) {
-            (Self::NeverThinks, _) => Effort::Cannot,
-            (Self::ThinksAlone, _) => Effort::Unsaid,
-            (
-                Self::AlwaysThinks | Self::ThinksALittle | Self::ThinksIfAsked | Self::Unknown,
-                true,
-            ) => Effort::Word("medium"),
-            (Self::AlwaysThinks, false) => Effort::Least("low"),
-            (Self::ThinksALittle, false) => Effort::Least("minimal"),
-            (Self::ThinksIfAsked | Self::Unknown, false) => Effort::Word("none"),
+            (Self::NeverThinks, _) => Told::Cannot,
+            (Self::ThinksAlone, _) => Told::Unsaid,
+            (_, true) => Told::to_think(effort, self.words()),
+            (Self::AlwaysThinks, false) => Told::Least("low"),
+            (Self::ThinksALittle, false) => Told::Least("minimal"),
+            (Self::ThinksIfAsked | Self::ThinksMore | Self::Unknown, false) => Told::Word("none"),
+        }
+    }
+
+    /// How much it can be told to think, from the least up.
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::ThinksALittle => &["minimal", "low", "medium", "high"],
+            Self::ThinksMore => &["low", "medium", "high", "xhigh"],
+            Self::Unknown => &["minimal", "low", "medium", "high", "xhigh"],
+            Self::AlwaysThinks | Self::ThinksIfAsked | Self::ThinksAlone | Self::NeverThinks => {
+                &["low", "medium", "high"]
+            }
+        }
+    }
+}
+
+impl Told {
+    /// What is said to a model that is to think and takes these words.
+    pub(crate) fn to_think(effort: Option<Effort>, words: &'static [&'static str]) -> Self {
+        match effort.and_then(|effort| effort.among(words)) {
+            None => Self::Word("medium"),
+            Some((word, true)) => Self::Word(word),
+            Some((word, false)) => Self::Nearest(word),
         }
     }
 }
@@ -118,6 +145,21 @@ mod tests {
     }
 
     #[test]
+    fn how_much_is_told_in_words_that_the_model_takes() {
+        let told = |name: &str, effort| Model::of(name).told(true, effort);
+        assert_eq!(told("o3", None), Told::Word("medium"));
+        assert_eq!(told("o3", Some(Effort::Own)), Told::Word("medium"));
+        assert_eq!(told("o3", Some(Effort::High)), Told::Word("high"));
+        assert_eq!(told("o3", Some(Effort::Minimal)), Told::Nearest("low"));
+        assert_eq!(told("gpt-5", Some(Effort::Minimal)), Told::Word("minimal"));
+        assert_eq!(told("gpt-5", Some(Effort::XHigh)), Told::Nearest("high"));
+        assert_eq!(told("gpt-5.4", Some(Effort::XHigh)), Told::Word("xhigh"));
+        assert_eq!(told("gpt-5.4", Some(Effort::Max)), Told::Nearest("xhigh"));
+        assert_eq!(told("gpt-5-pro", Some(Effort::Low)), Told::Unsaid);
+        assert_eq!(told("gpt-4o", Some(Effort::Low)), Told::Cannot);
+    }
+
+    #[test]
     fn names_tell_what_thinks() {
         check("o3", Model::AlwaysThinks);
         check("o4-mini-2025-04-16", Model::AlwaysThinks);
@@ -134,7 +176,9 @@ mod tests {
         check("ft:gpt-4o:org::id", Model::NeverThinks);
         check("ft:o4-mini-2025-04-16:org::id", Model::AlwaysThinks);
         check("openai/gpt-5.1", Model::ThinksIfAsked);
-        check("gpt-6", Model::ThinksIfAsked);
+        check("gpt-5.1-codex-max", Model::ThinksMore);
+        check("gpt-5.2", Model::ThinksMore);
+        check("gpt-6", Model::ThinksMore);
         check("gpt-4o-mini", Model::NeverThinks);
         check("gpt-4.1", Model::NeverThinks);
         check("gpt-oss-20b", Model::Unknown);

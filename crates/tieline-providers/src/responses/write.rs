@@ -6,7 +6,7 @@ use tieline_types::{
 };
 
 use super::VENDOR;
-use super::model::{Effort, Model, THINKS_ALL_THE_SAME, has_cache_options};
+use super::model::{Model, THINKS_ALL_THE_SAME, Told, has_cache_options};
 use crate::body::{self, Knows, Later, Part, Talk, unsupported};
 use crate::protocol::Written;
 use crate::schema;
@@ -130,7 +130,7 @@ impl Draft<'_> {
         let (asked, usual) = (&self.request.sampling, Sampling::default());
         let temperature = body::differs(asked.temperature, usual.temperature);
         let top_p = body::differs(asked.top_p, usual.top_p);
-        if (temperature || top_p) && self.model.samples_alone(self.request.thinking) {
+        if (temperature || top_p) && self.model.samples_alone(self.request.thinks()) {
             let said = "left out: temperature and top_p, which this model does not take";
             self.warnings.push(said.to_owned());
             return;
@@ -149,7 +149,7 @@ impl Draft<'_> {
     /// A model that thinks does not tell them.
     fn logprobs(&self, body: &mut Map<String, Value>) -> Result<(), BackendError> {
         let Some(alternatives) = self.request.logprobs else { return Ok(()) };
-        if self.model.samples_alone(self.request.thinking) {
+        if self.model.samples_alone(self.request.thinks()) {
             return body::refuse_logprobs(self.request, VENDOR);
         }
         body.insert("include".to_owned(), json!(["message.output_text.logprobs"]));
@@ -158,24 +158,28 @@ impl Draft<'_> {
     }
 
     fn reasoning(&mut self) -> Option<Value> {
-        let thinks = self.request.thinking?;
-        match (self.model.effort(thinks), thinks) {
-            (Effort::Word(word), true) => Some(json!({"effort": word, "summary": "auto"})),
-            (Effort::Word(word), false) => Some(json!({"effort": word})),
-            (Effort::Least(word), _) => {
+        let thinks = self.request.thinks()?;
+        match (self.model.told(thinks, self.request.effort), thinks) {
+            (Told::Nearest(word), _) => {
+                body::warn_effort(self.request, word, &mut self.warnings);
+                Some(json!({"effort": word, "summary": "auto"}))
+            }
+            (Told::Word(word), true) => Some(json!({"effort": word, "summary": "auto"})),
+            (Told::Word(word), false) => Some(json!({"effort": word})),
+            (Told::Least(word), _) => {
                 self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
                 Some(json!({"effort": word}))
             }
-            (Effort::Unsaid, true) => Some(json!({"summary": "auto"})),
-            (Effort::Unsaid, false) => {
+            (Told::Unsaid, true) => Some(json!({"summary": "auto"})),
+            (Told::Unsaid, false) => {
                 self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
                 None
             }
-            (Effort::Cannot, true) => {
+            (Told::Cannot, true) => {
                 self.warnings.push("the model was not asked to think: it cannot".to_owned());
                 None
             }
-            (Effort::Cannot, false) => None,
+            (Told::Cannot, false) => None,
         }
     }
 

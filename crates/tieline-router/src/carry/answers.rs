@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use serde::Serialize;
 use tieline_types::{
-    BackendError, Constraint, DataClass, Event, EventStream, FinishReason, MicroUsd, Overflow,
-    Prompt, Request, Role, Sampling, Source, Timing, Usage,
+    BackendError, Constraint, DataClass, Effort, Event, EventStream, FinishReason, MicroUsd,
+    Overflow, Prompt, Request, Role, Sampling, Source, Timing, Usage,
 };
 
 /// What each event takes beside its text, in bytes.
@@ -122,6 +122,7 @@ struct Canonical<'a> {
     logprobs: Option<u8>,
     prompt_logprobs: Option<u8>,
     thinking: Option<bool>,
+    effort: Option<Effort>,
     constraint: Option<&'a Constraint>,
     overflow: Overflow,
 }
@@ -149,6 +150,7 @@ impl Answers {
             logprobs: request.logprobs,
             prompt_logprobs: request.prompt_logprobs,
             thinking: request.thinking,
+            effort: request.effort,
             constraint: request.constraint.as_ref(),
             overflow: request.overflow,
         };

@@ -13,7 +13,14 @@ fn conversation() -> Vec<Message> {
 
 fn render(source: &str) -> Result<String, RenderError> {
     let messages = conversation();
-    let ask = Ask { messages: &messages, tools: &[], thinking: None, bos: "<s>", eos: "</s>" };
+    let ask = Ask {
+        messages: &messages,
+        tools: &[],
+        thinking: None,
+        effort: None,
+        bos: "<s>",
+        eos: "</s>",
+    };
     Template::new(source.to_owned()).render(&ask)
 }
 
@@ -87,7 +94,7 @@ fn with_calls(said: &str) -> Vec<Message> {
 }
 
 fn render_with(source: &str, messages: &[Message], tools: &[Tool]) -> Result<String, RenderError> {
-    let ask = Ask { messages, tools, thinking: None, bos: "<s>", eos: "</s>" };
+    let ask = Ask { messages, tools, thinking: None, effort: None, bos: "<s>", eos: "</s>" };
     Template::new(source.to_owned()).render(&ask)
 }
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Prompt, Request, Role, Sampling, Tokens, Wanted,
+    BackendError, Constraint, Effort, ErrorKind, Prompt, Request, Role, Sampling, Tokens, Wanted,
 };
 
 use super::answer::{self, Head};
@@ -64,10 +64,14 @@ pub(crate) struct Asked {
 struct Thinking {
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    budget_tokens: Option<u32>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct OutputConfig {
+    #[serde(default)]
+    effort: Option<String>,
     #[serde(default)]
     format: Option<Format>,
 }
@@ -163,12 +167,15 @@ impl MessagesRequest {
 impl Asked {
     fn ask(self, limits: &Limits) -> Result<(bool, Ask), ApiError> {
         let Tooling { tools, choice, one_call } = Tooling::of(self.tools, self.tool_choice)?;
-        let format = self.output_config.and_then(|config| config.format).or(self.output_format);
+        let config = self.output_config.unwrap_or_default();
+        let (thinking, effort) = thinking(self.thinking.as_ref(), config.effort.as_deref())?;
+        let format = config.format.or(self.output_format);
         let messages = conversation(self.system, self.messages, limits.messages)?;
         let request = Request {
             tools,
             tool_choice: choice,
-            thinking: thinking(self.thinking.as_ref())?,
+            thinking,
+            effort,
             constraint: format.map(rule).transpose()?,
             ..Request::new(Prompt::Chat(messages))
         };
@@ -176,17 +183,32 @@ impl Asked {
     }
 }
 
-/// Whoever does not ask for thoughts gets none; with `adaptive` the model's template decides.
-fn thinking(wire: Option<&Thinking>) -> Result<Option<bool>, ApiError> {
-    match wire.map(|thinking| thinking.kind.as_str()) {
-        None | Some("disabled") => Ok(Some(false)),
-        Some("enabled") => Ok(Some(true)),
-        Some("adaptive") => Ok(None),
+/// Whether the model is to think, and how much. Whoever does not ask for thoughts gets none; with `adaptive` the model
+/// decides.
+fn thinking(
+    wire: Option<&Thinking>,
+    effort: Option<&str>,
+) -> Result<(Option<bool>, Option<Effort>), ApiError> {
+    let effort = effort.map(step).transpose()?;
+    match wire.map(|thinking| (thinking.kind.as_str(), thinking.budget_tokens)) {
+        None | Some(("disabled", _)) => Ok((Some(false), None)),
+        Some(("enabled", budget)) => {
+            Ok((Some(true), effort.or(budget.map(|most| Effort::Within(Tokens(most))))))
+        }
+        Some(("adaptive", _)) => Ok((None, Some(effort.unwrap_or(Effort::Own)))),
         Some(_) => Err(ApiError::invalid(
             "thinking",
             "thinking has another type: expected enabled, disabled or adaptive",
         )),
     }
+}
+
+fn step(word: &str) -> Result<Effort, ApiError> {
+    const PARAM: &str = "output_config.effort";
+    Effort::named(word).ok_or_else(|| {
+        let text = format!("{PARAM} is another word: expected low, medium, high, xhigh or max");
+        ApiError::invalid(PARAM, text)
+    })
 }
 
 fn rule(format: Format) -> Result<Constraint, ApiError> {

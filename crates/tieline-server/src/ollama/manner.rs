@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tieline_types::{Constraint, Overflow, Prompt, Request, Wanted};
+use tieline_types::{Constraint, Effort, Overflow, Prompt, Request, Wanted};
 
 use super::asked::Asked;
 use super::keep_alive::KeepAlive;
@@ -48,7 +48,7 @@ pub(crate) struct Manner {
     pub(crate) ignored: Vec<String>,
     options: Options,
     constraint: Option<Constraint>,
-    thinking: Option<bool>,
+    thinking: (Option<bool>, Option<Effort>),
     overflow: Overflow,
     logprobs: Option<u8>,
 }
@@ -94,7 +94,8 @@ impl Manner {
             max_tokens: self.options.max_tokens,
             stop: std::mem::take(&mut self.options.stop),
             logprobs: self.logprobs,
-            thinking: self.thinking,
+            thinking: self.thinking.0,
+            effort: self.thinking.1,
             constraint: self.constraint.take(),
             overflow: self.overflow,
             ..Request::new(prompt)
@@ -124,14 +125,14 @@ fn format(format: Option<&Value>) -> Result<Option<Constraint>, ApiError> {
     }
 }
 
-/// How much a model thinks is its own: each level means that it does.
-fn thinking(think: Option<&Value>) -> Result<Option<bool>, ApiError> {
+/// Whether the model thinks, and how much.
+fn thinking(think: Option<&Value>) -> Result<(Option<bool>, Option<Effort>), ApiError> {
     match think {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Bool(think)) => Ok(Some(*think)),
+        None | Some(Value::Null) => Ok((None, None)),
+        Some(Value::Bool(think)) => Ok((Some(*think), None)),
         Some(Value::String(level)) => match level.as_str() {
-            "" => Ok(None),
-            "low" | "medium" | "high" | "max" => Ok(Some(true)),
+            "" => Ok((None, None)),
+            "low" | "medium" | "high" | "max" => Ok((Some(true), Effort::named(level))),
             _ => Err(bad_think()),
         },
         Some(_) => Err(bad_think()),

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
-use tieline_types::{ChoicePlan, Class, Prompt, Request, Wanted};
+use tieline_types::{ChoicePlan, Class, Effort, Prompt, Request, Wanted};
 
 use super::answer;
 use super::calls::first_call;
@@ -90,10 +90,12 @@ pub(crate) struct StreamOptions {
     pub(crate) include_usage: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(crate) struct TemplateWords {
     #[serde(default)]
     enable_thinking: Option<bool>,
+    #[serde(default)]
+    reasoning_effort: Option<String>,
 }
 
 /// How the answer is to be written.
@@ -183,7 +185,9 @@ impl ChatRequest {
             let text = format!("n is {}: a deterministic answer is one", manner.count);
             return Err(ApiError::invalid("n", text));
         }
-        let thinking = thinking(self.reasoning_effort.as_deref(), self.chat_template_kwargs);
+        let words = self.chat_template_kwargs.unwrap_or_default();
+        let said = self.reasoning_effort.or(words.reasoning_effort);
+        let (asked, effort) = thinking("reasoning_effort", said.as_deref())?;
         let class = match self.service_tier.as_deref() {
             Some("flex") => Class::Batch,
             _ => Class::Interactive,
@@ -195,7 +199,8 @@ impl ChatRequest {
             logprobs: logprobs(self.logprobs, self.top_logprobs)?,
             tools: tools(self.tools.unwrap_or_default())?,
             tool_choice: choice(self.tool_choice)?,
-            thinking,
+            thinking: words.enable_thinking.or(asked),
+            effort,
             constraint,
             overflow: overflow(self.overflow.as_deref())?,
             class,
@@ -228,7 +233,23 @@ fn logprobs(asked: Option<bool>, top: Option<u8>) -> Result<Option<u8>, ApiError
     }
 }
 
-pub(crate) fn thinking(effort: Option<&str>, words: Option<TemplateWords>) -> Option<bool> {
-    let said = words.and_then(|words| words.enable_thinking);
-    said.or_else(|| effort.map(|effort| effort != "none"))
+/// Whether a model is to think, and how much. `default` is Groq's word for as usual.
+pub(crate) fn thinking(
+    param: &'static str,
+    word: Option<&str>,
+) -> Result<(Option<bool>, Option<Effort>), ApiError> {
+    match word {
+        None => Ok((None, None)),
+        Some("none") => Ok((Some(false), None)),
+        Some("default") => Ok((Some(true), None)),
+        Some(word) => match Effort::named(word) {
+            Some(effort) => Ok((Some(true), Some(effort))),
+            None => {
+                let text = format!(
+                    "{param} is another word: expected none, minimal, low, medium, high, xhigh or max"
+                );
+                Err(ApiError::invalid(param, text))
+            }
+        },
+    }
 }

@@ -56,14 +56,16 @@ impl ResponsesRequest {
         let Read { messages, items } = input::read(input, &earlier, &id, limits.messages)?;
         let all: Vec<Message> = earlier.iter().chain(&messages).cloned().collect();
         let logprobs = self.logprobs();
-        let effort = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
+        let word = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
+        let (thinking, effort) = thinking("reasoning.effort", word)?;
         let summary = self.reasoning.as_ref().and_then(|reasoning| reasoning.summary.clone());
         let batch = self.service_tier.as_deref() == Some("flex");
         let request = Request {
             sampling,
             max_tokens: most,
             logprobs,
-            thinking: thinking(effort, None),
+            thinking,
+            effort,
             tool_choice: choice(self.tool_choice)?,
             tools: tools(self.tools.unwrap_or_default())?,
             constraint: rule(self.text)?,
