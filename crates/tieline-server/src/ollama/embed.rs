@@ -1,6 +1,6 @@
 //! `/api/embed` and the older `/api/embeddings`
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use tieline_router::Routed;
 use tieline_types::wire::{self, Reply, Work};
 use tieline_types::{
-    Asker, BackendError, ErrorKind, Overflow, Pooling, Private, Served, Texts, Tokens, Vectors,
-    Wanted, texts,
+    Asker, BackendError, ErrorKind, Keep, Overflow, Pooling, Private, Served, Texts, Tokens,
+    Vectors, Wanted, texts,
 };
 
 use super::asked::Asked;
@@ -196,7 +196,7 @@ impl Maker {
         Ok(Self { name: model.model, since, routed, served, ignored, asker })
     }
 
-    /// One vector for each text. No text only loads the model.
+    /// One vector for each text. No text only loads the model, or has it leave.
     async fn vectors(
         &self,
         app: &App,
@@ -204,6 +204,10 @@ impl Maker {
         (normalise, overflow): (bool, Overflow),
     ) -> Result<Vectors, ApiError> {
         if texts.is_empty() {
+            let wanted = self.routed.wanted();
+            if wanted.keep == Some(Keep::For(Duration::ZERO)) {
+                app.router().host().unload(&wanted.name).await?;
+            }
             return Ok(Vectors { vectors: Vec::new(), prompt_tokens: Tokens(0) });
         }
         let whole = texts.iter().cloned().map(wire::Input::Text).collect();
