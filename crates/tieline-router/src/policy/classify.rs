@@ -36,7 +36,9 @@ pub struct ClassWhy {
 impl Policy {
     /// The class of a request, and all that asked for one. The highest wins; the default counts where no rule
     /// fits. What was found in the text asks for its own class, unless a rule names that kind of thing: then the
-    /// rule is the policy's word on it. A rule that asks for more than the find is none. A caller's own word raises the class; it lowers the default only where the policy trusts it.
+    /// rule is the policy's word on it. A rule that asks for more than the find is none, nor is one that does not fit
+    /// and would only have raised the class. A caller's own word raises the class; it lowers the default only where the
+    /// policy trusts it.
     pub fn classify(&self, asked: &Asked) -> (DataClass, Vec<ClassWhy>) {
         let mut why: Vec<ClassWhy> = self
             .classify
@@ -65,9 +67,11 @@ impl Policy {
     }
 
     fn found<'a>(&'a self, asked: &'a Asked) -> impl Iterator<Item = ClassWhy> + 'a {
-        let named = |entity| self.classify.iter().any(|rule| rule.is_about(entity));
-        let found =
-            asked.found.iter().filter(move |(entity, count)| **count > 0 && !named(*entity));
+        let said = |entity: &Entity| {
+            let mut about = self.classify.iter().filter(|rule| rule.is_about(entity));
+            about.any(|rule| rule.fits(asked) || rule.class <= entity.class())
+        };
+        let found = asked.found.iter().filter(move |(entity, count)| **count > 0 && !said(entity));
         found.map(|(entity, _)| ClassWhy {
             class: entity.class(),
             source: ClassSource::Found,

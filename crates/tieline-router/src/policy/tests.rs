@@ -282,6 +282,10 @@ fn what_was_found_asks_for_its_class_unless_a_rule_is_about_it() {
     classified(rule, &[mail], DataClass::Internal);
     classified(rule, &[(Entity::Email, 3)], DataClass::Private);
     classified(rule, &[mail, key], DataClass::Secret);
+    // Many of them are worse; one is as bad as ever.
+    let worse = rule.replace("private", "secret");
+    classified(&worse, &[mail], DataClass::Private);
+    classified(&worse, &[(Entity::Email, 3)], DataClass::Secret);
     // A rule that asks for more than the find is no word on it.
     let narrow = format!("{rule}project = \"/code/x\"\n");
     classified(&narrow, &[mail], DataClass::Private);
