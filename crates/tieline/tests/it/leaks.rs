@@ -15,15 +15,37 @@ use super::matrix::town::{Terms, Town, bytes};
 
 const COUNT: usize = 500;
 
-const REDACTED: &str = "[[rule]]\nname = \"redacted\"\nclass = [\"public\", \"internal\", \
-    \"private\", \"secret\"]\nzone = \"cloud\"\nas = \"redacted\"\n";
+/// Models that make vectors and scores, and answers that are kept, stand with each of the rules.
+macro_rules! with_all {
+    ($root:literal, $rules:literal) => {
+        concat!(
+            $root,
+            "[cache]\nexact = true\nclass = [\"public\", \"internal\", \"private\", \"secret\"]\n",
+            "[backends.vllm.models.vectors]\nembeddings = true\n",
+            "[backends.vllm.models.scores]\nrerank = true\n",
+            $rules
+        )
+    };
+}
+
+const REDACTED: &str = with_all!(
+    "",
+    "[[rule]]\nname = \"redacted\"\nclass = [\"public\", \"internal\", \
+    \"private\", \"secret\"]\nzone = \"cloud\"\nas = \"redacted\"\n"
+);
 
 /// Nothing that is private or secret may leave.
-const STAYS: &str = "[[classify]]\nname = \"all\"\nkey = \"*\"\nclass = \"private\"\n\
-    [[rule]]\nname = \"open\"\nclass = [\"public\", \"internal\"]\nzone = \"cloud\"\nas = \"as-is\"\n";
+const STAYS: &str = with_all!(
+    "default_class = \"private\"\n",
+    "[[rule]]\nname = \"open\"\n\
+    class = [\"public\", \"internal\"]\nzone = \"cloud\"\nas = \"as-is\"\n"
+);
 
-const AS_IT_IS: &str = "[[rule]]\nname = \"all\"\nclass = [\"public\", \"internal\", \"private\", \
-    \"secret\"]\nzone = \"cloud\"\nas = \"as-is\"\n";
+const AS_IT_IS: &str = with_all!(
+    "",
+    "[[rule]]\nname = \"all\"\nclass = [\"public\", \"internal\", \
+    \"private\", \"secret\"]\nzone = \"cloud\"\nas = \"as-is\"\n"
+);
 
 /// Deals out canaries, and draws lots. The same each time.
 struct Hand {
@@ -79,7 +101,7 @@ const CHATS: &[&str] = &[
 const ITEMS: &[&str] = &["openai/gpt-4.1", "vllm/big", "responses/gpt-5.1", "ollama/big"];
 const TEXTS: &[&str] = &["openai/gpt-4.1", "vllm/big", "together/big", "tieline/big"];
 
-const ASKS: [Ask; 7] = [
+const ASKS: [Ask; 9] = [
     ("/v1/chat/completions", CHATS, chat),
     ("/v1/messages", CHATS, messages),
     ("/v1/responses", ITEMS, responses),
@@ -87,6 +109,8 @@ const ASKS: [Ask; 7] = [
     ("/api/generate", CHATS, generate),
     ("/v1/completions", TEXTS, completions),
     ("/completion", TEXTS, completions),
+    ("/v1/embeddings", &["vllm/vectors"], embeddings),
+    ("/v1/rerank", &["vllm/scores"], rerank),
 ];
 
 fn chat(hand: &mut Hand) -> Value {
@@ -165,8 +189,17 @@ fn generate(hand: &mut Hand) -> Value {
 }
 
 fn completions(hand: &mut Hand) -> Value {
+    // An answer that is kept.
     json!({ "prompt": format!("{}\n{}", hand.say(), hand.say()), "stop": [hand.say()],
-        "user": hand.say() })
+        "user": hand.say(), "temperature": 0 })
+}
+
+fn embeddings(hand: &mut Hand) -> Value {
+    json!({ "input": [hand.say(), hand.say()], "user": hand.say() })
+}
+
+fn rerank(hand: &mut Hand) -> Value {
+    json!({ "query": hand.say(), "documents": [hand.say(), hand.say()] })
 }
 
 /// What is written to the log.
@@ -279,6 +312,13 @@ fn exposed(rules: &'static str, leaves: bool, log: &Log) -> (Vec<Canary>, Vec<Fo
     let told = Arc::new(Mutex::new(Vec::new()));
     town.beside(spans(town.app.router().records().subscribe(), Arc::clone(&told)));
     let said = ask_all(&town, &mut hand, leaves);
+    if !leaves {
+        // Nothing is found in this: the class alone keeps it here.
+        let body =
+            json!({ "model": "vllm/big", "messages": [{ "role": "user", "content": "Hello" }] });
+        let answer = post(town.address, "/v1/chat/completions", &body);
+        assert_eq!((answer.status, town.vendor.captured().len()), (403, 0), "{}", answer.body);
+    }
     let sent = town.vendor.captured().iter().flat_map(|one| one.raw.clone()).collect();
     let decisions = decisions(&town, &said);
     assert!(decisions.len() > 100 * said.len(), "there are records");

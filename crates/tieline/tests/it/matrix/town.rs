@@ -225,7 +225,7 @@ fn policy(rules: &str, url: &str) -> String {
              price = {{ input = 0, output = 0 }}\n"
         )
     });
-    format!("{}{}", backends.collect::<String>(), rules)
+    format!("{rules}{}", backends.collect::<String>())
 }
 
 /// All bytes of the files in a folder.
