@@ -81,7 +81,7 @@ class Gateway:
 
 def answers(gateway):
     """Whether a whole answer comes; None while nobody listens."""
-    headers = {"content-type": "application/json", "authorization": "Bearer none", **gateway.headers}
+    headers = {"content-type": "application/json", "Authorization": "Bearer none", **gateway.headers}
     body = gateway.request("Hello", False).encode()
     request = urllib.request.Request(gateway.url + "/chat/completions", body, headers)
     try:
@@ -132,11 +132,16 @@ zone = "cloud"
 as = "{treatment}"
 """)
     env = {"TIELINE_HOME": str(folder / "home"), "TIELINE_POLICY": str(policy), "TIELINE_LOG": "warn", "PATH": "/usr/bin:/bin"}
+    said = subprocess.run(
+        [tieline_program, "key", "create", "bench", "--json"], env=env, capture_output=True, text=True, check=True
+    ).stdout
+    # Each request shows a key, which is looked up and whose limits are counted.
+    headers = {"Authorization": "Bearer " + json.loads(said)["key"]}
     begun = time.monotonic()
     process = start([tieline_program, "serve", "--listen", f"127.0.0.1:{port}"], env, log)
     version = subprocess.run([tieline_program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
     name = "tieline" if treatment == "as-is" else f"tieline, {treatment}"
-    gateway = Gateway(name, f"http://127.0.0.1:{port}/v1", "mock/mock", version, process=process)
+    gateway = Gateway(name, f"http://127.0.0.1:{port}/v1", "mock/mock", version, headers, process)
     return wait_for(gateway, begun)
 
 
