@@ -182,12 +182,16 @@ pub(crate) fn arguments(call: &ToolCall) -> Result<Map<String, Value>, BackendEr
 pub(crate) fn check_names(
     tools: &[Tool],
     vendor: &str,
-    allowed: fn(char) -> bool,
+    (allowed, longest): (fn(char) -> bool, usize),
 ) -> Result<(), BackendError> {
-    match tools.iter().find(|tool| !tool.name.chars().all(allowed)) {
-        Some(tool) => Err(unsupported(vendor, &format!("a tool named {:?}", tool.name))),
-        None => Ok(()),
+    if let Some(tool) = tools.iter().find(|tool| !tool.name.chars().all(allowed)) {
+        return Err(unsupported(vendor, &format!("a tool named {:?}", tool.name)));
     }
+    if tools.iter().any(|tool| tool.name.len() > longest) {
+        let what = format!("a tool whose name is longer than {longest} characters");
+        return Err(unsupported(vendor, &what));
+    }
+    Ok(())
 }
 
 /// Where instructions go that stand later in the conversation than at its beginning.

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use tieline_types::{
-    Constraint, Event, FinishReason, Finished, Message, Overflow, Picture, PictureKind,
+    Constraint, Effort, Event, FinishReason, Finished, Message, Overflow, Picture, PictureKind,
     PictureSource, Prompt, Request, Role, Tokens, ToolCall, ToolCallStep, ToolChoice,
 };
 
@@ -115,10 +115,11 @@ fn choose(request: &mut Request, choice: ToolChoice) {
     request.tool_choice = choice;
 }
 
-const ANSWER: [Ask; 12] = [
+const ANSWER: [Ask; 13] = [
     ("most tokens", |r| r.max_tokens = Some(Tokens(100))),
     ("stop texts", |r| r.stop = vec!["END".to_owned()]),
     ("thinking", |r| r.thinking = Some(true)),
+    ("… much", |r| r.effort = Some(Effort::High)),
     ("no thinking", |r| r.thinking = Some(false)),
     ("any JSON object", |r| {
         *r = replay::request(vec![Message::new(Role::User, "Hello, in JSON")]);

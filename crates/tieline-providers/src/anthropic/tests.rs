@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use serde_json::json;
-use tieline_types::{Constraint, ErrorKind, Message, Role, Tokens, ToolChoice};
+use tieline_types::{Constraint, Effort, ErrorKind, Message, Role, Tokens, ToolChoice};
 
 use super::*;
 use crate::replay;
@@ -183,6 +183,28 @@ fn thinking_is_asked_for_in_the_models_way() {
         &[],
     );
     thinking(MODEL, |request| request.thinking = Some(false), &json!(null), &[]);
+}
+
+#[test]
+fn how_much_to_think_is_a_word_or_a_number_of_tokens() {
+    let told = |model: &str, effort| {
+        let written = replay::written(&Anthropic, model, |request| {
+            (request.effort, request.max_tokens) = (Some(effort), Some(Tokens(10_000)));
+        });
+        let word = written.body["output_config"]["effort"].clone();
+        (written.body["thinking"].clone(), word, written.warnings.len())
+    };
+    let budget = |tokens: u32| json!({"type": "enabled", "budget_tokens": tokens});
+    assert_eq!(told(MODEL, Effort::Within(Tokens(5_000))), (budget(5_000), json!(null), 0));
+    assert_eq!(told(MODEL, Effort::Within(Tokens(31_999))), (budget(9_999), json!(null), 0));
+    assert_eq!(told(MODEL, Effort::Medium), (budget(8_192), json!(null), 0));
+    assert_eq!(told(MODEL, Effort::Own), (json!(null), json!(null), 0));
+    let adaptive = json!({"type": "adaptive"});
+    assert_eq!(told("claude-opus-4-6", Effort::Own), (adaptive.clone(), json!(null), 0));
+    assert_eq!(told("claude-opus-4-6", Effort::Max), (adaptive.clone(), json!("max"), 0));
+    assert_eq!(told("claude-sonnet-4-6", Effort::Max), (adaptive.clone(), json!("high"), 1));
+    assert_eq!(told("claude-sonnet-4-6", Effort::Within(Tokens(2_000))).1, json!("medium"));
+    assert_eq!(told("claude-opus-4-7", Effort::XHigh).1, json!("xhigh"));
 }
 
 #[test]

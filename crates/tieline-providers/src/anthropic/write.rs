@@ -143,7 +143,7 @@ impl Draft<'_> {
             return self.no_tools();
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        body::check_names(&self.request.tools, VENDOR, allowed)?;
+        body::check_names(&self.request.tools, VENDOR, (allowed, 128))?;
         let mut tools = self.request.tools.iter().map(tool).collect::<Result<Vec<_>, _>>()?;
         if let Some(last) = tools.last_mut() {
             *last = self.marked(last.take());

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 use serde_json::json;
-use tieline_types::{Constraint, ErrorKind, Message, Role, Tokens, ToolChoice};
+use tieline_types::{Constraint, Effort, ErrorKind, Message, Role, Tokens, ToolChoice};
 
 use super::*;
 use crate::replay;
@@ -212,6 +212,18 @@ fn thinking_is_asked_for_in_the_models_way() {
         &json!({"thinkingConfig": {"thinkingLevel": "low"}}),
         &[little],
     );
+    let told = |model, effort, want: &serde_json::Value, warnings: &[&str]| {
+        let mut said = json!({"includeThoughts": true});
+        said.as_object_mut().unwrap().extend(want.as_object().unwrap().clone());
+        let change = |request: &mut Request| request.effort = Some(effort);
+        config(model, change, &json!({"thinkingConfig": said}), warnings);
+    };
+    told(MODEL, Effort::Low, &json!({"thinkingBudget": 1024}), &[]);
+    told(MODEL, Effort::Max, &json!({"thinkingBudget": 24_576}), &[]);
+    told("gemini-2.5-pro", Effort::Within(Tokens(5)), &json!({"thinkingBudget": 128}), &[]);
+    told("gemini-3-flash", Effort::Minimal, &json!({"thinkingLevel": "minimal"}), &[]);
+    let nearest = ["to think for medium was asked, and low is what could be said"];
+    told("gemini-3-pro-preview", Effort::Medium, &json!({"thinkingLevel": "low"}), &nearest);
     config("gemini-2.0-flash", quiet, &json!(null), &[]);
     config(
         "gemini-2.0-flash",
@@ -271,6 +283,10 @@ fn what_has_no_word_is_refused() {
     check("a tool named \"1st\"", |r| {
         r.tools = replay::tools();
         r.tools[0].name = "1st".to_owned();
+    });
+    check("a tool whose name is longer than 64 characters", |r| {
+        r.tools = replay::tools();
+        r.tools[0].name = "a".repeat(65);
     });
     check("log-probabilities of the prompt", |r| r.prompt_logprobs = Some(0));
     check("a grammar or regular expression", |r| {

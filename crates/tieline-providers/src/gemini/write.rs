@@ -108,7 +108,7 @@ impl Draft<'_> {
             return Err(unsupported(VENDOR, "tools and JSON at once, with this model"));
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
-        body::check_names(&self.request.tools, VENDOR, allowed)?;
+        body::check_names(&self.request.tools, VENDOR, (allowed, 64))?;
         let starts_well =
             |tool: &&Tool| tool.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if let Some(tool) = self.request.tools.iter().find(|tool| !starts_well(tool)) {

@@ -33,9 +33,9 @@ pub(super) fn write(
     if let Some(most) = request.max_tokens {
         writer.set(if path == CHAT { flavour.limit } else { "max_tokens" }, most.0);
     }
-    writer.stop(&request.stop)?;
+    writer.stop(&request.stop, model)?;
     writer.sampling(&request.sampling, reasons(flavour, model));
-    writer.logprobs(request, path == CHAT)?;
+    writer.logprobs(request, path == CHAT, model)?;
     writer.thinking(request, model);
     writer.constraint(request.constraint.as_ref(), path == CHAT)?;
     Ok(Written {
@@ -183,6 +183,9 @@ impl Writer {
         if !self.flavour.takes(Parameter::Tools) {
             return self.refuse("tools");
         }
+        if self.flavour.name == "openai" && request.tools.iter().any(|tool| tool.name.len() > 64) {
+            return self.refuse("a tool whose name is longer than 64 characters");
+        }
         let tools = request.tools.iter().map(|tool| {
             Ok(json!({"type": "function", "function": {
                 "name": tool.name,
@@ -203,7 +206,12 @@ impl Writer {
         Ok(())
     }
 
-    fn stop(&mut self, stop: &[String]) -> Result<(), BackendError> {
+    fn stop(&mut self, stop: &[String], model: &str) -> Result<(), BackendError> {
+        // What does not think is not what takes them, but what can be told not to.
+        let thinks = self.flavour.name == "openai" && Model::of(model).samples_alone(Some(false));
+        if thinks && !stop.is_empty() {
+            return self.refuse("stop texts, with this model");
+        }
         if stop.len() > self.flavour.stops {
             return self.refuse(&format!("more than {} stop texts", self.flavour.stops));
         }
@@ -263,9 +271,11 @@ impl Writer {
         }
     }
 
-    fn logprobs(&mut self, request: &Request, chat: bool) -> Result<(), BackendError> {
+    fn logprobs(&mut self, request: &Request, chat: bool, model: &str) -> Result<(), BackendError> {
         let Some(most) = request.logprobs else { return Ok(()) };
-        if !self.flavour.takes(Parameter::Logprobs) {
+        let thinks =
+            self.flavour.name == "openai" && Model::of(model).samples_alone(request.thinks());
+        if !self.flavour.takes(Parameter::Logprobs) || thinks {
             return self.refuse("the probabilities of tokens");
         }
         if !chat {

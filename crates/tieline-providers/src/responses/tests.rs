@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 use tieline_types::{
-    Alternative, Constraint, ErrorKind, Event, Message, Piece, Role, TokenLogprob, Tokens,
+    Alternative, Constraint, Effort, ErrorKind, Event, Message, Piece, Role, TokenLogprob, Tokens,
     ToolChoice,
 };
 
@@ -142,6 +142,14 @@ fn thinking_is_asked_for_in_the_models_way() {
     assert_eq!(reasoning("gpt-4o", true), (json!(null), 1));
     assert_eq!(reasoning("o3", true), (json!({"effort": "medium", "summary": "auto"}), 0));
     assert_eq!(reasoning("own-model", false), (json!({"effort": "none"}), 0));
+    let told = |model: &str, effort| {
+        let written = replay::written(&Responses, model, |r| r.effort = Some(effort));
+        (written.body["reasoning"]["effort"].clone(), written.warnings.len())
+    };
+    assert_eq!(told("o3", Effort::High), (json!("high"), 0));
+    assert_eq!(told("o3", Effort::Max), (json!("high"), 1));
+    assert_eq!(told("gpt-5-pro", Effort::Low), (json!(null), 1));
+    assert_eq!(told("gpt-4o", Effort::Low), (json!(null), 1));
 }
 
 #[test]

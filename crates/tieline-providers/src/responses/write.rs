@@ -104,7 +104,7 @@ impl Draft<'_> {
             return Ok(());
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        body::check_names(&self.request.tools, VENDOR, allowed)?;
+        body::check_names(&self.request.tools, VENDOR, (allowed, 64))?;
         let tools = self.request.tools.iter().map(tool).collect::<Result<Vec<_>, _>>()?;
         body.insert("tools".to_owned(), Value::Array(tools));
         let choice = match &self.request.tool_choice {
@@ -170,7 +170,10 @@ impl Draft<'_> {
                 self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
                 Some(json!({"effort": word}))
             }
-            (Told::Unsaid, true) => Some(json!({"summary": "auto"})),
+            (Told::Unsaid, true) => {
+                body::warn_no_effort(self.request, &mut self.warnings);
+                Some(json!({"summary": "auto"}))
+            }
             (Told::Unsaid, false) => {
                 self.warnings.push(THINKS_ALL_THE_SAME.to_owned());
                 None

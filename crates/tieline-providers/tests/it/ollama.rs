@@ -4,7 +4,7 @@ use serde_json::json;
 use testkit::vendor::Script;
 use tieline_providers::ollama::Ollama;
 use tieline_providers::protocol::Protocol;
-use tieline_types::{Constraint, ErrorKind, Request, Tokens, Tool, ToolChoice};
+use tieline_types::{Constraint, Effort, ErrorKind, Request, Tokens, Tool, ToolChoice};
 
 use crate::rig::{ask, question, subjects};
 
@@ -33,6 +33,20 @@ fn the_whole_sampling_and_the_context_are_sent() {
     });
     assert_eq!((written.path.as_str(), written.body), ("/api/chat", want));
     assert!(written.headers.is_empty() && written.warnings.is_empty());
+}
+
+#[test]
+fn it_thinks_as_much_as_it_is_told() {
+    let think = |thinking, effort| {
+        let request = Request { thinking, effort, ..question() };
+        let written = Ollama::new(None).write(&request, "m", None).unwrap();
+        (written.body.get("think").cloned(), written.warnings.len())
+    };
+    assert_eq!(think(None, Some(Effort::High)), (Some(json!("high")), 0));
+    assert_eq!(think(Some(true), Some(Effort::Minimal)), (Some(json!("low")), 1));
+    assert_eq!(think(Some(true), Some(Effort::Own)), (Some(json!(true)), 0));
+    assert_eq!(think(Some(false), Some(Effort::High)), (Some(json!(false)), 0));
+    assert_eq!(think(None, Some(Effort::Own)), (None, 0));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tieline_providers::openai::{FLAVOURS, OpenAi, flavour};
 use tieline_providers::protocol::{Frame, Protocol, USAGE_UNKNOWN};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, Event, FinishReason, Finished, Message, Origin, Prompt,
-    Request, Retry, Role, Sampling, Tokens, ToolCall,
+    BackendError, Constraint, Effort, ErrorKind, Event, FinishReason, Finished, Message, Origin,
+    Prompt, Request, Retry, Role, Sampling, Tokens, Tool, ToolCall,
 };
 
 use crate::rig::question;
@@ -120,6 +120,51 @@ fn each_model_is_told_to_think_in_a_word_that_it_takes() {
 }
 
 #[test]
+fn how_much_to_think_is_said_in_the_vendors_words() {
+    let to_think = |effort| move |request: &mut Request| request.effort = Some(effort);
+    let high = to_think(Effort::High);
+    check("openai", high, "reasoning_effort", &json!("high"));
+    check("openrouter", high, "reasoning", &json!({"effort": "high"}));
+    let within = to_think(Effort::Within(Tokens(2000)));
+    check("openrouter", within, "reasoning", &json!({"max_tokens": 2000}));
+    let kwargs = |effort: &str| json!({"enable_thinking": true, "reasoning_effort": effort});
+    check("vllm", high, "chat_template_kwargs", &kwargs("high"));
+    check("tieline", to_think(Effort::Max), "chat_template_kwargs", &kwargs("max"));
+    // Where there is no word for it, the nearest is said, and that it was.
+    warned("vllm", to_think(Effort::Max), "high is what could be said");
+    warned("openai", within, "medium is what could be said");
+    warned("deepseek", high, "how much to think");
+    warned("together", high, "how much to think");
+    // As much as it likes is what all do.
+    check("openai", to_think(Effort::Own), "reasoning_effort", &Value::Null);
+    // Who is not to think is not told how much.
+    let off = |request: &mut Request| {
+        (request.thinking, request.effort) = (Some(false), Some(Effort::High));
+    };
+    check("vllm", off, "chat_template_kwargs", &json!({"enable_thinking": false}));
+    check("openrouter", off, "reasoning", &json!({"enabled": false}));
+}
+
+#[test]
+fn a_thinking_model_of_openai_takes_no_stops_and_tells_no_probabilities() {
+    let refused = |model: &str, change: fn(&mut Request)| {
+        let mut request = question();
+        change(&mut request);
+        write_to("openai", model, &request).is_err()
+    };
+    let stop: fn(&mut Request) = |request| request.stop = vec!["x".to_owned()];
+    let scores: fn(&mut Request) = |request| request.logprobs = Some(1);
+    let quiet: fn(&mut Request) = |request| {
+        (request.thinking, request.logprobs) = (Some(false), Some(1));
+    };
+    for model in ["o3", "gpt-5-mini", "gpt-5.4-pro"] {
+        assert!(refused(model, stop) && refused(model, scores) && refused(model, quiet), "{model}");
+    }
+    assert!(!refused("gpt-5.1", stop) && refused("gpt-5.1", scores) && !refused("gpt-5.1", quiet));
+    assert!(!refused("gpt-4.1", stop) && !refused("gpt-4.1", scores));
+}
+
+#[test]
 fn each_vendor_has_its_own_words() {
     let limit = |request: &mut Request| request.max_tokens = Some(Tokens(9));
     check("openai", limit, "max_completion_tokens", &json!(9));
@@ -144,12 +189,19 @@ fn each_vendor_has_its_own_words() {
     check("openai", greedy, "temperature", &json!(0.0));
 }
 
+fn named(letters: usize) -> Tool {
+    Tool { name: "a".repeat(letters), description: String::new(), parameters: String::new() }
+}
+
 #[test]
 fn what_would_be_another_answer_is_refused() {
     refused("openai", |request| request.sampling.logit_bias = vec![(1, 1.0)]);
     refused("openai", |request| request.deterministic = true);
     refused("openai", |request| request.ignore_eog = true);
     refused("openai", |request| request.prompt_logprobs = Some(1));
+    refused("openai", |request| request.tools = vec![named(65)]);
+    let taken = Request { tools: vec![named(64)], ..question() };
+    assert!(write("openai", &taken).is_ok());
     refused("groq", |request| request.logprobs = Some(1));
     refused("openai", |request| request.constraint = Some(Constraint::Regex("a".into())));
     refused("tieline", |request| request.constraint = Some(Constraint::Lark("a".into())));

@@ -1,4 +1,4 @@
-use tieline_types::{Message, Role, ToolCall};
+use tieline_types::{Effort, Message, Role, ToolCall};
 
 use super::*;
 
@@ -22,6 +22,31 @@ fn render(source: &str) -> Result<String, RenderError> {
         eos: "</s>",
     };
     Template::new(source.to_owned()).render(&ask)
+}
+
+#[test]
+fn a_template_that_reads_how_much_to_think_is_told() {
+    let source = "{{ reasoning_effort | default('medium') }}";
+    let told = |effort| {
+        let ask = Ask {
+            messages: &conversation(),
+            tools: &[],
+            thinking: None,
+            effort,
+            bos: "<s>",
+            eos: "</s>",
+        };
+        Template::new(source.to_owned()).render(&ask).unwrap()
+    };
+    for (effort, want) in [
+        (None, "medium"),
+        (Some(Effort::Own), "medium"),
+        (Some(Effort::Minimal), "low"),
+        (Some(Effort::High), "high"),
+        (Some(Effort::Max), "high"),
+    ] {
+        assert_eq!(told(effort), want, "{effort:?}");
+    }
 }
 
 #[track_caller]

@@ -6,6 +6,7 @@ mod anthropic;
 mod completions;
 mod doors;
 mod early;
+mod effort;
 mod embeddings;
 mod keys;
 mod limits;
