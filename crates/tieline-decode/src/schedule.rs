@@ -17,6 +17,8 @@
 //! Nothing starves. The oldest request of an owner and class is overtaken by at most [`OVERTAKEN`] later
 //! ones, whatever class, owner or size; then those that are overdue go by age and nobody goes before them.
 //! A large one that is first and finds no room is overtaken at most [`PASSED_OVER`] times by smaller ones.
+//! One that would rather wait, since another at work reads what it begins with, holds up nobody meanwhile, and is
+//! not counted as overtaken.
 
 mod depth;
 mod pace;
@@ -210,15 +212,31 @@ impl Scheduler {
 
     /// Requests that wait, in the order in which they should be let in now; none where one runs alone.
     ///
+    /// `waits`: would rather go on waiting, for what another at work reads. Those are left out, and hold up nobody.
+    ///
     /// The caller lets in the first for which there is room, by [`admit`](Self::admit), and asks again.
-    pub fn candidates(&self) -> Vec<RequestId> {
-        self.open(&self.order()).iter().map(|w| w.job.id).collect()
+    pub fn candidates(&self, waits: impl Fn(RequestId) -> bool) -> Vec<RequestId> {
+        if self.is_closed() {
+            return Vec::new();
+        }
+        self.open(&self.ready(waits)).iter().map(|w| w.job.id).collect()
+    }
+
+    /// Whether nobody is let in now, whoever waits.
+    fn is_closed(&self) -> bool {
+        self.running.len() >= self.limits.slots || self.running.iter().any(|r| r.job.alone)
+    }
+
+    /// Those in order that want to be let in.
+    fn ready(&self, waits: impl Fn(RequestId) -> bool) -> Vec<&Waiting> {
+        let mut order = self.order();
+        order.retain(|waiting| !waits(waiting.job.id));
+        order
     }
 
     /// Those of the queue, which is in order, that may be let in now.
     fn open<'o, 'w>(&self, order: &'o [&'w Waiting]) -> &'o [&'w Waiting] {
-        let full = self.running.len() >= self.limits.slots;
-        if full || self.running.iter().any(|r| r.job.alone) {
+        if self.is_closed() {
             return &[];
         }
         let idle = self.running.is_empty();
@@ -276,15 +294,20 @@ impl Scheduler {
     }
 
     /// Lets a waiting request in; `remaining` of its tokens must be computed, at least one. `false`: it is
-    /// not among the [`candidates`](Self::candidates).
-    pub fn admit(&mut self, id: RequestId, remaining: usize) -> bool {
-        let order = self.order();
+    /// not among the [`candidates`](Self::candidates). Who would rather wait is not counted as passed over.
+    pub fn admit(
+        &mut self,
+        id: RequestId,
+        remaining: usize,
+        waits: impl Fn(RequestId) -> bool,
+    ) -> bool {
+        let order = self.ready(&waits);
         if !self.open(&order).iter().any(|w| w.job.id == id) {
             return false;
         }
         let first = order.first().map(|w| w.job.id);
         let Some(at) = self.waiting.iter().position(|w| w.job.id == id) else { return false };
-        let lines = self.line_heads(at);
+        let lines = self.line_heads(at, waits);
         for head in lines {
             self.waiting[head].overtaken += 1;
         }
@@ -324,11 +347,11 @@ impl Scheduler {
         self.turns.welcome(running.job.group, &present);
     }
 
-    /// The oldest of each owner and class of those before `end` in the queue. Only the oldest are overtaken:
-    /// or all of a flood of one owner's would soon be overdue together.
-    fn line_heads(&self, end: usize) -> Vec<usize> {
+    /// The oldest of each owner and class of those before `end` in the queue that want to be let in. Only the oldest
+    /// are overtaken: or all of a flood of one owner's would soon be overdue together.
+    fn line_heads(&self, end: usize, waits: impl Fn(RequestId) -> bool) -> Vec<usize> {
         let mut seen = HashSet::new();
-        let before = self.waiting[..end].iter().enumerate();
+        let before = self.waiting[..end].iter().enumerate().filter(|(_, w)| !waits(w.job.id));
         before.filter(|(_, w)| seen.insert((&w.job.owner, w.job.class))).map(|(at, _)| at).collect()
     }
 

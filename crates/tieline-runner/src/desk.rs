@@ -5,7 +5,7 @@ mod fetch;
 mod guess;
 mod step;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -381,19 +381,17 @@ impl<'m> Desk<'m> {
 
     fn let_one_in(&mut self, line: Line<'_>) -> Result<LetIn, FrameError> {
         let mut result = LetIn::Nobody;
-        for id in self.scheduler.candidates() {
+        let waits = self.who_waits_for_another();
+        for id in self.scheduler.candidates(|id| waits.contains(&id)) {
             if let Some(&(prefill, decode)) = self.measures.get(&id) {
-                self.scheduler.admit(id, 1);
+                self.scheduler.admit(id, 1, |id| waits.contains(&id));
                 line.control.begin_step(vec![id]);
                 let reply = measure(self, prefill, decode, line.control);
                 line.control.end_step();
                 self.close(line, id, reply.unwrap_or_else(Reply::Failed))?;
                 return Ok(LetIn::One);
             }
-            if self.should_wait_for_another(id) {
-                continue;
-            }
-            if self.admit(line, id)? {
+            if self.admit(line, id, &waits)? {
                 return Ok(LetIn::One);
             }
             let needs = self.answers.get(&id).map_or(0, |answer| answer.tokens.len());
@@ -402,7 +400,12 @@ impl<'m> Desk<'m> {
         Ok(result)
     }
 
-    fn admit(&mut self, line: Line<'_>, id: RequestId) -> Result<bool, FrameError> {
+    fn admit(
+        &mut self,
+        line: Line<'_>,
+        id: RequestId,
+        waits: &HashSet<RequestId>,
+    ) -> Result<bool, FrameError> {
         let Some(answer) = self.answers.get_mut(&id) else { return Ok(false) };
         let alone = answer.request.deterministic;
         if alone {
@@ -417,12 +420,22 @@ impl<'m> Desk<'m> {
             start = self.kv.start(&answer.partition, &answer.tokens, Caching::Off);
         }
         let Some(start) = start else { return Ok(false) };
-        if !self.scheduler.admit(id, answer.tokens.len() - start.cached) {
+        let remaining = answer.tokens.len() - start.cached;
+        if !self.scheduler.admit(id, remaining, |id| waits.contains(&id)) {
             self.kv.rest(start.seq);
             return Ok(false);
         }
         self.fetch_or_begin(line, id, start)?;
         Ok(true)
+    }
+
+    /// Those that would rather go on waiting, where anybody could be let in at all.
+    fn who_waits_for_another(&self) -> HashSet<RequestId> {
+        if self.scheduler.candidates(|_| false).is_empty() {
+            return HashSet::new();
+        }
+        let waiting = self.answers.values().filter(|answer| answer.seq.is_none());
+        waiting.map(|answer| answer.id).filter(|id| self.should_wait_for_another(*id)).collect()
     }
 
     /// Whether another request at work is just reading what this one begins with: to wait for it is to
@@ -431,18 +444,20 @@ impl<'m> Desk<'m> {
         let finds = |answer: &&Answer| answer.caching() == Caching::Full;
         let Some(answer) = self.answers.get(&id).filter(finds) else { return false };
         let known = &answer.tokens[..answer.tokens.len() - 1];
-        let found = self.kv.would_find(&answer.partition, known);
-        self.answers.values().any(|other| {
+        let reads_same = |other: &&Answer| {
             // Nobody waits for somebody who gives way to him.
             let before =
                 other.request.class == Class::Interactive || answer.request.class == Class::Batch;
-            let same = other.seq.is_some()
+            other.seq.is_some()
                 && other.request.cache
                 && before
                 && other.remaining() > 1
-                && other.partition == answer.partition;
-            same && common(&other.tokens, known) >= found + WORTH_WAITING
-        })
+                && other.partition == answer.partition
+        };
+        let others = self.answers.values().filter(reads_same);
+        let will_find = others.map(|other| common(&other.tokens, known)).max().unwrap_or(0);
+        will_find >= WORTH_WAITING
+            && will_find >= self.kv.would_find(&answer.partition, known) + WORTH_WAITING
     }
 
     /// Takes a request from work back to the queue; what it computed stays cached while there is room.

@@ -17,13 +17,17 @@ fn job(id: u64) -> Job {
     }
 }
 
+fn nobody(_: RequestId) -> bool {
+    false
+}
+
 #[test]
 fn a_long_prompt_is_cut_while_answers_run() {
     let mut scheduler = Scheduler::new(limits());
     scheduler.submit(job(1)).unwrap();
     scheduler.submit(job(2)).unwrap();
-    assert!(scheduler.admit(RequestId(1), 1));
-    assert!(scheduler.admit(RequestId(2), 3000));
+    assert!(scheduler.admit(RequestId(1), 1, nobody));
+    assert!(scheduler.admit(RequestId(2), 3000, nobody));
     // Learns: 10 ms a decoding step, 3 ms a prompt token.
     scheduler.pace.note(1, Reading { tokens: 0, depth: 0.0 }, 0.010);
     scheduler.pace.note(0, Reading { tokens: 512, depth: 0.0 }, 1.536);
@@ -36,7 +40,7 @@ fn a_long_prompt_is_cut_while_answers_run() {
 /// an answer 10 ms more. The longest step.
 fn longest_step(scheduler: &mut Scheduler, id: u64, prompt: usize) -> f64 {
     scheduler.submit(Job { prompt, ..job(id) }).unwrap();
-    assert!(scheduler.admit(RequestId(id), prompt));
+    assert!(scheduler.admit(RequestId(id), prompt, nobody));
     let (mut read, mut longest) = (0, 0.0_f64);
     while read < prompt {
         let plan = scheduler.plan();
@@ -60,7 +64,7 @@ fn a_step_is_no_longer_where_a_prompt_is_deep() {
     longest_step(&mut scheduler, 1, 3000);
     // Beside an answer.
     scheduler.submit(job(2)).unwrap();
-    assert!(scheduler.admit(RequestId(2), 1));
+    assert!(scheduler.admit(RequestId(2), 1, nobody));
     scheduler.stepped(&[Share { id: RequestId(2), tokens: 1, decodes: true }], 0.010);
     scheduler.set_remaining(RequestId(2), 1);
     for (id, prompt) in [(3, 3000), (4, 6000), (5, 1000)] {
@@ -78,7 +82,7 @@ fn running(jobs: &[(u64, Class, usize)]) -> Scheduler {
     let mut scheduler = Scheduler::new(limits());
     for (id, class, remaining) in jobs {
         scheduler.submit(Job { class: *class, ..job(*id) }).unwrap();
-        assert!(scheduler.admit(RequestId(*id), *remaining));
+        assert!(scheduler.admit(RequestId(*id), *remaining, nobody));
     }
     scheduler
 }
@@ -128,7 +132,7 @@ fn scored(jobs: &[(Class, usize, bool)]) -> Scheduler {
     let mut scheduler = Scheduler::new(limits());
     for (id, (class, remaining, scored)) in (1..).zip(jobs) {
         scheduler.submit(Job { class: *class, scored: *scored, ..job(id) }).unwrap();
-        assert!(scheduler.admit(RequestId(id), *remaining));
+        assert!(scheduler.admit(RequestId(id), *remaining, nobody));
     }
     scheduler
 }
@@ -170,8 +174,8 @@ fn unknown_ids_do_nothing() {
     scheduler.submit(job(2)).unwrap();
     let before = format!("{scheduler:?}");
     let unknown = RequestId(9);
-    assert!(!scheduler.admit(unknown, 5));
-    assert!(!scheduler.admit(RequestId(1), 5), "it does not wait");
+    assert!(!scheduler.admit(unknown, 5, nobody));
+    assert!(!scheduler.admit(RequestId(1), 5, nobody), "it does not wait");
     assert_eq!(scheduler.place(unknown), None);
     assert_eq!(scheduler.place(RequestId(1)), None);
     scheduler.send_back(unknown, 5);
@@ -202,10 +206,10 @@ fn limits_of_nothing_still_let_one_through() {
     let mut scheduler = Scheduler::new(nothing);
     assert_eq!(scheduler.submit(job(1)).unwrap(), Place { position: 0, wait: Some(0.0) });
     assert!(scheduler.submit(job(2)).is_err());
-    assert!(scheduler.admit(RequestId(1), 100));
+    assert!(scheduler.admit(RequestId(1), 100, nobody));
     assert_eq!(scheduler.plan(), [Share { id: RequestId(1), tokens: 1, decodes: false }]);
     assert!(scheduler.submit(job(2)).is_ok());
-    assert!(!scheduler.admit(RequestId(2), 1), "the slot is taken");
+    assert!(!scheduler.admit(RequestId(2), 1, nobody), "the slot is taken");
 }
 
 #[test]
@@ -216,12 +220,12 @@ fn of_two_that_never_fit_together_the_older_stays() {
         assert_eq!(scheduler.sheds(), Some(RequestId(1)));
         scheduler.send_back(RequestId(1), 100);
         assert_eq!(scheduler.sheds(), None, "never the only one");
-        assert!(scheduler.admit(RequestId(1), 100));
+        assert!(scheduler.admit(RequestId(1), 100, nobody));
     }
     assert_eq!(scheduler.sheds(), Some(RequestId(2)));
     for _ in 0..2 * SENT_BACK {
         scheduler.send_back(RequestId(2), 100);
-        assert!(scheduler.admit(RequestId(2), 100));
+        assert!(scheduler.admit(RequestId(2), 100, nobody));
         assert_eq!(scheduler.sheds(), Some(RequestId(2)));
     }
 }

@@ -3,7 +3,7 @@
 use super::super::served::ABSENT;
 use super::super::*;
 use super::runner::{Runner, TOKEN};
-use super::{job, limits};
+use super::{job, limits, nobody};
 
 fn of(id: u64, owner: &str, class: Class) -> Job {
     Job { owner: Owner(owner.to_owned()), class, ..job(id) }
@@ -80,6 +80,24 @@ fn a_large_request_is_not_overtaken_for_ever_by_small_ones_that_find_room() {
 }
 
 #[test]
+fn who_waits_for_what_another_reads_holds_up_nobody() {
+    let mut runner = Runner::new(Limits { queue: 64, ..limits() }, MANY, 3);
+    assert!(runner.submit(Job { prompt: 60_000, ..job(0) }, 2));
+    assert!(runner.step());
+    assert!(runner.submit(Job { prompt: 60_000, ..job(1) }, 2));
+    runner.follows(1, 0);
+    for id in 2..42 {
+        assert!(runner.submit(Job { prompt: 3, ..job(id) }, 2));
+        while runner.live.contains_key(&id) {
+            assert!(runner.step() && runner.live[&0].first_token.is_none(), "{id} waits");
+        }
+    }
+    assert!(runner.live[&1].admitted.is_none());
+    runner.finish();
+    assert_eq!(runner.admissions.last(), Some(&1));
+}
+
+#[test]
 fn owners_who_are_always_busy_get_the_same() {
     let mut runner = Runner::new(limits(), MANY, 4);
     let mut id = 0;
@@ -144,8 +162,8 @@ fn free_slots_do_not_all_go_to_the_first_owner() {
         scheduler.submit(of(id, "many", Class::Interactive)).unwrap();
     }
     scheduler.submit(of(6, "one", Class::Interactive)).unwrap();
-    assert!(scheduler.admit(scheduler.candidates()[0], 100));
-    assert_eq!(scheduler.candidates()[0], RequestId(6));
+    assert!(scheduler.admit(scheduler.candidates(nobody)[0], 100, nobody));
+    assert_eq!(scheduler.candidates(nobody)[0], RequestId(6));
 }
 
 #[test]
@@ -153,14 +171,14 @@ fn a_debt_outlives_a_moment_of_absence() {
     let mut scheduler = Scheduler::new(limits());
     scheduler.submit(of(0, "stays", Class::Interactive)).unwrap();
     scheduler.submit(of(1, "goes", Class::Interactive)).unwrap();
-    assert!(scheduler.admit(RequestId(1), 500));
+    assert!(scheduler.admit(RequestId(1), 500, nobody));
     let share = Share { id: RequestId(1), tokens: 500, decodes: false };
     scheduler.stepped(&[share], 1.0);
     scheduler.remove(RequestId(1));
     scheduler.submit(of(2, "third", Class::Interactive)).unwrap();
     scheduler.submit(of(3, "goes", Class::Interactive)).unwrap();
     scheduler.submit(of(4, "third", Class::Interactive)).unwrap();
-    assert_eq!(scheduler.candidates(), [0, 2, 4, 3].map(RequestId));
+    assert_eq!(scheduler.candidates(nobody), [0, 2, 4, 3].map(RequestId));
     // Nobody was kept waiting: all start anew, and little is kept.
     (0..5).for_each(|id| scheduler.remove(RequestId(id)));
     scheduler.submit(of(5, "goes", Class::Interactive)).unwrap();
@@ -173,7 +191,7 @@ fn owners_who_left_are_not_remembered_for_ever() {
     scheduler.submit(of(0, "stays", Class::Interactive)).unwrap();
     for id in 1..5000 {
         scheduler.submit(of(id, &id.to_string(), Class::Interactive)).unwrap();
-        assert!(scheduler.admit(RequestId(id), 9));
+        assert!(scheduler.admit(RequestId(id), 9, nobody));
         scheduler.stepped(&[Share { id: RequestId(id), tokens: 9, decodes: false }], 1.0);
         scheduler.remove(RequestId(id));
         assert!(scheduler.served.len() <= ABSENT + 3);
@@ -265,7 +283,7 @@ fn who_waits_waits_for_what_is_still_read() {
         scheduler.pace.note(1, Reading { tokens: 0, depth: 0.0 }, 0.010);
         scheduler.pace.note(0, Reading { tokens: 512, depth: 0.0 }, 1.536);
         scheduler.submit(Job { prompt, ..job(1) }).unwrap();
-        assert!(scheduler.admit(RequestId(1), prompt));
+        assert!(scheduler.admit(RequestId(1), prompt, nobody));
         scheduler.submit(job(2)).unwrap().wait.unwrap()
     };
     // 3 ms a token.

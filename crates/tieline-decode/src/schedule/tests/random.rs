@@ -21,6 +21,14 @@ fn some_job(random: &mut Random, id: u64, cells: usize) -> (Job, usize) {
     (Job { id: RequestId(id), class, owner, group, alone, scored, prompt, answer }, target)
 }
 
+/// One in so many prompts begins like that of another that is still there.
+fn follow(runner: &mut Runner, random: &mut Random, (id, one_in): (u64, usize)) {
+    let others: Vec<u64> = runner.live.keys().copied().filter(|other| *other != id).collect();
+    if !others.is_empty() && random.one_in(one_in) {
+        runner.follows(id, others[random.within(0, others.len() - 1)]);
+    }
+}
+
 fn run(seed: u64) {
     let mut random = Random::new(seed);
     let limits = Limits {
@@ -40,12 +48,16 @@ fn run(seed: u64) {
     if random.one_in(2) {
         runner.fetches = random.within(1, 3);
     }
+    let follows = random.within(1, 6);
     let requests = random.within(1, 6) as u64;
     let mut cancelled = 0;
     let mut taken = 0;
     for id in 0..requests {
         let (job, target) = some_job(&mut random, id, cells);
-        taken += usize::from(runner.submit(job, target));
+        if runner.submit(job, target) {
+            taken += 1;
+            follow(&mut runner, &mut random, (id, follows));
+        }
         for _ in 0..random.within(0, 6) {
             runner.step();
         }
@@ -92,6 +104,7 @@ fn nobody_starves_in_a_crowd() {
             while !runner.submit(job.clone(), target) {
                 assert!(runner.step());
             }
+            follow(&mut runner, &mut random, (id, 3));
         }
         runner.finish();
         assert_eq!(runner.done.len(), 400);

@@ -46,6 +46,8 @@ pub(super) struct Live {
     running: bool,
     /// While the beginning of its prompt is being fetched, how many pieces of it may still come.
     fetches: Option<usize>,
+    /// Whose prompt begins like its own: it waits while that one is read.
+    follows: Option<u64>,
     pub(super) submitted: f64,
     pub(super) forecast: Option<f64>,
     pub(super) admitted: Option<f64>,
@@ -151,6 +153,7 @@ impl Runner {
                     fetched: 0,
                     running: false,
                     fetches: None,
+                    follows: None,
                     submitted: self.now,
                     forecast: place.wait,
                     admitted: None,
@@ -163,6 +166,21 @@ impl Runner {
                 true
             }
         }
+    }
+
+    /// The prompt of `id` begins like that of `other`.
+    pub(super) fn follows(&mut self, id: u64, other: u64) {
+        self.live.get_mut(&id).unwrap().follows = Some(other);
+    }
+
+    /// Whether a request would rather wait until another's prompt is read.
+    fn waits(&self, id: RequestId) -> bool {
+        let Some(live) = self.live.get(&id.0) else { return false };
+        let other = live.follows.and_then(|other| self.live.get(&other));
+        other.is_some_and(|other| {
+            let before = other.job.class == Class::Interactive || live.job.class == Class::Batch;
+            other.running && before && !live.job.alone && other.known - other.cached > 1
+        })
     }
 
     pub(super) fn cancel(&mut self, id: u64) {
@@ -193,19 +211,19 @@ impl Runner {
             if self.admit_one() {
                 continue;
             }
-            let mut gives_way = self.scheduler.gives_way(|_| false);
-            if self.makes_room && !self.scheduler.candidates().is_empty() {
-                gives_way = gives_way.or_else(|| self.scheduler.gives_room(|_| false));
+            let waits = |id| self.waits(id);
+            let mut gives_way = self.scheduler.gives_way(waits);
+            if self.makes_room && !self.scheduler.candidates(waits).is_empty() {
+                gives_way = gives_way.or_else(|| self.scheduler.gives_room(waits));
             }
             let Some(id) = gives_way else { break };
-            let full = self.scheduler.gives_way(|_| false).is_some();
+            let full = self.scheduler.gives_way(waits).is_some();
             assert_eq!(self.live[&id.0].job.class, Class::Batch);
             self.send_back(id);
             if full {
-                let first = |l: &&Live| {
-                    self.scheduler.place(l.job.id).is_some_and(|place| place.position == 0)
-                };
-                let next = self.live.values().find(first).unwrap();
+                let place = |l: &&Live| self.scheduler.place(l.job.id).map(|place| place.position);
+                let ready = self.live.values().filter(|l| !l.running && !self.waits(l.job.id));
+                let next = ready.min_by_key(place).unwrap();
                 let class = next.job.class;
                 assert_eq!(class, Class::Interactive, "the slot goes to whom it was freed for");
             }
@@ -214,7 +232,11 @@ impl Runner {
     }
 
     fn admit_one(&mut self) -> bool {
-        for id in self.scheduler.candidates() {
+        let waits: HashSet<RequestId> =
+            self.live.keys().map(|id| RequestId(*id)).filter(|id| self.waits(*id)).collect();
+        let waits = |id| waits.contains(&id);
+        for id in self.scheduler.candidates(waits) {
+            assert!(!waits(id));
             let used: usize = self.live.values().filter(|l| l.running).map(|l| l.known).sum();
             let idle = used == 0;
             let moody = self.moody < usize::MAX - 1 && !idle && self.random.one_in(self.moody);
@@ -223,18 +245,18 @@ impl Runner {
                 continue;
             }
             let cached = live.cached.min(live.known - 1);
-            assert!(self.scheduler.admit(id, live.known - cached));
-            assert!(!self.scheduler.admit(id, 1), "it does not wait any more");
-            self.admitted(id.0, cached);
+            assert!(self.scheduler.admit(id, live.known - cached, waits));
+            assert!(!self.scheduler.admit(id, 1, waits), "it does not wait any more");
+            self.admitted(id.0, cached, waits);
             return true;
         }
         false
     }
 
-    fn admitted(&mut self, id: u64, cached: usize) {
+    fn admitted(&mut self, id: u64, cached: usize, waits: impl Fn(RequestId) -> bool) {
         self.admissions.push(id);
         for (older, live) in self.live.range_mut(..id) {
-            if live.admitted.is_none() {
+            if live.admitted.is_none() && !waits(live.job.id) {
                 live.overtaken += 1;
                 assert!(live.overtaken <= live.may_be_overtaken, "{older} starves");
             }
