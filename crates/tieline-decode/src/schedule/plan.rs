@@ -121,7 +121,9 @@ impl Scheduler {
         self.limits.rows.saturating_sub(others)
     }
 
-    /// Prompt tokens in a step beside `answers` tokens of answers.
+    /// Prompt tokens in a step beside `answers` tokens of answers: never less than a piece where there is room for
+    /// one. What is shorter would hardly be read faster by its being alone, and teaches nothing of the pace, so that
+    /// one estimate that was too high would keep all later pieces short.
     fn prompt_budget(&self, at_work: &[&Running], answers: usize) -> usize {
         let room = self.limits.batch.saturating_sub(answers);
         if answers == 0 {
@@ -130,7 +132,7 @@ impl Scheduler {
         let patience = self.patience(at_work, answers);
         let before = depth(at_work);
         let fit = self.pace.tokens_within(patience, answers, before).unwrap_or(TILE);
-        whole_rows(fit + answers).saturating_sub(answers).clamp(1, room.max(1)).min(room)
+        whole_rows(fit + answers).saturating_sub(answers).max(PIECE).min(room)
     }
 
     /// Seconds that a step may take beside `answers` answers: longer where more wait for their first token

@@ -31,9 +31,11 @@ fn follow(runner: &mut Runner, random: &mut Random, (id, one_in): (u64, usize)) 
 
 fn run(seed: u64) {
     let mut random = Random::new(seed);
+    // Many at work at once, in one of so many.
+    let crowd = random.one_in(20);
     let limits = Limits {
-        slots: random.within(1, 5),
-        queue: random.within(1, 6),
+        slots: if crowd { 40 } else { random.within(1, 5) },
+        queue: if crowd { 40 } else { random.within(1, 6) },
         batch: [16, 64, 512, 512, 2048][random.within(0, 4)],
         rows: [1, 5, 32, 64][random.within(0, 3)],
         step: [0.0, 0.05, 0.15, 1.0][random.within(0, 3)],
@@ -49,7 +51,7 @@ fn run(seed: u64) {
         runner.fetches = random.within(1, 3);
     }
     let follows = random.within(1, 6);
-    let requests = random.within(1, 6) as u64;
+    let requests = random.within(1, if crowd { 40 } else { 6 }) as u64;
     let mut cancelled = 0;
     let mut taken = 0;
     for id in 0..requests {
@@ -62,7 +64,7 @@ fn run(seed: u64) {
             runner.step();
         }
         if random.one_in(6) {
-            let id = random.within(0, 9) as u64;
+            let id = random.within(0, if crowd { 39 } else { 9 }) as u64;
             cancelled += usize::from(runner.live.contains_key(&id));
             runner.cancel(id);
         }

@@ -415,8 +415,15 @@ impl Runner {
                 plan::depth(&at_work),
             )
         {
-            let most = whole_rows(budget + answers).max(answers + 1);
+            let most = whole_rows(budget + answers).max(answers + PIECE);
             assert!(total <= most, "{total} rows, {budget} prompt tokens fit");
+        }
+        // A scored prompt may find no rows of logits.
+        let reads = at_work.iter().filter(|r| r.remaining > 1);
+        if !reads.clone().any(|r| r.job.scored) {
+            let wanted: usize = reads.map(|r| r.remaining).sum();
+            let least = PIECE.min(wanted).min(self.limits.batch - answers);
+            assert!(total - answers >= least, "{total} rows with {answers} answers of {wanted}");
         }
     }
 
