@@ -8,7 +8,8 @@
 //! Several processes may use one folder. Files appear whole or not at all, and each says itself
 //! what it is and whether it is intact, so they need no lock. Each process knows the files that it
 //! found when it opened the folder or last called [`DiskCache::refresh`], and those that it wrote;
-//! its quota is over these. Whatever another removes is an ordinary miss.
+//! its quota is over these. Whatever another removes is an ordinary miss. A use marks the file with its time, so that
+//! each learns of the uses of others too.
 //!
 //! The KV itself is opaque here. Tokens are what users wrote: they are in the files, which this user
 //! alone may read, and never in an error or in what `Debug` prints.
@@ -23,15 +24,16 @@ mod index;
 mod key;
 mod segment;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tieline_types::Bytes;
 
-use folder::{Folder, ReadError};
+use folder::{Folder, ReadError, Stored};
 use index::{Entry, Incoming, Index};
 use key::Key;
 use segment::{Encoded, Header};
@@ -160,6 +162,9 @@ pub struct DiskCache {
     state: Mutex<State>,
 }
 
+/// A segment that is new or was used, and when its file was marked; the entry of a new one.
+type Change = (SystemTime, Key, Option<Entry>);
+
 #[derive(Default)]
 struct State {
     index: Index,
@@ -193,13 +198,13 @@ impl DiskCache {
         Ok(cache)
     }
 
-    /// Learns what other processes have added and removed since the folder was opened.
+    /// Learns what other processes have added, used and removed since the folder was opened.
     ///
     /// # Errors
     ///
     /// As [`DiskCache::open`].
     pub fn refresh(&self) -> Result<(), DiskError> {
-        let known = self.state().index.keys();
+        let known = self.state().index.marks();
         let listing = self.folder.list().map_err(|error| DiskError::new("list", error))?;
         match self
             .folder
@@ -211,12 +216,13 @@ impl DiskCache {
             Err(error) => return Err(error),
         }
         let (kept, new): (Vec<Key>, Vec<Key>) =
-            listing.segments.into_iter().partition(|key| known.contains(key));
-        let mut found = Vec::new();
+            listing.segments.into_iter().partition(|key| known.contains_key(key));
+        let mut found = self.used_by_others(&kept, &known);
+        let most = found.len() + MAX_SEGMENTS;
         for key in new {
             match self.folder.inspect(key) {
-                Ok(stored) if found.len() < MAX_SEGMENTS => {
-                    found.push((stored.modified, key, Entry::new(&stored.header)));
+                Ok(stored) if found.len() < most => {
+                    found.push((stored.modified, key, Some(Entry::new(&stored.header))));
                 }
                 // Beyond the bound, or damaged.
                 Ok(_) | Err(ReadError::Damaged(_)) => self.folder.remove(key),
@@ -226,13 +232,39 @@ impl DiskCache {
         found.sort_by_key(|(modified, key, _)| (*modified, *key));
         let mut state = self.state();
         if listing.is_complete {
-            let kept: HashSet<Key> = kept.into_iter().collect();
-            known.difference(&kept).for_each(|key| drop(state.index.remove(*key)));
+            state.forget_all_but(&kept, known.keys());
         }
-        found.into_iter().for_each(|(_, key, entry)| state.index.insert(key, entry));
+        for (marked, key, entry) in found {
+            match entry {
+                Some(entry) => state.index.insert(key, entry, marked),
+                None => state.index.mark(key, marked),
+            }
+        }
         let victims = state.make_room(&Incoming::default(), &[], self.quota).unwrap_or_default();
         drop(state);
         victims.iter().for_each(|key| self.folder.remove(*key));
+        Ok(())
+    }
+
+    /// Of segments in the folder those whose files others have marked as used since, and when.
+    fn used_by_others(&self, kept: &[Key], known: &HashMap<Key, SystemTime>) -> Vec<Change> {
+        let marks = kept.iter().filter_map(|key| Some((self.folder.modified(*key)?, *key)));
+        let new = marks.filter(|(marked, key)| known.get(key) != Some(marked));
+        new.map(|(marked, key)| (marked, key, None)).collect()
+    }
+
+    /// Forgets what other processes have removed. Reads the folder's names and no file.
+    ///
+    /// # Errors
+    ///
+    /// [`DiskError::NotWritable`] and [`DiskError::Folder`].
+    pub fn forget_removed(&self) -> Result<(), DiskError> {
+        // Before the listing: what is written meanwhile is in neither.
+        let known = self.state().index.marks();
+        let listing = self.folder.list().map_err(|error| DiskError::new("list", error))?;
+        if listing.is_complete {
+            self.state().forget_all_but(&listing.segments, known.keys());
+        }
         Ok(())
     }
 
@@ -275,11 +307,11 @@ impl DiskCache {
             return Err(DiskError::Gone);
         }
         match self.folder.read(key, payload) {
-            Ok(header) => {
+            Ok(Stored { header, modified }) => {
                 let mut state = self.state();
                 // It may have been removed meanwhile, or replaced by one that is compressed otherwise.
                 if state.index.remove(key).is_some() {
-                    state.index.insert(key, Entry::new(&header));
+                    state.index.insert(key, Entry::new(&header), modified);
                 }
                 Ok(())
             }
@@ -344,8 +376,12 @@ impl DiskCache {
             return false;
         }
         let is_there = self.folder.touch(key);
+        let marked = self.folder.modified(key);
+        let mut state = self.state();
         if !is_there {
-            self.state().index.remove(key);
+            state.index.remove(key);
+        } else if let Some(marked) = marked {
+            state.index.mark(key, marked);
         }
         is_there
     }
@@ -366,6 +402,7 @@ impl DiskCache {
     /// Gives the room back, and where it holds a file now, takes that into the index. What is returned
     /// must be removed from the folder.
     fn settle(&self, place: &Place<'_>, size: u64, payload: u64, is_written: bool) -> Vec<Key> {
+        let marked = self.folder.modified(place.key).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut state = self.state();
         state.pending.0 -= size;
         state.pending.1 -= 1;
@@ -373,7 +410,7 @@ impl DiskCache {
             return Vec::new();
         }
         let entry = Entry { parent: place.parent, tokens: place.tokens.into(), payload, size };
-        state.index.insert(place.key, entry);
+        state.index.insert(place.key, entry, marked);
         let outgrown = state.index.outgrown(place.parent, place.tokens);
         outgrown.iter().for_each(|key| drop(state.index.remove(*key)));
         outgrown
@@ -387,10 +424,10 @@ impl DiskCache {
     ///
     /// [`DiskError::NotWritable`] and [`DiskError::Folder`].
     pub fn remove_all(&self) -> Result<(), DiskError> {
-        let known = self.state().index.keys();
+        let known = self.state().index.marks();
         let listing = self.folder.list().map_err(|error| DiskError::new("list", error))?;
         self.folder.remove_temporary(&listing.temporary);
-        for key in known.into_iter().chain(listing.segments) {
+        for key in known.into_keys().chain(listing.segments) {
             self.folder.remove(key);
             self.state().index.remove(key);
         }
@@ -411,6 +448,12 @@ impl DiskCache {
 }
 
 impl State {
+    /// Of those that were known when a listing began, forgets what it did not find.
+    fn forget_all_but<'k>(&mut self, found: &[Key], known: impl Iterator<Item = &'k Key>) {
+        let found: HashSet<&Key> = found.iter().collect();
+        known.filter(|key| !found.contains(key)).for_each(|key| drop(self.index.remove(*key)));
+    }
+
     /// Takes out of the index what must go for a new file; `None`, and nothing taken out, if all that
     /// may go is not enough.
     fn make_room(&mut self, incoming: &Incoming, first: &[Key], quota: u64) -> Option<Vec<Key>> {

@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,7 +25,8 @@ const REMEMBERED: usize = 4096;
 /// Between two looks at what the writer has done.
 pub(crate) const A_WHILE: Duration = Duration::from_millis(2);
 
-/// How long what other runners write to the same folder may go unseen: the quota is over all that is known.
+/// How long what other runners write to the same folder, and remove from it, may go unseen: the quota is over all that
+/// is known, and what is thought to be on disk is dropped from memory.
 const UNSEEN: Duration = Duration::from_secs(60);
 
 /// Names what is stored: the same tokens under other circumstances have another KV.
@@ -220,7 +221,16 @@ impl Keeper {
 fn write_all(cache: &DiskCache, writes: &Receiver<Write>, shared: &Shared, unseen: Duration) {
     let mut said = false;
     let mut looked = Instant::now();
-    while let Ok(Write { root, tokens, range, payload }) = writes.recv() {
+    loop {
+        let Write { root, tokens, range, payload } = match writes.recv_timeout(unseen) {
+            Ok(write) => write,
+            Err(RecvTimeoutError::Timeout) => {
+                // Where it cannot be listed, the next write says why.
+                let _ = cache.forget_removed();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let started = Instant::now();
         let seen = if looked.elapsed() >= unseen {
             looked = Instant::now();
@@ -317,6 +327,30 @@ mod tests {
         let left = keeper.finish(Instant::now());
         drop(hangs);
         assert!((286..=306).contains(&left), "{left}");
+    }
+
+    #[test]
+    fn what_another_runner_removed_is_soon_not_thought_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let open: OwnedFd = File::open(folder.path()).unwrap().into();
+        let cache = DiskCache::open(open, Bytes(1 << 20)).unwrap();
+        let (root, tokens) = (Root::new(&[]), vec![7; 20]);
+        cache.write(&root, &tokens, 0..20, &[1; 100]).unwrap();
+        let file = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap();
+        fs::remove_file(file.path()).unwrap();
+        assert!(cache.missing(&root, &tokens).is_empty());
+        let (writes, receiver) = sync_channel(1);
+        let shared = Shared::default();
+        thread::scope(|scope| {
+            // Nothing is written.
+            scope.spawn(|| write_all(&cache, &receiver, &shared, Duration::from_millis(1)));
+            let end = Instant::now() + Duration::from_secs(60);
+            while cache.missing(&root, &tokens).is_empty() && Instant::now() < end {
+                thread::sleep(A_WHILE);
+            }
+            drop(writes);
+        });
+        assert_eq!(cache.missing(&root, &tokens), std::slice::from_ref(&(0..20)));
     }
 
     #[test]

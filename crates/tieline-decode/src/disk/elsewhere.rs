@@ -59,8 +59,12 @@ impl Folder {
         Err(ReadError::Io(not_here()))
     }
 
-    pub(super) fn read(&self, _: Key, _: &mut Vec<u8>) -> Result<Header, ReadError> {
+    pub(super) fn read(&self, _: Key, _: &mut Vec<u8>) -> Result<Stored, ReadError> {
         Err(ReadError::Io(not_here()))
+    }
+
+    pub(super) fn modified(&self, _: Key) -> Option<SystemTime> {
+        None
     }
 
     pub(super) fn touch(&self, _: Key) -> bool {

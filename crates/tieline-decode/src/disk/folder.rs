@@ -171,8 +171,8 @@ impl Folder {
     }
 
     /// Reads a segment's payload into `payload`, whose room is used again, and marks it as used.
-    pub(super) fn read(&self, key: Key, payload: &mut Vec<u8>) -> Result<Header, ReadError> {
-        let (mut file, Stored { header, .. }) = self.open_segment(key)?;
+    pub(super) fn read(&self, key: Key, payload: &mut Vec<u8>) -> Result<Stored, ReadError> {
+        let (mut file, Stored { header, modified }) = self.open_segment(key)?;
         let start = SeekFrom::Start(header.length() as u64);
         file.seek(start).map_err(|_| Damage::Unreadable)?;
         let hasher = read_stored(&file, &header, payload)?;
@@ -180,7 +180,14 @@ impl Folder {
         header.unpack(payload)?;
         // A file that cannot be marked, in a folder that may only be read, is as good.
         let _ = rustix::fs::futimens(&file, &now());
-        Ok(header)
+        let modified = rustix::fs::fstat(&file).map_or(modified, |status| self::modified(&status));
+        Ok(Stored { header, modified })
+    }
+
+    /// When a segment was last written or marked as used.
+    pub(super) fn modified(&self, key: Key) -> Option<SystemTime> {
+        let file = self.open(key.file_name().as_bytes()).ok()?;
+        rustix::fs::fstat(&file).ok().map(|status| modified(&status))
     }
 
     /// Marks a segment as used. False if its file is gone.

@@ -3,9 +3,10 @@
 //! Pure: touches no file.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tieline_types::Bytes;
 
@@ -33,6 +34,8 @@ struct Node {
     entry: Entry,
     /// The tick of the last use; no two are equal.
     used: u64,
+    /// When its file was last marked as used, as far as known.
+    marked: SystemTime,
 }
 
 /// The tree. Its edges go from a prefix's key to the segments after it; a parent may be missing.
@@ -54,21 +57,22 @@ impl Index {
         self.nodes.len()
     }
 
-    pub(super) fn keys(&self) -> HashSet<Key> {
-        self.nodes.keys().copied().collect()
+    /// All segments, and when their files were last marked as used, as far as known.
+    pub(super) fn marks(&self) -> HashMap<Key, SystemTime> {
+        self.nodes.iter().map(|(key, node)| (*key, node.marked)).collect()
     }
 
     pub(super) fn get(&self, key: Key) -> Option<&Entry> {
         self.nodes.get(&key).map(|node| &node.entry)
     }
 
-    /// Adds or replaces a segment; it is the last used.
-    pub(super) fn insert(&mut self, key: Key, entry: Entry) {
+    /// Adds or replaces a segment; it is the last used. `marked`: its file, as used.
+    pub(super) fn insert(&mut self, key: Key, entry: Entry, marked: SystemTime) {
         self.remove(key);
         self.size += entry.size;
         self.children.entry(entry.parent).or_default().insert(key);
         let used = self.tick();
-        self.nodes.insert(key, Node { entry, used });
+        self.nodes.insert(key, Node { entry, used, marked });
     }
 
     pub(super) fn remove(&mut self, key: Key) -> Option<Entry> {
@@ -87,6 +91,15 @@ impl Index {
     pub(super) fn touch(&mut self, key: Key) -> bool {
         let used = self.tick();
         self.nodes.get_mut(&key).map(|node| node.used = used).is_some()
+    }
+
+    /// The same, where its file was marked then.
+    pub(super) fn mark(&mut self, key: Key, marked: SystemTime) {
+        if self.touch(key)
+            && let Some(node) = self.nodes.get_mut(&key)
+        {
+            node.marked = marked;
+        }
     }
 
     fn tick(&mut self) -> u64 {

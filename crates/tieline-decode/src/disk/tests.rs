@@ -211,6 +211,32 @@ fn what_another_process_removes_is_a_miss_and_what_it_adds_is_seen_by_refresh() 
 }
 
 #[test]
+fn what_another_process_uses_is_not_the_first_to_go() {
+    let folder = folder();
+    let root = root("a");
+    let size = 100 + 4 * 64 + 64 + 64;
+    let one = try_open(folder.path(), Bytes(size * 3)).unwrap();
+    for (sequence, minutes) in [(1, 30), (2, 20), (3, 10)] {
+        let id = store(&one, &root, &tokens(sequence, 64))[0].id;
+        set_age(&file_of(folder.path(), id), Duration::from_secs(60 * minutes));
+    }
+    one.refresh().unwrap();
+    // The oldest, which the other has just read.
+    let other = open(folder.path());
+    other.read(other.longest(&root, &tokens(1, 64)).segments[0].id).unwrap();
+    one.refresh().unwrap();
+    store(&one, &root, &tokens(4, 64));
+    let left = |cache: &DiskCache| -> Vec<i32> {
+        (1..=4).filter(|at| cache.longest(&root, &tokens(*at, 64)).tokens > 0).collect()
+    };
+    assert_eq!(left(&one), [1, 3, 4]);
+    // What is gone is forgotten without a look at any file.
+    assert_eq!(left(&other), [1, 2, 3]);
+    other.forget_removed().unwrap();
+    assert_eq!(left(&other), [1, 3]);
+}
+
+#[test]
 fn only_segments_are_written() {
     let folder = folder();
     let cache = open(folder.path());
