@@ -185,13 +185,25 @@ impl Speech {
                         return (events, Some(stop));
                     }
                 },
-                Said::Reasoning(text) => events.push(Event::Reasoning(piece(text))),
-                Said::Call(step) => events.push(Event::ToolCall(step)),
+                Said::Reasoning(text) => {
+                    self.release(&mut events);
+                    events.push(Event::Reasoning(piece(text)));
+                }
+                Said::Call(step) => {
+                    self.release(&mut events);
+                    events.push(Event::ToolCall(step));
+                }
                 Said::Warning(text) => events.push(Event::Warning(text)),
                 _ => {}
             }
         }
         (events, None)
+    }
+
+    /// Says what was held: no stop text goes on behind what is no text.
+    fn release(&mut self, events: &mut Vec<Event>) {
+        let held = self.stops.finish();
+        self.speak(held, events);
     }
 
     fn speak(&mut self, text: String, events: &mut Vec<Event>) {
@@ -214,8 +226,7 @@ impl Speech {
         said.extend(self.talk.finish());
         let (mut events, stop) = self.events(said);
         if stop.is_none() {
-            let held = self.stops.finish();
-            self.speak(held, &mut events);
+            self.release(&mut events);
         }
         events.extend(self.verdict(reason)?);
         Ok((events, self.talk.called()))
@@ -286,9 +297,44 @@ fn broken(error: &RuleError) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::Prompt;
+    use tieline_types::{Prompt, ToolCallStep};
 
     use super::*;
+
+    /// What the caller sees of pieces of an answer, whose stop text is "###", and the stop text that came.
+    #[track_caller]
+    fn says(said: Vec<Said>, want: &[&str], want_stop: Option<&str>) {
+        let mut speech = Speech {
+            utf8: Utf8Stream::default(),
+            talk: Talk::new(Format::Hermes, &[], &ToolChoice::Auto, false, "seed"),
+            stops: StopMatcher::new(vec!["###".to_owned()]),
+            markers: HashMap::new(),
+            guide: None,
+        };
+        let (mut events, stop) = speech.events(said);
+        if stop.is_none() {
+            speech.release(&mut events);
+        }
+        let told = |event: &Event| match event {
+            Event::Piece(piece) => piece.text.expose().to_owned(),
+            Event::Reasoning(piece) => format!("<{}>", piece.text.expose()),
+            Event::ToolCall(_) => "call".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(events.iter().map(told).collect::<Vec<_>>(), want);
+        assert_eq!(stop.as_deref(), want_stop);
+    }
+
+    #[test]
+    fn held_text_comes_before_what_is_no_text() {
+        let text = |text: &str| Said::Text(text.to_owned());
+        let call = || Said::Call(ToolCallStep::End { index: 0 });
+        let thought = || Said::Reasoning("hm".to_owned());
+        says(vec![text("a#"), call(), text("##")], &["a", "#", "call", "##"], None);
+        says(vec![text("#"), thought(), text("##b")], &["#", "<hm>", "##b"], None);
+        says(vec![text("#"), text("##"), call()], &[], Some("###"));
+        says(vec![text("#"), call(), text("#"), text("##")], &["#", "call"], Some("###"));
+    }
 
     #[test]
     fn only_a_deterministic_answer_has_the_same_ids_again() {
