@@ -17,6 +17,7 @@ mod tests;
 mod tree;
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt;
 
 use tieline_types::{Miss, MissReason, Owner, Tokens};
@@ -314,6 +315,26 @@ impl Cells {
         let latest = self.latest();
         let idle = latest.iter().enumerate().filter(|(_, latest)| matches!(latest, (false, _)));
         idle.map(|(run, _)| self.tree.tokens(run).len()).sum()
+    }
+
+    /// Whether a prompt of `tokens` tokens, and the first of its answer, would find room if all idle sequences went, and
+    /// `goes` too. Of `found`, which it begins like, it needs no room for what others at work hold.
+    pub fn could_take(&self, tokens: usize, found: Option<Match>, goes: Option<Seq>) -> bool {
+        let at_work = self.sequences().filter(|(seq, one)| one.active && Some(*seq) != goes);
+        let at_work: HashSet<Run> =
+            at_work.flat_map(|(_, sequence)| self.tree.up(sequence.tail)).collect();
+        let held: usize = at_work.iter().map(|run| self.tree.tokens(*run).len()).sum();
+        let mut shared = 0;
+        if let Some(Match { seq, length }) = found {
+            let mut left = length;
+            let runs = self.get(seq).map(|sequence| self.tree.down(sequence.tail));
+            for run in runs.unwrap_or_default() {
+                let cells = self.tree.tokens(run).len().min(left);
+                left -= cells;
+                shared += if at_work.contains(&run) { cells } else { 0 };
+            }
+        }
+        held + (tokens + 1).saturating_sub(shared).min(self.capacity) <= self.capacity
     }
 
     /// The idle sequence to evict next for its cells: the least recently used, where one that lies wholly

@@ -338,10 +338,10 @@ impl<'m> Desk<'m> {
             let waits = |id| self.should_wait_for_another(id);
             let gives = match let_in {
                 LetIn::One => continue,
-                LetIn::NoRoom(tokens) => {
+                LetIn::NoRoom(first) => {
                     let gives = self.scheduler.gives_way(waits);
                     let gives = gives.or_else(|| self.scheduler.gives_room(waits));
-                    gives.filter(|id| self.would_help(*id, tokens))
+                    gives.filter(|id| self.would_help(*id, first))
                 }
                 LetIn::Nobody => self.scheduler.gives_way(waits),
             };
@@ -353,9 +353,11 @@ impl<'m> Desk<'m> {
         self.tell_places(line)
     }
 
-    fn would_help(&self, id: RequestId, tokens: usize) -> bool {
-        let seq = self.answers.get(&id).and_then(|answer| answer.seq);
-        seq.is_some_and(|seq| self.kv.would_help(seq, tokens))
+    /// Whether one at work that gives its cells makes room for one that waits.
+    fn would_help(&self, gives: RequestId, waits: RequestId) -> bool {
+        let seq = self.answers.get(&gives).and_then(|answer| answer.seq);
+        let (Some(seq), Some(answer)) = (seq, self.answers.get(&waits)) else { return false };
+        self.kv.would_help(seq, (&answer.partition, &answer.tokens), answer.caching())
     }
 
     /// Tells those who wait where they stand, when that changed.
@@ -394,8 +396,10 @@ impl<'m> Desk<'m> {
             if self.admit(line, id, &waits)? {
                 return Ok(LetIn::One);
             }
-            let needs = self.answers.get(&id).map_or(0, |answer| answer.tokens.len());
-            result = LetIn::NoRoom(needs);
+            // Room is made for the first.
+            if let LetIn::Nobody = result {
+                result = LetIn::NoRoom(id);
+            }
         }
         Ok(result)
     }
@@ -490,8 +494,8 @@ enum LetIn {
     One,
     /// Nobody waits, or all who wait must go on waiting.
     Nobody,
-    /// Somebody waits for room for so many tokens in the KV cache.
-    NoRoom(usize),
+    /// This one is first of those that wait for room in the KV cache.
+    NoRoom(RequestId),
 }
 
 fn common(a: &[i32], b: &[i32]) -> usize {

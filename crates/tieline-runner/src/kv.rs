@@ -148,7 +148,7 @@ impl<'m> Kv<'m> {
         let found = self.find(owner, known, cache);
         let miss = self.why_missed(owner, known, cache, found);
         let shared = found.and_then(Found::shared);
-        if !self.could_take(tokens.len(), shared) {
+        if !self.cells.could_take(tokens.len(), shared, None) {
             return None;
         }
         self.drop_stored(shared.map(|shared| shared.seq));
@@ -176,18 +176,16 @@ impl<'m> Kv<'m> {
         start == 0 || (self.window > 0 && start + self.window <= found.length)
     }
 
-    /// Whether a prompt of `tokens` tokens would find room if all that may go did.
-    fn could_take(&self, tokens: usize, found: Option<Match>) -> bool {
-        let shared = found.map_or(0, |found| found.length);
-        let idle = found.is_some_and(|found| !self.cells.is_active(found.seq));
-        let need = tokens + 1 - shared + if idle { shared } else { 0 };
-        self.cells.free() + self.cells.reclaimable() >= need.min(self.cells.capacity())
-    }
-
-    /// Whether dropping `seq` too would make room for `tokens` tokens.
-    pub(crate) fn would_help(&self, seq: Seq, tokens: usize) -> bool {
-        let held = self.cells.exclusive(seq);
-        self.cells.free() + self.cells.reclaimable() + held > tokens
+    /// Whether dropping `seq` too would make room for a prompt.
+    pub(crate) fn would_help(
+        &self,
+        seq: Seq,
+        (owner, tokens): (&Owner, &[i32]),
+        caching: Caching,
+    ) -> bool {
+        let known = &tokens[..tokens.len().saturating_sub(1)];
+        let found = self.find(owner, known, caching == Caching::Full);
+        self.cells.could_take(tokens.len(), found.and_then(Found::shared), Some(seq))
     }
 
     fn find(&self, owner: &Owner, known: &[i32], cache: bool) -> Option<Found> {

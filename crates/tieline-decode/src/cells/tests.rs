@@ -291,6 +291,26 @@ fn a_shared_prefix_is_counted_once() {
 }
 
 #[test]
+fn what_others_at_work_hold_takes_no_room() {
+    let mut cells = Cells::new(100, 4);
+    let (long, other): (Vec<i32>, Vec<i32>) = ((0..65).collect(), (100..120).collect());
+    let one = cache(&mut cells, None, &long, 1);
+    let two = cache(&mut cells, None, &other, 2);
+    let found = Some(Match { seq: one, length: 65 });
+    // All is idle: all may go.
+    assert!(cells.could_take(99, None, None) && cells.could_take(99, found, None));
+    assert!(cells.wake(one) && cells.wake(two));
+    // 15 are free, and 35 with what the other would give.
+    assert!(cells.could_take(79, found, None) && !cells.could_take(80, found, None));
+    assert!(cells.could_take(99, found, Some(two)) && !cells.could_take(100, found, Some(two)));
+    assert!(cells.could_take(34, None, Some(two)) && !cells.could_take(35, None, Some(two)));
+    // It would give what is found, too.
+    assert!(cells.could_take(79, found, Some(one)) && !cells.could_take(80, found, Some(one)));
+    // More than there is is never asked for.
+    assert!(cells.rest(one, 3) && cells.could_take(500, found, Some(two)));
+}
+
+#[test]
 fn equal_tokens_in_other_cells_are_other_cells() {
     let mut cells = Cells::new(100, 4);
     let one = cache(&mut cells, None, &[1, 2, 3], 1);
