@@ -240,6 +240,12 @@ impl Answer {
         next.map_or(tokens, |stop| tokens.min(stop - self.computed))
     }
 
+    /// Where copies of the state are still to be taken.
+    pub(crate) fn stops_ahead(&self) -> &[usize] {
+        let past = self.stops.partition_point(|&stop| stop <= self.computed);
+        self.stops.get(past..).unwrap_or_default()
+    }
+
     /// Whether a copy of the state is to be taken now.
     pub(crate) fn is_at_stop(&self) -> bool {
         self.stops.binary_search(&self.computed).is_ok()

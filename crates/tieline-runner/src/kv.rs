@@ -231,6 +231,16 @@ impl<'m> Kv<'m> {
         self.find(owner, known, true).map_or(0, |found| found.length)
     }
 
+    /// How much another request would find of its first `common` tokens, once one that begins with the same and takes
+    /// copies at `stops` has read them.
+    pub(crate) fn will_find(&self, common: usize, stops: &[usize]) -> usize {
+        if !self.rigid {
+            return common;
+        }
+        let taken = stops.iter().filter(|_| !self.copies.too_large());
+        taken.copied().filter(|stop| *stop <= common).max().unwrap_or(0)
+    }
+
     /// A sequence that begins with what was found.
     fn begin(
         &mut self,

@@ -30,6 +30,11 @@ impl Copies {
         *self = Self::new(self.account.budget());
     }
 
+    /// Whether none are taken, since each would be too large.
+    pub(super) fn too_large(&self) -> bool {
+        self.too_large
+    }
+
     fn remove(&mut self, copy: Copy) {
         self.account.remove(copy);
         self.bytes.remove(&copy);

@@ -79,6 +79,52 @@ fn a_prompt_that_parts_goes_on_from_the_copy_before() {
 }
 
 #[test]
+fn nobody_waits_for_a_copy_that_is_not_taken() {
+    for shape in RIGID {
+        let mut peer = shaped_with(shape, loaded(4096, 8192));
+        // The first copy is taken at 444 tokens.
+        let long = words(shape, 1, 4000);
+        let mut short = long[..100].to_vec();
+        short.extend(words(shape, 2, 20));
+        let read = peer.begin(told(long, 4));
+        let other = peer.begin(told(short, 4));
+        let mut order = Vec::new();
+        while !order.contains(&read) {
+            match peer.event() {
+                (id, Event::Started(_)) if id == other => order.push(id),
+                (id, Event::Piece(_) | Event::Finished(_)) if id == read => order.push(id),
+                _ => {}
+            }
+        }
+        assert_eq!(order, [other, read], "{}", shape.name());
+    }
+}
+
+/// One that will be there is worth the wait, and no longer than for it.
+#[test]
+fn who_begins_the_same_waits_for_the_copy() {
+    for shape in RIGID {
+        let mut peer = shaped_with(shape, loaded(4096, 8192));
+        let long = words(shape, 1, 4000);
+        let mut short = long[..1000].to_vec();
+        short.extend(words(shape, 2, 20));
+        let read = peer.begin(told(long, 4));
+        let other = peer.begin(told(short, 4));
+        let mut cached = None;
+        while cached.is_none() {
+            match peer.event() {
+                (id, Event::Started(started)) if id == other => {
+                    cached = Some(started.cached_tokens)
+                }
+                (id, Event::Piece(_) | Event::Finished(_)) if id == read => panic!("too late"),
+                _ => {}
+            }
+        }
+        assert_eq!(cached, Some(Tokens(888)), "{}", shape.name());
+    }
+}
+
+#[test]
 fn a_conversation_goes_on_and_turns_back() {
     let system = "kalo bade mitu ".repeat(30);
     for shape in Shape::GENERATORS {
