@@ -212,17 +212,18 @@ fn detectors(policy: &Policy) -> Result<Detectors, Failure> {
 }
 
 /// A policy's models with their prices, whether or not their keys can be read.
-pub(crate) fn candidates(policy: &Policy, prices: &Prices) -> Vec<Candidate> {
-    let mut all = policy.remote_candidates();
-    for candidate in &mut all {
-        let Some((name, model)) = candidate.name.split_once('/') else { continue };
-        let Some(backend) = policy.backends.get(name) else { continue };
-        let vendor = vendor(backend);
-        let target = Target { backend: name, vendor: &vendor, model };
-        let priced = priced(candidate.price, target, prices);
+pub(crate) fn candidates(policy: &Policy, prices: &Prices) -> Vec<(Candidate, Option<Priced>)> {
+    let price_of = |candidate: &Candidate| {
+        let (name, model) = candidate.name.split_once('/')?;
+        let vendor = vendor(policy.backends.get(name)?);
+        priced(candidate.price, Target { backend: name, vendor: &vendor, model }, prices)
+    };
+    let priced = |mut candidate: Candidate| {
+        let priced = price_of(&candidate);
         candidate.set_tariff(priced.as_ref().map(Priced::tariff));
-    }
-    all
+        (candidate, priced)
+    };
+    policy.remote_candidates().into_iter().map(priced).collect()
 }
 
 /// The policy's price, else the table's.
@@ -316,7 +317,7 @@ mod tests {
         let policy = Policy::parse(&text).unwrap();
         let backend = policy.backends.get("b").unwrap();
         let all = candidates(&policy, &Prices::builtin().unwrap());
-        assert_eq!((vendor(backend).as_str(), all[0].price.is_some()), want, "{url} {more}");
+        assert_eq!((vendor(backend).as_str(), all[0].1.is_some()), want, "{url} {more}");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Who could answer is as it was: in memory or not, its queue, its circuit, what was measured of it. What the policy of
 //! that time said of a model is not: the new one says it. A backend that it does not have is gone, and one that it
-//! alone has is taken to be ready.
+//! alone has is taken to be ready. Where outcomes are known of a model, the quality is as it was reckoned then, with
+//! what the policy of that time believed beforehand: the outcomes themselves are not on record.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,15 +14,15 @@ use super::cascades::{Course, Judgements};
 use super::kept::{Kept, Made, figures};
 use crate::choose::{AUTO, Asked, Candidate, Decision, Try, decide};
 use crate::policy::{Policy, Rule};
-use crate::prices::Tariff;
+use crate::prices::PriceSource;
 use crate::switch;
 
 /// Decides again what was decided before.
 #[derive(Debug)]
 pub struct Again {
     policy: Policy,
-    /// The policy's models, with the prices of today.
-    remotes: Vec<Candidate>,
+    /// The policy's models, with the prices of today and where these are from.
+    remotes: Vec<(Candidate, Option<PriceSource>)>,
     /// The same without rules, aliases and budgets.
     open: Policy,
     purse: Purse,
@@ -45,8 +46,8 @@ pub struct Anew {
 }
 
 impl Again {
-    /// By this policy; `remotes`: all models of its backends, with their prices.
-    pub fn new(policy: Policy, remotes: Vec<Candidate>) -> Self {
+    /// By this policy; `remotes`: all models of its backends, with their prices and where these are from.
+    pub fn new(policy: Policy, remotes: Vec<(Candidate, Option<PriceSource>)>) -> Self {
         let anywhere = Rule {
             name: "anywhere".to_owned(),
             classes: DataClass::ALL.to_vec(),
@@ -117,32 +118,12 @@ impl Again {
     fn candidates(&self, made: &Made) -> Vec<Candidate> {
         let local = made.candidates.iter().filter(|one| one.local);
         let local = local.map(|one| self.policy.with_local(unsaid(one)));
-        let remotes = self.remotes.iter().map(|new| {
+        let remotes = self.remotes.iter().map(|(new, source)| {
             let was = made.candidates.iter().find(|one| one.name == new.name && !one.local);
-            was.map_or_else(|| new.clone(), |was| self.as_it_was(new.clone(), was))
+            let said = matches!(source, Some(PriceSource::Policy { .. }));
+            was.map_or_else(|| new.clone(), |was| as_it_was((new.clone(), said), was))
         });
         local.chain(remotes).collect()
-    }
-
-    /// A remote as it was then, where the policy says nothing else.
-    fn as_it_was(&self, mut new: Candidate, was: &Candidate) -> Candidate {
-        new.state = was.state.clone();
-        let mut measured = was.profile.clone();
-        let seen = figures(&mut measured);
-        for (figure, was) in figures(&mut new.profile).into_iter().zip(seen) {
-            *figure = was.filter(|was| was.source == Source::Measured).or(*figure);
-        }
-        for (task, quality) in measured.quality {
-            if quality.source == Source::Measured {
-                new.profile.quality.insert(task, quality);
-            }
-        }
-        let said = new.name.split_once('/').and_then(|(backend, model)| {
-            self.policy.backends.get(backend)?.models.get(model)?.price
-        });
-        let said = said.map(|price| Tariff { price, above: None });
-        new.set_tariff(said.or(was.tariff()).or(new.tariff()));
-        new
     }
 
     /// A request that may go anywhere and was asked of nobody in particular.
@@ -160,6 +141,25 @@ impl Again {
             ..asked.clone()
         }
     }
+}
+
+/// A remote as it was then, where the policy says nothing else; `said`: the policy says its price.
+fn as_it_was((mut new, said): (Candidate, bool), was: &Candidate) -> Candidate {
+    new.state = was.state.clone();
+    let mut measured = was.profile.clone();
+    let seen = figures(&mut measured);
+    for (figure, was) in figures(&mut new.profile).into_iter().zip(seen) {
+        *figure = was.filter(|was| was.source == Source::Measured).or(*figure);
+    }
+    for (task, quality) in measured.quality {
+        if quality.source == Source::Measured {
+            new.profile.quality.insert(task, quality);
+        }
+    }
+    if !said {
+        new.set_tariff(was.tariff().or(new.tariff()));
+    }
+    new
 }
 
 /// A model of this machine without what a policy said of it in numbers.

@@ -10,6 +10,7 @@ use crate::choose::tests::properties::{a_policy, a_request, candidates};
 use crate::choose::{Candidate, Decision, decide};
 use crate::plan;
 use crate::policy::Policy;
+use crate::prices::PriceSource;
 use crate::record::{Filed, Outcome, Record};
 
 /// A record of what this policy decides.
@@ -197,8 +198,14 @@ fn kept(policy: &Policy, at_unix_ms: i64) -> Kept {
     kept
 }
 
+/// The policy's models at the prices that it states with them.
+fn priced(policy: &Policy) -> Vec<(Candidate, Option<PriceSource>)> {
+    let source = |one: &Candidate| one.price.map(|_| PriceSource::Policy { date: None });
+    policy.remote_candidates().into_iter().map(|one| (one.clone(), source(&one))).collect()
+}
+
 fn again(policy: &Policy) -> Again {
-    Again::new(policy.clone(), policy.remote_candidates())
+    Again::new(policy.clone(), priced(policy))
 }
 
 #[track_caller]
@@ -239,14 +246,23 @@ fn a_price_is_the_policys_else_that_of_then_else_that_of_now() {
     let made = kept.made.as_mut().unwrap();
     made.candidates.iter_mut().find(|one| one.name == "cloud/unpriced").unwrap().price = price(5);
     let new = policy("[local.x]\nquality = 0.1\n");
-    let mut remotes = new.remote_candidates();
-    remotes.iter_mut().for_each(|one| one.price = one.price.or(price(9)));
-    let prices = |made: &Made, kept: &Kept| {
-        let anew = Again::new(new.clone(), remotes.clone()).decide(kept, made);
+    let table = PriceSource::Table { date: jiff::civil::date(2026, 1, 1), url: String::new() };
+    let remotes = |said: &PriceSource| {
+        let mut remotes = priced(&new);
+        for (one, source) in remotes.iter_mut().filter(|(one, _)| one.price.is_none()) {
+            (one.price, *source) = (price(9), Some(said.clone()));
+        }
+        remotes
+    };
+    let prices_by = |said: &PriceSource, made: &Made, kept: &Kept| {
+        let anew = Again::new(new.clone(), remotes(said)).decide(kept, made);
         ["cloud/big", "cloud/unpriced"]
             .map(|name| find(&anew.candidates, name).price.unwrap().input.0)
     };
+    let prices = |made: &Made, kept: &Kept| prices_by(&table, made, kept);
     let made = kept.made.clone().unwrap();
+    // A row of the new policy's `[[price]]` is its word too.
+    assert_eq!(prices_by(&PriceSource::Policy { date: None }, &made, &kept), [1_000_000, 9]);
     assert_eq!(prices(&made, &kept), [1_000_000, 5]);
     let mut unknown = made;
     unknown.candidates.retain(|one| one.name != "cloud/unpriced");

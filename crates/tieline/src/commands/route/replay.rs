@@ -23,7 +23,9 @@ pub(super) fn replay(app: &App, args: &RouteReplay) -> Result<(), Failure> {
     let policy = Place::of(app).policy()?;
     let terms = !policy.terms.is_empty() || policy.git_identity.is_some();
     let remotes = switching::candidates(&policy, &prices::with_policy(&app.store, &policy)?);
-    let again = Again::new(policy, remotes);
+    let remotes =
+        remotes.into_iter().map(|(one, priced)| (one, priced.map(|priced| priced.source)));
+    let again = Again::new(policy, remotes.collect());
     let span = (since.as_millisecond(), until.as_millisecond());
     if args.same {
         return same(app, &again, span);

@@ -209,6 +209,11 @@ fn remarks(report: &Report, terms: bool) -> Vec<String> {
             "Budgets are taken to be full at first. Conversations are taken to be where they were."
                 .to_owned(),
         );
+        lines.push(
+            "Where outcomes were known of a model, its quality is as it was reckoned then, with the `quality` of the \
+             policy of that time."
+                .to_owned(),
+        );
         if terms {
             lines.push(
                 "What this policy's `terms` would find is not known: texts are not kept."
