@@ -176,7 +176,9 @@ pub struct Strategy {
 /// What is more now: negative is less.
 #[derive(Clone, Debug, Serialize)]
 pub struct Difference {
-    /// US dollars, of all together.
+    /// Requests that both answer and whose cost is not known of both: they are not in `cost_usd`.
+    pub unpriced: u64,
+    /// US dollars, of all whose cost is known both times.
     pub cost_usd: Option<Interval>,
     /// Mean seconds until the first token.
     pub first_token_s: Option<Interval>,

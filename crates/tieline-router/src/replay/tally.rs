@@ -67,8 +67,13 @@ struct About {
 impl Replay {
     /// Decides by this.
     pub fn new(again: Again) -> Self {
-        let nothing =
-            Difference { cost_usd: None, first_token_s: None, total_s: None, quality: None };
+        let nothing = Difference {
+            unpriced: 0,
+            cost_usd: None,
+            first_token_s: None,
+            total_s: None,
+            quality: None,
+        };
         let report = Report {
             policy: again.digest(),
             policies: BTreeMap::new(),
@@ -217,9 +222,10 @@ impl Replay {
         let new = forecasts(&anew.decision, new.as_ref());
         self.put_all(FORECAST, was);
         self.put_all(NEW, new);
-        if was.is_some() && new.is_some() {
-            self.put_all(BOTH_FORECAST, was);
-            self.put_all(BOTH_NEW, new);
+        if let (Some(was), Some(new)) = (was, new) {
+            let (was, new) = self.alike(was, new);
+            self.put_all(BOTH_FORECAST, Some(was));
+            self.put_all(BOTH_NEW, Some(new));
         }
         let is_local =
             |score: &&Score| anew.candidates.iter().any(|one| one.name == score.name && one.local);
@@ -235,6 +241,19 @@ impl Replay {
             }
             self.put(series, Some(Forecast::from(score)));
         }
+    }
+
+    /// Of a request's two forecasts, the costs where both are known: a difference of sums needs the same requests.
+    fn alike(
+        &mut self,
+        mut was: [Forecast; 3],
+        mut new: [Forecast; 3],
+    ) -> ([Forecast; 3], [Forecast; 3]) {
+        if was.iter().chain(&new).any(|one| one.cost.is_none()) {
+            self.report.difference.unpriced += 1;
+            was.iter_mut().chain(&mut new).for_each(|one| one.cost = None);
+        }
+        (was, new)
     }
 
     /// A series with its ends.
@@ -302,7 +321,7 @@ impl Replay {
             zones: pairs(self.zones),
             treatments: pairs(self.treatments),
             strategies: strategies.collect(),
-            difference: difference(&resamples),
+            difference: difference(&resamples, self.report.difference.unpriced),
             ..self.report
         }
     }
@@ -334,13 +353,14 @@ impl Same {
     }
 }
 
-fn difference(resamples: &Resamples) -> Difference {
+fn difference(resamples: &Resamples, unpriced: u64) -> Difference {
     // Both are escalated seldom, or both are often: it is the same models that are not known well.
     let of = |difference: &dyn Fn((usize, usize)) -> Option<Interval>| {
         let pairs = with_ends(BOTH_NEW).into_iter().zip(with_ends(BOTH_FORECAST));
         span(pairs.map(difference))
     };
     Difference {
+        unpriced,
         cost_usd: of(&|both| resamples.more(both, Metric::Cost)),
         first_token_s: of(&|both| resamples.higher(both, Metric::FirstToken)),
         total_s: of(&|both| resamples.higher(both, Metric::Total)),

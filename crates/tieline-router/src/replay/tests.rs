@@ -323,6 +323,19 @@ fn what_would_leave_and_what_would_stay_is_told() {
 }
 
 #[test]
+fn a_difference_of_costs_is_of_requests_whose_cost_is_known_both_times() {
+    let unpriced = POLICY.replace("price = { input = 1, output = 1 }, ", "");
+    let (old, new) = (Policy::parse(&unpriced).unwrap(), policy(""));
+    let mut replay = Replay::new(again(&new));
+    replay.add(&kept(&old, 0));
+    replay.add(&kept(&new, 1));
+    let report = replay.report(1);
+    // Both go to the same model: only of one is it known what that cost before.
+    assert_eq!(report.strategies[1].unpriced, 1);
+    assert_eq!((report.difference.cost_usd.unwrap().value, report.difference.unpriced), (0.0, 1));
+}
+
+#[test]
 fn each_way_to_choose_has_its_figures() {
     let policy = policy("");
     let mut replay = Replay::new(again(&policy));

@@ -111,15 +111,11 @@ fn strategies(report: &Report) -> Table {
             Some(who) => format!("{}: {who}", one.strategy),
             None => one.strategy.to_owned(),
         };
-        let unpriced = match one.unpriced {
-            0 => String::new(),
-            count => format!(" + {count} unknown"),
-        };
         table.add_row([
             name,
             if one.measured { "measured" } else { "forecast" }.to_owned(),
             one.answered.to_string(),
-            one.cost_usd.map_or_else(|| "-".to_owned(), money) + &unpriced,
+            one.cost_usd.map_or_else(|| "-".to_owned(), money) + &unknown(one.unpriced),
             told(one.first_token_s, " s"),
             told(one.total_s, " s"),
             told(one.quality, ""),
@@ -148,6 +144,14 @@ fn money(cost: Interval) -> String {
     format!("{} [{}, {}]", dollars(value), dollars(low), dollars(high))
 }
 
+/// Requests that are not in a sum, behind it.
+fn unknown(unpriced: u64) -> String {
+    match unpriced {
+        0 => String::new(),
+        count => format!(" + {count} unknown"),
+    }
+}
+
 fn dollars(value: f64) -> String {
     #[expect(clippy::cast_possible_truncation, reason = "money far below 2^63 micro-dollars")]
     let micros = (value * 1e6).round() as i64;
@@ -161,11 +165,12 @@ fn difference(report: &Report) -> [String; 7] {
         format!("{value:+.2}{unit} [{low:+.2}, {high:+.2}]")
     };
     let difference = &report.difference;
+    let unpriced = unknown(difference.unpriced);
     [
         "this policy less as it was".to_owned(),
         "forecast".to_owned(),
         String::new(),
-        difference.cost_usd.map_or_else(|| "-".to_owned(), money),
+        difference.cost_usd.map_or_else(|| "-".to_owned(), money) + &unpriced,
         signed(difference.first_token_s, " s"),
         signed(difference.total_s, " s"),
         signed(difference.quality, ""),
@@ -175,7 +180,7 @@ fn difference(report: &Report) -> [String; 7] {
 fn remarks(report: &Report, terms: bool) -> Vec<String> {
     let mut lines = vec![
         "In brackets: 95 % intervals, by bootstrap over requests. Costs are sums over what is answered, times and \
-         qualities are means; the last line is of what both answer.".to_owned(),
+         qualities are means; the last line is of what both answer, its cost of what costs are known of both times.".to_owned(),
         "Quality is the lower bound that the policy or measurements give; nobody graded these answers.".to_owned(),
         "All here, all away, one for all: whoever can answer, rules, budgets and aliases aside; the one for all is \
          the best in hindsight."
