@@ -40,11 +40,12 @@ pub struct Report {
     pub leave: Ids,
     /// Requests that might, where the first does not answer, and could not.
     pub might_leave: Ids,
-    /// Requests that left this machine and would go farther now.
+    /// Requests that could leave this machine before and could go farther now: with whoever is asked first, or with
+    /// anybody after that.
     pub farther: Ids,
-    /// Requests that left this machine redacted and would leave it as they are now.
+    /// Requests that could leave this machine redacted, and could go as they are now where they could not.
     pub bare: Ids,
-    /// Requests that left this machine and would not now.
+    /// Requests that left this machine and cannot now, whoever is asked.
     pub stay: Ids,
     /// Classes that are others now.
     pub classes: Vec<Pair>,

@@ -141,7 +141,7 @@ impl Replay {
     }
 
     /// Counts what changed.
-    fn compare(&mut self, id: &str, was: &Decision, new: &Decision) {
+    pub(super) fn compare(&mut self, id: &str, was: &Decision, new: &Decision) {
         let (before, after) = (told(was), told(new));
         self.report.refused.before += u64::from(was.tries.is_empty());
         self.report.refused.after += u64::from(new.tries.is_empty());
@@ -168,21 +168,21 @@ impl Replay {
         self.leave(id, (was, new));
     }
 
-    /// Notes what goes where it did not.
+    /// Notes what goes, or may go, where it did not.
     fn leave(&mut self, id: &str, (was, new): (&Decision, &Decision)) {
-        let (from, to) = (away(was), away(new));
-        let might = |decision: &Decision| decision.tries.iter().any(|one| one.zone > Zone::Host);
+        let away = |decision| leader(decision).is_some_and(|one| one.zone > Zone::Host);
+        let (before, after) = (Reach::of(was), Reach::of(new));
+        let might = |reach: Reach| reach.farthest > Zone::Host;
         let report = &mut self.report;
-        match (from, to) {
-            (None, Some(_)) => report.leave.add(id),
-            (Some(_), None) => report.stay.add(id),
-            (None, None) if might(new) && !might(was) => report.might_leave.add(id),
-            (None, None) => {}
-            (Some(from), Some(to)) => {
-                if to.zone > from.zone {
+        match (away(was), away(new)) {
+            (false, true) => report.leave.add(id),
+            (false, false) if might(after) && !might(before) => report.might_leave.add(id),
+            (true, false) if !might(after) => report.stay.add(id),
+            (true, _) | (false, false) => {
+                if after.is_farther(before, (was, new)) {
                     report.farther.add(id);
                 }
-                if from.treatment == Treatment::Redacted && to.treatment == Treatment::AsIs {
+                if after.is_barer(before, (was, new)) {
                     report.bare.add(id);
                 }
             }
@@ -412,8 +412,48 @@ fn told(decision: &Decision) -> String {
     }
 }
 
+/// How far a request may go, by all who are tried. What goes nowhere is at this machine.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    farthest: Zone,
+    /// The same of those who get it as it is.
+    bare: Zone,
+    /// Whether somebody outside gets it redacted.
+    redacts: bool,
+}
+
+impl Reach {
+    fn of(decision: &Decision) -> Self {
+        let zones = |with: &dyn Fn(&Try) -> bool| {
+            decision.tries.iter().filter(|one| with(one)).map(|one| one.zone).max()
+        };
+        let is_away = |one: &&Try| one.zone > Zone::Host;
+        let mut away = decision.tries.iter().filter(is_away);
+        Self {
+            farthest: zones(&|_| true).unwrap_or(Zone::Host),
+            bare: zones(&|one| one.treatment == Treatment::AsIs).unwrap_or(Zone::Host),
+            redacts: away.any(|one| one.treatment == Treatment::Redacted),
+        }
+    }
+
+    /// Whether anybody is farther, or whoever is asked first outside.
+    fn is_farther(self, before: Self, (was, new): (&Decision, &Decision)) -> bool {
+        let first = first_away(was).zip(first_away(new));
+        self.farthest > before.farthest || first.is_some_and(|(was, new)| new.zone > was.zone)
+    }
+
+    /// Whether it goes as it is where it did not, and something of it was redacted.
+    fn is_barer(self, before: Self, (was, new): (&Decision, &Decision)) -> bool {
+        let first = first_away(was).zip(first_away(new));
+        let first = first.is_some_and(|(was, new)| {
+            (was.treatment, new.treatment) == (Treatment::Redacted, Treatment::AsIs)
+        });
+        first || (before.redacts && self.bare > before.bare)
+    }
+}
+
 /// Whoever is asked first, where that is not on this machine.
-fn away(decision: &Decision) -> Option<&Try> {
+fn first_away(decision: &Decision) -> Option<&Try> {
     leader(decision).filter(|one| one.zone > Zone::Host)
 }
 

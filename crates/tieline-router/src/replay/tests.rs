@@ -1,6 +1,7 @@
 use std::sync::{Arc, LazyLock};
 
 use proptest::prelude::*;
+use tieline_privacy::Treatment;
 use tieline_store::{DecisionRow, Store};
 use tieline_types::{MicroUsd, Source, Tokens, Usage, Zone};
 
@@ -320,6 +321,60 @@ fn what_would_leave_and_what_would_stay_is_told() {
         (none.changed, none.leave.count, none.stay.count, none.might_leave.count),
         (0, 0, 0, 0)
     );
+}
+
+/// A decision of these tries, in this order; the first that is local leads a cascade where it is said so.
+fn tries(all: &[(&str, Zone, Treatment)], cascade: bool) -> Decision {
+    let mut decision = decide(&policy(""), &choose::Asked::default(), &[]);
+    let one = |(name, zone, treatment): &(&str, Zone, Treatment)| choose::Try {
+        name: (*name).to_owned(),
+        zone: *zone,
+        treatment: *treatment,
+        rule: "rule".to_owned(),
+        reserve: MicroUsd::ZERO,
+        reserve_tokens: Tokens(0),
+    };
+    decision.tries = all.iter().map(one).collect();
+    let first = all.iter().find(|(_, zone, _)| *zone == Zone::Host).filter(|_| cascade);
+    decision.cascade = first.map(|(first, ..)| choose::Cascade {
+        first: (*first).to_owned(),
+        escalate_to: "cloud/big".to_owned(),
+        most_error: 0.5,
+        calibrated: None,
+    });
+    decision
+}
+
+/// What is told of a change: leave, might, farther, bare, stay.
+#[track_caller]
+fn reached(was: &Decision, new: &Decision, want: [u64; 5]) {
+    let mut replay = Replay::new(again(&Policy::default()));
+    replay.compare("r", was, new);
+    let Report { leave, might_leave, farther, bare, stay, .. } = replay.report(1);
+    assert_eq!([&leave, &might_leave, &farther, &bare, &stay].map(|ids| ids.count), want);
+}
+
+#[test]
+fn all_who_are_tried_count_for_how_far_and_how_bare_a_request_goes() {
+    use Treatment::{AsIs, Redacted};
+    use Zone::{Cloud, Host, Lan};
+    let here = ("here", Host, AsIs);
+    let (near, far) = (("lan/x", Lan, Redacted), ("cloud/big", Cloud, AsIs));
+    let veiled = ("cloud/veiled", Cloud, Redacted);
+    let plain = |all: &[_]| tries(all, false);
+    // Whoever is asked first is here both times.
+    reached(&plain(&[here, near]), &plain(&[here, far]), [0, 0, 1, 1, 0]);
+    reached(&plain(&[here, far]), &plain(&[here, near]), [0, 0, 0, 0, 0]);
+    // Whoever is asked first is the same.
+    reached(&plain(&[veiled]), &plain(&[veiled, far]), [0, 0, 0, 1, 0]);
+    reached(&plain(&[near]), &plain(&[near, far]), [0, 0, 1, 1, 0]);
+    reached(&plain(&[veiled, far]), &plain(&[far, veiled]), [0, 0, 0, 1, 0]);
+    // What was as it is already is no barer.
+    reached(&plain(&[far]), &plain(&[far, veiled]), [0, 0, 0, 0, 0]);
+    // What is asked here first stays only where nobody else is asked.
+    reached(&plain(&[far]), &tries(&[far, here], true), [0, 0, 0, 0, 0]);
+    reached(&plain(&[far]), &plain(&[here, far]), [0, 0, 0, 0, 0]);
+    reached(&plain(&[far]), &plain(&[here]), [0, 0, 0, 0, 1]);
 }
 
 #[test]

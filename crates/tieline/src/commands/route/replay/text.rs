@@ -69,15 +69,15 @@ fn leave(report: &Report) -> Vec<String> {
     };
     for (ids, text) in [
         (&report.might_leave, "more might, where whoever is asked first does not answer"),
-        (&report.farther, "that left would go farther"),
-        (&report.bare, "that left redacted would leave as they are"),
+        (&report.farther, "that could leave before could go farther"),
+        (&report.bare, "that could leave redacted could go as they are where they could not"),
     ] {
         if ids.count > 0 {
             lines.push(format!("{} {text}: {}", ids.count, shown(ids)));
         }
     }
     if report.stay.count > 0 {
-        lines.push(format!("{} would stay that left", report.stay.count));
+        lines.push(format!("{} that left would stay, whoever is asked", report.stay.count));
     }
     lines
 }
