@@ -9,6 +9,7 @@ mod check;
 mod classify;
 mod fault;
 mod glob;
+mod habits;
 mod read;
 mod read_models;
 mod table;

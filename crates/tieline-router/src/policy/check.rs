@@ -136,6 +136,7 @@ impl Policy {
     fn explain(&self) -> Vec<String> {
         let mut lines =
             vec![format!("a request that nothing classifies is {}", self.default_class)];
+        lines.extend(self.classes());
         for class in DataClass::ALL {
             let rules = self.rules.iter().filter(|rule| rule.classes.contains(&class));
             let mut ways: Vec<String> = Vec::new();
@@ -181,6 +182,7 @@ impl Policy {
                 lines.push(format!("note: rule {:?} allows zones where no backend is", rule.name));
             }
         }
+        lines.extend(self.habits());
         lines.extend(self.money());
         for (name, alias) in &self.aliases {
             let Some(Program { words, time, reads }) = &alias.check else { continue };

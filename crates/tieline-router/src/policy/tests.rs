@@ -68,12 +68,18 @@ fn the_examples_are_policies_that_pass_their_own_tests() {
     let report = passes(include_str!("../../../../packaging/policy/home.toml"));
     insta::assert_snapshot!(report, @r#"
     a request that nothing classifies is internal
+    a request is private where email or phone or iban or card or postal_address or birth_date or national_id or term is found in it (classify "personal text")
+    a request is secret where private_key or api_key or jwt or secret or credential_url or connection_string is found in it (classify "keys and passwords")
+    a request is secret where its path is /home/*/tax/** (classify "the tax folder")
     public may reach lan as-is (rule "the den may read all but secrets"), or else cloud as-is (rule "daily work in the cloud")
     internal may reach lan as-is (rule "the den may read all but secrets"), or else cloud as-is (rule "daily work in the cloud")
     private may reach lan as-is (rule "the den may read all but secrets"), or else cloud redacted (rule "personal text in the cloud, redacted")
     secret stays on this machine
     backend anthropic in zone cloud: claude-sonnet
     backend den in zone lan: qwen3-30b
+    deadlines: 10 s for a connection, 30 s until the first token, 60 s between two, 600 s in all
+    preferences: of a quality from 0 to 1 a dollar is worth 5, a missed deadline 0.3, a second 0.002, a kilojoule 0.01; a forgotten session counts 1 times; a session moves for 0.05, a model of this machine is tried first within 0.1; fallbacks: 2
+    no answer is kept to be given again
     all together may spend $2.50 a day and $30.00 a month
     test "hard code goes to the vendor": passed
     test "a customer's mail leaves redacted": passed
@@ -81,6 +87,46 @@ fn the_examples_are_policies_that_pass_their_own_tests() {
     test "nor does the tax folder": passed
     test "the private alias stays in the house": passed
     "#);
+}
+
+#[test]
+fn classes_times_weights_and_kept_answers_are_said() {
+    let policy = r#"
+[[classify]]
+name = "deeds"
+class = "secret"
+path = ["deeds/**", "wills/**"]
+label = "notary"
+[[classify]]
+name = "lists"
+class = "private"
+entity = "email"
+at_least = 3
+[deadlines]
+first_token = "800ms"
+[models.quick]
+total = "5s"
+[preferences]
+cost_per_usd = 7
+[cache]
+exact = true
+class = "public"
+"#;
+    let report = Policy::parse(policy).unwrap().check(&[]);
+    for line in [
+        "a request is secret where its path is deeds/** or wills/** and its label is notary (classify \"deeds\")",
+        "a request is private where at least 3 of email are found in it (classify \"lists\")",
+        "deadlines: 10 s for a connection, 0.8 s until the first token, 60 s between two, 600 s in all",
+        "alias quick: an answer ends within 5 s",
+        "an answer to a public request may be given again for 3600 s",
+    ] {
+        assert!(report.lines.contains(&line.to_owned()), "{line}: {:?}", report.lines);
+    }
+    let weighs =
+        |line: &String| line.starts_with("preferences:") && line.contains("a dollar is worth 7,");
+    assert!(report.lines.iter().any(weighs), "{:?}", report.lines);
+    let kept = |line: &String| line == "no answer is kept to be given again";
+    assert!(Policy::default().check(&[]).lines.iter().any(kept));
 }
 
 #[test]
