@@ -17,11 +17,22 @@ pub(super) fn policy(app: &App, command: &PolicyCommand) -> Result<(), Failure> 
     }
 }
 
+/// Says that there is no policy, which is one too.
+fn none(app: &App) -> Result<(), Failure> {
+    let verdict = "there is no policy: nothing leaves this machine";
+    if app.output.is_json() {
+        let nothing: [&str; 0] = [];
+        return app.output.value(&json!({
+            "policy": null, "passed": true, "verdict": verdict, "meaning": nothing,
+            "tests": nothing, "models": nothing, "left_out": nothing,
+        }));
+    }
+    app.output.line(verdict)
+}
+
 fn check(app: &App, file: Option<&Path>) -> Result<(), Failure> {
     let place = Place::of(app).or(file);
-    let Some(text) = place.read()? else {
-        return app.output.line("there is no policy: nothing leaves this machine");
-    };
+    let Some(text) = place.read()? else { return none(app) };
     let policy = parse(&text, &place.path)?;
     let (setup, left_out) = Workshop::new(app, None)?.setup(policy)?;
     let ground = (&setup.policy, &*setup.known);

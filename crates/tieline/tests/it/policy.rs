@@ -42,6 +42,9 @@ fn a_policy_says_what_it_means_and_whether_it_can_be_used() {
     assert!(text.ends_with("\nthe policy can be used; it has no tests\n"), "{text}");
     let text = home.tieline(["policy", "check"]).text();
     assert_eq!(text, "there is no policy: nothing leaves this machine\n");
+    let none = home.tieline(["policy", "check", "--json"]).json();
+    assert_eq!((&none["policy"], &none["passed"]), (&Value::Null, &true.into()));
+    assert_eq!(none["verdict"], "there is no policy: nothing leaves this machine");
 }
 
 #[test]
