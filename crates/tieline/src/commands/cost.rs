@@ -199,11 +199,12 @@ fn report(
         here.add(row);
         attempts_by_policy += u64::from(is_by_policy(prices, row));
         spend.add(row, spend::reprice(row, &price_of));
-        if first.is_none() && row.zone > Zone::Host && today(prices, row).is_some() {
-            first = Some(VendorModel { vendor: row.vendor.clone(), model: row.model.clone() });
+        if first.is_none() {
+            first = priced_in_the_cloud(prices, row);
         }
     })?;
-    let all_cloud = match settings.compare.clone().or(first) {
+    let compared = settings.compare.clone().map(|model| named(prices, model)).transpose()?;
+    let all_cloud = match compared.or(first) {
         Some(model) => Some(all_cloud(app, prices, model, since)?),
         None => None,
     };
@@ -261,21 +262,37 @@ fn is_by_policy(prices: &Prices, row: &RequestRow) -> bool {
     today(prices, row).map_or(recorded, |priced| priced.source.as_str() == "policy")
 }
 
+/// The vendor's model that an attempt was asked of, with its price of today.
+fn priced_in_the_cloud(prices: &Prices, row: &RequestRow) -> Option<(VendorModel, Priced)> {
+    let priced = match row.zone {
+        Zone::CloudZeroRetention | Zone::Cloud => today(prices, row)?,
+        // A server of one's own is not what vendors are compared by.
+        Zone::Host | Zone::Lan => return None,
+    };
+    let (vendor, model) = (row.vendor.clone(), row.model.clone());
+    Some((VendorModel { vendor, model }, priced.clone()))
+}
+
+/// The vendor's model that the user names, with its price.
+fn named(prices: &Prices, model: VendorModel) -> Result<(VendorModel, Priced), Failure> {
+    let VendorModel { vendor, model: name } = &model;
+    let priced = prices.find(Target { backend: vendor, vendor, model: name }).ok_or_else(|| {
+        Failure::user(format!("no price of {vendor}/{name} is known"))
+            .with_hint("name it as its vendor does, such as openai/gpt-4o")
+    })?;
+    let priced = priced.clone();
+    Ok((model, priced))
+}
+
 /// What all of it would have cost with one vendor's model: what was asked of vendors at what it cost, and the answers
 /// that callers got from here at that model's price, none of it cached. Another model counts tokens otherwise, so it is
 /// an estimate.
 fn all_cloud(
     app: &App,
     prices: &Prices,
-    model: VendorModel,
+    (VendorModel { vendor, model }, priced): (VendorModel, Priced),
     since_unix_ms: i64,
 ) -> Result<AllCloud, Failure> {
-    let VendorModel { vendor, model } = model;
-    let target = Target { backend: &vendor, vendor: &vendor, model: &model };
-    let priced = prices.find(target).ok_or_else(|| {
-        Failure::user(format!("no price of {vendor}/{model} is known"))
-            .with_hint("name it as its vendor does, such as openai/gpt-4o")
-    })?;
     let here = |_: &RequestRow, usage: &Usage| Some(priced.cost(&fresh(usage)));
     let there = |row: &RequestRow, usage: &Usage| Some(today(prices, row)?.cost(usage));
     let mut sum = Spend::new(By::Zone);

@@ -126,6 +126,37 @@ fn the_policys_own_prices_count_before_the_tables() {
     assert!(said.contains("total: at least $0.006001"), "{said}");
 }
 
+/// A proxy of one's own vendor's name, priced by the policy for its backend.
+#[test]
+fn what_the_policy_prices_by_its_backend_is_what_the_rest_is_compared_with() {
+    let home = Home::empty();
+    let store = Store::open(&home.path()).unwrap();
+    let asked = |vendor: &str, zone| RequestRow {
+        vendor: vendor.to_owned(),
+        zone,
+        ..remote(0, "gpt-4o", Some(1000), Some(0))
+    };
+    let near = RequestRow { backend: "near".to_owned(), ..asked("vllm", Zone::Lan) };
+    let rows = [near, asked("vllm", Zone::Cloud), local(1, 1000, 0)];
+    store.record_requests(&rows).unwrap();
+    let price = |backend: &str, input: u32| {
+        format!(
+            "[[price]]\nvendor = \"{backend}\"\nmodels = [\"*\"]\ninput = \"{input}\"\noutput = \"1\"\n"
+        )
+    };
+    let policy = home.file("p.toml", price("work", 7) + &price("near", 1));
+    let args = ["--policy", policy.to_str().unwrap(), "cost", "--since", "2026-11-01", "--json"];
+    let cloud = |json: &Value| json["baselines"]["all_cloud"].clone();
+    let json = home.tieline(args).json();
+    assert_eq!(cloud(&json)["vendor"], "vllm", "{json}");
+    // 7 for a thousand of what ran here and of the cloud's, 1 for the near one's.
+    assert_eq!(cloud(&json)["cost_micro_usd"], 7000 + 7000 + 1000);
+    // A server of one's own is no vendor to compare with.
+    let policy = home.file("near.toml", price("near", 1));
+    let args = ["--policy", policy.to_str().unwrap(), "cost", "--since", "2026-11-01", "--json"];
+    assert_eq!(cloud(&home.tieline(args).json()), Value::Null);
+}
+
 #[test]
 fn people_read_a_table_with_bars_and_two_bills() {
     let home = home();
