@@ -171,13 +171,14 @@ fn people_read_a_table_with_bars_and_two_bills() {
     total: at least $0.006001 for 5 attempts
     tokens: measured in 2 attempts, reported by a vendor in 2, estimated in 0, unknown in 1
     by the prices of their time: $0.000003
+    the sums are of vendors' prices: the energy of 2 attempts here is below
     all in the cloud: at least $1.507001 with anthropic/claude-haiku-4-5 for what ran here (estimated)
     all here: $0.00 to vendors; electricity of what ran here: about $0.039 (estimated)
     prices as of 2026-08-02 (the oldest used: 2025-07-04), digest 11578eb6a6e4, signed by the program's key, in US dollars; days are those of UTC
     ");
     let machine = ["--tariff", "0.30", "--hardware", "1200", "--life", "10000"];
     let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01"]).args(&machine).text();
-    insta::assert_snapshot!(text.lines().nth(9).unwrap(), @"all here: $0.00 to vendors; electricity of 2 attempts unknown: `tieline bench` measures it where the processor counts it, or give --watts; the machine's own price: about $0.24 (estimated)");
+    insta::assert_snapshot!(text.lines().nth(10).unwrap(), @"all here: $0.00 to vendors; electricity of 2 attempts unknown: `tieline bench` measures it where the processor counts it, or give --watts; the machine's own price: about $0.24 (estimated)");
     for by in ["key", "project", "zone", "backend"] {
         let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01", "--by", by]).text();
         assert!(text.contains("total: at least $0.006001 for 5 attempts"), "{text}");

@@ -39,6 +39,8 @@ struct Part {
 /// The bill for what ran here.
 #[derive(Serialize)]
 pub(super) struct Local {
+    /// Attempts for which a model of this machine computed.
+    pub(super) attempts_here: u64,
     /// `None`: nobody said what a kilowatt hour costs.
     pub(super) energy: Option<Energy>,
     /// `None`: nobody said what the machine cost.
@@ -92,7 +94,7 @@ impl Here {
     }
 
     pub(super) fn add(&mut self, row: &RequestRow) {
-        if row.zone != Zone::Host {
+        if !computed(row) {
             return;
         }
         let time_us = u64::try_from(row.total_us).unwrap_or_default();
@@ -136,8 +138,22 @@ impl Here {
             cost_micro_usd: energy_cost(self.time_us, 1_000_000, per_hour(price, life_hours)),
             source: Source::Estimated.as_str(),
         });
-        Local { energy, hardware }
+        let attempts_here = self.measured.attempts + self.by_watts.attempts + self.unknown;
+        Local { attempts_here, energy, hardware }
     }
+}
+
+/// Whether a model of this machine did something for it. An answer that was kept has the usage of the first time; what
+/// was skipped, or failed before a token was read, took nothing.
+fn computed(row: &RequestRow) -> bool {
+    let began = row.first_token_us.is_some()
+        || [row.prompt_tokens, row.completion_tokens].into_iter().flatten().any(|count| count > 0);
+    row.zone == Zone::Host
+        && match row.outcome.as_str() {
+            "kept" | "skipped" => false,
+            "failed" => began,
+            _ => true,
+        }
 }
 
 impl Part {
@@ -224,6 +240,29 @@ mod tests {
         let half = [bench(None)];
         assert_eq!(bill(tariff, &half, &[row(7)]).energy.unwrap().attempts_unknown, 1);
         assert!(bill(Machine::default(), &benches, &[row(7)]).energy.is_none());
+    }
+
+    #[test]
+    fn what_did_not_run_here_takes_no_power() {
+        let machine = Machine {
+            milliwatts: Some(50_000),
+            tariff_per_kwh: Some(MicroUsd(360_000)),
+            ..Machine::default()
+        };
+        let ended = |outcome: &str| RequestRow { outcome: outcome.to_owned(), ..row(7) };
+        let silent = RequestRow {
+            prompt_tokens: None,
+            cached_tokens: None,
+            completion_tokens: None,
+            ..ended("failed")
+        };
+        let idle = [ended("kept"), ended("skipped"), silent];
+        let here = bill(machine, &[bench(Some((1.0, 10.0)))], &idle);
+        let energy = here.energy.unwrap();
+        assert_eq!((here.attempts_here, energy.cost_micro_usd), (0, MicroUsd::ZERO));
+        assert_eq!((energy.attempts_unknown, energy.attempts_estimated), (0, 0));
+        let ran = ["answered", "escalated", "failed", "left"].map(ended);
+        assert_eq!(bill(machine, &[], &ran).attempts_here, 4);
     }
 
     #[test]

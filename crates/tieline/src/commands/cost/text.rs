@@ -89,6 +89,8 @@ fn below(report: &Report) -> Vec<String> {
     if total.recorded_micro_usd != total.cost_micro_usd {
         lines.push(format!("by the prices of their time: {}", total.recorded_micro_usd));
     }
+    let here = &report.baselines.all_local.here;
+    lines.extend(unbilled(here));
     lines.push(match &report.baselines.all_cloud {
         Some(AllCloud { vendor, model, cost_micro_usd, at_least, .. }) => format!(
             "all in the cloud: {} {cost_micro_usd} with {vendor}/{model} for what ran here (estimated)",
@@ -96,7 +98,7 @@ fn below(report: &Report) -> Vec<String> {
         ),
         None => "all in the cloud: unknown; --compare VENDOR/MODEL reckons it".to_owned(),
     });
-    lines.push(here(&report.baselines.all_local.here));
+    lines.push(all_here(here));
     lines.extend(
         report.budgets.iter().filter(|account| account.uncertain_micro_usd.0 > 0).map(uncertain),
     );
@@ -115,7 +117,20 @@ fn below(report: &Report) -> Vec<String> {
     lines
 }
 
-fn here(Local { energy, hardware }: &Local) -> String {
+/// That what ran here is not free, whatever stands above.
+fn unbilled(Local { attempts_here, energy, .. }: &Local) -> Option<String> {
+    let known = match energy {
+        Some(energy) if energy.attempts_unknown == 0 => "below",
+        Some(Energy { cost_micro_usd: MicroUsd(1..), .. }) => "known in part, below",
+        Some(_) | None => "unknown",
+    };
+    let own = format!(
+        "the sums are of vendors' prices: the energy of {attempts_here} attempts here is {known}"
+    );
+    (*attempts_here > 0).then_some(own)
+}
+
+fn all_here(Local { energy, hardware, .. }: &Local) -> String {
     let energy = match energy {
         None => "electricity unknown without --tariff".to_owned(),
         Some(Energy { attempts_unknown: unknown @ 1.., cost_micro_usd: MicroUsd(0), .. }) => {
