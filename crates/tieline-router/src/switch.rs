@@ -31,7 +31,7 @@ use tieline_types::{
 
 use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
-    Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, bare, decide, task_of,
+    Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, Try, bare, decide, task_of,
 };
 use crate::policy::{Policy, ToolTask, amount};
 use crate::quality::{Calibration, Task};
@@ -321,15 +321,26 @@ pub fn local_candidates(
     facts::local(cards, &ground, &mut memory.speeds())
 }
 
-/// Decides without a server: by these models of this machine, none of which is in memory, and what was learned before.
+/// What is decided without a server.
+#[derive(Clone, Debug)]
+pub struct Preview {
+    /// The decision.
+    pub decision: Decision,
+    /// All who may answer, those first whom it tries: a server whose models are busy or in trouble tries others.
+    pub everybody: Vec<Try>,
+}
+
+/// Decides without a server: by these models of this machine, none of which is in memory, and what was learned before;
+/// `remotes`: who else could be asked, whether or not the setup can.
 ///
 /// # Errors
 /// The data class that is declared is none.
 pub fn preview(
     setup: &Setup,
     (cards, learned): (&[ModelCard], &[Learned]),
+    remotes: &[Candidate],
     (call, request): (&Call, &Request),
-) -> Result<Decision, BackendError> {
+) -> Result<Preview, BackendError> {
     let surveyed = survey(request, &setup.detectors);
     let asked = asked(setup, (call, request), (surveyed, true))?;
     let asked = Asked { guess: guess(setup, &asked, request, None), ..asked };
@@ -341,11 +352,15 @@ pub fn preview(
     let speeds = &mut memory.speeds();
     let local = facts::local(cards, &ground, speeds);
     let mut candidates: Vec<Candidate> = local.into_iter().map(|(one, _)| one).collect();
-    candidates.extend(setup.remotes.iter().map(|remote| remote.candidate.clone()));
+    candidates.extend(remotes.iter().cloned());
     for remote in candidates.iter_mut().filter(|one| !one.local) {
         facts::remote(remote, &ground, speeds);
     }
-    Ok(decide(&setup.policy, &asked, &candidates))
+    let decision = decide(policy, &asked, &candidates);
+    let mut tireless = policy.clone();
+    tireless.preferences.fallbacks = u32::MAX;
+    let everybody = decide(&tireless, &asked, &candidates).tries;
+    Ok(Preview { decision, everybody })
 }
 
 /// The task as it looks, where neither the caller nor the alias says what it is.

@@ -185,8 +185,10 @@ pub(crate) enum Command {
     /// Show what of a text would leave this machine, without its leaving
     #[command(
         long_about = "Show what of a text would leave this machine, without its leaving.\n\n\
-        The text is looked through and redacted as the policy says for a model; what would be sent is printed,\n\
-        with the rule that lets it. The pseudonyms are of this call alone."
+        The text is looked through and redacted as the policy says; what would be sent is printed, with whom it\n\
+        could reach and the rule that lets it: whoever is asked first, and all who may be asked after that or in\n\
+        its place, also those whose key cannot be read here. The pseudonyms are of this call alone.\n\
+        Exit code 1 also where no model or alias has the name."
     )]
     WouldLeave(WouldLeave),
     /// Say who would answer, and judge routers

@@ -211,6 +211,12 @@ fn detectors(policy: &Policy) -> Result<Detectors, Failure> {
     })
 }
 
+/// Whether all that a backend lacks is its key: a server that can read it asks it.
+pub(crate) fn lacks_key((name, backend): (&str, &BackendPolicy)) -> bool {
+    let unread = |source| keys::read(name, source).is_err();
+    backend.key.as_ref().is_some_and(unread) && protocol::of(backend, None).is_ok()
+}
+
 /// A policy's models with their prices, whether or not their keys can be read.
 pub(crate) fn candidates(policy: &Policy, prices: &Prices) -> Vec<(Candidate, Option<Priced>)> {
     let price_of = |candidate: &Candidate| {

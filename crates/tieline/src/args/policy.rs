@@ -30,9 +30,18 @@ pub(crate) struct About {
     /// The folder of the project that it belongs to
     #[arg(long, value_name = "FOLDER")]
     pub(crate) project: Option<String>,
-    /// The file that it is about
+    /// The file that it is about, as a caller would tell
     #[arg(long, value_name = "PATH")]
     pub(crate) path: Option<String>,
+    /// The key that asks, by its id or name: one of this server's, or one that the policy names [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) key: Option<String>,
+    /// A label, as a caller would give it in x-tieline-label; may be given more than once
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Vec<String>,
+    /// A tool that is offered, by its name; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tool: Vec<String>,
     /// Most tokens of the answer
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<u32>,

@@ -1,31 +1,78 @@
-//! `tieline would-leave` and what it shares with `tieline route explain`
+//! `tieline would-leave`
+
+mod about;
+mod text;
 
 use std::io::Read;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::json;
-use tieline_privacy::{Preview, would_leave as preview};
-use tieline_router::choose::{Decision, Try, class_why};
-use tieline_router::{Call, Hints, Setup, switch};
-use tieline_types::{Message, Prompt, Request, Role, Tokens, Wanted, Zone};
+use tieline_privacy::{Egress, Preview, Treatment, would_leave as preview};
+use tieline_router::choose::{RefusalCode, Try, class_why};
+use tieline_router::switch;
+use tieline_types::{BackendError, DataClass, Zone};
 
+pub(super) use self::about::{Foreseen, foresee};
 use crate::app::App;
-use crate::args::{About, WouldLeave};
-use crate::failure::{Failure, with_causes};
-use crate::serving;
-use crate::switching::{Place, Workshop};
+use crate::args::WouldLeave;
+use crate::failure::Failure;
 
 /// The longest text that is looked through, in bytes.
 const MOST: u64 = 16 << 20;
 
+/// When somebody is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum When {
+    First,
+    /// Where the first is not sure of its answer.
+    Escalation,
+    /// Where those before it fail.
+    Fallback,
+    /// Where others are busy, fail or cannot be asked.
+    OthersFail,
+}
+
+/// A way out: where to, how, and by which rule.
+struct Way<'f> {
+    when: When,
+    one: &'f Try,
+    /// All who are reached so.
+    names: Vec<&'f str>,
+    /// What would leave, or why nothing does.
+    shown: Result<Preview, BackendError>,
+}
+
 pub(super) fn would_leave(app: &App, args: &WouldLeave) -> Result<(), Failure> {
     let text = read(&args.file)?;
-    let (setup, decision, request) = decided(app, &args.about, text)?;
-    let away = decision.tries.iter().find(|one| one.zone > Zone::Host);
-    let Some(away) = away else { return stays(app, &decision) };
-    let release = switch::release(away, "would-leave");
-    let shown = preview(&request, &release, &setup.guard)?;
-    show(app, away, &decision, &shown)
+    let foreseen = foresee(app, &args.about, text)?;
+    let unknown = foreseen.decision.refusal.map(|refusal| refusal.code);
+    if unknown == Some(RefusalCode::UnknownModel) && !foreseen.policy().concerns(&args.about.model)
+    {
+        let name = &args.about.model;
+        return Err(Failure::user(format!("no model or alias of the name {name:?} may be asked"))
+            .with_hint("`tieline list` shows the models here, `tieline policy check` the others"));
+    }
+    if args.about.path.is_none()
+        && foreseen.policy().classify.iter().any(|one| !one.path.is_empty())
+    {
+        app.output
+            .talk("hint: the policy classifies by path: --path says what a client would tell");
+    }
+    let mut ways = ways(&foreseen);
+    if ways.is_empty() {
+        return stays(app, &foreseen);
+    }
+    if ways.iter().all(|way| way.shown.is_err())
+        && let Err(error) = ways.remove(0).shown
+    {
+        return Err(error.into());
+    }
+    if app.output.is_json() {
+        return app.output.value(&value(&foreseen, &ways));
+    }
+    text::show(&app.output, &foreseen, &ways)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -44,43 +91,46 @@ fn read(file: &Path) -> Result<String, Failure> {
     }
 }
 
-/// What the policy decides about this text.
-pub(super) fn decided(
-    app: &App,
-    about: &About,
-    text: String,
-) -> Result<(Setup, Decision, Request), Failure> {
-    let (setup, left_out) = Workshop::new(app, None)?.setup(Place::of(app).policy()?)?;
-    for failure in left_out {
-        app.output.warn(&failure.message);
+/// Every way out, the likeliest first.
+fn ways(foreseen: &Foreseen) -> Vec<Way<'_>> {
+    let mut ways: Vec<Way<'_>> = Vec::new();
+    for (when, one) in foreseen.order().into_iter().filter(|(_, one)| one.zone > Zone::Host) {
+        let same = |way: &&mut Way<'_>| {
+            let other = way.one;
+            (other.zone, other.treatment, &other.rule) == (one.zone, one.treatment, &one.rule)
+        };
+        if let Some(way) = ways.iter_mut().find(same) {
+            way.names.push(&one.name);
+            continue;
+        }
+        let release = switch::release(one, "would-leave");
+        let shown = preview(&foreseen.request, &release, &foreseen.setup.guard);
+        ways.push(Way { when, one, names: vec![&one.name], shown });
     }
-    let request = Request {
-        max_tokens: about.max_tokens.map(Tokens),
-        ..Request::new(Prompt::Chat(vec![Message::new(Role::User, text)]))
-    };
-    let call = Call {
-        id: String::new(),
-        key: String::new(),
-        label: None,
-        allowed: None,
-        dialect: "cli",
-        operation: "chat",
-        wanted: Wanted::named(&about.model),
-        hints: Hints {
-            data_class: about.class.map(|class| class.as_str().to_owned()),
-            task: about.task.clone(),
-            project: about.project.clone(),
-            path: about.path.clone(),
-            ..Hints::default()
-        },
-    };
-    let learned = app.store.learned().map_err(|error| Failure::ours(with_causes(&error)))?;
-    let local = (&serving::cards(app)?[..], &learned[..]);
-    let decision = switch::preview(&setup, local, (&call, &request))?;
-    Ok((setup, decision, request))
+    ways
 }
 
-fn stays(app: &App, decision: &Decision) -> Result<(), Failure> {
+impl Foreseen {
+    /// All who may answer, in the order in which they are asked.
+    fn order(&self) -> Vec<(When, &Try)> {
+        let first = self.decision.cascade.as_ref().map(|cascade| &cascade.first);
+        let tries = self.decision.tries.len();
+        let (tried, others) = self.everybody.split_at(tries.min(self.everybody.len()));
+        let mut tried: Vec<&Try> = tried.iter().collect();
+        tried.sort_by_key(|one| Some(&one.name) != first);
+        let escalates = tried.first().is_some_and(|one| Some(&one.name) == first);
+        let when = |at: usize| match at {
+            0 => When::First,
+            1 if escalates => When::Escalation,
+            _ => When::Fallback,
+        };
+        let tried = tried.into_iter().enumerate().map(|(at, one)| (when(at), one));
+        tried.chain(others.iter().map(|one| (When::OthersFail, one))).collect()
+    }
+}
+
+fn stays(app: &App, foreseen: &Foreseen) -> Result<(), Failure> {
+    let decision = &foreseen.decision;
     if app.output.is_json() {
         let value = json!({ "leaves": false, "class": decision.class, "decision": decision });
         return app.output.value(&value);
@@ -93,29 +143,78 @@ fn stays(app: &App, decision: &Decision) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(app: &App, away: &Try, decision: &Decision, shown: &Preview) -> Result<(), Failure> {
-    let egress = &shown.egress;
-    if app.output.is_json() {
-        let surfaces: Vec<_> = shown
-            .surfaces
-            .iter()
-            .map(|(surface, text)| json!({ "surface": surface.to_string(), "text": text.expose() }))
-            .collect();
-        return app.output.value(&json!({
-            "leaves": true, "to": away.name, "zone": away.zone, "class": decision.class,
-            "as": away.treatment, "surfaces": surfaces, "egress": egress,
-        }));
+/// One surface of a text, as it would leave.
+#[derive(Serialize)]
+struct Shown {
+    surface: String,
+    text: String,
+}
+
+/// A way out, for programs.
+#[derive(Serialize)]
+struct WayOut<'w> {
+    when: When,
+    to: &'w [&'w str],
+    /// Those of them whose key cannot be read here.
+    no_key_here: Vec<&'w str>,
+    zone: Zone,
+    #[serde(rename = "as")]
+    treatment: Treatment,
+    rule: &'w str,
+    surfaces: Vec<Shown>,
+    egress: Option<&'w Egress>,
+    /// Why nothing leaves by it.
+    refused: Option<String>,
+}
+
+/// The first way that lets something leave, as members of its own.
+#[derive(Serialize)]
+struct Leaving<'w> {
+    leaves: bool,
+    to: &'w str,
+    zone: Zone,
+    class: DataClass,
+    #[serde(rename = "as")]
+    treatment: Treatment,
+    surfaces: Vec<Shown>,
+    egress: &'w Egress,
+    ways: Vec<WayOut<'w>>,
+}
+
+fn value<'w>(foreseen: &'w Foreseen, ways: &'w [Way<'_>]) -> Option<Leaving<'w>> {
+    let open = ways.iter().find_map(|way| Some((way.one, way.shown.as_ref().ok()?)));
+    open.map(|(one, shown)| Leaving {
+        leaves: true,
+        to: &one.name,
+        zone: one.zone,
+        class: foreseen.decision.class,
+        treatment: one.treatment,
+        surfaces: surfaces(shown),
+        egress: &shown.egress,
+        ways: ways.iter().map(|way| way_out(foreseen, way)).collect(),
+    })
+}
+
+fn way_out<'w>(foreseen: &'w Foreseen, way: &'w Way<'_>) -> WayOut<'w> {
+    let shown = way.shown.as_ref();
+    WayOut {
+        when: way.when,
+        to: &way.names,
+        no_key_here: foreseen.without_key(&way.names),
+        zone: way.one.zone,
+        treatment: way.one.treatment,
+        rule: &way.one.rule,
+        surfaces: shown.map(surfaces).unwrap_or_default(),
+        egress: shown.ok().map(|shown| &shown.egress),
+        refused: shown.err().map(ToString::to_string),
     }
-    for (surface, text) in &shown.surfaces {
-        app.output.talk(&format!("{surface}:"));
-        app.output.line(text.expose())?;
-    }
-    let replaced: Vec<String> =
-        egress.replaced.iter().map(|(entity, count)| format!("{count} {entity}")).collect();
-    let replaced = if replaced.is_empty() { "nothing".to_owned() } else { replaced.join(", ") };
-    app.output.talk(&format!(
-        "{} bytes would leave to {} ({}) by rule {:?}; the text is {}; replaced: {replaced}",
-        egress.bytes, away.name, away.zone, egress.rule, decision.class
-    ));
-    Ok(())
+}
+
+fn surfaces(shown: &Preview) -> Vec<Shown> {
+    let all = shown.surfaces.iter();
+    all.map(|(surface, text)| Shown {
+        surface: surface.to_string(),
+        text: text.expose().to_owned(),
+    })
+    .collect()
 }

@@ -134,6 +134,81 @@ fn what_would_leave_is_shown_as_it_would_leave() {
     assert!(text.contains("private (card in the text)"), "{text}");
     let input = asked(&home, DEMO, &["--quiet", "would-leave", "-"]).input("Hello there").text();
     assert_eq!(input, "Hello there\n");
+    // A name that nobody has is no proof that nothing leaves.
+    let typo = asked(&home, DEMO, &["would-leave", letter, "--model", "openai/gpt-typo"]).output();
+    assert_eq!(typo.status.code(), Some(1));
+    assert!(home.said(&typo).contains("no model or alias of the name"), "{}", home.said(&typo));
     let output = asked(&home, DEMO, &["would-leave", "/no/such/file"]).output();
     assert_eq!(output.status.code(), Some(1));
+}
+
+const SEVERAL: &str = r#"
+default_class = "public"
+[backends.near]
+protocol = "openai"
+url = "http://192.168.0.7:8000/v1"
+zone = "lan"
+models.a = { quality = 0.9, price = { input = 0, output = 0 } }
+[backends.far]
+protocol = "openai"
+url = "https://far.example/v1"
+zone = "cloud"
+key = { env = "FAR_KEY" }
+models.b = { quality = 0.8, price = { input = 1, output = 1 } }
+[[classify]]
+name = "ours"
+class = "private"
+label = ["ours"]
+[[rule]]
+name = "veiled"
+class = "public"
+zone = "lan"
+as = "redacted"
+[[rule]]
+name = "open"
+class = "public"
+zone = "cloud"
+as = "as-is"
+key = ["ci"]
+[preferences]
+fallbacks = 0
+"#;
+
+#[test]
+fn every_way_out_is_shown_also_of_those_whose_key_is_elsewhere() {
+    let home = Home::empty();
+    let policy = home.file("p.toml", SEVERAL);
+    let letter = home.file("letter.txt", "Write to anna.muster@example.org, please.");
+    let run = |more: &[&str]| {
+        let args = ["--policy", policy.to_str().unwrap(), "would-leave", letter.to_str().unwrap()];
+        home.tieline(args).args(&["--class", "public"]).args(more).env("TIELINE_OFFLINE", "false")
+    };
+    let classed = std::fs::read_to_string(&policy).unwrap()
+        + "[[classify]]\nname = \"mail\"\nclass = \"public\"\nentity = [\"email\"]\n";
+    std::fs::write(&policy, classed).unwrap();
+    let shown = run(&["--json", "--key", "ci"]).json();
+    let ways = shown["ways"].as_array().unwrap();
+    assert_eq!(ways.len(), 2, "{shown}");
+    let told = |at: usize| {
+        ["when", "zone", "as", "rule"].map(|name| ways[at][name].as_str().unwrap().to_owned())
+    };
+    assert_eq!(told(0), ["first", "lan", "redacted", "veiled"]);
+    assert_eq!(told(1), ["others_fail", "cloud", "as-is", "open"]);
+    assert_eq!((&shown["to"], &shown["zone"]), (&"near/a".into(), &"lan".into()));
+    assert_eq!(ways[1]["no_key_here"], serde_json::json!(["far/b"]));
+    assert!(!ways[0]["surfaces"].to_string().contains("muster"));
+    assert!(ways[1]["surfaces"].to_string().contains("muster"));
+    let output = run(&["--key", "ci"]).output();
+    let said = home.said(&output);
+    assert!(said.contains("only if others fail: 41 bytes would leave to far/b (its key"), "{said}");
+    // Without the key that the rule names it goes no farther than this network; a label keeps it here.
+    assert_eq!(run(&["--json"]).json()["ways"].as_array().unwrap().len(), 1);
+    assert_eq!(run(&["--json", "--key", "ci", "--label", "ours"]).json()["leaves"], false);
+    let unknown = run(&["--key", "ic"]).output();
+    assert_eq!(unknown.status.code(), Some(1));
+    let args = ["--policy", policy.to_str().unwrap(), "route", "explain", "Hi", "--key", "ci"];
+    let explained = home.tieline(args).args(&["--json"]).env("TIELINE_OFFLINE", "false").json();
+    assert_eq!(explained["no_key_here"], serde_json::json!(["far/b"]));
+    let names = explained["scores"].as_array().unwrap().iter().map(|one| one["name"].clone());
+    assert_eq!(names.collect::<Vec<_>>().len(), 2, "{explained}");
 }
