@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     NoRoute,
     /// The route has other methods.
     NoMethod,
+    /// The response to go on from is not kept.
+    NoPrevious,
 }
 
 /// A refusal or failure, as a caller may see it.
@@ -84,6 +86,7 @@ impl Fault {
             Self::Misdirected => (421, INVALID, "misdirected_request", INVALID),
             Self::NoRoute => (404, INVALID, "not_found", "not_found_error"),
             Self::NoMethod => (405, INVALID, "method_not_allowed", INVALID),
+            Self::NoPrevious => (400, INVALID, "previous_response_not_found", INVALID),
         };
         row(status, kind, code, anthropic)
     }

@@ -168,6 +168,15 @@ impl Responses {
         kept.touch(id, owner).map(|entry| entry.record.clone())
     }
 
+    /// An item of a response of this owner: of its answer, or of what was asked. Its id holds the response's.
+    pub(crate) fn item(&self, id: &str, owner: &str) -> Option<Value> {
+        let (response, _) = id.split_once('_')?.1.rsplit_once('_')?;
+        let mut kept = self.kept();
+        let record = &kept.touch(&format!("resp_{response}"), owner)?.record;
+        let output = record.response["output"].as_array().map_or(&[][..], Vec::as_slice);
+        output.iter().chain(&record.items).find(|item| item["id"] == *id).cloned()
+    }
+
     /// Whether it is still being made.
     pub(crate) fn is_running(&self, id: &str) -> bool {
         self.kept().all.get(id).is_some_and(|entry| entry.running.is_some())

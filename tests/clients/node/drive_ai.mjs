@@ -34,6 +34,12 @@ const weather = tool({ description: "tells the weather", inputSchema: jsonSchema
 const tools = { get_weather: weather };
 const said = (call) => [call.toolName, call.input];
 
+// What was answered is sent again as the SDK keeps it.
+async function next(model, answer) {
+  const messages = [...c.QUESTION, ...answer.response.messages, { role: "user", content: "And now?" }];
+  return (await ask(model, { messages })).text;
+}
+
 // An error in a stream is a part of it.
 async function failure(stream) {
   for await (const part of stream.fullStream) if (part.type === "error") throw asError(part.error);
@@ -45,7 +51,9 @@ function asError(error) {
 
 const features = {
   async chat() {
-    c.same((await ask("mock", { system: "Be short." })).text, c.HELLO);
+    const first = await ask("mock", { system: "Be short." });
+    c.same(first.text, c.HELLO);
+    c.same(await next("mock", first), c.HELLO);
   },
   async stream() {
     c.same((await c.all(streamed("mock").textStream)).join(""), c.HELLO);
@@ -75,6 +83,7 @@ const features = {
     const providerOptions = { anthropic: { thinking }, openai: { forceReasoning: true, reasoningSummary: "auto" } };
     const answer = await ask("thinker", { providerOptions });
     c.same([answer.reasoningText, answer.text], [c.THOUGHT, c.ANSWER]);
+    c.same(await next("mock", answer), c.HELLO);
   },
   async usage() {
     const stream = streamed("mock");

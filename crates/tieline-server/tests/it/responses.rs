@@ -168,10 +168,69 @@ async fn a_conversation_goes_on_from_what_is_kept() {
     assert_eq!(items["has_more"], false);
     assert_eq!(delete(&service, &format!("{PATH}/{id}")).await.is(200)["deleted"], true);
     refused(&delete(&service, &format!("{PATH}/{id}")).await.is(404), "not_found", None);
-    refused(&service.post(PATH, &ask(&wish)).await.is(404), "not_found", None);
+    let gone = service.post(PATH, &ask(&wish)).await.is(400);
+    refused(&gone, "previous_response_not_found", Some("previous_response_id"));
     let unknown = json!({ "input": output });
     let body = service.post(PATH, &ask(&unknown)).await.is(400);
     refused(&body, "invalid_request", Some("input[0].call_id"));
+}
+
+#[tokio::test]
+async fn a_reference_is_read_as_the_item_that_is_kept() {
+    let service = Service::new(busy(FinishReason::ToolCalls));
+    let first = service.post(PATH, &ask(&json!({}))).await.is(200);
+    let items = first["output"].as_array().unwrap();
+    let mut input = vec![json!({ "role": "user", "content": "Hi" })];
+    input.extend(items.iter().map(|item| json!({ "type": "item_reference", "id": item["id"] })));
+    input.push(json!({ "type": "function_call_output", "call_id": "call_1", "output": "wet" }));
+    let second = service.post(PATH, &ask(&json!({ "input": input }))).await.is(200);
+    let Prompt::Chat(messages) = service.models.last().prompt else { panic!("no chat") };
+    let roles: Vec<Role> = messages.iter().map(|message| message.role).collect();
+    assert_eq!(roles, [Role::User, Role::Assistant, Role::Tool]);
+    assert_eq!(messages[1].reasoning.as_ref().unwrap().expose(), "Rain?");
+    assert_eq!(messages[1].content.expose(), "Let me see.\n");
+    assert_eq!(messages[1].tool_calls[0].arguments.expose(), r#"{"city":"Oslo"}"#);
+    // It is listed as what it is, and one of an input is an item too.
+    let list = format!("{PATH}/{}/input_items?order=asc", second["id"].as_str().unwrap());
+    let listed = service.get(&list).await.is(200)["data"].clone();
+    assert_eq!((&listed[1]["type"], &listed[2]["id"]), (&json!("reasoning"), &items[1]["id"]));
+    let asked = json!({ "input": [{ "type": "item_reference", "id": listed[0]["id"] }] });
+    service.post(PATH, &ask(&asked)).await.is(200);
+    let Prompt::Chat(messages) = service.models.last().prompt else { panic!("no chat") };
+    assert_eq!(messages[0].content.expose(), "Hi");
+}
+
+#[tokio::test]
+async fn a_reference_to_what_is_not_kept_is_refused() {
+    let service = Service::new(Scripted::hello());
+    let lost = service.post(PATH, &ask(&json!({ "store": false }))).await.is(200);
+    let kept = service.post(PATH, &ask(&json!({}))).await.is(200);
+    let new = NewKey { scopes: vec![Scope::Infer], ..NewKey::default() };
+    let (secret, _) = service.store.create_key(&new, 1).unwrap();
+    service.app.refresh_keys().unwrap();
+    let bearer = format!("Bearer {}", secret.expose());
+    let refer = |id: &Value| ask(&json!({ "input": [{ "type": "item_reference", "id": id }] }));
+    for id in [&lost["output"][0]["id"], &kept["id"], &json!("msg_1"), &json!("x"), &json!(null)] {
+        refused(&service.post(PATH, &refer(id)).await.is(404), "not_found", Some("input[0]"));
+    }
+    let id = &kept["output"][0]["id"];
+    service.post(PATH, &refer(id)).await.is(200);
+    let other = service.post_with(PATH, &[("authorization", &bearer)], &refer(id)).await;
+    refused(&other.is(404), "not_found", Some("input[0]"));
+}
+
+#[tokio::test]
+async fn what_is_referred_to_is_no_longer_than_a_body() {
+    let limits = Limits { body: Bytes(1000), ..Limits::default() };
+    let service = Service::with(Scripted::hello(), Config { limits, ..Config::default() });
+    let first = service.post(PATH, &ask(&json!({ "input": "x".repeat(500) }))).await.is(200);
+    let id = first["id"].as_str().unwrap();
+    let items = service.get(&format!("{PATH}/{id}/input_items")).await.is(200);
+    let reference = json!({ "type": "item_reference", "id": items["data"][0]["id"] });
+    service.post(PATH, &ask(&json!({ "input": [reference] }))).await.is(200);
+    let twice = json!({ "input": [reference, reference] });
+    let said = service.post(PATH, &ask(&twice)).await;
+    refused(&said.is(413), "request_too_large", Some("input[1]"));
 }
 
 #[tokio::test]
@@ -204,8 +263,6 @@ async fn a_broken_stream_says_that_it_failed() {
 async fn bad_wishes_are_refused() {
     let service = Service::new(Scripted::hello());
     let post = async |more: Value| service.post(PATH, &ask(&more)).await.is(400);
-    let reference = json!({ "input": [{ "type": "item_reference", "id": "x" }] });
-    refused(&post(reference).await, "unsupported", Some("input[0]"));
     let picture = json!([{ "role": "user", "content": [{ "type": "input_image" }] }]);
     refused(&post(json!({ "input": picture })).await, "unsupported", Some("input[0].content"));
     let search = json!({ "tools": [{ "type": "web_search" }] });

@@ -7,13 +7,12 @@ use tieline_types::{
 };
 
 use super::answer::{Keep, Thoughts, Turn};
-use super::input::{self, Read};
-use super::missing;
+use super::input::{self, Before, Read};
 use super::wire::{Format, ResponsesRequest, TextOptions, WireChoice, WireTool};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::constraint;
-use crate::error::ApiError;
+use crate::error::{ApiError, Fault};
 use crate::made::Made;
 use crate::open::Ask;
 use crate::openai::chat::thinking;
@@ -52,8 +51,9 @@ impl ResponsesRequest {
         let most = max_tokens(self.max_output_tokens)?;
         let base = self.base(&id, &sampling, most)?;
         let input = std::mem::replace(&mut self.input, super::wire::WireInput::Items(Vec::new()));
-        let limits = &app.config().limits;
-        let Read { messages, items } = input::read(input, &earlier, &id, limits.messages)?;
+        let (kept, owner) = (app.responses(), caller.principal.id.as_str());
+        let before = Before { earlier: &earlier, kept, owner };
+        let Read { messages, items } = input::read(input, before, &id, &app.config().limits)?;
         let all: Vec<Message> = earlier.iter().chain(&messages).cloned().collect();
         let logprobs = self.logprobs();
         let word = self.reasoning.as_ref().and_then(|reasoning| reasoning.effort.as_deref());
@@ -117,7 +117,11 @@ impl ResponsesRequest {
     fn earlier(&self, app: &App, caller: &Caller) -> Result<Vec<Message>, ApiError> {
         let param = "previous_response_id";
         let Some(id) = &self.previous_response_id else { return Ok(Vec::new()) };
-        let record = app.responses().find(id, &caller.principal.id).ok_or_else(missing)?;
+        let Some(record) = app.responses().find(id, &caller.principal.id) else {
+            let text = "the response before is not kept here: send the whole conversation";
+            let param = Some(param.to_owned());
+            return Err(ApiError { param, ..ApiError::new(Fault::NoPrevious, text) });
+        };
         if app.responses().is_running(id) {
             return Err(ApiError::invalid(param, "the response before is not over yet"));
         }

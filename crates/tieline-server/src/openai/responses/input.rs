@@ -1,10 +1,12 @@
 //! Items of a conversation as messages.
 
 use serde_json::{Value, json};
-use tieline_types::{Message, Picture, Private, Role, ToolCall};
+use tieline_types::{Bytes, Message, Picture, Private, Role, ToolCall};
 
 use super::wire::{Item, WireInput};
-use crate::error::ApiError;
+use crate::config::Limits;
+use crate::error::{ApiError, Fault};
+use crate::kept::Responses;
 use crate::openai::message::{Content, seen};
 
 /// What was read.
@@ -16,13 +18,23 @@ pub(crate) struct Read {
     pub(crate) items: Vec<Value>,
 }
 
-/// Reads the input of the response `id`, which goes on from `earlier` messages.
+/// What an input may refer to.
+pub(crate) struct Before<'a> {
+    /// The messages that it goes on from.
+    pub(crate) earlier: &'a [Message],
+    pub(crate) kept: &'a Responses,
+    /// Whose responses.
+    pub(crate) owner: &'a str,
+}
+
+/// Reads the input of the response `id`.
 pub(crate) fn read(
     input: WireInput,
-    earlier: &[Message],
+    before: Before<'_>,
     id: &str,
-    most: usize,
+    limits: &Limits,
 ) -> Result<Read, ApiError> {
+    let most = limits.messages;
     let items = match input {
         WireInput::Text(text) => {
             let mut read = Read::default();
@@ -35,12 +47,12 @@ pub(crate) fn read(
     if items.is_empty() {
         return Err(ApiError::invalid("input", "input is empty: expected at least one item"));
     }
-    if items.len().saturating_add(earlier.len()) > most {
+    if items.len().saturating_add(before.earlier.len()) > most {
         let text =
             format!("input has {} items: expected at most {most} with those before", items.len());
         return Err(ApiError::invalid("input", text));
     }
-    let mut reader = Reader { earlier, id, read: Read::default() };
+    let mut reader = Reader { before, id, room: limits.with_pictures(), read: Read::default() };
     for (at, item) in items.into_iter().enumerate() {
         reader.item(at, item)?;
     }
@@ -70,8 +82,10 @@ pub(crate) fn conversation(
 }
 
 struct Reader<'a> {
-    earlier: &'a [Message],
+    before: Before<'a>,
     id: &'a str,
+    /// How long the items may be that are referred to: one may be so again and again.
+    room: Bytes,
     read: Read,
 }
 
@@ -82,13 +96,7 @@ impl Reader<'_> {
             "reasoning" => self.reasoning(at, item),
             "function_call" => self.call(at, item),
             "function_call_output" => self.result(at, item),
-            "item_reference" => {
-                let param = format!("input[{at}]");
-                let text = format!(
-                    "{param} is a reference: send the item itself, or previous_response_id"
-                );
-                Err(ApiError::unsupported(&param, text))
-            }
+            "item_reference" => self.reference(at, item),
             other => {
                 let kind: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
                 let param = format!("input[{at}]");
@@ -98,6 +106,23 @@ impl Reader<'_> {
                 Err(ApiError::unsupported(&param, text))
             }
         }
+    }
+
+    /// An item that is kept, in the place of its id.
+    fn reference(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
+        let Before { kept, owner, .. } = self.before;
+        let param = format!("input[{at}]");
+        let Some(kept) = item.id.and_then(|id| kept.item(&id, owner)) else {
+            let text = format!("{param} refers to no item that is kept here: send the item itself");
+            return Err(ApiError { param: Some(param), ..ApiError::new(Fault::NoRoute, text) });
+        };
+        let Some(room) = self.room.0.checked_sub(kept.to_string().len() as u64) else {
+            let text = format!("the items up to {param} are longer than a body may be");
+            return Err(ApiError { param: Some(param), ..ApiError::new(Fault::TooLarge, text) });
+        };
+        self.room = Bytes(room);
+        let unread = |_| ApiError::unsupported(&param, format!("{param} cannot be read again"));
+        self.item(at, serde_json::from_value(kept).map_err(unread)?)
     }
 
     fn message(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
@@ -163,7 +188,7 @@ impl Reader<'_> {
     fn result(&mut self, at: usize, item: Item) -> Result<(), ApiError> {
         let param = format!("input[{at}].call_id");
         let call_id = item.call_id.unwrap_or_default();
-        let messages = self.earlier.iter().chain(&self.read.messages);
+        let messages = self.before.earlier.iter().chain(&self.read.messages);
         let calls = messages.flat_map(|message| &message.tool_calls);
         let mut names = calls.filter(|call| call.id == call_id).map(|call| call.name.clone());
         let Some(name) = names.next_back() else {
