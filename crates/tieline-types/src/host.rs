@@ -23,7 +23,7 @@ use crate::{
 pub struct Wanted {
     /// The model's name.
     pub name: String,
-    /// At least so long a context; `None` takes the usual one.
+    /// At least so long a context, or as long a one as the model was trained for; `None` takes the usual one.
     pub context: Option<Tokens>,
     /// How long to keep it in memory after this; `None` takes the usual time.
     pub keep: Option<Keep>,

@@ -104,7 +104,7 @@ impl Machine {
         let (composite, abilities) = self.known(&wanted.name).await?;
         let model = composite.found.base.clone();
         let vectors = vectors(wanted, purpose, abilities);
-        self.check_context(&model, wanted.context)?;
+        let least = possible(&model, wanted.context);
         let all = self.variants.of(model.digest);
         let ready = all.iter().find(|one| one.place() == Place::Ready);
         if let (Purpose::Words, None, Some(ready)) = (purpose, wanted.vectors, ready) {
@@ -118,8 +118,8 @@ impl Machine {
         // How long a text a model makes one vector of, the runner knows best.
         let usual = if vectors.is_some() { variants::OWN } else { self.usual_context(&model) };
         let sizes = (usual, model.context_length);
-        let context = variants::context(&there, wanted.context, sizes);
-        let variant = self.planned(&model, Kind { context, vectors }, wanted.context).await?;
+        let context = variants::context(&there, least, sizes);
+        let variant = self.planned(&model, Kind { context, vectors }, least).await?;
         composite.check_room(&variant, self.ground.budget)?;
         let inherited = match variant.place() {
             Place::Away => self.replace(&all, &variant).await?,
@@ -133,19 +133,6 @@ impl Machine {
             variant.is_kept(keep);
         }
         Placed { what, variant, keep }
-    }
-
-    fn check_context(&self, model: &Model, wanted: Option<Tokens>) -> Result<(), BackendError> {
-        match (wanted, model.context_length) {
-            (Some(wanted), Some(trained)) if wanted > trained => {
-                let name = &model.name;
-                let text = format!(
-                    "a context of {wanted} is asked for, and {name} was trained for {trained}"
-                );
-                Err(BackendError::new(ErrorKind::InvalidRequest, text))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// The context of who asks for none.
@@ -267,6 +254,12 @@ impl Machine {
     }
 }
 
+/// A wish for a context, as far as the model was trained for it: clients wish for the same of every model.
+fn possible(model: &Model, wanted: Option<Tokens>) -> Option<Tokens> {
+    let most = model.context_length.unwrap_or(Tokens(u32::MAX));
+    wanted.map(|wanted| wanted.min(most))
+}
+
 /// How vectors are made of tokens, where they are to be made.
 fn vectors(wanted: &Wanted, purpose: Purpose, abilities: Abilities) -> Option<Pooling> {
     // What writes no text cannot be loaded to write any.
@@ -311,9 +304,7 @@ impl Host for Machine {
         // The name comes first: whatever else is wrong is told of models that are here.
         let (composite, abilities) = self.known(&wanted.name).await?;
         tieline_engine::check_request(request)?;
-        let model = &composite.found.base;
-        self.check_context(model, wanted.context)?;
-        abilities::check(abilities, &model.name, &request.prompt)
+        abilities::check(abilities, &composite.found.base.name, &request.prompt)
     }
 
     async fn ready(&self, wanted: &Wanted) -> Result<Arc<Served>, BackendError> {

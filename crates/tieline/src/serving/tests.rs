@@ -204,16 +204,19 @@ fn a_name_of_no_model_is_not_found_by_any_method() {
 }
 
 #[test]
-fn a_context_beyond_what_a_model_was_trained_for_is_refused_with_both_numbers() {
-    let (app, folder) = app_without_runner();
-    pull_made(&app, &folder, "sample", &Draft::sample(1280).bytes());
+fn a_context_beyond_what_a_model_was_trained_for_is_the_longest_that_it_was() {
+    let Some(runner) = testkit::runner() else { return };
+    let (app, _folder) = app(&runner);
+    pull(&app, &testkit::shape(Shape::Llama), "llama");
+    pull(&app, &testkit::shape(Shape::Bert), "bert");
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
-        let wanted = Wanted { context: Some(Tokens(4096)), ..Wanted::named("sample") };
-        let error = host.ready(&wanted).await.unwrap_err();
-        assert_eq!(error.kind, ErrorKind::InvalidRequest);
-        let said = error.to_string();
-        assert!(said.contains("4096") && said.contains("2048"), "{said}");
+        let far = |name| Wanted { context: Some(Tokens(1_000_000)), ..Wanted::named(name) };
+        let served = host.ready(&far("llama")).await.unwrap();
+        assert_eq!(served.loaded.context, Tokens(testkit::CONTEXT));
+        let vectors = Wanted { vectors: Some(Pooling::Model), ..far("bert") };
+        let served = host.ready(&vectors).await.unwrap();
+        assert_eq!(served.loaded.context, Tokens(testkit::ENCODER_CONTEXT));
         handle.shutdown().await;
     });
 }
@@ -239,6 +242,7 @@ fn what_a_model_can_never_answer_is_known_before_it_is_loaded() {
     app.block_on(async {
         let (host, handle) = start(&app, settings(512), app.engine().unwrap());
         host.check(&Wanted::named("bare"), &raw()).await.unwrap();
+        host.check(&long, &raw()).await.unwrap();
         for (wanted, request, kind, words) in [
             (Wanted::named("bare"), chat(), ErrorKind::Unsupported, "no chat template"),
             (Wanted::named("bert"), chat(), ErrorKind::Unsupported, "writes no text"),
@@ -247,7 +251,6 @@ fn what_a_model_can_never_answer_is_known_before_it_is_loaded() {
             (Wanted::named("bare+nobody"), raw(), ErrorKind::NotFound, "nobody"),
             (Wanted::named("bare"), deep, ErrorKind::InvalidRequest, "nested 71 deep"),
             (Wanted::named("bare"), hot, ErrorKind::InvalidRequest, "temperature"),
-            (long, raw(), ErrorKind::InvalidRequest, "4096"),
         ] {
             let error = host.check(&wanted, &request).await.unwrap_err();
             assert_eq!(error.kind, kind, "{error}");
