@@ -156,7 +156,8 @@ pub(crate) async fn waited_of(
     reading: Reading,
 ) -> Result<Opened, ApiError> {
     let request = finish(app, caller, ask.request)?;
-    let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
+    let wanted = Wanted { special: reading == Reading::Special, ..ask.wanted };
+    let routed = app.router().decide(call(caller, what, wanted), &request).await?;
     let decision = Some(routed.decision().clone());
     let begun = begin(app, routed, (request, reading), (ask.plan, None)).await?;
     Ok(Opened { marks: begun.marks(decision), steps: begun.steps })
@@ -181,7 +182,8 @@ pub(crate) async fn streamed_of(
     reading: Reading,
 ) -> Result<Opened, ApiError> {
     let request = finish(app, caller, ask.request)?;
-    let routed = app.router().decide(call(caller, what, ask.wanted), &request).await?;
+    let wanted = Wanted { special: reading == Reading::Special, ..ask.wanted };
+    let routed = app.router().decide(call(caller, what, wanted), &request).await?;
     let decision = Some(routed.decision().clone());
     let (places, queue) = watch::channel(None);
     let mut beginning = Box::pin(begin(app, routed, (request, reading), (ask.plan, Some(places))));
@@ -286,7 +288,8 @@ async fn begin_unstopped(
         true => Some(routed.ready_for(&mut request).await?),
         false => None,
     };
-    // Somebody else's model has other tokens: it reads the text as it reads any.
+    // Where a policy decides, each model of this machine that is asked does so itself; somebody else's has other tokens,
+    // and reads the text as it reads any.
     if reading == Reading::Special && routed.is_here() {
         read_special(&routed, &mut request).await?;
     }

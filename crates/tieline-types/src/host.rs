@@ -29,6 +29,9 @@ pub struct Wanted {
     pub keep: Option<Keep>,
     /// Loaded to make vectors or scores rather than text.
     pub vectors: Option<Pooling>,
+    /// Names of special tokens in a text to go on from are these tokens, where [`Named`] answers: whoever asks a host
+    /// itself gives it the tokens.
+    pub special: bool,
 }
 
 /// How long a model stays in memory after its last use.
@@ -373,12 +376,24 @@ impl Backend for Named {
         let asker = request.asker();
         match request.prompt {
             Prompt::Texts(texts) => Ok(Box::pin(self.texts(texts, asker))),
-            _ => self.host.run(&self.wanted, request).await,
+            _ => self.host.run(&self.wanted, self.read(request).await?).await,
         }
     }
 }
 
 impl Named {
+    /// Makes a text's tokens the prompt, where the special ones among them are to be read.
+    async fn read(&self, mut request: Request) -> Result<Request, BackendError> {
+        if let (true, Prompt::Text(text)) = (self.wanted.special, &request.prompt) {
+            let tokens = self.host.tokenize(&self.wanted, text.clone(), (true, true)).await?;
+            // No tokens are no prompt; the text is refused where it is one.
+            if !tokens.is_empty() {
+                request.prompt = Prompt::Tokens(tokens);
+            }
+        }
+        Ok(request)
+    }
+
     /// What is wanted of texts, made once somebody waits for it.
     fn texts(&self, texts: Texts, asker: Asker) -> Making {
         let host = Arc::clone(&self.host);

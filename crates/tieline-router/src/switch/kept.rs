@@ -54,7 +54,9 @@ impl Shelf {
         let who = decision.tries.iter().map(|one| (&one.name, &one.rule, file(&one.name)));
         let who: Vec<_> = who.collect();
         // Debug tells each part from the next: names are quoted.
-        let model = format!("{} {:?} {:?} {who:?}", policy.digest, decision.asked, wanted.context);
+        let (context, special) = (wanted.context, wanted.special);
+        let asked = &decision.asked;
+        let model = format!("{} {asked:?} {context:?} {special} {who:?}", policy.digest);
         Some(Self { answers: Arc::clone(answers), model, look: again == Again::Welcome })
     }
 

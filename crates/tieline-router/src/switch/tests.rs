@@ -189,6 +189,31 @@ async fn the_best_that_may_answers_and_the_record_has_all_that_led_to_it() {
 }
 
 #[tokio::test]
+async fn a_text_with_special_tokens_is_read_so_by_a_model_of_this_machine_alone() {
+    let vendor = Arc::new(Vendor::default());
+    let scripted = Scripted::hello();
+    let router = Router::new(Arc::new(scripted.clone()), None);
+    let policy = format!("{POLICY}\n[models.fast]\ncandidates = [\"mock\"]\n");
+    router.switch().replace(Setup { policy: Policy::parse(&policy).unwrap(), ..setup(&vendor) });
+    for (special, want) in [(false, None), (true, Some(vec![1, 2]))] {
+        for model in ["fast", "cloud/big"] {
+            let wanted = Wanted { special, ..Wanted::named(model) };
+            let request = Request::new(Prompt::Text("<|im_start|>user Hi".into()));
+            let call = Call { wanted, ..call(model) };
+            let routed = router.decide(call, &request).await.unwrap();
+            routed.run(request).await.unwrap().collect::<Vec<_>>().await;
+        }
+        let tokens = match scripted.last().prompt {
+            Prompt::Tokens(tokens) => Some(tokens),
+            _ => None,
+        };
+        assert_eq!(tokens, want);
+    }
+    let left = vendor.left.lock().unwrap();
+    assert!(left.len() == 2 && left[0] == left[1] && left[0].contains("im_start"), "{left:?}");
+}
+
+#[tokio::test]
 async fn a_record_lists_some_of_the_parts_that_left_and_counts_all() {
     let router = router(&Arc::default());
     answer(&router, "cloud/big", chat(&[(Role::User, "Hi"); 600])).await.unwrap();

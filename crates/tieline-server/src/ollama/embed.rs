@@ -185,10 +185,10 @@ impl Maker {
         let guest = caller.principal.guest;
         let keep_alive = KeepAlive::of_caller(model.keep_alive.as_ref(), guest, &mut ignored)?;
         let wanted = Wanted {
-            name: asked.base,
             context: options.context,
             keep: keep_alive.keep(),
             vectors: Some(Pooling::Model),
+            ..Wanted::named(asked.base)
         };
         let asker = open::asker(app, caller)?;
         let mut routed = open::route(app, caller, WHAT, wanted)?;
