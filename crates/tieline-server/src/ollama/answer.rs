@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tieline_types::{
-    BackendError, ErrorKind, FinishReason, Finished, Request, TokenLogprob, ToolCall,
+    BackendError, ErrorKind, FinishReason, Finished, Prompt, Request, TokenLogprob, ToolCall,
 };
 
 use super::keep_alive::KeepAlive;
@@ -197,30 +197,33 @@ pub(crate) fn no_end() -> BackendError {
     BackendError::new(ErrorKind::Internal, "an answer has no end")
 }
 
-/// Nothing is asked: the model comes, or goes.
+/// Nothing is asked: the model comes, or goes. Of a policy's name, that is the model of this machine that would be asked
+/// first; where that is somebody else's, it is there as far as anybody here can say.
 pub(crate) async fn move_model(
     (app, caller): (&App, &Caller),
     shape: Shape,
     manner: Manner,
 ) -> Result<Response, ApiError> {
     let head = Head::new(shape, &manner.name);
-    let mut routed = open::route(app, caller, shape.what(), manner.wanted.clone())?;
-    let (served, body) = if manner.keep_alive == KeepAlive::Unload {
-        app.router().host().unload(bare(&manner)).await?;
-        (None, head.moved("unload", Duration::ZERO))
-    } else {
-        let served = routed.ready().await?;
-        (Some(served), head.moved("load", head.since.elapsed()))
+    let nothing = Request::new(Prompt::Chat(Vec::new()));
+    let request = open::finish(app, caller, nothing)?;
+    let wanted = (manner.wanted.clone(), &request);
+    let routed = open::decide(app, caller, shape.what(), wanted).await?.here();
+    let (served, body) = match (routed, manner.keep_alive) {
+        (Some(routed), KeepAlive::Unload) => {
+            app.router().host().unload(&routed.wanted().name).await?;
+            (None, head.moved("unload", Duration::ZERO))
+        }
+        (Some(mut routed), _) => {
+            let served = routed.ready().await?;
+            (Some(served), head.moved("load", head.since.elapsed()))
+        }
+        (None, KeepAlive::Unload) => (None, head.moved("unload", Duration::ZERO)),
+        (None, _) => (None, head.moved("load", Duration::ZERO)),
     };
     let response = axum::Json(body).into_response();
     let marks = Marks { served, ..Marks::default() };
     Ok(stamp(response, caller, &marks, &manner.ignored))
-}
-
-/// The model's name as the host has it.
-fn bare(manner: &Manner) -> &str {
-    let name = &manner.wanted.name;
-    name.strip_suffix(":latest").unwrap_or(name)
 }
 
 /// A call; its arguments are an object here.

@@ -254,6 +254,16 @@ fn an_alias_may_stand_for_a_model_with_an_adapter() {
     assert_eq!(said("helper"), changed);
     assert_ne!(said("tiny"), changed);
     assert_ne!(ask("none").status, 200);
+    // What is listed is loaded and unloaded by its name, also where it is the policy's.
+    for (keep, reason) in [(json!("5m"), "load"), (json!(0), "unload")] {
+        let body = json!({ "model": "helper", "keep_alive": keep });
+        assert_eq!(daemon.post("/api/generate", &body).is(200)["done_reason"], reason);
+    }
+    for path in ["/v1/models", "/models", "/api/v0/models"] {
+        let listed = daemon.get(path).is(200)["data"].clone();
+        assert!(listed.as_array().unwrap().iter().any(|one| one["id"] == "helper"), "{path}");
+    }
+    assert_eq!(daemon.get("/api/v0/models/helper").is(200)["publisher"], "policy");
     daemon.end();
 }
 
