@@ -15,10 +15,11 @@ use super::message::{WireMessage, messages};
 use super::options::Options;
 use super::pull::{Manner, give, status};
 use super::show::Name;
-use super::{blobs, files};
+use super::{adapters, blobs, files};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
+use crate::heads::{Marks, stamp};
 use crate::json::Json;
 
 #[derive(Debug, Deserialize)]
@@ -58,18 +59,24 @@ enum Licence {
 pub(crate) async fn create(
     State(app): State<App>,
     caller: Caller,
-    Json { value, shared, .. }: Json<CreateRequest, Manner>,
+    Json { value, shared, mut ignored }: Json<CreateRequest, Manner>,
 ) -> Result<Response, ApiError> {
     value.refuse()?;
     permit_name(&app, &caller, &value.made()?)?;
-    let Some(digest) = value.file()? else {
-        let overlay = value.overlay(&app, &caller).await?;
-        app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
-        let steps = ["reading model metadata", "writing manifest", "success"];
-        return give(stream::iter(steps.map(|step| Ok(status(step)))), shared.streams()).await;
+    ignored.extend(Options::made(value.parameters.as_ref().unwrap_or(&Map::new()))?.ignored);
+    let response = match value.file()? {
+        None => {
+            let overlay = value.overlay(&app, &caller).await?;
+            app.library().store.keep_overlay(&overlay).map_err(unnamed)?;
+            let steps = ["reading model metadata", "writing manifest", "success"];
+            give(stream::iter(steps.map(|step| Ok(status(step)))), shared.streams()).await?
+        }
+        Some(digest) => {
+            let overlay = value.own_overlay(app.config().limits.messages)?;
+            give(files::lines(&app, &caller, digest, overlay)?, shared.streams()).await?
+        }
     };
-    let overlay = value.own_overlay(app.config().limits.messages)?;
-    give(files::lines(&app, &caller, digest, overlay)?, shared.streams()).await
+    Ok(stamp(response, &caller, &Marks::default(), &ignored))
 }
 
 impl CreateRequest {
@@ -124,11 +131,14 @@ impl CreateRequest {
         permit(app, caller, &from)?;
         let below = app.library().store.overlay(&bare(&from)).map_err(failed)?;
         let base = below.as_ref().map_or(from.as_str(), |overlay| overlay.base.as_str());
-        let base = base.strip_suffix(":latest").unwrap_or(base).to_owned();
-        let base = adapted(base, self.adapters.iter().flatten());
+        let base = base.strip_suffix(":latest").unwrap_or(base);
         // A base that is not here is told now and not at the first question. It is kept by its own name, however it was
         // spelled.
-        let base = app.router().host().describe(&base).await?.card.name;
+        let base = app.router().host().describe(base).await?.card.name;
+        let base = match self.adapters.as_ref().filter(|all| !all.is_empty()) {
+            Some(adapters) => adapters::adapted(app, caller, (base, adapters)).await?,
+            None => base,
+        };
         let name = self.made()?;
         self.kept((name, base), below.as_ref(), app.config().limits.messages)
     }
@@ -168,15 +178,6 @@ impl CreateRequest {
             changed_at_unix_s: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
         })
     }
-}
-
-/// A base with adapters that are here already, each by its digest, or by its name where no digest is said.
-fn adapted<'a>(base: String, adapters: impl Iterator<Item = (&'a String, &'a Value)>) -> String {
-    adapters.fold(base, |base, (name, digest)| {
-        let digest = digest.as_str().filter(|digest| !digest.is_empty());
-        let adapter = digest.unwrap_or_else(|| name.strip_suffix(":latest").unwrap_or(name));
-        format!("{base}+{adapter}")
-    })
 }
 
 fn is_filled(map: Option<&Map<String, Value>>) -> bool {

@@ -58,7 +58,7 @@ pub(crate) fn lines(
 }
 
 /// Names what was sent, together with what is put before it.
-async fn name(
+pub(super) async fn name(
     library: &Library,
     (who, digest): (&str, Digest),
     (name, said): (&str, Option<&Overlay>),

@@ -41,6 +41,7 @@ pub(crate) async fn generate(
     let mut manner = shared.read(&app, &caller)?;
     manner.ignored.extend(ignored);
     value.refuse()?;
+    manner.ignored.extend(value.unread().map(str::to_owned));
     let Some((prompt, reading)) = value.prompt(&mut manner.asked)? else {
         return move_model((&app, &caller), Shape::Generate, manner).await;
     };
@@ -62,6 +63,15 @@ impl GenerateRequest {
             return Err(ApiError::unsupported("context", text));
         }
         Ok(())
+    }
+
+    /// Members that nobody reads beside a gap to fill: no template is there to put them into.
+    fn unread(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let filled =
+            |text: &Option<Private>| text.as_ref().is_some_and(|text| !text.expose().is_empty());
+        let members = [(filled(&self.system), "system"), (self.raw == Some(true), "raw")];
+        let gap = filled(&self.suffix);
+        members.into_iter().filter_map(move |(there, name)| (gap && there).then_some(name))
     }
 
     /// What the model reads; `None` where nothing is asked.
@@ -107,6 +117,18 @@ mod tests {
     fn read(body: serde_json::Value) -> Result<Option<(Prompt, Reading)>, ApiError> {
         let wire: GenerateRequest = serde_json::from_value(body).unwrap();
         wire.prompt(&mut Asked::default())
+    }
+
+    #[test]
+    fn what_is_not_read_beside_a_gap_is_named() {
+        let unread = |body: serde_json::Value| {
+            let wire: GenerateRequest = serde_json::from_value(body).unwrap();
+            wire.unread().collect::<Vec<_>>()
+        };
+        let all = json!({ "prompt": "x", "suffix": "y", "system": "Be brief.", "raw": true });
+        assert_eq!(unread(all), ["system", "raw"]);
+        assert!(unread(json!({ "suffix": "y", "system": "", "raw": false })).is_empty());
+        assert!(unread(json!({ "suffix": "", "system": "s", "raw": true })).is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Ollama's API.
 
 mod account;
+mod adapters;
 mod answer;
 pub(crate) mod asked;
 mod blobs;

@@ -46,12 +46,25 @@ impl Options {
             // What it has and we do not read was named when it was made.
             options.set(&name, &value)?;
         }
-        for (name, value) in asked {
-            if !options.set(&name, &value)? && options.ignored.len() < NAMED {
-                options.ignored.push(format!("options.{}", fit(&name)));
+        options.take("options", &asked)?;
+        Ok(options)
+    }
+
+    /// What an overlay that is being made says.
+    pub(crate) fn made(parameters: &Map<String, Value>) -> Result<Self, ApiError> {
+        let mut options = Self::default();
+        options.take("parameters", parameters)?;
+        Ok(options)
+    }
+
+    /// Names what nobody reads by the `member` that holds it.
+    fn take(&mut self, member: &str, all: &Map<String, Value>) -> Result<(), ApiError> {
+        for (name, value) in all {
+            if !self.set(name, value)? && self.ignored.len() < NAMED {
+                self.ignored.push(format!("{member}.{}", fit(name)));
             }
         }
-        Ok(options)
+        Ok(())
     }
 
     /// What an overlay says, over another usual way to choose tokens.

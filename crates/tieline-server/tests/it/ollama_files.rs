@@ -92,6 +92,34 @@ async fn a_file_becomes_a_model_with_what_is_put_before_it() {
 }
 
 #[tokio::test]
+async fn an_adapter_that_was_sent_is_named_and_used() {
+    let bytes = testkit::lora::adapter(1);
+    let said = digest(&bytes);
+    let whole = format!("mock+{said}");
+    let service = Service::new(Scripted::hello().with(&whole, text(&["x"])).with("own", text(&[])));
+    let make = async |base: &str| {
+        let body = json!({ "model": "jurist", "from": base, "adapters": { "lora.gguf": said },
+            "stream": false });
+        service.post("/api/create", &body).await
+    };
+    // Of a base that it does not fit nothing stays.
+    assert!(has_status(&blob(&service, "POST", &said, &bytes).await, 201));
+    make("own").await.is(404);
+    assert!(service.store().list().unwrap().is_empty());
+
+    assert!(has_status(&blob(&service, "POST", &said, &bytes).await, 201));
+    for _ in 0..2 {
+        assert_eq!(make("mock").await.is(200)["status"], "success");
+        let models = service.store().list().unwrap();
+        let [adapter] = models.as_slice() else { panic!("{models:?}") };
+        let short = &said["sha256:".len()..][..12];
+        assert_eq!(adapter.name, format!("adapter-{short}"));
+        assert_eq!((adapter.digest.to_string(), adapter.is_adapter), (said.clone(), true));
+        assert_eq!(service.store().overlay("jurist").unwrap().unwrap().base, whole);
+    }
+}
+
+#[tokio::test]
 async fn a_name_never_changes_its_bytes() {
     let service = Service::new(Scripted::hello());
     let other = Draft::sample(256_000).bytes();

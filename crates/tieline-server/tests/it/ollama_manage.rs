@@ -102,6 +102,24 @@ async fn a_made_model_says_its_own_first() {
 }
 
 #[tokio::test]
+async fn what_is_not_read_of_a_made_model_is_named() {
+    let service = Service::new(Scripted::hello());
+    let body = json!({
+        "model": "made", "from": "mock", "renderer": "x", "requires": "0.14.0",
+        "parameters": { "mirostat": 2, "num_keep": 4, "temperature": 0.5 },
+    });
+    let said = service.post("/api/create", &body).await;
+    let ignored = said.headers["x-tieline-ignored"].to_str().unwrap();
+    let mut ignored: Vec<&str> = ignored.split(", ").collect();
+    ignored.sort_unstable();
+    let want = ["parameters.mirostat", "parameters.num_keep", "renderer", "requires"];
+    assert_eq!(ignored, want);
+    let body = json!({ "model": "plain", "from": "mock", "parameters": { "seed": 1 } });
+    let said = service.post("/api/create", &body).await;
+    assert!(!said.headers.contains_key("x-tieline-ignored"));
+}
+
+#[tokio::test]
 async fn a_model_made_of_a_made_one_is_its_bases() {
     let service = Service::new(Scripted::hello());
     let make = async |body: Value| service.post("/api/create", &body).await;
