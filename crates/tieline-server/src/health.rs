@@ -12,6 +12,7 @@ use tieline_types::{BackendError, ErrorKind};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
+use crate::own::models::may_know;
 use crate::routes::{Dialect, Guard, Route};
 
 pub(crate) fn routes() -> Vec<Route> {
@@ -53,10 +54,12 @@ async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Api
     let lost = app.router().records().lost() + app.lost().count();
     let here = app.clone();
     let read = tokio::task::spawn_blocking(move || here.router().switch().budgets()).await;
-    app.metrics().look(app.router().switch(), &read.unwrap_or_default());
+    let mut budgets = read.unwrap_or_default();
+    budgets.retain(|one| may_know(&caller.principal, one));
+    app.metrics().look(app.router().switch());
     let text = app
         .metrics()
-        .text(&status, (lost, app.is_policy_read()))
+        .text(&status, (lost, app.is_policy_read()), &budgets)
         .map_err(|_| BackendError::new(ErrorKind::Internal, "the metrics cannot be written"))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(CONTENT_TYPE, kind)], text).into_response())

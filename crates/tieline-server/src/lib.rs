@@ -18,6 +18,7 @@ mod dialect;
 mod doors;
 mod ends;
 mod error;
+mod genai;
 mod heads;
 mod health;
 mod json;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,6 +20,7 @@ use tieline_types::{Bytes, DeviceUse, HostStatus};
 
 use self::decided::Decided;
 use crate::dialect::Dialect;
+use crate::genai::{PROVIDER, operation};
 
 /// Prefill on a processor takes longer than the 81.92 s and 10 s at which OpenTelemetry's buckets end.
 const DURATION: [f64; 16] = [
@@ -32,6 +33,23 @@ const FIRST_TOKEN: [f64; 19] = [
 ];
 const PER_TOKEN: [f64; 13] =
     [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
+/// Powers of four.
+const USAGE: [f64; 14] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Asked {
@@ -43,7 +61,16 @@ struct Asked {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Work {
     gen_ai_operation_name: &'static str,
+    gen_ai_provider_name: &'static str,
     gen_ai_request_model: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkUsed {
+    gen_ai_operation_name: &'static str,
+    gen_ai_provider_name: &'static str,
+    gen_ai_request_model: String,
+    gen_ai_token_type: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +112,7 @@ pub(crate) struct Metrics {
     first_token: Times<Work>,
     duration: Times<Work>,
     per_token: Times<Work>,
+    usage: Times<WorkUsed>,
     tokens: Family<Used, Counter>,
     memory: Family<Model, Gauge>,
     device_memory: Family<Device, Gauge>,
@@ -103,7 +131,9 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let times = |make: fn() -> Histogram| Family::new_with_constructor(make);
+        fn times<L: Clone + Eq + std::hash::Hash>(make: fn() -> Histogram) -> Times<L> {
+            Family::new_with_constructor(make)
+        }
         let mut metrics = Self {
             registry: Registry::default(),
             requests: Family::default(),
@@ -112,6 +142,7 @@ impl Default for Metrics {
             first_token: times(|| Histogram::new(FIRST_TOKEN)),
             duration: times(|| Histogram::new(DURATION)),
             per_token: times(|| Histogram::new(PER_TOKEN)),
+            usage: times(|| Histogram::new(USAGE)),
             tokens: Family::default(),
             memory: Family::default(),
             device_memory: Family::default(),
@@ -152,6 +183,8 @@ impl Metrics {
         let name = "gen_ai_server_time_per_output_token";
         let text = "Between tokens of an answer, after the first";
         all.register_with_unit(name, text, seconds(), self.per_token.clone());
+        let text = "Tokens of each request, read (input) and written (output)";
+        all.register("gen_ai_client_token_usage", text, self.usage.clone());
         let text = "Tokens read (input), of them known already (cache_read), and written (output)";
         all.register("tieline_tokens", text, self.tokens.clone());
     }
@@ -214,14 +247,17 @@ impl Metrics {
     pub(crate) fn record(&self, record: &Record) {
         let asked = Asked {
             dialect: record.dialect,
-            gen_ai_operation_name: record.operation,
+            gen_ai_operation_name: operation(record.operation),
             outcome: record.outcome.as_str(),
         };
         self.requests.get_or_create(&asked).inc();
         self.decided.record(record);
         let model = answered(record).map(|name| base(name).to_owned()).unwrap_or_default();
-        let work =
-            Work { gen_ai_operation_name: record.operation, gen_ai_request_model: model.clone() };
+        let work = Work {
+            gen_ai_operation_name: operation(record.operation),
+            gen_ai_provider_name: PROVIDER,
+            gen_ai_request_model: model.clone(),
+        };
         let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
         self.duration.get_or_create(&work).observe(seconds(record.total_us));
         if let Some(first) = record.first_token_us {
@@ -241,25 +277,39 @@ impl Metrics {
             let labels = Used { gen_ai_request_model: model.clone(), gen_ai_token_type: kind };
             self.tokens.get_or_create(&labels).inc_by(count.into());
         }
+        for (kind, count) in [("input", usage.prompt_tokens.0), ("output", written)] {
+            let Work { gen_ai_operation_name, gen_ai_provider_name, gen_ai_request_model } =
+                work.clone();
+            let labels = WorkUsed {
+                gen_ai_operation_name,
+                gen_ai_provider_name,
+                gen_ai_request_model,
+                gen_ai_token_type: kind,
+            };
+            self.usage.get_or_create(&labels).observe(count.into());
+        }
     }
 
-    /// Who is left alone now, and what is left of these budgets.
-    pub(crate) fn look(&self, switch: &Switch, budgets: &[Standing]) {
-        self.decided.budgets(budgets);
+    /// Who is left alone now.
+    pub(crate) fn look(&self, switch: &Switch) {
         self.decided.observe(&switch.left_alone(), switch.offline_for().is_some());
     }
 
-    /// The text, with what is in memory now, how many rows were lost, and whether the policy in use is the file's.
+    /// The text, with what is in memory now, how many rows were lost, whether the policy in use is the file's, and what
+    /// is left of the budgets that its reader may know of.
     pub(crate) fn text(
         &self,
         status: &HostStatus,
         (lost, current): (u64, bool),
+        budgets: &[Standing],
     ) -> Result<String, std::fmt::Error> {
         self.observe(status);
         self.policy.set(current.into());
         self.lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let mut text = String::new();
-        encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.registry)?;
+        encode_registry(&mut text, &decided::budgets(budgets))?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 

@@ -14,6 +14,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
+use crate::genai::{PROVIDER, operation};
+
 /// Spans in one message.
 const BATCH: usize = 256;
 /// How long a span may wait for others.
@@ -94,7 +96,7 @@ fn span(record: &Record, at: u64) -> Value {
 fn attributes(record: &Record) -> Vec<Value> {
     let mut all = vec![
         text("gen_ai.operation.name", operation(record.operation)),
-        text("gen_ai.provider.name", "tieline"),
+        text("gen_ai.provider.name", PROVIDER),
         text("gen_ai.request.model", &record.decision.model),
         text("gen_ai.response.id", &record.id),
         text("tieline.dialect", record.dialect),
@@ -127,16 +129,6 @@ fn attributes(record: &Record) -> Vec<Value> {
         }
     }
     all
-}
-
-/// The conventions' name of an operation; ours where they have none.
-fn operation(ours: &str) -> &str {
-    match ours {
-        "completion" | "generate" | "infill" => "text_completion",
-        "embedding" | "embed" => "embeddings",
-        "responses" | "messages" => "chat",
-        other => other,
-    }
 }
 
 fn text(key: &str, value: &str) -> Value {

@@ -54,8 +54,6 @@ pub(super) struct Decided {
     given_again: Counter,
     circuits: Family<Alone, Gauge>,
     offline: Gauge,
-    budget_cap: Family<Budget, Gauge>,
-    budget_left: Family<Budget, Gauge>,
 }
 
 impl Decided {
@@ -78,10 +76,6 @@ impl Decided {
         all.register("tieline_circuits_open", text, self.circuits.clone());
         let text = "Whether nobody beyond the local network is asked, since none could be reached";
         all.register("tieline_offline", text, self.offline.clone());
-        let text = "What a budget of the policy holds, in millionths of a dollar";
-        all.register("tieline_budget_micro_usd", text, self.budget_cap.clone());
-        let text = "What is neither spent nor reserved of it, in millionths of a dollar";
-        all.register("tieline_budget_left_micro_usd", text, self.budget_left.clone());
     }
 
     pub(super) fn record(&self, record: &Record) {
@@ -121,21 +115,6 @@ impl Decided {
         }
     }
 
-    /// What is left of the policy's budgets.
-    pub(super) fn budgets(&self, all: &[Standing]) {
-        self.budget_cap.clear();
-        self.budget_left.clear();
-        for Standing { scope, left } in all {
-            let labels = Budget {
-                scope: scope.kind.as_str(),
-                id: scope.id.clone(),
-                period: scope.period.as_str(),
-            };
-            self.budget_cap.get_or_create(&labels).set(scope.cap.0);
-            self.budget_left.get_or_create(&labels).set(left.0);
-        }
-    }
-
     /// Who is left alone now.
     pub(super) fn observe(&self, alone: &[LeftAlone], offline: bool) {
         let mut open: HashMap<Alone, i64> = HashMap::new();
@@ -152,9 +131,57 @@ impl Decided {
     }
 }
 
+/// What is left of these budgets. In no registry that all share: each reader knows of others.
+pub(super) fn budgets(all: &[Standing]) -> Registry {
+    let (cap_of, left_of) =
+        (Family::<Budget, Gauge>::default(), Family::<Budget, Gauge>::default());
+    for Standing { scope, left } in all {
+        let labels = Budget {
+            scope: scope.kind.as_str(),
+            id: scope.id.clone(),
+            period: scope.period.as_str(),
+        };
+        cap_of.get_or_create(&labels).set(scope.cap.0);
+        left_of.get_or_create(&labels).set(left.0);
+    }
+    let mut registry = Registry::default();
+    let text = "What a budget of the policy holds, in millionths of a dollar";
+    registry.register("tieline_budget_micro_usd", text, cap_of);
+    let text = "What is neither spent nor reserved of it, in millionths of a dollar";
+    registry.register("tieline_budget_left_micro_usd", text, left_of);
+    registry
+}
+
 /// Whose model it was; empty: this machine's.
 fn backend(tried: &Tried) -> &str {
     let away = tried.zone > Zone::Host || !tried.vendor.is_empty();
     let split = tried.name.split_once('/').filter(|_| away);
     split.map_or("", |(backend, _)| backend)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+    use tieline_store::budget::{Period, Scope, ScopeKind};
+    use tieline_types::MicroUsd;
+
+    use super::*;
+
+    #[test]
+    fn budgets_are_those_that_are_given() {
+        let told = |all: &[Standing]| {
+            let mut text = String::new();
+            encode(&mut text, &budgets(all)).unwrap();
+            text
+        };
+        let (kind, period, cap) = (ScopeKind::Key, Period::Day, MicroUsd(9));
+        let scope = Scope { kind, id: "k1".to_owned(), period, cap };
+        let text = told(&[Standing { scope, left: MicroUsd(5) }]);
+        for (name, number) in [("budget", 9), ("budget_left", 5)] {
+            let labels = r#"{scope="key",id="k1",period="day"}"#;
+            let line = format!("tieline_{name}_micro_usd{labels} {number}\n");
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+        assert!(!told(&[]).contains("k1"));
+    }
 }

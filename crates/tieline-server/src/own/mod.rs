@@ -3,7 +3,7 @@
 mod decisions;
 mod events;
 mod ledger;
-mod models;
+pub(crate) mod models;
 mod profiles;
 mod pull;
 

@@ -93,7 +93,8 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
     let alone = switch.left_alone().into_iter().filter(|one| caller.may_ask(&one.name));
     let here = app.clone();
     let read = tokio::task::spawn_blocking(move || here.router().switch().budgets()).await;
-    let budgets = read.unwrap_or_default().into_iter().filter(|one| may_know(&caller, one));
+    let budgets =
+        read.unwrap_or_default().into_iter().filter(|one| may_know(&caller.principal, one));
     let budgets = budgets.map(|Standing { scope, left }| {
         let (kind, period) = (scope.kind.as_str(), scope.period.as_str());
         json!({ "scope": kind, "id": scope.id, "period": period,
@@ -116,8 +117,8 @@ pub(crate) async fn status(State(app): State<App>, caller: Caller) -> Answer {
 }
 
 /// This machine's user knows all budgets; a key its own, and what all share where it is for all models.
-fn may_know(caller: &Caller, Standing { scope, .. }: &Standing) -> bool {
-    let Principal { id, label, models, guest } = &caller.principal;
+pub(crate) fn may_know(principal: &Principal, Standing { scope, .. }: &Standing) -> bool {
+    let Principal { id, label, models, guest } = principal;
     match scope.kind {
         _ if id.is_empty() => true,
         ScopeKind::Everything => models.is_none() && !guest,
@@ -204,4 +205,37 @@ fn departure(caller: &Caller, gone: &Departure) -> Value {
     let known = gone.other.as_ref().is_none_or(|other| caller.may_ask(other));
     let reason = if known { gone.reason.as_str() } else { "another model needed the room" };
     json!({ "name": gone.name, "reason": reason, "ago_s": gone.ago.as_secs() })
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_store::budget::{Period, Scope};
+    use tieline_types::MicroUsd;
+
+    use super::*;
+
+    #[test]
+    fn a_key_knows_its_own_budget_and_what_all_share() {
+        let (period, cap, left) = (Period::Day, MicroUsd(9), MicroUsd(5));
+        let known = |principal: &Principal| {
+            let all = [
+                (ScopeKind::Everything, ""),
+                (ScopeKind::Key, "k1"),
+                (ScopeKind::Key, "anna"),
+                (ScopeKind::Key, "k2"),
+            ];
+            let may = |(kind, id): &(ScopeKind, &'static str)| {
+                let scope = Scope { kind: *kind, id: (*id).to_owned(), period, cap };
+                may_know(principal, &Standing { scope, left })
+            };
+            all.into_iter().filter(may).map(|(_, id)| id).collect::<Vec<_>>()
+        };
+        let label = Some("anna".to_owned());
+        let key = Principal { id: "k1".to_owned(), label, ..Principal::default() };
+        assert_eq!(known(&Principal::default()), ["", "k1", "anna", "k2"]);
+        assert_eq!(known(&key), ["", "k1", "anna"]);
+        assert_eq!(known(&Principal { guest: true, ..key.clone() }), ["k1", "anna"]);
+        let models = Some(["mock".to_owned()].into());
+        assert_eq!(known(&Principal { models, ..key }), ["k1", "anna"]);
+    }
 }

@@ -31,11 +31,12 @@ async fn the_metrics_tell_what_was_asked() {
         r#"tieline_http_responses_total{dialect="openai",status="404"} 2"#,
         // This one.
         "tieline_requests_in_flight 1",
-        r#"gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="mock"} 1"#,
-        r#"gen_ai_server_time_per_output_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="mock"} 1"#,
+        r#"gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="mock"} 1"#,
+        r#"gen_ai_server_time_per_output_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="mock"} 1"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="input"} 9"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="cache_read"} 4"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="output"} 3"#,
+        r#"gen_ai_client_token_usage_sum{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="mock",gen_ai_token_type="input"} 9.0"#,
         r#"tieline_model_memory_bytes{gen_ai_request_model="mock"} 200000000"#,
         r#"tieline_device_memory_bytes{device="G0"} 7000000"#,
         r#"tieline_device_budget_bytes{device="G0"} 8000000"#,
@@ -48,6 +49,31 @@ async fn the_metrics_tell_what_was_asked() {
     // Callers choose no label.
     assert!(!said.text.contains(CANARY), "{}", said.text);
     assert!(said.text.ends_with("# EOF\n"));
+}
+
+#[tokio::test]
+async fn an_operation_has_one_name_in_metrics_and_spans() {
+    let service = Service::new(Scripted::hello());
+    let said = json!([{ "role": "user", "content": "x" }]);
+    for (path, body) in [
+        ("/v1/responses", json!({ "model": "mock", "input": "x" })),
+        ("/v1/messages", json!({ "model": "mock", "messages": said, "max_tokens": 5 })),
+        ("/api/generate", json!({ "model": "mock", "prompt": "x", "stream": false })),
+        ("/infill", json!({ "model": "mock", "input_prefix": "a", "input_suffix": "b" })),
+    ] {
+        service.post(path, &body).await.is(200);
+    }
+    let said = service.get("/metrics").await.text;
+    for (dialect, operation) in [
+        ("openai", "chat"),
+        ("anthropic", "chat"),
+        ("ollama", "text_completion"),
+        ("llama", "text_completion"),
+    ] {
+        let labels = format!(r#"dialect="{dialect}",gen_ai_operation_name="{operation}""#);
+        let line = format!("tieline_requests_total{{{labels},outcome=\"answered\"}} 1");
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
 }
 
 #[tokio::test]
