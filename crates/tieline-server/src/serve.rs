@@ -177,9 +177,9 @@ fn admit(shared: &Shared, stream: Boxed, peer: Peer, tls: Option<TlsAcceptor>) {
     let Some(admission) = shared.admissions.admit(peer.address, (most, most_per_address)) else {
         shared.app.metrics().refused();
         if let Some(place) = shared.refusals.place(tls.is_some()) {
-            let refusals = shared.refusals.clone();
+            let (refusals, ready) = (shared.refusals.clone(), shared.app.is_ready());
             shared.tasks.spawn(async move {
-                refusals.refuse(stream, tls).await;
+                refusals.refuse(stream, tls, ready).await;
                 drop(place);
             });
         }

@@ -44,18 +44,23 @@ impl Refusals {
         Arc::clone(places).try_acquire_owned().ok()
     }
 
-    /// Answers the first request with 503.
-    pub(crate) async fn refuse(&self, stream: Boxed, tls: Option<TlsAcceptor>) {
-        let Some(tls) = tls else { return refuse(stream, &self.dialects).await };
+    /// Answers the first request with 503, but for one that looks whether the server lives or is ready: a full house is
+    /// no reason to have it started anew.
+    pub(crate) async fn refuse(&self, stream: Boxed, tls: Option<TlsAcceptor>, ready: bool) {
+        let facts = (&self.dialects, ready);
+        let Some(tls) = tls else { return refuse(stream, facts).await };
         match tokio::time::timeout(PATIENCE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => refuse(stream, &self.dialects).await,
+            Ok(Ok(stream)) => refuse(stream, facts).await,
             Ok(Err(_)) | Err(_) => debug!("no handshake"),
         }
     }
 }
 
 /// Whoever asks nothing is told nothing: an answer to no request confuses clients.
-async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, dialects: &Dialects) {
+async fn refuse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    (dialects, ready): (&Dialects, bool),
+) {
     let told = async {
         let mut head = Vec::with_capacity(1024);
         let mut looked = 0;
@@ -66,7 +71,7 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, dialects: &Dial
                 return Ok(());
             }
         }
-        stream.write_all(answer(dialect(&head, dialects)).as_bytes()).await?;
+        stream.write_all(answer(&head, (dialects, ready)).as_bytes()).await?;
         stream.shutdown().await?;
         // Closing with bytes unread would have the system throw away what was just sent.
         let mut rest = [0; 4096];
@@ -78,21 +83,38 @@ async fn refuse(mut stream: impl AsyncRead + AsyncWrite + Unpin, dialects: &Dial
     }
 }
 
-/// Whose words the caller of this head reads.
-fn dialect(head: &[u8], dialects: &Dialects) -> Dialect {
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
-    let target = line.split(|&byte| byte == b' ').nth(1).unwrap_or_default();
-    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
-    let path = std::str::from_utf8(path).unwrap_or_default();
-    dialects.get(path).copied().unwrap_or_else(|| likely(path))
+/// The answer to the request that begins with this head.
+fn answer(head: &[u8], (dialects, ready): (&Dialects, bool)) -> String {
+    match asked(head) {
+        ("GET", "/livez") => said("200 OK", "", r#"{"status":"ok"}"#),
+        ("GET", "/readyz") if ready => said("200 OK", "", r#"{"status":"ready"}"#),
+        ("GET", "/readyz") => said(UNAVAILABLE, "", r#"{"status":"stopping"}"#),
+        (_, path) => refusal(dialects.get(path).copied().unwrap_or_else(|| likely(path))),
+    }
 }
 
-fn answer(dialect: Dialect) -> String {
+/// The method and the path of the request that begins with this head.
+fn asked(head: &[u8]) -> (&str, &str) {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let mut words = line.split(|&byte| byte == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let path = target.split(|&byte| byte == b'?').next().unwrap_or_default();
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    (text(method), text(path))
+}
+
+const UNAVAILABLE: &str = "503 Service Unavailable";
+
+fn refusal(dialect: Dialect) -> String {
     let text = "the server has as many connections as it takes";
     let body = ApiError::new(Fault::Backend(ErrorKind::Busy), text).body(dialect).to_string();
+    said(UNAVAILABLE, "retry-after: 1\r\n", &body)
+}
+
+fn said(status: &str, fields: &str, body: &str) -> String {
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n{fields}connection: close\r\n\r\n{body}",
         body.len()
     )
 }
@@ -114,8 +136,8 @@ mod tests {
             ("", Dialect::OpenAi),
         ] {
             let head = format!("{line}\r\nhost: x\r\n\r\n");
-            assert_eq!(dialect(head.as_bytes(), &dialects), want, "{line}");
-            let said = answer(want);
+            let said = answer(head.as_bytes(), (&dialects, true));
+            assert_eq!(said, refusal(want), "{line}");
             let (head, body) = said.split_once("\r\n\r\n").unwrap();
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
             let body: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -123,9 +145,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn who_looks_whether_it_lives_is_told_so() {
+        for (line, ready, status, body) in [
+            ("GET /livez HTTP/1.1", true, 200, r#"{"status":"ok"}"#),
+            ("GET /livez?x HTTP/1.1", false, 200, r#"{"status":"ok"}"#),
+            ("GET /readyz HTTP/1.1", true, 200, r#"{"status":"ready"}"#),
+            ("GET /readyz HTTP/1.1", false, 503, r#"{"status":"stopping"}"#),
+        ] {
+            let head = format!("{line}\r\nhost: x\r\n\r\n");
+            let said = answer(head.as_bytes(), (&Dialects::default(), ready));
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+            assert!(said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
+        }
+        for line in ["POST /livez HTTP/1.1", "GET /livez/x HTTP/1.1", "GET /metrics HTTP/1.1"] {
+            let said = answer(line.as_bytes(), (&Dialects::default(), true));
+            assert!(said.starts_with("HTTP/1.1 503 "), "{line}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_asks_is_told_and_who_is_silent_is_not_waited_for() {
-        let told = answer(Dialect::OpenAi);
+        let told = refusal(Dialect::OpenAi);
         let long = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(HEAD / 2));
         let asks =
             [("GET / HTTP/1.1\r\n\r\n", told.as_str()), (&long, &told), ("GET /", ""), ("", "")];
@@ -140,7 +181,7 @@ mod tests {
                     caller.read_to_string(&mut said).await.unwrap();
                 };
                 let dialects = Dialects::default();
-                tokio::join!(refuse(stream, &dialects), asks);
+                tokio::join!(refuse(stream, (&dialects, true)), asks);
                 assert_eq!((said.as_str(), since.elapsed()), (told, PATIENCE), "{asked:?}");
             }
         }

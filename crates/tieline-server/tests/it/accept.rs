@@ -180,8 +180,9 @@ async fn connections_are_counted() {
         read_until(&mut connection, "ok").await;
         open.push(connection);
     }
+    let models = ask.replace("/livez", "/v1/models");
     for (ask, error) in [
-        (ask.clone(), r#"{"error":{"message":""#),
+        (models.clone(), r#"{"error":{"message":""#),
         (ask.replace("/livez", "/v1/messages"), r#""type":"overloaded_error""#),
         (ask.replace("/livez", "/api/tags"), r#"{"error":"the server has"#),
         (ask.replace("/livez", "/props"), r#"{"error":{"code":503,"#),
@@ -198,7 +199,7 @@ async fn connections_are_counted() {
     let again = async {
         loop {
             let mut connection = server.connect().await;
-            connection.write_all(ask.as_bytes()).await.unwrap();
+            connection.write_all(models.as_bytes()).await.unwrap();
             if read_until(&mut connection, "\r\n\r\n").await.starts_with("HTTP/1.1 200 ") {
                 return;
             }
@@ -273,6 +274,14 @@ fn made() -> (rcgen::Certificate, Tls) {
 
 /// What is answered to whoever trusts this certificate alone.
 async fn encrypted(address: SocketAddr, cert: &rcgen::Certificate) -> std::io::Result<String> {
+    encrypted_at(address, cert, "/livez").await
+}
+
+async fn encrypted_at(
+    address: SocketAddr,
+    cert: &rcgen::Certificate,
+    path: &str,
+) -> std::io::Result<String> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(cert.der().clone()).unwrap();
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -286,7 +295,7 @@ async fn encrypted(address: SocketAddr, cert: &rcgen::Certificate) -> std::io::R
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let mut stream = connector.connect(name, stream).await?;
     let port = address.port();
-    let ask = format!("GET /livez HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
+    let ask = format!("GET {path} HTTP/1.1\r\nhost: localhost:{port}\r\nconnection: close\r\n\r\n");
     stream.write_all(ask.as_bytes()).await.unwrap();
     let mut said = String::new();
     let _ = stream.read_to_string(&mut said).await;
@@ -326,9 +335,34 @@ async fn one_connection_too_many_is_told_so_encrypted() {
     let mut running = JoinSet::new();
     running.spawn(serve(vec![listener], service.app.clone(), shutdown.clone()));
     let said = encrypted(address, &cert).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "it lives: {said}");
+    let said = encrypted_at(address, &cert, "/v1/models").await.unwrap();
     assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("\r\nretry-after: 1"), "{said}");
     shutdown.cancel();
     running.join_next().await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_house_lives_and_is_ready() {
+    let mut config = Config::default();
+    config.connections.most = 1;
+    let server = start(Scripted::hello(), config);
+    let mut inside = server.connect().await;
+    inside.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    read_until(&mut inside, "ok").await;
+    for (path, want) in [
+        ("/livez", "HTTP/1.1 200 OK"),
+        ("/readyz", "HTTP/1.1 200 OK"),
+        ("/v1/models", "HTTP/1.1 503 Service Unavailable"),
+    ] {
+        let mut outside = server.connect().await;
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        outside.write_all(ask.as_bytes()).await.unwrap();
+        let said = rest(&mut outside).await;
+        assert!(said.starts_with(want), "{path}: {said}");
+    }
+    drop(inside);
+    server.stopped().await;
 }
 
 #[tokio::test]
