@@ -7,7 +7,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use tieline_router::{Again, Hints};
-use tieline_types::Owner;
+use tieline_types::{DataClass, Owner};
 
 use crate::wishes::Wishes;
 
@@ -97,12 +97,14 @@ fn hints(headers: &HeaderMap) -> Hints {
         if name == "traceparent" && value.len() <= TRACE {
             hints.trace_parent = Some(value.to_owned());
         }
+        if ours == Some("data-class") {
+            hints.data_class = Some(strictest(hints.data_class.take(), value));
+        }
         if (ours.is_none() && name != "user-agent") || value.len() > HINT {
             continue;
         }
         let kept = || Some(value.to_owned());
         match ours {
-            Some("data-class") => hints.data_class = kept(),
             Some("task") => hints.task = kept(),
             Some("project") => hints.project = kept(),
             Some("path") => hints.path = kept(),
@@ -114,6 +116,18 @@ fn hints(headers: &HeaderMap) -> Hints {
         hints.headers.push((name.to_owned(), value.to_owned()));
     }
     hints
+}
+
+/// What several words for the class come to: the strictest class, or a word that is none, which the router refuses.
+fn strictest(before: Option<String>, word: &str) -> String {
+    // What is too long to be read is no class.
+    let word = if word.len() > HINT { "" } else { word };
+    let Some(before) = before else { return word.to_owned() };
+    match (before.parse::<DataClass>(), word.parse()) {
+        (Ok(one), Ok(other)) => one.max(other).as_str().to_owned(),
+        (Ok(_), Err(_)) => word.to_owned(),
+        (Err(_), _) => before,
+    }
 }
 
 /// What a caller wants of kept answers, in HTTP's own words.
@@ -131,5 +145,38 @@ impl Caller {
     /// Whether the caller may ask this model.
     pub(crate) fn may_ask(&self, model: &str) -> bool {
         self.principal.models.as_ref().is_none_or(|all| all.iter().any(|name| name == model))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(words: &[&str], want: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        for word in words {
+            headers.append("x-tieline-data-class", HeaderValue::from_str(word).unwrap());
+        }
+        assert_eq!(hints(&headers).data_class.as_deref(), want, "{words:?}");
+    }
+
+    #[test]
+    fn of_several_classes_the_strictest_counts() {
+        check(&[], None);
+        check(&["public"], Some("public"));
+        check(&["secret", "public"], Some("secret"));
+        check(&["public", "private", "internal"], Some("private"));
+    }
+
+    #[test]
+    fn what_is_no_class_is_not_overheard() {
+        let long = "x".repeat(HINT + 1);
+        check(&[&long], Some(""));
+        check(&[&long, "public"], Some(""));
+        check(&["public", &long], Some(""));
+        check(&["nonsense", "secret"], Some("nonsense"));
+        check(&["secret", "nonsense"], Some("nonsense"));
+        check(&["public, secret"], Some("public, secret"));
     }
 }
