@@ -8,6 +8,7 @@ use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde_json::{Map, Value, json};
+use tieline_router::Other;
 use tieline_types::{
     BackendError, ErrorKind, FinishReason, Finished, HostStatus, LoadedModel, ModelCard, Residence,
 };
@@ -42,7 +43,10 @@ async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Api
     let host = app.router().host();
     let (models, status) = (host.models().await?, host.status().await?);
     let models = cards(&app, &caller, models)?;
-    let data: Vec<Value> = models.iter().map(|card| model(card, loaded(&status, card))).collect();
+    let here = models.iter().map(|card| model(card, loaded(&status, card)));
+    let others = app.router().switch().others();
+    let others = others.iter().filter(|other| caller.may_ask(&other.name)).map(elsewhere);
+    let data: Vec<Value> = here.chain(others).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
 }
 
@@ -56,15 +60,48 @@ async fn one(
         BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here"))
             .with_hint("GET /api/v0/models lists the models")
     };
+    let bare = bare(&name);
+    let others = app.router().switch().others();
+    let named = others.iter().find(|other| other.name == bare && caller.may_ask(bare));
+    if let (None, Some(named)) = (&card, named) {
+        return Ok(Json(elsewhere(named)));
+    }
     let card = card.ok_or_else(missing)?;
     let status = app.router().host().status().await?;
     Ok(Json(model(&card, loaded(&status, &card))))
 }
 
 async fn find(app: &App, caller: &Caller, name: &str) -> Result<Option<ModelCard>, ApiError> {
-    let bare = name.strip_suffix(":latest").unwrap_or(name);
+    let bare = bare(name);
     let models = cards(app, caller, app.router().host().models().await?)?;
     Ok(models.into_iter().find(|card| card.name == bare))
+}
+
+fn bare(name: &str) -> &str {
+    name.strip_suffix(":latest").unwrap_or(name)
+}
+
+/// An alias, or a model of somebody else's: none of it is loaded here.
+fn elsewhere(Other { name, owner, known }: &Other) -> Value {
+    let (context, can) = known.map_or((None, None), |(context, can)| (context, Some(can)));
+    let kind = match can {
+        Some(can) if can.silent && can.embeddings => "embeddings",
+        Some(can) if can.vision => "vlm",
+        _ => "llm",
+    };
+    let tools = can.is_some_and(|can| can.tools).then_some("tool_use");
+    json!({
+        "id": name,
+        "object": "model",
+        "type": kind,
+        "publisher": owner,
+        "arch": null,
+        "compatibility_type": null,
+        "quantization": null,
+        "state": "not-loaded",
+        "max_context_length": context,
+        "capabilities": tools.into_iter().collect::<Vec<_>>(),
+    })
 }
 
 fn loaded<'a>(status: &'a HostStatus, card: &ModelCard) -> Option<&'a LoadedModel> {
@@ -150,4 +187,32 @@ fn stats(finished: &Finished) -> Value {
         "generation_time": timing.decode.as_secs_f64(),
         "stop_reason": stop_reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tieline_router::choose::Abilities;
+    use tieline_types::Tokens;
+
+    use super::*;
+
+    #[test]
+    fn what_is_elsewhere_has_what_editors_read() {
+        let of = |name: &str, owner: &str, known| {
+            elsewhere(&Other { name: name.to_owned(), owner: owner.to_owned(), known })
+        };
+        let alias = of("fast", "policy", None);
+        assert_eq!((&alias["id"], &alias["publisher"]), (&json!("fast"), &json!("policy")));
+        assert_eq!((&alias["type"], &alias["state"]), (&json!("llm"), &json!("not-loaded")));
+        assert_eq!(
+            (&alias["capabilities"], &alias["max_context_length"]),
+            (&json!([]), &json!(null))
+        );
+        let can = Abilities { tools: true, ..Abilities::default() };
+        let big = of("cloud/big", "cloud", Some((Some(Tokens(9)), can)));
+        assert_eq!(big["capabilities"], json!(["tool_use"]));
+        assert_eq!(big["max_context_length"], 9);
+        let can = Abilities { silent: true, embeddings: true, ..Abilities::default() };
+        assert_eq!(of("cloud/embed", "cloud", Some((None, can)))["type"], "embeddings");
+    }
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tieline_router::Other;
 use tieline_types::{Composed, Digest, ErrorKind, ModelCard, Residence};
 
 use super::answer::settings;
@@ -168,6 +169,20 @@ pub(crate) async fn models(
             },
         })
     };
-    let data: Vec<Value> = cards.iter().map(entry).collect();
+    let others = app.router().switch().others();
+    let others = others.iter().filter(|other| caller.may_ask(&other.name)).map(elsewhere);
+    let data: Vec<Value> = cards.iter().map(entry).chain(others).collect();
     Ok(Json(json!({ "object": "list", "data": data })))
+}
+
+/// An alias, or a model of somebody else's. It is asked as it is: nobody has to load it here first.
+fn elsewhere(Other { name, owner, known }: &Other) -> Value {
+    json!({
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": owner,
+        "status": { "value": "loaded" },
+        "meta": { "n_ctx_train": known.and_then(|(context, _)| context) },
+    })
 }
