@@ -80,10 +80,6 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
     }
     decision.rejections.sort_by(|one, other| one.name.cmp(&other.name));
     utility::rank(policy, asked, &eligible, &mut decision);
-    // Vectors and scores have no confidence that anybody could judge.
-    if matches!(group, Group::Exact(_)) || asked.needs.are_silent() {
-        decision.cascade = None;
-    }
     if decision.tries.is_empty() {
         decision.refusal = Some(refuse(&group, &decision.rejections));
     }

@@ -162,8 +162,9 @@ fn short(decision: &choose::Decision, network_gone: bool) -> Decision {
         None => "refused",
         // Others would have been asked too.
         Some(_) if is_cut_off => "offline",
-        Some(_) if decision.pinned.is_some() => "session",
+        // Also of a session: its model may be the second one only.
         Some(_) if decision.cascade.is_some() => "cascade",
+        Some(_) if decision.pinned.is_some() => "session",
         Some(first) if *first == decision.asked => "named",
         Some(_) => "chosen",
     };

@@ -25,7 +25,8 @@ pub struct Decision {
     /// How sure that is, where it looks so: from 0 to 1.
     #[serde(default)]
     pub task_sure: Option<f64>,
-    /// Whom to try, in this order. The others only before the first byte of an answer. Empty: it is refused.
+    /// Whom to try, in this order: of a cascade its first one and the one it names, then all others. The others only
+    /// before the first byte of an answer. Empty: it is refused.
     pub tries: Vec<Try>,
     /// Why the first is first though another may look better.
     pub pinned: Option<Pinned>,

@@ -75,15 +75,23 @@ fn sentence(decision: &Decision) -> String {
             }
         };
     };
+    let (name, zone, treatment, rule) =
+        (&first.name, first.zone, first.treatment.as_str(), &first.rule);
+    let way = format!("({zone}, {treatment}, rule {rule:?})");
+    if decision.cascade.is_some() {
+        let why = match decision.scores.first().is_some_and(|best| best.name == *name) {
+            true => "its utility is the highest",
+            false => "it is of this machine, and its utility is near the highest",
+        };
+        return format!("{name} is asked first {way}: {why}");
+    }
     let why = match (decision.pinned, decision.scores.len()) {
         (Some(Pinned::ToolLoop), _) => "it called the tool whose result comes now",
         (Some(Pinned::Margin), _) => "it answered last, and nobody is better by the margin",
         (None, 1) => "nobody else may",
         (None, _) => "its utility is the highest",
     };
-    let (name, zone, treatment, rule) =
-        (&first.name, first.zone, first.treatment.as_str(), &first.rule);
-    format!("{name} answers ({zone}, {treatment}, rule {rule:?}): {why}")
+    format!("{name} answers {way}: {why}")
 }
 
 /// What asked for the decision's class, in words.

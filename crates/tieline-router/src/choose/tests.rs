@@ -456,6 +456,58 @@ fn a_local_model_that_is_close_goes_first_in_a_cascade() {
     assert_eq!(decide(&policy, &asked("good"), &all).cascade, None);
 }
 
+/// Who is tried among these, each with a quality and tokens in a second: those of the lab beside those of this machine.
+fn cascaded(
+    preferences: &str,
+    all: &[(&str, f64, u32)],
+    previous: Option<&str>,
+) -> (Vec<String>, Decision) {
+    let lab = all.iter().filter_map(|(name, quality, tps)| {
+        let name = name.strip_prefix("lab/")?;
+        let price = "{ input = 0, output = 0 }";
+        Some(format!(
+            "models.{name} = {{ quality = {quality}, decode_tps = {tps}, prefill_tps = 500, price = {price} }}\n"
+        ))
+    });
+    let text = format!(
+        "[preferences]\n{preferences}\n[backends.lab]\nprotocol = \"tieline\"\nurl = \"http://10.0.0.2\"\n\
+         zone = \"lan\"\n{}[[rule]]\nname = \"lan\"\nclass = \"internal\"\nzone = \"lan\"\nas = \"as-is\"\n",
+        lab.collect::<String>()
+    );
+    let policy = Policy::parse(&text).unwrap();
+    let here = all.iter().filter(|(name, ..)| !name.contains('/'));
+    let mut candidates: Vec<Candidate> = here.map(|&(name, low, _)| local(name, low)).collect();
+    candidates.extend(policy.remote_candidates());
+    let session =
+        previous.map(|previous| Session { previous: previous.to_owned(), tool_loop: false });
+    let decision = decide(&policy, &Asked { session, ..asked("auto") }, &candidates);
+    (decision.tries.iter().map(|one| one.name.clone()).collect(), decision)
+}
+
+#[test]
+fn a_cascade_asks_the_one_it_names_after_the_first() {
+    // The better one is slow, so that all models here look better.
+    let here = [("a", 0.72, 40), ("b", 0.69, 40), ("c", 0.68, 40), ("lab/slow", 0.8, 5)];
+    assert_eq!(cascaded("", &here, None).0, ["a", "lab/slow", "b"]);
+    // Several look better than the one here, by less than the margin.
+    let here = [("here", 0.75, 40), ("lab/a", 0.8, 40), ("lab/b", 0.79, 40), ("lab/c", 0.78, 40)];
+    assert_eq!(cascaded("", &here, None).0, ["here", "lab/a", "lab/b"]);
+    assert_eq!(cascaded("fallbacks = 0", &here, None).0, ["here", "lab/a"]);
+    // Whoever holds the session is the one that is asked then.
+    let (tries, decision) = cascaded("", &here, Some("lab/c"));
+    assert_eq!(tries, ["here", "lab/c", "lab/a"]);
+    assert_eq!(decision.cascade.unwrap().escalate_to, "lab/c");
+}
+
+#[test]
+fn no_cascade_keeps_one_waiting_that_is_better_by_the_margin() {
+    let all = [("here", 0.75, 40), ("lab/wise", 0.8, 40), ("lab/fast", 0.74, 400)];
+    let (tries, decision) = cascaded("wait_per_s = 0.02", &all, None);
+    assert_eq!((tries[0].as_str(), decision.cascade), ("lab/fast", None));
+    let (tries, _) = cascaded("wait_per_s = 0.02", &all[..2], None);
+    assert_eq!(tries, ["here", "lab/wise"]);
+}
+
 #[test]
 fn every_reason_is_the_word_of_its_json() {
     for reason in Reason::ALL {

@@ -63,20 +63,26 @@ pub(super) fn rank(
     ranked.sort_by(|(one, _), (other, _)| order(one, other));
     decision.pinned =
         pin(policy, session.is_some_and(|session| session.tool_loop), previous, &ranked);
+    let held = previous.filter(|_| decision.pinned.is_some());
+    let is_held = |name: &str| held.is_some_and(|held| held.name == name);
+    let mut order: Vec<&(Score, &(&Candidate, Leave<'_>))> = ranked.iter().collect();
+    // Stable: all others keep their order.
+    order.sort_by_key(|(score, _)| !is_held(&score.name));
     decision.cascade = match decision.pinned {
         Some(Pinned::ToolLoop) => None,
-        Some(Pinned::Margin) | None => cascade(policy, &decision.task, &ranked),
+        // Vectors and scores have no confidence that anybody could judge.
+        Some(Pinned::Margin) | None if asked.needs.are_silent() => None,
+        Some(Pinned::Margin) | None => cascade(policy, &decision.task, &order),
     };
-    let first = previous.filter(|_| decision.pinned.is_some());
-    let is_first = |candidate: &Candidate| first.is_some_and(|first| first.name == candidate.name);
-    let mut order: Vec<_> = ranked.iter().map(|(_, entry)| *entry).collect();
-    // Stable: all others keep their order.
-    order.sort_by_key(|(candidate, _)| !is_first(candidate));
-    let most =
+    let mut most =
         usize::try_from(policy.preferences.fallbacks).unwrap_or(usize::MAX).saturating_add(1);
+    if let Some(Cascade { first, escalate_to, .. }) = &decision.cascade {
+        order.sort_by_key(|(score, _)| (score.name != *first, score.name != *escalate_to));
+        most = most.max(2);
+    }
     let tries = order.into_iter().take(most);
     decision.tries =
-        tries.map(|(candidate, leave)| attempt(policy, asked, candidate, leave)).collect();
+        tries.map(|(_, (candidate, leave))| attempt(policy, asked, candidate, leave)).collect();
     decision.scores = ranked.into_iter().map(|(score, _)| score).collect();
 }
 
@@ -115,7 +121,7 @@ fn pin(
 }
 
 /// A model of this machine first, where it looks nearly as good as the best of the others, and that one is
-/// better at the task.
+/// better at the task. Whoever holds the session stands first in the order, and counts as the best of his kind.
 ///
 /// Its answer is there when it is judged. Kept, it is worth `1 − P(error)` less the waiting for its rest; dropped, the
 /// other one's utility. So it is kept where `P(error) ≤ 1 − U(other) − w·(total − first token)`. The money, the time
@@ -123,15 +129,17 @@ fn pin(
 fn cascade(
     policy: &Policy,
     task: &str,
-    ranked: &[(Score, &(&Candidate, Leave<'_>))],
+    order: &[&(Score, &(&Candidate, Leave<'_>))],
 ) -> Option<Cascade> {
-    let (first, (candidate, _)) = ranked.iter().find(|(_, entry)| entry.0.local)?;
+    let (first, (candidate, _)) = order.iter().find(|(_, entry)| entry.0.local)?;
     let (other, _) =
-        ranked.iter().find(|(score, entry)| !entry.0.local && score.quality > first.quality)?;
+        order.iter().find(|(score, entry)| !entry.0.local && score.quality > first.quality)?;
     let rest_s = first.forecast.total_s - first.forecast.first_token_s;
     let most_error = 1.0 - other.utility - policy.preferences.wait_per_s * rest_s;
     let calibrated = &candidate.profile.calibrated;
-    (other.utility - first.utility <= policy.preferences.cascade_margin).then(|| Cascade {
+    let others = order.iter().filter(|(_, entry)| !entry.0.local);
+    let best = others.map(|(score, _)| score.utility).max_by(f64::total_cmp)?;
+    (best - first.utility <= policy.preferences.cascade_margin).then(|| Cascade {
         first: first.name.clone(),
         escalate_to: other.name.clone(),
         most_error: if most_error.is_finite() { most_error.clamp(0.0, 1.0) } else { 0.0 },

@@ -228,8 +228,7 @@ impl Planned {
 
     /// The model of this machine that is asked first, where one is.
     pub(crate) fn first_here(&self) -> Option<&str> {
-        let cascade = self.decision.cascade.as_ref().map(|cascade| &cascade.first);
-        let first = cascade.or_else(|| self.decision.tries.first().map(|one| &one.name))?;
+        let first = &self.decision.tries.first()?.name;
         self.setup.remote(first).is_none().then_some(first.as_str())
     }
 
@@ -285,19 +284,13 @@ impl Planned {
     /// Who is asked, in the decided order. Each call is a run of its own, with money of its own.
     fn backend(&self) -> Arc<dyn Backend> {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        let decision = &self.decision;
-        let mut tries: Vec<&Try> = decision.tries.iter().collect();
-        let cascade = decision.cascade.as_ref();
-        if let Some(cascade) = cascade {
-            // Stable: the others keep their order.
-            tries.sort_by_key(|one| one.name != cascade.first);
-        }
+        let tries: Vec<&Try> = self.decision.tries.iter().collect();
         let numbered = tries.iter().enumerate();
         let candidates = numbered.map(|(at, one)| self.candidate(one, (run, at)));
         let mut candidates: Vec<Candidate> = candidates.collect();
         let limits = Limits { total: self.deadlines().total, ..Limits::default() };
-        let escalates = cascade
-            .is_some_and(|cascade| candidates.len() > 1 && candidates[0].name == cascade.first);
+        // Its first one is the first that is tried, and somebody else follows.
+        let escalates = self.decision.cascade.is_some();
         let first = escalates.then(|| candidates.remove(0));
         let hedge = self.hedge(&tries[usize::from(escalates)..], run);
         let mut others = Attempts::new(candidates, limits, self.watch());

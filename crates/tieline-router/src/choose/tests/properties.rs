@@ -247,6 +247,24 @@ proptest! {
         }
     }
 
+    /// What a cascade says is what is done.
+    #[test]
+    fn whom_a_cascade_names_are_tried_first_and_second(
+        mut policy in a_policy(), asked in a_request(), candidates in candidates(),
+        (cascade_margin, fallbacks) in (0.0..1.0, 0..4_u32),
+    ) {
+        policy.preferences.cascade_margin = cascade_margin;
+        policy.preferences.fallbacks = fallbacks;
+        let decision = decide(&policy, &asked, &candidates);
+        let tries: Vec<&String> = decision.tries.iter().map(|one| &one.name).collect();
+        let most = (fallbacks as usize + 1).max(2);
+        prop_assert!(tries.len() <= most);
+        if let Some(cascade) = &decision.cascade {
+            prop_assert_eq!(&tries[..2], [&cascade.first, &cascade.escalate_to]);
+            prop_assert_eq!(tries.len(), most.min(decision.scores.len()));
+        }
+    }
+
     #[test]
     fn the_class_is_no_lower_than_any_finding_asks(policy in a_policy(), asked in a_request()) {
         let (class, _) = policy.classify(&asked);
