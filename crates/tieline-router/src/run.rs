@@ -204,6 +204,12 @@ impl Routed {
         self.planned.as_ref().is_some_and(|planned| planned.is_given_again())
     }
 
+    /// Who answers by a policy, once an answer has begun: of several answers the latest that began. Another one than
+    /// the decision names, where that one refused, was not good enough or was too slow.
+    pub fn answering(&self) -> Option<String> {
+        self.planned.as_ref()?.answering()
+    }
+
     /// The decision.
     pub fn decision(&self) -> &Decision {
         &self.arrival.decision

@@ -16,6 +16,8 @@ pub(crate) struct Marks {
     pub(crate) served: Option<Arc<Served>>,
     /// Who was chosen, and why.
     pub(crate) decision: Option<Decision>,
+    /// Who answers by a policy, where that is known by now.
+    pub(crate) answering: Option<String>,
     /// The answer was kept from before.
     pub(crate) kept: bool,
     /// Why not more of the prompt was known, where that is known by now.
@@ -51,7 +53,9 @@ pub(crate) fn stamp(
         set("x-tieline-context", served.loaded.context.0.to_string());
     }
     if let Some(decision) = &marks.decision {
-        set("x-tieline-decision", decision.to_string());
+        let other = marks.answering.as_ref().filter(|name| **name != decision.model);
+        let answered = other.map(|name| format!("; answered={name}")).unwrap_or_default();
+        set("x-tieline-decision", format!("{decision}{answered}"));
     }
     if marks.kept {
         set("x-tieline-cache", "hit".to_owned());
@@ -66,4 +70,33 @@ pub(crate) fn stamp(
         set("x-tieline-ignored", ignored.join(", "));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(answering: Option<&str>, want: &str) {
+        let caller = Caller {
+            principal: Default::default(),
+            request_id: "1".to_owned(),
+            hints: Default::default(),
+            wishes: Default::default(),
+        };
+        let decision = Some(Decision { model: "small".to_owned(), reason: "cascade" });
+        let answering = answering.map(str::to_owned);
+        let marks = Marks { decision, answering, ..Marks::default() };
+        let response = stamp(().into_response(), &caller, &marks, &[]);
+        assert_eq!(response.headers()["x-tieline-decision"], want);
+    }
+
+    #[test]
+    fn the_decision_names_who_answers_where_it_is_another() {
+        check(None, "small; reason=cascade");
+        check(Some("small"), "small; reason=cascade");
+        check(Some("cloud/big"), "small; reason=cascade; answered=cloud/big");
+    }
 }

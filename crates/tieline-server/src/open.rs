@@ -39,6 +39,8 @@ pub(crate) struct Opened {
 struct Begun {
     /// The model of this machine, where one answers.
     served: Option<Arc<Served>>,
+    /// Who answers, where a policy decided.
+    answering: Option<String>,
     /// The answer was kept from before.
     kept: bool,
     /// Why not more of the prompt was known.
@@ -49,7 +51,8 @@ struct Begun {
 impl Begun {
     fn marks(&self, decision: Option<Decision>) -> Marks {
         let (served, kept, miss) = (self.served.clone(), self.kept, self.miss);
-        Marks { served, decision, kept, miss, ..Marks::default() }
+        let answering = self.answering.clone();
+        Marks { served, decision, answering, kept, miss, ..Marks::default() }
     }
 }
 
@@ -327,8 +330,8 @@ async fn begin_unstopped(
     }
     let steps = Box::pin(stream::iter(first).chain(steps));
     let steps = ended(steps, plan.map_or(1, |plan| plan.n));
-    let kept = routed.is_given_again();
-    Ok(Begun { served, kept, miss: miss.filter(|_| !kept), steps })
+    let (answering, kept) = (routed.answering(), routed.is_given_again());
+    Ok(Begun { served, answering, kept, miss: miss.filter(|_| !kept), steps })
 }
 
 /// What the caller is told of a prompt of which not all is read, in a dialect that has no place of its own for it too.

@@ -105,7 +105,8 @@ async fn elsewhere(routed: Routed, request: Request) -> Result<Made, BackendErro
     let Some(prompt_tokens) = read else {
         return Err(BackendError::new(ErrorKind::Internal, "the answer has no end"));
     };
-    let marks = Marks { decision, warnings, ..Marks::default() };
+    let answering = routed.answering();
+    let marks = Marks { decision, answering, warnings, ..Marks::default() };
     Ok(Made { vectors, scores, prompt_tokens, marks })
 }
 

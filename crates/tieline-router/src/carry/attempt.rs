@@ -132,6 +132,9 @@ pub struct Attempt {
 /// Takes each attempt at its end. It must be quick and must not wait.
 pub type Log = Arc<dyn Fn(Attempt) + Send + Sync>;
 
+/// Takes the name of whoever's answer is handed on, once it is known. It must be quick and must not wait.
+pub type Chosen = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What all requests share: the circuits, the network's state, and where attempts go.
 #[derive(Clone)]
 pub struct Watch {
@@ -141,6 +144,8 @@ pub struct Watch {
     pub network: Arc<Mutex<Network>>,
     /// Where each attempt goes.
     pub log: Log,
+    /// Where it is said who answers.
+    pub chosen: Chosen,
 }
 
 impl fmt::Debug for Watch {
@@ -150,10 +155,10 @@ impl fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// With circuits of their usual limits, a network of so many remote hosts, and this log.
+    /// With circuits of their usual limits, a network of so many remote hosts, and this log. Nobody hears who answers.
     pub fn new(remotes: usize, log: Log) -> Self {
         let network = Arc::new(Mutex::new(Network::new(remotes)));
-        Self { breakers: Arc::default(), network, log }
+        Self { breakers: Arc::default(), network, log, chosen: Arc::new(|_| ()) }
     }
 
     /// Lets the candidate be asked, or says until when not.

@@ -87,7 +87,8 @@ impl Backend for Attempts {
         let course = Arc::clone(&self.course);
         let errand = course.errand();
         let progress = Arc::clone(&errand.progress);
-        let opening: Opening = Box::pin(async move { course.open(&errand, request).await });
+        let opening: Opening =
+            Box::pin(async move { Ok(errand.hand_on(course.open(&errand, request).await?)) });
         carry(opening, progress).await
     }
 }

@@ -88,7 +88,8 @@ impl Backend for Cascade {
         let inner = Arc::clone(&self.inner);
         let errand = inner.others.errand();
         let progress = Arc::clone(&errand.progress);
-        let opening: Opening = Box::pin(async move { inner.open(&errand, request).await });
+        let opening: Opening =
+            Box::pin(async move { Ok(errand.hand_on(inner.open(&errand, request).await?)) });
         carry(opening, progress).await
     }
 }
@@ -136,7 +137,8 @@ impl Inner {
         }
         let shown = Shown(request.logprobs);
         let held = held.events.into_iter().filter_map(|event| shown.strip(event)).collect();
-        Ok(First::Kept(Opened { held, rest: Box::pin(Stripped { live, shown }) }))
+        let by = self.first.name.clone();
+        Ok(First::Kept(Opened { by, held, rest: Box::pin(Stripped { live, shown }) }))
     }
 
     /// Calls without words have no text that anybody could look through. What is too long to be held until its end does

@@ -21,6 +21,8 @@ const MOST_HELD: usize = 64;
 
 /// One candidate's answer, from its first events on.
 pub(super) struct Opened {
+    /// Whose it is.
+    pub(super) by: String,
     /// What was heard so far, in order.
     pub(super) held: VecDeque<Event>,
     /// What follows.
@@ -91,6 +93,12 @@ impl Errand {
         Ok(live)
     }
 
+    /// Says whose answer is handed on from now on.
+    pub(super) fn hand_on(&self, opened: Opened) -> Opened {
+        (self.watch.chosen)(&opened.by);
+        opened
+    }
+
     /// Asks an admitted candidate and waits for the first part of its answer, or its end.
     ///
     /// # Errors
@@ -118,7 +126,7 @@ impl Errand {
                 break;
             }
         }
-        Ok(Opened { held, rest: Box::pin(live) })
+        Ok(Opened { by: candidate.name.clone(), held, rest: Box::pin(live) })
     }
 }
 

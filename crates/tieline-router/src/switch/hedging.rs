@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tieline_store::budget::{Period, Scope, ScopeKind};
 use tieline_types::{MicroUsd, Tokens, Zone};
 
-use super::planned::{Planned, Purse};
+use super::planned::{Planned, Purse, lock};
 use super::setup::RemoteModel;
 use crate::carry::{Hedge, Hedged};
 use crate::choose::{Pinned, Try};
@@ -43,6 +43,12 @@ impl Planned {
             note(told);
         });
         Some(Hedge { after, second, may_pay, told })
+    }
+
+    /// Where it is written that a second one was asked, or why not.
+    fn hedge_note(&self) -> Arc<dyn Fn(Hedged) + Send + Sync> {
+        let account = Arc::clone(&self.account);
+        Arc::new(move |told| lock(&account).hedged = Some(told))
     }
 
     /// What a second answer is paid with: its own budgets and the hedges'. Without a till, a price or an end nobody

@@ -64,7 +64,9 @@ pub(super) struct Account {
     paid: Vec<Paid>,
     /// Answers that were given again.
     kept: Vec<Tried>,
-    hedged: Option<Hedged>,
+    pub(super) hedged: Option<Hedged>,
+    /// Whose answer began last.
+    answering: Option<String>,
     /// How the first answers of cascades were judged, by their seats: several runs have one each.
     pub(super) judged: Vec<(u32, Judged)>,
 }
@@ -238,7 +240,10 @@ impl Planned {
         let Some(name) = shelf.name(&self.decision, request) else { return Looked::Missing(None) };
         let Some(found) = shelf.find(name) else { return Looked::Missing(Some(name)) };
         let again = self.given_again(&found.origin, found.usage);
-        self.account().kept.push(again);
+        let mut account = self.account();
+        account.answering = Some(again.name.clone());
+        account.kept.push(again);
+        drop(account);
         self.again.fetch_add(1, Ordering::Relaxed);
         Looked::Found(found.stream)
     }
@@ -437,10 +442,12 @@ impl Planned {
             }
             lock(&account).attempts.push(attempt);
         };
+        let account = Arc::clone(&self.account);
         Watch {
             breakers: Arc::clone(&self.shared.breakers),
             network: Arc::clone(&self.shared.network),
             log: Arc::new(log),
+            chosen: Arc::new(move |name| lock(&account).answering = Some(name.to_owned())),
         }
     }
 
@@ -448,10 +455,9 @@ impl Planned {
         lock(&self.account)
     }
 
-    /// Where it is written that a second one was asked, or why not.
-    pub(super) fn hedge_note(&self) -> Arc<dyn Fn(Hedged) + Send + Sync> {
-        let account = Arc::clone(&self.account);
-        Arc::new(move |told| lock(&account).hedged = Some(told))
+    /// Whose answer began last, where one has begun.
+    pub(crate) fn answering(&self) -> Option<String> {
+        self.account().answering.clone()
     }
 
     /// What became of the hedge, where the first one was slow.

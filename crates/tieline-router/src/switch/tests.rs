@@ -188,6 +188,36 @@ async fn the_best_that_may_answers_and_the_record_has_all_that_led_to_it() {
     assert!(last(&router).plan.is_none());
 }
 
+/// Whom the decision names, why, and who answers.
+async fn named(router: &Router, model: &str) -> (String, &'static str, Option<String>) {
+    let request = chat(&[(Role::User, "Hi")]);
+    let routed = router.decide(call(model), &request).await.unwrap();
+    assert_eq!(routed.answering(), None);
+    let mut stream = routed.run(request).await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    let decision = routed.decision();
+    (decision.model.clone(), decision.reason, routed.answering())
+}
+
+#[tokio::test]
+async fn who_answers_is_known_once_an_answer_begins() {
+    let told = |named: &str, reason, answering: &str| {
+        (named.to_owned(), reason, Some(answering.to_owned()))
+    };
+    let vendor = Arc::new(Vendor { away: true, ..Vendor::default() });
+    let want = told("cloud/big", "chosen", "mock");
+    assert_eq!(named(&router(&vendor), "auto").await, want);
+    // A cascade is named by its first one, whether or not that is kept: a check that nobody runs is not passed.
+    let vendor = Arc::new(Vendor::default());
+    let router = router(&vendor);
+    let more = "[preferences]\ncascade_margin = 1\n[models.code]\ncheck = \"judge\"\n";
+    let text = POLICY.replace("quality = { any = 0.2 }", "quality = 0.6") + more;
+    let policy = Policy::parse(&text).unwrap();
+    router.switch().replace(Setup { policy, ..setup(&vendor) });
+    assert_eq!(named(&router, "auto").await, told("mock", "cascade", "mock"));
+    assert_eq!(named(&router, "code").await, told("mock", "cascade", "cloud/big"));
+}
+
 #[tokio::test]
 async fn a_text_with_special_tokens_is_read_so_by_a_model_of_this_machine_alone() {
     let vendor = Arc::new(Vendor::default());

@@ -447,6 +447,8 @@ fn a_calibrated_cascade_keeps_a_confident_answer_and_escalates_a_bad_one() {
     assert!(judged["error"].as_f64().unwrap() < 0.2, "{judged}");
     let said = ask(MADE_UP);
     assert_eq!(content(&said), "From afar");
+    let named = "smollm2; reason=cascade; answered=cloud/big";
+    assert_eq!(said.header("x-tieline-decision"), Some(named));
     let record = town.decision(&said);
     let (first, second) = (&record["tried"][0], &record["tried"][1]);
     assert_eq!((&first["ended"], &second["name"]), (&json!("escalated"), &json!("cloud/big")));
