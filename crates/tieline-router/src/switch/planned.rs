@@ -337,8 +337,9 @@ impl Planned {
         let seat = self.seat();
         let mut here =
             Candidate { name: one.name.clone(), seat, ..Candidate::new(Arc::new(backend)) };
-        // It may load for long, unless this request has to begin sooner than others.
         let deadlines = self.deadlines();
+        here.deadlines.idle = deadlines.idle;
+        // It may load for long, unless this request has to begin sooner than others.
         if deadlines.first_token < self.setup.policy.deadlines.first_token {
             here.deadlines.first_token = here.deadlines.first_token.min(deadlines.first_token);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use testkit::scripted::{Step, piece, started};
 use tieline_privacy::survey::{Survey, Unknown};
 use tieline_store::Store;
 use tieline_store::budget::{Period, ScopeKind, Till};
@@ -44,6 +45,21 @@ async fn a_network_that_is_gone_is_a_reason_of_its_own() {
     // Whoever asks for a model of this machine is told nothing of that.
     answer(&router, "mock", chat(&[(Role::User, "Hi")])).await.unwrap();
     assert_eq!(last(&router).decision.reason, "named");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_here_may_load_for_long_and_then_goes_on_as_the_policy_says() {
+    for (steps, seconds) in [(vec![started()], 300), (vec![started(), piece("Hel")], 5)] {
+        let vendor = Arc::new(Vendor::default());
+        let steps = steps.into_iter().chain([Step::Hang]).collect();
+        let router = Router::new(Arc::new(Scripted::default().with("mock", steps)), None);
+        let text = format!("[deadlines]\nfirst_token = \"3s\"\nidle = \"5s\"\n{POLICY}");
+        let policy = Policy::parse(&text).unwrap();
+        router.switch().replace(Setup { policy, offline: true, ..setup(&vendor) });
+        let since = tokio::time::Instant::now();
+        let error = answer(&router, "auto", chat(&[(Role::User, "Hi")])).await.unwrap_err();
+        assert_eq!((error.kind, since.elapsed().as_secs()), (ErrorKind::Timeout, seconds));
+    }
 }
 
 /// A policy of these backends, in their zones, each with a model `a` and a model `b`, and a vendor for each.
