@@ -101,8 +101,9 @@ impl Known {
     /// How far a model's confidence can be believed at a task, else at any.
     pub(super) fn calibration(&self, digest: Digest, task: &str) -> Option<&Arc<Calibration>> {
         let of_model = self.calibrations.get(&digest)?;
-        let found = of_model.get(task).or_else(|| of_model.get(ANY))?;
-        found.map.is_some().then_some(found)
+        // One of too few answers knows nothing, and stands for no other.
+        let fitted = |task| of_model.get(task).filter(|found| found.map.is_some());
+        fitted(task).or_else(|| fitted(ANY))
     }
 
     /// Fills in how good a model is, and how far its confidence can be believed. What the policy says of it is what
