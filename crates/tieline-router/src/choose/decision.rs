@@ -96,6 +96,10 @@ pub struct Cascade {
     /// How far that probability can be believed; `None`: nobody calibrated the model, and a cautious rule judges.
     #[serde(default)]
     pub calibrated: Option<Calibrated>,
+    /// The temperature that this answer is asked for at, where it was calibrated on greedy ones and this is none: the
+    /// probability holds less well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampled_at: Option<f32>,
 }
 
 /// Why nobody answers.

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use tieline_types::{Source, Tokens};
 
 use super::Calibrated;
-use super::decision::{Decision, Pinned, Reason, RefusalCode, Rejection, Score, TaskHow};
+use super::decision::{Cascade, Decision, Pinned, Reason, RefusalCode, Rejection, Score, TaskHow};
 use crate::policy::ClassSource;
 
 /// The widest column of names: what comes from a file may be of any length.
@@ -36,7 +36,8 @@ fn write(decision: &Decision, text: &mut String) -> fmt::Result {
         let (first, then) = (&cascade.first, &cascade.escalate_to);
         let gate = match cascade.calibrated {
             Some(Calibrated { answers, ece }) => format!(
-                "calibrated on {answers} answers, calibration error {ece:.3}; kept where P(error) is at most {:.3}",
+                "calibrated on {answers} answers, calibration error {ece:.3}{}; kept where P(error) is at most {:.3}",
+                sampled(cascade),
                 cascade.most_error
             ),
             None => "uncalibrated: a cautious rule judges".to_owned(),
@@ -57,6 +58,11 @@ fn write(decision: &Decision, text: &mut String) -> fmt::Result {
         }
     }
     writeln!(text, "\npolicy {}", decision.policy.short())
+}
+
+fn sampled(cascade: &Cascade) -> String {
+    let told = |temperature| format!(" (greedy, and this is asked at temperature {temperature})");
+    cascade.sampled_at.map(told).unwrap_or_default()
 }
 
 fn sentence(decision: &Decision) -> String {

@@ -43,6 +43,9 @@ pub struct Asked {
     pub pseudonym_tokens: Tokens,
     /// The most tokens that the caller wants.
     pub max_tokens: Option<Tokens>,
+    /// The temperature that the answer is drawn at; 0: greedy. `None`: nobody says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f32>,
     /// How long answers like this were; `None`: nobody knows.
     pub output: Option<OutputForecast>,
     /// The longest of several texts, in tokens as they are guessed: each is read by itself.

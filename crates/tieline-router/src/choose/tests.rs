@@ -452,6 +452,12 @@ fn a_local_model_that_is_close_goes_first_in_a_cascade() {
         decide(&policy, &asked, &all).cascade.unwrap().calibrated.unwrap().answers
     };
     assert_eq!((answers("code"), answers("chat")), (70, 60));
+    for (temperature, want) in [(None, None), (Some(0.0), None), (Some(0.8), Some(0.8))] {
+        let decision = decide(&policy, &Asked { temperature, ..asked("auto") }, &all);
+        assert_eq!(decision.cascade.as_ref().unwrap().sampled_at, want);
+        let said = explain(&decision).contains("asked at temperature 0.8");
+        assert_eq!(said, want.is_some(), "{}", explain(&decision));
+    }
     assert_eq!(decide(&policy, &asked("auto"), &everybody(&policy)).cascade, None);
     assert_eq!(decide(&policy, &asked("good"), &all).cascade, None);
 }

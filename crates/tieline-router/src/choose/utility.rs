@@ -72,7 +72,7 @@ pub(super) fn rank(
         Some(Pinned::ToolLoop) => None,
         // Vectors and scores have no confidence that anybody could judge.
         Some(Pinned::Margin) | None if asked.needs.are_silent() => None,
-        Some(Pinned::Margin) | None => cascade(policy, &decision.task, &order),
+        Some(Pinned::Margin) | None => cascade(policy, (asked, &decision.task), &order),
     };
     let mut most =
         usize::try_from(policy.preferences.fallbacks).unwrap_or(usize::MAX).saturating_add(1);
@@ -128,7 +128,7 @@ fn pin(
 /// and the energy that the first one took are gone either way.
 fn cascade(
     policy: &Policy,
-    task: &str,
+    (asked, task): (&Asked, &str),
     order: &[&(Score, &(&Candidate, Leave<'_>))],
 ) -> Option<Cascade> {
     let (first, (candidate, _)) = order.iter().find(|(_, entry)| entry.0.local)?;
@@ -137,13 +137,17 @@ fn cascade(
     let rest_s = first.forecast.total_s - first.forecast.first_token_s;
     let most_error = 1.0 - other.utility - policy.preferences.wait_per_s * rest_s;
     let calibrated = &candidate.profile.calibrated;
+    let calibrated = calibrated.get(task).or_else(|| calibrated.get(ANY)).copied();
+    // Calibrations are of greedy answers.
+    let sampled_at = calibrated.and(asked.temperature).filter(|temperature| *temperature > 0.0);
     let others = order.iter().filter(|(_, entry)| !entry.0.local);
     let best = others.map(|(score, _)| score.utility).max_by(f64::total_cmp)?;
     (best - first.utility <= policy.preferences.cascade_margin).then(|| Cascade {
         first: first.name.clone(),
         escalate_to: other.name.clone(),
         most_error: if most_error.is_finite() { most_error.clamp(0.0, 1.0) } else { 0.0 },
-        calibrated: calibrated.get(task).or_else(|| calibrated.get(ANY)).copied(),
+        calibrated,
+        sampled_at,
     })
 }
 

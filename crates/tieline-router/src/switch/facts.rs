@@ -85,6 +85,7 @@ pub(super) fn asked(call: &Call, request: &Request, survey: &Survey) -> Asked {
         ),
         longest_text: texts.map(|texts| about(bytes(texts.longest()))),
         max_tokens: request.max_tokens,
+        temperature: Some(request.sampling.temperature),
         needs: needs(request),
         // What is no word names no task, and may be anything.
         task: hints.task.clone().filter(|task| is_task(task)),
