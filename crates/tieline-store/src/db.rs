@@ -1,6 +1,7 @@
 //! What is known about models, in SQLite. A row here is what makes a file on disk a model: the
 //! commit is the last step of every pull.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -190,19 +191,47 @@ impl Db {
         self.run("mark a model", |db| db.execute(sql, [digest.hex()]).map(drop))
     }
 
-    /// The commit point of a pull.
+    /// The commit point of a pull. Gives the file whose last name it took.
     pub(crate) fn publish(
         &self,
         model: &NewModel,
         (stamp, facts): (&Stamp, &Facts),
         said: Said<'_>,
-    ) -> Result<(), DbError> {
+    ) -> Result<Option<Digest>, DbError> {
         self.run("record a model", |db| {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let sql = "SELECT digest FROM models WHERE name = ?1";
+            let before =
+                transaction.query_row(sql, [&model.name], |row| digest(row, 0)).optional()?;
             insert_blob(&transaction, model.digest, stamp, facts)?;
             insert_name(&transaction, model)?;
             said.keep(&transaction, &model.name)?;
-            transaction.commit()
+            let left = match before {
+                Some(before) if forget_unnamed(&transaction, before)? => Some(before),
+                _ => None,
+            };
+            transaction.commit()?;
+            Ok(left)
+        })
+    }
+
+    /// The files that have a name.
+    pub(crate) fn named(&self) -> Result<HashSet<Digest>, DbError> {
+        let sql = "SELECT DISTINCT digest FROM models";
+        self.run("list names", |db| db.prepare(sql)?.query_map([], |row| digest(row, 0))?.collect())
+    }
+
+    /// Drops the rows of files without a name, which earlier versions left.
+    pub(crate) fn forget_all_unnamed(&self) -> Result<(), DbError> {
+        let unnamed = "FROM blobs
+            WHERE NOT EXISTS (SELECT 1 FROM models WHERE models.digest = blobs.digest)";
+        self.run("forget files", |db| {
+            // Asked first: opening a store that is up to date writes nothing.
+            let sql = format!("SELECT EXISTS (SELECT 1 {unnamed})");
+            if db.query_row(&sql, [], |row| row.get(0))? {
+                db.execute(&format!("DELETE {unnamed}"), [])?;
+            }
+            Ok(())
         })
     }
 
@@ -221,9 +250,7 @@ impl Db {
             transaction.execute("DELETE FROM models WHERE name = ?1", [name])?;
             // What was said before it goes with it.
             transaction.execute("DELETE FROM overlays WHERE name = ?1 AND base = ?1", [name])?;
-            let sql = "DELETE FROM blobs WHERE digest = ?1
-                       AND NOT EXISTS (SELECT 1 FROM models WHERE digest = ?1)";
-            let last = transaction.execute(sql, [digest.hex()])? == 1;
+            let last = forget_unnamed(&transaction, digest)?;
             transaction.commit()?;
             Ok(last)
         })
@@ -355,6 +382,13 @@ fn insert_blob(
     Ok(())
 }
 
+/// Drops a file's row where no name is left; says whether it did.
+fn forget_unnamed(connection: &Connection, digest: Digest) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM blobs WHERE digest = ?1
+               AND NOT EXISTS (SELECT 1 FROM models WHERE digest = ?1)";
+    Ok(connection.execute(sql, [digest.hex()])? == 1)
+}
+
 fn insert_name(connection: &Connection, model: &NewModel) -> rusqlite::Result<()> {
     let sql = "INSERT INTO models (name, digest, source, reference, licence, pinned,
                    pulled_at_unix_s)
@@ -468,6 +502,25 @@ mod tests {
         let error = Db::open(&path).unwrap_err();
         assert!(matches!(error, DbError::Newer { found: 99, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
+    }
+
+    #[test]
+    fn rows_without_a_name_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("db")).unwrap();
+        let row = |digest: &str| {
+            let sql = "INSERT INTO blobs (digest, size_bytes, device, inode, mtime_ns, ctime_ns)
+                       VALUES (?1, 1, 0, 0, 0, 0)";
+            db.lock().execute(sql, [digest.repeat(64)]).unwrap();
+        };
+        ["a", "b"].into_iter().for_each(row);
+        let sql = "INSERT INTO models (name, digest, source, reference, pinned, pulled_at_unix_s)
+                   VALUES ('m', ?1, '', '', 0, 0)";
+        db.lock().execute(sql, ["a".repeat(64)]).unwrap();
+        db.forget_all_unnamed().unwrap();
+        let left: String =
+            db.lock().query_row("SELECT digest FROM blobs", [], |row| row.get(0)).unwrap();
+        assert_eq!(left, "a".repeat(64));
     }
 
     #[test]

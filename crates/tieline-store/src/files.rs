@@ -81,6 +81,16 @@ impl Layout {
         self.blobs().join(&hex[..2]).join(hex)
     }
 
+    /// All files that lie where a model's file does.
+    pub(crate) fn all_blobs(&self) -> Vec<Digest> {
+        let files = entries(&self.blobs()).into_iter().flat_map(|folder| entries(&folder));
+        let digest = |path: PathBuf| {
+            let digest = format!("sha256:{}", path.file_name()?.to_str()?).parse().ok()?;
+            (self.blob(digest) == path).then_some(digest)
+        };
+        files.filter_map(digest).collect()
+    }
+
     /// The folder of one pull; `target` says what is pulled and is only hashed.
     pub(crate) fn ingest(&self, target: &str) -> PathBuf {
         self.ingests().join(&Digest(Sha256::digest(target).into()).hex()[..32])
@@ -185,8 +195,8 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-/// Since the newest change of anything directly inside.
-fn age(folder: &Path) -> Option<Duration> {
+/// Since the newest change of a file, or of anything directly inside a folder.
+pub(crate) fn age(folder: &Path) -> Option<Duration> {
     let changed = |path: &Path| fs::symlink_metadata(path).ok()?.modified().ok();
     let newest =
         entries(folder).iter().filter_map(|path| changed(path)).chain(changed(folder)).max()?;

@@ -24,6 +24,7 @@ mod remove;
 mod requests;
 pub mod spend;
 mod store;
+mod unnamed;
 mod verify;
 
 pub use catalogue::Catalogue;
@@ -45,4 +46,5 @@ pub use pull::{
 pub use remove::{Lease, LeaseError, RemoveError, Removed};
 pub use requests::{RequestRow, UsageSources};
 pub use store::{OpenError, Store};
+pub use unnamed::Unnamed;
 pub use verify::VerifyError;

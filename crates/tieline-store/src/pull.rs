@@ -144,7 +144,7 @@ impl Pull<'_> {
                 None => self.target.reference.clone(),
             },
         };
-        self.finish(digest, source, &placed, true).map(Some)
+        self.finish(digest, source, &placed, true).await.map(Some)
     }
 
     async fn try_mirrors(&self, lock: File) -> Result<Pulled, PullError> {
@@ -204,7 +204,7 @@ impl Pull<'_> {
             Ok((digest, publish::place(&layout, ingest, (digest, facts))?))
         };
         let (digest, placed) = job.blocking(work).await?;
-        let pulled = self.finish(digest, fetched.source, &placed, false)?;
+        let pulled = self.finish(digest, fetched.source, &placed, false).await?;
         // The model is there; what is left of the download is also cleared by the next start.
         let layout = self.store.layout.clone();
         let clear = move |ingest: &mut Ingest| {
@@ -216,7 +216,7 @@ impl Pull<'_> {
     }
 
     /// Commits, and reads back what was committed.
-    fn finish(
+    async fn finish(
         &self,
         digest: Digest,
         source: String,
@@ -236,7 +236,11 @@ impl Pull<'_> {
             target: self.target.key(),
         };
         let said = self.upload.map_or(Said::AsBefore, Said::Now);
-        publish::commit(&self.store.db, &model, placed, said)?;
+        if let Some(left) = publish::commit(&self.store.db, &model, placed, said)? {
+            // Deleting gigabytes takes a disk its time. What cannot be deleted now is by a later start.
+            let store = self.store.clone();
+            let _ = tokio::task::spawn_blocking(move || store.discard_unnamed(left)).await;
+        }
         let model = self.store.db.by_name(&name)?.ok_or(PullError::Stopped)?;
         Ok(Pulled { model, already_here })
     }

@@ -69,7 +69,9 @@ impl Store {
         let layout = Layout::create(&root).map_err(folders)?;
         let db = Arc::new(Db::open(&layout.database())?);
         layout.clean_up();
-        Ok(Self { layout, db })
+        let store = Self { layout, db };
+        store.clear_unnamed();
+        Ok(store)
     }
 
     /// The same with a connection of its own: who looks something up in this one does not wait until what is written

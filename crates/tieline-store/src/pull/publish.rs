@@ -119,13 +119,13 @@ pub(crate) fn adopt(
     }
 }
 
-/// The only commit point.
+/// The only commit point. Gives the file whose last name it took.
 pub(crate) fn commit(
     db: &Db,
     model: &NewModel,
     placed: &Placed,
     said: Said<'_>,
-) -> Result<(), PullError> {
+) -> Result<Option<Digest>, PullError> {
     Ok(db.publish(model, (&placed.stamp, &placed.facts), said)?)
 }
 

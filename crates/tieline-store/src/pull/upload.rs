@@ -164,7 +164,7 @@ impl Store {
         });
         let done = work.await.map_err(|_| PullError::Stopped)?;
         let (placed, ingest) = done.map_err(|error| failed(digest, error))?;
-        let pulled = pull.finish(digest, UPLOAD.to_owned(), &placed, false)?;
+        let pulled = pull.finish(digest, UPLOAD.to_owned(), &placed, false).await?;
         // The model is there; what is left is also cleared by the next start.
         let _ = self.layout.discard(&folder);
         drop(ingest);

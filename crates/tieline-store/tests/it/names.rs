@@ -3,7 +3,7 @@
 use tieline_store::{Catalogue, PullError, PullOptions, RemoveError, Store, Trust};
 use tieline_types::{Bytes, Hint};
 
-use crate::world::{World, assert_blobs_are_true, blobs, digest, model, reference, run};
+use crate::world::{World, age_blobs, assert_blobs_are_true, blobs, digest, model, reference, run};
 
 /// A world with one model from a file, under `name`.
 pub(crate) fn world_with(name: &str, size: u64) -> (World, String) {
@@ -107,6 +107,62 @@ fn a_change_is_noticed_under_every_name() {
     world.pull(&text).unwrap();
 }
 
+/// What is under `text` is another model now; `accepted`: and wanted.
+fn update(world: &mut World, text: &str, accepted: bool) -> Result<(), PullError> {
+    std::fs::write(world.folder.path().join("a.gguf"), model(256_000)).unwrap();
+    world.expected = accepted.then(|| digest(&model(256_000)));
+    world.pull(text).map(drop)
+}
+
+#[test]
+fn an_accepted_update_takes_the_place_of_the_old_file() {
+    let (mut world, text) = world_with("mine", 128_000);
+    update(&mut world, &text, true).unwrap();
+    let root = world.store.root();
+    assert_eq!(blobs(root).len(), 1);
+    assert_eq!(world.store.unnamed().unwrap(), []);
+    assert!(world.store.open_model(&world.store.list().unwrap()[0]).is_ok());
+    // The digest of what is gone no longer stands in the way of others that begin like it.
+    assert!(world.store.find(&reference(&digest(&model(128_000)).to_string())).unwrap().is_none());
+}
+
+#[test]
+fn an_update_keeps_the_old_file_for_its_other_names_and_for_who_uses_it() {
+    let (mut world, text) = world_with("mine", 128_000);
+    world.store.copy(&reference("mine"), "other").unwrap();
+    update(&mut world, &text, true).unwrap();
+    let root = world.store.root().to_owned();
+    assert_eq!(blobs(&root).len(), 2);
+    let other = world.store.find(&reference("other")).unwrap().unwrap();
+    let lease = world.store.lease(&other).unwrap();
+    std::fs::write(world.folder.path().join("a.gguf"), model(256_000)).unwrap();
+    world.name = Some("other".to_owned());
+    world.pull(&text).unwrap();
+    assert_eq!(blobs(&root).len(), 2, "somebody uses it");
+    age_blobs(&root);
+    assert_eq!(Store::open(&root).unwrap().unnamed().unwrap()[0].digest, other.digest);
+    drop(lease);
+    assert_eq!(Store::open(&root).unwrap().unnamed().unwrap(), []);
+    assert_eq!(blobs(&root).len(), 1);
+    assert!(world.store.list().unwrap().iter().all(|model| !model.missing));
+}
+
+#[test]
+fn a_declined_update_waits_a_day_for_another_answer() {
+    let (mut world, text) = world_with("mine", 128_000);
+    let error = update(&mut world, &text, false).unwrap_err();
+    assert!(matches!(error, PullError::Changed { .. }), "{error}");
+    let root = world.store.root().to_owned();
+    let waiting = Store::open(&root).unwrap().unnamed().unwrap();
+    let size = Bytes(model(256_000).len() as u64);
+    assert_eq!((waiting.len(), waiting[0].size), (1, size));
+    assert_eq!(waiting[0].digest, digest(&model(256_000)));
+    age_blobs(&root);
+    assert_eq!(Store::open(&root).unwrap().unnamed().unwrap(), []);
+    assert_eq!(blobs(&root).len(), 1);
+    assert_eq!(world.store.list().unwrap()[0].digest, digest(&model(128_000)));
+}
+
 #[test]
 fn a_plain_pull_keeps_a_pinned_model_pinned() {
     let (mut world, text) = world_with("mine", 128_000);
@@ -175,9 +231,17 @@ fn pulls_and_removals_at_once_keep_rows_and_files_together() {
         }
     };
     world.store.remove(&reference("mine")).unwrap();
+    // Meanwhile the store is opened, and whatever has no name then had its time.
+    let sweeper = || {
+        for _ in 0..25 {
+            age_blobs(&root);
+            Store::open(&root).unwrap();
+        }
+    };
     std::thread::scope(|scope| {
+        let sweeper = scope.spawn(sweeper);
         let threads: Vec<_> = (0..3).map(|turn| scope.spawn(move || worker(turn))).collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads.into_iter().chain([sweeper]).for_each(|thread| thread.join().unwrap());
     });
     assert_blobs_are_true(&root);
     assert!(world.store.list().unwrap().iter().all(|model| !model.missing));

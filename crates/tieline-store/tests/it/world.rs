@@ -1,8 +1,9 @@
 //! A store in a temporary folder, and what tests ask of it.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -148,6 +149,14 @@ pub(crate) fn blobs(root: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Makes all of them look as if they came two days ago. Others may remove them meanwhile.
+pub(crate) fn age_blobs(root: &Path) {
+    let then = SystemTime::now() - Duration::from_secs(2 * 24 * 3600);
+    for file in blobs(root).into_iter().filter_map(|path| File::open(path).ok()) {
+        file.set_modified(then).unwrap();
+    }
 }
 
 /// No file there may hold anything but what its name says.

@@ -54,7 +54,9 @@ pub(super) fn doctor(app: &App) -> Result<(), Failure> {
     let machine = probe::machine();
     let mut checks = vec![processor(&machine), memory(&machine)];
     checks.extend(runner(app));
-    checks.extend([space(app), models(app)?, running(app), prompts(app), python(app.python())]);
+    checks.extend([space(app), models(app)?]);
+    checks.extend(unnamed(app)?);
+    checks.extend([running(app), prompts(app), python(app.python())]);
     print(app, &checks)?;
     let failed = checks.iter().filter(|check| check.verdict == Verdict::Failed).count();
     match failed {
@@ -229,6 +231,23 @@ fn models(app: &App) -> Result<Check, Failure> {
     }
     let hint = format!("tieline rm {0} && tieline pull {0}", bad[0]);
     Ok(Check::failed("models", format!("missing or changed: {}", bad.join(", ")), hint))
+}
+
+/// Files that are no model's, where there are any.
+fn unnamed(app: &App) -> Result<Option<Check>, Failure> {
+    let files = app.store.unnamed()?;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let size = Bytes(files.iter().map(|file| file.size.0).sum());
+    let count = match files.len() {
+        1 => "1 file".to_owned(),
+        many => format!("{many} files"),
+    };
+    let detail = format!(
+        "{count}, {size}, of updates that were not taken or of models that still run; deleted after a day, when nobody uses them"
+    );
+    Ok(Some(Check::ok("unnamed", detail)))
 }
 
 /// What runs now, and how near each comes to the bound at which it ends.
