@@ -120,6 +120,11 @@ impl Gguf {
         u32::try_from(self.metadata.get(&key)?.as_u64()?).ok().map(Tokens)
     }
 
+    /// Over how many files its model is spread, of which this is one; 1: it is whole.
+    pub fn parts(&self) -> u64 {
+        self.metadata.get("split.count").and_then(Value::as_u64).unwrap_or(1)
+    }
+
     /// How many weights it has.
     pub fn parameter_count(&self) -> u64 {
         self.tensors.iter().map(Tensor::elements).fold(0, u64::saturating_add)

@@ -336,6 +336,7 @@ async fn fetch_whole(job: &Job<'_>, reference: &ModelRef) -> Result<Fetched, Mir
         }
         ModelRef::Url(url) => {
             let url = http::parse_url(url)?;
+            plan::refuse_part(url.path())?;
             let question = http::Question { url, headers: http::plain_headers(), token: None };
             download::download(job, &source, &question).await?;
             Ok(Fetched::from(source))

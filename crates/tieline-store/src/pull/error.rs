@@ -169,6 +169,12 @@ pub enum MirrorError {
     /// The file is no model that is safe to open.
     #[error("the file was refused")]
     Gguf(#[from] GgufError),
+    /// The file is one of several that a model is spread over.
+    #[error("{file} is one of several parts, which this version cannot join")]
+    Part {
+        /// Which, by its name or its place.
+        file: String,
+    },
     /// No single file of a repository is meant.
     #[error("cannot choose a file of {repository}: {problem}")]
     Choice {
@@ -248,6 +254,9 @@ impl Hint for MirrorError {
             }
             Self::WrongSize { .. } | Self::WrongDigest { .. } => {
                 "the mirror does not hold this model: do not trust it"
+            }
+            Self::Part { .. } => {
+                "join the parts with llama-gguf-split --merge of llama.cpp, and pull the result as file:PATH"
             }
             Self::NoPython { .. } => "install Python 3 with pip, or name another source",
             Self::Pip { last_line, .. } if last_line.contains("No module named pip") => {

@@ -8,7 +8,7 @@ use super::download;
 use super::error::MirrorError;
 use super::http::{self, Question};
 use super::job::{Fetched, Job};
-use super::plan::is_gguf;
+use super::plan::{is_gguf, is_part, refuse_part};
 
 /// A reference, taken apart.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,10 @@ pub(crate) async fn fetch(
     let Repository { owner, repo, .. } = repository;
     let revision = repository.revision.unwrap_or("main");
     let (revision, file) = match repository.selector {
-        Some(file) if is_gguf(file) => (revision.to_owned(), file.to_owned()),
+        Some(file) if is_gguf(file) => {
+            refuse_part(file)?;
+            (revision.to_owned(), file.to_owned())
+        }
         _ => choose(job, repository, revision).await?,
     };
     let steps = [owner, repo, "resolve", &revision].into_iter().chain(file.split('/'));
@@ -133,7 +136,7 @@ fn choose_file<'f>(files: &[&'f str], selector: Option<&str>) -> Result<&'f str,
         files => files.iter().take(20).copied().collect::<Vec<_>>().join(", "),
     };
     match (meant.as_slice(), selector) {
-        ([file], _) if is_split(file) => {
+        ([file], _) if is_part(file) => {
             Err(format!("{file} is one of several parts, which this version cannot join"))
         }
         ([file], _) => Ok(file),
@@ -156,15 +159,6 @@ fn is_plain(file: &str) -> bool {
 fn is_model(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
     is_gguf(&name) && !name.contains("mmproj") && !name.contains("imatrix")
-}
-
-/// `model-00001-of-00003.gguf`
-fn is_split(file: &str) -> bool {
-    let stem = file.get(..file.len() - 5).unwrap_or(file);
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    stem.rsplit_once("-of-").is_some_and(|(before, total)| {
-        digits(total) && before.rsplit('-').next().is_some_and(digits)
-    })
 }
 
 /// Whether the quantisation stands in the file's name by itself: `Q4_K` is not in `Q4_K_M`.

@@ -2,7 +2,7 @@
 
 use tieline_types::{Bytes, Digest, ModelRef};
 
-use super::error::PullError;
+use super::error::{MirrorError, PullError};
 use super::options::PullOptions;
 use crate::catalogue::{Entry, Mirror};
 use crate::store::Store;
@@ -170,6 +170,24 @@ pub(crate) fn is_gguf(file: &str) -> bool {
     file.len() > 5 && file.to_ascii_lowercase().ends_with(".gguf")
 }
 
+/// Whether a file's name says that it is one of several: `model-00001-of-00003.gguf`.
+pub(crate) fn is_part(file: &str) -> bool {
+    let stem = if is_gguf(file) { &file[..file.len() - 5] } else { file };
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    stem.rsplit_once("-of-").is_some_and(|(before, total)| {
+        digits(total) && total != "00001" && before.rsplit('-').next().is_some_and(digits)
+    })
+}
+
+/// Refuses what by its name is one of several parts, before it is fetched.
+pub(crate) fn refuse_part(path: &str) -> Result<(), MirrorError> {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    match is_part(file) {
+        true => Err(MirrorError::Part { file: file.to_owned() }),
+        false => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -200,6 +218,18 @@ mod tests {
             assert_eq!(mirror_of(text).unwrap().to_string(), text);
         }
         assert_eq!(mirror_of("a/b"), None);
+    }
+
+    #[test]
+    fn parts_are_known_by_their_names() {
+        for part in ["m-00001-of-00002.gguf", "m-00002-of-00002.GGUF", "sub/m-00001-of-00010.gguf"]
+        {
+            assert!(is_part(part), "{part}");
+        }
+        for whole in ["m.gguf", "m-00001-of-00001.gguf", "m-1-of-2.gguf", "00002", "-of-00002.gguf"]
+        {
+            assert!(!is_part(whole), "{whole}");
+        }
     }
 
     proptest! {

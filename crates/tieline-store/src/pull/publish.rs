@@ -52,6 +52,9 @@ fn check_bytes(
         return Err(MirrorError::WrongDigest { expected, found: digest });
     }
     let gguf = Gguf::read(ingest.data())?;
+    if gguf.parts() > 1 {
+        return Err(MirrorError::Part { file: "the file".to_owned() });
+    }
     Ok((digest, Facts::from(&gguf)))
 }
 

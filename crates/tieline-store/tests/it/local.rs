@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use tieline_store::gguf::Value;
+use tieline_store::gguf::write::Draft;
 use tieline_store::{Trust, VerifyError};
 use tieline_types::{Bytes, Hint};
 
@@ -45,6 +47,22 @@ fn bad_files_are_told_apart() {
     check(&write(&world, "zip.gguf", b"PK\x03\x04"), "it is no GGUF model");
     let body = model(300_000);
     check(&write(&world, "cut.gguf", &body[..200_000]), "it is truncated");
+}
+
+#[test]
+fn a_part_of_a_model_is_not_kept() {
+    let world = World::new();
+    let mut draft = Draft::sample(128_000);
+    draft.metadata.push(("split.count".to_owned(), Value::U16(2)));
+    let text = write(&world, "first.gguf", &draft.bytes());
+    let error = world.refused(&text);
+    assert!(error.contains("the file is one of several parts"), "{error}");
+    let hint = world.pull(&text).unwrap_err().hint().unwrap();
+    assert!(hint.contains("gguf-split --merge"), "{hint}");
+    // One of one is whole.
+    let at = draft.metadata.len() - 1;
+    draft.metadata[at].1 = Value::U16(1);
+    world.pull(&write(&world, "only.gguf", &draft.bytes())).unwrap();
 }
 
 #[test]

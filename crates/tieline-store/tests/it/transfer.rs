@@ -390,6 +390,18 @@ fn a_changed_source_is_not_taken_silently() {
 }
 
 #[test]
+fn a_part_is_refused_before_it_is_fetched() {
+    let server = Server::start(|_| Reply::new(500, ""));
+    let mut world = World::new();
+    world.environment.hugging_face.endpoint = server.url("");
+    for text in [server.url("/m-00001-of-00002.gguf"), "hf:o/r:m-00001-of-00002.gguf".to_owned()] {
+        let error = world.refused(&text);
+        assert!(error.contains("m-00001-of-00002.gguf is one of several parts"), "{error}");
+    }
+    assert!(server.asked().is_empty());
+}
+
+#[test]
 fn errors_keep_their_kind() {
     let server = Server::start(|_| Reply::new(403, ""));
     let error = World::new().pull(&server.url("/a.gguf")).unwrap_err();
