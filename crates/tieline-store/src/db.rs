@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, TransactionBehavio
 use tieline_types::{Bytes, Digest, Hint, Tokens};
 
 use crate::files::Stamp;
-use crate::model::{Facts, Model, Trust, UPLOAD};
+use crate::model::{Facts, Model, Trust, UPLOAD, shown};
 use crate::overlay::Said;
 
 /// Numbered, forward only: a released step never changes.
@@ -103,6 +103,13 @@ pub(crate) struct NewModel {
     pub(crate) target: String,
 }
 
+/// Where a model came from, to the letter: a model's own words are made to be shown.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) source: String,
+    pub(crate) reference: String,
+}
+
 /// A finished pull of the same target.
 #[derive(Clone, Debug)]
 pub(crate) struct PullRecord {
@@ -136,6 +143,14 @@ impl Db {
 
     pub(crate) fn by_origin(&self, text: &str) -> Result<Option<Model>, DbError> {
         self.one("models.reference = ?1 OR models.source = ?1", text)
+    }
+
+    pub(crate) fn origin(&self, name: &str) -> Result<Option<Origin>, DbError> {
+        let sql = "SELECT source, reference FROM models WHERE name = ?1";
+        self.run("search models", |db| {
+            let read = |row: &Row<'_>| Ok(Origin { source: row.get(0)?, reference: row.get(1)? });
+            db.query_row(sql, [name], read).optional()
+        })
     }
 
     /// All models that were pulled as `reference`, the newest first.
@@ -424,8 +439,8 @@ fn model(row: &Row<'_>) -> rusqlite::Result<Model> {
     Ok(Model {
         name: row.get(0)?,
         digest: digest(row, 1)?,
-        source: row.get(2)?,
-        reference: row.get(3)?,
+        source: shown(row.get_ref(2)?.as_str()?),
+        reference: shown(row.get_ref(3)?.as_str()?),
         licence: row.get(4)?,
         trust,
         pulled_at_unix_s: row.get(6)?,

@@ -13,9 +13,9 @@ pub struct Model {
     pub digest: Digest,
     /// How long its file is.
     pub size: Bytes,
-    /// Where the bytes came from.
+    /// Where the bytes came from, as it may be shown: of a URL without what may be a signature or a password.
     pub source: String,
-    /// What the user asked for.
+    /// What the user asked for, as it may be shown.
     pub reference: String,
     /// The terms of use: the catalogue's, or else those that the file claims.
     pub licence: Option<String>,
@@ -81,7 +81,38 @@ impl From<&Gguf> for Facts {
     }
 }
 
+/// A reference as it may be shown: what follows the `?` of a URL may be a signature, what stands before its `@` a
+/// password.
+pub(crate) fn shown(reference: &str) -> String {
+    let is_web = |scheme: &str| matches!(scheme, "http" | "https");
+    match reference.split_once("://").filter(|(scheme, _)| is_web(scheme)) {
+        None => reference.to_owned(),
+        Some((scheme, rest)) => {
+            let rest = rest.split(['?', '#']).next().unwrap_or_default();
+            let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = place.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+    }
+}
+
 /// Text of a file that will be shown on a terminal: short, and without control characters.
 fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_url_holds_no_secret() {
+        let check = |text: &str, want: &str| assert_eq!(shown(text), want);
+        check("https://a.example/m.gguf?sig=1/2#x", "https://a.example/m.gguf");
+        check("https://me:pw@a.example:99/d@1/m.gguf", "https://a.example:99/d@1/m.gguf");
+        check("http://localhost?sig=1", "http://localhost");
+        check("file:/a?b/https://c?d", "file:/a?b/https://c?d");
+        check("hf:o/r@main:m.gguf", "hf:o/r@main:m.gguf");
+        check("pypi:a==1:x.part0 + pypi:b==1:x.part1", "pypi:a==1:x.part0 + pypi:b==1:x.part1");
+    }
 }

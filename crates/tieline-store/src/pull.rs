@@ -25,6 +25,7 @@ use tieline_types::{Digest, ModelRef};
 use crate::catalogue::Mirror;
 use crate::db::NewModel;
 use crate::files;
+use crate::model::shown;
 use crate::overlay::{Overlay, Said};
 use crate::store::Store;
 use error::chain;
@@ -138,13 +139,18 @@ impl Pull<'_> {
         let Some(placed) = task.await.map_err(|_| PullError::Stopped)?? else { return Ok(None) };
         let source = match source {
             Some(source) => source,
-            None => match self.store.db.by_digest(digest)? {
-                Some(model) => model.source,
+            None => match self.source_of(digest)? {
+                Some(source) => source,
                 // A crash came between the move and the commit: only its content is known.
                 None => self.target.reference.clone(),
             },
         };
         self.finish(digest, source, &placed, true).await.map(Some)
+    }
+
+    fn source_of(&self, digest: Digest) -> Result<Option<String>, PullError> {
+        let Some(model) = self.store.db.by_digest(digest)? else { return Ok(None) };
+        Ok(self.store.db.origin(&model.name)?.map(|origin| origin.source))
     }
 
     async fn try_mirrors(&self, lock: File) -> Result<Pulled, PullError> {
@@ -162,7 +168,7 @@ impl Pull<'_> {
         };
         let mut failures = Vec::new();
         for mirror in &self.target.mirrors {
-            let source = mirror.to_string();
+            let source = shown(&mirror.to_string());
             job.progress.event(PullEvent::Trying { source: source.clone() });
             let error = match Box::pin(self.try_mirror(&job, mirror)).await {
                 Ok(pulled) => return Ok(pulled),
@@ -174,7 +180,7 @@ impl Pull<'_> {
             job.progress.event(PullEvent::MirrorFailed { source: source.clone(), why });
             failures.push(Failure { source, error });
         }
-        Err(PullError::of(self.target.reference.clone(), failures))
+        Err(PullError::of(shown(&self.target.reference), failures))
     }
 
     async fn try_mirror(&self, job: &Job<'_>, mirror: &Mirror) -> Result<Pulled, Stop> {
@@ -279,7 +285,9 @@ impl Pull<'_> {
             return Err(PullError::NameTaken { name: name.to_owned(), reference });
         }
         let Some(model) = self.store.db.by_name(name)? else { return Ok(name.to_owned()) };
-        let is_same_reference = model.reference == self.target.reference;
+        let origin = self.store.db.origin(name)?;
+        let is_same_reference =
+            origin.is_some_and(|origin| origin.reference == self.target.reference);
         if model.digest == digest || (is_same_reference && self.target.expected.is_some()) {
             return Ok(name.to_owned());
         }

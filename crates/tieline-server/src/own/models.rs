@@ -20,7 +20,9 @@ type Answer = Result<Json<Value>, ApiError>;
 
 pub(crate) async fn list(State(app): State<App>, caller: Caller) -> Answer {
     let models = cards(&app, &caller, app.router().host().models().await?)?;
-    Ok(Json(json!({ "models": models.iter().map(model).collect::<Vec<_>>() })))
+    Ok(Json(
+        json!({ "models": models.iter().map(|card| model(&caller, card)).collect::<Vec<_>>() }),
+    ))
 }
 
 pub(crate) async fn one(
@@ -30,7 +32,7 @@ pub(crate) async fn one(
 ) -> Answer {
     let (bare, base) = (bare(&name), base(&app, &caller, &name)?);
     let details = app.router().host().describe(&base.name).await?;
-    let mut body = model(&details.card);
+    let mut body = model(&caller, &details.card);
     if base.name != bare {
         body["name"] = json!(bare);
         body["made_of"] = json!(base.name);
@@ -147,13 +149,21 @@ fn allowed<'a>(caller: &Caller, name: &'a str) -> Result<&'a str, ApiError> {
     Err(BackendError::new(ErrorKind::NotFound, format!("no model {name:?} is here")).into())
 }
 
-fn model(card: &ModelCard) -> Value {
+/// Where it came from. A path of this machine is for its user and for keys that may manage models.
+fn source<'a>(caller: &Caller, card: &'a ModelCard) -> &'a str {
+    match caller.principal.guest && card.source.starts_with("file:") {
+        true => "file",
+        false => &card.source,
+    }
+}
+
+fn model(caller: &Caller, card: &ModelCard) -> Value {
     let can = card.abilities;
     json!({
         "name": card.name,
         "digest": card.digest,
         "size_bytes": card.size,
-        "source": card.source,
+        "source": source(caller, card),
         "licence": card.licence,
         "architecture": card.architecture,
         "quantisation": card.quantisation,

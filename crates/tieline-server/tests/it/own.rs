@@ -243,6 +243,30 @@ async fn events_tell_of_memory_and_of_requests() {
 }
 
 #[tokio::test]
+async fn a_path_of_this_machine_is_for_who_may_manage_models() {
+    let service = Service::new(Scripted::hello());
+    let sources = async |head: &[(&str, &str)]| {
+        let list = service.get_with("/tieline/v1/models", head).await.is(200);
+        let one = service.get_with("/tieline/v1/models/mock", head).await.is(200);
+        assert_eq!(list["models"][0]["source"], one["source"]);
+        one["source"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(sources(&[]).await, "file:mock.gguf");
+    for (scope, want) in [
+        (Scope::ReadModels, "file"),
+        (Scope::Infer, "file"),
+        (Scope::WriteModels, "file:mock.gguf"),
+        (Scope::Admin, "file:mock.gguf"),
+    ] {
+        let new = NewKey { scopes: vec![scope], ..NewKey::default() };
+        let (secret, _) = service.store.create_key(&new, 1).unwrap();
+        service.app.refresh_keys().unwrap();
+        let bearer = format!("Bearer {}", secret.expose());
+        assert_eq!(sources(&[("authorization", bearer.as_str())]).await, want);
+    }
+}
+
+#[tokio::test]
 async fn decisions_of_long_ago_are_shown_to_whose_they_are() {
     let service = Service::new(Scripted::hello());
     let new = |scopes: &[Scope]| NewKey { scopes: scopes.to_vec(), ..NewKey::default() };

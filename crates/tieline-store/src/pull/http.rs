@@ -9,6 +9,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Response, Url};
 
 use super::error::{MirrorError, PullError};
 use super::options::Environment;
+use crate::model::shown;
 
 const MOST_REDIRECTS: usize = 5;
 const MOST_JSON_BYTES: usize = 8 * 1024 * 1024;
@@ -140,7 +141,7 @@ fn builder(environment: &Environment) -> ClientBuilder {
 /// Reads a URL that a user or a server wrote.
 pub(crate) fn parse_url(text: &str) -> Result<Url, MirrorError> {
     let nonsense = |error| MirrorError::Nonsense {
-        url: text.chars().take(200).collect(),
+        url: shown(text).chars().take(200).collect(),
         problem: format!("it is no URL: {error}"),
     };
     Url::parse(text).map_err(nonsense)
@@ -244,6 +245,8 @@ mod tests {
 
     #[test]
     fn messages_hold_no_signature() {
+        let error = parse_url("https://a.example:port/f.gguf?sig=1").unwrap_err().to_string();
+        assert!(error.contains("a.example") && !error.contains("sig"), "{error}");
         let url = Url::parse("https://user:pw@a.example:99/f.gguf?sig=1#x").unwrap();
         assert_eq!(show(&url), "https://a.example:99/f.gguf");
     }

@@ -5,6 +5,7 @@ use tieline_types::{Bytes, Digest, ModelRef};
 use super::error::{MirrorError, PullError};
 use super::options::PullOptions;
 use crate::catalogue::{Entry, Mirror};
+use crate::db::Origin;
 use crate::store::Store;
 
 /// What to pull.
@@ -71,12 +72,13 @@ fn named(store: &Store, name: &str, options: &PullOptions<'_>) -> Result<Target,
     }
     // An installed model is pulled again from where it came.
     if let Some(model) = store.find(&ModelRef::Name(name.to_owned()))? {
-        match model.reference.parse() {
-            Ok(ModelRef::Name(_) | ModelRef::Digest(_)) | Err(_) => {}
-            Ok(elsewhere) => {
-                let name = Name::Fixed(model.name);
-                return Ok(Target { name, ..of_reference(&elsewhere) });
-            }
+        let origin = store.db.origin(&model.name)?;
+        let target = match origin.and_then(|origin| origin.reference.parse().ok()) {
+            Some(ModelRef::Name(_) | ModelRef::Digest(_)) | None => None,
+            Some(elsewhere) => Some(of_reference(&elsewhere)),
+        };
+        if let Some(target) = target {
+            return Ok(Target { name: Name::Fixed(model.name), ..target });
         }
     }
     let suggestions = store.suggestions(name, options.catalogue);
@@ -94,9 +96,11 @@ fn by_digest(
     let Some(model) = store.find(&ModelRef::Digest(digest))? else {
         return Err(PullError::UnknownDigest { digest });
     };
+    let unknown = PullError::UnknownDigest { digest };
+    let Origin { source, reference } = store.db.origin(&model.name)?.ok_or(unknown)?;
     Ok(Target {
-        mirrors: mirror_of(&model.source).into_iter().collect(),
-        reference: model.reference,
+        mirrors: mirror_of(&source).into_iter().collect(),
+        reference,
         name: Name::Fixed(model.name),
         expected: Some(digest),
         size: Some(model.size),

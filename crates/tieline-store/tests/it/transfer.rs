@@ -390,6 +390,30 @@ fn a_changed_source_is_not_taken_silently() {
 }
 
 #[test]
+fn a_signature_is_used_and_never_shown() {
+    let body = model(SIZE);
+    let served = body.clone();
+    let server = Server::start(move |asked| match asked.path.contains("bad") {
+        true => Reply::new(403, ""),
+        false => file(asked, &served, "\"1\""),
+    });
+    let world = World::new();
+    let url = server.url("/a.gguf");
+    let model = world.pull(&format!("{url}?signature=SECRET")).unwrap().model;
+    assert_eq!((&model.source, &model.reference), (&url, &url));
+    assert_eq!(world.store.list().unwrap(), [model.clone()]);
+    // It is pulled again with its signature: by its name, and by its digest.
+    for again in ["a".to_owned(), model.digest.to_string()] {
+        std::fs::remove_file(blobs(world.store.root()).remove(0)).unwrap();
+        world.pull(&again).unwrap();
+        assert!(server.asked().last().unwrap().path.ends_with("?signature=SECRET"));
+    }
+    let error = world.pull(&format!("{}?signature=SECRET", server.url("/bad.gguf"))).unwrap_err();
+    let said = format!("{error} {error:?} {:?}", world.events.all());
+    assert!(said.contains("/bad.gguf") && !said.contains("SECRET"), "{said}");
+}
+
+#[test]
 fn a_part_is_refused_before_it_is_fetched() {
     let server = Server::start(|_| Reply::new(500, ""));
     let mut world = World::new();
