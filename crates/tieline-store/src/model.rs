@@ -39,6 +39,13 @@ pub struct Model {
     pub missing: bool,
 }
 
+impl Model {
+    /// Whether a client sent its file: there is no place to get it from again.
+    pub fn is_upload(&self) -> bool {
+        self.source == UPLOAD
+    }
+}
+
 /// The source of models whose files clients sent.
 pub(crate) const UPLOAD: &str = "upload";
 

@@ -53,7 +53,7 @@ impl Hint for VerifyError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Missing { name, .. } | Self::Mismatch { name, .. } => {
-                Some(format!("remove {name:?} and pull it again"))
+                Some(format!("pull {name:?} again"))
             }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("the store belongs to another user".to_owned())

@@ -74,7 +74,8 @@ fn named(store: &Store, name: &str, options: &PullOptions<'_>) -> Result<Target,
     if let Some(model) = store.find(&ModelRef::Name(name.to_owned()))? {
         let origin = store.db.origin(&model.name)?;
         let target = match origin.and_then(|origin| origin.reference.parse().ok()) {
-            Some(ModelRef::Name(_) | ModelRef::Digest(_)) | None => None,
+            Some(ModelRef::Name(entry)) => options.catalogue.get(&entry).map(of_entry),
+            Some(ModelRef::Digest(_)) | None => None,
             Some(elsewhere) => Some(of_reference(&elsewhere)),
         };
         if let Some(target) = target {

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use tieline_store::gguf::Value;
 use tieline_store::gguf::write::Draft;
-use tieline_store::{Trust, VerifyError};
+use tieline_store::{Overlay, Trust, VerifyError};
 use tieline_types::{Bytes, Hint};
 
 use crate::world::{World, assert_blobs_are_true, blobs, digest, model, reference};
@@ -49,6 +49,20 @@ fn bad_files_are_told_apart() {
     check(&write(&world, "cut.gguf", &body[..200_000]), "it is truncated");
 }
 
+/// Something that is put before a model of that name.
+fn own_overlay(name: &str) -> Overlay {
+    Overlay {
+        name: name.to_owned(),
+        base: name.to_owned(),
+        system: Some("Be brief.".to_owned().into()),
+        template: None,
+        licence: None,
+        parameters: "{}".to_owned(),
+        messages: "[]".to_owned().into(),
+        changed_at_unix_s: 1,
+    }
+}
+
 #[test]
 fn a_part_of_a_model_is_not_kept() {
     let world = World::new();
@@ -71,6 +85,8 @@ fn a_changed_file_is_noticed_and_healed() {
     let body = model(300_000);
     let text = write(&world, "a.gguf", &body);
     let model = world.pull(&text).unwrap().model;
+    let overlay = own_overlay("a");
+    world.store.keep_overlay(&overlay).unwrap();
     let blob = blobs(world.store.root()).remove(0);
     std::fs::set_permissions(&blob, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut bad = body.clone();
@@ -79,13 +95,15 @@ fn a_changed_file_is_noticed_and_healed() {
     let error = world.store.open_model(&model).unwrap_err();
     assert!(matches!(error, VerifyError::Mismatch { .. }), "{error}");
     assert!(error.to_string().contains(&digest(&bad).to_string()));
-    assert_eq!(error.hint().unwrap(), "remove \"a\" and pull it again");
+    assert_eq!(error.hint().unwrap(), "pull \"a\" again");
     assert_eq!(world.store.list().unwrap()[0].trust, Trust::Mismatch);
     // It stays refused, though it looks the same from outside as at the last hash.
     assert!(world.store.open_model(&model).is_err());
-    world.pull(&text).unwrap();
+    // Its name is enough, and what was put before it stays.
+    world.pull("a").unwrap();
     world.store.open_model(&model).unwrap();
     assert_ne!(world.store.list().unwrap()[0].trust, Trust::Mismatch);
+    assert_eq!(world.store.overlay("a").unwrap(), Some(overlay));
     assert_blobs_are_true(world.store.root());
 }
 

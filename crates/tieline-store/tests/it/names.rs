@@ -200,6 +200,21 @@ fn an_installed_name_is_pulled_again_from_where_it_came() {
 }
 
 #[test]
+fn a_model_of_the_catalogue_is_pulled_again_by_the_name_that_it_got() {
+    let mut world = World::new();
+    let path = world.folder.path().join("a.gguf");
+    std::fs::write(&path, model(128_000)).unwrap();
+    world.catalogue_of(&model(128_000), &[format!("file:{}", path.display())]);
+    world.name = Some("mine".to_owned());
+    world.pull("m").unwrap();
+    world.name = None;
+    std::fs::remove_file(blobs(world.store.root()).remove(0)).unwrap();
+    let again = world.pull("mine").unwrap().model;
+    assert_eq!((again.name.as_str(), again.trust), ("mine", Trust::Pinned));
+    assert_eq!(world.store.list().unwrap().len(), 1);
+}
+
+#[test]
 fn the_catalogue_and_another_digest_contradict() {
     let mut world = World::new();
     world.catalogue_of(b"x", &["file:/x".to_owned()]);

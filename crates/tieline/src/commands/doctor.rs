@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 use tieline_engine::probe::{self, Machine};
 use tieline_engine::{EngineConfig, Inspected, JailPolicy};
-use tieline_store::Trust;
+use tieline_store::{Model, Trust};
 use tieline_types::{Bytes, Hint, Jail, JailLevel, ProcessMemory};
 
 use super::load_params::chosen;
@@ -220,17 +220,20 @@ fn space(app: &App) -> Check {
 
 fn models(app: &App) -> Result<Check, Failure> {
     let models = app.store.list()?;
-    let bad: Vec<&str> = models
-        .iter()
-        .filter(|model| model.missing || model.trust == Trust::Mismatch)
-        .map(|model| model.name.as_str())
-        .collect();
-    if bad.is_empty() {
+    let is_bad = |model: &&Model| model.missing || model.trust == Trust::Mismatch;
+    let bad: Vec<&Model> = models.iter().filter(is_bad).collect();
+    let Some(first) = bad.first() else {
         let total = Bytes(models.iter().map(|model| model.size.0).sum());
         return Ok(Check::ok("models", format!("{} here, {total}", models.len())));
-    }
-    let hint = format!("tieline rm {0} && tieline pull {0}", bad[0]);
-    Ok(Check::failed("models", format!("missing or changed: {}", bad.join(", ")), hint))
+    };
+    let name = &first.name;
+    let hint = match first.is_upload() {
+        // Nothing that lies elsewhere is lost by its removal.
+        true => format!("a client sent it: tieline rm {name}, and have it sent again"),
+        false => format!("tieline pull {name}"),
+    };
+    let names: Vec<&str> = bad.iter().map(|model| model.name.as_str()).collect();
+    Ok(Check::failed("models", format!("missing or changed: {}", names.join(", ")), hint))
 }
 
 /// Files that are no model's, where there are any.

@@ -223,7 +223,7 @@ fn a_changed_file_is_not_used() {
     exit 1
     --- stderr
     error: the file of model "smollm2" was changed: expected sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53, found sha256:93dc44381b5260808085f4dd99e5d439f52b86f2938527faf30bd72eb21afbc1
-    hint: remove "smollm2" and pull it again
+    hint: pull "smollm2" again
     "#);
     check!(home, home.tieline(["list"]), @"
     exit 0
@@ -236,7 +236,7 @@ fn a_changed_file_is_not_used() {
     exit 1
     --- stderr
     error: the file of model "smollm2" is missing: [HOME]/blobs/sha256/b1/b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-    hint: remove "smollm2" and pull it again
+    hint: pull "smollm2" again
     "#);
     check!(home, home.tieline(["list"]), @"
     exit 0
