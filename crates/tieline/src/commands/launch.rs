@@ -54,7 +54,7 @@ pub(super) fn launch(app: &App, args: &Launch) -> Result<(), Failure> {
 fn model(app: &App, args: &Launch) -> Result<String, Failure> {
     let policy = Place::of(app).policy()?;
     let mut models = app.store.list()?;
-    models.retain(|model| !model.missing);
+    models.retain(|model| !model.missing && !model.is_adapter);
     let nobody = models.is_empty() && policy.backends.is_empty();
     match (&args.model, models.as_slice()) {
         (Some(name), _) if policy.concerns(name) && !(nobody && name == AUTO) => Ok(name.clone()),

@@ -1,5 +1,7 @@
 //! Tools are pointed at whatever the server answers to.
 
+use testkit::lora;
+
 use super::home::Home;
 
 const POLICY: &str = r#"
@@ -42,6 +44,15 @@ fn a_tool_may_ask_for_what_the_policy_names() {
     }
     check(&home, &[], Ok("auto"));
     check(&home, &["--model", "cloud/small"], Err("cloud/small"));
+}
+
+#[test]
+fn an_adapter_is_no_second_model() {
+    let home = Home::with_model();
+    let file = home.file("law.gguf", lora::smollm2_adapter(1));
+    let reference = format!("file:{}", file.display());
+    assert!(home.tieline(["pull", &reference, "--name", "law"]).output().status.success());
+    check(&home, &[], Ok("smollm2"));
 }
 
 #[test]
