@@ -7,9 +7,11 @@ mod prices;
 mod route;
 mod serving;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tieline_lab::energy::POWERCAP;
 use tieline_types::{Bytes, LoadParams};
@@ -35,6 +37,28 @@ pub(crate) struct Args {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// Reads what was typed. A prompt may begin with a hyphen, as a list does; what begins with two is a flag,
+    /// known or mistyped.
+    pub(crate) fn read(typed: Vec<OsString>) -> Result<Self, clap::Error> {
+        match Self::try_parse_from(&typed) {
+            Err(error) if may_be_prompt(&error) => {
+                let command = Self::command().mut_subcommand("run", |run| {
+                    run.mut_arg("prompt", |prompt| prompt.allow_hyphen_values(true))
+                });
+                Self::from_arg_matches(&command.try_get_matches_from(typed)?)
+            }
+            read => read,
+        }
+    }
+}
+
+/// Whether what clap takes for flags of one letter may be a text.
+fn may_be_prompt(error: &clap::Error) -> bool {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return false };
+    error.kind() == ErrorKind::UnknownArgument && !word.starts_with("--")
 }
 
 #[derive(Debug, ClapArgs)]
@@ -266,8 +290,7 @@ pub(crate) struct Rm {
 pub(crate) struct Run {
     /// The model; MODEL+ADAPTER or MODEL+ADAPTER@0.5 is one with an adapter
     pub(crate) model: String,
-    /// The prompt; - reads it from standard input
-    #[arg(allow_hyphen_values = true)]
+    /// The prompt; - reads it from standard input, and one that begins with -- stands after --
     pub(crate) prompt: Option<String>,
     /// Read the prompt from a file
     #[arg(long, short, value_name = "FILE", conflicts_with = "prompt")]
@@ -542,4 +565,39 @@ pub(crate) struct Certify {
     /// Threads of the run that the others are compared with [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) threads: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The prompt of `tieline run m …`, or what clap says.
+    fn prompt(words: &[&str]) -> Result<Option<String>, String> {
+        let typed = ["tieline", "run", "m"].iter().chain(words).map(OsString::from);
+        match Args::read(typed.collect()) {
+            Ok(Args { command: Command::Run(run), .. }) => Ok(run.prompt),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_mistyped_flag_is_no_prompt() {
+        for words in [&["--no-chache"][..], &["--no-chache", "Hi"], &["- a list", "--no-chache"]] {
+            let error = prompt(words).unwrap_err();
+            assert!(error.contains("unexpected argument '--no-chache'"), "{error}");
+            assert!(words.len() > 1 || error.contains("'--no-cache'"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_may_begin_with_a_hyphen() {
+        for text in ["-", "-5 + 3 = ?", "- milk\n- bread", "-x", "Hi"] {
+            assert_eq!(prompt(&[text]), Ok(Some(text.to_owned())));
+            assert_eq!(prompt(&[text, "--no-cache"]), Ok(Some(text.to_owned())));
+            assert_eq!(prompt(&["--", text]), Ok(Some(text.to_owned())));
+        }
+        assert_eq!(prompt(&["--", "--no-chache"]), Ok(Some("--no-chache".to_owned())));
+        assert_eq!(prompt(&["--no-cache"]), Ok(None));
+    }
 }

@@ -27,8 +27,8 @@ mod switching;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 
 use args::Args;
 use failure::Failure;
@@ -49,7 +49,7 @@ fn say_where(panic: &std::panic::PanicHookInfo<'_>) {
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(say_where));
-    let args = match Args::try_parse() {
+    let args = match Args::read(std::env::args_os().collect()) {
         Ok(args) => args,
         Err(error) => return unparsed(&error),
     };
