@@ -52,6 +52,7 @@ pub use app::{App, Library};
 pub use config::{Config, Connections, Doors, Limits, LoopbackAuth};
 pub use doors::Peer;
 pub use ledger::Ledger;
+pub use made::{Before, Unreadable, before};
 pub use openapi::{openapi, routes_text};
 pub use serve::{ServeError, serve};
 pub use service::app;

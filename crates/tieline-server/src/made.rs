@@ -3,7 +3,8 @@
 
 use tieline_store::{Overlay, RemoveError, Removed, Store};
 use tieline_types::{
-    BackendError, ErrorKind, Hint, Message, ModelCard, ModelRef, Prompt, Sampling, Tokens, Wanted,
+    BackendError, ErrorKind, Hint, Message, ModelCard, ModelRef, Private, Prompt, Sampling, Tokens,
+    Wanted,
 };
 
 use crate::app::App;
@@ -12,6 +13,49 @@ use crate::error::ApiError;
 use crate::ollama::asked::{Asked, bare_base, failed};
 use crate::ollama::options::Options;
 use crate::open::Ask;
+
+/// What is put before a model, where who asks says nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Instructions above its conversations.
+    pub system: Option<Private>,
+    /// Messages at the beginning of its conversations.
+    pub messages: Vec<Message>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// The context to load it with.
+    pub context: Option<Tokens>,
+    /// The most tokens of an answer.
+    pub max_tokens: Option<Tokens>,
+    /// What ends an answer.
+    pub stop: Vec<String>,
+}
+
+/// What is kept of a made model is not what it was made with.
+#[derive(Debug, thiserror::Error)]
+#[error("what is kept of model {name:?} cannot be read: {why}")]
+pub struct Unreadable {
+    /// The model.
+    pub name: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// Reads what was put before a model, for whoever answers without a server. `usual` is how tokens are chosen where it
+/// says nothing.
+///
+/// # Errors
+/// It is not what a model is made with.
+pub fn before(overlay: &Overlay, usual: Sampling) -> Result<Before, Unreadable> {
+    let unreadable =
+        |error: ApiError| Unreadable { name: overlay.name.clone(), why: error.message };
+    let mut asked = Asked::of(overlay.clone(), usize::MAX).map_err(unreadable)?;
+    let parameters = std::mem::take(&mut asked.parameters);
+    let Options { sampling, context, max_tokens, stop, .. } =
+        Options::over(usual, parameters).map_err(unreadable)?;
+    let Asked { system, messages, .. } = asked;
+    Ok(Before { system, messages, sampling, context, max_tokens, stop })
+}
 
 /// A model by its name, and what was made of it.
 #[derive(Clone, Debug)]

@@ -320,6 +320,9 @@ pub(crate) struct Run {
     /// What a made model's conversations begin with.
     #[arg(skip)]
     pub(crate) said: Vec<tieline_types::Message>,
+    /// How tokens are chosen where nothing is typed.
+    #[arg(skip)]
+    pub(crate) usual: tieline_types::Sampling,
     #[command(flatten)]
     pub(crate) choices: Choices,
     #[command(flatten)]

@@ -43,7 +43,7 @@ impl Asked {
         own.or(kept).into_iter().chain(before).chain(said).collect()
     }
 
-    fn of(overlay: Overlay, most: usize) -> Result<Self, ApiError> {
+    pub(crate) fn of(overlay: Overlay, most: usize) -> Result<Self, ApiError> {
         let broken = |_| {
             let text = format!("what is kept of model {:?} cannot be read", overlay.name);
             BackendError::new(ErrorKind::Internal, text)

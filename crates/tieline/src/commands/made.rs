@@ -1,12 +1,13 @@
 //! Made models at the terminal: what somebody put before a model, where the command does not say it itself.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
+use tieline_server::Before;
 use tieline_store::Overlay;
-use tieline_types::{Message, ModelRef, Private, Role};
+use tieline_types::{ModelRef, Private, Sampling};
 
 use crate::app::App;
-use crate::args::{Run, Sampling};
+use crate::args::Run;
 use crate::failure::Failure;
 
 /// What was put before a model, for programs.
@@ -18,17 +19,11 @@ pub(super) struct Made {
     pub(super) base: String,
     pub(super) system: Option<Private>,
     pub(super) parameters: Map<String, Value>,
-    #[serde(skip)]
-    said: Vec<Said>,
     /// Messages at the beginning of its conversations.
     pub(super) messages: usize,
-}
-
-#[derive(Debug, Deserialize)]
-struct Said {
-    role: Role,
-    #[serde(default)]
-    content: Private,
+    /// All of it, as the server reads it.
+    #[serde(skip)]
+    before: Before,
 }
 
 impl Made {
@@ -43,17 +38,18 @@ impl Made {
     }
 
     fn of(overlay: Overlay) -> Result<Self, Failure> {
-        let broken = |error: serde_json::Error| {
-            let text = format!("what is kept of model {:?} cannot be read: {error}", overlay.name);
-            Failure::ours(text).with_hint(format!("make {:?} again", overlay.name))
-        };
-        let said: Vec<Said> = serde_json::from_str(overlay.messages.expose()).map_err(broken)?;
-        let base = overlay.base.strip_suffix(":latest").unwrap_or(&overlay.base);
+        let name = overlay.name.clone();
+        let broken = |text: String| Failure::ours(text).with_hint(format!("make {name:?} again"));
+        let before = tieline_server::before(&overlay, Sampling::default());
+        let before = before.map_err(|error| broken(error.to_string()))?;
+        let parameters = serde_json::from_str(&overlay.parameters).map_err(|error| {
+            broken(format!("what is kept of model {name:?} cannot be read: {error}"))
+        })?;
         Ok(Self {
-            parameters: serde_json::from_str(&overlay.parameters).map_err(broken)?,
-            base: base.to_owned(),
-            messages: said.len(),
-            said,
+            parameters,
+            base: overlay.base.strip_suffix(":latest").unwrap_or(&overlay.base).to_owned(),
+            messages: before.messages.len(),
+            before,
             system: overlay.system,
             name: overlay.name,
         })
@@ -61,57 +57,80 @@ impl Made {
 
     /// The command as if its user had typed what the model was made with and he left out.
     pub(super) fn fill(self, args: &Run) -> Run {
+        let Before { system, messages, sampling, context, max_tokens, stop } = self.before;
         let mut args = args.clone();
         args.model = self.base;
         if !args.raw {
-            let own = self.system.map(Private::into_inner);
-            args.system = args.system.or(own);
-            args.said =
-                self.said.into_iter().map(|one| Message::new(one.role, one.content)).collect();
+            args.system = args.system.or(system.map(Private::into_inner));
+            args.said = messages;
         }
-        let number = |name: &str| self.parameters.get(name).and_then(Value::as_f64);
-        if args.load.ctx.is_none() {
-            args.load.ctx = number("num_ctx").and_then(whole);
+        args.usual = sampling;
+        args.load.ctx = args.load.ctx.or(context.map(|tokens| tokens.0));
+        args.sampling.max_tokens = args.sampling.max_tokens.or(max_tokens.map(|tokens| tokens.0));
+        if args.sampling.stop.is_empty() {
+            args.sampling.stop = stop;
         }
-        fill_sampling(&mut args.sampling, &self.parameters);
         args
     }
 }
 
-/// Numbers of the server's checks: they were in range when the model was made.
-fn fill_sampling(sampling: &mut Sampling, parameters: &Map<String, Value>) {
-    let number = |name: &str| parameters.get(name).and_then(Value::as_f64);
-    #[expect(clippy::cast_possible_truncation, reason = "f32 is what a model takes")]
-    let real = |own: Option<f32>, name: &str| own.or_else(|| number(name).map(|n| n as f32));
-    if !sampling.greedy {
-        sampling.temperature = real(sampling.temperature, "temperature");
-    }
-    sampling.top_p = real(sampling.top_p, "top_p");
-    sampling.min_p = real(sampling.min_p, "min_p");
-    sampling.repeat_penalty = real(sampling.repeat_penalty, "repeat_penalty");
-    sampling.presence_penalty = real(sampling.presence_penalty, "presence_penalty");
-    sampling.frequency_penalty = real(sampling.frequency_penalty, "frequency_penalty");
-    let count = |name: &str| number(name).and_then(whole);
-    sampling.top_k = sampling.top_k.or_else(|| number("top_k").and_then(|n| whole(n.max(0.0))));
-    sampling.seed = sampling.seed.or_else(|| count("seed"));
-    sampling.max_tokens = sampling.max_tokens.or_else(|| count("num_predict"));
-    if sampling.stop.is_empty() {
-        sampling.stop = match parameters.get("stop") {
-            Some(Value::String(one)) => vec![one.clone()],
-            Some(Value::Array(all)) => {
-                all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect()
-            }
-            _ => Vec::new(),
-        };
-    }
-}
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tieline_types::{Request, Tokens};
 
-/// A count; what is below zero means that none is set.
-fn whole(number: f64) -> Option<u32> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "its range is checked"
-    )]
-    (0.0..f64::from(u32::MAX)).contains(&number).then_some(number as u32)
+    use super::super::turn::template;
+    use super::*;
+    use crate::args::{Args, Command};
+
+    const PARAMETERS: &str = r#"{"temperature":0.3,"seed":-7,"repeat_last_n":-1,"top_k":-1,
+        "num_ctx":4096,"num_predict":9,"stop":["END"]}"#;
+    const MESSAGES: &str = r#"[{"role":"user","content":"Rain?"},
+        {"role":"assistant","content":"","thinking":"I look.",
+         "tool_calls":[{"function":{"name":"look","arguments":{"at":"sky"}}}]},
+        {"role":"tool","tool_name":"look","content":"blue"}]"#;
+
+    fn filled(flags: &[&str]) -> (Run, Request) {
+        let overlay = Overlay {
+            name: "made".to_owned(),
+            base: "m:latest".to_owned(),
+            system: None,
+            template: None,
+            licence: None,
+            parameters: PARAMETERS.to_owned(),
+            messages: MESSAGES.to_owned().into(),
+            changed_at_unix_s: 1,
+        };
+        let args = Args::try_parse_from(["tieline", "run", "made", "Hi"].iter().chain(flags));
+        let Command::Run(args) = args.unwrap().command else { panic!("another command") };
+        let run = Made::of(overlay).unwrap().fill(&args);
+        let request = template(&run).unwrap();
+        (run, request)
+    }
+
+    #[test]
+    fn everything_that_it_was_made_with_is_asked_for() {
+        let (run, request) = filled(&[]);
+        assert_eq!((run.model.as_str(), run.load.ctx), ("m", Some(4096)));
+        let sampling = request.sampling;
+        assert_eq!((sampling.temperature, sampling.top_k), (0.3, 0));
+        assert_eq!(
+            (sampling.seed, sampling.penalty_window),
+            (Some(u32::MAX - 7), Tokens(1_000_000))
+        );
+        assert_eq!((request.max_tokens, request.stop), (Some(Tokens(9)), vec!["END".to_owned()]));
+        let call = &run.said[1];
+        assert_eq!(call.reasoning.as_ref().unwrap().expose(), "I look.");
+        assert_eq!((call.tool_calls[0].name.as_str(), run.said.len()), ("look", 3));
+        assert_eq!(run.said[2].tool_call_id, Some(call.tool_calls[0].id.clone()));
+    }
+
+    #[test]
+    fn what_is_typed_stands_above_it() {
+        let flags = ["--greedy", "--seed", "3", "--top-k", "5", "-n", "2", "--stop", "X", "--raw"];
+        let (run, request) = filled(&flags);
+        assert_eq!((request.sampling.temperature, request.sampling.seed), (0.0, Some(3)));
+        assert_eq!((request.sampling.top_k, request.max_tokens), (5, Some(Tokens(2))));
+        assert_eq!((request.stop, run.said.len()), (vec!["X".to_owned()], 0));
+    }
 }

@@ -11,24 +11,18 @@ use crate::answer::{Answer, Figures};
 use crate::args::{self, Run};
 use crate::failure::Failure;
 
-/// How tokens are chosen, by the flags; checked.
-fn sampling(args: &args::Sampling) -> Result<Sampling, Failure> {
-    let default = Sampling::default();
+/// How tokens are chosen, by the flags and where they say nothing as usual; checked.
+fn sampling(args: &args::Sampling, usual: &Sampling) -> Result<Sampling, Failure> {
     let sampling = Sampling {
-        temperature: if args.greedy {
-            0.0
-        } else {
-            args.temperature.unwrap_or(default.temperature)
-        },
-        top_k: args.top_k.unwrap_or(default.top_k),
-        top_p: args.top_p.unwrap_or(default.top_p),
-        min_p: args.min_p.unwrap_or(default.min_p),
-        repeat_penalty: args.repeat_penalty.unwrap_or(default.repeat_penalty),
-        presence_penalty: args.presence_penalty.unwrap_or(default.presence_penalty),
-        frequency_penalty: args.frequency_penalty.unwrap_or(default.frequency_penalty),
-        penalty_window: default.penalty_window,
-        seed: args.seed,
-        ..default
+        temperature: if args.greedy { 0.0 } else { args.temperature.unwrap_or(usual.temperature) },
+        top_k: args.top_k.unwrap_or(usual.top_k),
+        top_p: args.top_p.unwrap_or(usual.top_p),
+        min_p: args.min_p.unwrap_or(usual.min_p),
+        repeat_penalty: args.repeat_penalty.unwrap_or(usual.repeat_penalty),
+        presence_penalty: args.presence_penalty.unwrap_or(usual.presence_penalty),
+        frequency_penalty: args.frequency_penalty.unwrap_or(usual.frequency_penalty),
+        seed: args.seed.or(usual.seed),
+        ..usual.clone()
     };
     sampling.validate()?;
     Ok(sampling)
@@ -38,7 +32,7 @@ fn sampling(args: &args::Sampling) -> Result<Sampling, Failure> {
 pub(super) fn template(args: &Run) -> Result<Request, Failure> {
     let answer = &args.answer;
     let request = Request {
-        sampling: sampling(&args.sampling)?,
+        sampling: sampling(&args.sampling, &args.usual)?,
         max_tokens: args.sampling.max_tokens.map(Tokens),
         stop: args.sampling.stop.clone(),
         logprobs: args.logprobs,
