@@ -10,11 +10,12 @@ mod serving;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tieline_lab::energy::POWERCAP;
-use tieline_types::{Bytes, LoadParams};
+use tieline_types::{Bytes, Effort, LoadParams};
 
 use crate::env;
 use crate::prompts::{self, Quota};
@@ -59,6 +60,12 @@ impl Args {
 fn may_be_prompt(error: &clap::Error) -> bool {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return false };
     error.kind() == ErrorKind::UnknownArgument && !word.starts_with("--")
+}
+
+/// A step of thinking by its word.
+fn effort() -> impl TypedValueParser<Value = Effort> {
+    let words = PossibleValuesParser::new(Effort::WORDS.map(|(word, _)| word));
+    words.try_map(|word| Effort::named(&word).ok_or("no step of thinking has this word"))
 }
 
 #[derive(Debug, ClapArgs)]
@@ -364,6 +371,9 @@ pub(crate) struct Answer {
     /// Have it answer at once
     #[arg(long, conflicts_with = "raw")]
     pub(crate) no_think: bool,
+    /// How much it thinks, where its template knows how; it thinks then [default: as usual]
+    #[arg(long, value_name = "HOW MUCH", value_parser = effort(), conflicts_with_all = ["no_think", "raw"])]
+    pub(crate) effort: Option<Effort>,
     /// What to do with a prompt that does not fit the context
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Overflow::Error)]
     pub(crate) overflow: Overflow,

@@ -75,6 +75,7 @@ mod tests {
             grammar: None,
             think: false,
             no_think: false,
+            effort: None,
             overflow: crate::args::Overflow::Error,
             speculation: crate::args::Speculation::Auto,
             draft: None,

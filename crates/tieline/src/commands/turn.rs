@@ -31,6 +31,7 @@ fn sampling(args: &args::Sampling, usual: &Sampling) -> Result<Sampling, Failure
 /// What each turn asks for, with all limits and an empty prompt; checked but for the prompt.
 pub(super) fn template(args: &Run) -> Result<Request, Failure> {
     let answer = &args.answer;
+    let thinks = answer.think || answer.no_think || answer.effort.is_some();
     let request = Request {
         sampling: sampling(&args.sampling, &args.usual)?,
         max_tokens: args.sampling.max_tokens.map(Tokens),
@@ -38,7 +39,8 @@ pub(super) fn template(args: &Run) -> Result<Request, Failure> {
         logprobs: args.logprobs,
         prompt_logprobs: args.prompt_logprobs,
         ignore_eog: args.sampling.ignore_end,
-        thinking: (answer.think || answer.no_think).then_some(answer.think),
+        thinking: thinks.then_some(!answer.no_think),
+        effort: answer.effort,
         constraint: rule::constraint(answer)?,
         overflow: match answer.overflow {
             args::Overflow::Error => Overflow::Error,
@@ -123,9 +125,12 @@ pub(super) fn figures(model: &Model, local: &LocalModel, answer: &Answer) -> Str
 
 #[cfg(test)]
 mod tests {
-    use tieline_types::MissReason;
+    use clap::Parser;
+    use clap::error::ErrorKind;
+    use tieline_types::{Effort, MissReason};
 
     use super::*;
+    use crate::args::{Args, Command};
 
     #[test]
     fn what_was_kept_is_told_with_the_reason_for_the_rest() {
@@ -138,6 +143,29 @@ mod tests {
             cached(&usage(9), miss(9, MissReason::Differs)),
             ", 9 of them kept from before; the text differs from token 9 on"
         );
+    }
+
+    #[test]
+    fn an_effort_is_asked_for_and_has_the_model_think() {
+        let asked = |flags: &[&str]| {
+            let args = Args::try_parse_from(["tieline", "run", "m", "Hi"].iter().chain(flags));
+            args.map(|args| match args.command {
+                Command::Run(args) => {
+                    let request = template(&args).unwrap();
+                    (request.thinking, request.effort)
+                }
+                other => panic!("{other:?}"),
+            })
+            .map_err(|error| error.kind())
+        };
+        assert_eq!(asked(&[]), Ok((None, None)));
+        assert_eq!(asked(&["--no-think"]), Ok((Some(false), None)));
+        assert_eq!(asked(&["--effort", "low"]), Ok((Some(true), Some(Effort::Low))));
+        assert_eq!(asked(&["--effort", "xhigh"]), Ok((Some(true), Some(Effort::XHigh))));
+        assert_eq!(asked(&["--effort", "most"]), Err(ErrorKind::InvalidValue));
+        for other in ["--no-think", "--raw"] {
+            assert_eq!(asked(&["--effort", "low", other]), Err(ErrorKind::ArgumentConflict));
+        }
     }
 
     #[test]
