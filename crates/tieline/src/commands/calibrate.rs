@@ -156,15 +156,53 @@ fn labelled(answer: &Answer, expected: &str) -> Option<LabelledAnswer> {
     })
 }
 
-/// Whether the expected words stand in the answer, one after another; case and marks aside.
+/// Whether the expected words stand in the answer, one after another; case and marks aside, but for a number's sign.
 fn is_right(answer: &str, expected: &str) -> bool {
     let (answer, expected) = (words(answer), words(expected));
     !expected.is_empty() && answer.windows(expected.len()).any(|some| some == expected)
 }
 
+/// Of a script without spaces each character is one.
 fn words(text: &str) -> Vec<String> {
-    let words = text.split(|character: char| !character.is_alphanumeric());
-    words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+    let mut words: Vec<String> = Vec::new();
+    // Whether the last one goes on.
+    let mut open = false;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let is_number = characters.peek().is_some_and(|next| next.is_numeric());
+        if !open && is_number && matches!(character, '-' | '−') {
+            words.push("-".to_owned());
+            open = true;
+            continue;
+        }
+        if !character.is_alphanumeric() {
+            open = false;
+            continue;
+        }
+        let alone = is_unspaced(character);
+        match words.last_mut() {
+            Some(word) if open && !alone => word.extend(character.to_lowercase()),
+            Some(_) | None => words.push(character.to_lowercase().collect()),
+        }
+        open = !alone;
+    }
+    words
+}
+
+/// Whether words of the character's script stand side by side without a space: Thai, Lao, Burmese, Khmer, kana, Han.
+fn is_unspaced(character: char) -> bool {
+    matches!(character,
+        '\u{e00}'..='\u{eff}'
+        | '\u{1000}'..='\u{109f}'
+        | '\u{1780}'..='\u{17ff}'
+        | '\u{3005}'..='\u{3007}'
+        | '\u{3040}'..='\u{30ff}'
+        | '\u{31f0}'..='\u{31ff}'
+        | '\u{3400}'..='\u{4dbf}'
+        | '\u{4e00}'..='\u{9fff}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{ff66}'..='\u{ff9f}'
+        | '\u{20000}'..='\u{3ffff}')
 }
 
 #[cfg(test)]
@@ -180,6 +218,32 @@ mod tests {
         check("It is 420", "42", false);
         check("New old York", "New York", false);
         check("", "x", false);
+    }
+
+    #[test]
+    fn words_of_a_script_without_spaces_stand_within_a_sentence() {
+        let check =
+            |answer, expected, want| assert_eq!(is_right(answer, expected), want, "{answer}");
+        check("法国的首都是巴黎。", "巴黎", true);
+        check("法国的首都是伦敦。", "巴黎", false);
+        check("フランスの首都はパリです", "パリ", true);
+        check("เมืองหลวงคือปารีสครับ", "ปารีส", true);
+        check("一共15个", "15", true);
+        check("一共15个", "5", false);
+        check("是-5。", "-5", true);
+    }
+
+    #[test]
+    fn a_sign_belongs_to_its_number() {
+        let check =
+            |answer, expected, want| assert_eq!(is_right(answer, expected), want, "{answer}");
+        check("5", "-5", false);
+        check("It is -5.", "5", false);
+        check("It is −5.", "-5", true);
+        check("x=-5", "-5", true);
+        // That is a hyphen.
+        check("pages 3-5", "3 5", true);
+        check("COVID-19", "covid 19", true);
     }
 
     #[test]
