@@ -50,7 +50,7 @@ pub(super) fn calibrate(app: &App, args: &Calibrate) -> Result<(), Failure> {
     for example in &examples {
         let answer = answer::ask(app, &loaded, request(example, args.max_tokens), |_| Ok(()))?;
         if answer.is_cut_short() {
-            return Err(Failure::user("interrupted while calibrating: nothing is kept"));
+            return Err(Failure::interrupted("interrupted while calibrating: nothing is kept"));
         }
         answers.extend(labelled(&answer, &example.expected));
         bar.inc(1);
