@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tieline_router::carry::commit::seen;
 use tieline_router::quality::{Calibration, Features, LabelledAnswer, calibrate as fit};
 use tieline_store::profiles::{CalibrationRow, Outcomes};
+use tieline_store::{DbError, Store};
 use tieline_types::{
     Digest, FinishReason, LoadParams, Message, Prompt, Request, Role, Sampling, Tokens,
 };
@@ -36,6 +37,8 @@ struct Report<'a> {
     task: &'a str,
     max_tokens: Tokens,
     right: usize,
+    /// Whether it is kept: one of too few answers does not replace one that says something.
+    kept: bool,
     #[serde(flatten)]
     calibration: &'a Calibration,
 }
@@ -61,8 +64,16 @@ pub(super) fn calibrate(app: &App, args: &Calibrate) -> Result<(), Failure> {
     let right = answers.iter().filter(|answer| answer.correct > 0.5).count();
     let (model, digest, task) = (model.name.as_str(), model.digest, args.task.as_str());
     let max_tokens = Tokens(args.max_tokens);
-    let report = Report { model, digest, task, max_tokens, right, calibration: &calibration };
-    keep(app, &report)?;
+    let stays = match calibration.map {
+        Some(_) => None,
+        None => fitted_before(&app.store, digest, task)
+            .map_err(|error| Failure::ours(with_causes(&error)))?,
+    };
+    let (kept, calibration) = (stays.is_none(), &calibration);
+    let report = Report { model, digest, task, max_tokens, right, kept, calibration };
+    if kept {
+        keep(app, &report)?;
+    }
     if let Some(path) = &args.out {
         let text = serde_json::to_string_pretty(&report);
         let text = text.map_err(|error| Failure::ours(format!("cannot write JSON: {error}")))?;
@@ -73,7 +84,17 @@ pub(super) fn calibrate(app: &App, args: &Calibrate) -> Result<(), Failure> {
     if app.output.is_json() {
         return app.output.value(&report);
     }
-    app.output.line(&text(&report))
+    app.output.line(&text(&report, stays))
+}
+
+/// The answers of an older calibration of the model at this task, where there were enough of them.
+fn fitted_before(store: &Store, digest: Digest, task: &str) -> Result<Option<usize>, DbError> {
+    let rows = store.calibrations()?;
+    let row = rows.iter().find(|row| row.digest == digest && row.task == task);
+    // What cannot be read is used by nobody.
+    let older: Option<Calibration> =
+        row.and_then(|row| serde_json::from_str(&row.calibration).ok());
+    Ok(older.filter(|older| older.map.is_some()).map(|older| older.labels))
 }
 
 /// Keeps the calibration, for the gates of cascades, and how often the model was right.
@@ -97,7 +118,8 @@ fn keep(app: &App, report: &Report<'_>) -> Result<(), Failure> {
     kept.map_err(|error| Failure::ours(with_causes(&error)))
 }
 
-fn text(report: &Report<'_>) -> String {
+/// The calibration that stays on so many answers, where this one is not kept.
+fn text(report: &Report<'_>, stays: Option<usize>) -> String {
     let Report { model, calibration, right, .. } = report;
     let head = format!("{model}: {right} of {} answers right", calibration.labels);
     let more = match calibration.ece.zip(calibration.brier) {
@@ -106,6 +128,10 @@ fn text(report: &Report<'_>) -> String {
             ece.value, ece.low, ece.high
         ),
         None => "uncalibrated: at least 50 answers are needed".to_owned(),
+    };
+    let more = match stays {
+        Some(labels) => format!("{more}; nothing is kept, and the calibration on {labels} stays"),
+        None => more,
     };
     format!("{head}\n{more}")
 }
@@ -244,6 +270,31 @@ mod tests {
         // That is a hyphen.
         check("pages 3-5", "3 5", true);
         check("COVID-19", "covid 19", true);
+    }
+
+    #[test]
+    fn too_few_answers_replace_no_calibration_on_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let digest = Digest([7; 32]);
+        let keep = |task: &str, labels: u8| {
+            let answer = |number: u8| LabelledAnswer {
+                features: Features::head(&[(1, -f64::from(number), None); 4], false).unwrap(),
+                correct: f64::from(number % 2),
+            };
+            let answers: Vec<_> = (0..labels).map(answer).collect();
+            let calibration = serde_json::to_string(&fit(&answers, SEED)).unwrap();
+            let task = task.to_owned();
+            let (row, model) = (task.clone(), digest.hex());
+            let row = CalibrationRow { digest, task: row, calibration, at_unix_ms: 1 };
+            let (correct, answers, origin) = (1.0, u32::from(labels), String::new());
+            let outcomes = Outcomes { model, task, origin, correct, answers, at_unix_ms: 1 };
+            store.keep_calibration(&row, &outcomes).unwrap();
+        };
+        keep("any", 60);
+        keep("math", 30);
+        let before = |task: &str| fitted_before(&store, digest, task).unwrap();
+        assert_eq!((before("any"), before("math"), before("code")), (Some(60), None, None));
     }
 
     #[test]
