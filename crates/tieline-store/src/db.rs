@@ -236,6 +236,27 @@ impl Db {
         self.run("list names", |db| db.prepare(sql)?.query_map([], |row| digest(row, 0))?.collect())
     }
 
+    /// Files that came here until this time and have no name any more, or never got one; of others this database knows
+    /// nothing. The time is in seconds of Unix.
+    pub(crate) fn left_behind(&self, until_unix_s: i64) -> Result<HashSet<Digest>, DbError> {
+        let sql = "SELECT digest FROM pulls
+                   WHERE NOT EXISTS (SELECT 1 FROM models WHERE models.digest = pulls.digest)
+                   GROUP BY digest HAVING max(pulled_at_unix_s) <= ?1";
+        self.run("list what has no name", |db| {
+            db.prepare(sql)?.query_map([until_unix_s], |row| digest(row, 0))?.collect()
+        })
+    }
+
+    /// Notes a file that came and got no name. Nobody waits for a pull of no target.
+    pub(crate) fn note_unnamed(
+        &self,
+        digest: Digest,
+        source: &str,
+        now_unix_s: i64,
+    ) -> Result<(), DbError> {
+        self.run("note a file", |db| insert_pull(db, ("", &digest.hex()), (source, now_unix_s)))
+    }
+
     /// Drops the rows of files without a name, which earlier versions left.
     pub(crate) fn forget_all_unnamed(&self) -> Result<(), DbError> {
         let unnamed = "FROM blobs
@@ -420,9 +441,17 @@ fn insert_name(connection: &Connection, model: &NewModel) -> rusqlite::Result<()
         sql,
         params![name, digest, source, reference, licence, pinned, pulled_at_unix_s],
     )?;
+    insert_pull(connection, (&model.target, &digest), (source, *pulled_at_unix_s))
+}
+
+fn insert_pull(
+    connection: &Connection,
+    (target, digest): (&str, &str),
+    (source, at_unix_s): (&str, i64),
+) -> rusqlite::Result<()> {
     let sql =
         "INSERT INTO pulls (target, digest, source, pulled_at_unix_s) VALUES (?1, ?2, ?3, ?4)";
-    connection.execute(sql, params![model.target, digest, source, pulled_at_unix_s])?;
+    connection.execute(sql, params![target, digest, source, at_unix_s])?;
     Ok(())
 }
 

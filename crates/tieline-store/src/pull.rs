@@ -229,7 +229,14 @@ impl Pull<'_> {
         placed: &Placed,
         already_here: bool,
     ) -> Result<Pulled, PullError> {
-        let name = self.choose_name(digest)?;
+        let name = match self.choose_name(digest) {
+            Ok(name) => name,
+            Err(error) => {
+                // Its bytes wait for another answer, and go where none comes.
+                self.store.db.note_unnamed(digest, &source, now_unix_s())?;
+                return Err(error);
+            }
+        };
         let model = NewModel {
             name: name.clone(),
             digest,
@@ -359,7 +366,7 @@ async fn fetch_whole(job: &Job<'_>, reference: &ModelRef) -> Result<Fetched, Mir
     }
 }
 
-fn now_unix_s() -> i64 {
+pub(crate) fn now_unix_s() -> i64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }

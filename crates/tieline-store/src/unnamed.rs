@@ -1,20 +1,23 @@
 //! Files that no name means: what an update replaced, what a declined one brought, what a crash left. Nobody can
 //! ask for them.
 //!
-//! They are deleted, but never one that a process uses or is about to name: it holds a lock on it.
+//! They are deleted where this store's database knows that they came, and never one that a process uses or is about to
+//! name: it holds a lock on it. Of a file that it does not know, another database may: one that was lost, or a newer one
+//! than this.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::time::Duration;
 
 use tieline_types::{Bytes, Digest};
 
 use crate::db::DbError;
 use crate::files;
+use crate::pull::now_unix_s;
 use crate::store::Store;
 
-/// Whoever is asked whether he takes an update has a day to say so without its being downloaded again.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Whoever is asked whether he takes an update has a day to say so without its being downloaded again, in seconds.
+const GRACE: i64 = 24 * 3600;
 
 /// A file that no name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,29 +26,37 @@ pub struct Unnamed {
     pub digest: Digest,
     /// How long it is.
     pub size: Bytes,
+    /// Whether it is deleted by itself: this store had it, and not another.
+    pub goes: bool,
 }
 
 impl Store {
-    /// The files that no name means: those of declined updates, which wait a day for another answer, and those that
-    /// a process still uses. Later openings of the store delete them.
+    /// The files that no name means: those of declined updates, which wait a day for another answer, those that
+    /// a process still uses, and those of which the database knows nothing. Later openings of the store delete the first
+    /// two.
     ///
     /// # Errors
     /// The database cannot be read.
     pub fn unnamed(&self) -> Result<Vec<Unnamed>, DbError> {
-        let size = |digest| {
+        let known = self.db.left_behind(i64::MAX)?;
+        let found = |digest| {
             let size = Bytes(self.layout.blob(digest).symlink_metadata().ok()?.len());
-            Some(Unnamed { digest, size })
+            Some(Unnamed { digest, size, goes: known.contains(&digest) })
         };
-        Ok(self.unnamed_digests()?.into_iter().filter_map(size).collect())
+        Ok(self.unnamed_digests()?.into_iter().filter_map(found).collect())
     }
 
     /// Deletes those that had their time. A failure is left for the next opening.
     pub(crate) fn clear_unnamed(&self) {
         let _ = self.db.forget_all_unnamed();
-        for digest in self.unnamed_digests().unwrap_or_default() {
-            if files::age(&self.layout.blob(digest)).is_some_and(|age| age > GRACE) {
-                let _ = self.discard_unnamed(digest);
-            }
+        let until = now_unix_s().saturating_sub(GRACE);
+        let old: HashSet<Digest> = self.db.left_behind(until).unwrap_or_default();
+        if old.is_empty() {
+            return;
+        }
+        let unnamed = self.unnamed_digests().unwrap_or_default();
+        for digest in unnamed.into_iter().filter(|digest| old.contains(digest)) {
+            let _ = self.discard_unnamed(digest);
         }
     }
 

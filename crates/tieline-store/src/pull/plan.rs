@@ -67,7 +67,9 @@ pub(crate) fn plan(
 }
 
 fn named(store: &Store, name: &str, options: &PullOptions<'_>) -> Result<Target, PullError> {
-    if let Some(entry) = options.catalogue.get(name) {
+    if let Some(entry) = options.catalogue.get(name)
+        && !is_from_elsewhere(store, name)?
+    {
         return Ok(of_entry(entry));
     }
     // An installed model is pulled again from where it came.
@@ -84,6 +86,12 @@ fn named(store: &Store, name: &str, options: &PullOptions<'_>) -> Result<Target,
     }
     let suggestions = store.suggestions(name, options.catalogue);
     Err(PullError::UnknownName { name: name.to_owned(), suggestions })
+}
+
+/// Whether an installed model has this very name, and came neither from a catalogue nor from a client.
+fn is_from_elsewhere(store: &Store, name: &str) -> Result<bool, PullError> {
+    let reference = store.db.origin(name)?.and_then(|origin| origin.reference.parse().ok());
+    Ok(reference.is_some_and(|one| !matches!(one, ModelRef::Name(_) | ModelRef::Digest(_))))
 }
 
 fn by_digest(

@@ -7,7 +7,7 @@ use tieline_store::Store;
 
 use crate::probe::{Probe, said};
 use crate::server::{Server, file};
-use crate::world::{age_blobs, assert_blobs_are_true, blobs, digest, model};
+use crate::world::{assert_blobs_are_true, blobs, digest, model};
 
 const CHUNK: u64 = 64 * 1024;
 const KILLS: u64 = 24;
@@ -99,10 +99,11 @@ fn a_pull_killed_while_publishing_leaves_nothing_half_done() {
         child.kill().unwrap();
         child.wait().unwrap();
         assert_sound(&root);
-        // A file that came to its place and was not committed goes.
-        age_blobs(&root);
-        let models = Store::open(&root).unwrap().list().unwrap().len();
-        assert_eq!(blobs(&root).len(), models);
+        // A file that came to its place and was not committed is counted, and stays.
+        let store = Store::open(&root).unwrap();
+        let (models, unnamed) = (store.list().unwrap().len(), store.unnamed().unwrap());
+        assert_eq!(blobs(&root).len(), models + unnamed.len());
+        assert!(unnamed.iter().all(|file| !file.goes));
         committed += models;
         let said = Probe::new(&root, &server.url("/a.gguf")).run();
         assert!(said.contains(&format!("OK {want}")), "{said}");

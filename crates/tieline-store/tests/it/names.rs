@@ -164,6 +164,24 @@ fn a_declined_update_waits_a_day_for_another_answer() {
 }
 
 #[test]
+fn a_file_of_another_database_stays() {
+    let (world, _) = world_with("mine", 128_000);
+    let root = world.store.root().to_owned();
+    age_blobs(&root);
+    drop(world.store);
+    for part in ["store.sqlite", "store.sqlite-wal", "store.sqlite-shm"] {
+        let _ = std::fs::remove_file(root.join(part));
+    }
+    // A lost database, and then one in which another model is.
+    for _ in 0..2 {
+        let store = Store::open(&root).unwrap();
+        let unnamed = store.unnamed().unwrap();
+        assert_eq!((unnamed.len(), unnamed[0].goes), (1, false));
+        assert_eq!(blobs(&root).len(), 1);
+    }
+}
+
+#[test]
 fn a_plain_pull_keeps_a_pinned_model_pinned() {
     let (mut world, text) = world_with("mine", 128_000);
     let trust = |world: &World| world.pull(&text).unwrap().model.trust;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 use tieline_engine::probe::{self, Machine};
 use tieline_engine::{EngineConfig, Inspected, JailPolicy};
-use tieline_store::{Model, Trust};
+use tieline_store::{Model, Trust, Unnamed};
 use tieline_types::{Bytes, Hint, Jail, JailLevel, ProcessMemory};
 
 use super::load_params::chosen;
@@ -242,14 +242,27 @@ fn unnamed(app: &App) -> Result<Option<Check>, Failure> {
     if files.is_empty() {
         return Ok(None);
     }
-    let size = Bytes(files.iter().map(|file| file.size.0).sum());
-    let count = match files.len() {
-        1 => "1 file".to_owned(),
-        many => format!("{many} files"),
+    let (go, stay): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.goes);
+    let said = |files: &[&Unnamed], what: &str| {
+        let size = Bytes(files.iter().map(|file| file.size.0).sum());
+        let count = match files.len() {
+            0 => return None,
+            1 => "1 file".to_owned(),
+            many => format!("{many} files"),
+        };
+        Some(format!("{count}, {size}, {what}"))
     };
-    let detail = format!(
-        "{count}, {size}, of updates that were not taken or of models that still run; deleted after a day, when nobody uses them"
-    );
+    let parts = [
+        said(
+            &go,
+            "of updates that were not taken or of models that still run; deleted after a day, when nobody uses them",
+        ),
+        said(
+            &stay,
+            "of which the database knows nothing: pull the model again to have it back, or delete the file under blobs",
+        ),
+    ];
+    let detail = parts.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Ok(Some(Check::ok("unnamed", detail)))
 }
 
