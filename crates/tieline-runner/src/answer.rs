@@ -39,6 +39,8 @@ pub(crate) struct Answer {
     prompt: usize,
     /// How many of them are computed.
     pub(crate) computed: usize,
+    /// How many were let in before it while it waited for what another reads.
+    pub(crate) stood_aside: u32,
     /// Where in the prompt its last turn begins, where that matters.
     pub(crate) marks: Vec<usize>,
     /// How many tokens are to be computed when a copy of the state is taken: rising.
@@ -138,6 +140,7 @@ impl Answer {
             prompt: tokens.len(),
             tokens,
             computed: 0,
+            stood_aside: 0,
             marks,
             stops: Vec::new(),
             seq: None,

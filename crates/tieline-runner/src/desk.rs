@@ -38,6 +38,8 @@ const ORDERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 /// A request waits for another that reads the same prompt if it saves at least so many tokens.
 const WORTH_WAITING: usize = 64;
+/// It stands aside for at most so many others meanwhile: then it is in line as they are.
+const MOST_ASIDE: u32 = 64;
 /// How long the desk waits for an order between two looks at what the writer to disk has done.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -394,6 +396,7 @@ impl<'m> Desk<'m> {
                 return Ok(LetIn::One);
             }
             if self.admit(line, id, &waits)? {
+                self.stood_aside(&waits);
                 return Ok(LetIn::One);
             }
             // Room is made for the first.
@@ -442,10 +445,20 @@ impl<'m> Desk<'m> {
         waiting.map(|answer| answer.id).filter(|id| self.should_wait_for_another(*id)).collect()
     }
 
+    /// Notes that another was let in before them.
+    fn stood_aside(&mut self, waits: &HashSet<RequestId>) {
+        for id in waits {
+            if let Some(answer) = self.answers.get_mut(id) {
+                answer.stood_aside += 1;
+            }
+        }
+    }
+
     /// Whether another request at work is just reading what this one begins with: to wait for it is to
     /// compute it once.
     fn should_wait_for_another(&self, id: RequestId) -> bool {
-        let finds = |answer: &&Answer| answer.caching() == Caching::Full;
+        let finds =
+            |answer: &&Answer| answer.caching() == Caching::Full && answer.stood_aside < MOST_ASIDE;
         let Some(answer) = self.answers.get(&id).filter(finds) else { return false };
         let known = &answer.tokens[..answer.tokens.len() - 1];
         let reads_same = |other: &&Answer| {
@@ -458,8 +471,10 @@ impl<'m> Desk<'m> {
                 && other.remaining() > 1
                 && other.partition == answer.partition
         };
-        let finds =
-            |other: &Answer| self.kv.will_find(common(&other.tokens, known), other.stops_ahead());
+        let finds = |other: &Answer| {
+            let lengths = (common(&other.tokens, known), other.tokens.len());
+            self.kv.will_find(lengths, other.stops_ahead())
+        };
         let will_find = self.answers.values().filter(reads_same).map(finds).max().unwrap_or(0);
         will_find >= WORTH_WAITING
             && will_find >= self.kv.would_find(&answer.partition, known) + WORTH_WAITING

@@ -255,7 +255,7 @@ impl<'m> Prompts<'m> {
         let ask = Ask {
             messages: &messages,
             tools: if no_calls { &[] } else { &request.tools },
-            thinking: request.thinking,
+            thinking: request.thinks(),
             effort: request.effort,
             bos: &bos,
             eos: &eos,
