@@ -178,14 +178,13 @@ impl Replay {
             (false, true) => report.leave.add(id),
             (false, false) if might(after) && !might(before) => report.might_leave.add(id),
             (true, false) if !might(after) => report.stay.add(id),
-            (true, _) | (false, false) => {
-                if after.is_farther(before, (was, new)) {
-                    report.farther.add(id);
-                }
-                if after.is_barer(before, (was, new)) {
-                    report.bare.add(id);
-                }
-            }
+            (true, _) | (false, false) => {}
+        }
+        if might(before) && after.is_farther(before, (was, new)) {
+            report.farther.add(id);
+        }
+        if might(before) && after.is_barer(before, (was, new)) {
+            report.bare.add(id);
         }
     }
 

@@ -341,6 +341,7 @@ fn tries(all: &[(&str, Zone, Treatment)], cascade: bool) -> Decision {
         escalate_to: "cloud/big".to_owned(),
         most_error: 0.5,
         calibrated: None,
+        sampled_at: None,
     });
     decision
 }
