@@ -196,8 +196,10 @@ fn how_much_to_think_is_a_word_or_a_number_of_tokens() {
     };
     let budget = |tokens: u32| json!({"type": "enabled", "budget_tokens": tokens});
     assert_eq!(told(MODEL, Effort::Within(Tokens(5_000))), (budget(5_000), json!(null), 0));
-    assert_eq!(told(MODEL, Effort::Within(Tokens(31_999))), (budget(9_999), json!(null), 0));
-    assert_eq!(told(MODEL, Effort::Medium), (budget(8_192), json!(null), 0));
+    assert_eq!(told(MODEL, Effort::Within(Tokens(31_999))), (budget(5_000), json!(null), 0));
+    assert_eq!(told(MODEL, Effort::Within(Tokens(9_999))).0, budget(9_999));
+    assert_eq!(told(MODEL, Effort::Low).0, budget(1_024));
+    assert_eq!(told(MODEL, Effort::Medium), (budget(5_000), json!(null), 0));
     assert_eq!(told(MODEL, Effort::Own), (json!(null), json!(null), 0));
     let adaptive = json!({"type": "adaptive"});
     assert_eq!(told("claude-opus-4-6", Effort::Own), (adaptive.clone(), json!(null), 0));

@@ -199,11 +199,16 @@ impl Draft<'_> {
         if self.model.is_adaptive() {
             return json!({"type": "adaptive"});
         }
-        let budget = match self.request.effort.and_then(Effort::tokens) {
+        let half = max_tokens / 2;
+        let budget = match self.request.effort {
             // The vendor wants it below the most of the whole.
-            Some(asked) => asked.0.min(max_tokens.saturating_sub(1)).max(LEAST_THINKING),
-            None => (max_tokens / 2).clamp(LEAST_THINKING, MOST_THINKING),
+            Some(Effort::Within(asked)) if asked.0 < max_tokens => asked.0,
+            // Half is for the answer.
+            effort => {
+                effort.and_then(Effort::tokens).map_or(MOST_THINKING, |most| most.0).min(half)
+            }
         };
+        let budget = budget.max(LEAST_THINKING);
         json!({"type": "enabled", "budget_tokens": budget})
     }
 
