@@ -10,12 +10,13 @@ use serde::Serialize;
 use serde_json::json;
 use tieline_privacy::{Egress, Preview, Treatment, would_leave as preview};
 use tieline_router::choose::{RefusalCode, Try, class_why};
+use tieline_router::policy::{Classify, Policy};
 use tieline_router::switch;
-use tieline_types::{BackendError, DataClass, Zone};
+use tieline_types::{BackendError, DataClass, MicroUsd, Zone};
 
 pub(super) use self::about::{Foreseen, foresee};
 use crate::app::App;
-use crate::args::WouldLeave;
+use crate::args::{About, WouldLeave};
 use crate::failure::Failure;
 
 /// The longest text that is looked through, in bytes.
@@ -28,6 +29,8 @@ enum When {
     First,
     /// Where the first is not sure of its answer.
     Escalation,
+    /// Where those before it are slow or fail: the policy lets two be asked at once.
+    Hedge,
     /// Where those before it fail.
     Fallback,
     /// Where others are busy, fail or cannot be asked.
@@ -54,15 +57,16 @@ pub(super) fn would_leave(app: &App, args: &WouldLeave) -> Result<(), Failure> {
         return Err(Failure::user(format!("no model or alias of the name {name:?} may be asked"))
             .with_hint("`tieline list` shows the models here, `tieline policy check` the others"));
     }
-    if args.about.path.is_none()
-        && foreseen.policy().classify.iter().any(|one| !one.path.is_empty())
-    {
-        app.output
-            .talk("hint: the policy classifies by path: --path says what a client would tell");
+    let untold = untold(foreseen.policy(), &args.about);
+    if !untold.is_empty() {
+        app.output.warn(&format!(
+            "the policy goes by more than the text, and this is of a client that tells none of it: {}",
+            untold.join(", ")
+        ));
     }
     let mut ways = ways(&foreseen);
     if ways.is_empty() {
-        return stays(app, &foreseen);
+        return stays(app, &foreseen, &untold);
     }
     if ways.iter().all(|way| way.shown.is_err())
         && let Err(error) = ways.remove(0).shown
@@ -70,7 +74,7 @@ pub(super) fn would_leave(app: &App, args: &WouldLeave) -> Result<(), Failure> {
         return Err(error.into());
     }
     if app.output.is_json() {
-        return app.output.value(&value(&foreseen, &ways));
+        return app.output.value(&value((&foreseen, &untold), &ways));
     }
     text::show(&app.output, &foreseen, &ways)
 }
@@ -97,7 +101,9 @@ fn ways(foreseen: &Foreseen) -> Vec<Way<'_>> {
     for (when, one) in foreseen.order().into_iter().filter(|(_, one)| one.zone > Zone::Host) {
         let same = |way: &&mut Way<'_>| {
             let other = way.one;
-            (other.zone, other.treatment, &other.rule) == (one.zone, one.treatment, &one.rule)
+            way.when == when
+                && (other.zone, other.treatment, &other.rule)
+                    == (one.zone, one.treatment, &one.rule)
         };
         if let Some(way) = ways.iter_mut().find(same) {
             way.names.push(&one.name);
@@ -119,9 +125,11 @@ impl Foreseen {
         let mut tried: Vec<&Try> = tried.iter().collect();
         tried.sort_by_key(|one| Some(&one.name) != first);
         let escalates = tried.first().is_some_and(|one| Some(&one.name) == first);
+        let hedges = self.policy().hedge.day > MicroUsd::ZERO;
         let when = |at: usize| match at {
             0 => When::First,
             1 if escalates => When::Escalation,
+            _ if hedges => When::Hedge,
             _ => When::Fallback,
         };
         let tried = tried.into_iter().enumerate().map(|(at, one)| (when(at), one));
@@ -129,18 +137,34 @@ impl Foreseen {
     }
 }
 
-fn stays(app: &App, foreseen: &Foreseen) -> Result<(), Failure> {
+fn stays(app: &App, foreseen: &Foreseen, untold: &[&str]) -> Result<(), Failure> {
     let decision = &foreseen.decision;
     if app.output.is_json() {
-        let value = json!({ "leaves": false, "class": decision.class, "decision": decision });
+        let value = json!({ "leaves": false, "class": decision.class, "untold": untold,
+            "decision": decision });
         return app.output.value(&value);
     }
     let (class, why) = (decision.class, class_why(decision));
+    let offline = if foreseen.setup.offline { "; nobody else is asked while offline" } else { "" };
     app.output.line(&format!(
-        "nothing would leave: the text is {class} ({why}), and stays on this machine"
+        "nothing would leave: the text is {class} ({why}), and stays on this machine{offline}"
     ))?;
     app.output.talk("hint: `tieline route explain` says of each model why it may not have it");
     Ok(())
+}
+
+/// What the policy goes by that was not said, as options of this command.
+fn untold(policy: &Policy, about: &About) -> Vec<&'static str> {
+    let any = |has: fn(&Classify) -> bool| policy.classify.iter().any(has);
+    let keyed =
+        any(|one| !one.key.is_empty()) || policy.rules.iter().any(|one| !one.keys.is_empty());
+    let all = [
+        ("--key", about.key.is_none() && keyed),
+        ("--label", about.label.is_empty() && any(|one| !one.label.is_empty())),
+        ("--path", about.path.is_none() && any(|one| !one.path.is_empty())),
+        ("--project", about.project.is_none() && any(|one| !one.project.is_empty())),
+    ];
+    all.into_iter().filter(|(_, lacks)| *lacks).map(|(option, _)| option).collect()
 }
 
 /// One surface of a text, as it would leave.
@@ -178,10 +202,15 @@ struct Leaving<'w> {
     treatment: Treatment,
     surfaces: Vec<Shown>,
     egress: &'w Egress,
+    /// What the policy goes by that was not said.
+    untold: &'w [&'static str],
     ways: Vec<WayOut<'w>>,
 }
 
-fn value<'w>(foreseen: &'w Foreseen, ways: &'w [Way<'_>]) -> Option<Leaving<'w>> {
+fn value<'w>(
+    (foreseen, untold): (&'w Foreseen, &'w [&'static str]),
+    ways: &'w [Way<'_>],
+) -> Option<Leaving<'w>> {
     let open = ways.iter().find_map(|way| Some((way.one, way.shown.as_ref().ok()?)));
     open.map(|(one, shown)| Leaving {
         leaves: true,
@@ -191,6 +220,7 @@ fn value<'w>(foreseen: &'w Foreseen, ways: &'w [Way<'_>]) -> Option<Leaving<'w>>
         treatment: one.treatment,
         surfaces: surfaces(shown),
         egress: &shown.egress,
+        untold,
         ways: ways.iter().map(|way| way_out(foreseen, way)).collect(),
     })
 }

@@ -72,6 +72,7 @@ fn words(when: When) -> &'static str {
     match when {
         When::First => "first",
         When::Escalation => "where the first is not sure",
+        When::Hedge => "where the first is slow or fails",
         When::Fallback => "where the first fails",
         When::OthersFail => "only if others fail",
     }
