@@ -71,7 +71,11 @@ async fn refuse(
                 return Ok(());
             }
         }
-        stream.write_all(answer(&head, (dialects, ready)).as_bytes()).await?;
+        let answer = answer(&head, (dialects, ready));
+        // Whoever asks for the head alone reads no more.
+        let only_head = head.starts_with(b"HEAD ");
+        let end = answer.find("\r\n\r\n").filter(|_| only_head).map_or(answer.len(), |at| at + 4);
+        stream.write_all(&answer.as_bytes()[..end]).await?;
         stream.shutdown().await?;
         // Closing with bytes unread would have the system throw away what was just sent.
         let mut rest = [0; 4096];
@@ -86,9 +90,9 @@ async fn refuse(
 /// The answer to the request that begins with this head.
 fn answer(head: &[u8], (dialects, ready): (&Dialects, bool)) -> String {
     match asked(head) {
-        ("GET", "/livez") => said("200 OK", "", r#"{"status":"ok"}"#),
-        ("GET", "/readyz") if ready => said("200 OK", "", r#"{"status":"ready"}"#),
-        ("GET", "/readyz") => said(UNAVAILABLE, "", r#"{"status":"stopping"}"#),
+        ("GET" | "HEAD", "/livez") => said("200 OK", "", r#"{"status":"ok"}"#),
+        ("GET" | "HEAD", "/readyz") if ready => said("200 OK", "", r#"{"status":"ready"}"#),
+        ("GET" | "HEAD", "/readyz") => said(UNAVAILABLE, "", r#"{"status":"stopping"}"#),
         (_, path) => refusal(dialects.get(path).copied().unwrap_or_else(|| likely(path))),
     }
 }

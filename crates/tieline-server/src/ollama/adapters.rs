@@ -20,7 +20,24 @@ pub(super) async fn adapted(
     caller: &Caller,
     (base, adapters): (String, &Map<String, Value>),
 ) -> Result<String, ApiError> {
-    let (mut whole, mut named) = (base, Vec::new());
+    let mut named = Vec::new();
+    let result = composed(app, caller, (base, adapters), &mut named).await;
+    if result.is_err() {
+        // A name for what is no adapter of this base says nothing to anybody.
+        for name in named {
+            let _ = made::remove(app, ModelRef::Name(name)).await;
+        }
+    }
+    result
+}
+
+/// The same; the names that it gave are in `named`, whatever comes of it.
+async fn composed(
+    app: &App,
+    caller: &Caller,
+    (mut whole, adapters): (String, &Map<String, Value>),
+    named: &mut Vec<String>,
+) -> Result<String, ApiError> {
     for (name, digest) in adapters {
         let bare = name.strip_suffix(":latest").unwrap_or(name);
         let said = digest.as_str().filter(|digest| !digest.is_empty());
@@ -31,16 +48,7 @@ pub(super) async fn adapted(
         named.extend(take_in(app, caller, digest).await?);
         whole = format!("{whole}+{digest}");
     }
-    match app.router().host().describe(&whole).await {
-        Ok(details) => Ok(details.card.name),
-        Err(error) => {
-            // A name for what is no adapter of this base says nothing to anybody.
-            for name in named {
-                let _ = made::remove(app, ModelRef::Name(name)).await;
-            }
-            Err(error.into())
-        }
-    }
+    Ok(app.router().host().describe(&whole).await?.card.name)
 }
 
 /// The new name of what this caller sent; `None` where nothing waits for one, or it has that name already.

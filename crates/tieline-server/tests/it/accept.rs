@@ -348,7 +348,8 @@ async fn a_full_house_lives_and_is_ready() {
     config.connections.most = 1;
     let server = start(Scripted::hello(), config);
     let mut inside = server.connect().await;
-    inside.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let ask = format!("GET /livez HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    inside.write_all(ask.as_bytes()).await.unwrap();
     read_until(&mut inside, "ok").await;
     for (path, want) in [
         ("/livez", "HTTP/1.1 200 OK"),
@@ -356,11 +357,16 @@ async fn a_full_house_lives_and_is_ready() {
         ("/v1/models", "HTTP/1.1 503 Service Unavailable"),
     ] {
         let mut outside = server.connect().await;
-        let ask = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
         outside.write_all(ask.as_bytes()).await.unwrap();
         let said = rest(&mut outside).await;
         assert!(said.starts_with(want), "{path}: {said}");
     }
+    let mut outside = server.connect().await;
+    let ask = format!("HEAD /livez HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    outside.write_all(ask.as_bytes()).await.unwrap();
+    let said = rest(&mut outside).await;
+    assert!(said.starts_with("HTTP/1.1 200 OK") && said.ends_with("\r\n\r\n"), "{said}");
     drop(inside);
     server.stopped().await;
 }

@@ -11,8 +11,8 @@ use testkit::Shape;
 use tieline_store::gguf::write::Draft;
 use tieline_types::wire::Work;
 use tieline_types::{
-    Asker, Constraint, ErrorKind, Event, Finished, Hint, HostStatus, Message, ModelRef, Prompt,
-    Request, Role, Sampling, Wanted,
+    Asker, Constraint, ErrorKind, Event, Finished, Hint, HostStatus, Message, ModelRef, Pooling,
+    Prompt, Request, Role, Sampling, Wanted,
 };
 use tokio::time::{Instant, sleep};
 
