@@ -12,16 +12,23 @@ use tieline_types::{BackendError, ErrorKind};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
+use crate::openapi::answers::own as answers;
 use crate::own::models::may_know;
 use crate::routes::{Dialect, Guard, Route};
 
 pub(crate) fn routes() -> Vec<Route> {
     let open = (Dialect::Own, Guard::Open);
     vec![
-        Route::new((Method::GET, "/livez"), open, get(lives)),
-        Route::new((Method::GET, "/readyz"), open, get(ready)),
+        Route::new((Method::GET, "/livez"), open, get(lives))
+            .about("That the program lives.")
+            .gives(answers::LIVES),
+        Route::new((Method::GET, "/readyz"), open, get(ready))
+            .about("Whether requests are taken.")
+            .gives(answers::READY)
+            .or_gives(503, answers::STOPPING),
         Route::new((Method::GET, "/metrics"), (Dialect::Own, Guard::Read), get(metrics))
-            .streams("application/openmetrics-text"),
+            .about("Figures, as OpenMetrics.")
+            .text("application/openmetrics-text"),
     ]
 }
 

@@ -22,7 +22,7 @@ use crate::made::cards;
 use crate::openai::chat::{self, ChatRequest};
 use crate::openai::sampling::WireSampling;
 use crate::openai::stream::Extra;
-use crate::openapi::forms::Chat;
+use crate::openapi::answers::openai as answers;
 use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.
@@ -30,12 +30,18 @@ pub(crate) fn routes() -> Vec<Route> {
     let infer = (Dialect::LmStudio, Guard::Infer);
     let read = (Dialect::LmStudio, Guard::Read);
     vec![
-        Route::new((Method::GET, "/api/v0/models"), read, get(list)).about("The models."),
-        Route::new((Method::GET, "/api/v0/models/{*name}"), read, get(one)).about("One model."),
+        Route::new((Method::GET, "/api/v0/models"), read, get(list))
+            .about("The models.")
+            .gives(answers::STUDIO_MODELS),
+        Route::new((Method::GET, "/api/v0/models/{*name}"), read, get(one))
+            .about("One model.")
+            .gives(answers::STUDIO_MODEL),
         Route::new((Method::POST, "/api/v0/chat/completions"), infer, post(complete))
             .about("Answers a conversation, with figures.")
-            .body::<Chat>()
-            .streams("text/event-stream"),
+            .body::<ChatRequest>()
+            .body::<WireSampling>()
+            .gives(answers::COMPLETION)
+            .events(answers::COMPLETION_CHUNK),
     ]
 }
 

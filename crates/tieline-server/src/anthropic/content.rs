@@ -2,19 +2,22 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use tieline_types::{Picture, PictureSource};
 
 use crate::error::ApiError;
+use crate::openapi::forms;
 use crate::picture;
 
 /// Text, or blocks. Read without serde's `untagged`, which would hide what nobody reads.
-#[derive(Debug)]
+#[derive(Debug, JsonSchema)]
+#[schemars(untagged, rename = "AnthropicContent")]
 pub(crate) enum Content {
     Text(String),
     Blocks(Vec<Block>),
@@ -45,9 +48,11 @@ impl<'de> Visitor<'de> for TextOrBlocks {
 }
 
 /// A block: which members it has depends on its kind.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicPart")]
 pub(crate) struct Block {
     #[serde(rename = "type")]
+    #[schemars(with = "forms::BlockKind")]
     pub(crate) kind: String,
     #[serde(default)]
     pub(crate) text: Option<String>,
@@ -58,6 +63,7 @@ pub(crate) struct Block {
     #[serde(default)]
     pub(crate) name: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub(crate) input: Option<Box<RawValue>>,
     #[serde(default)]
     pub(crate) tool_use_id: Option<String>,
@@ -82,9 +88,11 @@ pub(crate) struct Block {
 }
 
 /// Where a picture is.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicSource", extend("required" = ["type"]))]
 pub(crate) struct Source {
     #[serde(rename = "type", default)]
+    #[schemars(extend("enum" = ["base64", "url"]))]
     kind: String,
     #[serde(default)]
     media_type: Option<String>,

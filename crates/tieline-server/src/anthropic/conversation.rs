@@ -2,20 +2,23 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tieline_types::{Message, Picture, Private, Role, ToolCall};
 
 use super::content::{Block, Content};
 use crate::error::ApiError;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicTurn")]
 pub(crate) struct WireMessage {
     role: WireRole,
     content: Content,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "AnthropicRole")]
 enum WireRole {
     User,
     Assistant,

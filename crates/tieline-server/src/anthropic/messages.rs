@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tieline_types::wire::{Reply, Work};
 use tieline_types::{
     BackendError, Constraint, Effort, ErrorKind, Prompt, Request, Role, Sampling, Tokens, Wanted,
@@ -23,28 +24,37 @@ use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::made::Made;
 use crate::open::{self, Ask};
+use crate::openapi::forms;
 use crate::routes::Dialect;
 use crate::sse;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicRequest")]
 pub(crate) struct MessagesRequest {
+    #[schemars(range(min = 1))]
     max_tokens: u32,
     #[serde(default)]
     stream: Option<bool>,
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 5.0))]
     temperature: Option<f32>,
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f32>,
     #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
     top_k: Option<u32>,
     #[serde(default)]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 1024)))]
     stop_sequences: Option<Vec<String>>,
 }
 
 /// What says how long a prompt is: all that both routes read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicConversation")]
 pub(crate) struct Asked {
     model: String,
+    #[schemars(length(min = 1))]
     messages: Vec<WireMessage>,
     #[serde(default)]
     system: Option<Content>,
@@ -60,27 +70,34 @@ pub(crate) struct Asked {
     output_format: Option<Format>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicThinking")]
 struct Thinking {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["enabled", "disabled", "adaptive"]))]
     kind: String,
     #[serde(default)]
     budget_tokens: Option<u32>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicOutput")]
 struct OutputConfig {
     #[serde(default)]
+    #[schemars(with = "Option<forms::Step>")]
     effort: Option<String>,
     #[serde(default)]
     format: Option<Format>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicFormat", extend("required" = ["type", "schema"]))]
 struct Format {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["json_schema"]))]
     kind: String,
     #[serde(default)]
+    #[schemars(with = "Map<String, Value>")]
     schema: Option<Value>,
 }
 

@@ -1,20 +1,25 @@
 //! Tools and how they are chosen.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tieline_types::{Tool, ToolChoice};
 
 use crate::error::ApiError;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicTool", extend("required" = ["name", "input_schema"]))]
 pub(crate) struct WireTool {
     #[serde(rename = "type", default)]
+    #[schemars(extend("enum" = ["custom", null]))]
     kind: Option<String>,
+    #[schemars(extend("pattern" = "^[A-Za-z0-9_.-]{1,128}$"))]
     name: String,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Map<String, Value>")]
     input_schema: Option<Box<RawValue>>,
     /// Every prompt is kept for the next here, marked or not.
     #[serde(default)]
@@ -26,9 +31,11 @@ pub(crate) struct WireTool {
     strict: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "AnthropicToolChoice")]
 pub(crate) struct WireChoice {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["auto", "any", "tool", "none"]))]
     kind: String,
     #[serde(default)]
     name: Option<String>,

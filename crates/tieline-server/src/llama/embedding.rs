@@ -18,6 +18,7 @@ use crate::routes::Dialect;
 use crate::vectors::{self, Ask, Made};
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LlamaEmbeddingRequest", extend("anyOf" = [{ "required": ["content"] }, { "required": ["input"] }]))]
 pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     model: Option<String>,
@@ -27,20 +28,23 @@ pub(crate) struct EmbeddingRequest {
     input: Option<Content>,
     /// 2: scaled to length 1; -1: as computed.
     #[serde(default)]
+    #[schemars(extend("enum" = [2, -1, null]))]
     embd_normalize: Option<i64>,
 }
 
 /// One text or several, each as text or as tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "LlamaTexts")]
 enum Content {
     Text(String),
-    Tokens(Vec<u32>),
-    Several(Vec<OneText>),
+    Tokens(#[schemars(length(min = 1))] Vec<u32>),
+    Several(#[schemars(length(min = 1))] Vec<OneText>),
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "LlamaOneText")]
 enum OneText {
     Text(String),
     Tokens(Vec<u32>),

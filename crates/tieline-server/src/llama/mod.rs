@@ -19,6 +19,8 @@ use self::embedding::EmbeddingRequest;
 use self::prompt::CompletionRequest;
 use self::text::{ApplyTemplate, Detokenize, Tokenize};
 use crate::openai::sampling::WireSampling;
+use crate::openapi::answers::llama as answers;
+use crate::openapi::forms::{Gap, NoGap};
 use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.
@@ -28,46 +30,67 @@ pub(crate) fn routes() -> Vec<Route> {
     let infer = (Dialect::Llama, Guard::Infer);
     vec![
         Route::new((Method::GET, "/health"), open, get(state::health))
-            .about("That the service lives."),
+            .about("That the service lives.")
+            .gives(answers::HEALTH),
         Route::new((Method::GET, "/v1/health"), open, get(state::health))
-            .about("That the service lives."),
+            .about("That the service lives.")
+            .gives(answers::HEALTH),
         Route::new((Method::GET, "/props"), read, get(state::props))
-            .about("Properties of a model."),
+            .about("Properties of a model.")
+            .query::<state::Which>()
+            .gives(answers::PROPS),
         Route::new((Method::GET, "/slots"), read, get(state::slots))
-            .about("The places of models in memory."),
+            .about("The places of models in memory.")
+            .query::<state::SlotsQuery>()
+            .gives(answers::SLOTS),
         Route::new((Method::GET, "/models"), read, get(state::models))
-            .about("The models and whether they are in memory."),
+            .about("The models and whether they are in memory.")
+            .gives(answers::MODELS),
         Route::new((Method::POST, "/tokenize"), infer, post(text::tokenize))
             .about("Text to tokens.")
-            .body::<Tokenize>(),
+            .body::<Tokenize>()
+            .gives(answers::TOKENS),
         Route::new((Method::GET, "/tokenizer_info"), infer, get(tokenizer::info))
-            .about("Special tokens and the chat template, as vLLM tells them."),
+            .about("Special tokens and the chat template, as vLLM tells them.")
+            .query::<tokenizer::Which>()
+            .gives(answers::TOKENIZER),
         Route::new((Method::POST, "/detokenize"), infer, post(text::detokenize))
             .about("Tokens to text.")
-            .body::<Detokenize>(),
+            .body::<Detokenize>()
+            .gives(answers::TEXT),
         Route::new((Method::POST, "/apply-template"), infer, post(text::apply_template))
             .about("A conversation as the model's template writes it.")
-            .body::<ApplyTemplate>(),
-        Route::new((Method::POST, "/completion"), infer, post(completion::completion))
-            .about("Goes on from a prompt.")
-            .body::<CompletionRequest>()
-            .body::<WireSampling>()
-            .streams("text/event-stream"),
-        Route::new((Method::POST, "/completions"), infer, post(completion::completion))
-            .about("Goes on from a prompt.")
-            .body::<CompletionRequest>()
-            .body::<WireSampling>()
-            .streams("text/event-stream"),
+            .body::<ApplyTemplate>()
+            .gives(answers::PROMPT),
+        completion("/completion"),
+        completion("/completions"),
         Route::new((Method::POST, "/infill"), infer, post(infill::infill))
             .about("Fills a gap.")
             .body::<CompletionRequest>()
             .body::<WireSampling>()
-            .streams("text/event-stream"),
-        Route::new((Method::POST, "/embedding"), infer, post(embedding::embedding))
-            .about("Vectors of texts.")
-            .body::<EmbeddingRequest>(),
-        Route::new((Method::POST, "/embeddings"), infer, post(embedding::embedding))
-            .about("Vectors of texts.")
-            .body::<EmbeddingRequest>(),
+            .body::<Gap>()
+            .gives(answers::COMPLETION)
+            .events(answers::COMPLETION_CHUNK),
+        embedding("/embedding"),
+        embedding("/embeddings"),
     ]
+}
+
+fn completion(path: &'static str) -> Route {
+    let infer = (Dialect::Llama, Guard::Infer);
+    Route::new((Method::POST, path), infer, post(completion::completion))
+        .about("Goes on from a prompt.")
+        .body::<CompletionRequest>()
+        .body::<WireSampling>()
+        .body::<NoGap>()
+        .gives(answers::COMPLETION)
+        .events(answers::COMPLETION_CHUNK)
+}
+
+fn embedding(path: &'static str) -> Route {
+    let infer = (Dialect::Llama, Guard::Infer);
+    Route::new((Method::POST, path), infer, post(embedding::embedding))
+        .about("Vectors of texts.")
+        .body::<EmbeddingRequest>()
+        .gives(answers::EMBEDDINGS)
 }

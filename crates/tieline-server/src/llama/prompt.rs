@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tieline_types::{Prompt, Request, Sampling, Tokens};
 
 use crate::error::ApiError;
@@ -10,6 +10,7 @@ use crate::openai::format::{only, written};
 use crate::openai::sampling::{OneOrMany, WireSampling, max_tokens};
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LlamaCompletionRequest")]
 pub(crate) struct CompletionRequest {
     #[serde(default)]
     pub(crate) model: Option<String>,
@@ -25,13 +26,16 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     pub(crate) input_extra: Option<Vec<Extra>>,
     #[serde(default)]
+    #[schemars(range(min = -2, max = 4_294_967_295_i64))]
     n_predict: Option<i64>,
     #[serde(default)]
+    #[schemars(range(min = -2, max = 4_294_967_295_i64))]
     max_tokens: Option<i64>,
     #[serde(default)]
     stop: Option<OneOrMany>,
     /// Recent tokens that the penalties look at; -1: all of the context.
     #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
     repeat_last_n: Option<i64>,
     #[serde(default)]
     grammar: Option<String>,
@@ -40,9 +44,11 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     lark: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     json_schema: Option<Value>,
     /// Tell each token's log-probability, with so many alternatives.
     #[serde(default)]
+    #[schemars(range(max = 20))]
     n_probs: Option<u32>,
     #[serde(default)]
     cache_prompt: Option<bool>,
@@ -61,9 +67,10 @@ pub(crate) struct CompletionRequest {
 /// A text, or tokens.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "LlamaPromptText")]
 pub(crate) enum WirePrompt {
     Text(String),
-    Tokens(Vec<u32>),
+    Tokens(#[schemars(length(min = 1))] Vec<u32>),
     /// What llama-server takes too and we do not.
     #[schemars(skip)]
     Other(Value),
@@ -71,6 +78,7 @@ pub(crate) enum WirePrompt {
 
 /// A text from elsewhere.
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LlamaExtra")]
 pub(crate) struct Extra {
     text: String,
     #[serde(default)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_router::Other;
@@ -33,8 +34,9 @@ pub(crate) async fn health(State(app): State<App>) -> Result<Json<Value>, ApiErr
 }
 
 /// The query of routes that describe a model.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Which {
+    /// The model's name; where there is none, the only model is meant.
     #[serde(default)]
     model: Option<String>,
 }
@@ -89,10 +91,12 @@ fn describe(card: &ModelCard, template: Option<String>, residence: Option<&Resid
 }
 
 /// The query of `/slots`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct SlotsQuery {
+    /// The places of this model alone.
     #[serde(default)]
     model: Option<String>,
+    /// Anything but `0`: refuse where no place is free.
     #[serde(default)]
     fail_on_no_slot: Option<String>,
 }

@@ -21,6 +21,7 @@ use crate::openai::tools::{WireTool, tools};
 use crate::routes::Dialect;
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LlamaTokenize")]
 pub(crate) struct Tokenize {
     #[serde(default)]
     model: Option<String>,
@@ -90,6 +91,7 @@ async fn pieces(routed: &Routed, tokens: Vec<u32>, most: usize) -> Result<Value,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LlamaDetokenize")]
 pub(crate) struct Detokenize {
     #[serde(default)]
     model: Option<String>,
@@ -109,6 +111,7 @@ pub(crate) async fn detokenize(
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "LlamaApplyTemplate")]
 pub(crate) struct ApplyTemplate {
     #[serde(default)]
     model: Option<String>,

@@ -3,6 +3,7 @@
 
 use axum::extract::{Query, State};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 use tieline_router::Routed;
@@ -14,8 +15,9 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::error::ApiError;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Which {
+    /// The model's name; where there is none, the only model is meant.
     #[serde(default)]
     model: Option<String>,
 }

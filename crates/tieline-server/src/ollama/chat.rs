@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tieline_types::Prompt;
 
@@ -15,7 +16,8 @@ use crate::json::Json;
 use crate::open::Reading;
 use crate::openai::tools::{WireTool, tools};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaChatRequest")]
 pub(crate) struct ChatRequest {
     #[serde(default)]
     messages: Option<Vec<WireMessage>>,

@@ -1,10 +1,12 @@
 //! `/api/create`: a model that is another with something before it, or one of an uploaded file.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::Response;
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tieline_store::{NameError, Overlay};
@@ -21,8 +23,10 @@ use crate::caller::Caller;
 use crate::error::{ApiError, Fault};
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
+use crate::openapi::forms;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaCreateRequest", extend("anyOf" = [{ "required": ["model"] }, { "required": ["name"] }]))]
 pub(crate) struct CreateRequest {
     #[serde(default)]
     model: Option<String>,
@@ -31,26 +35,33 @@ pub(crate) struct CreateRequest {
     #[serde(default)]
     from: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     system: Option<Private>,
     #[serde(default)]
     template: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Options>")]
     parameters: Option<Map<String, Value>>,
     #[serde(default)]
+    #[schemars(with = "Option<Vec<WireMessage>>")]
     messages: Option<Vec<Value>>,
     #[serde(default)]
     license: Option<Licence>,
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     files: Option<Map<String, Value>>,
     #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     adapters: Option<Map<String, Value>>,
     #[serde(default)]
+    #[schemars(skip)]
     quantize: Option<String>,
 }
 
 /// One text or several.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "OllamaLicence")]
 enum Licence {
     One(String),
     Many(Vec<String>),

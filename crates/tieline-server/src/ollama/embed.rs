@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tieline_router::Routed;
@@ -24,42 +25,51 @@ use crate::error::ApiError;
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
 use crate::open;
+use crate::openapi::forms;
 use crate::routes::Dialect;
 use crate::vectors::{self, Ask, Made};
 
 const WHAT: (Dialect, &str) = (Dialect::Ollama, "embeddings");
 
 /// Members of both routes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaEmbedder")]
 pub(crate) struct WireModel {
     model: String,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Options>")]
     options: Option<Map<String, Value>>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::KeepAlive>")]
     keep_alive: Option<Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaEmbedRequest")]
 pub(crate) struct EmbedRequest {
     #[serde(default)]
     input: Option<Input>,
     #[serde(default)]
     truncate: Option<bool>,
     #[serde(default)]
+    #[schemars(range(min = 0))]
     dimensions: Option<i64>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaEmbeddingsRequest")]
 pub(crate) struct OldRequest {
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     prompt: Option<Private>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "OllamaTexts")]
 enum Input {
-    One(Private),
-    Many(Vec<Private>),
+    One(#[schemars(with = "String")] Private),
+    Many(#[schemars(with = "Vec<String>")] Vec<Private>),
 }
 
 /// A model that makes vectors, and how its answer is headed.

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tieline_types::{Message, Private, Prompt, Role};
 
@@ -14,22 +15,30 @@ use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::json::Json;
 use crate::open::Reading;
+use crate::openapi::forms;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaGenerateRequest")]
 pub(crate) struct GenerateRequest {
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     prompt: Option<Private>,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     suffix: Option<Private>,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     system: Option<Private>,
     #[serde(default)]
+    #[schemars(skip)]
     template: Option<String>,
     #[serde(default)]
+    #[schemars(skip)]
     context: Option<Vec<i64>>,
     #[serde(default)]
     raw: Option<bool>,
     #[serde(default)]
+    #[schemars(with = "Option<Vec<forms::Base64>>")]
     images: Option<Vec<String>>,
 }
 

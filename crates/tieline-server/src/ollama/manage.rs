@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::asked::{bare, permit, permit_name};
@@ -14,7 +15,8 @@ use crate::error::ApiError;
 use crate::json::Json;
 use crate::made;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaCopyRequest")]
 pub(crate) struct CopyRequest {
     source: String,
     destination: String,

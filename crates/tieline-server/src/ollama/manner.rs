@@ -1,5 +1,6 @@
 //! What chat and generate share: which model, how it chooses words, how long it stays.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tieline_types::{Constraint, Effort, Overflow, Prompt, Request, Wanted};
@@ -11,20 +12,26 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::constraint;
 use crate::error::ApiError;
+use crate::openapi::forms;
 
 /// Members of both.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaManner")]
 pub(crate) struct WireManner {
     model: String,
     #[serde(default)]
     stream: Option<bool>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Format>")]
     format: Option<Value>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Options>")]
     options: Option<Map<String, Value>>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::KeepAlive>")]
     keep_alive: Option<Value>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Think>")]
     think: Option<Value>,
     #[serde(default)]
     truncate: Option<bool>,
@@ -33,6 +40,7 @@ pub(crate) struct WireManner {
     #[serde(default)]
     logprobs: Option<bool>,
     #[serde(default)]
+    #[schemars(range(max = 20))]
     top_logprobs: Option<u8>,
 }
 

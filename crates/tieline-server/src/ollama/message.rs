@@ -3,21 +3,27 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tieline_types::{Message, Picture, Private, Role, ToolCall};
 
 use crate::error::ApiError;
+use crate::openapi::forms;
 use crate::picture;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaMessage")]
 pub(crate) struct WireMessage {
     role: WireRole,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     content: Option<Private>,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     thinking: Option<Private>,
     #[serde(default)]
+    #[schemars(with = "Option<Vec<forms::Base64>>")]
     images: Option<Vec<String>>,
     #[serde(default)]
     tool_calls: Option<Vec<WireCall>>,
@@ -27,8 +33,9 @@ pub(crate) struct WireMessage {
     tool_call_id: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "OllamaRole")]
 enum WireRole {
     System,
     User,
@@ -36,17 +43,20 @@ enum WireRole {
     Tool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaToolCall")]
 struct WireCall {
     #[serde(default)]
     id: Option<String>,
     function: WireFunction,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaFunction")]
 struct WireFunction {
     name: String,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Arguments>")]
     arguments: Option<Box<RawValue>>,
 }
 

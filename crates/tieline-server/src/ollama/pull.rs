@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use futures_util::StreamExt;
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -29,7 +30,8 @@ use crate::routes::Dialect;
 const WAITING: usize = 64;
 
 /// How the answer is given.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaStreaming")]
 pub(crate) struct Manner {
     #[serde(default)]
     stream: Option<bool>,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use axum::Json as Answer;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tieline_store::Overlay;
@@ -21,7 +22,8 @@ use crate::json::Json;
 const FILLS_GAPS: &str = "{# fills gaps: .Suffix #}";
 
 /// A model by its name; old clients call it `name`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "OllamaName", extend("anyOf" = [{ "required": ["model"] }, { "required": ["name"] }]))]
 pub(crate) struct Name {
     #[serde(default)]
     model: Option<String>,

@@ -2,9 +2,10 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tieline_types::{ChoicePlan, Class, Effort, Prompt, Request, Wanted};
 
 use super::answer;
@@ -24,23 +25,29 @@ use crate::json::Json;
 use crate::llama::choose::meant;
 use crate::made::Made;
 use crate::open::{self, Ask, Steps};
+use crate::openapi::forms;
 use crate::routes::Dialect;
 use crate::sse;
 
 const WHAT: (Dialect, &str) = (Dialect::OpenAi, "chat");
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct ChatRequest {
+    /// The model's name; where there is none, the only model is meant.
     #[serde(default)]
     model: Option<String>,
+    #[schemars(length(min = 1))]
     messages: Vec<WireMessage>,
     #[serde(default)]
+    #[schemars(range(min = -1, max = 4_294_967_295_i64))]
     max_tokens: Option<i64>,
     #[serde(default)]
+    #[schemars(range(min = -1, max = 4_294_967_295_i64))]
     max_completion_tokens: Option<i64>,
     #[serde(default)]
     stop: Option<OneOrMany>,
     #[serde(default)]
+    #[schemars(range(min = 1, max = 8))]
     n: Option<u32>,
     #[serde(default)]
     stream: Option<bool>,
@@ -49,6 +56,7 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     logprobs: Option<bool>,
     #[serde(default)]
+    #[schemars(range(max = 20))]
     top_logprobs: Option<u8>,
     #[serde(default)]
     tools: Option<Vec<WireTool>>,
@@ -57,12 +65,14 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     response_format: Option<ResponseFormat>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Effort>")]
     reasoning_effort: Option<String>,
     #[serde(default)]
     chat_template_kwargs: Option<TemplateWords>,
     #[serde(default)]
     service_tier: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     json_schema: Option<Value>,
     #[serde(default)]
     grammar: Option<String>,
@@ -73,28 +83,32 @@ pub(crate) struct ChatRequest {
     #[serde(default)]
     parallel_tool_calls: Option<bool>,
     #[serde(default)]
+    #[schemars(skip)]
     functions: Option<IgnoredAny>,
     #[serde(default)]
+    #[schemars(skip)]
     function_call: Option<IgnoredAny>,
     #[serde(default)]
     cache_prompt: Option<bool>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Overflow>")]
     overflow: Option<String>,
     #[serde(default)]
     deterministic: Option<bool>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct StreamOptions {
     #[serde(default)]
     pub(crate) include_usage: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct TemplateWords {
     #[serde(default)]
     enable_thinking: Option<bool>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Effort>")]
     reasoning_effort: Option<String>,
 }
 

@@ -5,8 +5,9 @@ mod stream;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self as streams, StreamExt, TryStreamExt};
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tieline_types::wire::Input;
 use tieline_types::{
     BackendError, ChoicePlan, Class, ErrorKind, FinishReason, Overflow, Private, Prompt, Request,
@@ -30,6 +31,7 @@ use crate::json::Json;
 use crate::llama::choose::meant;
 use crate::made::Made;
 use crate::open::{self, Ask, Opened, Reading};
+use crate::openapi::forms;
 use crate::routes::Dialect;
 use crate::sse;
 
@@ -38,20 +40,24 @@ const WHAT: (Dialect, &str) = (Dialect::OpenAi, "completion");
 /// Prompts of one call that are worked on at once.
 const AT_ONCE: usize = 8;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct CompletionRequest {
     #[serde(default)]
     model: Option<String>,
     prompt: Texts,
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     suffix: Option<Private>,
     #[serde(default)]
+    #[schemars(range(min = -1, max = 4_294_967_295_i64))]
     max_tokens: Option<i64>,
     #[serde(default)]
     stop: Option<OneOrMany>,
     #[serde(default)]
+    #[schemars(range(min = 1, max = 8))]
     n: Option<u32>,
     #[serde(default)]
+    #[schemars(range(min = 1, max = 8))]
     best_of: Option<u32>,
     #[serde(default)]
     stream: Option<bool>,
@@ -60,10 +66,12 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     echo: Option<bool>,
     #[serde(default)]
+    #[schemars(range(max = 20))]
     logprobs: Option<u8>,
     #[serde(default)]
     response_format: Option<ResponseFormat>,
     #[serde(default)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     json_schema: Option<Value>,
     #[serde(default)]
     grammar: Option<String>,
@@ -76,6 +84,7 @@ pub(crate) struct CompletionRequest {
     #[serde(default)]
     cache_prompt: Option<bool>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::Overflow>")]
     overflow: Option<String>,
 }
 

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tieline_types::{Overflow, Pooling, Texts, Wanted, texts};
@@ -20,22 +21,26 @@ use crate::routes::Dialect;
 use crate::vectors::{self, Ask};
 use crate::words::one_of;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct EmbeddingsRequest {
     #[serde(default)]
     model: Option<String>,
     input: Input,
     #[serde(default)]
+    #[schemars(extend("enum" = ["float", "base64", null]))]
     encoding_format: Option<String>,
     #[serde(default)]
+    #[schemars(range(min = 1))]
     dimensions: Option<usize>,
     #[serde(default)]
     normalize: Option<bool>,
     /// llama-server's word: 2 is the length 1, and -1 leaves vectors as they are.
     #[serde(default)]
+    #[schemars(extend("enum" = [2, -1, null]))]
     embd_normalize: Option<i32>,
     /// How a model of this machine makes one vector of a text.
     #[serde(default)]
+    #[schemars(extend("enum" = ["model", "mean", "cls", "last", null]))]
     pooling: Option<String>,
 }
 

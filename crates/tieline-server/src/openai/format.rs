@@ -1,7 +1,8 @@
 //! Rules of the answer, as chat and plain completions write them.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tieline_types::Constraint;
 
 use crate::constraint;
@@ -17,12 +18,13 @@ pub(crate) struct Rules {
     pub(crate) lark: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ResponseFormat {
     Text,
     JsonObject {
         #[serde(default)]
+        #[schemars(with = "Option<Map<String, Value>>")]
         schema: Option<Value>,
     },
     JsonSchema {
@@ -30,9 +32,11 @@ pub(crate) enum ResponseFormat {
     },
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(extend("required" = ["schema"]))]
 pub(crate) struct NamedSchema {
     #[serde(default)]
+    #[schemars(with = "Map<String, Value>")]
     schema: Option<Value>,
 }
 

@@ -5,9 +5,11 @@ use serde::Deserialize;
 use tieline_types::{Detail, Message, Picture, Private, Role, ToolCall};
 
 use crate::error::ApiError;
+use crate::openapi::forms;
 use crate::picture;
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "Message")]
 pub(crate) struct WireMessage {
     role: WireRole,
     #[serde(default)]
@@ -29,6 +31,7 @@ pub(crate) struct WireMessage {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(rename = "Role")]
 enum WireRole {
     System,
     Developer,
@@ -49,6 +52,7 @@ pub(crate) enum Content {
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Part {
     #[serde(rename = "type")]
+    #[schemars(with = "forms::PartKind")]
     kind: String,
     #[serde(default)]
     text: Option<String>,
@@ -58,22 +62,26 @@ pub(crate) struct Part {
     image_url: Option<WireImage>,
     /// Beside an `image_url` that is the URL itself, as Responses have it.
     #[serde(default)]
+    #[schemars(with = "Option<forms::Detail>")]
     detail: Option<String>,
 }
 
 /// A picture's URL, or it with more.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "Image")]
 enum WireImage {
     Url(String),
     Object {
         url: String,
         #[serde(default)]
+        #[schemars(with = "Option<forms::Detail>")]
         detail: Option<String>,
     },
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ToolCall")]
 struct WireCall {
     #[serde(default)]
     id: String,
@@ -81,6 +89,7 @@ struct WireCall {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "CalledFunction")]
 struct WireFunction {
     name: String,
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tieline_types::{Overflow, Private, Texts, Wanted};
@@ -17,23 +18,30 @@ use crate::made::Made;
 use crate::routes::Dialect;
 use crate::vectors::{self, Ask};
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct RerankRequest {
     #[serde(default)]
     model: Option<String>,
+    #[schemars(with = "String")]
     query: Private,
+    #[schemars(length(min = 1))]
     documents: Vec<Document>,
     #[serde(default)]
+    #[schemars(range(min = 1))]
     top_n: Option<usize>,
     #[serde(default)]
     return_documents: Option<bool>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "RerankDocument")]
 enum Document {
-    Text(Private),
-    Object { text: Private },
+    Text(#[schemars(with = "String")] Private),
+    Object {
+        #[schemars(with = "String")]
+        text: Private,
+    },
 }
 
 #[derive(Serialize)]

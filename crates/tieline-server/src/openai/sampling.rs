@@ -6,31 +6,42 @@ use serde_json::Value;
 use tieline_types::{Overflow, Sampling, Tokens};
 
 use crate::error::ApiError;
+use crate::openapi::forms;
 use crate::words::{OVERFLOWS, one_of};
 
 /// Members that several routes have.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
+#[schemars(rename = "Sampling")]
 pub(crate) struct WireSampling {
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 5.0))]
     temperature: Option<f32>,
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
     top_p: Option<f32>,
     #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
     top_k: Option<i64>,
     #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
     min_p: Option<f32>,
     #[serde(default)]
+    #[schemars(range(min = 0.01, max = 10.0))]
     repeat_penalty: Option<f32>,
     /// Another name of `repeat_penalty`, which counts where both are given.
     #[serde(default)]
+    #[schemars(range(min = 0.01, max = 10.0))]
     repetition_penalty: Option<f32>,
     #[serde(default)]
+    #[schemars(range(min = -2.0, max = 2.0))]
     presence_penalty: Option<f32>,
     #[serde(default)]
+    #[schemars(range(min = -2.0, max = 2.0))]
     frequency_penalty: Option<f32>,
     #[serde(default)]
     seed: Option<i64>,
     #[serde(default)]
+    #[schemars(with = "Option<forms::LogitBias>")]
     logit_bias: Option<Value>,
     /// What the model says where the caller says nothing; `None`: as llama.cpp has it.
     #[serde(skip)]
@@ -114,8 +125,8 @@ pub(crate) fn seed(number: i64) -> Option<u32> {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
+    One(#[schemars(length(min = 1, max = 1024))] String),
+    Many(#[schemars(length(max = 16), inner(length(min = 1, max = 1024)))] Vec<String>),
 }
 
 impl OneOrMany {

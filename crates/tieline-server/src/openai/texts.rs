@@ -1,18 +1,19 @@
 //! One text or several, as text or as tokens: what plain completions and embeddings read.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tieline_types::Private;
 use tieline_types::wire::Input;
 
 use crate::error::ApiError;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(crate) enum Texts {
-    One(Private),
-    Many(Vec<Private>),
-    Tokens(Vec<u32>),
-    Lists(Vec<Vec<u32>>),
+    One(#[schemars(with = "String")] Private),
+    Many(#[schemars(with = "Vec<String>", length(min = 1))] Vec<Private>),
+    Tokens(#[schemars(length(min = 1))] Vec<u32>),
+    Lists(#[schemars(length(min = 1), inner(length(min = 1)))] Vec<Vec<u32>>),
 }
 
 impl Texts {

@@ -3,24 +3,32 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tieline_types::{Tool, ToolChoice};
 
 use crate::error::ApiError;
+use crate::openapi::forms;
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "Tool", extend("required" = ["type", "function"]))]
 pub(crate) struct WireTool {
     #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["function"]))]
     kind: String,
     #[serde(default)]
+    #[schemars(required)]
     function: Option<WireFunction>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "ToolFunction")]
 struct WireFunction {
+    #[schemars(extend("pattern" = "^[A-Za-z0-9_.-]{1,128}$"))]
     name: String,
     #[serde(default)]
     description: Option<String>,
     #[serde(default)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     parameters: Option<Box<RawValue>>,
     /// Arguments keep to the schema where a call is required, whatever this says.
     #[serde(default)]
@@ -30,12 +38,14 @@ struct WireFunction {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "ToolChoice")]
 pub(crate) enum WireChoice {
-    Word(String),
+    Word(#[schemars(with = "forms::ChoiceWord")] String),
     Named { function: WireName },
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(rename = "FunctionName")]
 pub(crate) struct WireName {
     name: String,
 }

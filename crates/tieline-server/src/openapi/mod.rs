@@ -2,8 +2,10 @@
 //!
 //! Every route is in both, also one that says nothing of itself; what it says is only added.
 
+pub(crate) mod answers;
 mod errors;
 pub(crate) mod forms;
+pub(crate) mod shape;
 mod write;
 
 use std::sync::LazyLock;
@@ -20,7 +22,7 @@ use crate::table::table;
 pub(crate) fn routes() -> Vec<Route> {
     let open = (Dialect::Own, Guard::Open);
     let route = Route::new((Method::GET, "/openapi.json"), open, get(document));
-    vec![route.about("This document.")]
+    vec![route.about("This document.").gives(answers::own::DOCUMENT)]
 }
 
 async fn document() -> impl IntoResponse {

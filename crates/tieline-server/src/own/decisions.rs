@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_router::Record;
@@ -21,8 +22,9 @@ pub(super) const MOST: usize = 5000;
 /// The most of one call.
 const OF_CALL: usize = 256;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Page {
+    /// At most so many, 100 where nothing is said.
     #[serde(default)]
     limit: Option<usize>,
 }

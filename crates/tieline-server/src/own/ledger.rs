@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_store::spend::{By, Spend, Totals, reprice};
@@ -15,15 +16,17 @@ use crate::error::ApiError;
 /// Rows that one request looks at, at most: the newest. Where there are others, the answer says so.
 const LOOKED_AT: usize = 100_000;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct Page {
     /// Those of requests that came then or later, in milliseconds since 1970.
     #[serde(default)]
     since: i64,
+    /// At most so many attempts, 100 where nothing is said.
     #[serde(default)]
     limit: Option<usize>,
     /// What is summed together; without it each attempt is shown.
     #[serde(default)]
+    #[schemars(extend("enum" = ["day", "model", "key", "project", "zone", "backend", null]))]
     by: Option<String>,
 }
 

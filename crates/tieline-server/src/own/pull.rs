@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures_util::stream;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_store::{Progress, PullError, PullEvent, PullOptions, Pulled};
@@ -25,7 +26,7 @@ use crate::sse;
 /// Steps that wait for a slow reader; more are left out.
 const KEPT: usize = 64;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(crate) struct PullRequest {
     reference: String,
     #[serde(default)]

@@ -3,7 +3,9 @@
 
 mod accept;
 mod anthropic;
+mod bodies;
 mod completions;
+mod conform;
 mod doors;
 mod early;
 mod effort;
@@ -24,5 +26,6 @@ mod otlp;
 mod own;
 mod rerank;
 mod responses;
+mod schema;
 mod service;
 mod told;

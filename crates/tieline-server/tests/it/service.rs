@@ -14,6 +14,8 @@ use tieline_store::{Catalogue, Environment, Store};
 use tokio::sync::mpsc;
 use tower::ServiceExt;
 
+use crate::conform;
+
 /// A service and the models behind it.
 pub(crate) struct Service {
     pub(crate) models: Scripted,
@@ -85,11 +87,14 @@ impl Service {
 
     /// Sends a request as it is and waits for the whole answer.
     pub(crate) async fn send_as_is(&self, request: Request<Body>) -> Said {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.service.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Said { status: head.status, headers: head.headers, text }
+        let said = Said { status: head.status, headers: head.headers, text };
+        conform::check(&method, &path, &said);
+        said
     }
 
     /// How a request is answered; the body is not read: it may be a stream without end.

@@ -11,13 +11,14 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tieline_types::{BackendError, ErrorKind};
 
 use self::answer::{Turn, Writer};
 use self::ask::{Asked, Way};
-use self::wire::ResponsesRequest;
+pub(crate) use self::wire::ResponsesRequest;
 use super::calls::first_call;
 use super::sampling::WireSampling;
 use crate::app::App;
@@ -109,12 +110,15 @@ pub(crate) async fn cancel(
 }
 
 /// Which items to list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(crate) struct Page {
+    /// At most so many, 20 where nothing is said. Less than 1 is 1, more than 100 is 100.
     #[serde(default)]
     limit: Option<usize>,
+    /// `asc`: as they were given; else the last first.
     #[serde(default)]
     order: Option<String>,
+    /// Those after the item of this id.
     #[serde(default)]
     after: Option<String>,
 }
