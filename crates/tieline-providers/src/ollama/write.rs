@@ -45,17 +45,8 @@ pub(super) fn write(
     if let Some(tools) = tools(request)? {
         set("tools", tools);
     }
-    match (request.thinks(), request.effort.and_then(|effort| effort.among(LEVELS))) {
-        (None, _) => {}
-        (Some(true), Some((level, exact))) => {
-            set("think", level.into());
-            if !exact {
-                body::warn_effort(request, level, &mut warnings);
-            }
-        }
-        (Some(thinks), _) => {
-            set("think", thinks.into());
-        }
+    if let Some(think) = think(request, &mut warnings) {
+        set("think", think);
     }
     match &request.constraint {
         None => {}
@@ -77,6 +68,17 @@ pub(super) fn write(
     let path = "/api/chat".to_owned();
     let body = Value::Object(body);
     Ok(Written { path, headers: Vec::new(), body, whole: request.whole, warnings })
+}
+
+/// Whether the model thinks, or how much.
+fn think(request: &Request, warnings: &mut Vec<String>) -> Option<Value> {
+    let thinks = request.thinks()?;
+    let level = request.effort.filter(|_| thinks).and_then(|effort| effort.among(LEVELS));
+    let Some((level, exact)) = level else { return Some(thinks.into()) };
+    if !exact {
+        body::warn_effort(request, level, warnings);
+    }
+    Some(level.into())
 }
 
 fn message(message: &Message) -> Result<Value, BackendError> {

@@ -184,15 +184,10 @@ impl Policy {
         }
         lines.extend(self.habits());
         lines.extend(self.money());
-        for (name, alias) in &self.aliases {
-            let Some(Program { words, time, reads }) = &alias.check else { continue };
-            let program = words.first().map_or("", String::as_str);
-            let time = time.as_secs_f64();
-            let open = if reads.is_none() { ", with all that you may" } else { "" };
-            lines.push(format!(
-                "alias {name}: {program} judges what a cascade's first model says, within {time} s{open}"
-            ));
-        }
+        lines.extend(self.aliases.iter().filter_map(|(name, alias)| {
+            let Program { words, time, reads } = alias.check.as_ref()?;
+            Some(judged(name, words, (time.as_secs_f64(), reads.is_none())))
+        }));
         lines
     }
 
@@ -212,6 +207,15 @@ impl Policy {
         let hedge = (hedge > MicroUsd::ZERO).then(|| format!("hedges may spend {hedge} a day"));
         self.budgets.iter().map(budget).chain(hedge).collect()
     }
+}
+
+/// Which program judges for an alias, within how many seconds, and whether nothing is shut to it.
+fn judged(name: &str, words: &[String], (time, open): (f64, bool)) -> String {
+    let program = words.first().map_or("", String::as_str);
+    let open = if open { ", with all that you may" } else { "" };
+    format!(
+        "alias {name}: {program} judges what a cascade's first model says, within {time} s{open}"
+    )
 }
 
 impl Expected {

@@ -197,7 +197,7 @@ fn is_filled(map: Option<&Map<String, Value>>) -> bool {
 
 /// What is kept is valid: a question to it does not fail for what somebody else said long ago.
 fn check(parameters: &Map<String, Value>, said: &[Value], most: usize) -> Result<(), ApiError> {
-    let options = Options::read(parameters.clone(), Map::new())?;
+    let options = Options::read(parameters.clone(), &Map::new())?;
     let asked = Request {
         stop: options.stop,
         sampling: options.sampling,

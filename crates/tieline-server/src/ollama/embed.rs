@@ -190,7 +190,7 @@ impl Maker {
     ) -> Result<Self, ApiError> {
         let since = Instant::now();
         let asked = Asked::find(app, caller, &model.model)?;
-        let options = Options::read(asked.parameters, model.options.unwrap_or_default())?;
+        let options = Options::read(asked.parameters, &model.options.unwrap_or_default())?;
         ignored.extend(options.ignored);
         let guest = caller.principal.guest;
         let keep_alive = KeepAlive::of_caller(model.keep_alive.as_ref(), guest, &mut ignored)?;

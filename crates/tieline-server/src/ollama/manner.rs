@@ -65,7 +65,7 @@ impl WireManner {
     pub(crate) fn read(self, app: &App, caller: &Caller) -> Result<Manner, ApiError> {
         let mut asked = Asked::find(app, caller, &self.model)?;
         let parameters = std::mem::take(&mut asked.parameters);
-        let mut options = Options::read(parameters, self.options.unwrap_or_default())?;
+        let mut options = Options::read(parameters, &self.options.unwrap_or_default())?;
         let mut ignored = std::mem::take(&mut options.ignored);
         let guest = caller.principal.guest;
         let keep_alive = KeepAlive::of_caller(self.keep_alive.as_ref(), guest, &mut ignored)?;

@@ -39,10 +39,13 @@ const BLOB: &str = "/api/blobs/{digest}";
 
 /// The routes of this dialect.
 pub(crate) fn routes() -> Vec<Route> {
+    [telling(), answering(), managing()].into_iter().flatten().collect()
+}
+
+/// Those that tell what is here.
+fn telling() -> Vec<Route> {
     let open = (Dialect::Ollama, Guard::Open);
     let read = (Dialect::Ollama, Guard::Read);
-    let infer = (Dialect::Ollama, Guard::Infer);
-    let manage = (Dialect::Ollama, Guard::Manage);
     vec![
         Route::new((Method::GET, "/"), open, get(account::banner))
             .about("What probes look for.")
@@ -68,6 +71,13 @@ pub(crate) fn routes() -> Vec<Route> {
             .about("One model.")
             .body::<Name>()
             .gives(answers::SHOW),
+    ]
+}
+
+/// Those that have a model work.
+fn answering() -> Vec<Route> {
+    let infer = (Dialect::Ollama, Guard::Infer);
+    vec![
         Route::new((Method::POST, "/api/generate"), infer, post(generate::generate))
             .about("Goes on from a prompt. Without one the model comes to memory, or leaves it.")
             .body::<GenerateRequest>()
@@ -90,6 +100,13 @@ pub(crate) fn routes() -> Vec<Route> {
             .body::<OldRequest>()
             .body::<WireModel>()
             .gives(answers::EMBEDDING),
+    ]
+}
+
+/// Those that change what is here.
+fn managing() -> Vec<Route> {
+    let manage = (Dialect::Ollama, Guard::Manage);
+    vec![
         Route::new((Method::POST, "/api/pull"), manage, post(pull::pull))
             .about("Gets a model.")
             .body::<Name>()

@@ -39,14 +39,14 @@ impl Options {
     /// What the model's overlay says, then what the request says.
     pub(crate) fn read(
         overlay: Map<String, Value>,
-        asked: Map<String, Value>,
+        asked: &Map<String, Value>,
     ) -> Result<Self, ApiError> {
         let mut options = Self::default();
         for (name, value) in overlay {
             // What it has and we do not read was named when it was made.
             options.set(&name, &value)?;
         }
-        options.take("options", &asked)?;
+        options.take("options", asked)?;
         Ok(options)
     }
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn read(asked: &Value) -> Result<Options, ApiError> {
-        Options::read(Map::new(), map(asked))
+        Options::read(Map::new(), &map(asked))
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn the_request_stands_above_the_overlay() {
         let overlay = map(&json!({ "temperature": 0.5, "num_ctx": 100, "mirostat": 1 }));
-        let options = Options::read(overlay, map(&json!({ "temperature": 0.25 }))).unwrap();
+        let options = Options::read(overlay, &map(&json!({ "temperature": 0.25 }))).unwrap();
         assert_eq!((options.sampling.temperature, options.context), (0.25, Some(Tokens(100))));
         assert!(options.ignored.is_empty());
     }
