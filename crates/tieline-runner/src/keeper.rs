@@ -340,10 +340,11 @@ mod tests {
         fs::remove_file(file.path()).unwrap();
         assert!(cache.missing(&root, &tokens).is_empty());
         let (writes, receiver) = sync_channel(1);
-        let shared = Shared::default();
+        let (cache, shared) = (&cache, Shared::default());
+        let shared = &shared;
         thread::scope(|scope| {
             // Nothing is written.
-            scope.spawn(|| write_all(&cache, &receiver, &shared, Duration::from_millis(1)));
+            scope.spawn(move || write_all(cache, &receiver, shared, Duration::from_millis(1)));
             let end = Instant::now() + Duration::from_secs(60);
             while cache.missing(&root, &tokens).is_empty() && Instant::now() < end {
                 thread::sleep(A_WHILE);

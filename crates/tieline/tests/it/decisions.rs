@@ -219,7 +219,7 @@ fn another_policy_is_told_by_what_it_would_have_done() {
 
     3 REQUESTS WOULD LEAVE THIS MACHINE THAT DID NOT BEFORE
       r00 r02 r04
-    4 would stay that left
+    4 that left would stay, whoever is asked
 
     7 of 12 decisions change
     FROM       TO         REQUESTS
@@ -242,13 +242,14 @@ fn another_policy_is_told_by_what_it_would_have_done() {
     one for all: cloud/big      forecast        12    $0.031266 [$0.031242, $0.031288]     0.75 s [0.75, 0.75]       5.75 s [5.75, 5.75]     0.95 [0.95, 0.95]
     this policy less as it was  forecast            -$0.002618 [-$0.018244, $0.013004]  -2.06 s [-5.93, +1.56]  -12.06 s [-34.57, +9.06]  +0.16 [-0.08, +0.42]
 
-    In brackets: 95 % intervals, by bootstrap over requests. Costs are sums over what is answered, times and qualities are means; the last line is of what both answer.
+    In brackets: 95 % intervals, by bootstrap over requests. Costs are sums over what is answered, times and qualities are means; the last line is of what both answer, its cost of what costs are known of both times.
     Quality is the lower bound that the policy or measurements give; nobody graded these answers.
     All here, all away, one for all: whoever can answer, rules, budgets and aliases aside; the one for all is the best in hindsight.
     Tokens that costs are of: reported in 12.
     Forecasts for what was decided: times reported in 6, unknown in 6; qualities reported in 12.
     Forecasts for this policy: times reported in 5, unknown in 4; qualities reported in 9.
     Budgets are taken to be full at first. Conversations are taken to be where they were.
+    Where outcomes were known of a model, its quality is as it was reckoned then, with the `quality` of the policy of that time.
     "#);
 }
 
