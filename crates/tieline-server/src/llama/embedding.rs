@@ -18,7 +18,13 @@ use crate::routes::Dialect;
 use crate::vectors::{self, Ask, Made};
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(rename = "LlamaEmbeddingRequest", extend("anyOf" = [{ "required": ["content"] }, { "required": ["input"] }]))]
+#[schemars(rename = "LlamaEmbeddingRequest", extend("anyOf" = [
+    { "required": ["content"], "properties": { "content": { "type": ["string", "array"] } } },
+    { "required": ["input"], "properties": {
+        "input": { "type": ["string", "array"] },
+        "content": { "type": "null" },
+    } },
+]))]
 pub(crate) struct EmbeddingRequest {
     #[serde(default)]
     model: Option<String>,
