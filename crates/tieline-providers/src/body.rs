@@ -286,6 +286,21 @@ pub(crate) fn inline<'a>(
     }
 }
 
+/// Which of these words, from the least up, tells a model that is to think how much; where none is what was asked, the
+/// nearest, and that is said. `None`: it does not think, or nobody says how much.
+pub(crate) fn effort(
+    request: &Request,
+    words: &[&'static str],
+    warnings: &mut Vec<String>,
+) -> Option<&'static str> {
+    let thinks = request.thinks() == Some(true);
+    let (word, exact) = request.effort.filter(|_| thinks)?.among(words)?;
+    if !exact {
+        warn_effort(request, word, warnings);
+    }
+    Some(word)
+}
+
 /// Says by which word the vendor is told how much to think, where it has none for what was asked.
 pub(crate) fn warn_effort(request: &Request, word: &str, warnings: &mut Vec<String>) {
     if let Some(effort) = request.effort {

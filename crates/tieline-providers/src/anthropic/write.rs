@@ -278,20 +278,10 @@ impl Draft<'_> {
             self.warnings.push("the model thinks a little: it cannot be told not to".to_owned());
             config.insert("effort".to_owned(), json!("low"));
         }
-        config.extend(self.effort().map(|word| ("effort".to_owned(), json!(word))));
+        let effort = body::effort(self.request, self.model.efforts(), &mut self.warnings);
+        config.extend(effort.map(|word| ("effort".to_owned(), json!(word))));
         config.extend(self.format()?.map(|format| ("format".to_owned(), format)));
         Ok(config)
-    }
-
-    /// How much the model is to think, where it is told by a word.
-    fn effort(&mut self) -> Option<&'static str> {
-        let thinks = self.request.thinks() == Some(true);
-        let effort = self.request.effort.filter(|_| thinks)?;
-        let (word, exact) = effort.among(self.model.efforts())?;
-        if !exact {
-            body::warn_effort(self.request, word, &mut self.warnings);
-        }
-        Some(word)
     }
 
     fn format(&mut self) -> Result<Option<Value>, BackendError> {

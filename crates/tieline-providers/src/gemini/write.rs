@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use tieline_types::{
-    BackendError, Constraint, ErrorKind, PictureKind, Request, Sampling, Tool, ToolCall, ToolChoice,
+    BackendError, Constraint, Effort, ErrorKind, PictureKind, Request, Sampling, Tool, ToolCall,
+    ToolChoice,
 };
 
 use super::model::Model;
@@ -197,19 +198,14 @@ impl Draft<'_> {
     /// A model that is to think, and how much.
     fn thoughts(&mut self) -> Value {
         let mut config = json!({"includeThoughts": true});
-        let Some(effort) = self.request.effort else { return config };
-        if !self.model.has_levels() {
-            if let Some(tokens) = effort.tokens() {
-                let range = (self.model.least_thinking().max(1), self.model.most_thinking());
-                config["thinkingBudget"] = json!(tokens.0.clamp(range.0, range.1));
+        if self.model.has_levels() {
+            let level = body::effort(self.request, self.model.levels(), &mut self.warnings);
+            if let Some(level) = level {
+                config["thinkingLevel"] = json!(level);
             }
-            return config;
-        }
-        if let Some((level, exact)) = effort.among(self.model.levels()) {
-            config["thinkingLevel"] = json!(level);
-            if !exact {
-                body::warn_effort(self.request, level, &mut self.warnings);
-            }
+        } else if let Some(tokens) = self.request.effort.and_then(Effort::tokens) {
+            let range = (self.model.least_thinking().max(1), self.model.most_thinking());
+            config["thinkingBudget"] = json!(tokens.0.clamp(range.0, range.1));
         }
         config
     }

@@ -73,12 +73,8 @@ pub(super) fn write(
 /// Whether the model thinks, or how much.
 fn think(request: &Request, warnings: &mut Vec<String>) -> Option<Value> {
     let thinks = request.thinks()?;
-    let level = request.effort.filter(|_| thinks).and_then(|effort| effort.among(LEVELS));
-    let Some((level, exact)) = level else { return Some(thinks.into()) };
-    if !exact {
-        body::warn_effort(request, level, warnings);
-    }
-    Some(level.into())
+    let level = body::effort(request, LEVELS, warnings);
+    Some(level.map_or_else(|| thinks.into(), Value::from))
 }
 
 fn message(message: &Message) -> Result<Value, BackendError> {

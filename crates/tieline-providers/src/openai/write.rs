@@ -304,12 +304,8 @@ impl Writer {
             }
             Thinking::Template(words) => {
                 let mut kwargs = json!({"enable_thinking": thinks});
-                let effort = request.effort.filter(|_| thinks);
-                if let Some((word, exact)) = effort.and_then(|effort| effort.among(words)) {
+                if let Some(word) = body::effort(request, words, &mut self.warnings) {
                     kwargs["reasoning_effort"] = json!(word);
-                    if !exact {
-                        body::warn_effort(request, word, &mut self.warnings);
-                    }
                 }
                 self.set("chat_template_kwargs", kwargs);
             }
