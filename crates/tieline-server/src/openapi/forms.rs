@@ -2,9 +2,10 @@
 //! `tests/it/bodies.rs` holds them to what is.
 #![expect(dead_code, reason = "only their form is told")]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
 /// What becomes of a prompt that does not fit. `compact` is for conversations alone.
@@ -16,31 +17,40 @@ pub(crate) enum Overflow {
     Compact,
 }
 
-/// How much a model is to think.
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Effort {
-    None,
-    Minimal,
-    Low,
-    Medium,
-    High,
-    XHigh,
-    Max,
-    Default,
+/// How much a model is to think, or that it is not to, or as usual.
+pub(crate) struct Effort;
+
+impl JsonSchema for Effort {
+    fn schema_name() -> Cow<'static, str> {
+        "Effort".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        steps(
+            "How much a model is to think, or that it is not to, or as usual.",
+            &["none", "default"],
+        )
+    }
 }
 
 /// How much a model is to think that thinks.
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(rename = "AnthropicEffort")]
-pub(crate) enum Step {
-    Minimal,
-    Low,
-    Medium,
-    High,
-    XHigh,
-    Max,
+pub(crate) struct Step;
+
+impl JsonSchema for Step {
+    fn schema_name() -> Cow<'static, str> {
+        "AnthropicEffort".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        steps("How much a model is to think that thinks.", &[])
+    }
+}
+
+/// The words for how much to think, and more.
+fn steps(about: &str, more: &[&str]) -> Schema {
+    let steps = tieline_types::Effort::WORDS.iter().map(|(word, _)| *word);
+    let words: Vec<&str> = steps.chain(more.iter().copied()).collect();
+    json_schema!({ "description": about, "type": "string", "enum": words })
 }
 
 /// Whether the model may, must not or must call a function.
