@@ -370,6 +370,8 @@ fn all_who_are_tried_count_for_how_far_and_how_bare_a_request_goes() {
     reached(&plain(&[veiled]), &plain(&[veiled, far]), [0, 0, 0, 1, 0]);
     reached(&plain(&[near]), &plain(&[near, far]), [0, 0, 1, 1, 0]);
     reached(&plain(&[veiled, far]), &plain(&[far, veiled]), [0, 0, 0, 1, 0]);
+    // Whoever could leave only where others fail now does so first, and farther.
+    reached(&plain(&[here, near]), &plain(&[far]), [1, 0, 1, 1, 0]);
     // What was as it is already is no barer.
     reached(&plain(&[far]), &plain(&[far, veiled]), [0, 0, 0, 0, 0]);
     // What is asked here first stays only where nobody else is asked.

@@ -233,6 +233,15 @@ fn a_model_of_the_catalogue_is_pulled_again_by_the_name_that_it_got() {
 }
 
 #[test]
+fn a_model_from_elsewhere_is_pulled_again_from_there_whatever_the_catalogue_has_of_its_name() {
+    let (mut world, _) = world_with("m", 128_000);
+    world.catalogue_of(&model(256_000), &["file:/nowhere".to_owned()]);
+    world.name = None;
+    std::fs::remove_file(blobs(world.store.root()).remove(0)).unwrap();
+    assert_eq!(world.pull("m").unwrap().model.digest, digest(&model(128_000)));
+}
+
+#[test]
 fn the_catalogue_and_another_digest_contradict() {
     let mut world = World::new();
     world.catalogue_of(b"x", &["file:/x".to_owned()]);

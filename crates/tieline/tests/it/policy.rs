@@ -197,6 +197,9 @@ fn every_way_out_is_shown_also_of_those_whose_key_is_elsewhere() {
     assert_eq!(told(0), ["first", "lan", "redacted", "veiled"]);
     assert_eq!(told(1), ["others_fail", "cloud", "as-is", "open"]);
     assert_eq!((&shown["to"], &shown["zone"]), (&"near/a".into(), &"lan".into()));
+    // What the policy goes by besides, and was not told.
+    assert_eq!(shown["untold"], serde_json::json!(["--label"]));
+    assert_eq!(parsed(run(&["--json"]))["untold"], serde_json::json!(["--key", "--label"]));
     assert_eq!(ways[1]["no_key_here"], serde_json::json!(["far/b"]));
     assert!(!ways[0]["surfaces"].to_string().contains("muster"));
     assert!(ways[1]["surfaces"].to_string().contains("muster"));
