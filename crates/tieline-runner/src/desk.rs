@@ -471,10 +471,8 @@ impl<'m> Desk<'m> {
                 && other.remaining() > 1
                 && other.partition == answer.partition
         };
-        let finds = |other: &Answer| {
-            let lengths = (common(&other.tokens, known), other.tokens.len());
-            self.kv.will_find(lengths, other.stops_ahead())
-        };
+        let finds =
+            |other: &Answer| self.kv.will_find(common(&other.tokens, known), other.stops_ahead());
         let will_find = self.answers.values().filter(reads_same).map(finds).max().unwrap_or(0);
         will_find >= WORTH_WAITING
             && will_find >= self.kv.would_find(&answer.partition, known) + WORTH_WAITING

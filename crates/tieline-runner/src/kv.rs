@@ -231,11 +231,10 @@ impl<'m> Kv<'m> {
         self.find(owner, known, true).map_or(0, |found| found.length)
     }
 
-    /// How much another request would find of its first `common` tokens, once one of `length` tokens that begins with
-    /// the same and takes copies at `stops` has read them.
-    pub(crate) fn will_find(&self, (common, length): (usize, usize), stops: &[usize]) -> usize {
-        // What has left a window is in copies alone.
-        if !self.rigid && (self.window == 0 || length <= self.window) {
+    /// How much another request would find of its first `common` tokens, once one that begins with the same and takes
+    /// copies at `stops` has read them. What has left a window is still there while there is room.
+    pub(crate) fn will_find(&self, common: usize, stops: &[usize]) -> usize {
+        if !self.rigid {
             return common;
         }
         let taken = stops.iter().filter(|_| !self.copies.too_large());

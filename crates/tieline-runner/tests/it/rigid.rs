@@ -80,7 +80,7 @@ fn a_prompt_that_parts_goes_on_from_the_copy_before() {
 
 #[test]
 fn nobody_waits_for_a_copy_that_is_not_taken() {
-    for shape in RIGID {
+    for shape in RIGID.into_iter().chain(WINDOWED) {
         let mut peer = shaped_with(shape, loaded(4096, 8192));
         // The first copy is taken at 500 tokens.
         let long = words(shape, 1, 4000);
