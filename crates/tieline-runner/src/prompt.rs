@@ -256,7 +256,8 @@ impl<'m> Prompts<'m> {
             messages: &messages,
             tools: if no_calls { &[] } else { &request.tools },
             thinking: request.thinks(),
-            effort: request.effort,
+            // Who is not to think is not told how much.
+            effort: request.effort.filter(|_| request.thinks() != Some(false)),
             bos: &bos,
             eos: &eos,
         };

@@ -34,7 +34,8 @@ pub(super) fn write(
         writer.set(if path == CHAT { flavour.limit } else { "max_tokens" }, most.0);
     }
     writer.stop(&request.stop, model)?;
-    writer.sampling(&request.sampling, reasons(flavour, model));
+    // Some of them take it while they do not think, but no penalties even then.
+    writer.sampling(&request.sampling, samples_alone(flavour, model, None));
     writer.logprobs(request, path == CHAT, model)?;
     writer.thinking(request, model);
     writer.constraint(request.constraint.as_ref(), path == CHAT)?;
@@ -50,10 +51,9 @@ pub(super) fn write(
 const CHAT: &str = "/chat/completions";
 const TEXT: &str = "/completions";
 
-/// OpenAI's thinking models refuse all that steers the choice of tokens.
-fn reasons(flavour: &Flavour, model: &str) -> bool {
-    // Some of them take it while they do not think, but no penalties even then.
-    flavour.name == "openai" && Model::of(model).samples_alone(None)
+/// OpenAI's thinking models refuse all that steers the choice of tokens, or tells of it.
+fn samples_alone(flavour: &Flavour, model: &str, thinking: Option<bool>) -> bool {
+    flavour.name == "openai" && Model::of(model).samples_alone(thinking)
 }
 
 struct Writer {
@@ -208,8 +208,7 @@ impl Writer {
 
     fn stop(&mut self, stop: &[String], model: &str) -> Result<(), BackendError> {
         // What does not think is not what takes them, but what can be told not to.
-        let thinks = self.flavour.name == "openai" && Model::of(model).samples_alone(Some(false));
-        if thinks && !stop.is_empty() {
+        if !stop.is_empty() && samples_alone(self.flavour, model, Some(false)) {
             return self.refuse("stop texts, with this model");
         }
         if stop.len() > self.flavour.stops {
@@ -273,8 +272,7 @@ impl Writer {
 
     fn logprobs(&mut self, request: &Request, chat: bool, model: &str) -> Result<(), BackendError> {
         let Some(most) = request.logprobs else { return Ok(()) };
-        let thinks =
-            self.flavour.name == "openai" && Model::of(model).samples_alone(request.thinks());
+        let thinks = samples_alone(self.flavour, model, request.thinks());
         if !self.flavour.takes(Parameter::Logprobs) || thinks {
             return self.refuse("the probabilities of tokens");
         }

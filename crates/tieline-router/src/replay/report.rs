@@ -43,7 +43,8 @@ pub struct Report {
     /// Requests that could leave this machine before and could go farther now: with whoever is asked first, or with
     /// anybody after that.
     pub farther: Ids,
-    /// Requests that could leave this machine redacted, and could go as they are now where they could not.
+    /// Requests that could leave this machine redacted, and could go as they are now where they could not, or do so with
+    /// whoever is asked first.
     pub bare: Ids,
     /// Requests that left this machine and cannot now, whoever is asked.
     pub stay: Ids,

@@ -119,20 +119,18 @@ fn ways(foreseen: &Foreseen) -> Vec<Way<'_>> {
 impl Foreseen {
     /// All who may answer, in the order in which they are asked.
     fn order(&self) -> Vec<(When, &Try)> {
-        let first = self.decision.cascade.as_ref().map(|cascade| &cascade.first);
         let tries = self.decision.tries.len();
         let (tried, others) = self.everybody.split_at(tries.min(self.everybody.len()));
-        let mut tried: Vec<&Try> = tried.iter().collect();
-        tried.sort_by_key(|one| Some(&one.name) != first);
-        let escalates = tried.first().is_some_and(|one| Some(&one.name) == first);
+        let escalates = usize::from(self.decision.cascade.is_some());
         let hedges = self.policy().hedge.day > MicroUsd::ZERO;
         let when = |at: usize| match at {
             0 => When::First,
-            1 if escalates => When::Escalation,
-            _ if hedges => When::Hedge,
+            1 if escalates == 1 => When::Escalation,
+            // Of those left the first two are asked at once.
+            at if hedges && at == 1 + escalates => When::Hedge,
             _ => When::Fallback,
         };
-        let tried = tried.into_iter().enumerate().map(|(at, one)| (when(at), one));
+        let tried = tried.iter().enumerate().map(|(at, one)| (when(at), one));
         tried.chain(others.iter().map(|one| (When::OthersFail, one))).collect()
     }
 }
@@ -141,7 +139,7 @@ fn stays(app: &App, foreseen: &Foreseen, untold: &[&str]) -> Result<(), Failure>
     let decision = &foreseen.decision;
     if app.output.is_json() {
         let value = json!({ "leaves": false, "class": decision.class, "untold": untold,
-            "decision": decision });
+            "offline": foreseen.setup.offline, "decision": decision });
         return app.output.value(&value);
     }
     let (class, why) = (decision.class, class_why(decision));
