@@ -165,20 +165,28 @@ fn a_declined_update_waits_a_day_for_another_answer() {
 
 #[test]
 fn a_file_of_another_database_stays() {
-    let (world, _) = world_with("mine", 128_000);
+    let (mut world, text) = world_with("mine", 128_000);
     let root = world.store.root().to_owned();
     age_blobs(&root);
-    drop(world.store);
     for part in ["store.sqlite", "store.sqlite-wal", "store.sqlite-shm"] {
         let _ = std::fs::remove_file(root.join(part));
     }
-    // A lost database, and then one in which another model is.
-    for _ in 0..2 {
-        let store = Store::open(&root).unwrap();
+    world.store = Store::open(&root).unwrap();
+    let stays = |store: &Store| {
         let unnamed = store.unnamed().unwrap();
         assert_eq!((unnamed.len(), unnamed[0].goes), (1, false));
-        assert_eq!(blobs(&root).len(), 1);
-    }
+        assert_eq!(unnamed[0].digest, digest(&model(128_000)));
+    };
+    stays(&world.store);
+    // Also where something of this one's own goes.
+    std::fs::write(world.folder.path().join("a.gguf"), model(384_000)).unwrap();
+    world.name = Some("other".to_owned());
+    world.pull(&text).unwrap();
+    assert!(update(&mut world, &text, false).is_err());
+    assert_eq!(blobs(&root).len(), 3);
+    age_blobs(&root);
+    stays(&Store::open(&root).unwrap());
+    assert_eq!(blobs(&root).len(), 2);
 }
 
 #[test]
