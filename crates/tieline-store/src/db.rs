@@ -257,20 +257,6 @@ impl Db {
         self.run("note a file", |db| insert_pull(db, ("", &digest.hex()), (source, now_unix_s)))
     }
 
-    /// Drops the rows of files without a name, which earlier versions left.
-    pub(crate) fn forget_all_unnamed(&self) -> Result<(), DbError> {
-        let unnamed = "FROM blobs
-            WHERE NOT EXISTS (SELECT 1 FROM models WHERE models.digest = blobs.digest)";
-        self.run("forget files", |db| {
-            // Asked first: opening a store that is up to date writes nothing.
-            let sql = format!("SELECT EXISTS (SELECT 1 {unnamed})");
-            if db.query_row(&sql, [], |row| row.get(0))? {
-                db.execute(&format!("DELETE {unnamed}"), [])?;
-            }
-            Ok(())
-        })
-    }
-
     /// The names of a file.
     pub(crate) fn names_of(&self, digest: Digest) -> Result<Vec<String>, DbError> {
         let sql = "SELECT name FROM models WHERE digest = ?1 ORDER BY name";
@@ -546,25 +532,6 @@ mod tests {
         let error = Db::open(&path).unwrap_err();
         assert!(matches!(error, DbError::Newer { found: 99, .. }), "{error}");
         assert!(error.hint().unwrap().contains("newer version"));
-    }
-
-    #[test]
-    fn rows_without_a_name_go() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&folder.path().join("db")).unwrap();
-        let row = |digest: &str| {
-            let sql = "INSERT INTO blobs (digest, size_bytes, device, inode, mtime_ns, ctime_ns)
-                       VALUES (?1, 1, 0, 0, 0, 0)";
-            db.lock().execute(sql, [digest.repeat(64)]).unwrap();
-        };
-        ["a", "b"].into_iter().for_each(row);
-        let sql = "INSERT INTO models (name, digest, source, reference, pinned, pulled_at_unix_s)
-                   VALUES ('m', ?1, '', '', 0, 0)";
-        db.lock().execute(sql, ["a".repeat(64)]).unwrap();
-        db.forget_all_unnamed().unwrap();
-        let left: String =
-            db.lock().query_row("SELECT digest FROM blobs", [], |row| row.get(0)).unwrap();
-        assert_eq!(left, "a".repeat(64));
     }
 
     #[test]

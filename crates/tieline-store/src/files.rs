@@ -195,8 +195,8 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-/// Since the newest change of a file, or of anything directly inside a folder.
-pub(crate) fn age(folder: &Path) -> Option<Duration> {
+/// Since the newest change of anything directly inside.
+fn age(folder: &Path) -> Option<Duration> {
     let changed = |path: &Path| fs::symlink_metadata(path).ok()?.modified().ok();
     let newest =
         entries(folder).iter().filter_map(|path| changed(path)).chain(changed(folder)).max()?;

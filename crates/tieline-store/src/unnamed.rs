@@ -48,7 +48,6 @@ impl Store {
 
     /// Deletes those that had their time. A failure is left for the next opening.
     pub(crate) fn clear_unnamed(&self) {
-        let _ = self.db.forget_all_unnamed();
         let until = now_unix_s().saturating_sub(GRACE);
         let old: HashSet<Digest> = self.db.left_behind(until).unwrap_or_default();
         if old.is_empty() {

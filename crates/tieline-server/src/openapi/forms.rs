@@ -95,6 +95,7 @@ pub(crate) enum ItemKind {
     Reasoning,
     FunctionCall,
     FunctionCallOutput,
+    ItemReference,
 }
 
 /// What a block of a content is.

@@ -76,12 +76,13 @@ fn beside(path: &str, name: &str) -> Value {
 
 /// Why what is of the declared form may be refused all the same: for what no schema says of several members together,
 /// or of what is here.
-const REASONS: [&str; 25] = [
+const REASONS: [&str; 26] = [
     "they see no pictures",
     "is missing",
     "no model \\\"",
     "no such response is kept here",
     "the response before is not kept here",
+    "refers to no item",
     "prompt is empty",
     "content is missing or empty",
     "names no call before it",

@@ -101,7 +101,7 @@ impl Reader<'_> {
                 let kind: String = other.chars().filter(|c| !c.is_control()).take(40).collect();
                 let param = format!("input[{at}]");
                 let text = format!(
-                    "{param} is of type {kind:?}: expected message, reasoning, function_call or function_call_output"
+                    "{param} is of type {kind:?}: expected message, reasoning, function_call, function_call_output or item_reference"
                 );
                 Err(ApiError::unsupported(&param, text))
             }
