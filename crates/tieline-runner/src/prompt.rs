@@ -2,6 +2,7 @@
 
 use tieline_decode::talk::Format;
 use tieline_decode::volatile;
+use tieline_types::turns;
 use tieline_types::wire::{Failure, FailureKind, Reply, Work};
 use tieline_types::{
     InvalidParameter, Message, Overflow, Private, Prompt, Request, RequestId, Role, Tokens,
@@ -143,8 +144,8 @@ impl<'m> Prompts<'m> {
         }
     }
 
-    /// The conversation without its oldest turns: the system's stay, and the last turn does. `None` where it has
-    /// but one.
+    /// The conversation without its oldest turns and, of the last one, without its oldest calls and answers: the
+    /// system's messages stay, and what the user said last. `None` where it has but one.
     fn drop_turns(
         &self,
         request: &Request,
@@ -153,23 +154,22 @@ impl<'m> Prompts<'m> {
     ) -> Result<Option<Written>, Failure> {
         let room = answer_room(request, context);
         let first = messages.iter().take_while(|message| message.role == Role::System).count();
-        let turns: Vec<usize> = (first + 1..messages.len())
-            // A turn begins with the user; a tool's result without its call would make no sense.
-            .filter(|&at| messages[at].role == Role::User)
-            .collect();
+        let last_user = messages.iter().rposition(|message| message.role == Role::User);
+        let cuts: Vec<usize> = turns::cuts(messages).into_iter().filter(|&at| at > first).collect();
         let with = |from: usize| {
-            let kept = [&messages[..first], &messages[from..]].concat();
+            let asked = last_user.filter(|&asked| asked < from).map_or(from..from, |at| at..at + 1);
+            let kept = [&messages[..first], &messages[asked], &messages[from..]].concat();
             self.write(request, &Prompt::Chat(kept))
         };
         // The later the start, the fewer the tokens: the first that fits is found by halving.
-        let (mut low, mut high) = (0, turns.len().saturating_sub(1));
+        let (mut low, mut high) = (0, cuts.len().saturating_sub(1));
         while low < high {
             let middle = usize::midpoint(low, high);
-            if with(turns[middle])?.tokens.len() <= room { high = middle } else { low = middle + 1 }
+            if with(cuts[middle])?.tokens.len() <= room { high = middle } else { low = middle + 1 }
         }
-        let Some(&from) = turns.get(low) else { return Ok(None) };
+        let Some(&from) = cuts.get(low) else { return Ok(None) };
         let written = with(from)?;
-        // The last turn may take of the answer's room.
+        // What is left at the end may take of the answer's room.
         match written.tokens.len() {
             length if length < context => Ok(Some(written)),
             length => Err(too_long(length, context)),

@@ -25,6 +25,7 @@ pub mod request;
 pub mod source;
 pub mod texts;
 pub mod tool;
+pub mod turns;
 pub mod units;
 pub mod wire;
 pub mod zone;

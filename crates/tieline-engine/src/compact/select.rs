@@ -4,8 +4,7 @@
 //! it, the system's messages and the first and the last message of the user stay. So calls and their results
 //! go together or stay together: no cut parts them.
 
-use std::collections::HashMap;
-
+use tieline_types::turns;
 use tieline_types::{Message, Role};
 
 /// The places at which a conversation can be cut, from the one that leaves out least.
@@ -22,19 +21,10 @@ impl Cuts {
         let first_user = messages.iter().position(is_user);
         let last_user = messages.iter().rposition(is_user);
         let mut cuts = Self { places: Vec::new(), first_user, last_user };
-        let mut something_goes = false;
-        for (at, parted) in parted(messages).into_iter().enumerate() {
-            let begins = match messages[at].role {
-                Role::User => true,
-                // Turns stay whole, but for the last: an agent's may be longer than any context.
-                Role::Assistant => last_user.is_none_or(|last| at > last + 1),
-                _ => false,
-            };
-            if begins && !parted && something_goes {
-                cuts.places.push(at);
-            }
-            something_goes |= !cuts.keeps(messages, usize::MAX, at);
-        }
+        let goes = (0..messages.len()).find(|&at| !cuts.keeps(messages, usize::MAX, at));
+        cuts.places = turns::cuts(messages);
+        // One before which all stays leaves out nothing.
+        cuts.places.retain(|&at| goes.is_some_and(|goes| goes < at));
         cuts
     }
 
@@ -89,37 +79,6 @@ impl Cuts {
         }
         left
     }
-}
-
-/// For each place, whether a cut there would part a call from one of its results.
-fn parted(messages: &[Message]) -> Vec<bool> {
-    let mut calls: HashMap<&str, usize> = HashMap::new();
-    let (mut last_call, mut last_spoken) = (None, None);
-    // How many stretches from a call to its result begin or end there.
-    let mut edges = vec![0_isize; messages.len() + 1];
-    for (at, message) in messages.iter().enumerate() {
-        if message.role == Role::Tool {
-            let id = message.tool_call_id.as_deref().filter(|id| !id.is_empty());
-            let named = id.and_then(|id| calls.get(id).copied());
-            // A result whose call is not known belongs to whoever spoke last.
-            let call = named.or_else(|| last_call.filter(|_| id.is_none())).or(last_spoken);
-            edges[call.map_or(0, |call| call + 1)] += 1;
-            edges[at + 1] -= 1;
-        }
-        if message.role == Role::Assistant {
-            last_spoken = Some(at);
-        }
-        for call in &message.tool_calls {
-            last_call = Some(at);
-            calls.insert(&call.id, at);
-        }
-    }
-    let mut open = 0;
-    let is_open = edges.into_iter().map(|edge| {
-        open += edge;
-        open > 0
-    });
-    is_open.take(messages.len()).collect()
 }
 
 /// Finds by halving the first of some numbers that fits, where all after one that fits do too.

@@ -2,7 +2,7 @@
 
 use tieline_types::wire::{Failure, FailureKind, Reply, Work};
 use tieline_types::{
-    FinishReason, LoadParams, Message, Overflow, Prompt, Request, Role, Sampling, Tokens,
+    FinishReason, LoadParams, Message, Overflow, Prompt, Request, Role, Sampling, Tokens, ToolCall,
 };
 
 use crate::peer::{Peer, long_text};
@@ -104,18 +104,38 @@ fn the_last_turn_never_goes() {
 fn a_turn_that_is_the_only_one_is_told_with_its_length() {
     let mut peer = peer();
     let system = Message::new(Role::System, "Be brief.");
-    // An agent's turn is one, however many calls it makes.
-    let of_agent = [10, 300, 10].map(|words| turn(Role::Assistant, words)).to_vec();
-    let user = turn(Role::User, 10);
-    for messages in [
-        vec![turn(Role::User, 300)],
-        vec![system.clone(), turn(Role::User, 300)],
-        [vec![system, user], of_agent].concat(),
-    ] {
+    for messages in [vec![turn(Role::User, 300)], vec![system, turn(Role::User, 300)]] {
         let whole = length(&mut peer, messages.clone());
         let failure = refused(&mut peer, request(Prompt::Chat(messages), Overflow::DropOldest));
         is_too_long(&failure, whole);
     }
+}
+
+#[test]
+fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
+    let mut peer = peer();
+    let mut all = vec![Message::new(Role::System, "Be brief."), turn(Role::User, 20)];
+    for id in ["a", "b", "c", "d"] {
+        let (name, arguments) = ("look".to_owned(), "{}".into());
+        let call = ToolCall { id: id.to_owned(), name, arguments };
+        all.push(Message { tool_calls: vec![call], ..turn(Role::Assistant, 10) });
+        all.push(Message { tool_call_id: Some(id.to_owned()), ..turn(Role::Tool, 50) });
+    }
+    let whole = length(&mut peer, all.clone());
+    let from = |at: usize| [&all[..2], &all[at..]].concat();
+    let kept = [4, 6, 8].map(|at| length(&mut peer, from(at)));
+    let want = kept.into_iter().find(|&tokens| tokens <= 224).unwrap();
+    assert!(whole >= 256 && want > kept[2], "{whole} {kept:?}: the test needs other messages");
+    let answer = peer.generate(request(Prompt::Chat(all.clone()), Overflow::DropOldest));
+    answer.is_whole(32);
+    assert_eq!(answer.usage().prompt_tokens, Tokens(want));
+    assert_eq!(answer.started.as_ref().unwrap().dropped_tokens, Tokens(whole - want));
+    // The newest result alone is too long: nothing is torn for it.
+    let last = all.len() - 1;
+    all[last].content = long_text(300).into();
+    let shortest = length(&mut peer, [&all[..2], &all[last - 1..]].concat());
+    let failure = refused(&mut peer, request(Prompt::Chat(all), Overflow::DropOldest));
+    is_too_long(&failure, shortest);
 }
 
 #[test]
