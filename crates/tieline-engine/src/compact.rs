@@ -1,24 +1,33 @@
 //! Answers a conversation that does not fit its context: the middle becomes a summary that the same model
 //! writes.
 //!
-//! It asks the runner three kinds of things: how long a prompt is, a summary (once), and the answer. What
-//! goes is decided by [`select`], which asks nobody. A conversation that fits is passed on as it is.
+//! It asks the runner three kinds of things: how long a prompt is, a summary (of as many parts as its context wants), and
+//! the answer. What goes is decided by [`select`], which asks nobody. A conversation that fits is passed on as it is.
 
+mod known;
+mod parts;
 mod select;
+mod summary;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
 use tieline_types::{
-    BackendError, Compacted, ErrorKind, Event, EventStream, FinishReason, Finished, Message,
-    Overflow, Prompt, Request, Role, Sampling, Started, Timing, Tokens, ToolChoice, Usage,
+    BackendError, ErrorKind, Event, EventStream, Message, Overflow, Prompt, Request, Role,
+    Sampling, Started, Tokens, ToolChoice,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::client::Client;
+pub(crate) use known::Known;
+use known::{Key, Written};
+use parts::Parts;
 use select::{Cuts, Search};
+use summary::{Summary, both, late, listen, together};
 
 /// A summary takes this share of the context, and no more than [`MOST_SUMMARY`] tokens.
 const SHARE: u32 = 8;
@@ -30,6 +39,7 @@ const MOST_SUMMARY: u32 = 1024;
 /// The prompt is no conversation.
 pub(crate) fn run(
     client: Client,
+    known: Arc<Known>,
     request: Request,
     context: Tokens,
 ) -> Result<EventStream, BackendError> {
@@ -38,7 +48,10 @@ pub(crate) fn run(
         return Err(BackendError::new(ErrorKind::InvalidRequest, text)
             .with_hint("drop_oldest leaves out the beginning of a text"));
     }
-    let preparing = Box::pin(async move { Compaction { client, context }.answer(request).await });
+    let preparing = Box::pin(async move {
+        let arrived = Instant::now();
+        Compaction { client, known, context, arrived }.answer(request).await
+    });
     Ok(Box::pin(Answer::Preparing(preparing)))
 }
 
@@ -53,15 +66,6 @@ enum Answer {
 struct Prepared {
     stream: EventStream,
     summary: Option<Summary>,
-}
-
-/// What was written in place of the middle, and what it took.
-struct Summary {
-    text: String,
-    compacted: Compacted,
-    dropped: Tokens,
-    usage: Usage,
-    timing: Timing,
 }
 
 impl Stream for Answer {
@@ -99,39 +103,23 @@ fn tell(event: Event, summary: Option<&Summary>) -> Event {
         }),
         Event::Finished(mut finished) => {
             finished.usage = both(finished.usage, summary.usage);
-            finished.timing.queue += summary.timing.queue;
-            finished.timing.prefill += summary.timing.prefill;
-            finished.timing.decode += summary.timing.decode;
+            finished.timing = together(finished.timing, summary.timing);
             Event::Finished(finished)
         }
         event => event,
     }
 }
 
-fn both(a: Usage, b: Usage) -> Usage {
-    let sum = |a: Tokens, b: Tokens| Tokens(a.0.saturating_add(b.0));
-    Usage {
-        prompt_tokens: sum(a.prompt_tokens, b.prompt_tokens),
-        cached_tokens: sum(a.cached_tokens, b.cached_tokens),
-        cache_write_tokens: sum(a.cache_write_tokens, b.cache_write_tokens),
-        completion_tokens: sum(a.completion_tokens, b.completion_tokens),
-        reasoning_tokens: sum(a.reasoning_tokens, b.reasoning_tokens),
-        drafted_tokens: sum(a.drafted_tokens, b.drafted_tokens),
-        accepted_tokens: sum(a.accepted_tokens, b.accepted_tokens),
-        model_drafted_tokens: sum(a.model_drafted_tokens, b.model_drafted_tokens),
-        model_accepted_tokens: sum(a.model_accepted_tokens, b.model_accepted_tokens),
-    }
-}
-
 struct Compaction {
     client: Client,
+    known: Arc<Known>,
     context: Tokens,
+    arrived: Instant,
 }
 
 impl Compaction {
     /// Asks for the answer, and for a summary first where one is needed.
     async fn answer(self, request: Request) -> Result<Prepared, BackendError> {
-        let arrived = Instant::now();
         let request = Request { overflow: Overflow::Error, ..request };
         let Prompt::Chat(messages) = request.prompt.clone() else {
             return Ok(Prepared { stream: self.client.generate(request).await?, summary: None });
@@ -141,64 +129,171 @@ impl Compaction {
             return Ok(Prepared { stream: self.client.generate(request).await?, summary: None });
         }
         let cuts = Cuts::of(&messages);
-        let (cut, kept) = self.cut(&request, &messages, &cuts).await?;
-        let dropped = Tokens(whole.0.saturating_sub(kept.0));
-        let summary = self.summarise(&request, &cuts.gone(&messages, cut), dropped).await?;
-        let messages = cuts.with_summary(&messages, cut, &summary.text);
-        let deadline = request.deadline.map(|deadline| deadline.saturating_sub(arrived.elapsed()));
+        let keys = self.keys(&request, &cuts.gone(&messages, cuts.at(cuts.len())));
+        let (cut, kept) = self.cut(&request, &messages, &cuts, &keys).await?;
+        let gone = cuts.gone(&messages, cut);
+        let mut summary = self.summary(&request, &gone, &keys).await?;
+        summary.dropped = Tokens(whole.0.saturating_sub(kept.0));
+        let messages = cuts.with_summary(&messages, cut, summary.text.expose());
+        let deadline = self.time_left(&request);
         let request = Request { prompt: Prompt::Chat(messages), deadline, ..request };
         Ok(Prepared { stream: self.client.generate(request).await?, summary: Some(summary) })
     }
 
-    /// The cut that leaves out least and makes room, and the length of what stays.
+    /// What is left of the request's deadline.
+    fn time_left(&self, request: &Request) -> Option<Duration> {
+        request.deadline.map(|deadline| deadline.saturating_sub(self.arrived.elapsed()))
+    }
+
+    /// What summaries of the first message of `gone`, of the first two and so on are known by.
+    fn keys(&self, request: &Request, gone: &[&Message]) -> Vec<Key> {
+        let all = (&request.owner, &request.adapters, summary_tokens(self.context));
+        known::keys(&format!("{all:?}"), &Parts::of(gone))
+    }
+
+    /// The place of the cut, and the length of what stays. It is one whose summary is written already where that makes
+    /// room, so that the next turns of a conversation begin alike and are found in the prefix cache; else one that
+    /// leaves room for some turns to come; else the one that leaves out least and makes room.
     async fn cut(
         &self,
         request: &Request,
         messages: &[Message],
         cuts: &Cuts,
+        keys: &[Key],
     ) -> Result<(usize, Tokens), BackendError> {
         let room = room(request.max_tokens, self.context);
-        let mut search = Search::over(cuts.len());
-        let mut shortest = None;
-        let mut found = None;
-        while let Some(number) = search.next() {
+        let length = async |number: usize| {
             let messages = cuts.with_summary(messages, cuts.at(number), "");
-            let request = Request { prompt: Prompt::Chat(messages), ..request.clone() };
-            let length = self.client.count(request).await?;
-            let fits = length <= room;
-            search.tell(fits);
-            if fits {
-                found = Some((cuts.at(number), length));
-            } else {
-                shortest = Some(length);
+            self.client.count(Request { prompt: Prompt::Chat(messages), ..request.clone() }).await
+        };
+        let is_written = |number: &usize| {
+            let gone = cuts.gone(messages, cuts.at(*number)).len();
+            request.cache && self.known.is_written(&keys[gone - 1])
+        };
+        if let Some(number) = (0..cuts.len()).rfind(is_written) {
+            let length = length(number).await?;
+            if length <= room {
+                return Ok((cuts.at(number), length));
             }
         }
-        found.ok_or_else(|| {
-            let what = shortest.map_or("there is nothing to leave out".to_owned(), |shortest| {
-                format!(
-                    "what must stay has {shortest}, and there is room for {room} beside the summary"
-                )
-            });
-            let text =
-                format!("the conversation does not fit a context of {}: {what}", self.context);
-            BackendError::new(ErrorKind::ContextExceeded, text).with_hint(
-                "shorten the newest message or the instructions, or ask for a longer context",
+        let mut shortest = None;
+        for room in [Tokens(room.0 / 4 * 3), room] {
+            let mut search = Search::over(cuts.len());
+            let mut found = None;
+            while let Some(number) = search.next() {
+                let length = length(number).await?;
+                search.tell(length <= room);
+                if length <= room {
+                    found = Some((cuts.at(number), length));
+                } else {
+                    shortest = Some(length);
+                }
+            }
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        let what = shortest.map_or("there is nothing to leave out".to_owned(), |shortest| {
+            format!(
+                "what must stay has {shortest}, and there is room for {room} beside the summary"
             )
-        })
+        });
+        let text = format!("the conversation does not fit a context of {}: {what}", self.context);
+        let hint = "shorten the newest message or the instructions, or ask for a longer context";
+        Err(BackendError::new(ErrorKind::ContextExceeded, text).with_hint(hint))
     }
 
-    /// Has the model write a summary of what goes.
-    async fn summarise(
+    /// The summary of what goes: as it was written before, or going on from the longest part of it that was.
+    async fn summary(
         &self,
         request: &Request,
         gone: &[&Message],
-        dropped: Tokens,
+        keys: &[Key],
     ) -> Result<Summary, BackendError> {
+        let mut parts = Parts::of(gone);
+        let Some(key) = keys.get(gone.len() - 1).filter(|_| request.cache) else {
+            return self.summarise(request, Written::default(), parts).await;
+        };
+        let mut own = None;
+        let cell = self.known.cell(*key);
+        let written = cell.get_or_try_init(async || {
+            let (count, before) = self.known.longest(&keys[..gone.len()]);
+            parts.take(count);
+            let summary = own.insert(self.summarise(request, before, parts).await?);
+            Ok::<_, BackendError>(summary.written())
+        });
+        let written = match self.time_left(request) {
+            // Who waits for another's summary waits no longer than for an own one.
+            Some(left) => timeout(left, written).await.map_err(|_| late())??.clone(),
+            None => written.await?.clone(),
+        };
+        let mut summary = own.unwrap_or_else(|| Summary::known(written));
+        summary.compacted.messages = u32::try_from(gone.len()).unwrap_or(u32::MAX);
+        Ok(summary)
+    }
+
+    /// Has the model write a summary of `parts`, as many at once as its context holds: each reads what was written before.
+    async fn summarise(
+        &self,
+        request: &Request,
+        before: Written,
+        mut parts: Parts,
+    ) -> Result<Summary, BackendError> {
+        let mut summary = Summary::known(before);
+        while !parts.is_empty() {
+            let ask = self.longest(request, summary.text.expose(), &mut parts).await?;
+            let (text, finished) = listen(self.client.generate(ask).await?).await?;
+            summary.add(&text, finished)?;
+        }
+        Ok(summary)
+    }
+
+    /// The question about as many parts as the context holds, which are taken from `parts`.
+    async fn longest(
+        &self,
+        request: &Request,
+        before: &str,
+        parts: &mut Parts,
+    ) -> Result<Request, BackendError> {
         let most = summary_tokens(self.context);
-        let ask = Request {
-            prompt: Prompt::Chat(question(gone, most)),
+        loop {
+            let all = parts.len();
+            let ask = |count: usize| self.ask(request, question(before, &parts.first(count), most));
+            let mut length = self.client.count(ask(all)).await?;
+            let fits = |length: Tokens| length.0.saturating_add(most.0) <= self.context.0;
+            let mut found = fits(length).then_some(all);
+            // The fewer, the shorter: all but `number` of them.
+            let mut search = Search::over(if found.is_some() { 0 } else { all });
+            while let Some(number) = search.next() {
+                let count = all - number;
+                length = self.client.count(ask(count)).await?;
+                search.tell(fits(length));
+                found = if fits(length) { Some(count) } else { found };
+            }
+            if let Some(count) = found {
+                let ask = ask(count);
+                parts.take(count);
+                return Ok(ask);
+            }
+            // Not even one: a message may be longer than the context.
+            if !parts.halve_first() {
+                let context = self.context;
+                let text = format!(
+                    "cannot summarise what does not fit: with the question it has {length}, and the context \
+                     holds {context}, {most} of them for the summary"
+                );
+                let hint = "ask for a longer context, or leave the oldest turns out (drop_oldest)";
+                return Err(BackendError::new(ErrorKind::ContextExceeded, text).with_hint(hint));
+            }
+        }
+    }
+
+    /// A request for a summary, in the name of who asks for the answer.
+    fn ask(&self, request: &Request, question: Vec<Message>) -> Request {
+        Request {
+            prompt: Prompt::Chat(question),
             sampling: Sampling::greedy(),
-            max_tokens: Some(most),
+            max_tokens: Some(summary_tokens(self.context)),
             stop: Vec::new(),
             logprobs: None,
             prompt_logprobs: None,
@@ -207,38 +302,9 @@ impl Compaction {
             tool_choice: ToolChoice::Auto,
             thinking: Some(false),
             constraint: None,
+            deadline: self.time_left(request),
             ..request.clone()
-        };
-        let length = self.client.count(ask.clone()).await?;
-        if length.0.saturating_add(most.0) > self.context.0 {
-            let text = format!(
-                "cannot summarise what does not fit: with the question it has {length}, and the context \
-                 holds {}, {most} of them for the summary",
-                self.context
-            );
-            return Err(BackendError::new(ErrorKind::ContextExceeded, text).with_hint(
-                "ask for a longer context, or leave the oldest turns out (drop_oldest)",
-            ));
         }
-        let (text, finished) = listen(self.client.generate(ask).await?).await?;
-        let text = text.trim().to_owned();
-        if finished.reason == FinishReason::Deadline {
-            let text = "the deadline passed while a summary was written";
-            return Err(BackendError::new(ErrorKind::Timeout, text));
-        }
-        if text.is_empty() {
-            let text = "cannot summarise what does not fit: the model wrote no summary";
-            return Err(BackendError::new(ErrorKind::ContextExceeded, text)
-                .with_hint("leave the oldest turns out (drop_oldest), or use another model"));
-        }
-        let compacted = Compacted {
-            messages: u32::try_from(gone.len()).unwrap_or(u32::MAX),
-            read_tokens: finished.usage.prompt_tokens,
-            written_tokens: finished.usage.completion_tokens,
-            cut: finished.reason == FinishReason::MaxTokens,
-        };
-        let Finished { usage, timing, .. } = finished;
-        Ok(Summary { text, compacted, dropped, usage, timing })
     }
 }
 
@@ -253,57 +319,21 @@ fn room(max_tokens: Option<Tokens>, context: Tokens) -> Tokens {
     Tokens(context.0.saturating_sub(answer).saturating_sub(summary_tokens(context).0))
 }
 
-/// What is asked of the model for a summary.
-fn question(gone: &[&Message], most: Tokens) -> Vec<Message> {
-    let said: Vec<String> = gone.iter().map(|message| transcript(message)).collect();
-    let said = said.join("\n");
+/// What is asked of the model for a summary of `said`; `before` is the summary of what came before that.
+fn question(before: &str, said: &str, most: Tokens) -> Vec<Message> {
     // English takes about four tokens for three words; some are left for the end.
     let words = (most.0 / 2).max(1);
+    let before = match before {
+        "" => String::new(),
+        before => format!("Summary of what came before, which belongs into yours: {before}\n"),
+    };
     let text = format!(
         "Summarise the conversation between the lines below for somebody who goes on with it. Keep names, \
          numbers, decisions, results of tools and open questions. Write at most {words} words in the \
-         conversation's language, and nothing but the summary.\n---\n{said}\n---"
+         conversation's language, and nothing but the summary.\n---\n{before}{said}\n---"
     );
     vec![
         Message::new(Role::System, "You summarise conversations faithfully and briefly."),
         Message::new(Role::User, text),
     ]
-}
-
-/// A message as the summary's writer reads it.
-fn transcript(message: &Message) -> String {
-    let who = match message.role {
-        Role::User => "User",
-        Role::Assistant => "Assistant",
-        Role::Tool => "Result of a tool",
-        _ => "Instructions",
-    };
-    let mut text = format!("{who}: {}", message.content.expose());
-    for call in &message.tool_calls {
-        text += &format!("\nAssistant called {}: {}", call.name, call.arguments.expose());
-    }
-    text
-}
-
-/// The text of an answer and its end.
-async fn listen(mut stream: EventStream) -> Result<(String, Finished), BackendError> {
-    let mut text = String::new();
-    loop {
-        match poll_fn(|context| stream.as_mut().poll_next(context)).await {
-            Some(Ok(Event::Piece(piece))) => text.push_str(piece.text.expose()),
-            Some(Ok(Event::Finished(finished))) => return Ok((text, *finished)),
-            Some(Ok(_)) => {}
-            Some(Err(error)) => {
-                let (kind, origin, retry) = (error.kind, error.origin, error.retry);
-                let text = "cannot summarise what does not fit the context";
-                let mut wrapped = BackendError::new(kind, text).with_source(error);
-                (wrapped.origin, wrapped.retry) = (origin, retry);
-                return Err(wrapped);
-            }
-            None => {
-                let text = "the summary ended without an end";
-                return Err(BackendError::new(ErrorKind::Internal, text));
-            }
-        }
-    }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::client::{self, Client, Ticket};
-use crate::compact;
+use crate::compact::{self, Known};
 use crate::config::EngineConfig;
 use crate::pool::{Gone, Resident};
 use crate::probe;
@@ -27,6 +27,8 @@ use crate::supervisor::{self, Phase, Running, State, Supervisor, Told};
 pub struct LocalModel {
     name: String,
     client: Client,
+    /// Summaries of conversations that did not fit.
+    summaries: Arc<Known>,
     state: watch::Receiver<State>,
     phase: watch::Receiver<Phase>,
     held: watch::Receiver<Vec<HeldAdapter>>,
@@ -98,6 +100,7 @@ impl LocalModel {
                         now: Mutex::new((running.pid, Arc::clone(&served))),
                         name,
                         client,
+                        summaries: Arc::default(),
                         state,
                         phase,
                         held,
@@ -357,7 +360,8 @@ impl Backend for LocalModel {
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         check_request(&request)?;
         if request.overflow == Overflow::Compact {
-            return compact::run(self.client.clone(), request, self.served.loaded.context);
+            let (client, known) = (self.client.clone(), Arc::clone(&self.summaries));
+            return compact::run(client, known, request, self.served.loaded.context);
         }
         self.client.generate(request).await
     }

@@ -339,9 +339,13 @@ fn left_out(started: &Started) -> Option<String> {
     let Tokens(dropped) = started.dropped_tokens;
     if let Some(compacted) = &started.compacted {
         let cut = if compacted.cut { ", which was cut" } else { "" };
-        let (messages, written) = (compacted.messages, compacted.written_tokens.0);
+        let summary = match compacted.written_tokens {
+            Tokens(0) => "a summary written before".to_owned(),
+            Tokens(written) => format!("a summary of {written}"),
+        };
+        let messages = compacted.messages;
         return Some(format!(
-            "the prompt did not fit: {messages} messages of {dropped} tokens are read as a summary of {written}{cut}"
+            "the prompt did not fit: {messages} messages of {dropped} tokens are read as {summary}{cut}"
         ));
     }
     (dropped > 0).then(|| format!("the prompt did not fit: {dropped} tokens of it were left out"))

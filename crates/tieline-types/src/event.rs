@@ -63,9 +63,9 @@ pub struct Started {
 pub struct Compacted {
     /// Messages that it stands for.
     pub messages: u32,
-    /// Tokens that the model read to write it.
+    /// Tokens that the model read to write it; 0 where it was written for an earlier request.
     pub read_tokens: Tokens,
-    /// Tokens that it wrote.
+    /// Tokens that it wrote for this request, in all parts.
     pub written_tokens: Tokens,
     /// Whether it was cut at the most tokens it may have.
     pub cut: bool,

@@ -97,9 +97,12 @@ fn summarised(tokens: Tokens, compacted: &Compacted) -> String {
     let cut = if *cut { ", cut short" } else { "" };
     let count =
         if *messages == 1 { "1 message".to_owned() } else { format!("{messages} messages") };
+    let summary = match written_tokens {
+        Tokens(0) => "its own earlier summary".to_owned(),
+        written => format!("its own summary of {written}"),
+    };
     format!(
-        "{count} of {tokens} did not fit the context: the model read its own summary of \
-         {written_tokens} in their place{cut}"
+        "{count} of {tokens} did not fit the context: the model read {summary} in their place{cut}"
     )
 }
 

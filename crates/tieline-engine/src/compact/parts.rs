@@ -1,0 +1,111 @@
+//! What a summary is written of, in parts that can be read one after another.
+
+use std::collections::VecDeque;
+
+use tieline_types::{Message, Role};
+
+/// Shorter texts are not halved, in bytes.
+const SHORTEST: usize = 64;
+
+/// Transcripts of messages, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parts(VecDeque<String>);
+
+impl Parts {
+    pub(crate) fn of(messages: &[&Message]) -> Self {
+        Self(messages.iter().map(|message| transcript(message)).collect())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// The text of the first `count`.
+    pub(crate) fn first(&self, count: usize) -> String {
+        self.iter().take(count).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Removes the first `count`.
+    pub(crate) fn take(&mut self, count: usize) {
+        self.0.drain(..count.min(self.0.len()));
+    }
+
+    /// Makes two of the first, parted at a line or a word where its middle has one. Says whether that could be done.
+    pub(crate) fn halve_first(&mut self) -> bool {
+        let Some(first) = self.0.pop_front_if(|first| first.len() >= SHORTEST) else {
+            return false;
+        };
+        let middle = first.floor_char_boundary(first.len() / 2);
+        let head = &first[..middle];
+        let at = ['\n', ' '].iter().find_map(|&end| head.rfind(end).filter(|&at| at > middle / 2));
+        let (front, back) = first.split_at(at.map_or(middle, |at| at + 1));
+        self.0.push_front(back.to_owned());
+        self.0.push_front(front.to_owned());
+        true
+    }
+}
+
+/// A message as the summary's writer reads it.
+fn transcript(message: &Message) -> String {
+    let who = match message.role {
+        Role::User => "User",
+        Role::Assistant => "Assistant",
+        Role::Tool => "Result of a tool",
+        _ => "Instructions",
+    };
+    let mut text = format!("{who}: {}", message.content.expose());
+    for call in &message.tool_calls {
+        text += &format!("\nAssistant called {}: {}", call.name, call.arguments.expose());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn who_spoke_is_told() {
+        let said = Message::new(Role::Tool, "14 fish");
+        let parts = Parts::of(&[&Message::new(Role::User, "How many?"), &said]);
+        assert_eq!(parts.first(9), "User: How many?\nResult of a tool: 14 fish");
+        assert_eq!(parts.first(1), "User: How many?");
+    }
+
+    #[test]
+    fn a_long_one_is_parted_at_a_line_or_a_word() {
+        let lines = format!("{}\n{}", "a ".repeat(40), "b ".repeat(50));
+        for (text, first) in [(lines, 81 + 6), ("word ".repeat(40), 101), ("x".repeat(194), 100)] {
+            let mut parts = Parts::of(&[&Message::new(Role::User, text.as_str())]);
+            let whole = parts.first(1);
+            assert!(parts.halve_first());
+            assert_eq!((parts.len(), parts.0[0].len()), (2, first));
+            assert_eq!(parts.iter().collect::<String>(), whole);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn halving_ends_and_loses_nothing(text in "(a|é|語| |\n){0,400}") {
+            let mut parts = Parts(VecDeque::from([text.clone()]));
+            let mut read = String::new();
+            while !parts.is_empty() {
+                if !parts.halve_first() {
+                    read += &parts.first(1);
+                    parts.take(1);
+                }
+            }
+            prop_assert_eq!(read, text);
+        }
+    }
+}
