@@ -32,7 +32,7 @@ PUT = for profile in release debug; do \
 GPU ?=
 test-vulkan: GPU := vulkan
 GPU_TARGET = $(CACHE)/build/runner-$(GPU)
-GPU_CARGO = --release -p tieline-runner --features $(GPU) --target-dir "$(GPU_TARGET)"
+GPU_CARGO = --release -p tieline-runner --no-default-features --features $(GPU) --target-dir "$(GPU_TARGET)"
 
 .PHONY: help demo build install uninstall runner runner-gpu test-vulkan portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm check-targets
 

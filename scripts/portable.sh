@@ -18,7 +18,7 @@ export CMAKE_INSTALL_RPATH="$origin"
 for folder in "$PORTABLE_TARGET/release" "$PORTABLE_TARGET/release/deps" "$PORTABLE_TARGET/release/examples"; do
     if [ -d "$folder" ]; then find "$folder" -maxdepth 1 -name "$pattern" -type l -delete; fi
 done
-cargo build --release -p tieline-runner --features dynamic-backends --target-dir "$PORTABLE_TARGET"
+cargo build --release -p tieline-runner --no-default-features --features dynamic-backends --target-dir "$PORTABLE_TARGET"
 env -u RUSTFLAGS cargo build --release -p tieline
 
 # The build script's folder that this build used: the newest.
