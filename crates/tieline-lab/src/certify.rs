@@ -105,6 +105,8 @@ enum Way {
     Usual,
     /// As usual, after the same once before, so that the prompt is cached.
     Cached,
+    /// As usual, alone, in the sequence and the cells that others' prompts leave free.
+    BesideIdle,
     /// As usual, with tokens guessed ahead wherever there is a guess.
     Guessing,
     /// As usual, with others in the same batches.
@@ -171,7 +173,11 @@ fn variations(base: &LoadParams) -> Vec<Variation> {
         Variation { name: name.to_owned(), params, way }
     };
     let threads = if base.threads == Some(1) { 2 } else { 1 };
-    let together = u32::try_from(COMPANIONS.len()).unwrap_or(0) + 1;
+    let room_for_others = |params: &mut LoadParams| {
+        let together = u32::try_from(COMPANIONS.len()).unwrap_or(0) + 1;
+        params.parallel = together;
+        params.kv_tokens = Some(Tokens(together * CONTEXT));
+    };
     let mut variations = vec![
         vary("rerun", Way::FixedAgain, &|_| {}),
         vary("new process", Way::Fixed, &|_| {}),
@@ -199,10 +205,8 @@ fn variations(base: &LoadParams) -> Vec<Variation> {
         vary("usual mode", Way::Usual, &|_| {}),
         vary("prefix reused", Way::Cached, &|_| {}),
         vary("guessing ahead", Way::Guessing, &|_| {}),
-        vary("in company", Way::InCompany, &|params| {
-            params.parallel = together;
-            params.kv_tokens = Some(Tokens(together * CONTEXT));
-        }),
+        vary("beside idle prompts", Way::BesideIdle, &room_for_others),
+        vary("in company", Way::InCompany, &room_for_others),
     ]);
     variations
 }
@@ -253,6 +257,12 @@ async fn ask(model: &LocalModel, way: Way, tokens: Tokens) -> Result<Heard, Back
             listen::one(model, usual.clone()).await?;
             listen::one(model, usual).await
         }
+        Way::BesideIdle => {
+            for text in COMPANIONS {
+                listen::one(model, request(text, tokens)).await?;
+            }
+            listen::one(model, Request { cache: false, ..usual }).await
+        }
         Way::Guessing => {
             let speculation = Speculation::Always;
             listen::one(model, Request { cache: false, speculation, ..usual }).await
@@ -291,15 +301,14 @@ mod tests {
         let variations = variations(&base());
         let mut names: Vec<&str> =
             variations.iter().map(|variation| variation.name.as_str()).collect();
-        assert_eq!(names.len(), 16);
+        assert_eq!(names.len(), 17);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 16, "each has a name of its own");
+        assert_eq!(names.len(), 17, "each has a name of its own");
         for Variation { name, params, way } in &variations {
             let same_load = *params == base();
-            assert!(
-                same_load != (*way == Way::Fixed && name != "new process") || name == "in company"
-            );
+            let others = [Way::BesideIdle, Way::InCompany].contains(way);
+            assert!(same_load != (*way == Way::Fixed && name != "new process") || others);
         }
     }
 
