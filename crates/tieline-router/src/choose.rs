@@ -86,6 +86,13 @@ pub fn decide(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Decis
     decision
 }
 
+/// All who may answer, those first whom [`decide`] tries: a server whose models are busy or in trouble tries others.
+pub fn everybody(policy: &Policy, asked: &Asked, candidates: &[Candidate]) -> Vec<Try> {
+    let mut tireless = policy.clone();
+    tireless.preferences.fallbacks = u32::MAX;
+    decide(&tireless, asked, candidates).tries
+}
+
 /// The task of a request, and how it came about.
 pub(crate) fn task_of(policy: &Policy, asked: &Asked) -> (String, TaskHow) {
     utility::task(asked, policy.aliases.get(bare(&asked.asked)))

@@ -28,7 +28,7 @@ use tieline_types::{Composed, DataClass, Digest, MicroUsd, Price, Tokens, Zone};
 use crate::carry::Program;
 use crate::prices::PriceRow;
 
-pub use check::{CheckReport, Expected, PolicyTest, TestResult};
+pub use check::{CheckReport, Expected, Leaves, PolicyTest, TestResult};
 pub use classify::{ClassSource, ClassWhy};
 pub use fault::{Fault, PolicyError};
 pub use glob::Glob;

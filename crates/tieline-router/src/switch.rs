@@ -31,7 +31,8 @@ use tieline_types::{
 
 use crate::carry::{Answers, Breakers, Network};
 use crate::choose::{
-    Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, Try, bare, decide, task_of,
+    Abilities, Asked, Candidate, Decision, Guess, RefusalCode, TaskHow, Try, bare, decide,
+    everybody, task_of,
 };
 use crate::policy::{Policy, ToolTask, amount};
 use crate::quality::{Calibration, Task};
@@ -326,7 +327,7 @@ pub fn local_candidates(
 pub struct Preview {
     /// The decision.
     pub decision: Decision,
-    /// All who may answer, those first whom it tries: a server whose models are busy or in trouble tries others.
+    /// All who may answer, as [`everybody`] says.
     pub everybody: Vec<Try>,
 }
 
@@ -357,9 +358,7 @@ pub fn preview(
         facts::remote(remote, &ground, speeds);
     }
     let decision = decide(policy, &asked, &candidates);
-    let mut tireless = policy.clone();
-    tireless.preferences.fallbacks = u32::MAX;
-    let everybody = decide(&tireless, &asked, &candidates).tries;
+    let everybody = everybody(policy, &asked, &candidates);
     Ok(Preview { decision, everybody })
 }
 

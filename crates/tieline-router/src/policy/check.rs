@@ -7,7 +7,7 @@ use tieline_types::{DataClass, MicroUsd, Zone};
 
 use super::glob::Glob;
 use super::{Budget, BudgetScope, Policy, Program, ToolTask, Treatment};
-use crate::choose::{Asked, Candidate, Decision, decide};
+use crate::choose::{Asked, Candidate, Decision, Try, decide, everybody};
 
 /// A request and what must become of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,14 +29,48 @@ pub struct Expected {
     pub refused: Option<bool>,
     /// The class.
     pub class: Option<DataClass>,
-    /// Nobody farther than this is tried.
+    /// Nobody farther than this may answer, however many others are busy or in trouble.
     pub farthest: Option<Zone>,
+    /// No more of it than this leaves the machine, whoever of them is asked.
+    pub leaves: Option<Leaves>,
     /// What is done to it before it goes to the first.
     pub treatment: Option<Treatment>,
     /// The rule by which it goes to the first.
     pub rule: Option<String>,
     /// What it is about.
     pub task: Option<String>,
+}
+
+/// How much of a request leaves the machine, from least to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leaves {
+    /// Nothing.
+    Nothing,
+    /// What the detectors find is replaced.
+    Redacted,
+    /// All of it.
+    AsIs,
+}
+
+impl Leaves {
+    /// The word for it in policies.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Redacted => Treatment::Redacted.as_str(),
+            Self::AsIs => Treatment::AsIs.as_str(),
+        }
+    }
+
+    /// The most that leaves where any of these may be asked.
+    fn of(everybody: &[Try]) -> Self {
+        let others = everybody.iter().filter(|one| one.zone > Zone::Host);
+        let leaves = others.map(|one| match one.treatment {
+            Treatment::AsIs => Self::AsIs,
+            Treatment::Redacted => Self::Redacted,
+        });
+        leaves.max().unwrap_or(Self::Nothing)
+    }
 }
 
 /// How a test of the policy ended.
@@ -102,7 +136,8 @@ impl Policy {
         candidates.extend(local.iter().cloned().map(|candidate| self.with_local(candidate)));
         let run = |test: &PolicyTest| {
             let decision = decide(self, &test.asked, &candidates);
-            let problems = test.expected.differs(&decision);
+            let everybody = everybody(self, &test.asked, &candidates);
+            let problems = test.expected.differs(&decision, &everybody);
             TestResult { name: test.name.clone(), problems, decision }
         };
         let mut lines = self.explain();
@@ -219,7 +254,9 @@ fn judged(name: &str, words: &[String], (time, open): (f64, bool)) -> String {
 }
 
 impl Expected {
-    fn differs(&self, decision: &Decision) -> Vec<String> {
+    /// What is otherwise. Whom nobody would ask today a server whose other models are in trouble does ask: what must not
+    /// be is judged by `everybody` who may answer.
+    fn differs(&self, decision: &Decision, everybody: &[Try]) -> Vec<String> {
         let first = decision.tries.first();
         let mut problems = Vec::new();
         let mut compare = |what: &str, wanted: Option<String>, got: String, same: bool| {
@@ -236,10 +273,14 @@ impl Expected {
         let class = decision.class;
         let same = self.class == Some(class);
         compare("the class", self.class.map(|class| class.to_string()), class.to_string(), same);
-        let farthest = decision.tries.iter().map(|attempt| attempt.zone).max();
+        let farthest = everybody.iter().map(|one| one.zone).max();
         let same = self.farthest.is_some_and(|most| farthest.is_none_or(|zone| zone <= most));
         let got = farthest.map_or("none", Zone::as_str).to_owned();
         compare("the farthest zone", self.farthest.map(|zone| zone.to_string()), got, same);
+        let leaves = Leaves::of(everybody);
+        let same = self.leaves.is_some_and(|most| leaves <= most);
+        let wanted = self.leaves.map(|most| format!("at most {}", most.as_str()));
+        compare("what leaves", wanted, leaves.as_str().to_owned(), same);
         let treatment = first.map(|first| first.treatment);
         let same = self.treatment.is_some() && self.treatment == treatment;
         let wanted = self.treatment.map(|treatment| treatment.as_str().to_owned());

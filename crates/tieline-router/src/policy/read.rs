@@ -11,7 +11,7 @@ use super::fault::{Faults, PolicyError};
 use super::read_models::{aliases, backends, is_whole_path, models, tasks, zones};
 use super::table::{Table, hint, read_count};
 use super::{
-    Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Policy,
+    Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Leaves, Policy,
     PolicyTest, Preferences, Rule, ToolTask, Treatment,
 };
 use crate::choose::{Asked, ConstraintKind, Needs};
@@ -392,6 +392,8 @@ fn entities(table: &mut Table<'_>, faults: &mut Faults<'_>) -> BTreeMap<Entity, 
     all
 }
 
+const LEAVES: [Leaves; 3] = [Leaves::Nothing, Leaves::Redacted, Leaves::AsIs];
+
 fn expected(mut table: Table<'_>, faults: &mut Faults<'_>) -> Expected {
     let mut first = table.globs("first", faults);
     let expected = Expected {
@@ -399,6 +401,7 @@ fn expected(mut table: Table<'_>, faults: &mut Faults<'_>) -> Expected {
         refused: table.flag("refused", faults),
         class: table.word("class", &classes(), faults),
         farthest: table.word("farthest", &zones(), faults),
+        leaves: table.word("leaves", &LEAVES.map(|most| (most.as_str(), most)), faults),
         treatment: table.word("as", &TREATMENTS, faults),
         rule: table.text("rule", faults),
         task: table.text("task", faults),

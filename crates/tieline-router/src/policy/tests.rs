@@ -175,6 +175,47 @@ fn a_failed_test_says_what_differs() {
 }
 
 #[test]
+fn what_must_not_be_is_judged_by_all_who_may_answer() {
+    let backend = |name: &str, zone: &str| {
+        format!(
+            "[backends.{name}]\nprotocol = \"openai\"\nurl = \"https://{name}.example\"\n\
+             zone = \"{zone}\"\nmodels.m = {{ context = 8000 }}\n"
+        )
+    };
+    let rule = |zone: &str, how: &str| {
+        format!(
+            "[[rule]]\nname = \"{zone}\"\nclass = \"internal\"\nzone = \"{zone}\"\nas = \"{how}\"\n"
+        )
+    };
+    // Only one is asked, the one in the house, unless it is in trouble.
+    let policy = [
+        "[preferences]\nfallbacks = 0\n",
+        &backend("house", "lan"),
+        &backend("vendor", "cloud"),
+        &rule("lan", "redacted"),
+        &rule("cloud", "as-is"),
+    ];
+    let test = |expect: &str| {
+        format!("[[test]]\nrequest = {{ model = \"auto\" }}\nexpect = {{ {expect} }}\n")
+    };
+    let report = |expect: &str| {
+        let text = policy.concat() + &test(expect);
+        let report = Policy::parse(&text).unwrap().check(&[]);
+        assert_eq!(report.tests[0].decision.tries.len(), 1);
+        report.tests[0].problems.join("\n")
+    };
+    assert_eq!(report("first = \"house/*\", as = \"redacted\""), "");
+    assert_eq!(report("farthest = \"lan\""), "the farthest zone is cloud, not lan");
+    assert_eq!(report("farthest = \"cloud\", leaves = \"as-is\""), "");
+    assert_eq!(report("leaves = \"redacted\""), "what leaves is as-is, not at most redacted");
+    assert_eq!(report("leaves = \"nothing\""), "what leaves is as-is, not at most nothing");
+    let alone = [policy[1], policy[3], &test("leaves = \"redacted\"")].concat();
+    passes(&alone);
+    let nobody = [policy[1], &test("leaves = \"nothing\", refused = true")].concat();
+    passes(&nobody);
+}
+
+#[test]
 fn unknown_keys_and_words_are_told_with_what_is_near() {
     insta::assert_snapshot!(faults("deafult_class = \"privte\"\n[[rule]]\nname = \"r\"\nclass = \"internl\"\nzone = \"clod\"\nas = \"redactd\"\nbudget = 1"), @r#"
     the policy has 5 faults:
