@@ -17,10 +17,10 @@ from backends import Failed, Ours, Server, buffers, resident_peak_bytes
 
 # What `--quick` shrinks: enough to see that each case works, too little to mean anything.
 FULL = {"one": (512, 128), "eight": (8, 256, 128), "gap": (3000, 16, 2500), "prefix": ((1500, 6000), 10, 600),
-        "restart": (3000, 1500), "agent": (10, 4000, 200, (16, 64)), "rewrite": 400, "free": 256, "schema": 256,
+        "restart": ((1500, 3000, 6000), 1500), "agent": (10, 4000, 200, (16, 64)), "rewrite": 400, "free": 256, "schema": 256,
         "load": (64, 128), "memory": (512, 32), "context": 8192, "best_context": 16384}
 QUICK = {"one": (48, 12), "eight": (8, 24, 8), "gap": (200, 8, 120), "prefix": ((96, 192), 2, 40),
-         "restart": (128, 1000), "agent": (2, 400, 40, (4, 8)), "rewrite": 24, "free": 16, "schema": 24,
+         "restart": ((128,), 1000), "agent": (2, 400, 40, (4, 8)), "rewrite": 24, "free": 16, "schema": 24,
          "load": (16, 8), "memory": (48, 4), "context": 1024, "best_context": 2048}
 
 # Cases of minutes a sample: one measurement of each of llama-server's candidate settings must do.
@@ -247,10 +247,11 @@ def prefix(bench):
 
 
 def restart(bench):
-    length, other = bench.sizes["restart"]
+    lengths, other = bench.sizes["restart"]
 
-    def life(start, seed, after_cold=None, after_start=None):
+    def life(start, length, seed, after_cold=None, after_start=None):
         """Cold; after a restart of everything; after more traffic than the KV cache holds."""
+        seed = f"{length} {seed}"
         shared = bench.corpus.prompt(length, f"restart {seed}")
         with start() as side:
             warm(bench, side)
@@ -269,33 +270,39 @@ def restart(bench):
             late = asked(bench, side, shared, f"late {seed}")
         return {"cold": cold, "restart": again, "eviction": late}
 
-    def ours(_, seed):
+    def ours(length, seed):
         with tempfile.TemporaryDirectory(prefix="tieline-versus-cache-") as folder:
-            return life(lambda: bench.ours("--cache-dir", folder), seed)
+            return life(lambda: bench.ours("--cache-dir", folder), length, seed)
 
-    def default(_, seed):
-        return life(bench.server, seed)
+    def default(length, seed):
+        return life(bench.server, length, seed)
 
-    def saved(_, seed):
+    def saved(length, seed):
         """What an operator can do by hand: save the slot before the end, restore it after the start."""
         with tempfile.TemporaryDirectory(prefix="tieline-versus-slots-") as folder:
             flags = ["-c", str(bench.sizes["best_context"]), "-np", "8", "-kvu", "-fa", "on", "--slot-save-path", folder]
-            return life(lambda: bench.server(flags, "slots saved by hand"), seed,
+            return life(lambda: bench.server(flags, "slots saved by hand"), length, seed,
                         lambda side: side.post("/slots/0?action=save", {"filename": "slot.bin"}),
                         lambda side: side.post("/slots/0?action=restore", {"filename": "slot.bin"}))
 
     sides = {"ours": ours, "default": default, "best": saved}
-    samples = bench.in_rounds(sides, lambda side, seed: side(None, seed))
-    flat = {f"{side} {when}": [{"ms": found[when]["first_token_s"] * 1e3} for found in samples[side]]
-            for side in samples for when in ("cold", "restart", "eviction")}
+    samples = bench.in_rounds(sides, lambda side, seed: {length: side(length, seed) for length in lengths})
+    flat = {f"{side} {length} {when}": [{"ms": found[length][when]["first_token_s"] * 1e3} for found in samples[side]]
+            for side in samples for length in lengths for when in ("cold", "restart", "eviction")}
     words = {"restart": "after a restart of everything", "eviction": "after more traffic than the KV cache holds"}
     who = {"ours": "", "default": ", llama-server, defaults", "best": ", llama-server, slot saved and restored by hand"}
-    return samples, [
+    own = [
         measure(f"first token, {length}-token prefix, {words[when]}{who[side]}", "ms", flat,
-                (f"{side} {when}", f"{side} cold"), "ms", higher_is_better=False,
+                (f"{side} {length} {when}", f"{side} {length} cold"), "ms", higher_is_better=False,
                 against="our own cold" if side == "ours" else "its own cold",
                 target=("at most", 1 / 30) if side == "ours" else None)
-        for when in words for side in who]
+        for length in lengths for when in words for side in who]
+    beside = [
+        measure(f"first token, {length}-token prefix, {words[when]}", "ms", flat,
+                (f"ours {length} {when}", f"{side} {length} {when}"), "ms", higher_is_better=False,
+                against=f"llama-server{who[side].removeprefix(', llama-server')}")
+        for length in lengths for when in words for side in ("default", "best")]
+    return samples, own + beside
 
 
 SLOT = {"id_slot": 0}
