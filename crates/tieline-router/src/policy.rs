@@ -10,6 +10,7 @@ mod classify;
 mod fault;
 mod glob;
 mod habits;
+mod machine;
 mod read;
 mod read_models;
 mod table;
@@ -32,6 +33,7 @@ pub use check::{CheckReport, Expected, Leaves, PolicyTest, TestResult};
 pub use classify::{ClassSource, ClassWhy};
 pub use fault::{Fault, PolicyError};
 pub use glob::Glob;
+pub use machine::MachinePolicy;
 
 /// The whole policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +76,8 @@ pub struct Policy {
     pub cache: CachePolicy,
     /// Whether two may be asked at once.
     pub hedge: HedgePolicy,
+    /// What running models here costs.
+    pub machine: MachinePolicy,
     /// Requests and what must become of them.
     pub tests: Vec<PolicyTest>,
 }
@@ -100,6 +104,7 @@ impl Default for Policy {
             offline: None,
             cache: CachePolicy::default(),
             hedge: HedgePolicy::default(),
+            machine: MachinePolicy::default(),
             tests: Vec::new(),
         }
     }

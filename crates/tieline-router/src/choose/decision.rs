@@ -293,6 +293,13 @@ pub struct Forecast {
     pub total_s: f64,
     /// The joules of it on this machine; `None`: nobody knows.
     pub joules: Option<f64>,
+    /// What an answer of this machine costs its owner, in dollars: electricity and wear. `None`: it is somebody else's
+    /// answer, nobody knows, or the policy does not say.
+    #[serde(default)]
+    pub here_usd: Option<f64>,
+    /// Whether that is measured or estimated.
+    #[serde(default)]
+    pub here_usd_source: Option<Source>,
     /// Where the worst of the times is from.
     pub times: Source,
     /// Seconds of them until it is its turn: an estimate.
@@ -314,7 +321,7 @@ pub struct Score {
     pub quality: f64,
     /// Where that is from.
     pub quality_source: Source,
-    /// What the money is worth.
+    /// What the money is worth: a vendor's, or this machine's electricity and wear where they are known.
     pub cost: f64,
     /// The probability that a deadline is missed.
     pub miss: f64,

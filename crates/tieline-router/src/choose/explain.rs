@@ -133,6 +133,9 @@ fn scores(scores: &[Score], text: &mut String) -> fmt::Result {
         let cost = forecast.cost_p50.map_or("price unknown".to_owned(), |cost| cost.to_string());
         let (first, total) = (forecast.first_token_s, forecast.total_s);
         write!(text, "  {cost}, first token {first:.1} s, all {total:.1} s")?;
+        if let Some((dollars, source)) = forecast.here_usd.zip(forecast.here_usd_source) {
+            write!(text, ", ${dollars:.6} of power and wear here, {}", source.as_str())?;
+        }
         if forecast.queue_s > 0.0 {
             write!(text, ", of it {:.1} s in the queue", forecast.queue_s)?;
         }

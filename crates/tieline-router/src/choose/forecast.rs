@@ -5,6 +5,7 @@ use tieline_types::{MicroUsd, Price, Source, Tokens, Usage};
 
 use super::decision::Forecast;
 use super::facts::{Asked, Candidate, Figure, OutputForecast};
+use crate::policy::MachinePolicy;
 use crate::prices::Tariff;
 
 /// How long answers are where nobody knows. Estimated, from no measurement: chats answer in a few paragraphs.
@@ -79,7 +80,7 @@ pub(super) fn prefill_tps(candidate: &Candidate) -> (f64, Source) {
 }
 
 /// `first = load + queue + overhead + (prompt − cached) ÷ prefill rate`; `total = first + output ÷ decode rate`.
-pub(super) fn forecast(asked: &Asked, candidate: &Candidate) -> Forecast {
+pub(super) fn forecast(machine: &MachinePolicy, asked: &Asked, candidate: &Candidate) -> Forecast {
     let slow = if candidate.local { LOCAL } else { REMOTE };
     let OutputForecast { p50, p90 } = output(asked, candidate);
     let prompt = asked.prompt_tokens;
@@ -112,21 +113,26 @@ pub(super) fn forecast(asked: &Asked, candidate: &Candidate) -> Forecast {
         let reading = profile.joules_per_prompt_token.map_or(0.0, |each| each.value);
         each.value * f64::from(p50.0) + reading * fresh
     });
+    let total_s = first_token_s + f64::from(p50.0) / decode;
+    // Who waits in the queue keeps nobody busy.
+    let here = candidate.local.then(|| machine.dollars(joules, total_s - queue)).flatten();
     Forecast {
         tokens_p50: p50,
         tokens_p90: p90,
         cost_p50: cost(p50),
         cost_p90: cost(p90),
         first_token_s,
-        total_s: first_token_s + f64::from(p50.0) / decode,
+        total_s,
         joules,
+        here_usd: here.map(|(dollars, _)| dollars),
+        here_usd_source: here.map(|(_, source)| source),
         times: prefill_source.max(decode_source).max(overhead_source).max(load_source),
         queue_s: queue,
         cached_tokens: cached,
     }
 }
 
-/// Dollars that count for a forecast: an unknown price counts as a dear one.
+/// Dollars that count for a forecast: an unknown price counts as a dear one, what nobody knows of this machine as nothing.
 pub(super) fn dollars(asked: &Asked, forecast: &Forecast) -> f64 {
     let assumed = || {
         let usage = Usage {
@@ -136,7 +142,7 @@ pub(super) fn dollars(asked: &Asked, forecast: &Forecast) -> f64 {
         };
         ASSUMED.cost(&usage)
     };
-    in_dollars(forecast.cost_p50.unwrap_or_else(assumed))
+    in_dollars(forecast.cost_p50.unwrap_or_else(assumed)) + forecast.here_usd.unwrap_or(0.0)
 }
 
 /// What it costs to have so many tokens read again that were cached.

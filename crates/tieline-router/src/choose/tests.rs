@@ -543,6 +543,38 @@ fn a_decision_is_told_to_people() {
     "#);
 }
 
+#[test]
+fn what_an_answer_costs_here_counts_as_money_does() {
+    let score = |machine: &str, change: &dyn Fn(&mut Candidate)| {
+        let policy = Policy::parse(&format!("{POLICY}\n{machine}")).unwrap();
+        let mut all = everybody(&policy);
+        all.iter_mut().filter(|one| one.local).for_each(change);
+        let decision = decide(&policy, &asked("auto"), &all);
+        let told = explain(&decision).contains("of power and wear here");
+        let score = decision.scores.into_iter().find(|score| score.name == "small").unwrap();
+        assert_eq!(told, score.forecast.here_usd.is_some());
+        assert_eq!(score.forecast.cost_p50, Some(MicroUsd::ZERO), "budgets are of vendors' money");
+        score
+    };
+    let tariff = "[machine]\ntariff = 0.36";
+    // 400 tokens of 0.5 J, 500 of 0.1 J: 250 J are 25 millionths of a dollar.
+    let measured = |one: &mut Candidate| {
+        let figure = |value| Some(Figure { value, source: Source::Measured });
+        one.profile.joules_per_token = figure(0.5);
+        one.profile.joules_per_prompt_token = figure(0.1);
+    };
+    let known = score(tariff, &measured);
+    assert!((known.forecast.here_usd.unwrap() - 25e-6).abs() < 1e-12, "{known:?}");
+    assert_eq!(known.forecast.here_usd_source, Some(Source::Measured));
+    assert!((known.cost - 5.0 * 25e-6).abs() < 1e-12, "{known:?}");
+    // Nobody measured: by watts, or unknown, which counts as nothing.
+    let watts = score(&format!("{tariff}\nwatts = 100"), &|_| ());
+    assert_eq!(watts.forecast.here_usd_source, Some(Source::Estimated));
+    assert!(watts.cost > 0.0 && watts.utility < score(tariff, &|_| ()).utility);
+    let unknown = score(tariff, &|_| ());
+    assert_eq!((unknown.cost, unknown.forecast.here_usd), (0.0, None));
+}
+
 /// How many of many decisions change who is first, in thousandths, when a prompt grows or shrinks by `percent`.
 fn flips(percent: i64, held: bool) -> u32 {
     let policy = policy();

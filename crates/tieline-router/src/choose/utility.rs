@@ -158,7 +158,7 @@ fn score(
     candidate: &Candidate,
 ) -> Score {
     let weights = &policy.preferences;
-    let forecast = forecast::forecast(asked, candidate);
+    let forecast = forecast::forecast(&policy.machine, asked, candidate);
     let (quality, quality_source) = quality(candidate, task, sure);
     let cost = weights.cost_per_usd * forecast::dollars(asked, &forecast);
     let miss = miss(policy.deadlines_of(asked), &forecast);

@@ -23,7 +23,7 @@ impl Policy {
             (!both.is_empty()).then(|| format!("alias {name}: an answer {}", both.join(" and ")))
         });
         let all = [self.deadlines.told()].into_iter().chain(aliases);
-        all.chain([self.preferences.told(), self.cache.told()]).collect()
+        all.chain([self.preferences.told(), self.cache.told()]).chain(self.machine.told()).collect()
     }
 }
 

@@ -11,8 +11,8 @@ use super::fault::{Faults, PolicyError};
 use super::read_models::{aliases, backends, is_whole_path, models, tasks, zones};
 use super::table::{Table, hint, read_count};
 use super::{
-    Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Leaves, Policy,
-    PolicyTest, Preferences, Rule, ToolTask, Treatment,
+    Budget, BudgetScope, CachePolicy, Classify, Deadlines, Expected, HedgePolicy, Leaves,
+    MachinePolicy, Policy, PolicyTest, Preferences, Rule, ToolTask, Treatment,
 };
 use crate::choose::{Asked, ConstraintKind, Needs};
 use crate::prices::{PriceRow, PriceTier};
@@ -70,6 +70,7 @@ fn whole(root: &mut Table<'_>, faults: &mut Faults<'_>) -> Policy {
         offline: offline(root, faults),
         cache: cache(root, faults),
         hedge: hedge(root, faults),
+        machine: machine(root, faults),
         tests: tests(root, &tasks, faults),
         tasks,
     }
@@ -306,6 +307,29 @@ fn hedge(root: &mut Table<'_>, faults: &mut Faults<'_>) -> HedgePolicy {
     }
     table.finish(faults);
     hedge
+}
+
+fn machine(root: &mut Table<'_>, faults: &mut Faults<'_>) -> MachinePolicy {
+    const WATTS: Range<f64> = 0.0..1e6;
+    const HOURS: Range<u32> = 1..1_000_001;
+    let Some(mut table) = root.table("machine", faults) else { return MachinePolicy::default() };
+    let tariff_per_kwh = table.money("tariff", faults);
+    // Below a million, so its thousandths are a number of 32 bits.
+    let milliwatts = table.number("watts", WATTS, faults).map(|watts| (watts * 1000.0) as u32);
+    let (price, hours) = (table.money("hardware", faults), table.count("life", faults));
+    if table.value("watts").is_some() && table.value("tariff").is_none() {
+        table.fault("watts", "what it draws says nothing without a tariff", faults);
+    }
+    if table.value("hardware").is_some() != table.value("life").is_some() {
+        let problem =
+            "hardware and life go together: what it cost, and for how many hours of answering";
+        table.fault("", problem, faults);
+    }
+    if hours.is_some_and(|hours| !HOURS.contains(&hours)) {
+        table.fault("life", "expected from 1 to 1000000 hours", faults);
+    }
+    table.finish(faults);
+    MachinePolicy { tariff_per_kwh, milliwatts, hardware: price.zip(hours) }
 }
 
 fn tests(root: &mut Table<'_>, tasks: &[ToolTask], faults: &mut Faults<'_>) -> Vec<PolicyTest> {

@@ -160,6 +160,38 @@ fn money_of_a_file_is_exact() {
 }
 
 #[test]
+fn what_this_machine_costs_is_read_told_and_checked() {
+    let policy = |text: &str| Policy::parse(&format!("[machine]\n{text}\n"));
+    let said = policy("tariff = 0.30\nwatts = 65.5\nhardware = 1200\nlife = 20000").unwrap();
+    let machine = MachinePolicy {
+        tariff_per_kwh: Some(MicroUsd(300_000)),
+        milliwatts: Some(65_500),
+        hardware: Some((MicroUsd(1_200_000_000), 20_000)),
+    };
+    assert_eq!(said.machine, machine);
+    let told = said.check(&[]).to_string();
+    let want = "this machine: a kilowatt hour costs $0.30, it draws 65.5 W where nobody measured, \
+                it cost $1200.00 for 20000 hours of answering\n";
+    assert!(told.contains(want), "{told}");
+    assert!(!Policy::parse("").unwrap().check(&[]).to_string().contains("this machine:"));
+    for (text, want) in [
+        ("watts = 65", "without a tariff"),
+        ("tariff = 0.3\nwatts = -1", "watts"),
+        ("tariff = 0.3\nwatts = nan", "watts"),
+        ("tariff = 0.3\nwatts = 1e7", "watts"),
+        ("tariff = -0.3", "tariff"),
+        ("hardware = 1200", "hardware and life go together"),
+        ("life = 1200", "hardware and life go together"),
+        ("hardware = 1200\nlife = 0", "from 1 to 1000000 hours"),
+        ("hardware = 1200\nlife = 1000001", "from 1 to 1000000 hours"),
+        ("tarif = 0.3", "did you mean \"tariff\"?"),
+    ] {
+        let faults = policy(text).unwrap_err().to_string();
+        assert!(faults.contains(want), "{text}: {faults}");
+    }
+}
+
+#[test]
 fn a_failed_test_says_what_differs() {
     let text = "[[test]]\nname = \"n\"\nrequest = { model = \"auto\" }\n\
                 expect = { first = \"a/*\", class = \"public\", refused = false, as = \"as-is\", rule = \"r\" }";

@@ -234,6 +234,8 @@ mod tests {
             first_token_s: 1.0,
             total_s: 9.0,
             joules: None,
+            here_usd: None,
+            here_usd_source: None,
             times: Source::Measured,
             queue_s: 0.0,
             cached_tokens: Tokens(0),

@@ -18,8 +18,9 @@ pub(crate) struct Cost {
     /// The vendor's model that a bill for everything is reckoned with [default: the first that was asked]
     #[arg(long, value_name = "VENDOR/MODEL", value_parser = vendor_model)]
     pub(crate) compare: Option<VendorModel>,
-    /// What this machine draws while it answers, in watts, for models whose energy `bench` did not measure; with --tariff
-    #[arg(long, value_name = "WATTS", value_parser = milliwatts, requires = "tariff")]
+    /// What this machine draws while it answers, in watts, for models whose energy `bench` did not measure; with a tariff
+    /// [default: the policy's, as for those that follow]
+    #[arg(long, value_name = "WATTS", value_parser = milliwatts)]
     pub(crate) watts: Option<u32>,
     /// What a kilowatt hour costs, in dollars
     #[arg(long, value_name = "DOLLARS", value_parser = dollars)]

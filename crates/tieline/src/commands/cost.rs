@@ -9,14 +9,14 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use tieline_router::policy::Policy;
+use tieline_router::policy::{MachinePolicy, Policy};
 use tieline_router::prices::{PriceSource, Priced, Prices, Target};
 use tieline_store::RequestRow;
 use tieline_store::budget;
 use tieline_store::spend::{self, By, Spend, Totals};
 use tieline_types::{MicroUsd, Source, Usage, Zone};
 
-use self::here::{Here, Local, Machine};
+use self::here::{Here, Local};
 use crate::app::App;
 use crate::args::{self, Cost, Since, VendorModel};
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ struct Settings {
     by: By,
     since: Timestamp,
     compare: Option<VendorModel>,
-    machine: Machine,
+    machine: MachinePolicy,
 }
 
 /// The whole answer.
@@ -134,12 +134,12 @@ struct AllLocal {
 
 pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
     let now = Timestamp::now();
-    let settings = settings(args, now)?;
     // What was spent is said also where the policy has a fault.
     let policy = Place::of(app).policy().unwrap_or_else(|failure| {
         app.output.warn(&failure.message);
         Policy::default()
     });
+    let settings = settings(args, policy.machine, now)?;
     let prices = super::prices::with_policy(&app.store, &policy)?;
     let report = report(app, &settings, &prices, now)?;
     if app.output.is_json() {
@@ -148,7 +148,8 @@ pub(super) fn cost(app: &App, args: Cost) -> Result<(), Failure> {
     text::show(&app.output, &report)
 }
 
-fn settings(args: Cost, now: Timestamp) -> Result<Settings, Failure> {
+/// `machine`: what the policy says of it, which the arguments may replace.
+fn settings(args: Cost, machine: MachinePolicy, now: Timestamp) -> Result<Settings, Failure> {
     let since = point(args.since, now)?;
     let by = match args.by {
         args::CostBy::Day => By::Day,
@@ -158,11 +159,15 @@ fn settings(args: Cost, now: Timestamp) -> Result<Settings, Failure> {
         args::CostBy::Zone => By::Zone,
         args::CostBy::Backend => By::Backend,
     };
-    let machine = Machine {
-        milliwatts: args.watts,
-        tariff_per_kwh: args.tariff,
-        hardware: args.hardware.zip(args.life),
+    let machine = MachinePolicy {
+        milliwatts: args.watts.or(machine.milliwatts),
+        tariff_per_kwh: args.tariff.or(machine.tariff_per_kwh),
+        hardware: args.hardware.zip(args.life).or(machine.hardware),
     };
+    if args.watts.is_some() && machine.tariff_per_kwh.is_none() {
+        return Err(Failure::user("--watts says nothing without what a kilowatt hour costs")
+            .with_hint("give --tariff, or a tariff in the policy's table [machine]"));
+    }
     Ok(Settings { by, since, compare: args.compare, machine })
 }
 

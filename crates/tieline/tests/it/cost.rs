@@ -179,6 +179,19 @@ fn people_read_a_table_with_bars_and_two_bills() {
     let machine = ["--tariff", "0.30", "--hardware", "1200", "--life", "10000"];
     let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01"]).args(&machine).text();
     insta::assert_snapshot!(text.lines().nth(10).unwrap(), @"all here: $0.00 to vendors; electricity of 2 attempts unknown: `tieline bench` measures it where the processor counts it, or give --watts; the machine's own price: about $0.24 (estimated)");
+    // The policy says it once for all; what is typed goes before it.
+    let policy = home.file("machine.toml", "[machine]\ntariff = 0.60\nwatts = 65\n");
+    let args = ["--policy", policy.to_str().unwrap(), "cost", "--quiet", "--since", "2026-11-01"];
+    let here = |args: &[&str]| {
+        let text = home.tieline(args).text();
+        text.lines().find(|line| line.starts_with("all here")).unwrap().to_owned()
+    };
+    let want = "all here: $0.00 to vendors; electricity of what ran here: about ";
+    assert_eq!(here(&args), format!("{want}$0.078 (estimated)"));
+    let typed = [&args[..], &["--tariff", "0.30"]].concat();
+    assert_eq!(here(&typed), format!("{want}$0.039 (estimated)"));
+    let typed = [&args[..], &["--watts", "6.5"]].concat();
+    assert_eq!(here(&typed), format!("{want}$0.0078 (estimated)"));
     for by in ["key", "project", "zone", "backend"] {
         let text = home.tieline(["cost", "--quiet", "--since", "2026-11-01", "--by", by]).text();
         assert!(text.contains("total: at least $0.006001 for 5 attempts"), "{text}");

@@ -3,23 +3,15 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
+use tieline_router::policy::MachinePolicy;
 use tieline_store::profiles::Bench;
 use tieline_store::spend::energy_cost;
 use tieline_store::{Model, RequestRow};
 use tieline_types::{MicroUsd, Source, Zone};
 
-/// What the user says of this machine.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Machine {
-    pub(super) milliwatts: Option<u32>,
-    pub(super) tariff_per_kwh: Option<MicroUsd>,
-    /// What it cost, and for how many hours of answering.
-    pub(super) hardware: Option<(MicroUsd, u32)>,
-}
-
 /// What ran here, as it is summed.
 pub(super) struct Here {
-    machine: Machine,
+    machine: MachinePolicy,
     /// Joules for a token read and one written, by content.
     joules: HashMap<String, (f64, f64)>,
     /// Contents by name, for rows that have none.
@@ -74,7 +66,7 @@ pub(super) struct Hardware {
 
 impl Here {
     /// Of these models, as `bench` measured them; the newest figures count.
-    pub(super) fn new(machine: Machine, benches: &[Bench], models: &[Model]) -> Self {
+    pub(super) fn new(machine: MachinePolicy, benches: &[Bench], models: &[Model]) -> Self {
         let mut joules = HashMap::new();
         for bench in benches {
             if let Some(pair) = bench.joules_per_prompt_token.zip(bench.joules_per_token) {
@@ -115,7 +107,7 @@ impl Here {
     }
 
     pub(super) fn bill(&self) -> Local {
-        let Machine { milliwatts, tariff_per_kwh, hardware } = self.machine;
+        let MachinePolicy { milliwatts, tariff_per_kwh, hardware } = self.machine;
         let energy = tariff_per_kwh.map(|tariff| {
             let joules = self.measured.joules + self.by_watts.joules;
             let estimated = self.by_watts.attempts > 0 || self.unknown > 0;
@@ -216,7 +208,7 @@ mod tests {
         }
     }
 
-    fn bill(machine: Machine, benches: &[Bench], rows: &[RequestRow]) -> Local {
+    fn bill(machine: MachinePolicy, benches: &[Bench], rows: &[RequestRow]) -> Local {
         let mut here = Here::new(machine, benches, &[]);
         rows.iter().for_each(|row| here.add(row));
         here.bill()
@@ -224,7 +216,8 @@ mod tests {
 
     #[test]
     fn what_was_measured_counts_by_the_token_and_the_rest_by_the_hour() {
-        let tariff = Machine { tariff_per_kwh: Some(MicroUsd(360_000)), ..Machine::default() };
+        let tariff =
+            MachinePolicy { tariff_per_kwh: Some(MicroUsd(360_000)), ..MachinePolicy::default() };
         let benches = [bench(Some((1.0, 10.0))), bench(Some((9.0, 9.0)))];
         let energy = bill(tariff, &benches, &[row(7)]).energy.unwrap();
         // 1,000 J to read what was not cached, and as many to write.
@@ -233,21 +226,21 @@ mod tests {
         let energy = bill(tariff, &benches, &[row(7), row(8)]).energy.unwrap();
         assert_eq!((energy.attempts_unknown, energy.source), (1, "estimated"));
         assert_eq!(energy.cost_micro_usd, MicroUsd(200));
-        let watts = Machine { milliwatts: Some(50_000), ..tariff };
+        let watts = MachinePolicy { milliwatts: Some(50_000), ..tariff };
         let energy = bill(watts, &benches, &[row(7), row(8)]).energy.unwrap();
         // An hour at 50 W is 180 kJ.
         assert_eq!((energy.joules, energy.attempts_estimated), (182_000.0, 1));
         let half = [bench(None)];
         assert_eq!(bill(tariff, &half, &[row(7)]).energy.unwrap().attempts_unknown, 1);
-        assert!(bill(Machine::default(), &benches, &[row(7)]).energy.is_none());
+        assert!(bill(MachinePolicy::default(), &benches, &[row(7)]).energy.is_none());
     }
 
     #[test]
     fn what_did_not_run_here_takes_no_power() {
-        let machine = Machine {
+        let machine = MachinePolicy {
             milliwatts: Some(50_000),
             tariff_per_kwh: Some(MicroUsd(360_000)),
-            ..Machine::default()
+            ..MachinePolicy::default()
         };
         let ended = |outcome: &str| RequestRow { outcome: outcome.to_owned(), ..row(7) };
         let silent = RequestRow {
@@ -268,7 +261,7 @@ mod tests {
     #[test]
     fn a_machine_costs_its_price_over_its_life() {
         let hardware = Some((MicroUsd(1_200_000_000), 10_000));
-        let machine = Machine { hardware, ..Machine::default() };
+        let machine = MachinePolicy { hardware, ..MachinePolicy::default() };
         let here = bill(machine, &[], &[row(7), row(8)]).hardware.unwrap();
         assert_eq!(here.cost_micro_usd, MicroUsd(240_000), "two hours at $0.12");
         let away = RequestRow { zone: Zone::Cloud, ..row(7) };
