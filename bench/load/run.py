@@ -30,6 +30,7 @@ CONNECTIONS, OF_A_KEY, AT_ONCE = 512, 16, 256
 HEAD_S, BODY_S, STALL_S = 10, 15, 30
 SPARE_S = 60  # beyond a limit's own time, for a busy machine
 MIB = 1 << 20
+HEALTH_MS = 50  # wanted of the slowest in a hundred; told, not judged
 
 POLICY = """
 [backends.mock]
@@ -62,6 +63,7 @@ class Server:
         }
         self.program, self.port, self.process = program, free_port(), None
         self.latencies_ms, self.peak_bytes, self.ill = [], 0, []
+        self.anew_ms, self.turned_away = [], 0
         self.log = open(folder / "log", "w+b")
 
     async def __aenter__(self):
@@ -76,11 +78,12 @@ class Server:
                     self.log.seek(0)
                     raise SystemExit(f"tieline serve ended: {self.log.read().decode()}")
                 await asyncio.sleep(0.05)
-        self.watching = asyncio.create_task(self.watch())
+        self.watching = [asyncio.create_task(self.watch()), asyncio.create_task(self.watch_anew())]
         return self
 
     async def __aexit__(self, *_):
-        self.watching.cancel()
+        for task in self.watching:
+            task.cancel()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -119,6 +122,27 @@ class Server:
                 self.ill.append(answer.status)
             self.peak_bytes = max(self.peak_bytes, self.resident_bytes())
             await asyncio.sleep(0.1)
+
+    async def watch_anew(self):
+        """Asks for health on a new connection each time, as most probes do. A full house may turn one away."""
+        while True:
+            begun = time.monotonic()
+            try:
+                answer = await asyncio.wait_for(self.get("/livez"), 5)
+                self.turned_away += answer.status != 200
+                self.anew_ms.append((time.monotonic() - begun) * 1000)
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                self.turned_away += 1
+            await asyncio.sleep(0.1)
+
+    def told_of_health(self):
+        """What both probes saw since the last time they were asked."""
+        told = {"kept_connection_ms": spread(self.latencies_ms), "new_connections_ms": spread(self.anew_ms),
+                "new_connections_turned_away": self.turned_away}
+        for name in ("kept_connection_ms", "new_connections_ms"):
+            told[name]["p99_under_50_ms"] = told[name]["p99"] < HEALTH_MS
+        self.latencies_ms, self.anew_ms, self.turned_away = [], [], 0
+        return told
 
     def resident_bytes(self):
         pages = int(pathlib.Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
@@ -339,7 +363,7 @@ SCENES = [idle, crowd, slow_readers, slowloris, overload]
 
 
 def spread(values):
-    values = sorted(values)
+    values = sorted(values) or [float("inf")]
     at = lambda part: round(values[min(len(values) - 1, int(len(values) * part))], 2)  # noqa: E731
     return {"asked": len(values), "p50": at(0.5), "p99": at(0.99), "max": at(1)}
 
@@ -356,13 +380,13 @@ async def play(arguments, folder):
             if arguments.only and scene.__name__ not in arguments.only:
                 continue
             print(f"load: {scene.__doc__}", file=sys.stderr, flush=True)
-            server.latencies_ms.clear()
+            server.told_of_health()
             try:
                 told[scene.__name__] = await scene(server, upstream)
             except (AssertionError, TimeoutError, OSError) as error:
                 told[scene.__name__] = {"failed": f"{type(error).__name__}: {error}"}
                 failed.append(scene.__name__)
-            told[scene.__name__]["health_ms"] = spread(server.latencies_ms)
+            told[scene.__name__]["health"] = server.told_of_health()
             told[scene.__name__]["rss_bytes"] = server.resident_bytes()
         try:
             await asyncio.sleep(0.5)
