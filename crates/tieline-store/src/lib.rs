@@ -20,6 +20,8 @@ mod overlay;
 mod price_table;
 pub mod profiles;
 mod pull;
+mod push;
+mod registry;
 mod remove;
 mod requests;
 pub mod spend;
@@ -43,6 +45,7 @@ pub use pull::{
     Environment, Failure, HuggingFace, MirrorError, Progress, PullError, PullEvent, PullOptions,
     Pulled, StorageError, Tuning, Upload, UploadError, UploadLimits,
 };
+pub use push::{PushError, PushEvent, PushOptions};
 pub use remove::{Lease, LeaseError, RemoveError, Removed};
 pub use requests::{RequestRow, UsageSources};
 pub use store::{OpenError, Store};

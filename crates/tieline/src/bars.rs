@@ -24,7 +24,7 @@ pub(crate) struct PullBar {
 
 impl PullBar {
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, bar: bar(output), source: Mutex::default(), failed: Mutex::default() }
+        Self { output, bar: bytes(output), source: Mutex::default(), failed: Mutex::default() }
     }
 
     fn say(&self, text: &str) {
@@ -74,7 +74,8 @@ impl Progress for PullBar {
     }
 }
 
-fn bar(output: Output) -> ProgressBar {
+/// Shows how many bytes of a file are there.
+pub(crate) fn bytes(output: Output) -> ProgressBar {
     let bar = ProgressBar::new(0).with_style(style(
         "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left",
     ));

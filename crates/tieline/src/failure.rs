@@ -6,7 +6,7 @@ use std::fmt::Write;
 use tieline_server::{ServeError, TlsError};
 use tieline_store::keys::{KeyError, TokenError};
 use tieline_store::{
-    DbError, EngineError, LeaseError, OpenError, PullError, RemoveError, VerifyError,
+    DbError, EngineError, LeaseError, OpenError, PullError, PushError, RemoveError, VerifyError,
 };
 use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, ParseModelRefError};
 
@@ -99,6 +99,16 @@ impl From<PullError> for Failure {
     fn from(error: PullError) -> Self {
         let code = match error {
             PullError::Db(_) | PullError::Client(_) | PullError::Stopped => Self::OURS,
+            _ => Self::USER,
+        };
+        Self::from_error(&error, code)
+    }
+}
+
+impl From<PushError> for Failure {
+    fn from(error: PushError) -> Self {
+        let code = match error {
+            PushError::Db(_) | PushError::Client(_) | PushError::Stopped => Self::OURS,
             _ => Self::USER,
         };
         Self::from_error(&error, code)

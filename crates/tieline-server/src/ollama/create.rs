@@ -15,7 +15,8 @@ use tieline_types::{BackendError, Digest, ErrorKind, Hint, Private, Prompt, Requ
 use super::asked::{bare, failed, permit, permit_name};
 use super::message::{WireMessage, messages};
 use super::options::Options;
-use super::pull::{Manner, give, status};
+use super::progress::{give, status};
+use super::pull::Manner;
 use super::show::Name;
 use super::{adapters, blobs, files};
 use crate::app::App;

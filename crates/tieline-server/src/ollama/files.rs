@@ -8,7 +8,8 @@ use tieline_types::Digest;
 
 use super::blobs;
 use super::create::unnamed;
-use super::pull::{status, told};
+use super::progress::status;
+use super::pull::told;
 use crate::app::{App, Library};
 use crate::caller::Caller;
 use crate::error::ApiError;

@@ -16,7 +16,9 @@ mod manner;
 mod message;
 mod models;
 pub(crate) mod options;
+mod progress;
 mod pull;
+mod push;
 mod show;
 mod stream;
 mod time;
@@ -30,6 +32,7 @@ use self::embed::{EmbedRequest, OldRequest, WireModel};
 use self::generate::GenerateRequest;
 use self::manage::CopyRequest;
 use self::manner::WireManner;
+use self::push::PushRequest;
 use self::show::Name;
 use crate::openapi::answers::ollama as answers;
 use crate::routes::{Dialect, Guard, Route};
@@ -113,8 +116,12 @@ fn managing() -> Vec<Route> {
             .body::<pull::Manner>()
             .gives(answers::PROGRESS)
             .lines(answers::PROGRESS_LINE),
-        Route::new((Method::POST, "/api/push"), manage, post(pull::push))
-            .about("Refused: models are pushed nowhere."),
+        Route::new((Method::POST, "/api/push"), manage, post(push::push))
+            .about("Sends a model to a registry.")
+            .body::<PushRequest>()
+            .body::<pull::Manner>()
+            .gives(answers::PROGRESS)
+            .lines(answers::PROGRESS_LINE),
         Route::new((Method::POST, "/api/create"), manage, post(create::create))
             .about("Makes a model of another, or of an uploaded file.")
             .body::<CreateRequest>()

@@ -20,6 +20,7 @@ mod ollama;
 mod ollama_files;
 mod ollama_manage;
 mod ollama_models;
+mod ollama_push;
 mod openai;
 mod openapi;
 mod otlp;

@@ -55,7 +55,6 @@ async fn a_pull_that_fails_says_why() {
     assert!(service.post("/api/pull", &body).await.is(404)["error"].is_string());
     service.post("/api/pull", &json!({ "model": "a$b" })).await.is(400);
     service.post("/api/pull", &json!({})).await.is(400);
-    service.post("/api/push", &json!({ "model": "mock" })).await.is(400);
 }
 
 #[tokio::test]

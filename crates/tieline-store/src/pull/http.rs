@@ -12,7 +12,8 @@ use super::options::Environment;
 use crate::model::shown;
 
 const MOST_REDIRECTS: usize = 5;
-const MOST_JSON_BYTES: usize = 8 * 1024 * 1024;
+/// The most of what is read into memory.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
@@ -72,19 +73,25 @@ impl Http {
         Err(MirrorError::Refused { url: show(&url), problem: "more than 5 redirects led to it" })
     }
 
-    /// Asks for JSON and reads a bounded amount of it.
+    /// Asks for JSON.
     pub(crate) async fn json(&self, question: Question) -> Result<serde_json::Value, MirrorError> {
+        let url = show(&question.url);
+        serde_json::from_slice(&self.bytes(question).await?)
+            .map_err(|error| MirrorError::Nonsense { url, problem: error.to_string() })
+    }
+
+    /// Asks for something small and reads a bounded amount of it.
+    pub(crate) async fn bytes(&self, question: Question) -> Result<Vec<u8>, MirrorError> {
         let url = show(&question.url);
         let mut response = success(&url, self.get(question).await?.response)?;
         let mut body = Vec::new();
         while let Some(piece) = self.piece(&url, &mut response).await? {
-            if body.len() + piece.len() > MOST_JSON_BYTES {
+            if body.len() + piece.len() > MOST_BYTES {
                 return Err(MirrorError::Nonsense { url, problem: "it is too long".to_owned() });
             }
             body.extend_from_slice(&piece);
         }
-        serde_json::from_slice(&body)
-            .map_err(|error| MirrorError::Nonsense { url, problem: error.to_string() })
+        Ok(body)
     }
 
     async fn piece(
@@ -103,14 +110,18 @@ impl Http {
         MirrorError::Stalled { url: url.to_owned(), seconds: self.stall.as_secs() }
     }
 
+    /// The client for this URL. It follows no redirect by itself.
+    pub(crate) fn client(&self, url: &Url) -> &Client {
+        if is_loopback(url) { &self.loopback } else { &self.world }
+    }
+
     async fn ask(
         &self,
         url: &Url,
         headers: HeaderMap,
         token: Option<&str>,
     ) -> Result<Response, MirrorError> {
-        let client = if is_loopback(url) { &self.loopback } else { &self.world };
-        let mut request = client.get(url.clone()).headers(headers);
+        let mut request = self.client(url).get(url.clone()).headers(headers);
         if let Some(token) = token {
             request = request.header(AUTHORIZATION, secret(url, token)?);
         }
@@ -161,7 +172,7 @@ fn check_url(url: &Url) -> Result<(), MirrorError> {
     Ok(())
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -205,7 +216,7 @@ fn secret(url: &Url, token: &str) -> Result<HeaderValue, MirrorError> {
     Ok(value)
 }
 
-fn host(url: &Url) -> String {
+pub(crate) fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

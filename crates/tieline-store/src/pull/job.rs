@@ -12,6 +12,7 @@ use super::http::Http;
 use super::ingest::{Ingest, Origin};
 use super::options::{Environment, Progress, PullEvent};
 use crate::files::Layout;
+use crate::overlay::Overlay;
 
 /// Events about bytes come at most this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -45,11 +46,13 @@ pub(crate) struct Fetched {
     pub(crate) announced: Option<Digest>,
     /// Those very bytes are in the store already, so none were fetched.
     pub(crate) is_here: bool,
+    /// What the source keeps beside the file, to be put before the model.
+    pub(crate) said: Option<Overlay>,
 }
 
 impl Fetched {
     pub(crate) fn from(source: impl Into<String>) -> Self {
-        Self { source: source.into(), announced: None, is_here: false }
+        Self { source: source.into(), announced: None, is_here: false, said: None }
     }
 }
 

@@ -165,13 +165,17 @@ fn derived_name(reference: &ModelRef) -> String {
         ModelRef::Url(url) => url.split(['?', '#']).next().unwrap_or(url).to_owned(),
         ModelRef::Pypi { member: Some(member), .. } => member.clone(),
         ModelRef::Pypi { project, .. } => project.clone(),
+        ModelRef::Registry(place) if place.is_latest() => place.name().to_owned(),
+        ModelRef::Registry(place) => format!("{}:{}", place.name(), place.tag()),
         ModelRef::File(path) => path.to_string_lossy().into_owned(),
         other => other.to_string(),
     };
     let last = last.rsplit('/').find(|part| !part.is_empty()).unwrap_or("model");
     let last = last.to_ascii_lowercase();
     let stem = last.strip_suffix(".gguf").unwrap_or(&last);
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    // Only a registry has tags.
+    let kept = if matches!(reference, ModelRef::Registry(_)) { "._-:" } else { "._-" };
+    let plain = |c: char| if c.is_ascii_alphanumeric() || kept.contains(c) { c } else { '-' };
     let name: String = stem.chars().map(plain).collect();
     let name = name.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
     // Room for a digest that makes it unique.
@@ -223,6 +227,8 @@ mod tests {
         check("pypi:p==1:x/Y.gguf", "y");
         check("file:/tmp/My Model.gguf", "my-model");
         check("file:/", "model");
+        check("oci:localhost:5000/me/Pirate", "pirate");
+        check("oci:localhost:5000/me/pirate:V1", "pirate:v1");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tieline_types::{Bytes, Digest, Hint, ModelRef};
 
 use super::error::{Failure, MirrorError, PullError, StorageError};
 use super::ingest::{Ingest, Origin};
-use super::job::{SharedIngest, Writer, lock};
+use super::job::{Fetched, SharedIngest, Writer, lock};
 use super::options::{PullOptions, Pulled, Tuning};
 use super::plan::{Name, Target};
 use super::{LOOK_EVERY, Pull, open_ingest, publish};
@@ -146,7 +146,7 @@ impl Store {
         let folder = self.layout.upload(who, digest);
         let lock = take(&folder, digest).await?;
         // Somebody died, or left, between the move and the name.
-        if let Some(pulled) = pull.adopt(digest, Some(UPLOAD.to_owned())).await? {
+        if let Some(pulled) = pull.adopt(digest, Some(Fetched::from(UPLOAD))).await? {
             let _ = self.layout.discard(&folder);
             return Ok(pulled);
         }
@@ -164,7 +164,7 @@ impl Store {
         });
         let done = work.await.map_err(|_| PullError::Stopped)?;
         let (placed, ingest) = done.map_err(|error| failed(digest, error))?;
-        let pulled = pull.finish(digest, UPLOAD.to_owned(), &placed, false).await?;
+        let pulled = pull.finish(digest, Fetched::from(UPLOAD), &placed, false).await?;
         // The model is there; what is left is also cleared by the next start.
         let _ = self.layout.discard(&folder);
         drop(ingest);

@@ -19,7 +19,11 @@ mod overlays;
 #[cfg(test)]
 mod probe;
 #[cfg(test)]
+mod push;
+#[cfg(test)]
 mod pypi;
+#[cfg(test)]
+mod registry;
 #[cfg(test)]
 mod server;
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod policy;
 pub(crate) mod prices;
 mod ps;
 mod pull;
+mod push;
 mod quarantine;
 mod receipt;
 mod reference;
@@ -55,6 +56,7 @@ pub(crate) fn dispatch(args: Args, output: &Output) -> Result<(), Failure> {
             let app = App::new(args.global, *output)?;
             let result = match command {
                 Command::Pull(args) => pull::pull(&app, args),
+                Command::Push(args) => push::push(&app, &args),
                 Command::List => list::list(&app),
                 Command::Show(args) => show::show(&app, &args),
                 Command::Rm(args) => rm::rm(&app, &args),

@@ -19,10 +19,9 @@ const ANSWERED: &str = "France is Paris";
 /// Members that name a model, or a rule: a refusal says which is not here.
 const NAMES: [&str; 7] = ["model", "name", "source", "destination", "from", "reference", "grammar"];
 /// What this model cannot do, and what is at no path of a canary.
-const REFUSED: [(&str, u16); 11] = [
+const REFUSED: [(&str, u16); 10] = [
     ("/api/blobs/{digest}", 400),
     ("/api/me", 401),
-    ("/api/push", 400),
     ("/infill", 400),
     ("/rerank", 400),
     ("/reranking", 400),
@@ -63,9 +62,11 @@ fn body(path: &str) -> Value {
                     "function": { "name": "look", "arguments": arguments.to_string() } }] },
                 { "role": "tool", "tool_call_id": CANARY, "content": CANARY }] }),
         "/v1/completions" => json!({ "prompt": said, "max_tokens": 4, "stop": CANARY }),
-        "/v1/responses" => json!({ "input": said, "instructions": CANARY, "max_output_tokens": 4,
+        "/v1/responses" => {
+            json!({ "input": said, "instructions": CANARY, "max_output_tokens": 4,
             "metadata": { "a": CANARY }, "user": CANARY,
-            "tools": [{ "type": "function", "name": "look", "description": CANARY, "parameters": parameters }] }),
+            "tools": [{ "type": "function", "name": "look", "description": CANARY, "parameters": parameters }] })
+        }
         "/v1/messages" | "/v1/messages/count_tokens" => json!({
             "max_tokens": 4, "system": CANARY, "stop_sequences": [CANARY], "metadata": { "user_id": CANARY },
             "tools": [{ "name": "look", "description": CANARY, "input_schema": parameters }],
@@ -112,7 +113,11 @@ fn of_models(path: &str) -> Value {
             "messages": [{ "role": "user", "content": KEPT }] }),
         "/api/copy" => json!({ "source": "smollm2", "destination": format!("{KEPT}-copy") }),
         "/api/show" => json!({ "model": KEPT }),
-        "/api/delete" | "/api/pull" | "/api/push" => json!({ "model": CANARY }),
+        "/api/delete" | "/api/pull" => json!({ "model": CANARY }),
+        // Nobody listens there.
+        "/api/push" => {
+            json!({ "model": format!("localhost:9/{CANARY}/{CANARY}"), "source": "smollm2" })
+        }
         "/tieline/v1/pull" => {
             json!({ "reference": format!("https://{CANARY}.invalid/{CANARY}.gguf") })
         }

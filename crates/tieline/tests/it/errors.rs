@@ -221,6 +221,28 @@ fn requests_and_loads_out_of_range_are_refused() {
 }
 
 #[test]
+fn what_cannot_be_pushed_is_refused() {
+    let home = Home::empty();
+    check!(home, home.tieline(["push", "smollm2", "me/smollm2"]), @r#"
+    exit 1
+    --- stderr
+    error: "me/smollm2" names no model: no registry is named: expected HOST[:PORT]/NAMESPACE/NAME[:TAG]
+    "#);
+    check!(home, home.tieline(["push", "smollm2", "localhost:9/me/smollm2"]), @r#"
+    exit 1
+    --- stderr
+    error: no model "smollm2" is here
+    hint: tieline pull smollm2
+    "#);
+    check!(home, home.tieline(["pull", "oci:localhost:9/me/x", "--offline"]), @"
+    exit 1
+    --- stderr
+    error: cannot pull oci:localhost:9/me/x: working offline
+    hint: go online, or pull a file: reference
+    ");
+}
+
+#[test]
 fn what_is_no_model_is_refused() {
     let home = Home::empty();
     let text = home.file("text.gguf", "no model");
@@ -228,7 +250,7 @@ fn what_is_no_model_is_refused() {
     check!(home, home.tieline(["pull", "s3:bucket/key"]), @r#"
     exit 1
     --- stderr
-    error: "s3:bucket/key" names no model: known prefixes are hf: https: pypi: file: sha256:
+    error: "s3:bucket/key" names no model: known prefixes are hf: https: pypi: oci: file: sha256:
     hint: for example smollm2, hf:OWNER/REPO:QUANT, https://…, pypi:PROJECT or file:PATH
     "#);
     check!(home, home.tieline(["pull", "./model.gguf"]), @r#"
