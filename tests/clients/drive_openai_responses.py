@@ -82,7 +82,12 @@ def usage():
 
 
 driver.lacks("other calls of this package; see its chat", "embeddings", "models")
-driver.lacks("not offered", "count_tokens")
+
+
+@driver.feature
+def count_tokens():
+    counted = client.responses.input_tokens.count(model="mock", input=QUESTION, instructions="Be short.", tools=TOOLS)
+    same((counted.object, counted.input_tokens > 0), ("response.input_tokens", True))
 
 
 @driver.feature

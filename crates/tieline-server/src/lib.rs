@@ -14,6 +14,7 @@ mod caller;
 mod collect;
 mod config;
 mod constraint;
+mod count;
 mod dialect;
 mod doors;
 mod ends;

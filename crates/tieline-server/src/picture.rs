@@ -16,6 +16,7 @@ pub(crate) fn may_come(path: &str) -> bool {
         "/v1/chat/completions"
             | "/api/v0/chat/completions"
             | "/v1/responses"
+            | "/v1/responses/input_tokens"
             | "/v1/messages"
             | "/v1/messages/count_tokens"
             | "/api/chat"
@@ -156,7 +157,7 @@ mod tests {
     fn they_come_on_routes_that_are_there() {
         let table = crate::table::table();
         let routes = table.iter().filter(|route| may_come(route.path));
-        assert_eq!(routes.count(), 7);
+        assert_eq!(routes.count(), 8);
     }
 
     #[test]

@@ -50,6 +50,10 @@ const features = {
     const usage = (await ask("mock")).usage;
     c.same([usage.input_tokens, usage.output_tokens, usage.total_tokens], [9, 3, 12]);
   },
+  async count_tokens() {
+    const counted = await client.responses.inputTokens.count({ model: "mock", input: c.QUESTION, tools });
+    c.same([counted.object, counted.input_tokens > 0], ["response.input_tokens", true]);
+  },
   unknown_model: () => c.raises(OpenAI.NotFoundError, () => ask(c.UNKNOWN), c.UNKNOWN),
   too_long: () =>
     c.raises(OpenAI.BadRequestError, () => ask("long"), "", { code: "context_length_exceeded" }),
@@ -75,5 +79,4 @@ const features = {
 
 await c.run("openai-node (responses)", "openai", features, {
   "other calls of this package; see its chat": ["embeddings", "models"],
-  "not offered": ["count_tokens"],
 });

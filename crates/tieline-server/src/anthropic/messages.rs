@@ -4,11 +4,8 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
-use tieline_types::wire::{Reply, Work};
-use tieline_types::{
-    BackendError, Constraint, Effort, ErrorKind, Prompt, Request, Role, Sampling, Tokens, Wanted,
-};
+use serde_json::{Map, Value};
+use tieline_types::{Constraint, Effort, Prompt, Request, Role, Sampling, Tokens, Wanted};
 
 use super::answer::{self, Head};
 use super::content::Content;
@@ -19,8 +16,9 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::config::Limits;
 use crate::constraint;
+use crate::count::{self, Counting};
 use crate::error::ApiError;
-use crate::heads::{Marks, stamp};
+use crate::heads::stamp;
 use crate::json::Json;
 use crate::made::Made;
 use crate::open::{self, Ask};
@@ -136,22 +134,7 @@ pub(crate) async fn count(
     let made = Made::find(&app, &caller, &shared.model)?;
     let (_, mut ask) = shared.ask(&app.config().limits)?;
     made.apply(&mut ask);
-    let Ask { wanted, request, .. } = ask;
-    request.validate()?;
-    let decided = open::decide(&app, &caller, WHAT, (wanted, &request)).await?;
-    let Some(mut routed) = decided.here() else {
-        // Another machine's model would answer. It is not asked to count: that would be another request to it.
-        let body = json!({ "input_tokens": decided.estimated(), "estimated": true });
-        let marks = Marks { decision: Some(decided.decision().clone()), ..Marks::default() };
-        return Ok(stamp(axum::Json(body).into_response(), &caller, &marks, &ignored));
-    };
-    let served = routed.ready().await?;
-    let Reply::Count(tokens) = routed.work(Work::Count(Box::new(request))).await? else {
-        let error = BackendError::new(ErrorKind::Internal, "the model sent no count");
-        return Err(error.into());
-    };
-    let body = axum::Json(json!({ "input_tokens": tokens })).into_response();
-    Ok(stamp(body, &caller, &Marks::here(&served), &ignored))
+    count::count(&app, &caller, Counting { what: WHAT, ask, beside: Map::new(), ignored }).await
 }
 
 impl MessagesRequest {

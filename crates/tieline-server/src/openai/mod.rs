@@ -30,8 +30,12 @@ use crate::routes::{Dialect, Guard, Route};
 
 /// The routes of this dialect.
 pub(crate) fn routes() -> Vec<Route> {
+    [answering(), answering_as_items(), telling()].into_iter().flatten().collect()
+}
+
+/// Those that have a model work.
+fn answering() -> Vec<Route> {
     let infer = (Dialect::OpenAi, Guard::Infer);
-    let read = (Dialect::OpenAi, Guard::Read);
     vec![
         Route::new((Method::POST, "/v1/chat/completions"), infer, post(chat::chat))
             .about("Answers a conversation.")
@@ -53,12 +57,28 @@ pub(crate) fn routes() -> Vec<Route> {
         rerank("/rerank"),
         rerank("/v1/reranking"),
         rerank("/reranking"),
+    ]
+}
+
+/// Those of responses.
+fn answering_as_items() -> Vec<Route> {
+    let infer = (Dialect::OpenAi, Guard::Infer);
+    vec![
         Route::new((Method::POST, "/v1/responses"), infer, post(responses::create))
             .about("Answers a conversation that may be kept here, as items.")
             .body::<ResponsesRequest>()
             .body::<WireSampling>()
             .gives(answers::RESPONSE)
             .events(answers::RESPONSE_EVENT),
+        Route::new(
+            (Method::POST, "/v1/responses/input_tokens"),
+            infer,
+            post(responses::input_tokens),
+        )
+        .about("How long a conversation is that a response would read.")
+        .body::<ResponsesRequest>()
+        .body::<WireSampling>()
+        .gives(answers::INPUT_TOKENS),
         Route::new((Method::GET, "/v1/responses/{id}"), infer, get(responses::get))
             .about("A response that is kept here.")
             .gives(answers::RESPONSE),
@@ -76,6 +96,13 @@ pub(crate) fn routes() -> Vec<Route> {
         .about("What a response was asked.")
         .query::<Page>()
         .gives(answers::RESPONSE_ITEMS),
+    ]
+}
+
+/// Those that tell what is here.
+fn telling() -> Vec<Route> {
+    let read = (Dialect::OpenAi, Guard::Read);
+    vec![
         Route::new((Method::GET, "/v1/models"), read, get(models::list))
             .about("The models.")
             .gives(answers::MODELS),

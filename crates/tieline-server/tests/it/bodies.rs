@@ -38,7 +38,7 @@ fn base(path: &str) -> Map<String, Value> {
         "/v1/messages" => json!({ "model": "mock", "messages": said, "max_tokens": 5 }),
         "/v1/completions" | "/completion" | "/completions" | "/api/generate"
         | "/api/embeddings" => json!({ "model": "mock", "prompt": "x" }),
-        "/v1/embeddings" | "/v1/responses" | "/api/embed" => {
+        "/v1/embeddings" | "/v1/responses" | "/v1/responses/input_tokens" | "/api/embed" => {
             json!({ "model": "mock", "input": "x" })
         }
         "/embedding" | "/embeddings" | "/tokenize" => json!({ "model": "mock", "content": "x" }),
@@ -61,7 +61,7 @@ fn base(path: &str) -> Map<String, Value> {
 /// What a member needs beside it.
 fn beside(path: &str, name: &str) -> Value {
     match (path, name) {
-        ("/v1/responses", "tool_choice") => {
+        ("/v1/responses" | "/v1/responses/input_tokens", "tool_choice") => {
             json!({ "tools": [{ "type": "function", "name": "x" }] })
         }
         ("/v1/messages" | "/v1/messages/count_tokens", "tool_choice") => {
@@ -70,7 +70,7 @@ fn beside(path: &str, name: &str) -> Value {
         (_, "tool_choice") => {
             json!({ "tools": [{ "type": "function", "function": { "name": "x" } }] })
         }
-        (path, "top_logprobs") if path != "/v1/responses" => json!({ "logprobs": true }),
+        (path, "top_logprobs") if !path.starts_with("/v1/responses") => json!({ "logprobs": true }),
         _ => json!({}),
     }
 }

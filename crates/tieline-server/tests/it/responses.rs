@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use testkit::scripted::{Scripted, Step, call, finished, piece, started, thought};
 use tieline_server::{Config, Limits};
 use tieline_store::keys::{NewKey, Scope};
+use tieline_types::wire::Work;
 use tieline_types::{Bytes, Constraint, ErrorKind, FinishReason, Overflow, Prompt, Role};
 
 use crate::openai::refused;
@@ -352,4 +353,51 @@ async fn what_is_begun_in_the_background_can_be_kept_and_leaves_others_a_place()
     service.post(PATH, &wish).await.is(200);
     service.post(PATH, &wish).await.is(200);
     service.app.close().await;
+}
+
+#[tokio::test]
+async fn tokens_are_counted_as_a_response_would_read_them() {
+    let service = Service::new(Scripted::hello());
+    let count = async |body: &Value| service.post("/v1/responses/input_tokens", body).await;
+    let tools =
+        json!([{ "type": "function", "name": "weather", "parameters": { "type": "object" } }]);
+    let wish = json!({ "instructions": "Be brief.", "input": "Hi you", "tools": tools });
+    let want = json!({ "object": "response.input_tokens", "input_tokens": 4 });
+    assert_eq!(count(&ask(&wish)).await.is(200), want);
+    let (_, work) = service.models.works().pop().unwrap();
+    let Work::Count(request) = work else { panic!("{work:?}") };
+    assert_eq!(request.tools.len(), 1);
+    // What was said before is read too, and nothing is made of either.
+    let id = service.post(PATH, &ask(&json!({}))).await.is(200)["id"].clone();
+    let wish = json!({ "previous_response_id": id, "background": true });
+    let counted = count(&ask(&wish)).await.is(200)["input_tokens"].as_u64().unwrap();
+    service.post(PATH, &ask(&json!({ "previous_response_id": id }))).await.is(200);
+    let Prompt::Chat(read) = service.models.last().prompt else { panic!("no chat") };
+    let words = read.iter().map(|message| message.content.expose().split_whitespace().count());
+    assert_eq!(counted, words.sum::<usize>() as u64);
+    assert_eq!(service.models.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn what_no_response_would_read_is_not_counted() {
+    let service = Service::new(Scripted::hello());
+    let count = async |more: Value| service.post("/v1/responses/input_tokens", &ask(&more)).await;
+    for (more, code, param) in [
+        (json!({ "input": 5 }), "invalid_json", None),
+        (json!({ "input": [] }), "invalid_request", Some("input")),
+        (json!({ "tools": [{ "type": "web_search" }] }), "unsupported", Some("tools[0]")),
+        (json!({ "tool_choice": "some" }), "invalid_request", Some("tool_choice")),
+        (json!({ "conversation": "x" }), "unsupported", Some("conversation")),
+        (
+            json!({ "previous_response_id": "resp_x" }),
+            "previous_response_not_found",
+            Some("previous_response_id"),
+        ),
+    ] {
+        refused(&count(more).await.is(400), code, param);
+    }
+    refused(&count(json!({ "model": "nobody" })).await.is(404), "model_not_found", None);
+    let said = service.post("/v1/responses/input_tokens", &json!({ "model": "mock" })).await;
+    refused(&said.is(400), "invalid_json", None);
+    assert!(service.models.works().is_empty());
 }

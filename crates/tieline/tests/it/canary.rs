@@ -62,7 +62,7 @@ fn body(path: &str) -> Value {
                     "function": { "name": "look", "arguments": arguments.to_string() } }] },
                 { "role": "tool", "tool_call_id": CANARY, "content": CANARY }] }),
         "/v1/completions" => json!({ "prompt": said, "max_tokens": 4, "stop": CANARY }),
-        "/v1/responses" => {
+        "/v1/responses" | "/v1/responses/input_tokens" => {
             json!({ "input": said, "instructions": CANARY, "max_output_tokens": 4,
             "metadata": { "a": CANARY }, "user": CANARY,
             "tools": [{ "type": "function", "name": "look", "description": CANARY, "parameters": parameters }] })

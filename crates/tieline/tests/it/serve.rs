@@ -68,6 +68,10 @@ fn one_model_answers_in_every_dialect() {
         json!({ "model": "smollm2", "temperature": 0, "input": QUESTION, "instructions": SYSTEM });
     let response = daemon.post("/v1/responses", &body).is(200);
     assert_eq!(response["output"][0]["content"][0]["text"], ANSWER);
+    let look = json!([{ "type": "function", "name": "look", "parameters": {} }]);
+    for tools in [json!([]), look] {
+        count_is_what_is_read(&daemon, &body, &tools);
+    }
 
     let body = json!({ "model": "smollm2", "content": "Hello there" });
     assert!(!daemon.post("/tokenize", &body).is(200)["tokens"].as_array().unwrap().is_empty());
@@ -82,6 +86,16 @@ fn one_model_answers_in_every_dialect() {
     assert_eq!(daemon.get("/v1/models").is(200)["data"][0]["id"], "smollm2");
     assert_eq!(daemon.get("/health").is(200)["status"], "ok");
     daemon.end();
+}
+
+/// What is counted of a response is what it reads, its tools among it.
+fn count_is_what_is_read(daemon: &Daemon, body: &Value, tools: &Value) {
+    let mut body = body.clone();
+    body["tools"] = tools.clone();
+    body["max_output_tokens"] = json!(1);
+    let response = daemon.post("/v1/responses", &body).is(200);
+    let counted = daemon.post("/v1/responses/input_tokens", &body).is(200);
+    assert_eq!(counted["input_tokens"], response["usage"]["input_tokens"], "{tools}");
 }
 
 #[test]

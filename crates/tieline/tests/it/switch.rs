@@ -135,6 +135,21 @@ fn a_made_model_takes_no_name_of_the_policys() {
 }
 
 #[test]
+fn whoever_would_answer_elsewhere_is_not_asked_to_count() {
+    let Some(town) = Town::new(script(), POLICY) else { return };
+    let body = json!({ "model": "cloud/big", "input": QUESTION });
+    let counted = town.daemon.post("/v1/responses/input_tokens", &body).is(200);
+    let words = QUESTION.split_whitespace().count() as u64;
+    assert!(counted["input_tokens"].as_u64().unwrap() >= words, "{counted}");
+    let said = json!([{ "role": "user", "content": QUESTION }]);
+    let body = json!({ "model": "cloud/big", "messages": said });
+    let same = town.daemon.post("/v1/messages/count_tokens", &body).is(200);
+    assert_eq!((&same["estimated"], &counted["estimated"]), (&json!(true), &json!(true)));
+    assert_eq!((&counted["object"], town.left()), (&json!("response.input_tokens"), String::new()));
+    town.daemon.end();
+}
+
+#[test]
 fn the_hard_goes_to_the_vendor_and_its_truth_is_in_the_ledger() {
     let Some(town) = Town::new(script(), POLICY) else { return };
     let said = town.chat("auto", "Prove that there are infinitely many primes.", &json!({}));

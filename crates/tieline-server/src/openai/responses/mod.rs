@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tieline_types::{BackendError, ErrorKind};
 
 use self::answer::{Turn, Writer};
@@ -23,6 +23,7 @@ use super::calls::first_call;
 use super::sampling::WireSampling;
 use crate::app::App;
 use crate::caller::Caller;
+use crate::count::{self, Counting};
 use crate::error::{ApiError, Fault};
 use crate::heads::{Marks, stamp};
 use crate::json::Json;
@@ -54,6 +55,18 @@ pub(crate) async fn create(
     let response = whole(&app, &turn, steps(opened.steps, one_call)).await?;
     let body = axum::Json(response).into_response();
     Ok(stamp(body, &caller, &opened.marks, &ignored))
+}
+
+/// Counts what the same call would read. Nothing is made or kept of it, whatever it says of that.
+pub(crate) async fn input_tokens(
+    State(app): State<App>,
+    caller: Caller,
+    Json { value, shared, ignored }: Json<ResponsesRequest, WireSampling>,
+) -> Result<Response, ApiError> {
+    const WHAT: (Dialect, &str) = (Dialect::OpenAi, "input_tokens");
+    let Asked { ask, .. } = value.asked(&app, &caller, shared)?;
+    let beside = Map::from_iter([("object".to_owned(), json!("response.input_tokens"))]);
+    count::count(&app, &caller, Counting { what: WHAT, ask, beside, ignored }).await
 }
 
 fn steps(steps: Steps, one_call: bool) -> Steps {

@@ -124,6 +124,12 @@ pub(crate) const RESPONSE_ITEM: Form = ("ResponseItem", || {
     })
 });
 
+/// `estimated` is there and true where another machine's model would answer, which is not asked to count.
+pub(crate) const INPUT_TOKENS: Form = (
+    "ResponseInputTokens",
+    || json!({ "object": "=response.input_tokens", "input_tokens": "whole", "estimated?": "bool" }),
+);
+
 pub(crate) const RESPONSE_DELETED: Form =
     ("ResponseDeleted", || json!({ "id": "text", "object": "=response", "deleted": "bool" }));
 
