@@ -72,6 +72,51 @@ pub(crate) fn likely(path: &str) -> Dialect {
         _ if path.starts_with("/api/v0/") => Dialect::LmStudio,
         _ if path.starts_with("/api/") => Dialect::Ollama,
         _ if path.starts_with("/v1/messages") => Dialect::Anthropic,
+        _ if is_llamas(path) => Dialect::Llama,
         _ => Dialect::OpenAi,
+    }
+}
+
+/// Whether a path begins as one of llama-server's own, also one that is not here.
+fn is_llamas(path: &str) -> bool {
+    let first = path.strip_prefix('/').and_then(|path| path.split('/').next());
+    matches!(
+        first,
+        Some(
+            "apply-template"
+                | "completion"
+                | "completions"
+                | "detokenize"
+                | "embedding"
+                | "embeddings"
+                | "health"
+                | "infill"
+                | "lora-adapters"
+                | "models"
+                | "props"
+                | "slots"
+                | "tokenize"
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_no_table_is_told_in_the_words_of_its_likely_caller() {
+        for (path, want) in [
+            ("/api/v0/models/x", Dialect::LmStudio),
+            ("/api/nothing", Dialect::Ollama),
+            ("/v1/messages/batches", Dialect::Anthropic),
+            ("/lora-adapters", Dialect::Llama),
+            ("/slots/0", Dialect::Llama),
+            ("/slotsmachine", Dialect::OpenAi),
+            ("/v1/completions/x", Dialect::OpenAi),
+            ("/", Dialect::OpenAi),
+        ] {
+            assert_eq!(likely(path), want, "{path}");
+        }
     }
 }

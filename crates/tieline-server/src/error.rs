@@ -12,7 +12,7 @@ use axum::http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, Retry};
+use tieline_types::{BackendError, ErrorKind, Hint, InvalidParameter, Retry, Tokens};
 
 use crate::caller::RequestId;
 use crate::dialect::{Dialect, is_anthropic};
@@ -56,6 +56,17 @@ pub(crate) struct ApiError {
     /// The parameter that is wrong.
     pub(crate) param: Option<String>,
     pub(crate) retry_after: Option<Duration>,
+    /// How much of what does not fit would have to.
+    pub(crate) excess: Option<Excess>,
+}
+
+/// A prompt that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Excess {
+    /// The prompt's length.
+    pub(crate) prompt: Tokens,
+    /// What there is room for, the answer's tokens among it.
+    pub(crate) context: Tokens,
 }
 
 /// How a fault is told: OpenAI's names serve as the common ones.
@@ -90,6 +101,22 @@ impl Fault {
         };
         row(status, kind, code, anthropic)
     }
+
+    /// llama-server's `type`. It has one for each of its statuses; ours are more.
+    fn llama(self) -> &'static str {
+        match self {
+            Self::Backend(ErrorKind::ContextExceeded) => "exceed_context_size_error",
+            Self::Backend(ErrorKind::Unsupported) => "not_supported_error",
+            _ => match self.row().status.as_u16() {
+                401 => "authentication_error",
+                402 | 403 => "permission_error",
+                404 => "not_found_error",
+                429 | 503 => "unavailable_error",
+                500.. => SERVER,
+                _ => INVALID,
+            },
+        }
+    }
 }
 
 const INVALID: &str = "invalid_request_error";
@@ -123,7 +150,7 @@ fn backend_row(kind: ErrorKind) -> Row {
 
 impl ApiError {
     pub(crate) fn new(fault: Fault, message: impl Into<String>) -> Self {
-        Self { fault, message: message.into(), param: None, retry_after: None }
+        Self { fault, message: message.into(), param: None, retry_after: None, excess: None }
     }
 
     /// A refusal that ends after some time.
@@ -171,14 +198,7 @@ impl ApiError {
                 "type": "error",
                 "error": { "type": row.anthropic, "message": self.anthropic_message() },
             }),
-            // llama-server's errors have a numeric code and its own types; clients read `message` and `type`.
-            Dialect::Llama => json!({
-                "error": {
-                    "code": row.status.as_u16(),
-                    "message": self.message,
-                    "type": row.code,
-                },
-            }),
+            Dialect::Llama => self.llama(),
             Dialect::OpenAi | Dialect::LmStudio | Dialect::Own => json!({
                 "error": {
                     "message": self.message,
@@ -188,6 +208,23 @@ impl ApiError {
                 },
             }),
         }
+    }
+}
+
+impl ApiError {
+    /// llama-server's errors have a numeric code and its own types; clients read `message` and `type`, and of a prompt
+    /// that does not fit how long it is.
+    fn llama(&self) -> Value {
+        let mut error = json!({
+            "code": self.fault.row().status.as_u16(),
+            "message": self.message,
+            "type": self.fault.llama(),
+        });
+        if let Some(excess) = self.excess {
+            error["n_prompt_tokens"] = json!(excess.prompt);
+            error["n_ctx"] = json!(excess.context);
+        }
+        json!({ "error": error })
     }
 }
 
@@ -201,7 +238,7 @@ impl From<BackendError> for ApiError {
             Some(hint) => format!("{error} ({hint})"),
             None => error.to_string(),
         };
-        Self { fault: Fault::Backend(error.kind), message, param: None, retry_after }
+        Self { retry_after, ..Self::new(Fault::Backend(error.kind), message) }
     }
 }
 
@@ -265,4 +302,60 @@ pub(crate) fn render(error: &ApiError, dialect: Dialect, RequestId(id): &Request
         response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(fault: Fault, code: u16, kind: &str) {
+        let body = ApiError::new(fault, "x").body(Dialect::Llama);
+        assert_eq!(body, json!({ "error": { "code": code, "message": "x", "type": kind } }));
+    }
+
+    #[test]
+    fn llama_servers_clients_read_its_own_types() {
+        for (kind, code, word) in [
+            (ErrorKind::InvalidRequest, 400, "invalid_request_error"),
+            (ErrorKind::NotFound, 404, "not_found_error"),
+            (ErrorKind::ContextExceeded, 400, "exceed_context_size_error"),
+            (ErrorKind::Unsupported, 400, "not_supported_error"),
+            (ErrorKind::BadModel, 422, "invalid_request_error"),
+            (ErrorKind::Quarantined, 422, "invalid_request_error"),
+            (ErrorKind::OutOfMemory, 503, "unavailable_error"),
+            (ErrorKind::Busy, 503, "unavailable_error"),
+            (ErrorKind::Timeout, 504, "server_error"),
+            (ErrorKind::Denied, 403, "permission_error"),
+            (ErrorKind::OverBudget, 402, "permission_error"),
+            (ErrorKind::Upstream, 502, "server_error"),
+            (ErrorKind::Crashed, 503, "unavailable_error"),
+            (ErrorKind::Unavailable, 503, "unavailable_error"),
+            (ErrorKind::Internal, 500, "server_error"),
+        ] {
+            check(Fault::Backend(kind), code, word);
+        }
+        check(Fault::BadBody, 400, "invalid_request_error");
+        check(Fault::TooLarge, 413, "invalid_request_error");
+        check(Fault::HeadTooLarge, 431, "invalid_request_error");
+        check(Fault::SlowBody, 408, "invalid_request_error");
+        check(Fault::NotJson, 415, "invalid_request_error");
+        check(Fault::Unauthorized, 401, "authentication_error");
+        check(Fault::Forbidden, 403, "permission_error");
+        check(Fault::RateLimited, 429, "unavailable_error");
+        check(Fault::Misdirected, 421, "invalid_request_error");
+        check(Fault::NoRoute, 404, "not_found_error");
+        check(Fault::NoMethod, 405, "invalid_request_error");
+        check(Fault::NoPrevious, 400, "invalid_request_error");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_in_numbers() {
+        let excess = Some(Excess { prompt: Tokens(13_392), context: Tokens(8192) });
+        let fault = Fault::Backend(ErrorKind::ContextExceeded);
+        let error = ApiError { excess, ..ApiError::new(fault, "x") };
+        let body = error.body(Dialect::Llama);
+        let error = &body["error"];
+        assert_eq!((&error["n_prompt_tokens"], &error["n_ctx"]), (&json!(13_392), &json!(8192)));
+    }
 }

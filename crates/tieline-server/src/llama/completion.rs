@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::answer::{self, Head};
 use super::choose::choose;
+use super::excess::Tried;
 use super::prompt::{CompletionRequest, Manner, prompt};
 use crate::app::App;
 use crate::caller::Caller;
@@ -52,6 +53,14 @@ pub(crate) async fn complete(
     caller: &Caller,
     asked: Asked,
 ) -> Result<Response, ApiError> {
+    let tried = Tried::of(&asked);
+    match answered(app, caller, asked).await {
+        Err(error) => Err(tried.measured(app, error).await),
+        done => done,
+    }
+}
+
+async fn answered(app: &App, caller: &Caller, asked: Asked) -> Result<Response, ApiError> {
     let Asked { operation, ask, reading, manner, ignored } = asked;
     let what = (Dialect::Llama, operation);
     let head = Head::new(&ask.wanted.name, &ask.request, manner);

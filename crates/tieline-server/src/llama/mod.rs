@@ -6,6 +6,7 @@ mod answer;
 pub(crate) mod choose;
 mod completion;
 mod embedding;
+mod excess;
 mod infill;
 mod prompt;
 mod state;

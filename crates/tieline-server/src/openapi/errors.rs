@@ -22,7 +22,12 @@ pub(super) fn schema(dialect: Dialect) -> Value {
             object(properties, &["type", "error"])
         }
         Dialect::Llama => {
-            let members = json!({ "code": { "type": "integer" }, "message": text, "type": text });
+            let number = json!({ "type": "integer" });
+            let members = json!({
+                "code": number, "message": text, "type": text,
+                // Of a prompt that does not fit.
+                "n_prompt_tokens": number, "n_ctx": number,
+            });
             let error = object(members, &["code", "message", "type"]);
             object(json!({ "error": error }), &["error"])
         }

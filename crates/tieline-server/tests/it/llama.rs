@@ -331,13 +331,35 @@ async fn limits_hold_at_their_value() {
 }
 
 #[tokio::test]
+async fn what_does_not_fit_is_told_in_numbers() {
+    let fails = vec![Step::Fail(ErrorKind::ContextExceeded, "9 tokens are too many")];
+    let service = Service::new(Scripted::default().with("long", fails));
+    for (prompt, stream, want) in [
+        (json!("one two three"), false, 3),
+        (json!("one two three four"), true, 4),
+        (json!([5, 6]), false, 2),
+    ] {
+        let body = json!({ "prompt": prompt, "stream": stream });
+        let error = service.post("/completion", &body).await.is(400)["error"].clone();
+        assert_eq!(error["type"], "exceed_context_size_error");
+        assert_eq!((&error["n_prompt_tokens"], &error["n_ctx"]), (&json!(want), &json!(4096)));
+        assert_eq!(error["message"], "9 tokens are too many");
+    }
+    // What fails otherwise has no such numbers.
+    let models = Scripted::default().refusing("mock", ErrorKind::Busy, "the queue is full");
+    let error = Service::new(models).post("/completion", &json!({ "prompt": "x" })).await.is(503);
+    let error = &error["error"];
+    assert_eq!((&error["type"], error.get("n_ctx")), (&json!("unavailable_error"), None));
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_ends_with_an_error() {
     let models = Scripted::default()
         .with("mock", vec![started(), piece("Hel"), Step::Fail(ErrorKind::Crashed, "it died")]);
     let service = Service::new(models);
     let said = service.post("/completion", &json!({ "prompt": "x", "stream": true })).await;
     let error = said.chunks().pop().unwrap();
-    assert_eq!(error["error"]["type"], "engine_crashed");
+    assert_eq!(error["error"]["type"], "unavailable_error");
     assert_eq!(error["error"]["code"], 503);
     service.post("/completion", &json!({ "prompt": "x" })).await.is(503);
 }

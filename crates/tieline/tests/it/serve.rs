@@ -98,6 +98,18 @@ fn count_is_what_is_read(daemon: &Daemon, body: &Value, tools: &Value) {
     assert_eq!(counted["input_tokens"], response["usage"]["input_tokens"], "{tools}");
 }
 
+/// llama-server's clients read by how much a prompt is too long.
+fn what_does_not_fit_is_measured(daemon: &Daemon) {
+    let body = json!({ "model": "smollm2", "prompt": "We sold fish and bread. ".repeat(200) });
+    let error = daemon.post("/completion", &body).is(400)["error"].clone();
+    assert_eq!(
+        (&error["type"], &error["n_ctx"]),
+        (&json!("exceed_context_size_error"), &json!(512))
+    );
+    let said = format!("the prompt has {} tokens", error["n_prompt_tokens"]);
+    assert!(error["message"].as_str().unwrap().contains(&said), "{error}");
+}
+
 #[test]
 fn what_becomes_of_a_long_conversation_or_a_late_answer_is_said_by_header() {
     let Some(runner) = testkit::runner() else { return };
@@ -126,6 +138,7 @@ fn what_becomes_of_a_long_conversation_or_a_late_answer_is_said_by_header() {
         said.is(status);
         assert!(said.body.contains(want), "{word}: {}", said.body);
     }
+    what_does_not_fit_is_measured(&daemon);
     daemon.end();
 }
 
