@@ -46,6 +46,8 @@ pub(crate) enum Fault {
     NoMethod,
     /// The response to go on from is not kept.
     NoPrevious,
+    /// The route is another server's, and does nothing here.
+    NotOffered,
 }
 
 /// A refusal or failure, as a caller may see it.
@@ -98,6 +100,7 @@ impl Fault {
             Self::NoRoute => (404, INVALID, "not_found", "not_found_error"),
             Self::NoMethod => (405, INVALID, "method_not_allowed", INVALID),
             Self::NoPrevious => (400, INVALID, "previous_response_not_found", INVALID),
+            Self::NotOffered => (501, SERVER, "not_offered", "api_error"),
         };
         row(status, kind, code, anthropic)
     }
@@ -106,7 +109,7 @@ impl Fault {
     fn llama(self) -> &'static str {
         match self {
             Self::Backend(ErrorKind::ContextExceeded) => "exceed_context_size_error",
-            Self::Backend(ErrorKind::Unsupported) => "not_supported_error",
+            Self::Backend(ErrorKind::Unsupported) | Self::NotOffered => "not_supported_error",
             _ => match self.row().status.as_u16() {
                 401 => "authentication_error",
                 402 | 403 => "permission_error",
@@ -347,6 +350,7 @@ mod tests {
         check(Fault::NoRoute, 404, "not_found_error");
         check(Fault::NoMethod, 405, "invalid_request_error");
         check(Fault::NoPrevious, 400, "invalid_request_error");
+        check(Fault::NotOffered, 501, "not_supported_error");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) fn routes() -> Vec<Route> {
             .about("The places of models in memory.")
             .query::<state::SlotsQuery>()
             .gives(answers::SLOTS),
+        Route::new((Method::POST, "/slots/{id}"), infer, post(state::act_on_slot))
+            .about("Refused: what was computed is kept on disk without being asked."),
         Route::new((Method::GET, "/models"), read, get(state::models))
             .about("The models and whether they are in memory.")
             .gives(answers::MODELS),

@@ -123,6 +123,14 @@ pub(crate) async fn slots(
     Ok(Json(json!(slots)))
 }
 
+/// llama-server saves and restores one slot's cache by hand, and refuses that as long as it has no folder for it. Here a
+/// slot is no place of a conversation's: any request finds what was computed before by its text.
+pub(crate) async fn act_on_slot() -> ApiError {
+    let text = "slots are neither saved nor restored nor erased by hand: what was computed of a prompt is kept \
+                in memory and on disk, and found again by whatever begins alike";
+    ApiError::new(Fault::NotOffered, text)
+}
+
 fn places(model: &Residence) -> Vec<Value> {
     let Some(served) = model.served.as_deref() else { return Vec::new() };
     let place = |at: u32| {

@@ -206,7 +206,7 @@ async fn what_is_not_declared_is_not_read() {
 
 #[test]
 fn every_route_says_how_it_answers() {
-    let refuse = ["/api/me"];
+    let refuse = ["/api/me", "/slots/{id}"];
     for (path, methods) in document()["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let responses = operation["responses"].as_object().unwrap();

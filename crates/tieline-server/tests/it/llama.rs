@@ -86,6 +86,24 @@ async fn slots_are_the_places_of_models_in_memory() {
 }
 
 #[tokio::test]
+async fn slots_are_not_acted_on_by_hand() {
+    let service = Service::new(Scripted::hello());
+    for (path, body) in [
+        ("/slots/0?action=save", json!({ "filename": "a.bin" })),
+        ("/slots/0?action=restore", json!({ "filename": "../a.bin" })),
+        ("/slots/9999?action=erase", json!({})),
+        ("/slots/x", json!([])),
+    ] {
+        let error = service.post(path, &body).await.is(501)["error"].clone();
+        assert_eq!((&error["code"], &error["type"]), (&json!(501), &json!("not_supported_error")));
+        assert!(error["message"].as_str().unwrap().contains("kept in memory and on disk"));
+    }
+    let error = service.get("/slots/0").await.is(405)["error"].clone();
+    assert_eq!((&error["code"], &error["type"]), (&json!(405), &json!("invalid_request_error")));
+    assert!(service.models.works().is_empty() && service.models.seen().is_empty());
+}
+
+#[tokio::test]
 async fn slots_that_are_all_taken_can_be_an_error() {
     let service = Service::new(Scripted::hello().busy("mock", 8));
     let slots = service.get("/slots").await.is(200);
@@ -180,10 +198,11 @@ async fn a_completion_is_read_whole() {
         "prompt": [5, 6], "n_predict": -1, "temperature": 0, "top_k": 3, "repeat_last_n": -1,
         "stop": ["END", ""], "seed": 7, "grammar": "root ::= \"a\"", "n_probs": 2,
         "cache_prompt": false, "ignore_eos": true, "logit_bias": [[5, false], [6, 1.5]], "id_slot": 3, "samplers": ["top_k"],
+        "return_progress": true,
     });
     let said = service.post("/completions", &body).await;
     let answer = said.is(200);
-    assert_eq!(said.headers["x-tieline-ignored"], "id_slot, samplers");
+    assert_eq!(said.headers["x-tieline-ignored"], "id_slot, samplers, return_progress");
     assert_eq!(answer["completion_probabilities"][0]["logprob"], -0.5);
     assert_eq!(answer["completion_probabilities"][0]["token"], "Hello");
     let asked = service.models.last();

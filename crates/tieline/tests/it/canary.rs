@@ -19,11 +19,12 @@ const ANSWERED: &str = "France is Paris";
 /// Members that name a model, or a rule: a refusal says which is not here.
 const NAMES: [&str; 7] = ["model", "name", "source", "destination", "from", "reference", "grammar"];
 /// What this model cannot do, and what is at no path of a canary.
-const REFUSED: [(&str, u16); 10] = [
+const REFUSED: [(&str, u16); 11] = [
     ("/api/blobs/{digest}", 400),
     ("/api/me", 401),
     ("/infill", 400),
     ("/rerank", 400),
+    ("/slots/{id}", 501),
     ("/reranking", 400),
     ("/tieline/v1/models/{name}/load", 404),
     ("/tieline/v1/models/{name}/unload", 404),
@@ -121,6 +122,7 @@ fn of_models(path: &str) -> Value {
         "/tieline/v1/pull" => {
             json!({ "reference": format!("https://{CANARY}.invalid/{CANARY}.gguf") })
         }
+        "/slots/{id}" => json!({ "filename": CANARY }),
         "/api/me" | "/api/signout" | "/v1/responses/{id}/cancel" => json!({}),
         "/tieline/v1/models/{name}/load" | "/tieline/v1/models/{name}/unload" => json!({}),
         "/api/blobs/{digest}" => json!(CANARY),
