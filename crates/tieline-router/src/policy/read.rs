@@ -309,13 +309,22 @@ fn hedge(root: &mut Table<'_>, faults: &mut Faults<'_>) -> HedgePolicy {
     hedge
 }
 
+/// The thousandths of a number from 0 to a million.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a thousand million fits"
+)]
+fn milli(number: f64) -> u32 {
+    (number * 1000.0).round() as u32
+}
+
 fn machine(root: &mut Table<'_>, faults: &mut Faults<'_>) -> MachinePolicy {
     const WATTS: Range<f64> = 0.0..1e6;
     const HOURS: Range<u32> = 1..1_000_001;
     let Some(mut table) = root.table("machine", faults) else { return MachinePolicy::default() };
     let tariff_per_kwh = table.money("tariff", faults);
-    // Below a million, so its thousandths are a number of 32 bits.
-    let milliwatts = table.number("watts", WATTS, faults).map(|watts| (watts * 1000.0) as u32);
+    let milliwatts = table.number("watts", WATTS, faults).map(milli);
     let (price, hours) = (table.money("hardware", faults), table.count("life", faults));
     if table.value("watts").is_some() && table.value("tariff").is_none() {
         table.fault("watts", "what it draws says nothing without a tariff", faults);
