@@ -1,23 +1,24 @@
 """The gateways that are compared: how each is started in front of one upstream that speaks OpenAI's chat.
 
-Each needs to be installed first, in virtual environments of its own under the folder GATEWAYS:
-
-    python3 -m venv litellm    && litellm/bin/pip install 'litellm[proxy]==1.108.1'
-    python3 -m venv tensorzero && tensorzero/bin/pip install tensorzero==2026.6.0
-    mkdir portkey && cd portkey && npm install @portkey-ai/gateway@1.15.2
-
-What is not there is left out, and said.
+Each needs to be installed first, in a place of its own under the folder GATEWAYS: README.md has the commands. What is not
+there is left out, and said. Every package of theirs is pinned by its hash, in LOCKS.
 """
 
+import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+
+HERE = pathlib.Path(__file__).parent
+# What is installed of each peer, to the byte.
+LOCKS = {"litellm": "litellm.txt", "tensorzero": "tensorzero.txt", "portkey": "portkey/package-lock.json"}
 
 TENSORZERO = """
 import sys, time, tensorzero
@@ -195,6 +196,42 @@ def portkey(folder, upstream, port, scratch, log):
     version = "portkey " + json.loads((package / "package.json").read_text())["version"]
     gateway = Gateway("portkey", f"http://127.0.0.1:{port}/v1", "mock", version, headers, process)
     return wait_for(gateway, begun)
+
+
+def locked(folder):
+    """Of each peer's lock: its SHA-256, and which packages are installed otherwise than it says; None: it is not there."""
+    told = {}
+    for name, lock in LOCKS.items():
+        otherwise = pip_otherwise if lock.endswith(".txt") else npm_otherwise
+        is_there = (folder / name).exists()
+        told[name] = {
+            "lock": lock,
+            "sha256": hashlib.sha256((HERE / lock).read_bytes()).hexdigest(),
+            "otherwise": sorted(otherwise(folder / name, HERE / lock)) if is_there else None,
+        }
+    return told
+
+
+def pip_otherwise(folder, lock):
+    """Packages of a virtual environment whose version is not the lock's. What it was made with is not of the lock."""
+    plain = lambda name: re.sub(r"[-_.]+", "-", name).lower()  # noqa: E731
+    pins = re.findall(r"(?m)^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", lock.read_text())
+    versions = {plain(name): version for name, version in pins}
+    for found in folder.glob("lib/python*/site-packages/*.dist-info"):
+        name, version = found.name.removesuffix(".dist-info").rsplit("-", 1)
+        if plain(name) not in ("pip", "setuptools", "wheel") and versions.get(plain(name)) != version:
+            yield f"{plain(name)} {version}"
+
+
+def npm_otherwise(folder, lock):
+    """Packages of a folder whose bytes, as npm noted them, are not the lock's."""
+    wanted, note = json.loads(lock.read_text())["packages"], folder / "node_modules/.package-lock.json"
+    if not note.exists():
+        yield "all of it: npm noted nothing"
+        return
+    for path, found in json.loads(note.read_text())["packages"].items():
+        if found["integrity"] != wanted.get(path, {}).get("integrity"):
+            yield f"{path.removeprefix('node_modules/')} {found['version']}"
 
 
 def installed(folder, package):

@@ -106,6 +106,11 @@ def table(running, samples):
     return lines
 
 
+def lock_line(lock):
+    otherwise = ", ".join(lock["otherwise"]) or "nothing"
+    return f"{lock['lock']}, SHA-256 {lock['sha256'][:12]}; installed otherwise: {otherwise}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tieline", required=True, help="the release build of tieline")
@@ -140,9 +145,11 @@ def main():
         memory = f"{idle[gateway.name] / 1e3:.0f} | {after[gateway.name] / 1e3:.0f}"
         lines.append(f"| {gateway.name} | {gateway.version} | {gateway.cold_start_s:.2f} | {memory} |")
     lines += [f"- {name} is missing: {why}" for name, why in missing.items()]
+    locks = gateways.locked(pathlib.Path(args.gateways))
+    lines += [f"- {name}: {lock_line(lock)}" for name, lock in locks.items() if lock["otherwise"] is not None]
     print("\n".join(lines))
     if args.out:
-        pathlib.Path(args.out).write_text(json.dumps({"samples": samples, "missing": missing}, indent=1))
+        pathlib.Path(args.out).write_text(json.dumps({"samples": samples, "missing": missing, "locks": locks}, indent=1))
 
 
 if __name__ == "__main__":
