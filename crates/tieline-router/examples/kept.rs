@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tieline_router::choose::{Asked, Candidate, Figure, Session, Try, decide};
 use tieline_router::replay::{Again, Keeper, Reader, Replay};
-use tieline_router::{Decision, Filed, Outcome, Policy, Record, Tried};
+use tieline_router::{AskedFor, Decision, Filed, Outcome, Policy, Record, Tried};
 use tieline_store::Store;
 use tieline_types::{DataClass, Source, Tokens, Usage};
 
@@ -116,6 +116,8 @@ fn filed(policy: &Policy, all: &[Candidate], number: u32) -> Filed {
         usage: Some(usage),
         first_token_us: Some(u64::from(spread(number, 2_100_000))),
         total_us: u64::from(spread(number, 21_000_000)),
+        asked_for: AskedFor::default(),
+        finish: None,
         trace_parent: None,
     };
     Filed { record: Arc::new(record), candidates: Some(Arc::new(candidates)) }

@@ -20,6 +20,6 @@ pub mod switch;
 
 pub use plan::{Decision, Facts, plan};
 pub use policy::{Policy, PolicyError};
-pub use record::{Filed, Outcome, Record, Records};
+pub use record::{AskedFor, Filed, Outcome, Record, Records};
 pub use run::{Again, Call, Hints, Routed, Router};
 pub use switch::{Other, RemoteModel, Setup, Switch, Tried};

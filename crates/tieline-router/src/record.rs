@@ -1,5 +1,7 @@
 //! What happened to each request, without a word of it.
 
+mod asked_for;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +16,9 @@ use crate::carry::Hedged;
 use crate::choose::{self, Candidate};
 use crate::plan::Decision;
 use crate::switch::Tried;
+
+pub use asked_for::AskedFor;
+pub(crate) use asked_for::finish_word;
 
 /// Records that are kept in memory.
 const KEPT: usize = 5000;
@@ -87,6 +92,12 @@ pub struct Record {
     pub first_token_us: Option<u64>,
     /// From arrival to the end, in microseconds.
     pub total_us: u64,
+    /// What was asked for besides the text; as usual where no model was asked to answer.
+    #[serde(skip)]
+    pub asked_for: AskedFor,
+    /// How the answer ended, as a word: `stop`, `length`, `tool_calls`, … `None`: it has no end.
+    #[serde(skip)]
+    pub finish: Option<&'static str>,
     /// The caller's place in a trace, as W3C's `traceparent` has it.
     #[serde(skip)]
     pub trace_parent: Option<String>,

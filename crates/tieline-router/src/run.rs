@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::choose;
 use crate::plan::{Decision, Facts, plan};
-use crate::record::{Filed, Outcome, Place, Record, Records};
+use crate::record::{AskedFor, Filed, Outcome, Place, Record, Records, finish_word};
 use crate::switch::kept::KEPT;
 use crate::switch::{self, Looked, Planned, Switch};
 
@@ -120,7 +120,8 @@ impl Router {
         let planned = self.switch.plan(setup, &self.host, (&call, request)).await?;
         let decision = short(planned.decision(), planned.asked().network_gone);
         let refusal = switch::refusal(planned.decision(), self.switch.passes(&planned));
-        let routed = self.routed(call, decision, Some(Arc::new(planned)));
+        let mut routed = self.routed(call, decision, Some(Arc::new(planned)));
+        routed.arrival.asked_for = AskedFor::of(request);
         match refusal {
             None => Ok(routed),
             Some(error) => {
@@ -148,7 +149,14 @@ impl Router {
             records: Arc::clone(&self.records),
             wanted,
             planned,
-            arrival: Arrival { call, decision, digest: None, at, since },
+            arrival: Arrival {
+                call,
+                decision,
+                asked_for: AskedFor::default(),
+                digest: None,
+                at,
+                since,
+            },
         }
     }
 }
@@ -178,6 +186,7 @@ const UNKNOWN: &str = "unknown";
 struct Arrival {
     call: Call,
     decision: Decision,
+    asked_for: AskedFor,
     digest: Option<Digest>,
     at: SystemTime,
     since: Instant,
@@ -267,6 +276,7 @@ impl Routed {
     /// # Errors
     /// As [`ready`](Self::ready), the model can never answer this, or its time is over; that is recorded.
     pub async fn ready_for(&mut self, request: &mut Request) -> Result<Arc<Served>, BackendError> {
+        self.arrival.asked_for = AskedFor::of(request);
         if let Err(error) = self.host.check(&self.wanted, request).await {
             let mut entry = self.open_entry();
             entry.early = true;
@@ -363,9 +373,9 @@ impl Routed {
     }
 
     fn open_entry(&self) -> Entry {
-        let (usage, first_token, error, place) = (None, None, None, None);
+        let (usage, finish, first_token, error, place) = (None, None, None, None, None);
         let (early, closed) = (false, false);
-        Entry { routed: self.clone(), usage, first_token, error, place, early, closed }
+        Entry { routed: self.clone(), usage, finish, first_token, error, place, early, closed }
     }
 }
 
@@ -411,6 +421,7 @@ impl Backend for Routed {
 
     async fn run(&self, request: Request) -> Result<EventStream, BackendError> {
         let mut entry = self.open_entry();
+        entry.routed.arrival.asked_for = AskedFor::of(&request);
         let begun = match &self.planned {
             Some(planned) => self.run_planned(planned, request, &mut entry.place).await,
             None => self.host.run(&self.wanted, request).await,
@@ -429,6 +440,7 @@ impl Backend for Routed {
 struct Entry {
     routed: Routed,
     usage: Option<Usage>,
+    finish: Option<&'static str>,
     first_token: Option<Duration>,
     error: Option<ErrorKind>,
     place: Option<Place>,
@@ -464,7 +476,7 @@ impl Entry {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        let Arrival { call, decision, digest, at, since } = &self.routed.arrival;
+        let Arrival { call, decision, asked_for, digest, at, since } = &self.routed.arrival;
         let planned = self.routed.planned.as_ref();
         let tried = planned.map(|planned| planned.tried()).unwrap_or_default();
         let mut decision = self.told(decision);
@@ -498,6 +510,8 @@ impl Entry {
             usage: self.usage,
             first_token_us: first_token.map(micros),
             total_us: micros(since.elapsed()),
+            asked_for: *asked_for,
+            finish: self.finish,
             trace_parent: call.hints.trace_parent.clone(),
         };
         self.routed.records.add(record, (candidates, self.place.take()));
@@ -537,6 +551,7 @@ impl Stream for Recorded {
         match &polled {
             Poll::Ready(Some(Ok(Event::Finished(finished)))) => {
                 entry.usage = Some(finished.usage);
+                entry.finish = Some(finish_word(&finished.reason));
                 entry.close(Outcome::Answered);
             }
             Poll::Ready(Some(Ok(Event::Piece(_) | Event::Reasoning(_) | Event::ToolCall(_)))) => {

@@ -15,12 +15,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tieline_router::switch::Standing;
-use tieline_router::{Record, Switch, Tried};
+use tieline_router::{Record, Switch};
 use tieline_types::{Bytes, DeviceUse, HostStatus};
 
 use self::decided::Decided;
 use crate::dialect::Dialect;
-use crate::genai::{PROVIDER, operation};
+use crate::genai::{PROVIDER, answered, operation};
 
 /// Prefill on a processor takes longer than the 81.92 s and 10 s at which OpenTelemetry's buckets end.
 const DURATION: [f64; 16] = [
@@ -66,6 +66,15 @@ struct Work {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkDone {
+    gen_ai_operation_name: &'static str,
+    gen_ai_provider_name: &'static str,
+    gen_ai_request_model: String,
+    /// The kind of the failure, of which there are a few; empty, which Prometheus takes for left out: there was none.
+    error_type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WorkUsed {
     gen_ai_operation_name: &'static str,
     gen_ai_provider_name: &'static str,
@@ -100,6 +109,18 @@ struct Why {
     reason: &'static str,
 }
 
+impl Work {
+    fn done(&self, record: &Record) -> WorkDone {
+        let Self { gen_ai_operation_name, gen_ai_provider_name, gen_ai_request_model } = self;
+        WorkDone {
+            gen_ai_operation_name,
+            gen_ai_provider_name,
+            gen_ai_request_model: gen_ai_request_model.clone(),
+            error_type: record.error.clone().unwrap_or_default(),
+        }
+    }
+}
+
 type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All of them.
@@ -110,7 +131,7 @@ pub(crate) struct Metrics {
     responses: Family<Answered, Counter>,
     in_flight: Gauge,
     first_token: Times<Work>,
-    duration: Times<Work>,
+    duration: Times<WorkDone>,
     per_token: Times<Work>,
     usage: Times<WorkUsed>,
     tokens: Family<Used, Counter>,
@@ -259,7 +280,7 @@ impl Metrics {
             gen_ai_request_model: model.clone(),
         };
         let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
-        self.duration.get_or_create(&work).observe(seconds(record.total_us));
+        self.duration.get_or_create(&work.done(record)).observe(seconds(record.total_us));
         if let Some(first) = record.first_token_us {
             self.first_token.get_or_create(&work).observe(seconds(first));
         }
@@ -383,15 +404,6 @@ impl Lost {
         let counter = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         counter.as_ref().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
-}
-
-/// Who answered: a model that was loaded here, or one that a policy knows. Nobody where there was no answer.
-fn answered(record: &Record) -> Option<&str> {
-    if record.digest.is_some() {
-        return Some(&record.decision.model);
-    }
-    let gave = |tried: &&Tried| tried.ended == "answered" || tried.ended == "kept";
-    record.tried.iter().rev().find(gave).map(|tried| tried.name.as_str())
 }
 
 /// A model without its adapters: their scales are as many as a caller likes.

@@ -4,17 +4,18 @@
 //! [`export`] gathers records and gives batches to whoever sends them; nothing waits for that.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tieline_router::{Outcome, Record};
+use tieline_router::{AskedFor, Outcome, Record};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use crate::genai::{PROVIDER, operation};
+use crate::genai::{PROVIDER, answered, operation, requested};
 
 /// Spans in one message.
 const BATCH: usize = 256;
@@ -22,9 +23,10 @@ const BATCH: usize = 256;
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Sends the spans of all records until their source ends, and what is left then. What cannot be sent is lost and
-/// said; a collector that is away holds up nobody.
+/// said; a collector that is away holds up nobody. `server`: the address that all requests come to, where there is one.
 pub async fn export<F: Future<Output = Result<(), String>>>(
     mut records: Receiver<Arc<Record>>,
+    server: Option<SocketAddr>,
     send: impl Fn(Vec<u8>) -> F,
 ) {
     let mut open = true;
@@ -34,7 +36,8 @@ pub async fn export<F: Future<Output = Result<(), String>>>(
         if batch.is_empty() {
             continue;
         }
-        if let Err(why) = send(message(&batch).to_string().into_bytes()).await {
+        let message = message(&batch, server).to_string();
+        if let Err(why) = send(message.into_bytes()).await {
             warn!(spans = batch.len(), why, "spans could not be sent");
         }
     }
@@ -64,9 +67,10 @@ async fn gather(records: &mut Receiver<Arc<Record>>, batch: &mut Vec<Arc<Record>
 }
 
 /// An `ExportTraceServiceRequest`.
-fn message(records: &[Arc<Record>]) -> Value {
+fn message(records: &[Arc<Record>], server: Option<SocketAddr>) -> Value {
     let version = env!("CARGO_PKG_VERSION");
-    let spans: Vec<Value> = records.iter().zip(0u64..).map(|(one, at)| span(one, at)).collect();
+    let spans = records.iter().zip(0u64..).map(|(one, at)| span(one, at, server));
+    let spans: Vec<Value> = spans.collect();
     let service = json!([text("service.name", "tieline"), text("service.version", version)]);
     json!({ "resourceSpans": [{
         "resource": { "attributes": service },
@@ -74,7 +78,7 @@ fn message(records: &[Arc<Record>]) -> Value {
     }] })
 }
 
-fn span(record: &Record, at: u64) -> Value {
+fn span(record: &Record, at: u64, server: Option<SocketAddr>) -> Value {
     let (trace, parent) = record.trace_parent.as_deref().and_then(parse).unzip();
     let begin_ns = u128::from(record.at_unix_ms) * 1_000_000;
     let end_ns = begin_ns + u128::from(record.total_us) * 1000;
@@ -83,26 +87,36 @@ fn span(record: &Record, at: u64) -> Value {
         "traceId": trace.unwrap_or_else(|| hash(&record.id, 0) + &hash(&record.id, 1)),
         "spanId": hash(&record.id, 2 + (at << 1) + record.total_us),
         "parentSpanId": parent.unwrap_or_default(),
-        "name": format!("{} {}", operation(record.operation), record.decision.model),
+        "name": format!("{} {}", operation(record.operation), requested(record)),
         // A server's.
         "kind": 2,
         "startTimeUnixNano": begin_ns.to_string(),
         "endTimeUnixNano": end_ns.to_string(),
-        "attributes": attributes(record),
+        "attributes": attributes(record, server),
         "status": if failed { json!({ "code": 2 }) } else { json!({}) },
     })
 }
 
-fn attributes(record: &Record) -> Vec<Value> {
+fn attributes(record: &Record, server: Option<SocketAddr>) -> Vec<Value> {
     let mut all = vec![
         text("gen_ai.operation.name", operation(record.operation)),
         text("gen_ai.provider.name", PROVIDER),
-        text("gen_ai.request.model", &record.decision.model),
+        text("gen_ai.request.model", requested(record)),
         text("gen_ai.response.id", &record.id),
         text("tieline.dialect", record.dialect),
         text("tieline.reason", record.decision.reason),
         text("tieline.outcome", record.outcome.as_str()),
     ];
+    all.extend(asked_for(&record.asked_for));
+    all.extend(answered(record).map(|model| text("gen_ai.response.model", model)));
+    all.extend(record.finish.map(|reason| {
+        let reasons = json!({ "values": [{ "stringValue": reason }] });
+        json!({ "key": "gen_ai.response.finish_reasons", "value": { "arrayValue": reasons } })
+    }));
+    if let Some(server) = server {
+        all.push(text("server.address", &server.ip().to_canonical().to_string()));
+        all.push(int("server.port", server.port().into()));
+    }
     if let Some(digest) = record.digest {
         all.push(text("tieline.model.digest", &digest.to_string()));
     }
@@ -113,8 +127,7 @@ fn attributes(record: &Record) -> Vec<Value> {
         // Exact enough: a double holds days of microseconds.
         #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
         let seconds = first_us as f64 / 1e6;
-        let name = "gen_ai.response.time_to_first_chunk";
-        all.push(json!({ "key": name, "value": { "doubleValue": seconds } }));
+        all.push(double("gen_ai.response.time_to_first_chunk", seconds));
     }
     if let Some(usage) = record.usage {
         for (name, tokens) in [
@@ -124,15 +137,52 @@ fn attributes(record: &Record) -> Vec<Value> {
             ("gen_ai.usage.cache_creation.input_tokens", usage.cache_write_tokens),
             ("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens),
         ] {
-            // OTLP's JSON writes 64-bit integers as texts.
-            all.push(json!({ "key": name, "value": { "intValue": tokens.0.to_string() } }));
+            all.push(int(name, tokens.0));
         }
     }
     all
 }
 
+/// The settings of a request that were chosen. Texts that end an answer are text of the request: they stay out.
+fn asked_for(asked_for: &AskedFor) -> Vec<Value> {
+    let AskedFor { max_tokens, top_k, seed, streams, json, .. } = *asked_for;
+    let integers = [
+        ("gen_ai.request.max_tokens", max_tokens.map(|tokens| tokens.0)),
+        ("gen_ai.request.top_k", top_k),
+        ("gen_ai.request.seed", seed),
+    ];
+    let numbers = [
+        ("gen_ai.request.temperature", asked_for.temperature),
+        ("gen_ai.request.top_p", asked_for.top_p),
+        ("gen_ai.request.frequency_penalty", asked_for.frequency_penalty),
+        ("gen_ai.request.presence_penalty", asked_for.presence_penalty),
+    ];
+    let mut all: Vec<Value> =
+        integers.into_iter().filter_map(|(key, value)| Some(int(key, value?))).collect();
+    all.extend(numbers.into_iter().filter_map(|(key, value)| Some(double(key, plain(value?)))));
+    all.extend(streams.map(
+        |streams| json!({ "key": "gen_ai.request.stream", "value": { "boolValue": streams } }),
+    ));
+    all.extend(json.then(|| text("gen_ai.output.type", "json")));
+    all
+}
+
+/// A number as people write it: 0.8 and not 0.800000011920929.
+fn plain(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| value.into())
+}
+
 fn text(key: &str, value: &str) -> Value {
     json!({ "key": key, "value": { "stringValue": value } })
+}
+
+/// OTLP's JSON writes integers of 64 bits as texts.
+fn int(key: &str, value: u32) -> Value {
+    json!({ "key": key, "value": { "intValue": value.to_string() } })
+}
+
+fn double(key: &str, value: f64) -> Value {
+    json!({ "key": key, "value": { "doubleValue": value } })
 }
 
 /// Eight bytes as hex digits, never all zero: that is no id.

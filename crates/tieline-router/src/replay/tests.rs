@@ -12,7 +12,7 @@ use crate::choose::{Candidate, Decision, decide};
 use crate::plan;
 use crate::policy::Policy;
 use crate::prices::PriceSource;
-use crate::record::{Filed, Outcome, Record};
+use crate::record::{AskedFor, Filed, Outcome, Record};
 
 /// A record of what this policy decides.
 pub(crate) fn filed(policy: &Policy, asked: &choose::Asked, candidates: &[Candidate]) -> Filed {
@@ -36,6 +36,8 @@ pub(crate) fn filed(policy: &Policy, asked: &choose::Asked, candidates: &[Candid
         usage: Some(Usage { prompt_tokens: Tokens(7), ..Usage::default() }),
         first_token_us: Some(1),
         total_us: 2,
+        asked_for: AskedFor::default(),
+        finish: None,
         trace_parent: None,
     };
     Filed { record: Arc::new(record), candidates: Some(Arc::new(candidates.to_vec())) }

@@ -33,6 +33,8 @@ async fn the_metrics_tell_what_was_asked() {
         "tieline_requests_in_flight 1",
         r#"gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="mock"} 1"#,
         r#"gen_ai_server_time_per_output_token_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="mock"} 1"#,
+        r#"gen_ai_server_request_duration_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="mock",error_type=""} 1"#,
+        r#"gen_ai_server_request_duration_seconds_count{gen_ai_operation_name="chat",gen_ai_provider_name="tieline",gen_ai_request_model="",error_type="NotFound"} 1"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="input"} 9"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="cache_read"} 4"#,
         r#"tieline_tokens_total{gen_ai_request_model="mock",gen_ai_token_type="output"} 3"#,

@@ -89,7 +89,7 @@ async fn run(
     server.runner_found(has_runner);
     let workshop = Workshop::new(app, Some((till, app.store.clone())))?;
     let watch = Watch::begin(Place::of(app), workshop, &server)?;
-    let mut exporting = spans(app, &server)?.map(Box::pin);
+    let mut exporting = spans(app, &server, only_address(&urls))?.map(Box::pin);
     let shutdown = CancellationToken::new();
     let serving = tieline_server::serve(listeners, server.clone(), shutdown.clone());
     let result = tokio::select! {
@@ -199,6 +199,7 @@ async fn renew(renewal: Option<Renewal>) {
 fn spans(
     app: &App,
     server: &tieline_server::App,
+    address: Option<SocketAddr>,
 ) -> Result<Option<impl Future<Output = ()> + use<>>, Failure> {
     let url = std::env::var(env::OTLP).unwrap_or_default();
     if url.is_empty() || app.offline {
@@ -207,7 +208,14 @@ fn spans(
     let collector = Collector::new(&url, &Transport::new());
     let collector = collector.map_err(|error| Failure::user(format!("{}: {error}", env::OTLP)))?;
     let records = server.router().records().subscribe();
-    Ok(Some(async move { otlp::export(records, |body| collector.send(body)).await }))
+    Ok(Some(async move { otlp::export(records, address, |body| collector.send(body)).await }))
+}
+
+/// The address that every request comes to. `None`: there are several, or it is any of the machine's.
+fn only_address(urls: &[String]) -> Option<SocketAddr> {
+    let [url] = urls else { return None };
+    let address: SocketAddr = url.split_once("://")?.1.parse().ok()?;
+    (!address.ip().is_unspecified()).then_some(address)
 }
 
 /// Waits until it is over; without it, for ever.

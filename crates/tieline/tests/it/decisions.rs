@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tieline_router::choose::{Asked, Candidate, State, decide};
 use tieline_router::replay::Keeper;
-use tieline_router::{Decision, Filed, Outcome, Policy, Record, Tried};
+use tieline_router::{AskedFor, Decision, Filed, Outcome, Policy, Record, Tried};
 use tieline_store::{DecisionRow, Store};
 use tieline_types::{Source, Tokens, Usage};
 
@@ -120,6 +120,8 @@ fn record(
         error: None,
         first_token_us: Some(500_000),
         total_us: 2_000_000 + u64::from(at) * 100_000,
+        asked_for: AskedFor::default(),
+        finish: None,
         trace_parent: None,
     }
 }

@@ -300,7 +300,7 @@ async fn spans(records: Receiver<Arc<tieline_router::Record>>, to: Arc<Mutex<Vec
         to.lock().unwrap().extend(body);
         std::future::ready(Ok(()))
     };
-    tieline_server::otlp::export(records, send).await;
+    tieline_server::otlp::export(records, None, send).await;
 }
 
 /// All that others may see of the requests, and where.

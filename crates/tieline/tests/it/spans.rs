@@ -51,5 +51,12 @@ fn a_request_is_a_span_at_the_collector_when_the_server_ends() {
     assert_eq!(line, "POST /v1/traces HTTP/1.1\r\n");
     let spans = &message["resourceSpans"][0]["scopeSpans"][0]["spans"];
     assert_eq!(spans[0]["name"], "chat smollm2");
+    let attributes = spans[0]["attributes"].as_array().unwrap();
+    let has =
+        |name: &str, value: Value| attributes.contains(&json!({ "key": name, "value": value }));
+    let finish = json!({ "arrayValue": { "values": [{ "stringValue": "length" }] } });
+    assert!(has("gen_ai.response.finish_reasons", finish), "{attributes:?}");
+    assert!(has("gen_ai.request.max_tokens", json!({ "intValue": "2" })), "{attributes:?}");
+    assert!(has("server.address", json!({ "stringValue": "127.0.0.1" })), "{attributes:?}");
     assert!(!message.to_string().contains(QUESTION));
 }
