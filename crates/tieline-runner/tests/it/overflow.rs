@@ -132,7 +132,7 @@ fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
     assert_eq!(answer.started.as_ref().unwrap().dropped_tokens, Tokens(whole - want));
     // The newest result alone is too long: nothing is torn for it.
     let last = all.len() - 1;
-    all[last].content = long_text(300).into();
+    all[last].content = long_text(300);
     let shortest = length(&mut peer, [&all[..2], &all[last - 1..]].concat());
     let failure = refused(&mut peer, request(Prompt::Chat(all), Overflow::DropOldest));
     is_too_long(&failure, shortest);
