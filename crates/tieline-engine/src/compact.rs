@@ -32,6 +32,9 @@ use summary::{Summary, both, late, listen, together};
 /// A summary takes this share of the context, and no more than [`MOST_SUMMARY`] tokens.
 const SHARE: u32 = 8;
 const MOST_SUMMARY: u32 = 1024;
+/// More bytes than a token has in any text worth a summary: what is longer than a context of such tokens is not even
+/// counted at once, or a long conversation would be counted anew for each of its parts.
+const TOKEN_BYTES: usize = 16;
 
 /// Answers `request`, whose prompt is a conversation, with a context of so many tokens.
 ///
@@ -256,8 +259,9 @@ impl Compaction {
         parts: &mut Parts,
     ) -> Result<Request, BackendError> {
         let most = summary_tokens(self.context);
+        let bytes = usize::try_from(self.context.0).unwrap_or(usize::MAX);
         loop {
-            let all = parts.len();
+            let all = parts.within(bytes.saturating_mul(TOKEN_BYTES));
             let ask = |count: usize| self.ask(request, question(before, &parts.first(count), most));
             let mut length = self.client.count(ask(all)).await?;
             let fits = |length: Tokens| length.0.saturating_add(most.0) <= self.context.0;

@@ -20,8 +20,14 @@ impl Parts {
         self.0.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
+    /// How many of the first have so many bytes together at most; one at least, where there is any.
+    pub(crate) fn within(&self, bytes: usize) -> usize {
+        let mut sum = 0_usize;
+        let fits = |part: &&str| {
+            sum = sum.saturating_add(part.len());
+            sum <= bytes
+        };
+        self.iter().take_while(fits).count().max(1).min(self.0.len())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
@@ -83,13 +89,22 @@ mod tests {
     }
 
     #[test]
+    fn only_as_many_are_tried_as_may_fit() {
+        let parts = Parts(["aaa", "bb", "c"].map(str::to_owned).into());
+        for (bytes, want) in [(0, 1), (3, 1), (4, 1), (5, 2), (6, 3), (usize::MAX, 3)] {
+            assert_eq!(parts.within(bytes), want, "{bytes}");
+        }
+        assert_eq!(Parts(VecDeque::new()).within(9), 0);
+    }
+
+    #[test]
     fn a_long_one_is_parted_at_a_line_or_a_word() {
         let lines = format!("{}\n{}", "a ".repeat(40), "b ".repeat(50));
         for (text, first) in [(lines, 81 + 6), ("word ".repeat(40), 101), ("x".repeat(194), 100)] {
             let mut parts = Parts::of(&[&Message::new(Role::User, text.as_str())]);
             let whole = parts.first(1);
             assert!(parts.halve_first());
-            assert_eq!((parts.len(), parts.0[0].len()), (2, first));
+            assert_eq!((parts.0.len(), parts.0[0].len()), (2, first));
             assert_eq!(parts.iter().collect::<String>(), whole);
         }
     }
