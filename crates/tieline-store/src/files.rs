@@ -203,8 +203,21 @@ fn age(folder: &Path) -> Option<Duration> {
     SystemTime::now().duration_since(newest).ok()
 }
 
+/// Makes a folder and those above it, unless they are there.
+///
+/// Another may delete it just after it was found to be there: then it is made anew.
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
-    system::folders_of_mode(DirBuilder::new().recursive(true), 0o700).create(path)
+    loop {
+        match system::folders_of_mode(DirBuilder::new().recursive(true), 0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_gone(path) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Whether nothing lies there, not even a link that leads nowhere.
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 pub(crate) fn private_file() -> OpenOptions {
@@ -269,6 +282,28 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_folder_is_made_while_others_delete_it() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("one");
+        std::thread::scope(|scope| {
+            let makers: Vec<_> = (0..2)
+                .map(|_| scope.spawn(|| (0..5_000).try_for_each(|_| private_dir(&folder))))
+                .collect();
+            while !makers.iter().all(|maker| maker.is_finished()) {
+                let _ = fs::remove_dir(&folder);
+            }
+            makers.into_iter().for_each(|maker| maker.join().unwrap().unwrap());
+        });
+        // What is no folder stays in the way.
+        let taken = root.path().join("taken");
+        fs::write(&taken, b"x").unwrap();
+        assert_eq!(private_dir(&taken).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let link = root.path().join("link");
+        std::os::unix::fs::symlink("nowhere", &link).unwrap();
+        assert_eq!(private_dir(&link).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
 
     #[test]
     fn old_ingests_go_unless_somebody_holds_them() {
