@@ -32,6 +32,17 @@ pub struct Overlay {
     pub changed_at_unix_s: i64,
 }
 
+impl Overlay {
+    /// Whether both put the same before a model, whatever they are called.
+    pub(crate) fn says_as(&self, other: &Self) -> bool {
+        let told = |one: &Self| {
+            let Self { system, template, licence, parameters, messages, .. } = one.clone();
+            (system, template, licence, parameters, messages)
+        };
+        told(self) == told(other)
+    }
+}
+
 /// Why a name was not given.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -83,7 +83,11 @@ impl Pull<'_> {
         }
         let before = self.store.db.newest_pull()?;
         let (lock, waited) = self.take_turn().await?;
-        if waited && let Some(pulled) = self.share(before).await? {
+        // What a registry keeps beside the file is asked for by each.
+        if waited
+            && !self.says_more()
+            && let Some(pulled) = self.share(before).await?
+        {
             return Ok(pulled);
         }
         self.try_mirrors(lock).await
@@ -237,7 +241,10 @@ impl Pull<'_> {
         placed: &Placed,
         already_here: bool,
     ) -> Result<Pulled, PullError> {
-        let name = match self.choose_name(digest) {
+        // Of a model that the catalogue pins, its mirrors give the file alone.
+        let said = said.filter(|_| self.is_of_registry());
+        let said = said.as_ref().map(Option::as_ref);
+        let name = match self.choose_name(digest, said) {
             Ok(name) => name,
             Err(error) => {
                 // Its bytes wait for another answer, and go where none comes.
@@ -256,11 +263,7 @@ impl Pull<'_> {
             pulled_at_unix_s: now_unix_s(),
             target: self.target.key(),
         };
-        let said = match (self.upload, &said) {
-            (Some(said), _) => Said::Now(said),
-            (None, Some(overlay)) => Said::Now(Some(overlay)),
-            (None, None) => Said::AsBefore,
-        };
+        let said = self.upload.or(said).map_or(Said::AsBefore, Said::Now);
         if let Some(left) = publish::commit(&self.store.db, &model, placed, said)? {
             // Deleting gigabytes takes a disk its time. What cannot be deleted now is by a later start.
             let store = self.store.clone();
@@ -270,14 +273,49 @@ impl Pull<'_> {
         Ok(Pulled { model, already_here })
     }
 
-    fn choose_name(&self, digest: Digest) -> Result<String, PullError> {
+    fn is_of_registry(&self) -> bool {
+        matches!(self.target.reference.parse(), Ok(ModelRef::Registry(_)))
+    }
+
+    /// A name for these bytes with what is put before them; `None`: whatever is there.
+    fn choose_name(
+        &self,
+        digest: Digest,
+        said: Option<Option<&Overlay>>,
+    ) -> Result<String, PullError> {
         self.check_unchanged(digest)?;
+        let free = |name: &str| {
+            let name = self.free_name(name, digest)?;
+            self.check_said(&name, said)?;
+            Ok(name)
+        };
         match &self.target.name {
-            Name::Fixed(name) => self.free_name(name, digest),
-            Name::Derived(name) => match self.free_name(name, digest) {
-                Err(PullError::NameTaken { .. }) => Ok(format!("{name}-{}", digest.short())),
+            Name::Fixed(name) => free(name),
+            Name::Derived(name) => match free(name) {
+                Err(PullError::NameTaken { .. }) => free(&format!("{name}-{}", digest.short())),
                 other => other,
             },
+        }
+    }
+
+    /// A model goes on saying what it said: nothing is put before one of that name which stands there already, and
+    /// nothing taken away.
+    fn check_said(&self, name: &str, said: Option<Option<&Overlay>>) -> Result<(), PullError> {
+        let Some(said) = said else { return Ok(()) };
+        let Some(model) = self.store.db.by_name(name)? else { return Ok(()) };
+        let kept = self.store.db.overlay(name)?;
+        let is_same = match (&kept, said) {
+            (Some(kept), Some(said)) => kept.says_as(said),
+            (None, None) => true,
+            _ => false,
+        };
+        let origin = self.store.db.origin(name)?;
+        match origin.is_some_and(|origin| origin.reference == self.target.reference) {
+            _ if is_same => Ok(()),
+            true => Err(PullError::SaysOtherwise { name: name.to_owned() }),
+            false => {
+                Err(PullError::NameTaken { name: name.to_owned(), reference: model.reference })
+            }
         }
     }
 

@@ -147,6 +147,7 @@ pub(crate) fn told(error: &PullError) -> ApiError {
         PullError::InvalidName { .. }
         | PullError::NameTaken { .. }
         | PullError::Changed { .. }
+        | PullError::SaysOtherwise { .. }
         | PullError::Contradiction { .. } => ErrorKind::InvalidRequest,
         _ => ErrorKind::Unavailable,
     };

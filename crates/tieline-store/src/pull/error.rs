@@ -328,6 +328,12 @@ pub enum PullError {
         /// The digest now.
         found: Digest,
     },
+    /// The registry keeps something else beside the model's file than what stands before the model here.
+    #[error("what its registry keeps beside model {name:?} is not what stands before it here")]
+    SaysOtherwise {
+        /// The model.
+        name: String,
+    },
     /// Another model has the name.
     #[error("the name {name:?} is taken by the model from {reference}")]
     NameTaken {
@@ -394,6 +400,9 @@ impl Hint for PullError {
             }
             Self::Changed { found, .. } => {
                 Some(format!("to accept it, pull again with the digest {found}"))
+            }
+            Self::SaysOtherwise { name } => {
+                Some(format!("pull it under another name, or remove {name:?} first"))
             }
             Self::NameTaken { name, .. } => {
                 Some(format!("give another name, or remove {name:?} first"))

@@ -46,8 +46,8 @@ pub(crate) struct Fetched {
     pub(crate) announced: Option<Digest>,
     /// Those very bytes are in the store already, so none were fetched.
     pub(crate) is_here: bool,
-    /// What the source keeps beside the file, to be put before the model.
-    pub(crate) said: Option<Overlay>,
+    /// What the source keeps beside the file, to be put before the model. `None`: it was not asked.
+    pub(crate) said: Option<Option<Overlay>>,
 }
 
 impl Fetched {

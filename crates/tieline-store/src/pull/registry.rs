@@ -15,6 +15,10 @@ use crate::registry::{self, Layer, MANIFEST, Manifest, OCI_MANIFEST, Part};
 
 /// More layers are no model's.
 const MOST_LAYERS: usize = 64;
+/// More bytes beside the file are no prompt, template and terms.
+const MOST_SAID: u64 = 1024 * 1024;
+/// Who speaks in a conversation.
+const ROLES: [&str; 4] = ["system", "user", "assistant", "tool"];
 
 pub(crate) async fn fetch(
     job: &Job<'_>,
@@ -28,7 +32,8 @@ pub(crate) async fn fetch(
         return Err(MirrorError::WrongDigest { expected, found: model.digest });
     }
     let said = said(job, place, &layers).await?;
-    let fetched = Fetched { announced: Some(model.digest), said, ..Fetched::from(source) };
+    let fetched =
+        Fetched { announced: Some(model.digest), said: Some(said), ..Fetched::from(source) };
     if job.layout.blob(model.digest).exists() {
         return Ok(Fetched { is_here: true, ..fetched });
     }
@@ -64,6 +69,14 @@ fn the_model<'l>(place: &RegistryRef, layers: &'l [Layer]) -> Result<&'l Layer, 
     let mut models = of(Part::Model);
     let problem = match (models.next(), models.next()) {
         _ if layers.len() > MOST_LAYERS => "it has more layers than a model has",
+        _ if layers
+            .iter()
+            .filter(|layer| layer.part() != Some(Part::Model))
+            .fold(0, said_bytes)
+            > MOST_SAID =>
+        {
+            "it says more than a model says"
+        }
         _ if of(Part::Adapter).next().is_some() => {
             "it has adapters, which are not taken in with a model"
         }
@@ -72,6 +85,10 @@ fn the_model<'l>(place: &RegistryRef, layers: &'l [Layer]) -> Result<&'l Layer, 
         (Some(_), Some(_)) => "it has several files, which this version cannot join",
     };
     Err(MirrorError::Choice { repository: place.to_string(), problem: problem.to_owned() })
+}
+
+fn said_bytes(before: u64, layer: &Layer) -> u64 {
+    before.saturating_add(layer.size)
 }
 
 /// What the registry keeps beside the file.
@@ -87,8 +104,13 @@ async fn said(
         let url = http::show(&question.url);
         let bytes = job.http.bytes(question).await?;
         let found = Digest(Sha256::digest(&bytes).into());
+        let found_size = bytes.len() as u64;
         if found != layer.digest {
             return Err(MirrorError::WrongDigest { expected: layer.digest, found });
+        }
+        if found_size != layer.size {
+            let problem = format!("it has {found_size} bytes, and should have {}", layer.size);
+            return Err(MirrorError::Nonsense { url, problem });
         }
         let text = String::from_utf8(bytes).map_err(|_| "it is no text".to_owned());
         let kept = said.get_or_insert_with(nothing);
@@ -133,7 +155,8 @@ fn json(text: &str, is_right: impl Fn(&Value) -> bool) -> Result<String, String>
 }
 
 fn is_conversation(value: &Value) -> bool {
-    let is_said = |one: &Value| one["role"].is_string() && one["content"].is_string();
+    let is_role = |role: &Value| role.as_str().is_some_and(|role| ROLES.contains(&role));
+    let is_said = |one: &Value| is_role(&one["role"]) && one["content"].is_string();
     value.as_array().is_some_and(|all| all.iter().all(is_said))
 }
 
@@ -164,13 +187,21 @@ mod tests {
         check(&[model.clone(), layer(Part::Adapter)], Err("adapters"));
         let many: Vec<Layer> = (0..64).map(|_| system.clone()).chain([model]).collect();
         check(&many, Err("more layers"));
+        let long = |size| Layer { size, ..system.clone() };
+        check(&[layer(Part::Model), long(MOST_SAID - 1), system.clone()], Ok(()));
+        check(&[layer(Part::Model), long(MOST_SAID), system.clone()], Err("says more"));
+        check(&[layer(Part::Model), long(u64::MAX), system.clone()], Err("says more"));
     }
 
     #[test]
     fn what_is_said_has_its_form() {
         let refused = |part, text: &str| put(&mut nothing(), part, text.to_owned()).unwrap_err();
         assert_eq!(refused(Part::Params, "[]"), "it has another form");
-        assert_eq!(refused(Part::Messages, "[{\"role\":1}]"), "it has another form");
+        let said = |role: &str| format!("[{{\"role\":{role},\"content\":\"Hi\"}}]");
+        for role in ["1", "\"function\""] {
+            assert_eq!(refused(Part::Messages, &said(role)), "it has another form");
+        }
+        put(&mut nothing(), Part::Messages, said("\"tool\"")).unwrap();
         refused(Part::Params, "{");
         let mut said = nothing();
         put(&mut said, Part::License, "A".to_owned()).unwrap();

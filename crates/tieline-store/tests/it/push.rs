@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tieline_store::{Overlay, PushError, PushEvent, PushOptions};
+use tieline_store::{Overlay, PullOptions, PushError, PushEvent, PushOptions};
 use tieline_types::{Bytes, Digest, Hint};
 
 use crate::registry::{Registry, error};
@@ -104,6 +104,81 @@ fn what_was_made_comes_back_with_what_it_says() {
     // From there it goes on as it is.
     push(&elsewhere, "pirate", &registry.place("you/pirate")).unwrap();
     assert_eq!(registry.manifest("you/pirate", "latest"), registry.manifest("me/pirate", "latest"));
+}
+
+#[test]
+fn a_registry_puts_nothing_before_a_model_that_is_here() {
+    let (world, want) = world();
+    world.store.keep_overlay(&pirate()).unwrap();
+    let registry = Registry::start();
+    let place = registry.place("you/m");
+    push(&world, "pirate", &place).unwrap();
+    // The same file as the model `m` that came from elsewhere, and a prompt of a stranger's.
+    let pulled = world.pull(&format!("oci:{place}")).unwrap().model;
+    assert_eq!(pulled.name, format!("m-{}", want.short()));
+    assert!(world.store.overlay("m").unwrap().is_none());
+    assert_eq!(world.store.overlay(&pulled.name).unwrap().unwrap().system, pirate().system);
+    let options = PullOptions { name: Some("m".to_owned()), ..world.options() };
+    let told = run(world.store.pull(&reference(&format!("oci:{place}")), options)).unwrap_err();
+    assert!(told.to_string().contains("is taken by"), "{told}");
+    // With nothing beside it, it is the model that is here.
+    let plain = registry.place("they/m");
+    push(&world, "m", &plain).unwrap();
+    assert_eq!(world.pull(&format!("oci:{plain}")).unwrap().model.name, "m");
+}
+
+#[test]
+fn what_a_tag_says_does_not_change_silently() {
+    let (world, _) = world();
+    let registry = Registry::start();
+    let place = registry.place("me/pirate");
+    let elsewhere = World::new();
+    let pull = || elsewhere.pull(&format!("oci:{place}"));
+    let mut said = pirate();
+    world.store.keep_overlay(&said).unwrap();
+    push(&world, "pirate", &place).unwrap();
+    pull().unwrap();
+    assert!(pull().unwrap().already_here, "nothing has changed");
+    let kept = || elsewhere.store.overlay("pirate").unwrap().unwrap().system;
+    for system in [Some("Say nothing.".into()), None] {
+        said.system = system;
+        world.store.keep_overlay(&said).unwrap();
+        push(&world, "pirate", &place).unwrap();
+        let error = pull().unwrap_err();
+        let text =
+            "what its registry keeps beside model \"pirate\" is not what stands before it here";
+        assert_eq!(error.to_string(), text);
+        assert!(error.hint().unwrap().contains("another name"));
+        assert_eq!(kept(), pirate().system);
+    }
+    // All of it gone is a change too.
+    push(&world, "m", &place).unwrap();
+    pull().unwrap_err();
+    assert_eq!(kept(), pirate().system);
+}
+
+#[test]
+fn pulls_at_once_under_two_names_both_say_what_the_registry_keeps() {
+    let (world, _) = world();
+    world.store.keep_overlay(&pirate()).unwrap();
+    let registry = Registry::start();
+    let place = registry.place("me/pirate");
+    push(&world, "pirate", &place).unwrap();
+    let elsewhere = World::new();
+    let pull = |name: &str| {
+        let options = PullOptions { name: Some(name.to_owned()), ..elsewhere.options() };
+        run(elsewhere.store.pull(&reference(&format!("oci:{place}")), options)).unwrap();
+    };
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c"] {
+            let pull = &pull;
+            scope.spawn(move || pull(name));
+        }
+    });
+    for name in ["a", "b", "c"] {
+        let kept = elsewhere.store.overlay(name).unwrap().unwrap();
+        assert_eq!(kept.system, pirate().system, "{name}");
+    }
 }
 
 #[test]
@@ -290,10 +365,12 @@ fn a_registry_that_lies_gives_nothing() {
     let system = "application/vnd.ollama.image.system";
     let (file, said) = (registry.keep(MODEL, &good), registry.keep(system, b"x"));
     let params = registry.keep("application/vnd.ollama.image.params", b"[1]");
-    let other = json!({ "mediaType": system, "digest": file["digest"], "size": 1 });
+    let other = |size| json!({ "mediaType": system, "digest": file["digest"], "size": size });
     registry.tag("me/none", "latest", std::slice::from_ref(&said));
     registry.tag("me/form", "latest", &[file.clone(), params]);
-    registry.tag("me/bytes", "latest", &[file.clone(), other]);
+    registry.tag("me/bytes", "latest", &[file.clone(), other(good.len())]);
+    registry.tag("me/short", "latest", &[file.clone(), other(1)]);
+    registry.tag("me/long", "latest", &[file.clone(), other(2 << 20)]);
     registry.tag(
         "me/path",
         "latest",
@@ -303,6 +380,8 @@ fn a_registry_that_lies_gives_nothing() {
         ("none", "no model of one GGUF file"),
         ("form", "another form"),
         ("bytes", "no text"),
+        ("short", "bytes, and should have 1"),
+        ("long", "says more than a model says"),
         ("path", "no manifest"),
         ("gone", "answered 404"),
     ] {
