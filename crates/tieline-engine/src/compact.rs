@@ -171,7 +171,7 @@ impl Compaction {
         };
         let is_written = |number: &usize| {
             let gone = cuts.gone(messages, cuts.at(*number)).len();
-            request.cache && self.known.is_written(&keys[gone - 1])
+            is_kept(request) && self.known.is_written(&keys[gone - 1])
         };
         if let Some(number) = (0..cuts.len()).rfind(is_written) {
             let length = length(number).await?;
@@ -214,7 +214,7 @@ impl Compaction {
         keys: &[Key],
     ) -> Result<Summary, BackendError> {
         let mut parts = Parts::of(gone);
-        let Some(key) = keys.get(gone.len() - 1).filter(|_| request.cache) else {
+        let Some(key) = keys.get(gone.len() - 1).filter(|_| is_kept(request)) else {
             return self.summarise(request, Written::default(), parts).await;
         };
         let mut own = None;
@@ -310,6 +310,11 @@ impl Compaction {
             ..request.clone()
         }
     }
+}
+
+/// Whether summaries may be kept of it, and kept ones be used: a deterministic answer hangs on no earlier request.
+fn is_kept(request: &Request) -> bool {
+    request.cache && !request.deterministic
 }
 
 fn summary_tokens(context: Tokens) -> Tokens {

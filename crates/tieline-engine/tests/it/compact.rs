@@ -166,7 +166,9 @@ async fn a_summary_is_written_once_and_goes_on() {
     assert_eq!(told[0].messages, told[1].messages);
     // Somebody else's is not read, nor by who wants nothing kept.
     let owner = tieline_types::Owner("another".to_owned());
-    for own in [Request { owner, ..asked.clone() }, Request { cache: false, ..asked.clone() }] {
+    let deterministic = Request { deterministic: true, ..asked.clone() };
+    let alone = Request { cache: false, ..asked.clone() };
+    for own in [Request { owner, ..asked.clone() }, alone, deterministic] {
         let (started, _) = whole(&model, own).await.unwrap();
         assert!(started.compacted.unwrap().read_tokens > Tokens(0));
     }
