@@ -157,9 +157,12 @@ impl<'m> Prompts<'m> {
         let last_user = messages.iter().rposition(|message| message.role == Role::User);
         let cuts: Vec<usize> = turns::cuts(messages).into_iter().filter(|&at| at > first).collect();
         let with = |from: usize| {
-            let asked = last_user.filter(|&asked| asked < from).map_or(from..from, |at| at..at + 1);
-            let kept = [&messages[..first], &messages[asked], &messages[from..]].concat();
-            self.write(request, &Prompt::Chat(kept))
+            let stays = |(at, message): &(usize, &Message)| {
+                *at >= from || message.role == Role::System || Some(*at) == last_user
+            };
+            let kept =
+                messages.iter().enumerate().filter(stays).map(|(_, message)| message.clone());
+            self.write(request, &Prompt::Chat(kept.collect()))
         };
         // The later the start, the fewer the tokens: the first that fits is found by halving.
         let (mut low, mut high) = (0, cuts.len().saturating_sub(1));

@@ -139,6 +139,26 @@ fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
 }
 
 #[test]
+fn the_systems_messages_stay_wherever_they_are() {
+    let mut peer = peer();
+    let mut all = vec![Message::new(Role::System, "Be brief."), turn(Role::User, 20)];
+    for id in ["a", "b", "c", "d"] {
+        let (name, arguments) = ("look".to_owned(), "{}".into());
+        let call = ToolCall { id: id.to_owned(), name, arguments };
+        all.push(Message { tool_calls: vec![call], ..turn(Role::Assistant, 10) });
+        all.push(Message { tool_call_id: Some(id.to_owned()), ..turn(Role::Tool, 50) });
+    }
+    all.insert(4, Message::new(Role::System, "Be polite."));
+    let whole = length(&mut peer, all.clone());
+    let from = |at: usize| [&all[..2], &all[4..5], &all[at..]].concat();
+    let kept = [5, 7, 9].map(|at| length(&mut peer, from(at)));
+    let want = kept.into_iter().find(|&tokens| tokens <= 224).unwrap();
+    assert!(whole >= 256 && want < kept[0], "{whole} {kept:?}: the test needs other messages");
+    let answer = peer.generate(request(Prompt::Chat(all), Overflow::DropOldest));
+    assert_eq!(answer.usage().prompt_tokens, Tokens(want));
+}
+
+#[test]
 fn the_last_turn_may_take_of_the_answers_room() {
     let mut peer = peer();
     let last = vec![turn(Role::User, 160)];
