@@ -115,7 +115,9 @@ pub(super) fn forecast(machine: &MachinePolicy, asked: &Asked, candidate: &Candi
     });
     let total_s = first_token_s + f64::from(p50.0) / decode;
     // Who waits in the queue keeps nobody busy.
-    let here = candidate.local.then(|| machine.dollars(joules, total_s - queue)).flatten();
+    // Energy of which a part was not measured is no measured cost.
+    let whole = joules.filter(|_| profile.joules_per_prompt_token.is_some());
+    let here = candidate.local.then(|| machine.dollars(whole, total_s - queue)).flatten();
     Forecast {
         tokens_p50: p50,
         tokens_p90: p90,

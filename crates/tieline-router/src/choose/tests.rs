@@ -567,6 +567,13 @@ fn what_an_answer_costs_here_counts_as_money_does() {
     assert!((known.forecast.here_usd.unwrap() - 25e-6).abs() < 1e-12, "{known:?}");
     assert_eq!(known.forecast.here_usd_source, Some(Source::Measured));
     assert!((known.cost - 5.0 * 25e-6).abs() < 1e-12, "{known:?}");
+    // Half a measurement is none of money.
+    let half = |one: &mut Candidate| {
+        measured(one);
+        one.profile.joules_per_prompt_token = None;
+    };
+    let half = score(&format!("{tariff}\nwatts = 100"), &half);
+    assert_eq!(half.forecast.here_usd_source, Some(Source::Estimated));
     // Nobody measured: by watts, or unknown, which counts as nothing.
     let watts = score(&format!("{tariff}\nwatts = 100"), &|_| ());
     assert_eq!(watts.forecast.here_usd_source, Some(Source::Estimated));

@@ -7,7 +7,7 @@ use tieline_types::{DataClass, MicroUsd, Zone};
 
 use super::glob::Glob;
 use super::{Budget, BudgetScope, Policy, Program, ToolTask, Treatment};
-use crate::choose::{Asked, Candidate, Decision, Try, decide, everybody};
+use crate::choose::{Asked, Candidate, Decision, RefusalCode, Try, decide, everybody};
 
 /// A request and what must become of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,6 +259,12 @@ impl Expected {
     fn differs(&self, decision: &Decision, everybody: &[Try]) -> Vec<String> {
         let first = decision.tries.first();
         let mut problems = Vec::new();
+        let unknown = decision.refusal.as_ref().filter(|why| why.code == RefusalCode::UnknownModel);
+        // Of a misspelt name nothing leaves, whatever the rules are.
+        let bounded = self.leaves.is_some() || self.farthest.is_some();
+        if unknown.is_some() && bounded && self.refused != Some(true) {
+            problems.push("nobody has the model that it names".to_owned());
+        }
         let mut compare = |what: &str, wanted: Option<String>, got: String, same: bool| {
             if let Some(wanted) = wanted.filter(|_| !same) {
                 problems.push(format!("{what} is {got}, not {wanted}"));

@@ -243,6 +243,12 @@ fn what_must_not_be_is_judged_by_all_who_may_answer() {
     assert_eq!(report("leaves = \"nothing\""), "what leaves is as-is, not at most nothing");
     let alone = [policy[1], policy[3], &test("leaves = \"redacted\"")].concat();
     passes(&alone);
+    let misspelt = |expect: &str| {
+        let test = test(expect).replace("\"auto\"", "\"house/mm\"");
+        Policy::parse(&(policy.concat() + &test)).unwrap().check(&[]).tests[0].problems.join("\n")
+    };
+    assert_eq!(misspelt("leaves = \"nothing\""), "nobody has the model that it names");
+    assert_eq!(misspelt("leaves = \"nothing\", refused = true"), "");
     let nobody = [policy[1], &test("leaves = \"nothing\", refused = true")].concat();
     passes(&nobody);
 }
