@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -198,6 +199,41 @@ def portkey(folder, upstream, port, scratch, log):
     return wait_for(gateway, begun)
 
 
+def nginx(_folder, upstream, port, scratch, log):
+    """The plain pass-through: it reads no request and counts nothing."""
+    place = scratch / "nginx"
+    place.mkdir()
+    host, path = upstream.removeprefix("http://").split("/", 1)
+    (place / "nginx.conf").write_text(f"""
+worker_processes 1;
+daemon off;
+pid {place}/pid;
+error_log {place}/error.log;
+events {{ }}
+http {{
+  access_log off;
+  client_body_temp_path {place}; proxy_temp_path {place}; fastcgi_temp_path {place};
+  uwsgi_temp_path {place}; scgi_temp_path {place};
+  keepalive_requests 10000000;
+  upstream mock {{ server {host}; keepalive 64; keepalive_requests 10000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://mock/{path.removesuffix("v1")};
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+""")
+    begun = time.monotonic()
+    process = start([shutil.which("nginx"), "-c", str(place / "nginx.conf"), "-e", str(place / "error.log")], {}, log)
+    said = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=True).stderr
+    version = said.strip().rsplit("/", 1)[1]
+    return wait_for(Gateway("nginx", f"http://127.0.0.1:{port}/v1", "mock", f"nginx {version}", process=process), begun)
+
+
 def locked(folder):
     """Of each peer's lock: its SHA-256, and which packages are installed otherwise than it says; None: it is not there."""
     told = {}
@@ -239,12 +275,16 @@ def installed(folder, package):
     return found.name.removeprefix(f"{package}-").removesuffix(".dist-info")
 
 
+def is_installed(folder, name):
+    return shutil.which(name) if name == "nginx" else (folder / name).exists()
+
+
 def start_all(folder, tieline_program, upstream, log, only=None):
     """Each gateway that is there, in front of the upstream; and why others are not."""
     scratch = pathlib.Path(tempfile.mkdtemp(prefix="gateways-"))
     direct = Gateway("direct", upstream, "mock", "the upstream itself")
     running, missing = [direct], {}
-    peers = {"litellm": litellm, "tensorzero": tensorzero, "portkey": portkey}
+    peers = {"nginx": nginx, "litellm": litellm, "tensorzero": tensorzero, "portkey": portkey}
     for number, (name, begin) in enumerate([("tieline", None), *peers.items()]):
         if only and name not in only:
             continue
@@ -253,7 +293,7 @@ def start_all(folder, tieline_program, upstream, log, only=None):
             if begin is None:
                 running.append(tieline(tieline_program, upstream, port, scratch, log))
                 running.append(tieline(tieline_program, upstream, port + 100, scratch, log, "redacted"))
-            elif not (folder / name).exists():
+            elif not is_installed(folder, name):
                 missing[name] = "not installed"
             else:
                 running.append(begin(folder / name, upstream, port, scratch, log))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What a gateway adds: each in front of the same upstream, in turns, with wrk; medians and intervals.
 
-The upstream is crates/tieline-server/examples/overhead.rs: it answers at once. Peers: gateways.py. Everything runs
+The upstream is crates/tieline-server/examples/instant.rs: it answers at once. Peers: gateways.py. Everything runs
 in a network namespace of its own, so that nobody calls home. Needs wrk and unshare, and root for the namespace.
 """
 
@@ -114,7 +114,7 @@ def lock_line(lock):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tieline", required=True, help="the release build of tieline")
-    parser.add_argument("--upstream", required=True, help="the release build of the example `overhead`")
+    parser.add_argument("--upstream", required=True, help="the release build of the example `instant`")
     parser.add_argument("--gateways", default=os.path.expanduser("~/.cache/tieline/gateways"))
     parser.add_argument("--only", nargs="*", help="these gateways alone")
     parser.add_argument("--rounds", type=int, default=5)
@@ -123,8 +123,8 @@ def main():
     args = parser.parse_args()
     alone()
     load_before = os.getloadavg()[0]
-    upstream = subprocess.Popen([args.upstream, "upstream"], stdout=subprocess.PIPE, text=True)
-    url = upstream.stdout.readline().split()[0] + "/v1"
+    upstream = subprocess.Popen([args.upstream], stdout=subprocess.PIPE, text=True)
+    url = upstream.stdout.readline().strip() + "/v1"
     running = []
     try:
         with open("/tmp/gateways.log", "w") as log:

@@ -2,35 +2,22 @@
 //!
 //! Own accept loop, key check, a row in the ledger, a decision's record and metrics, as `tieline serve` has them;
 //! only the model is scripted: `mock` says one word, `chunks` says twenty in pieces. Prints its address and a key;
-//! `bench/serve/run.sh` puts load on it. With `upstream` it needs no key and `mock` says the twenty pieces:
-//! `bench/gateway/run.py` has gateways before it. Ends with Ctrl-C.
+//! `bench/serve/run.sh` puts load on it. Ends with Ctrl-C.
 
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use testkit::scripted::{Scripted, Step, text};
+use testkit::scripted::{Scripted, text};
 use tieline_router::Router;
 use tieline_server::{App, Config, Doors, Ledger, Library, Limits, Listener, LoopbackAuth};
 use tieline_store::keys::{NewKey, Scope};
 use tieline_store::{Catalogue, Environment, Store};
-use tieline_types::Event;
 use tokio_util::sync::CancellationToken;
-
-/// As vendors answer who did not ask for log-probabilities: a gateway that passes them on would be charged for them.
-fn unasked(mut steps: Vec<Step>) -> Vec<Step> {
-    for step in &mut steps {
-        if let Step::Say(Event::Piece(piece)) = step {
-            piece.logprobs.clear();
-        }
-    }
-    steps
-}
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let upstream = std::env::args().nth(1).is_some_and(|word| word == "upstream");
     let home = tempfile::tempdir()?;
     let store = Store::open(home.path())?;
     let new = NewKey { label: "load".to_owned(), scopes: vec![Scope::Infer], ..NewKey::default() };
@@ -38,7 +25,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (sink, ledger) = Ledger::start(&store)?;
     let models = Scripted::default()
         .forgetful()
-        .with("mock", if upstream { unasked(text(&["word "; 20])) } else { text(&["Hello"]) })
+        .with("mock", text(&["Hello"]))
         .with("chunks", text(&["word "; 20]));
     let library = Library {
         store,
@@ -46,8 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         // Nothing is pulled from here.
         environment: Arc::new(Environment::new("http://127.0.0.1:9".to_owned())),
     };
-    let loopback_auth = if upstream { LoopbackAuth::Off } else { LoopbackAuth::All };
-    let doors = Doors { loopback_auth, ..Doors::default() };
+    let doors = Doors { loopback_auth: LoopbackAuth::All, ..Doors::default() };
     let limits = Limits { concurrent_per_key: 256, ..Limits::default() };
     let router = Router::new(Arc::new(models), Some(sink));
     let app = App::new(router, library, Config { doors, limits, ..Config::default() });
