@@ -95,8 +95,7 @@ impl Pull<'_> {
 
     /// Whether the source can be asked for more than a file.
     fn says_more(&self) -> bool {
-        let is_registry = |mirror: &Mirror| matches!(mirror, Mirror::Whole(ModelRef::Registry(_)));
-        !self.options.environment.offline && self.target.mirrors.iter().any(is_registry)
+        !self.options.environment.offline && self.is_of_registry()
     }
 
     /// A name that is taken is known before anything is downloaded.
@@ -191,6 +190,12 @@ impl Pull<'_> {
             let why = chain(&error);
             job.progress.event(PullEvent::MirrorFailed { source: source.clone(), why });
             failures.push(Failure { source, error });
+        }
+        // Bytes that are here need no registry, though what it says beside them cannot be asked for.
+        if let Some(digest) = self.target.expected
+            && let Some(pulled) = self.adopt(digest, None).await?
+        {
+            return Ok(pulled);
         }
         Err(PullError::of(shown(&self.target.reference), failures))
     }

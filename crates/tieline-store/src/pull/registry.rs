@@ -1,10 +1,12 @@
 //! Gets a model of a registry that speaks the OCI distribution protocol, with what Ollama's kind of registry keeps
 //! beside it: what is put before its conversations, and its terms.
 
+use std::sync::Arc;
+
 use reqwest::header::{ACCEPT, HeaderValue};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tieline_types::{Digest, RegistryRef};
+use tieline_types::{Bytes, Digest, RegistryRef};
 
 use super::error::MirrorError;
 use super::http::{self, Question};
@@ -39,7 +41,10 @@ pub(crate) async fn fetch(
     }
     // A tag may come to mean another file meanwhile: what came of the first is not gone on with.
     let origin = format!("{source}@{}", model.digest);
-    download::download(job, &origin, &question(place, ("blobs", &model.digest))?).await?;
+    // Nor is more taken than the manifest says.
+    let size = Some(Bytes(model.size));
+    let job = Job { size, ingest: Arc::clone(&job.ingest), ..*job };
+    download::download(&job, &origin, &question(place, ("blobs", &model.digest))?).await?;
     Ok(fetched)
 }
 

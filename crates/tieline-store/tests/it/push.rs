@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -179,6 +179,28 @@ fn pulls_at_once_under_two_names_both_say_what_the_registry_keeps() {
         let kept = elsewhere.store.overlay(name).unwrap().unwrap();
         assert_eq!(kept.system, pirate().system, "{name}");
     }
+}
+
+#[test]
+fn a_model_that_is_here_needs_no_registry() {
+    let (world, want) = world();
+    world.store.keep_overlay(&pirate()).unwrap();
+    let away = Arc::new(AtomicBool::new(false));
+    let registry = Registry::with({
+        let away = Arc::clone(&away);
+        move |_| away.load(Ordering::Relaxed).then(|| error(500, "away"))
+    });
+    let place = registry.place("me/pirate");
+    push(&world, "pirate", &place).unwrap();
+    let elsewhere = World::new();
+    elsewhere.pull(&format!("oci:{place}")).unwrap();
+    away.store(true, Ordering::Relaxed);
+    let pulled = elsewhere.pull(&want.to_string()).unwrap();
+    assert_eq!((pulled.already_here, pulled.model.name.as_str()), (true, "pirate"));
+    let kept = elsewhere.store.overlay("pirate").unwrap().unwrap();
+    assert_eq!(kept.system, pirate().system);
+    let refused = elsewhere.pull(&format!("oci:{place}")).unwrap_err().to_string();
+    assert!(refused.contains("answered 500"), "{refused}");
 }
 
 #[test]
@@ -369,6 +391,8 @@ fn a_registry_that_lies_gives_nothing() {
     registry.tag("me/none", "latest", std::slice::from_ref(&said));
     registry.tag("me/form", "latest", &[file.clone(), params]);
     registry.tag("me/bytes", "latest", &[file.clone(), other(good.len())]);
+    let longer = json!({ "mediaType": MODEL, "digest": file["digest"], "size": 1000 });
+    registry.tag("me/longer", "latest", &[longer]);
     registry.tag("me/short", "latest", &[file.clone(), other(1)]);
     registry.tag("me/long", "latest", &[file.clone(), other(2 << 20)]);
     registry.tag(
@@ -382,6 +406,7 @@ fn a_registry_that_lies_gives_nothing() {
         ("bytes", "no text"),
         ("short", "bytes, and should have 1"),
         ("long", "says more than a model says"),
+        ("longer", "wrong size: expected"),
         ("path", "no manifest"),
         ("gone", "answered 404"),
     ] {
