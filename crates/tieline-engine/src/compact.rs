@@ -136,6 +136,7 @@ impl Compaction {
         let (cut, kept) = self.cut(&request, &messages, &cuts, &keys).await?;
         let gone = cuts.gone(&messages, cut);
         let mut summary = self.summary(&request, &gone, &keys).await?;
+        summary.compacted.messages = u32::try_from(gone.len()).unwrap_or(u32::MAX);
         summary.dropped = Tokens(whole.0.saturating_sub(kept.0));
         let messages = cuts.with_summary(&messages, cut, summary.text.expose());
         let deadline = self.time_left(&request);
@@ -215,14 +216,15 @@ impl Compaction {
     ) -> Result<Summary, BackendError> {
         let mut parts = Parts::of(gone);
         let Some(key) = keys.get(gone.len() - 1).filter(|_| is_kept(request)) else {
-            return self.summarise(request, Written::default(), parts).await;
+            return self.summarise(request, Written::default(), parts, &[]).await;
         };
         let mut own = None;
         let cell = self.known.cell(*key);
         let written = cell.get_or_try_init(async || {
             let (count, before) = self.known.longest(&keys[..gone.len()]);
             parts.take(count);
-            let summary = own.insert(self.summarise(request, before, parts).await?);
+            let keys = &keys[..gone.len() - 1];
+            let summary = own.insert(self.summarise(request, before, parts, keys).await?);
             Ok::<_, BackendError>(summary.written())
         });
         let written = match self.time_left(request) {
@@ -230,23 +232,27 @@ impl Compaction {
             Some(left) => timeout(left, written).await.map_err(|_| late())??.clone(),
             None => written.await?.clone(),
         };
-        let mut summary = own.unwrap_or_else(|| Summary::known(written));
-        summary.compacted.messages = u32::try_from(gone.len()).unwrap_or(u32::MAX);
-        Ok(summary)
+        Ok(own.unwrap_or_else(|| Summary::known(written)))
     }
 
     /// Has the model write a summary of `parts`, as many at once as its context holds: each reads what was written before.
+    /// Where one ends with a message of those that `keys` are of it is kept, so that whoever asks again after the deadline goes on from it.
     async fn summarise(
         &self,
         request: &Request,
         before: Written,
         mut parts: Parts,
+        keys: &[Key],
     ) -> Result<Summary, BackendError> {
         let mut summary = Summary::known(before);
+        let mut step = None;
         while !parts.is_empty() {
             let ask = self.longest(request, summary.text.expose(), &mut parts).await?;
             let (text, finished) = listen(self.client.generate(ask).await?).await?;
             summary.add(&text, finished)?;
+            if let Some(&key) = parts.messages_taken().and_then(|taken| keys.get(taken - 1)) {
+                self.known.keep_step(key, &mut step, summary.written());
+            }
         }
         Ok(summary)
     }

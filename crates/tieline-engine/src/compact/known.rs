@@ -45,6 +45,16 @@ impl Known {
         cell
     }
 
+    /// Keeps one that a longer one goes on from, in the place of the `step` before it. One that is kept or written for
+    /// itself stays as it is.
+    pub(crate) fn keep_step(&self, key: Key, step: &mut Option<Key>, written: Written) {
+        if self.cell(key).set(written).is_ok()
+            && let Some(before) = step.replace(key)
+        {
+            self.cells().retain(|(known, _)| *known != before);
+        }
+    }
+
     pub(crate) fn is_written(&self, key: &Key) -> bool {
         self.cells().iter().any(|(known, cell)| known == key && cell.initialized())
     }
@@ -90,6 +100,21 @@ mod tests {
 
     fn written(text: &str) -> Written {
         Written { text: text.into(), cut: false }
+    }
+
+    #[test]
+    fn a_step_takes_the_place_of_the_one_before() {
+        let (known, keys) = (Known::default(), of("", &["a", "b", "c"]));
+        let mut step = None;
+        known.keep_step(keys[0], &mut step, written("A"));
+        assert_eq!(known.longest(&keys), (1, written("A")));
+        known.keep_step(keys[1], &mut step, written("AB"));
+        assert_eq!(known.longest(&keys), (2, written("AB")));
+        assert_eq!(known.longest(&keys[..1]), (0, Written::default()));
+        // What others wrote stays, and is not taken for a step.
+        write(&known, keys[2], "other");
+        known.keep_step(keys[2], &mut step, written("ABC"));
+        assert_eq!((known.longest(&keys), step), ((3, written("other")), Some(keys[1])));
     }
 
     fn write(known: &Known, key: Key, text: &str) {

@@ -9,15 +9,35 @@ const SHORTEST: usize = 64;
 
 /// Transcripts of messages, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Parts(VecDeque<String>);
+pub(crate) struct Parts {
+    texts: VecDeque<Text>,
+    /// How many messages were taken to their ends.
+    ended: usize,
+    /// Whether a message was taken in part.
+    torn: bool,
+}
+
+/// A message, or a piece of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Text {
+    text: String,
+    /// Whether its message ends with it.
+    ends: bool,
+}
 
 impl Parts {
     pub(crate) fn of(messages: &[&Message]) -> Self {
-        Self(messages.iter().map(|message| transcript(message)).collect())
+        let whole = |message: &&Message| Text { text: transcript(message), ends: true };
+        Self { texts: messages.iter().map(whole).collect(), ended: 0, torn: false }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.texts.is_empty()
+    }
+
+    /// How many messages were taken, where what is left begins with another.
+    pub(crate) fn messages_taken(&self) -> Option<usize> {
+        Some(self.ended).filter(|&ended| ended > 0 && !self.torn)
     }
 
     /// How many of the first have so many bytes together at most; one at least, where there is any.
@@ -27,11 +47,11 @@ impl Parts {
             sum = sum.saturating_add(part.len());
             sum <= bytes
         };
-        self.iter().take_while(fits).count().max(1).min(self.0.len())
+        self.iter().take_while(fits).count().max(1).min(self.texts.len())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(String::as_str)
+        self.texts.iter().map(|part| part.text.as_str())
     }
 
     /// The text of the first `count`.
@@ -41,20 +61,24 @@ impl Parts {
 
     /// Removes the first `count`.
     pub(crate) fn take(&mut self, count: usize) {
-        self.0.drain(..count.min(self.0.len()));
+        for part in self.texts.drain(..count.min(self.texts.len())) {
+            self.ended += usize::from(part.ends);
+            self.torn = !part.ends;
+        }
     }
 
     /// Makes two of the first, parted at a line or a word where its middle has one. Says whether that could be done.
     pub(crate) fn halve_first(&mut self) -> bool {
-        let Some(first) = self.0.pop_front_if(|first| first.len() >= SHORTEST) else {
+        let is_long = |first: &mut Text| first.text.len() >= SHORTEST;
+        let Some(Text { text: first, ends }) = self.texts.pop_front_if(is_long) else {
             return false;
         };
         let middle = first.floor_char_boundary(first.len() / 2);
         let head = &first[..middle];
         let at = ['\n', ' '].iter().find_map(|&end| head.rfind(end).filter(|&at| at > middle / 2));
         let (front, back) = first.split_at(at.map_or(middle, |at| at + 1));
-        self.0.push_front(back.to_owned());
-        self.0.push_front(front.to_owned());
+        self.texts.push_front(Text { text: back.to_owned(), ends });
+        self.texts.push_front(Text { text: front.to_owned(), ends: false });
         true
     }
 }
@@ -80,6 +104,27 @@ mod tests {
 
     use super::*;
 
+    fn parts(texts: &[&str]) -> Parts {
+        let whole = |text: &&str| Text { text: (*text).to_owned(), ends: true };
+        Parts { texts: texts.iter().map(whole).collect(), ended: 0, torn: false }
+    }
+
+    #[test]
+    fn messages_are_counted_where_they_end() {
+        let long = "word ".repeat(20);
+        let mut parts = parts(&["a", &long, "c"]);
+        assert_eq!(parts.messages_taken(), None);
+        parts.take(1);
+        assert_eq!(parts.messages_taken(), Some(1));
+        assert!(parts.halve_first());
+        parts.take(1);
+        assert_eq!(parts.messages_taken(), None, "in the middle of the second");
+        parts.take(1);
+        assert_eq!(parts.messages_taken(), Some(2));
+        parts.take(9);
+        assert_eq!(parts.messages_taken(), Some(3));
+    }
+
     #[test]
     fn who_spoke_is_told() {
         let said = Message::new(Role::Tool, "14 fish");
@@ -90,11 +135,11 @@ mod tests {
 
     #[test]
     fn only_as_many_are_tried_as_may_fit() {
-        let parts = Parts(["aaa", "bb", "c"].map(str::to_owned).into());
+        let parts = parts(&["aaa", "bb", "c"]);
         for (bytes, want) in [(0, 1), (3, 1), (4, 1), (5, 2), (6, 3), (usize::MAX, 3)] {
             assert_eq!(parts.within(bytes), want, "{bytes}");
         }
-        assert_eq!(Parts(VecDeque::new()).within(9), 0);
+        assert_eq!(Parts::of(&[]).within(9), 0);
     }
 
     #[test]
@@ -104,7 +149,7 @@ mod tests {
             let mut parts = Parts::of(&[&Message::new(Role::User, text.as_str())]);
             let whole = parts.first(1);
             assert!(parts.halve_first());
-            assert_eq!((parts.0.len(), parts.0[0].len()), (2, first));
+            assert_eq!((parts.texts.len(), parts.texts[0].text.len()), (2, first));
             assert_eq!(parts.iter().collect::<String>(), whole);
         }
     }
@@ -112,7 +157,7 @@ mod tests {
     proptest! {
         #[test]
         fn halving_ends_and_loses_nothing(text in "(a|é|語| |\n){0,400}") {
-            let mut parts = Parts(VecDeque::from([text.clone()]));
+            let mut parts = parts(&[&text]);
             let mut read = String::new();
             while !parts.is_empty() {
                 if !parts.halve_first() {

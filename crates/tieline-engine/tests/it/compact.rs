@@ -153,6 +153,26 @@ async fn what_no_question_holds_is_summarised_in_parts() {
 }
 
 #[tokio::test]
+async fn a_summary_in_parts_goes_on_from_the_last_of_them() {
+    let Some(runner) = testkit::runner() else { return };
+    let model = start(EngineConfig::new(runner)).await;
+    let compacted = async |request| whole(&model, request).await.unwrap().0.compacted.unwrap();
+    let mut messages = conversation(12, 80);
+    let first = compacted(request(messages.clone())).await;
+    // The last message that went says something else now: the whole summary is of another conversation.
+    let last = 1 + usize::try_from(first.messages).unwrap();
+    messages[last] = talk(messages[last].role, 99, 40);
+    let again = compacted(request(messages.clone())).await;
+    let anew = compacted(Request { cache: false, ..request(messages) }).await;
+    assert_eq!(again.messages, anew.messages);
+    assert!(
+        again.read_tokens > Tokens(0) && again.read_tokens < anew.read_tokens,
+        "{again:?} {anew:?}"
+    );
+    model.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_summary_is_written_once_and_goes_on() {
     let Some(runner) = testkit::runner() else { return };
     let model = start(EngineConfig::new(runner)).await;
