@@ -28,7 +28,7 @@ pub struct Intents(Arc<Mutex<Notes>>);
 struct Notes {
     path: PathBuf,
     /// Made for the first note: most who open the budgets only look.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     slots: HashMap<String, u64>,
     free: Vec<u64>,
     end: u64,
@@ -53,38 +53,36 @@ impl Intents {
     /// # Errors
     /// The file cannot be written; or the row names no reservation, or one that is noted already.
     pub fn note(&self, row: &RequestRow) -> io::Result<()> {
-        let name = row.reservation.clone().ok_or(io::ErrorKind::InvalidInput)?;
+        let name = row.reservation.as_deref().ok_or(io::ErrorKind::InvalidInput)?;
         let bytes = written(row)?;
-        let mut notes = self.lock();
-        if notes.slots.contains_key(&name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let slot = notes.free.pop().unwrap_or(notes.end);
-        let file = notes.file()?;
-        if let Err(error) = write_all_at(file, &bytes, slot) {
+        let (file, slot) = self.lock().take(name)?;
+        // Nobody waits for another's writing: the slot is this note's own.
+        let noted = write_all_at(&file, &bytes, slot);
+        if noted.is_err() {
             // Nothing left: whatever of it is there is not to be read as a note that is damaged.
-            let _ = write_all_at(file, &[0; LENGTH], slot);
-            if slot < notes.end {
-                notes.free.push(slot);
-            }
-            return Err(error);
+            let _ = write_all_at(&file, &[0; LENGTH], slot);
+            let mut notes = self.lock();
+            notes.slots.remove(name);
+            notes.free.push(slot);
         }
-        notes.end = notes.end.max(slot + SLOT as u64);
-        notes.slots.insert(name, slot);
-        Ok(())
+        noted
     }
 
     /// Takes notes back, once their rows are in the database.
     pub fn booked<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
-        let mut notes = self.lock();
-        for name in names {
-            let Some(slot) = notes.slots.remove(name) else { continue };
+        let (file, slots) = {
+            let mut notes = self.lock();
+            let slots = names.into_iter().filter_map(|name| notes.slots.remove(name));
+            let slots: Vec<u64> = slots.collect();
+            (notes.file.clone(), slots)
+        };
+        let Some(file) = file else { return };
+        // Hundreds at once, while others note what leaves.
+        for &slot in &slots {
             // One that stays is found on record by whoever reads it.
-            if let Some(file) = &notes.file {
-                let _ = write_all_at(file, &[0; LENGTH], slot);
-            }
-            notes.free.push(slot);
+            let _ = write_all_at(&file, &[0; LENGTH], slot);
         }
+        self.lock().free.extend(slots);
     }
 
     /// How many are noted and not on record.
@@ -98,12 +96,24 @@ impl Intents {
 }
 
 impl Notes {
-    fn file(&mut self) -> io::Result<&File> {
+    /// A place for a note of this name.
+    fn take(&mut self, name: &str) -> io::Result<(Arc<File>, u64)> {
+        if self.slots.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = self.file()?;
+        let slot = self.free.pop().unwrap_or(self.end);
+        self.end = self.end.max(slot + SLOT as u64);
+        self.slots.insert(name.to_owned(), slot);
+        Ok((file, slot))
+    }
+
+    fn file(&mut self) -> io::Result<Arc<File>> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => private_file().open(&self.path)?,
+            None => Arc::new(private_file().open(&self.path)?),
         };
-        Ok(self.file.insert(file))
+        Ok(Arc::clone(self.file.insert(file)))
     }
 }
 
@@ -197,6 +207,40 @@ mod tests {
         intents.booked(["a", "c", "d"]);
         assert!(read(&path).unwrap().rows.is_empty());
         assert!(fs::metadata(&path).unwrap().len() <= 3 * SLOT as u64);
+    }
+
+    #[test]
+    fn many_note_while_others_are_booked_and_each_has_a_place_of_its_own() {
+        const EACH: usize = 200;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("calls");
+        let intents = Intents::new(path.clone());
+        let name = |thread: usize, number: usize| format!("{thread}/{number}");
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let intents = &intents;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        intents.note(&noted(&name(thread, number))).unwrap();
+                        // Some together, and the last one never.
+                        if number % 7 == 0 && number > 0 {
+                            let names: Vec<String> =
+                                (number - 7..number).map(|number| name(thread, number)).collect();
+                            intents.booked(names.iter().map(String::as_str));
+                        }
+                    }
+                });
+            }
+        });
+        let mut left: Vec<String> =
+            read(&path).unwrap().rows.into_iter().filter_map(|row| row.reservation).collect();
+        let mut want: Vec<String> = (0..4)
+            .flat_map(|thread| (EACH - EACH % 7..EACH).map(move |number| name(thread, number)))
+            .collect();
+        left.sort();
+        want.sort();
+        assert_eq!((left, intents.outstanding()), (want.clone(), want.len()));
+        assert!(fs::metadata(&path).unwrap().len() <= (4 * 14 * SLOT) as u64);
     }
 
     #[test]
