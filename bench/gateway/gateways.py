@@ -1,7 +1,7 @@
 """The gateways that are compared: how each is started in front of one upstream that speaks OpenAI's chat.
 
 Each needs to be installed first, in a place of its own under the folder GATEWAYS: README.md has the commands. What is not
-there is left out, and said. Every package of theirs is pinned by its hash, in LOCKS.
+there is left out, and said. Every package of theirs is pinned by its hash, in LOCKS; nginx is the system's own.
 """
 
 import hashlib

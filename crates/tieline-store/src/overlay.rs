@@ -35,11 +35,9 @@ pub struct Overlay {
 impl Overlay {
     /// Whether both put the same before a model, whatever they are called.
     pub(crate) fn says_as(&self, other: &Self) -> bool {
-        let told = |one: &Self| {
-            let Self { system, template, licence, parameters, messages, .. } = one.clone();
-            (system, template, licence, parameters, messages)
-        };
-        told(self) == told(other)
+        let Self { system, template, licence, parameters, messages, .. } = self;
+        (system, template, licence, parameters, messages)
+            == (&other.system, &other.template, &other.licence, &other.parameters, &other.messages)
     }
 }
 

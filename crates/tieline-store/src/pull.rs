@@ -191,8 +191,9 @@ impl Pull<'_> {
             job.progress.event(PullEvent::MirrorFailed { source: source.clone(), why });
             failures.push(Failure { source, error });
         }
-        // Bytes that are here need no registry, though what it says beside them cannot be asked for.
+        // A model that is here needs no registry, though what that says beside it cannot be asked for.
         if let Some(digest) = self.target.expected
+            && self.is_named(digest)?
             && let Some(pulled) = self.adopt(digest, None).await?
         {
             return Ok(pulled);
@@ -276,6 +277,12 @@ impl Pull<'_> {
         }
         let model = self.store.db.by_name(&name)?.ok_or(PullError::Stopped)?;
         Ok(Pulled { model, already_here })
+    }
+
+    /// Whether the name is that of these bytes already.
+    fn is_named(&self, digest: Digest) -> Result<bool, PullError> {
+        let (Name::Fixed(name) | Name::Derived(name)) = &self.target.name;
+        Ok(self.store.db.by_name(name)?.is_some_and(|model| model.digest == digest))
     }
 
     fn is_of_registry(&self) -> bool {

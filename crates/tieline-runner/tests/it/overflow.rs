@@ -111,9 +111,8 @@ fn a_turn_that_is_the_only_one_is_told_with_its_length() {
     }
 }
 
-#[test]
-fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
-    let mut peer = peer();
+/// Instructions, a question, and four calls with their results.
+fn agents_turn() -> Vec<Message> {
     let mut all = vec![Message::new(Role::System, "Be brief."), turn(Role::User, 20)];
     for id in ["a", "b", "c", "d"] {
         let (name, arguments) = ("look".to_owned(), "{}".into());
@@ -121,6 +120,13 @@ fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
         all.push(Message { tool_calls: vec![call], ..turn(Role::Assistant, 10) });
         all.push(Message { tool_call_id: Some(id.to_owned()), ..turn(Role::Tool, 50) });
     }
+    all
+}
+
+#[test]
+fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
+    let mut peer = peer();
+    let mut all = agents_turn();
     let whole = length(&mut peer, all.clone());
     let from = |at: usize| [&all[..2], &all[at..]].concat();
     let kept = [4, 6, 8].map(|at| length(&mut peer, from(at)));
@@ -141,13 +147,7 @@ fn an_agents_turn_loses_its_oldest_calls_with_their_results() {
 #[test]
 fn the_systems_messages_stay_wherever_they_are() {
     let mut peer = peer();
-    let mut all = vec![Message::new(Role::System, "Be brief."), turn(Role::User, 20)];
-    for id in ["a", "b", "c", "d"] {
-        let (name, arguments) = ("look".to_owned(), "{}".into());
-        let call = ToolCall { id: id.to_owned(), name, arguments };
-        all.push(Message { tool_calls: vec![call], ..turn(Role::Assistant, 10) });
-        all.push(Message { tool_call_id: Some(id.to_owned()), ..turn(Role::Tool, 50) });
-    }
+    let mut all = agents_turn();
     all.insert(4, Message::new(Role::System, "Be polite."));
     let whole = length(&mut peer, all.clone());
     let from = |at: usize| [&all[..2], &all[4..5], &all[at..]].concat();

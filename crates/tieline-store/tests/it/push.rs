@@ -40,6 +40,16 @@ fn pirate() -> Overlay {
     }
 }
 
+/// A world with `m` and what was made of it, and a registry that has the latter under this name.
+fn with_pirate(path: &str) -> (World, Digest, Registry, String) {
+    let (world, want) = world();
+    world.store.keep_overlay(&pirate()).unwrap();
+    let registry = Registry::start();
+    let place = registry.place(path);
+    push(&world, "pirate", &place).unwrap();
+    (world, want, registry, place)
+}
+
 async fn push_with(
     world: &World,
     (name, place): (&str, &str),
@@ -108,11 +118,7 @@ fn what_was_made_comes_back_with_what_it_says() {
 
 #[test]
 fn a_registry_puts_nothing_before_a_model_that_is_here() {
-    let (world, want) = world();
-    world.store.keep_overlay(&pirate()).unwrap();
-    let registry = Registry::start();
-    let place = registry.place("you/m");
-    push(&world, "pirate", &place).unwrap();
+    let (world, want, registry, place) = with_pirate("you/m");
     // The same file as the model `m` that came from elsewhere, and a prompt of a stranger's.
     let pulled = world.pull(&format!("oci:{place}")).unwrap().model;
     assert_eq!(pulled.name, format!("m-{}", want.short()));
@@ -129,14 +135,10 @@ fn a_registry_puts_nothing_before_a_model_that_is_here() {
 
 #[test]
 fn what_a_tag_says_does_not_change_silently() {
-    let (world, _) = world();
-    let registry = Registry::start();
-    let place = registry.place("me/pirate");
+    let (world, _, _registry, place) = with_pirate("me/pirate");
     let elsewhere = World::new();
     let pull = || elsewhere.pull(&format!("oci:{place}"));
     let mut said = pirate();
-    world.store.keep_overlay(&said).unwrap();
-    push(&world, "pirate", &place).unwrap();
     pull().unwrap();
     assert!(pull().unwrap().already_here, "nothing has changed");
     let kept = || elsewhere.store.overlay("pirate").unwrap().unwrap().system;
@@ -159,11 +161,7 @@ fn what_a_tag_says_does_not_change_silently() {
 
 #[test]
 fn pulls_at_once_under_two_names_both_say_what_the_registry_keeps() {
-    let (world, _) = world();
-    world.store.keep_overlay(&pirate()).unwrap();
-    let registry = Registry::start();
-    let place = registry.place("me/pirate");
-    push(&world, "pirate", &place).unwrap();
+    let (_, _, _registry, place) = with_pirate("me/pirate");
     let elsewhere = World::new();
     let pull = |name: &str| {
         let options = PullOptions { name: Some(name.to_owned()), ..elsewhere.options() };
@@ -179,6 +177,16 @@ fn pulls_at_once_under_two_names_both_say_what_the_registry_keeps() {
         let kept = elsewhere.store.overlay(name).unwrap().unwrap();
         assert_eq!(kept.system, pirate().system, "{name}");
     }
+}
+
+#[test]
+fn a_mirror_of_a_pinned_model_gives_the_file_alone() {
+    let (_, want, _registry, place) = with_pirate("me/pirate");
+    let mut elsewhere = World::new();
+    elsewhere.catalogue_of(&model(SIZE), &[format!("oci:{place}")]);
+    let pulled = elsewhere.pull("m").unwrap().model;
+    assert_eq!((pulled.name.as_str(), pulled.digest), ("m", want));
+    assert!(elsewhere.store.overlay("m").unwrap().is_none());
 }
 
 #[test]
@@ -201,6 +209,11 @@ fn a_model_that_is_here_needs_no_registry() {
     assert_eq!(kept.system, pirate().system);
     let refused = elsewhere.pull(&format!("oci:{place}")).unwrap_err().to_string();
     assert!(refused.contains("answered 500"), "{refused}");
+    // Under a new name it would lack what the registry says.
+    let named =
+        PullOptions { name: Some("new".to_owned()), expected: Some(want), ..elsewhere.options() };
+    run(elsewhere.store.pull(&reference(&format!("oci:{place}")), named)).unwrap_err();
+    assert_eq!(elsewhere.store.list().unwrap().len(), 1);
 }
 
 #[test]
