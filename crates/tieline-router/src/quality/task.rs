@@ -208,10 +208,10 @@ fn rule(prompt: &str) -> Option<Task> {
         head.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty());
     let says = |stems: &[&str], word: &str| {
         // Languages without spaces have the stem within a run of characters.
-        stems.iter().any(|stem| {
-            word.starts_with(stem)
-                || (stem.len() == 6 && stem.chars().count() == 2 && word.contains(stem))
-        })
+        let is_within =
+            |stem: &str| stem.len() == 6 && stem.chars().count() == 2 && word.contains(stem);
+        let is_ascii = word.is_ascii();
+        stems.iter().any(|stem| word.starts_with(stem) || (!is_ascii && is_within(stem)))
     };
     let found = words.find_map(|word| STEMS.iter().find(|(_, stems)| says(stems, word)));
     if let Some((task, _)) = found {
