@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures_util::stream;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Client, Response};
+use reqwest::{Client, Response, Url};
 use tieline_privacy::{Outbound, Remote};
 use tieline_types::{
     BackendError, ErrorKind, Event, EventStream, FinishReason, Finished, Origin, Prompt, Request,
@@ -55,6 +55,8 @@ pub struct Speaker {
     pub(crate) protocol: Arc<dyn Protocol>,
     client: Client,
     pub(crate) patience: Patience,
+    /// The first path of the protocol that was asked for, and where that is: most have no other.
+    first: Arc<OnceLock<(String, Url)>>,
 }
 
 impl Speaker {
@@ -72,7 +74,8 @@ impl Speaker {
         let none = Written { headers: key.collect(), ..Written::default() };
         http::headers(&endpoint, &none)?;
         let client = transport.client(&endpoint)?;
-        Ok(Self { endpoint, protocol, client, patience: Patience::default() })
+        let (patience, first) = (Patience::default(), Arc::default());
+        Ok(Self { endpoint, protocol, client, patience, first })
     }
 
     /// The same, which waits so long.
@@ -92,7 +95,7 @@ impl Speaker {
             BackendError::new(ErrorKind::Internal, format!("cannot ask {backend}"))
                 .with_source(error)
         };
-        let url = http::join(&self.endpoint, &written.path).map_err(internal)?;
+        let url = self.at(&written.path).map_err(internal)?;
         let headers = http::headers(&self.endpoint, written).map_err(internal)?;
         let body = written.body.to_string();
         let sent = self.client.post(url).headers(headers).body(body).send();
@@ -101,6 +104,17 @@ impl Speaker {
             Ok(Err(error)) => Err(unreachable(backend, error)),
             Err(_) => Err(silent(backend)),
         }
+    }
+
+    /// Where this path of the protocol is.
+    fn at(&self, path: &str) -> Result<Url, EndpointError> {
+        if let Some((_, url)) = self.first.get().filter(|(first, _)| first == path) {
+            return Ok(url.clone());
+        }
+        let url = http::join(&self.endpoint, path)?;
+        // Where another came first, this one is put together each time.
+        let _ = self.first.set((path.to_owned(), url.clone()));
+        Ok(url)
     }
 
     /// The error of an answer that is none.
