@@ -189,7 +189,7 @@ pub(crate) async fn streamed_of(
     let routed = app.router().decide(call(caller, what, wanted), &request).await?;
     let decision = Some(routed.decision().clone());
     let (places, queue) = watch::channel(None);
-    let mut beginning = Box::pin(begin(app, routed, (request, reading), (ask.plan, Some(places))));
+    let mut beginning = begin(app, routed, (request, reading), (ask.plan, Some(places)));
     match tokio::time::timeout(app.config().patience, &mut beginning).await {
         Ok(begun) => {
             let begun = begun?;
@@ -249,15 +249,16 @@ fn begin(
     routed: Routed,
     request: (Request, Reading),
     plan: (Option<ChoicePlan>, Option<Places>),
-) -> impl Future<Output = Result<Begun, BackendError>> + Send + use<> {
+) -> Pin<Box<impl Future<Output = Result<Begun, BackendError>> + Send + use<>>> {
     let stop = app.stop().clone();
-    async move {
+    // Kilobytes, which each handler around it would copy several times on their way to their own place.
+    Box::pin(async move {
         let begun = tokio::select! {
             begun = begin_unstopped(routed, request, plan) => begun?,
             () = stop.cancelled() => return Err(stopping()),
         };
         Ok(Begun { steps: until_stopped(begun.steps, stop), ..begun })
-    }
+    })
 }
 
 /// The same steps, and an error where the server has to stop before their end.

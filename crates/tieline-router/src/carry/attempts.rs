@@ -212,7 +212,8 @@ impl Course {
     ) -> Option<Result<Opened, ()>> {
         let mut index = 0;
         if let (Some(hedge), true) = (&self.hedge, self.candidates.len() > 1) {
-            match self.try_pair(errand, request, (hedge, refusals)).await {
+            // Few requests have a pair, and all would carry its room about.
+            match Box::pin(self.try_pair(errand, request, (hedge, refusals))).await {
                 Tried::Done(done) => return Some(done),
                 Tried::Next(next) => index = next,
             }
