@@ -21,7 +21,7 @@ pub use asked_for::AskedFor;
 pub(crate) use asked_for::finish_word;
 
 /// Records that are kept in memory.
-const KEPT: usize = 5000;
+const KEPT: usize = 1024;
 
 /// How long a request waits until its record has a place.
 const PATIENCE: Duration = Duration::from_secs(10);
