@@ -24,13 +24,14 @@ const BATCH: usize = 1024;
 /// Calls whose attempts are counted on where more of them come.
 const CALLS: usize = 4096;
 /// How long a record waits for others, so that they are one transaction: each waits for a disk, and what the disk
-/// has to do is done on the processors that answer.
-const GATHER: Duration = Duration::from_millis(50);
+/// has to do is done on the processors that answer. Longer, and a transaction keeps a processor for milliseconds
+/// (bench/RESULTS.md, "Beside other gateways").
+const GATHER: Duration = Duration::from_millis(10);
 /// After how long what could not be written is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How often the records that came meanwhile are made into rows: the work of all of them at once would keep those who
 /// answer from a processor for milliseconds.
-const SLICE: Duration = Duration::from_millis(5);
+const SLICE: Duration = Duration::from_millis(2);
 /// Decisions after which old ones are let go, once nobody waits. A step lets more of them go than that.
 const FORGET_AFTER: usize = 256;
 /// Decisions after which old ones are let go, whoever waits.
