@@ -65,7 +65,6 @@ pub struct DictionaryError(pub String);
 /// Finds personal text and secrets. Cheap to share, and the same for every request.
 #[derive(Clone, Debug, Default)]
 pub struct Detectors {
-    cues: Arc<Cues>,
     terms: Option<Arc<Terms>>,
 }
 
@@ -78,14 +77,14 @@ impl Detectors {
         let terms = &dictionary.terms;
         match terms::unusable(terms) {
             Some(term) => Err(DictionaryError(term.clone())),
-            None => Ok(Self { cues: Arc::default(), terms: Terms::new(terms).map(Arc::new) }),
+            None => Ok(Self { terms: Terms::new(terms).map(Arc::new) }),
         }
     }
 
     /// All findings, in order, none of which overlaps another.
     pub fn find(&self, text: &str) -> Vec<Finding> {
         let plain = Plain::new(text);
-        let hits = self.cues.find(&plain.text);
+        let hits = Cues::all().find(&plain.text);
         let mut candidates = look(&Text::new(&plain.text, hits));
         for found in &mut candidates {
             found.range = plain.given(found.range.clone(), text);

@@ -2,6 +2,8 @@
 
 mod words;
 
+use std::sync::LazyLock;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::keys::FORMS;
@@ -91,8 +93,16 @@ pub(super) struct Cues {
     cues: Vec<Cue>,
 }
 
-impl Default for Cues {
-    fn default() -> Self {
+/// The same for everybody, and 4 MB: made for the first text that is looked through.
+static ALL: LazyLock<Cues> = LazyLock::new(Cues::new);
+
+impl Cues {
+    /// All cues.
+    pub(super) fn all() -> &'static Self {
+        &ALL
+    }
+
+    fn new() -> Self {
         let keys = FORMS.iter().enumerate().map(|(form, known)| (Cue::Key(form), known.prefix));
         let all: Vec<(Cue, &str)> = words::all().chain(keys).collect();
         let mut builder = AhoCorasick::builder();
@@ -103,9 +113,7 @@ impl Default for Cues {
         let automaton = built.expect("few words make a small automaton");
         Self { automaton, cues: all.into_iter().map(|(cue, _)| cue).collect() }
     }
-}
 
-impl Cues {
     /// All cues of `text` that stand as words, by where they end.
     pub(super) fn find(&self, text: &str) -> Vec<Hit> {
         let found = self.automaton.find_overlapping_iter(text);
@@ -168,7 +176,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, want: &[(Cue, &str)]) {
-        let hits = Cues::default().find(text);
+        let hits = Cues::all().find(text);
         let found: Vec<_> = hits.iter().map(|hit| (hit.cue, &text[hit.start..hit.end])).collect();
         assert_eq!(found, want);
     }
