@@ -34,7 +34,7 @@ test-vulkan: GPU := vulkan
 GPU_TARGET = $(CACHE)/build/runner-$(GPU)
 GPU_CARGO = --release -p tieline-runner --no-default-features --features $(GPU) --target-dir "$(GPU_TARGET)"
 
-.PHONY: help demo build install uninstall runner runner-gpu test-vulkan portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm check-targets
+.PHONY: help demo build install uninstall runner runner-gpu test-vulkan portable test netless openapi prove clients agents packaging load lm-eval overhead lint fmt docs layout layout-check fuzz versus versus-engine versus-kernels prove-engine versus-switch sanitize test-arm check-targets
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,7 +93,7 @@ openapi: ## every route asked what its description says and more, by schemathesi
 	@scripts/check_openapi.py
 
 prove: ## what `make test` leaves out, one after the other: root, a network, and most of an hour
-	@for target in netless openapi clients load prove-engine; do $(MAKE) --no-print-directory $$target || exit 1; done
+	@for target in layout-check netless openapi clients load prove-engine; do $(MAKE) --no-print-directory $$target || exit 1; done
 
 clients: ## real clients against scripted models; writes docs/conformance.md
 	@scripts/clients.py
@@ -115,6 +115,14 @@ packaging: build ## the systemd unit and the image's steps, checked where they c
 load: ## idle, slow, rude and far too many clients against the server; prints JSON (Linux)
 	cargo build --release -p tieline
 	@bench/load/run.py --tieline "$(TARGET)/release/tieline"
+
+layout: ## list anew which code the program uses, for the linker: valgrind
+	cargo build --release -p tieline
+	@scripts/code_layout.py "$(TARGET)/release/tieline"
+
+layout-check: ## whether that list is still true
+	cargo build --release -p tieline
+	@scripts/code_layout.py --check "$(TARGET)/release/tieline"
 
 fmt: ## format the code
 	cargo fmt --all
