@@ -74,11 +74,14 @@ pub fn attribute(error: &BackendError, accepted: bool) -> Option<Fault> {
     }
 }
 
-/// Whether the error's cause is a connection that could not be made.
+/// Whether the error's cause is a connection that could not be made. One that broke had been made.
 pub fn is_connection(error: &BackendError) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let broke = [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof];
     let first: &(dyn std::error::Error + 'static) = error;
     std::iter::successors(Some(first), |error| error.source())
-        .any(|error| error.downcast_ref::<io::Error>().is_some())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| !broke.contains(&error.kind()))
 }
 
 /// When circuits open, and for how long.

@@ -40,6 +40,11 @@ fn faults_are_counted_against_whose_they_are() {
         let error = error.of(Upstream, Retry::Elsewhere);
         assert_eq!(attribute(&error, false), Some(Fault::Host));
         assert_eq!(attribute(&error, true), Some(Fault::Model), "it was there");
+        let broke = io::Error::from(io::ErrorKind::ConnectionReset);
+        let error = BackendError::new(kind, "it broke").with_source(broke);
+        let error = error.of(Upstream, Retry::Elsewhere);
+        assert_eq!(attribute(&error, false), Some(Fault::Model), "whoever breaks it is there");
+        assert!(!is_connection(&error));
     }
 }
 
