@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tieline_types::{BackendError, ErrorKind, Origin, Retry};
 
-/// The longest wait that a vendor can ask for; beyond it, somebody else is asked.
+/// The longest wait that is believed of a vendor that asks for one.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// What a refusal says besides its status.
@@ -26,6 +26,8 @@ pub(crate) struct Said {
     pub(crate) flagged: bool,
     /// The account may not use this model.
     pub(crate) no_access: bool,
+    /// The key is none, or its account has no money.
+    pub(crate) no_account: bool,
 }
 
 impl Said {
@@ -39,6 +41,7 @@ impl Said {
             too_long: says(&TOO_LONG),
             flagged: says(&FLAGGED) || error.pointer("/metadata/flagged_input").is_some(),
             no_access: says(&NO_ACCESS),
+            no_account: says(&NO_ACCOUNT),
         }
     }
 }
@@ -62,6 +65,17 @@ const FLAGGED_CODES: [&str; 4] = ["moderation", "content_policy", "content_filte
 const NO_ACCESS: [&str; 3] =
     // OpenAI, Bedrock, LiteLLM.
     ["access to model", "access to the model", "authorized to access model"];
+
+/// What vendors say of a key or an account with status 400, where others have 401 or 402 for it.
+const NO_ACCOUNT: [&str; 4] = [
+    // Anthropic.
+    "credit balance is too low",
+    // Gemini.
+    "api key not valid",
+    "api key expired",
+    // xAI.
+    "incorrect api key provided",
+];
 
 /// What vendors and hosts say of a prompt that is too long.
 const TOO_LONG: [&str; 14] = [
@@ -121,6 +135,9 @@ impl Refusal {
             400 | 422 if UNSUPPORTED.contains(&code) => {
                 (ErrorKind::Unsupported, Origin::Caller, Retry::Elsewhere, None)
             }
+            400 if self.said.no_account || code == "API_KEY_INVALID" => {
+                account("check the key and the credit")
+            }
             // The request is at fault: it would be refused again.
             400 | 413 | 422 => (ErrorKind::InvalidRequest, Origin::Caller, Retry::No, None),
             // The account is at fault, not the request: another vendor may answer it.
@@ -165,8 +182,8 @@ impl Refusal {
 
     fn wait(&self) -> Retry {
         match self.retry_after {
-            Some(wait) if wait <= LONGEST_WAIT => Retry::After(wait),
-            Some(_) | None => Retry::Elsewhere,
+            Some(wait) => Retry::After(wait.min(LONGEST_WAIT)),
+            None => Retry::Elsewhere,
         }
     }
 }
@@ -248,7 +265,8 @@ mod tests {
         Refusal { status, code: code.map(str::to_owned), retry_after, said: Said::default() }
     }
 
-    const TOO_LONG_ALONE: Said = Said { too_long: true, flagged: false, no_access: false };
+    const TOO_LONG_ALONE: Said =
+        Said { too_long: true, flagged: false, no_access: false, no_account: false };
 
     /// The words as vendors' documentation and users' reports have them.
     #[test]
@@ -328,6 +346,29 @@ mod tests {
     }
 
     #[test]
+    fn a_key_or_an_account_that_is_refused_with_400_is_not_the_requests_fault() {
+        let anthropic = "Your credit balance is too low to access the Anthropic API.";
+        let anthropic = json!({"type": "error", "error": {"type": "invalid_request_error",
+            "message": anthropic}});
+        let gemini = json!({"error": {"code": 400, "status": "INVALID_ARGUMENT",
+            "message": "API key not valid. Please pass a valid API key."}});
+        let xai = json!({"code": "Client specified an invalid argument",
+            "error": "Incorrect API key provided: xa***ey."});
+        let of = |code, body: &Value| {
+            let error = Refusal { said: Said::of(body), ..refusal(400, code, None) }.error("v/m");
+            (error.kind, error.origin, error.retry)
+        };
+        let account = (ErrorKind::Upstream, Origin::Here, Retry::Elsewhere);
+        assert_eq!(of(Some("invalid_request_error"), &anthropic), account);
+        assert_eq!(of(Some("INVALID_ARGUMENT"), &gemini), account);
+        assert_eq!(of(Some("API_KEY_INVALID"), &Value::Null), account);
+        assert_eq!(of(None, &xai), account);
+        let far = format!("{}credit balance is too low", "x".repeat(200));
+        let request = (ErrorKind::InvalidRequest, Origin::Caller, Retry::No);
+        assert_eq!(of(None, &json!({"error": {"message": far}})), request);
+    }
+
+    #[test]
     fn who_says_when_to_come_again_is_busy_and_who_does_not_has_failed() {
         for status in [503, 529] {
             let kinds = [Some(7), Some(7200), None].map(|seconds| {
@@ -335,9 +376,10 @@ mod tests {
                 (error.kind, error.origin, error.retry)
             });
             let after = Retry::After(Duration::from_secs(7));
+            let hour = Retry::After(LONGEST_WAIT);
             let want = [
                 (ErrorKind::Busy, Origin::Upstream, after),
-                (ErrorKind::Busy, Origin::Upstream, Retry::Elsewhere),
+                (ErrorKind::Busy, Origin::Upstream, hour),
                 (ErrorKind::Upstream, Origin::Upstream, Retry::Elsewhere),
             ];
             assert_eq!(kinds, want, "{status}");
@@ -375,12 +417,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_wait_is_no_wait() {
-        for (seconds, want) in [(7, Retry::After(Duration::from_secs(7))), (7200, Retry::Elsewhere)]
-        {
+    fn a_wait_is_believed_for_an_hour() {
+        for (seconds, want) in [(7, 7), (7200, 3600), (u64::MAX, 3600)] {
             let retry_after = Some(Duration::from_secs(seconds));
             let error = refusal(429, None, retry_after).error("v/m");
-            assert_eq!(error.retry, want);
+            assert_eq!(error.retry, Retry::After(Duration::from_secs(want)));
         }
     }
 
