@@ -24,6 +24,7 @@ use tieline_types::{
     Source, Tokens, ToolCallStep, Usage, Zone,
 };
 
+use crate::carry::breaker::is_connection;
 use crate::prices::Priced;
 
 /// Bytes of a token at least, on average: for the most tokens that a text may have. English has four to five,
@@ -266,25 +267,8 @@ fn refused(error: &BudgetError) -> BackendError {
 
 /// Whoever refuses asks no money. Who says nothing in time, or whose connection broke, may have got the request.
 fn may_be_at_work(error: &BackendError) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    if error.kind == ErrorKind::Timeout {
-        return true;
-    }
-    if error.origin != Origin::Upstream || error.source().is_none() {
-        return false;
-    }
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && ![BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof]
-                .contains(&error.kind())
-        {
-            // The connection could not be made.
-            return false;
-        }
-        cause = error.source();
-    }
-    true
+    let is_broken = error.origin == Origin::Upstream && error.source().is_some();
+    error.kind == ErrorKind::Timeout || (is_broken && !is_connection(error))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
