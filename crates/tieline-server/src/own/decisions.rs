@@ -82,13 +82,13 @@ fn missing() -> ApiError {
     ApiError::new(Fault::NoRoute, "no request of this id is remembered")
 }
 
-/// Asks the store, whose answer may take a while.
+/// Asks the store, whose answer may take a while: by a connection of its own, so that nobody else waits for it.
 pub(super) async fn stored<T: Send + 'static>(
     app: &App,
     read: impl FnOnce(&Store) -> Result<T, DbError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let store = app.library().store.clone();
-    let read = tokio::task::spawn_blocking(move || read(&store)).await;
+    let read = tokio::task::spawn_blocking(move || read(&store.apart()?)).await;
     let failed = || BackendError::new(ErrorKind::Internal, "what is on record cannot be read");
     read.ok().and_then(Result::ok).ok_or_else(|| failed().into())
 }
